@@ -1,0 +1,59 @@
+package energy
+
+import "time"
+
+// Figure is an amount of energy with its provenance.
+type Figure struct {
+	// Energy in J; nil when Source is Unavailable.
+	Energy *Joules `json:"joules,omitempty"`
+	Source Source  `json:"source"`
+	// Method names the sensors and, for a total, its formula, such as
+	// "rapl: package-0 + package-1 + dram".
+	Method string `json:"method,omitempty"`
+	// CoveragePercent is the part of the window in which the sensors were read
+	// without a gap, 0 to 100.
+	CoveragePercent float64 `json:"coverage_percent"`
+	// Gaps is how often the reading broke off inside the window.
+	Gaps int `json:"gaps"`
+	// ErrorBound in J: the true value lies within Energy ± ErrorBound, what was
+	// missed in gaps not included. nil when Source is Unavailable.
+	ErrorBound *Joules `json:"error_bound_joules,omitempty"`
+}
+
+// ZoneFigure is a figure of one zone.
+type ZoneFigure struct {
+	ID      string `json:"id"`
+	Name    string `json:"name"`
+	Domain  Domain `json:"domain"`
+	Counted bool   `json:"counted"` // part of the total
+	Figure
+}
+
+// Account is what one job cost.
+type Account struct {
+	Start time.Time `json:"start"` // FFmpeg's start
+	End   time.Time `json:"end"`   // FFmpeg's exit
+	// Total is the machine's energy in the window, idle included, for a job that
+	// ran alone, and the job's conserved share where jobs overlapped.
+	Total Figure `json:"total"`
+	// Machine is the machine's energy in the window, whoever used it.
+	Machine Figure `json:"machine"`
+	// Domains splits Total by domain (cpu, dram, gpu).
+	Domains map[Domain]Figure `json:"domains,omitempty"`
+	// Zones are the machine's figures zone by zone, those that are reported and
+	// not added (core, psys) among them.
+	Zones []ZoneFigure `json:"zones,omitempty"`
+	// ShareMethod says how Total was split off: "alone", or "cpu time".
+	ShareMethod string `json:"share_method"`
+	// MeanPower of Total over the window in W; nil when unknown.
+	MeanPower *Watts `json:"mean_power_watts,omitempty"`
+}
+
+// Duration is the length of the window.
+func (a *Account) Duration() time.Duration { return a.End.Sub(a.Start) }
+
+// Unknown is the account of a window that nothing measured.
+func Unknown(start, end time.Time, why string) Account {
+	f := Figure{Source: Unavailable, Method: why}
+	return Account{Start: start, End: end, Total: f, Machine: f, ShareMethod: "none"}
+}

@@ -1,0 +1,79 @@
+package energy
+
+import "time"
+
+// Source says how a figure was come by.
+type Source string
+
+const (
+	// Measured: read from a sensor of the machine.
+	Measured Source = "measured"
+	// Estimated: computed from a model. Never shown as measured.
+	Estimated Source = "estimated"
+	// Unavailable: not known. Such a figure has no value.
+	Unavailable Source = "unavailable"
+)
+
+// Domain is the part of a machine that a zone measures.
+type Domain string
+
+const (
+	DomainCPU      Domain = "cpu"      // a processor package, its cores and caches included
+	DomainDRAM     Domain = "dram"     // memory, where it lies outside the package
+	DomainGPU      Domain = "gpu"      // a whole card
+	DomainPlatform Domain = "platform" // the machine at its supply (psys)
+)
+
+// Zone is one energy counter of the machine. Zones are immutable once read from.
+type Zone struct {
+	// ID is unique on the machine and stable across restarts: a powercap
+	// zone's directory name, a card's UUID, "estimate:cpu".
+	ID string
+	// Name is what people call it: package-0, core, dram, psys.
+	Name   string
+	Domain Domain
+	// Counted: part of the machine's total. A zone inside another (core, uncore)
+	// or beside it (psys, intel-rapl-mmio) is reported and never added.
+	Counted bool
+	Source  Source // Measured or Estimated
+	Method  string // rapl, hwmon, nvml, estimate
+	// Range is the counter's highest value before it starts again at 0; 0 when
+	// that is not known, and then a step back is a gap.
+	Range Microjoules
+	// Update is how often the sensor itself renews its value; it bounds the
+	// error at a window's two edges.
+	Update time.Duration
+	// Uncertainty is the sensor's own relative error: 0.4 is ±40 %. 0 where
+	// none is documented.
+	Uncertainty float64
+	// MaxPower is the highest power that can be true of this zone; a step above
+	// it is a gap. 0 takes DefaultMaxPower.
+	MaxPower Watts
+}
+
+// Reading is what a zone's counter said at a moment. At carries Go's monotonic
+// clock, which durations are taken from.
+type Reading struct {
+	Zone    *Zone
+	At      time.Time
+	Counter Microjoules
+}
+
+// Fault is a zone that could not be read.
+type Fault struct {
+	Zone *Zone
+	At   time.Time
+	Err  string
+}
+
+// Sample is one look at all zones of one sampler, together with the CPU time
+// each running job has used up to then.
+type Sample struct {
+	Sampler  string
+	At       time.Time
+	Readings []Reading
+	Faults   []Fault
+	// Usage is the CPU time used so far by each running job, by the key it was
+	// opened with in the Ledger; a job missing here is not known at this moment.
+	Usage map[string]time.Duration
+}

@@ -1,0 +1,102 @@
+package messages
+
+import (
+	"time"
+)
+
+// Process identifies one process of the operating system for ever: a number
+// alone is used again, a number with its start and its boot is not.
+type Process struct {
+	PID int `json:"pid"`
+	// StartTicks is the start in clock ticks since boot, field 22 of /proc/PID/stat.
+	StartTicks uint64 `json:"start_ticks"`
+	BootID     string `json:"boot_id"`          // /proc/sys/kernel/random/boot_id
+	Cgroup     string `json:"cgroup,omitempty"` // path of its own cgroup v2, where it has one
+}
+
+// Phase is where an attempt stands on its way.
+type Phase string
+
+// The phases in their order. Energy is counted in PhaseRun alone.
+const (
+	PhasePrepare Phase = "prepare" // checks, workspace, synthetic input
+	PhaseRun     Phase = "run"     // FFmpeg runs
+	PhaseCheck   Phase = "check"   // exit status, frames, duration, ffprobe, rename
+	PhaseQuality Phase = "quality" // psnr, ssim, vmaf
+	PhaseJournal Phase = "journal" // result to disk
+)
+
+// Progress is how far FFmpeg has come, from its -progress pipe.
+type Progress struct {
+	At          time.Time     `json:"at"`
+	Percent     float64       `json:"percent"` // 0 to 100 of the media asked for; 0 while unknown
+	Frames      int64         `json:"frames"`
+	Dropped     int64         `json:"dropped"`
+	FPS         float64       `json:"fps"`   // frames encoded a second; 0 while FFmpeg does not know it
+	Speed       float64       `json:"speed"` // media seconds a second; 0 while unknown
+	BitrateKbps float64       `json:"bitrate_kbps"`
+	OutTime     time.Duration `json:"out_time"` // media time written so far
+	SizeBytes   int64         `json:"size_bytes"`
+}
+
+// StopCause is why an attempt is being stopped; it decides how the attempt ends.
+type StopCause string
+
+const (
+	StopCanceled   StopCause = "canceled"   // by the user at the master
+	StopSuperseded StopCause = "superseded" // the master gave the job away: discard
+	StopShutdown   StopCause = "shutdown"   // the agent ends: failed, platform_error
+	StopTimeout    StopCause = "timeout"    // the job's time is up
+	StopStalled    StopCause = "stalled"    // no progress for too long
+)
+
+// Encode is what one run of FFmpeg was and made. Fields that are not known yet
+// are zero; times are nil.
+type Encode struct {
+	Args       []string      `json:"args,omitempty"` // argument vector, stream keys and passwords hidden
+	Encoder    string        `json:"encoder,omitempty"`
+	Codec      string        `json:"codec,omitempty"`
+	Scenario   string        `json:"scenario,omitempty"`
+	Bitrate    string        `json:"bitrate,omitempty"` // as asked: 2000k; empty where crf rules
+	Width      int           `json:"width,omitempty"`   // px
+	Height     int           `json:"height,omitempty"`  // px
+	Started    *time.Time    `json:"started,omitempty"` // FFmpeg's start
+	Exited     *time.Time    `json:"exited,omitempty"`  // FFmpeg's exit
+	ExitCode   *int          `json:"exit_code,omitempty"`
+	Signal     string        `json:"signal,omitempty"` // SIGKILL and so on, when one ended it
+	CPUTime    time.Duration `json:"cpu_time,omitempty"`
+	Frames     int64         `json:"frames"`
+	Dropped    int64         `json:"dropped"`
+	Pixels     int64         `json:"pixels"`         // of all outputs: Σ frames × width × height
+	Media      time.Duration `json:"media_duration"` // length of the media made
+	SizeBytes  int64         `json:"size_bytes"`
+	Progress   Progress      `json:"progress"`
+	Output     string        `json:"output,omitempty"` // path or URL (no secrets); empty once deleted
+	Log        string        `json:"log,omitempty"`    // head and tail of standard error
+	InputMade  bool          `json:"input_made"`       // a synthetic input was generated
+	PrepareFor time.Duration `json:"prepare_duration"` // what preparing took, outside the energy window
+}
+
+// Wall is how long FFmpeg ran; 0 while it has not exited.
+func (e *Encode) Wall() time.Duration {
+	if e.Started == nil || e.Exited == nil {
+		return 0
+	}
+	return e.Exited.Sub(*e.Started)
+}
+
+// MeanFPS is the encode's mean of frames a second; 0 when it made none.
+func (e *Encode) MeanFPS() float64 {
+	if w := e.Wall().Seconds(); w > 0 {
+		return float64(e.Frames) / w
+	}
+	return 0
+}
+
+// Quality is how close the output is to its input; nil where not measured.
+type Quality struct {
+	PSNR *float64 `json:"psnr_db,omitempty"` // dB, average over planes
+	SSIM *float64 `json:"ssim,omitempty"`    // 0 to 1
+	VMAF *float64 `json:"vmaf,omitempty"`    // 0 to 100
+	Note string   `json:"note,omitempty"`    // why a measure asked for is missing
+}

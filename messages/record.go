@@ -1,0 +1,54 @@
+package messages
+
+import (
+	"encoding/json"
+	"time"
+)
+
+// RecordState is where an attempt stands in the journal. It moves only forward:
+// accepted → running → result → one of the three ends.
+type RecordState string
+
+const (
+	RecordAccepted   RecordState = "accepted"    // taken; FFmpeg not started
+	RecordRunning    RecordState = "running"     // FFmpeg started
+	RecordResult     RecordState = "result"      // result on disk, not taken by the master yet
+	RecordSent       RecordState = "sent"        // the master took it
+	RecordSuperseded RecordState = "superseded"  // discarded: the job was given away
+	RecordDeadLetter RecordState = "dead letter" // the master refuses it for good
+)
+
+// Unfinished reports whether the attempt has no result yet.
+func (s RecordState) Unfinished() bool { return s == RecordAccepted || s == RecordRunning }
+
+// Settled reports whether nothing is left to do for the attempt.
+func (s RecordState) Settled() bool {
+	return s == RecordSent || s == RecordSuperseded || s == RecordDeadLetter
+}
+
+// Record is one attempt as the journal keeps it.
+type Record struct {
+	Lease      Lease           `json:"lease"`
+	State      RecordState     `json:"state"`
+	Process    *Process        `json:"process,omitempty"` // FFmpeg, once started
+	Result     json.RawMessage `json:"result,omitempty"`  // the body exactly as it is sent
+	Release    bool            `json:"release,omitempty"` // handed back unstarted instead of reported
+	Why        string          `json:"why,omitempty"`     // why it was superseded or is a dead letter
+	AcceptedAt time.Time       `json:"accepted_at"`
+	StartedAt  *time.Time      `json:"started_at,omitempty"`
+	FinishedAt *time.Time      `json:"finished_at,omitempty"`
+	SettledAt  *time.Time      `json:"settled_at,omitempty"`
+}
+
+// Key names the record's attempt.
+func (r *Record) Key() AttemptKey { return r.Lease.Key() }
+
+// JournalStats is how much the journal holds.
+type JournalStats struct {
+	Unfinished  int        `json:"unfinished"`
+	Unsent      int        `json:"unsent"`
+	OldestAt    *time.Time `json:"oldest_unsent_at,omitempty"`
+	Sent        int        `json:"sent"`
+	Superseded  int        `json:"superseded"`
+	DeadLetters int        `json:"dead_letters"`
+}
