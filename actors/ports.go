@@ -1,0 +1,129 @@
+package actors
+
+import (
+	"context"
+	"time"
+
+	"ffmpeg-agent/hardware/energy"
+	"ffmpeg-agent/messages"
+)
+
+// The ports: what the actors need from outside. Each is implemented elsewhere and
+// handed in by the command that wires the agent. Every method may block and is
+// therefore called from an owned goroutine, never in an actor's turn, unless its
+// comment says otherwise. All are safe for concurrent use.
+
+// Master is the other end of the work: a lease goes from Next to Report or Release,
+// and is extended in between by asking how it stands. Errors are *messages.MasterError.
+type Master interface {
+	// Register announces the node. It may be repeated at any time: the address is
+	// the node's identity and the answer the same node.
+	Register(context.Context, messages.NodeFacts) (messages.Session, error)
+	// Heartbeat says that the node lives. It shares no connection with other calls.
+	// A MasterUnknown error means: register again.
+	Heartbeat(context.Context, messages.Session, messages.NodeStatus) error
+	// Next asks for work; nil when there is none. The master assigns as it answers,
+	// so the call is never repeated behind the caller's back, and after an error
+	// Held tells whether a lease was lost on the way.
+	Next(context.Context, messages.Session) (*messages.Lease, error)
+	// Held lists the leases that the master holds as ours. A MasterUnknown error
+	// means that it does not know the node.
+	Held(context.Context, messages.Session) ([]messages.Lease, error)
+	// Extend asks how a lease stands.
+	Extend(context.Context, messages.Lease) (messages.Standing, error)
+	// Report delivers a result, the record's bytes as they are. nil: the master took it.
+	Report(context.Context, messages.Record) error
+	// Release gives a lease back unstarted, so that another worker gets it now.
+	Release(context.Context, messages.Record) error
+}
+
+// Journal is the durable record of attempts. Each call is on disk when it returns.
+type Journal interface {
+	// Accept records a lease before anything is done for it. Accepting an attempt
+	// that is there already changes nothing and returns the record as it stands.
+	Accept(messages.Lease) (messages.Record, error)
+	// Running records FFmpeg's identity.
+	Running(messages.AttemptKey, messages.Process) error
+	// Finish puts the attempt's result on disk; what was finished stays as it was.
+	Finish(key messages.AttemptKey, result []byte, release bool) error
+	// Settle ends an attempt: sent, superseded or dead letter, and why.
+	Settle(key messages.AttemptKey, end messages.RecordState, why string) error
+	// Record returns one attempt; false when it is not there.
+	Record(messages.AttemptKey) (messages.Record, bool, error)
+	// Unfinished lists attempts without a result, oldest first.
+	Unfinished() ([]messages.Record, error)
+	// Unsent lists results that are not settled, oldest first.
+	Unsent() ([]messages.Record, error)
+	// SaveSession keeps the node's session; Session returns it, false when none was saved.
+	SaveSession(messages.Session) error
+	Session() (messages.Session, bool, error)
+}
+
+// Runner holds the attempts' FFmpeg processes. It outlives the actors: a restarted
+// one finds its runs again and goes on with them.
+type Runner interface {
+	// Begin returns the run of a lease, making it when there is none yet. It does
+	// not block.
+	Begin(messages.Lease) Run
+	// Runs lists all runs that are not closed. It does not block.
+	Runs() []Run
+}
+
+// Run is one attempt at a job, from its checks to its clean-up. Prepare, Start,
+// Check and Measure each do their work once, in this order: a repeated call waits for, or
+// returns, what the first came to. That is what lets a new actor adopt a run at
+// any point by walking through the steps again. Giving up a context stops the
+// waiting and not the work; Stop stops the work.
+type Run interface {
+	// Lease is what the run is for. It does not block.
+	Lease() messages.Lease
+	// Prepare checks the job and makes its workspace and input. The error is a
+	// *messages.Failure, or the context's.
+	Prepare(context.Context) error
+	// Start starts FFmpeg.
+	Start(context.Context) (messages.Process, error)
+	// Wait returns when FFmpeg has exited, or with the context's error.
+	Wait(context.Context) error
+	// Check judges what FFmpeg made and puts the output in its place: nil when the
+	// attempt is good, a *messages.Failure when it is not.
+	Check(context.Context) error
+	// Measure measures the quality that the job asks for.
+	Measure(context.Context) (messages.Quality, error)
+	// Stop asks FFmpeg to end, and kills it 10 s later. The first cause counts. It
+	// returns at once, and is right at any time.
+	Stop(messages.StopCause)
+	// Stopped returns the cause of Stop, or "". It does not block.
+	Stopped() messages.StopCause
+	// Phase, Progress, Encode and Usage tell how far the run is. They do not block.
+	Phase() messages.Phase
+	Progress() messages.Progress
+	Encode() messages.Encode
+	// Usage is the CPU time FFmpeg has used so far; false while it is not known.
+	Usage() (time.Duration, bool)
+	// Close stops what still runs, waits for its end, removes the workspace and forgets the run.
+	Close(context.Context) error
+}
+
+// PowerSensors reads the energy counters of one kind of sensor. Read is called by
+// one goroutine at a time.
+type PowerSensors interface {
+	Name() string
+	Zones() []*energy.Zone
+	Read() ([]energy.Reading, []energy.Fault)
+	Close() error
+}
+
+// Host looks at the machine.
+type Host interface {
+	Look(context.Context) (messages.HostStatus, error)
+}
+
+// Janitor removes what an earlier life of the agent left behind.
+type Janitor interface {
+	// Reap ends exactly the processes that the records name, if they still run,
+	// with their process groups and cgroups.
+	Reap(context.Context, []messages.Record) error
+	// Sweep removes workspaces and temporary outputs that no run of this life owns, and
+	// returns how many there were.
+	Sweep(context.Context) (int, error)
+}
