@@ -1,0 +1,59 @@
+# Two commands do all the set-up themselves: make demo, make test.
+
+GO       ?= go
+VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+TAGS      = netgo,osusergo
+LDFLAGS   = -s -w -X main.version=$(VERSION)
+BUILD     = $(GO) build -trimpath -tags $(TAGS) -ldflags '$(LDFLAGS)'
+# Platforms that must compile without a C compiler.
+CROSS     = linux/arm64 darwin/arm64
+
+.PHONY: help
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
+
+.PHONY: demo
+demo: need-ffmpeg build ## real transcodes on this machine: embedded master, agent, energy report
+	@bin/agent demo
+
+.PHONY: test
+test: need-ffmpeg need-gcc ## all tests, with the race detector
+	$(GO) test -race -tags $(TAGS) -timeout 5m ./...
+
+.PHONY: build build-agent
+build build-agent: ## bin/agent and bin/devmaster
+	@mkdir -p bin
+	$(BUILD) -o bin/agent ./cmd/agent
+	$(BUILD) -o bin/devmaster ./cmd/devmaster
+
+.PHONY: check
+check: need-gcc ## gofmt, vet, staticcheck, import directions, builds for other platforms
+	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); \
+	if [ -n "$$unformatted" ]; then echo "not gofmt-ed:"; echo "$$unformatted"; exit 1; fi
+	$(GO) vet -tags $(TAGS) ./...
+	$(GO) tool staticcheck -tags $(TAGS) ./...
+	$(GO) test -count=1 ./internal/architecture
+	@for platform in $(CROSS); do \
+		echo "building for $$platform without cgo"; \
+		CGO_ENABLED=0 GOOS=$${platform%/*} GOARCH=$${platform#*/} $(GO) build -tags $(TAGS) ./... || exit 1; \
+	done
+	$(GO) mod tidy -diff
+
+.PHONY: fuzz
+fuzz: need-gcc ## each fuzz target for FUZZTIME (default 1m)
+	@for package in $$($(GO) list ./...); do \
+		for target in $$($(GO) test -list '^Fuzz' $$package | grep '^Fuzz'); do \
+			echo "$$package $$target"; \
+			$(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime $${FUZZTIME:-1m} $$package || exit 1; \
+		done; \
+	done
+
+.PHONY: need-ffmpeg need-gcc
+need-ffmpeg:
+	@deployment/need.sh ffmpeg ffprobe
+need-gcc:
+	@deployment/need.sh gcc
+
+.PHONY: clean
+clean: ## remove what was built
+	rm -rf bin

@@ -1,0 +1,220 @@
+// Package actors is the agent's supervised tree: one actor a file, each with one
+// job, each restarted by itself when it fails. What they need from outside comes
+// through the interfaces in ports.go; what they say to each other is package
+// messages. An actor never blocks in its turn: whatever may take time runs in an
+// owned goroutine and comes back as a message.
+package actors
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/asynkron/protoactor-go/actor"
+	"go.uber.org/zap"
+
+	"ffmpeg-agent/actors/supervision"
+	"ffmpeg-agent/messages"
+)
+
+// Config is what an Agent is started with.
+type Config struct {
+	Parts       Parts
+	Settings    Settings
+	Supervision supervision.Config
+	Logger      *zap.Logger
+}
+
+// Agent is a running tree.
+type Agent struct {
+	env    *env
+	system *supervision.System
+}
+
+// Start builds the tree and sets it going.
+func Start(cfg Config) (*Agent, error) {
+	if cfg.Supervision.Logger == nil {
+		cfg.Supervision.Logger = cfg.Logger
+	}
+	if cfg.Supervision.Critical == nil {
+		cfg.Supervision.Critical = []string{"heartbeat"}
+	}
+	e := &env{Parts: cfg.Parts, refs: newRefs(), log: cfg.Logger}
+	e.stop.done = make(chan struct{})
+	e.settings.Store(&cfg.Settings)
+	system := supervision.NewSystem(cfg.Supervision)
+	_, err := system.Spawn(supervision.Spec{
+		Name: "agent",
+		Ref:  e.refs.agent,
+		New:  func() actor.Actor { return &root{env: e} },
+	})
+	if err != nil {
+		return nil, fmt.Errorf("starting the actor tree: %w", err)
+	}
+	return &Agent{env: e, system: system}, nil
+}
+
+// Drain asks for no more work, lets the running jobs finish within timeout, sends what is
+// unsent as far as the master takes it, and stops the tree in order. It returns at
+// once and may be repeated; Done tells when all is over.
+func (a *Agent) Drain(timeout time.Duration) {
+	a.env.stop.ask(timeout)
+	a.env.board.draining.Store(true)
+	a.env.refs.agent.Tell(&shutdown{})
+}
+
+// StopJobs ends the running jobs now: they are reported as failed, so that the
+// master re-queues them.
+func (a *Agent) StopJobs() { a.env.refs.jobs.Tell(&messages.StopJobs{}) }
+
+// Done is closed when a drain has ended.
+func (a *Agent) Done() <-chan struct{} { return a.env.stop.done }
+
+// Late names what did not stop in time, once Done is closed.
+func (a *Agent) Late() []supervision.StopReport { return a.env.stop.late() }
+
+// Close ends the actor system, drained or not. What it leaves behind is on disk.
+func (a *Agent) Close(ctx context.Context) error { return a.system.Stop(ctx) }
+
+// Configure hands the tree new settings; each takes effect at its next use.
+func (a *Agent) Configure(s Settings) { a.env.settings.Store(&s) }
+
+// Board is what the actors post for readers outside the tree.
+func (a *Agent) Board() *Board { return &a.env.board }
+
+// Actors tells how each actor of the tree fares.
+func (a *Agent) Actors() []supervision.ActorStats { return a.system.Stats() }
+
+// Live is nil while every actor answers its probe; a watchdog is fed on it.
+func (a *Agent) Live() error { return a.system.Live() }
+
+// stopRequest is the one thing about stopping that must survive a restart of the
+// tree's root: that it was asked for, how long jobs may take, and what came of it.
+type stopRequest struct {
+	mu      sync.Mutex
+	asked   bool
+	ended   bool
+	timeout time.Duration
+	reports []supervision.StopReport
+	done    chan struct{}
+}
+
+func (s *stopRequest) ask(timeout time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.asked {
+		s.asked, s.timeout = true, timeout
+	}
+}
+
+func (s *stopRequest) pending() (time.Duration, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.timeout, s.asked && !s.ended
+}
+
+func (s *stopRequest) end(reports []supervision.StopReport) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ended {
+		return
+	}
+	s.ended = true
+	for _, r := range reports {
+		if r.TimedOut {
+			s.reports = append(s.reports, r)
+		}
+	}
+	close(s.done)
+}
+
+func (s *stopRequest) late() []supervision.StopReport {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.reports
+}
+
+// shutdown tells the root to look at env.stop.
+type shutdown struct{}
+
+// root is the top of the tree: it starts its children in order and stops them in
+// order, and does nothing else.
+type root struct {
+	*env
+	stopping bool
+}
+
+func (r *root) Receive(ctx actor.Context) {
+	switch ctx.Message().(type) {
+	case *actor.Started:
+		r.start(ctx)
+	case *shutdown:
+		r.shutdown(ctx)
+	}
+}
+
+// start spawns the children, the poller last: work is asked for when everything
+// that handles it stands.
+func (r *root) start(ctx actor.Context) {
+	e := r.env
+	for _, child := range []struct {
+		name string
+		ref  *supervision.Ref
+		make func() actor.Actor
+	}{
+		{"uploader", e.refs.uploader, func() actor.Actor { return newUploader(e) }},
+		{"registrar", e.refs.registrar, func() actor.Actor { return newRegistrar(e) }},
+		{"heartbeat", e.refs.heartbeat, func() actor.Actor { return newHeartbeat(e) }},
+		{"samplers", e.refs.samplers, func() actor.Actor { return newSamplers(e) }},
+		{"meter", e.refs.meter, func() actor.Actor { return newMeter(e) }},
+		{"jobs", e.refs.jobs, func() actor.Actor { return newJobs(e) }},
+		{"janitor", e.refs.janitor, func() actor.Actor { return newJanitor(e) }},
+		{"poller", e.refs.poller, func() actor.Actor { return newPoller(e) }},
+	} {
+		supervision.Child(ctx, supervision.Spec{Name: child.name, Ref: child.ref, New: child.make})
+	}
+	// A root that failed on its way out goes on with it.
+	r.shutdown(ctx)
+}
+
+// Deadlines of the ordered stop. The jobs' own is the drain's timeout and what
+// stopping FFmpeg may take.
+const (
+	stopDeadline  = 2 * time.Second
+	killAllowance = 20 * time.Second
+	flushDeadline = 10 * time.Second
+)
+
+// shutdown stops the children in the one order that loses nothing: first whoever
+// brings work, then whoever does it, then whoever reports it; the heartbeat goes on
+// almost to the end.
+func (r *root) shutdown(ctx actor.Context) {
+	timeout, asked := r.env.stop.pending()
+	if !asked || r.stopping {
+		return
+	}
+	r.stopping = true
+	r.log.Info("draining: no new job is taken", zap.Duration("drain_timeout", timeout))
+	drain := func(to *supervision.Ref) func(ready func()) {
+		return func(ready func()) { to.Tell(&messages.Drain{Timeout: timeout, Ready: ready}) }
+	}
+	supervision.StopInOrder(ctx, []supervision.StopStep{
+		{Child: r.refs.poller, Deadline: stopDeadline},
+		{Child: r.refs.jobs, Prepare: drain(r.refs.jobs), Deadline: timeout + killAllowance},
+		{Child: r.refs.samplers, Deadline: stopDeadline},
+		{Child: r.refs.meter, Deadline: stopDeadline},
+		{Child: r.refs.uploader, Prepare: drain(r.refs.uploader), Deadline: flushDeadline},
+		{Child: r.refs.janitor, Deadline: stopDeadline},
+		{Child: r.refs.heartbeat, Deadline: stopDeadline},
+		{Child: r.refs.registrar, Deadline: stopDeadline},
+	}, func(_ actor.Context, reports []supervision.StopReport) {
+		for _, report := range reports {
+			if report.TimedOut {
+				r.log.Warn("a part of the agent did not stop in time",
+					zap.String("actor", report.Name), zap.String("phase", report.Phase), zap.Duration("waited", report.Took))
+			}
+		}
+		r.env.stop.end(reports)
+	})
+}

@@ -1,0 +1,108 @@
+package actors
+
+import (
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+
+	"ffmpeg-agent/actors/supervision"
+	"ffmpeg-agent/hardware/energy"
+	"ffmpeg-agent/messages"
+)
+
+// Settings is what the tree is told by its operator. A changed copy may be handed
+// to a running Agent.
+type Settings struct {
+	Register            bool          // register at start; otherwise resume the saved session
+	PollInterval        time.Duration // of an idle agent, ±10 %
+	HeartbeatInterval   time.Duration
+	UnavailableAfter    time.Duration // after so long without a heartbeat the master gives our job away
+	Slots               int           // jobs at a time, from 1
+	CancelCheckInterval time.Duration // how often a running job is asked for at the master
+	SampleInterval      time.Duration // between power readings while a job runs
+	IdleSampleInterval  time.Duration // between power readings otherwise
+	// MinFreeDisk is how many bytes must be free on a disk of total bytes before work
+	// is asked for.
+	MinFreeDisk func(total uint64) uint64
+}
+
+// Parts are the implementations behind the ports.
+type Parts struct {
+	Master  Master
+	Journal Journal
+	Runner  Runner
+	Janitor Janitor
+	Host    Host
+	// OpenPower opens the best sensors of CPU power there are now. It may block.
+	OpenPower func() (PowerSensors, error)
+	Facts     messages.NodeFacts
+}
+
+// env is what every actor of the tree is given: the parts, each other's addresses,
+// and the board. It holds no state of any actor.
+type env struct {
+	Parts
+	settings atomic.Pointer[Settings]
+	refs     refs
+	board    Board
+	stop     stopRequest
+	log      *zap.Logger
+}
+
+// refs are the addresses of the tree's roles. They stay good across restarts.
+type refs struct {
+	agent, uploader, registrar, heartbeat, samplers, meter, jobs, janitor, poller *supervision.Ref
+}
+
+func newRefs() refs {
+	return refs{
+		agent:     supervision.NewRef(),
+		uploader:  supervision.NewRef(),
+		registrar: supervision.NewRef(),
+		heartbeat: supervision.NewRef(),
+		samplers:  supervision.NewRef(),
+		meter:     supervision.NewRef(),
+		jobs:      supervision.NewRef(),
+		janitor:   supervision.NewRef(),
+		poller:    supervision.NewRef(),
+	}
+}
+
+// Board is where actors post what readers outside the tree want to see: scrapes,
+// status, the demo. Everything on it is immutable; nothing on it is ever waited for.
+type Board struct {
+	session   atomic.Pointer[messages.Session]
+	heartbeat atomic.Pointer[messages.HeartbeatStatus]
+	host      atomic.Pointer[messages.HostStatus]
+	energy    atomic.Pointer[energy.Snapshot]
+	sampler   atomic.Pointer[messages.SamplerHealth]
+	gates     atomic.Pointer[map[string]string]
+	draining  atomic.Bool
+}
+
+// Session is the node's session; nil before there is one.
+func (b *Board) Session() *messages.Session { return b.session.Load() }
+
+// Heartbeat is how the heartbeat fares; nil before the first.
+func (b *Board) Heartbeat() *messages.HeartbeatStatus { return b.heartbeat.Load() }
+
+// Host is how the machine fares; nil before the first look.
+func (b *Board) Host() *messages.HostStatus { return b.host.Load() }
+
+// Energy is what the meter knows; nil before its first reading.
+func (b *Board) Energy() *energy.Snapshot { return b.energy.Load() }
+
+// PowerSampler is how the sampler of CPU power fares; nil before it opened.
+func (b *Board) PowerSampler() *messages.SamplerHealth { return b.sampler.Load() }
+
+// Gates are the reasons why no work is asked for, by name; empty when it is.
+func (b *Board) Gates() map[string]string {
+	if g := b.gates.Load(); g != nil {
+		return *g
+	}
+	return nil
+}
+
+// Draining reports whether the agent takes no more work and is on its way out.
+func (b *Board) Draining() bool { return b.draining.Load() }

@@ -1,0 +1,108 @@
+package actors
+
+import (
+	"context"
+	"time"
+
+	"github.com/asynkron/protoactor-go/actor"
+	"go.uber.org/zap"
+
+	"ffmpeg-agent/actors/supervision"
+	"ffmpeg-agent/messages"
+)
+
+// heartbeat tells the master that the node lives, on schedule, whatever else the
+// agent does. It waits for no sibling and takes its session from the board, so that
+// its own restart costs no beat.
+type heartbeat struct {
+	*env
+	log      *zap.Logger
+	status   messages.HeartbeatStatus
+	next     *supervision.Timer
+	inFlight *supervision.Task
+	failures outage
+}
+
+func newHeartbeat(e *env) *heartbeat {
+	log := e.log.Named("heartbeat")
+	h := &heartbeat{env: e, log: log, failures: outage{log: log, what: "heartbeat"}}
+	if s := e.board.Heartbeat(); s != nil {
+		h.status = *s
+	}
+	return h
+}
+
+func (h *heartbeat) Receive(ctx actor.Context) {
+	switch ctx.Message().(type) {
+	case *actor.Started, *messages.SessionChanged:
+		if h.board.Session() != nil {
+			h.beat(ctx)
+		}
+	}
+}
+
+// beat sends one heartbeat and schedules the next from now, not from the answer. A
+// beat that is still unanswered by then has outlived its deadline and is dropped.
+func (h *heartbeat) beat(ctx actor.Context) {
+	if h.next != nil {
+		h.next.Stop()
+	}
+	if h.inFlight != nil {
+		h.inFlight.Cancel()
+	}
+	interval := h.settings.Load().HeartbeatInterval
+	h.next = supervision.After(ctx, interval, h.beat)
+
+	session := *h.board.Session()
+	status := h.nodeStatus()
+	now := time.Now()
+	h.status.LastAttempt = &now
+	h.post()
+	h.inFlight = supervision.Go(ctx, func(work context.Context) (struct{}, error) {
+		work, cancel := context.WithTimeout(work, interval/2)
+		defer cancel()
+		return struct{}{}, h.Master.Heartbeat(work, session, status)
+	}, func(_ actor.Context, _ struct{}, err error) {
+		h.inFlight = nil
+		h.answered(session, err)
+	})
+}
+
+func (h *heartbeat) answered(session messages.Session, err error) {
+	defer h.post()
+	if err != nil {
+		h.status.Failed++
+		h.status.Error = err.Error()
+		if masterErrorKind(err) == messages.MasterUnknown {
+			h.refs.registrar.Tell(&messages.NodeForgotten{Session: session})
+			return
+		}
+		h.failures.failed(err)
+		return
+	}
+	now := time.Now()
+	h.status.Sent++
+	h.status.LastSuccess, h.status.Error = &now, ""
+	h.failures.over()
+}
+
+func (h *heartbeat) post() {
+	s := h.status
+	h.board.heartbeat.Store(&s)
+}
+
+func (h *heartbeat) nodeStatus() messages.NodeStatus {
+	s := messages.NodeStatus{Status: "available", RunningJobs: []string{}}
+	for _, run := range h.Runner.Runs() {
+		lease := run.Lease()
+		s.RunningJobs = append(s.RunningJobs, lease.Job.ID)
+		s.Status = "busy"
+	}
+	if h.board.Draining() {
+		s.Status = "draining"
+	}
+	if host := h.board.Host(); host != nil {
+		s.HostStatus = *host
+	}
+	return s
+}

@@ -1,0 +1,311 @@
+package actors
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/asynkron/protoactor-go/actor"
+	"go.uber.org/zap"
+
+	"ffmpeg-agent/actors/supervision"
+	"ffmpeg-agent/hardware/energy"
+	"ffmpeg-agent/messages"
+	"ffmpeg-agent/messages/protocol"
+)
+
+const (
+	// accountPatience is how long a finished job waits for its last power reading.
+	accountPatience = 250 * time.Millisecond
+	// diskRetry is the pause between tries to write to the journal.
+	diskRetry = time.Second
+)
+
+// job leads one attempt through its phases: accept → prepare → run → check →
+// measure quality → journal. Each step of the Run is done once however often it is
+// asked for, so an actor that takes over another's run walks the same way.
+type job struct {
+	*env
+	log     *zap.Logger
+	run     Run
+	lease   messages.Lease
+	key     messages.AttemptKey
+	failure *messages.Failure
+	checked bool
+	account *energy.Account
+	quality messages.Quality
+	watch   *supervision.Timer
+	ended   bool // FFmpeg is through: no cancellation check any more
+}
+
+func newJob(e *env, run Run) *job {
+	lease := run.Lease()
+	key := lease.Key()
+	return &job{
+		env:   e,
+		log:   e.log.Named("job").With(append(jobFields(key), zap.String("node", lease.NodeID))...),
+		run:   run,
+		lease: lease,
+		key:   key,
+	}
+}
+
+func (j *job) Receive(ctx actor.Context) {
+	if _, ok := ctx.Message().(*actor.Started); ok {
+		j.accept(ctx)
+	}
+}
+
+// accept records the lease before anything is done for it.
+func (j *job) accept(ctx actor.Context) {
+	supervision.Go(ctx, func(context.Context) (messages.Record, error) {
+		return j.Journal.Accept(j.lease)
+	}, func(ctx actor.Context, record messages.Record, err error) {
+		switch {
+		case err != nil:
+			j.log.Error("the job cannot be recorded, so it is not started; trying again", zap.Error(err))
+			supervision.After(ctx, diskRetry, j.accept)
+		case !record.State.Unfinished():
+			j.log.Debug("this attempt has ended already", zap.String("state", string(record.State)))
+			j.finished(ctx, false)
+		default:
+			if record.State == messages.RecordAccepted {
+				j.log.Info("job accepted", zap.String("scenario", j.lease.Job.Scenario))
+			}
+			j.watchLease(ctx)
+			j.prepare(ctx)
+		}
+	})
+}
+
+func (j *job) prepare(ctx actor.Context) {
+	supervision.Go(ctx, discard(j.run.Prepare), func(ctx actor.Context, _ struct{}, err error) {
+		if err != nil {
+			j.fail(ctx, err)
+			return
+		}
+		j.start(ctx)
+	})
+}
+
+// start opens the energy window as close around FFmpeg's start as can be: one
+// reading before, one after, neither waited for.
+func (j *job) start(ctx actor.Context) {
+	j.refs.meter.Tell(&messages.JobStarting{Key: j.key})
+	supervision.Go(ctx, j.run.Start, func(ctx actor.Context, process messages.Process, err error) {
+		if err != nil {
+			j.refs.meter.Tell(&messages.JobAbandoned{Key: j.key})
+			j.fail(ctx, err)
+			return
+		}
+		if started := j.run.Encode().Started; started != nil {
+			j.refs.meter.Tell(&messages.JobStarted{Key: j.key, At: *started})
+		}
+		j.log.Info("ffmpeg started", zap.Int("pid", process.PID))
+		j.recordProcess(ctx, process)
+		j.awaitExit(ctx)
+	})
+}
+
+// recordProcess lets a later life of the agent end exactly this process. It runs
+// beside the job: were the agent to die first, the parent-death signal ends FFmpeg.
+func (j *job) recordProcess(ctx actor.Context, process messages.Process) {
+	supervision.Go(ctx, func(context.Context) (struct{}, error) {
+		return struct{}{}, j.Journal.Running(j.key, process)
+	}, func(_ actor.Context, _ struct{}, err error) {
+		if err != nil && !j.ended {
+			j.log.Warn("ffmpeg's process could not be recorded", zap.Error(err))
+		}
+	})
+}
+
+func (j *job) awaitExit(ctx actor.Context) {
+	supervision.Go(ctx, discard(j.run.Wait), func(ctx actor.Context, _ struct{}, err error) {
+		if err != nil {
+			j.refs.meter.Tell(&messages.JobAbandoned{Key: j.key})
+			j.fail(ctx, err)
+			return
+		}
+		j.closeWindow(ctx)
+		j.check(ctx)
+	})
+}
+
+func (j *job) closeWindow(ctx actor.Context) {
+	enc := j.run.Encode()
+	if enc.Started == nil || enc.Exited == nil {
+		return
+	}
+	post := supervision.Poster(ctx)
+	j.refs.meter.Tell(&messages.JobExited{
+		Key: j.key, Start: *enc.Started, At: *enc.Exited, Within: accountPatience,
+		Reply: func(a energy.Account) {
+			post(func(ctx actor.Context) {
+				if j.account == nil {
+					j.account = &a
+					j.report(ctx)
+				}
+			})
+		},
+	})
+	// The meter may die with the question.
+	supervision.After(ctx, 4*accountPatience, func(ctx actor.Context) {
+		if j.account == nil {
+			unknown := energy.Unknown(*enc.Started, *enc.Exited, "the meter did not answer")
+			j.account = &unknown
+			j.report(ctx)
+		}
+	})
+}
+
+func (j *job) check(ctx actor.Context) {
+	supervision.Go(ctx, discard(j.run.Check), func(ctx actor.Context, _ struct{}, err error) {
+		if err != nil {
+			j.fail(ctx, err)
+			return
+		}
+		supervision.Go(ctx, j.run.Measure, func(ctx actor.Context, q messages.Quality, err error) {
+			if err != nil {
+				q.Note = err.Error()
+			}
+			j.quality = q
+			j.checked = true
+			j.report(ctx)
+		})
+	})
+}
+
+func (j *job) fail(ctx actor.Context, err error) {
+	if !errors.As(err, &j.failure) {
+		j.failure = &messages.Failure{Reason: protocol.ReasonPlatformError, Message: err.Error()}
+	}
+	j.checked = true
+	j.report(ctx)
+}
+
+// report composes the result once the verdict is in and, where FFmpeg ran, the account.
+func (j *job) report(ctx actor.Context) {
+	enc := j.run.Encode()
+	if !j.checked || (enc.Exited != nil && j.account == nil) {
+		return
+	}
+	j.ended = true
+	ending := messages.Ending{
+		Lease: j.lease, Status: protocol.StatusCompleted, Failure: j.failure,
+		Encode: enc, Energy: j.account, Quality: j.quality, At: time.Now(),
+	}
+	switch cause := j.run.Stopped(); {
+	case cause == messages.StopSuperseded:
+		j.supersede(ctx)
+		return
+	case cause == messages.StopCanceled:
+		ending.Status, ending.Failure = protocol.StatusCanceled, nil
+	case j.failure != nil:
+		ending.Status = protocol.StatusFailed
+	}
+	j.logEnding(&ending)
+	body, err := ending.Body()
+	if err != nil {
+		// Nothing of the measured can be unfit for JSON; the actor's failure is reported by jobs.
+		panic(err)
+	}
+	j.record(ctx, body)
+}
+
+func (j *job) logEnding(e *messages.Ending) {
+	fields := []zap.Field{zap.String("status", string(e.Status)), zap.Duration("wall", e.Encode.Wall()), zap.Int64("frames", e.Encode.Frames)}
+	if e.Energy != nil && e.Energy.Total.Energy != nil {
+		fields = append(fields, zap.Float64("joules", float64(*e.Energy.Total.Energy)), zap.String("energy_source", string(e.Energy.Total.Source)))
+	}
+	if e.Failure != nil {
+		fields = append(fields, zap.String("failure_reason", string(e.Failure.Reason)), zap.String("error", e.Failure.Message))
+		j.log.Warn("job ended", fields...)
+		return
+	}
+	j.log.Info("job ended", fields...)
+}
+
+// record puts the result on disk, however long the disk takes to have room for it.
+func (j *job) record(ctx actor.Context, body []byte) {
+	supervision.Go(ctx, func(context.Context) (struct{}, error) {
+		return struct{}{}, j.Journal.Finish(j.key, body, false)
+	}, func(ctx actor.Context, _ struct{}, err error) {
+		if err != nil {
+			j.log.Error("the result cannot be recorded and is kept in memory; trying again", zap.Error(err))
+			supervision.After(ctx, diskRetry, func(ctx actor.Context) { j.record(ctx, body) })
+			return
+		}
+		j.finished(ctx, true)
+	})
+}
+
+// supersede discards the attempt: the master gave it away.
+func (j *job) supersede(ctx actor.Context) {
+	supervision.Go(ctx, func(context.Context) (struct{}, error) {
+		return struct{}{}, j.Journal.Settle(j.key, messages.RecordSuperseded, "the master gave the job away while it ran")
+	}, func(ctx actor.Context, _ struct{}, err error) {
+		if err != nil {
+			j.log.Error("a superseded attempt cannot be recorded; trying again", zap.Error(err))
+			supervision.After(ctx, diskRetry, j.supersede)
+			return
+		}
+		j.finished(ctx, false)
+	})
+}
+
+// finished frees the slot at once and cleans up beside it.
+func (j *job) finished(ctx actor.Context, reported bool) {
+	j.ended = true
+	if j.watch != nil {
+		j.watch.Stop()
+	}
+	j.refs.jobs.Tell(&messages.JobFinished{Key: j.key, Reported: reported})
+	j.close(ctx)
+}
+
+func (j *job) close(ctx actor.Context) {
+	supervision.Go(ctx, discard(j.run.Close), func(ctx actor.Context, _ struct{}, err error) {
+		if err != nil {
+			j.log.Warn("the workspace could not be removed; trying again", zap.Error(err))
+			supervision.After(ctx, diskRetry, j.close)
+			return
+		}
+		j.refs.jobs.Tell(&messages.JobClosed{Key: j.key})
+	})
+}
+
+// watchLease asks every few seconds whether the job is still ours.
+func (j *job) watchLease(ctx actor.Context) {
+	j.watch = supervision.After(ctx, j.settings.Load().CancelCheckInterval, func(ctx actor.Context) {
+		supervision.Go(ctx, func(work context.Context) (messages.Standing, error) {
+			return j.Master.Extend(work, j.lease)
+		}, func(ctx actor.Context, standing messages.Standing, err error) {
+			if j.ended {
+				return
+			}
+			if err == nil {
+				j.obey(standing)
+			}
+			j.watchLease(ctx)
+		})
+	})
+}
+
+func (j *job) obey(standing messages.Standing) {
+	if j.run.Stopped() != "" {
+		return
+	}
+	switch standing {
+	case messages.StandingCanceled:
+		j.log.Info("the job was canceled; stopping ffmpeg")
+		j.run.Stop(messages.StopCanceled)
+	case messages.StandingEnded, messages.StandingGivenAway:
+		j.log.Warn("the master gave the job away; stopping ffmpeg and discarding the attempt", zap.Stringer("standing", standing))
+		j.run.Stop(messages.StopSuperseded)
+	}
+}
+
+// discard makes a step that only fails or not fit for supervision.Go.
+func discard(step func(context.Context) error) func(context.Context) (struct{}, error) {
+	return func(ctx context.Context) (struct{}, error) { return struct{}{}, step(ctx) }
+}

@@ -1,0 +1,150 @@
+package actors
+
+import (
+	"context"
+	"time"
+
+	"github.com/asynkron/protoactor-go/actor"
+	"go.uber.org/zap"
+
+	"ffmpeg-agent/actors/supervision"
+	"ffmpeg-agent/messages"
+)
+
+// minReregister keeps a master that forgets us at once from being hammered.
+const minReregister = time.Second
+
+// registrar holds the node's session with the master and announces it. It never
+// stops trying to get one.
+type registrar struct {
+	*env
+	log   *zap.Logger
+	facts messages.NodeFacts
+	// busy: a registration is on its way or scheduled.
+	busy       bool
+	again      bool // the facts changed meanwhile
+	registered time.Time
+	pacer      *messages.Pacer
+	failures   outage
+}
+
+func newRegistrar(e *env) *registrar {
+	log := e.log.Named("registrar")
+	return &registrar{
+		env:      e,
+		log:      log,
+		facts:    e.Facts,
+		pacer:    messages.NewRegistrationPacer(),
+		failures: outage{log: log, what: "registering at the master"},
+	}
+}
+
+func (r *registrar) Receive(ctx actor.Context) {
+	switch m := ctx.Message().(type) {
+	case *actor.Started:
+		r.start(ctx)
+	case *messages.NodeForgotten:
+		r.forgotten(ctx, m.Session)
+	case *messages.FactsChanged:
+		r.facts = m.Facts
+		r.again = true
+		r.schedule(ctx, 0)
+	}
+}
+
+func (r *registrar) start(ctx actor.Context) {
+	switch s := r.board.Session(); {
+	case s != nil:
+		// Restarted: the session is as good as it was.
+		r.announce(*s)
+	case r.settings.Load().Register:
+		r.schedule(ctx, 0)
+	default:
+		r.resume(ctx)
+	}
+}
+
+// resume takes up the session that an earlier life saved.
+func (r *registrar) resume(ctx actor.Context) {
+	type saved struct {
+		session messages.Session
+		found   bool
+	}
+	supervision.Go(ctx, func(context.Context) (saved, error) {
+		s, found, err := r.Journal.Session()
+		return saved{s, found}, err
+	}, func(_ actor.Context, s saved, err error) {
+		switch {
+		case err != nil:
+			r.log.Error("the saved session cannot be read; start with --register to get a new one", zap.Error(err))
+		case !s.found:
+			r.log.Error("this node was never registered here; start with --register once")
+		default:
+			r.log.Info("resuming as the node registered earlier", zap.String("node", s.session.NodeID))
+			r.announce(s.session)
+		}
+	})
+}
+
+func (r *registrar) forgotten(ctx actor.Context, who messages.Session) {
+	if s := r.board.Session(); r.busy || (s != nil && s.Since != who.Since) {
+		return
+	}
+	r.log.Warn("the master no longer knows this node; registering again", zap.String("node", who.NodeID))
+	r.schedule(ctx, minReregister-time.Since(r.registered))
+}
+
+// schedule registers after a while; there is one registration at a time.
+func (r *registrar) schedule(ctx actor.Context, after time.Duration) {
+	if r.busy {
+		return
+	}
+	r.busy = true
+	if after <= 0 {
+		r.register(ctx)
+		return
+	}
+	supervision.After(ctx, after, r.register)
+}
+
+func (r *registrar) register(ctx actor.Context) {
+	facts := r.facts
+	r.again = false
+	supervision.Go(ctx, func(work context.Context) (messages.Session, error) {
+		return r.Master.Register(work, facts)
+	}, func(ctx actor.Context, s messages.Session, err error) {
+		r.busy = false
+		if err != nil {
+			wait := r.pacer.Next(time.Now(), err)
+			r.failures.failed(err, zap.Duration("next_try", wait))
+			r.schedule(ctx, wait)
+			return
+		}
+		r.pacer.Reset()
+		r.failures.over()
+		r.registered = time.Now()
+		r.log.Info("registered at the master", zap.String("node", s.NodeID), zap.String("master", s.Master))
+		r.save(ctx, s)
+		r.announce(s)
+		if r.again {
+			r.schedule(ctx, 0)
+		}
+	})
+}
+
+// save keeps the session for a life that is started without --register.
+func (r *registrar) save(ctx actor.Context, s messages.Session) {
+	supervision.Go(ctx, func(context.Context) (struct{}, error) {
+		return struct{}{}, r.Journal.SaveSession(s)
+	}, func(_ actor.Context, _ struct{}, err error) {
+		if err != nil {
+			r.log.Warn("the session could not be saved; a later start will need --register", zap.Error(err))
+		}
+	})
+}
+
+func (r *registrar) announce(s messages.Session) {
+	r.board.session.Store(&s)
+	r.refs.heartbeat.Tell(&messages.SessionChanged{Session: s})
+	r.refs.poller.Tell(&messages.SessionChanged{Session: s})
+}

@@ -1,0 +1,153 @@
+// Package architecture holds the test that keeps imports running downward. It has
+// no code of its own.
+package architecture
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "ffmpeg-agent"
+
+// allowed says which of our packages each package may import. A package that is not
+// listed may import nothing of ours; "..." stands for everything below a path.
+var allowed = map[string][]string{
+	"cmd/...": {"..."},
+
+	"actors":             {"actors/supervision", "messages", "hardware/energy"},
+	"exporters/...":      {"messages", "hardware/energy"},
+	"internal/ffmpeg":    {"messages", "messages/protocol", "hardware/energy"},
+	"internal/journal":   {"messages", "messages/protocol", "hardware/energy"},
+	"internal/master":    {"messages", "messages/protocol", "hardware/energy"},
+	"internal/devmaster": {"messages/protocol"},
+	"internal/chaos":     {"messages/protocol", "hardware/fakehw"},
+
+	"messages": {"messages/protocol", "hardware/energy"},
+
+	"hardware":           {"hardware/energy"},
+	"hardware/fakehw":    {},
+	"hardware/energy":    {},
+	"configs":            {},
+	"messages/protocol":  {},
+	"actors/supervision": {},
+}
+
+// rooms are imports that only some packages may have.
+var rooms = map[string][]string{
+	"github.com/asynkron/protoactor-go": {"actors", "actors/supervision"},
+	"github.com/NVIDIA/go-nvml":         {"hardware"},
+	"C":                                 {"hardware"},
+}
+
+// pkg is what `go list` says of a package.
+type pkg struct {
+	ImportPath string
+	Imports    []string
+	Standard   bool
+}
+
+func TestImportsRunDownward(t *testing.T) {
+	for _, breach := range breaches(list(t)) {
+		t.Error(breach)
+	}
+}
+
+func TestBreachesAreFound(t *testing.T) {
+	for name, test := range map[string]struct {
+		pkg  pkg
+		want int
+	}{
+		"allowed":               {pkg{ImportPath: module + "/actors", Imports: []string{module + "/messages", "time"}}, 0},
+		"command may all":       {pkg{ImportPath: module + "/cmd/agent", Imports: []string{module + "/actors", module + "/internal/master"}}, 0},
+		"upward":                {pkg{ImportPath: module + "/messages", Imports: []string{module + "/actors"}}, 1},
+		"sideways":              {pkg{ImportPath: module + "/internal/master", Imports: []string{module + "/internal/journal"}}, 1},
+		"unlisted package":      {pkg{ImportPath: module + "/internal/new", Imports: []string{module + "/messages"}}, 1},
+		"protoactor leaks":      {pkg{ImportPath: module + "/internal/ffmpeg", Imports: []string{"github.com/asynkron/protoactor-go/actor"}}, 1},
+		"protoactor at home":    {pkg{ImportPath: module + "/actors", Imports: []string{"github.com/asynkron/protoactor-go/actor"}}, 0},
+		"cgo leaks":             {pkg{ImportPath: module + "/cmd/agent", Imports: []string{"C"}}, 1},
+		"another's module path": {pkg{ImportPath: "example.org/x", Imports: []string{"C"}}, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := breaches([]pkg{test.pkg}); len(got) != test.want {
+				t.Errorf("got %d breaches %q, want %d", len(got), got, test.want)
+			}
+		})
+	}
+}
+
+func breaches(packages []pkg) []string {
+	var found []string
+	for _, p := range packages {
+		own, ours := ownPath(p.ImportPath)
+		if !ours {
+			continue
+		}
+		for _, imported := range p.Imports {
+			if target, ours := ownPath(imported); ours {
+				if !matches(mayImport(own), target) {
+					found = append(found, fmt.Sprintf("%s must not import %s", own, target))
+				}
+				continue
+			}
+			for prefix, only := range rooms {
+				if (imported == prefix || strings.HasPrefix(imported, prefix+"/")) && !slices.Contains(only, own) {
+					found = append(found, fmt.Sprintf("%s must not import %s; only %s may", own, imported, strings.Join(only, ", ")))
+				}
+			}
+		}
+	}
+	return found
+}
+
+func ownPath(importPath string) (string, bool) {
+	return strings.CutPrefix(importPath, module+"/")
+}
+
+func mayImport(own string) []string {
+	for pattern, list := range allowed {
+		if matches([]string{pattern}, own) {
+			return list
+		}
+	}
+	return nil
+}
+
+func matches(patterns []string, path string) bool {
+	return slices.ContainsFunc(patterns, func(pattern string) bool {
+		prefix, wild := strings.CutSuffix(pattern, "...")
+		return path == pattern || (wild && strings.HasPrefix(path+"/", prefix))
+	})
+}
+
+// list asks the go command for the whole graph below our packages.
+func list(t *testing.T) []pkg {
+	t.Helper()
+	cmd := exec.Command("go", "list", "-deps", "-json=ImportPath,Imports,Standard", module+"/...")
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("go list: %v", err)
+	}
+	var packages []pkg
+	ours := 0
+	for dec := json.NewDecoder(strings.NewReader(string(out))); ; {
+		var p pkg
+		if err := dec.Decode(&p); err == io.EOF {
+			break
+		} else if err != nil {
+			t.Fatalf("reading go list: %v", err)
+		}
+		if _, own := ownPath(p.ImportPath); own {
+			ours++
+		}
+		packages = append(packages, p)
+	}
+	if ours < len(allowed)/2 {
+		t.Fatalf("go list shows %d packages of ours; that cannot be all", ours)
+	}
+	return packages
+}

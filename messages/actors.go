@@ -1,0 +1,136 @@
+package messages
+
+import (
+	"time"
+
+	"ffmpeg-agent/hardware/energy"
+)
+
+// What actors say to each other. A Reply or Ready function may be called from any
+// goroutine, at most once, and never blocks.
+
+// SessionChanged announces the node's session: to heartbeat and poller.
+type SessionChanged struct{ Session Session }
+
+// NodeForgotten tells the registrar that the master no longer knows the session's
+// node. It is ignored when a newer session stands already.
+type NodeForgotten struct{ Session Session }
+
+// FactsChanged tells the registrar that what the node says of itself changed
+// (encoders proved, labels): it registers again.
+type FactsChanged struct{ Facts NodeFacts }
+
+// SlotsChanged tells the poller how many jobs may be asked for now.
+type SlotsChanged struct{ Free int }
+
+// JobEnded tells the poller that a result was handed to the uploader: the poll for
+// the next job waits for ResultTried, or 1 s.
+type JobEnded struct{ Key AttemptKey }
+
+// ResultReady tells the uploader that a result lies in the journal.
+type ResultReady struct{ Key AttemptKey }
+
+// ResultTried tells the poller that a result was sent for the first time, whatever
+// came of it.
+type ResultTried struct{ Key AttemptKey }
+
+// Offer brings jobs a lease that the master just gave, or leases that it says it
+// holds as ours.
+type Offer struct{ Leases []Lease }
+
+// Gate opens (Reason empty) or closes the taking of work under a name, such as "disk".
+type Gate struct{ Name, Reason string }
+
+// Drain asks an actor to finish what it has and take no more; Ready is called when
+// nothing is left. For jobs, Timeout bounds the running jobs' time.
+type Drain struct {
+	Timeout time.Duration
+	Ready   func()
+}
+
+// StopJobs ends the running jobs now; they are reported as failed so that the
+// master re-queues them.
+type StopJobs struct{}
+
+// Shutdown asks the agent to drain and stop its tree in order; Done gets a line for each
+// part that did not stop in time.
+type Shutdown struct{ Done func(late []string) }
+
+// JobStarting tells the meter that FFmpeg is about to start: read every sensor
+// now, and often from now on.
+type JobStarting struct{ Key AttemptKey }
+
+// JobStarted opens the job's energy window at FFmpeg's start. It may be repeated.
+type JobStarted struct {
+	Key AttemptKey
+	At  time.Time
+}
+
+// JobExited closes the job's energy window at FFmpeg's exit; Reply gets the
+// account within Within, with or without a last reading.
+type JobExited struct {
+	Key    AttemptKey
+	Start  time.Time
+	At     time.Time
+	Within time.Duration
+	Reply  func(energy.Account)
+}
+
+// JobAbandoned tells the meter that an attempt ended without an exit to account for.
+type JobAbandoned struct{ Key AttemptKey }
+
+// MeterStarted tells jobs that the meter knows no windows: announce the running
+// ones again.
+type MeterStarted struct{}
+
+// SampleEvery sets how often samplers read.
+type SampleEvery struct{ Interval time.Duration }
+
+// TakeReading asks samplers for one extra reading now; each answers with a
+// Sampled that carries ID.
+type TakeReading struct{ ID uint64 }
+
+// Sampled brings the meter what a sampler read.
+type Sampled struct {
+	Sample  energy.Sample
+	Answers []uint64 // IDs of TakeReading that this reading answers
+}
+
+// SamplerHealth tells the meter and the board how a sampler fares.
+type SamplerHealth struct {
+	Name   string    `json:"name"`
+	Source string    `json:"source,omitempty"` // sensors in use: rapl, estimate
+	Zones  int       `json:"zones"`
+	Error  string    `json:"error,omitempty"` // why it is unavailable; empty: it works
+	Since  time.Time `json:"since"`
+}
+
+// HostLooked brings the janitor how the machine fares.
+type HostLooked struct{ Status HostStatus }
+
+// JobFinished tells jobs that an attempt's actor is done with it.
+type JobFinished struct {
+	Key AttemptKey
+	// Reported: its result lies in the journal. Otherwise the attempt was
+	// discarded as superseded.
+	Reported bool
+}
+
+// HeartbeatStatus is how the heartbeat fares.
+type HeartbeatStatus struct {
+	LastAttempt *time.Time `json:"last_attempt,omitempty"`
+	LastSuccess *time.Time `json:"last_success,omitempty"`
+	Sent        uint64     `json:"sent"`
+	Failed      uint64     `json:"failed"`
+	Error       string     `json:"error,omitempty"` // of the last attempt
+}
+
+// PollerStarted tells jobs and the janitor that the poller knows neither slots nor
+// gates: say them again.
+type PollerStarted struct{}
+
+// SamplersStarted tells the meter that samplers do not know their pace.
+type SamplersStarted struct{}
+
+// JobClosed tells jobs that nothing is left of an attempt: process, workspace, actor.
+type JobClosed struct{ Key AttemptKey }

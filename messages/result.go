@@ -1,0 +1,140 @@
+package messages
+
+import (
+	"encoding/json"
+	"fmt"
+	"math"
+	"time"
+
+	"ffmpeg-agent/hardware/energy"
+	"ffmpeg-agent/messages/protocol"
+)
+
+// Ending is all that is known of an attempt when it ends.
+type Ending struct {
+	Lease   Lease
+	Status  protocol.Status // completed, failed or canceled
+	Failure *Failure        // why it failed; nil otherwise
+	Encode  Encode
+	Energy  *energy.Account // nil when FFmpeg never started
+	Quality Quality
+	At      time.Time
+}
+
+// Result composes what is sent to the master. Figures that are not known are
+// absent; energy is never 0 for unknown.
+func (e *Ending) Result() protocol.JobResult {
+	key := e.Lease.Key()
+	r := protocol.JobResult{
+		JobID:          key.JobID,
+		NodeID:         e.Lease.NodeID,
+		Attempt:        key.Attempt,
+		Status:         e.Status,
+		Progress:       e.progress(),
+		Metrics:        e.metrics(),
+		AnalyzerOutput: map[string]any{},
+		Logs:           e.Encode.Log,
+		CompletedAt:    e.At.UTC(),
+		VMAFScore:      finite(e.Quality.VMAF),
+	}
+	if e.Failure != nil {
+		r.Error, r.FailureReason = e.Failure.Message, e.Failure.Reason
+	}
+	if e.Energy != nil {
+		scores := energy.Score(*e.Energy, e.work())
+		r.EnergyJoules = finite(scores.Joules)
+		r.EfficiencyScore = finite(scores.PixelsPerJoule)
+		r.QoEScore = finite(scores.QualityWeightedPixelsPerJoule)
+		r.AnalyzerOutput["energy"] = e.Energy
+		r.AnalyzerOutput["scores"] = scores
+	}
+	if e.Quality != (Quality{}) {
+		r.AnalyzerOutput["quality"] = e.Quality
+	}
+	return r
+}
+
+// Body is the result as it is journalled and sent, byte for byte.
+func (e *Ending) Body() ([]byte, error) {
+	r := e.Result()
+	body, err := json.Marshal(r)
+	if err != nil {
+		return nil, fmt.Errorf("encoding the result of job %s: %w", r.JobID, err)
+	}
+	return body, nil
+}
+
+func (e *Ending) progress() int {
+	if e.Status == protocol.StatusCompleted {
+		return 100
+	}
+	return int(math.Max(0, math.Min(100, e.Encode.Progress.Percent)))
+}
+
+func (e *Ending) work() energy.Work {
+	return energy.Work{
+		Frames:     e.Encode.Frames,
+		Pixels:     e.Encode.Pixels,
+		Media:      e.Encode.Media,
+		Wall:       e.Encode.Wall(),
+		OutputBits: e.Encode.SizeBytes * 8,
+		VMAF:       e.Quality.VMAF,
+	}
+}
+
+func (e *Ending) metrics() map[string]any {
+	enc := &e.Encode
+	m := map[string]any{
+		protocol.MetricScenario:        enc.Scenario,
+		protocol.MetricEngine:          "ffmpeg",
+		protocol.MetricFrames:          enc.Frames,
+		protocol.MetricDroppedFrames:   enc.Dropped,
+		protocol.MetricPixelsProcessed: enc.Pixels,
+		protocol.MetricFPS:             round(enc.MeanFPS(), 3),
+		protocol.MetricDuration:        round(enc.Wall().Seconds(), 6),
+		protocol.MetricMediaDuration:   round(enc.Media.Seconds(), 6),
+		"output_bytes":                 enc.SizeBytes,
+		"cpu_seconds":                  round(enc.CPUTime.Seconds(), 6),
+		"prepare_seconds":              round(enc.PrepareFor.Seconds(), 6),
+	}
+	if enc.Scenario == "" {
+		m[protocol.MetricScenario] = e.Lease.Job.Scenario
+	}
+	if enc.Bitrate != "" {
+		m[protocol.MetricBitrate] = enc.Bitrate
+	}
+	if enc.Width > 0 && enc.Height > 0 {
+		m[protocol.MetricResolution] = fmt.Sprintf("%dx%d", enc.Width, enc.Height)
+	}
+	if enc.Encoder != "" {
+		m["encoder"] = enc.Encoder
+	}
+	if enc.Output != "" {
+		m["output"] = enc.Output
+	}
+	if enc.ExitCode != nil {
+		m["exit_code"] = *enc.ExitCode
+	}
+	if enc.Signal != "" {
+		m["signal"] = enc.Signal
+	}
+	if len(enc.Args) > 0 {
+		m["command"] = enc.Args
+	}
+	return m
+}
+
+func round(f float64, digits int) float64 {
+	if math.IsNaN(f) || math.IsInf(f, 0) {
+		return 0
+	}
+	p := math.Pow10(digits)
+	return math.Round(f*p) / p
+}
+
+func finite(f *float64) *float64 {
+	if f == nil || math.IsNaN(*f) || math.IsInf(*f, 0) {
+		return nil
+	}
+	return f
+}
