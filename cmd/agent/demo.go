@@ -1,0 +1,191 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+	"go.uber.org/zap"
+
+	"ffmpeg-agent/configs"
+	"ffmpeg-agent/internal/devmaster"
+	"ffmpeg-agent/messages/protocol"
+)
+
+// errDemo is what a demo ends with when not every job completed.
+var errDemo = errors.New("not every job of the demo completed")
+
+func newDemo() *cobra.Command {
+	var input string
+	cmd := &cobra.Command{
+		Use:   "demo",
+		Short: "Run real transcodes against an embedded master and show what they cost",
+		Long: `Start a master inside this process and a full agent against it over real HTTP,
+run three transcodes (H.264, H.265, VP9), and show progress and the energy report.
+Nothing is left behind.`,
+		Example: "  agent demo\n  agent demo --input holiday.mov",
+		Args:    noArguments,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return demo(cmd.Context(), input, cmd.OutOrStdout(), cmd.ErrOrStderr())
+		},
+	}
+	cmd.Flags().StringVar(&input, "input", "", "transcode this file instead of a synthetic picture")
+	return cmd
+}
+
+// demoJobs are small enough for two cores and large enough to be seen working.
+func demoJobs(input string) ([]protocol.JobRequest, error) {
+	var jobs []protocol.JobRequest
+	for _, j := range []struct {
+		scenario, resolution, bitrate, preset string
+		seconds                               int
+	}{
+		{"360p30-h264", "640x360", "1200k", "medium", 20},
+		{"360p30-h265", "640x360", "800k", "fast", 8},
+		{"240p30-vp9", "426x240", "400k", "", 8},
+	} {
+		p := map[string]any{"resolution": j.resolution, "bitrate": j.bitrate, "duration": j.seconds}
+		if j.preset != "" {
+			p["preset"] = j.preset
+		}
+		if input != "" {
+			path, err := filepath.Abs(input)
+			if err != nil {
+				return nil, fmt.Errorf("resolving --input: %w", err)
+			}
+			if _, err := os.Stat(path); err != nil {
+				return nil, fmt.Errorf("--input: %w", err)
+			}
+			p["input"] = path
+		}
+		jobs = append(jobs, protocol.JobRequest{Scenario: j.scenario, Engine: "ffmpeg", Parameters: p})
+	}
+	return jobs, nil
+}
+
+func demo(ctx context.Context, input string, stdout, stderr io.Writer) (err error) {
+	ctx, cancel := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
+	defer cancel()
+	loaded, err := configs.Load(configs.Source{Environ: os.Environ()})
+	if err != nil {
+		return err
+	}
+	cfg := loaded.Config
+	for _, program := range []string{cfg.Hardware.FFmpeg, cfg.Hardware.FFprobe} {
+		if _, err := exec.LookPath(program); err != nil {
+			return fmt.Errorf("%s is not installed; install it with: sudo apt-get install ffmpeg", program)
+		}
+	}
+	requests, err := demoJobs(input)
+	if err != nil {
+		return err
+	}
+	dir, err := os.MkdirTemp("", "ffmpeg-agent-demo-")
+	if err != nil {
+		return fmt.Errorf("making the demo's folder: %w", err)
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+
+	log := newLogger(configs.Log{Level: "warn", Format: "console"}, stderr)
+	m, err := startDemoMaster(log)
+	if err != nil {
+		return err
+	}
+	defer m.close()
+	cfg.Master = configs.Master{URL: m.url, APIKey: configs.NewSecret(m.key), UnavailableAfter: cfg.Master.UnavailableAfter}
+	cfg.DataDir, cfg.Register = dir, true
+	cfg.PollInterval, cfg.HeartbeatInterval = 500*time.Millisecond, time.Second
+
+	w, err := newWorker(ctx, cfg, log)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, w.close()) }()
+	fmt.Fprintf(stdout, "ffmpeg-agent %s: a master on %s, an agent, three real transcodes\n\n", version, m.url)
+
+	jobs := make([]protocol.Job, len(requests))
+	for i, request := range requests {
+		if jobs[i], err = m.Submit(request); err != nil {
+			return fmt.Errorf("queueing a demo job: %w", err)
+		}
+	}
+	view := newDemoView(stdout, w, m.Master, jobs)
+	if err := view.watch(ctx); err != nil {
+		// Interrupted: end FFmpeg before the data directory goes.
+		w.agent.Drain(0)
+		w.agent.StopJobs()
+		return err
+	}
+	w.agent.Drain(cfg.Shutdown.DrainTimeout)
+	select {
+	case <-w.agent.Done():
+	case <-ctx.Done():
+	}
+	return view.table()
+}
+
+// demoMaster is a devmaster on a loopback port of this process.
+type demoMaster struct {
+	*devmaster.Master
+	url, key string
+	server   *http.Server
+}
+
+func startDemoMaster(log *zap.Logger) (*demoMaster, error) {
+	key := rand.Text()
+	m, err := devmaster.New(devmaster.Config{APIKeys: []string{key}, FenceAttempts: true, Logger: log.Named("demo-master")})
+	if err != nil {
+		return nil, fmt.Errorf("starting the demo's master: %w", err)
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("starting the demo's master: %w", err), m.Close())
+	}
+	server := &http.Server{Handler: m.Handler(), ReadHeaderTimeout: 10 * time.Second}
+	go server.Serve(listener) //nolint:errcheck // ends with close
+	return &demoMaster{Master: m, url: "http://" + listener.Addr().String(), key: key, server: server}, nil
+}
+
+func (m *demoMaster) close() {
+	m.server.Close()
+	m.Master.Close()
+}
+
+// analysis is the part of a result that the demo's table shows beside its metrics.
+type analysis struct {
+	Energy struct {
+		Total struct {
+			Source string   `json:"source"`
+			Bound  *float64 `json:"error_bound_joules"`
+			Method string   `json:"method"`
+		} `json:"total"`
+	} `json:"energy"`
+	Scores struct {
+		MicrojoulesPerPixel *float64 `json:"microjoules_per_pixel"`
+		PixelsPerJoule      *float64 `json:"pixels_per_joule"`
+	} `json:"scores"`
+}
+
+func readAnalysis(r protocol.JobResult) (analysis, error) {
+	var a analysis
+	raw, err := json.Marshal(r.AnalyzerOutput)
+	if err == nil {
+		err = json.Unmarshal(raw, &a)
+	}
+	if err != nil {
+		return a, fmt.Errorf("reading the analysis of job %s: %w", r.JobID, err)
+	}
+	return a, nil
+}

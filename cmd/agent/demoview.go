@@ -1,0 +1,194 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"ffmpeg-agent/internal/devmaster"
+	"ffmpeg-agent/messages"
+	"ffmpeg-agent/messages/protocol"
+)
+
+const (
+	barWidth     = 28
+	redrawEvery  = 200 * time.Millisecond
+	plainEvery   = 2 * time.Second
+	cursorUp     = "\x1b[%dA"
+	clearLine    = "\x1b[2K"
+	demoPatience = 5 * time.Minute
+)
+
+// demoView shows the demo's jobs: bars that move on a terminal, a line now and
+// then elsewhere, and a table at the end.
+type demoView struct {
+	out      io.Writer
+	terminal bool
+	worker   *worker
+	master   *devmaster.Master
+	jobs     []protocol.Job
+	drawn    bool
+	said     map[string]protocol.Status // what a plain line was written about
+	saidAt   time.Time
+}
+
+func newDemoView(out io.Writer, w *worker, m *devmaster.Master, jobs []protocol.Job) *demoView {
+	return &demoView{out: out, terminal: isTerminal(out), worker: w, master: m, jobs: jobs, said: map[string]protocol.Status{}}
+}
+
+// watch shows the jobs until all have ended; an error says why it stopped before.
+func (v *demoView) watch(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, demoPatience)
+	defer cancel()
+	tick := time.NewTicker(redrawEvery)
+	defer tick.Stop()
+	for {
+		ended := v.refresh()
+		if v.terminal {
+			v.redraw()
+		} else {
+			v.plain()
+		}
+		if ended == len(v.jobs) {
+			fmt.Fprintln(v.out)
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			fmt.Fprintln(v.out)
+			if ctx.Err() == context.DeadlineExceeded {
+				return fmt.Errorf("%w: gave up after %s", errDemo, demoPatience)
+			}
+			return fmt.Errorf("%w: interrupted", errDemo)
+		case reason := <-v.worker.fatal:
+			return fmt.Errorf("%w: %s", errDemo, reason)
+		case <-tick.C:
+		}
+	}
+}
+
+func (v *demoView) refresh() (ended int) {
+	for i := range v.jobs {
+		if job, ok := v.master.Job(v.jobs[i].ID); ok {
+			v.jobs[i] = job
+		}
+		if v.jobs[i].Status.Terminal() {
+			ended++
+		}
+	}
+	return ended
+}
+
+func (v *demoView) redraw() {
+	if v.drawn {
+		fmt.Fprintf(v.out, cursorUp, len(v.jobs))
+	}
+	v.drawn = true
+	for i := range v.jobs {
+		fmt.Fprintf(v.out, "\r%s%s\n", clearLine, v.line(&v.jobs[i]))
+	}
+}
+
+// plain writes a line where something changed, and every so often for what runs.
+func (v *demoView) plain() {
+	due := time.Since(v.saidAt) >= plainEvery
+	for i := range v.jobs {
+		job := &v.jobs[i]
+		running := job.Status.HeldByNode()
+		if v.said[job.ID] == job.Status && !(due && running) {
+			continue
+		}
+		v.said[job.ID] = job.Status
+		fmt.Fprintln(v.out, v.line(job))
+	}
+	if due {
+		v.saidAt = time.Now()
+	}
+}
+
+func (v *demoView) line(job *protocol.Job) string {
+	name := fmt.Sprintf("%-12s", job.Scenario)
+	if job.Status.Terminal() {
+		if r, _, ok := v.master.Result(job.ID); ok {
+			return fmt.Sprintf("%s %s %3d %%  %s", name, bar(100), r.Progress, job.Status)
+		}
+		return fmt.Sprintf("%s %s", name, job.Status)
+	}
+	for _, run := range v.worker.runner.Runs() {
+		if lease := run.Lease(); lease.Job.ID == job.ID {
+			return name + " " + v.running(lease.Key(), run.Phase(), run.Progress())
+		}
+	}
+	return fmt.Sprintf("%s %s       %s", name, bar(0), job.Status)
+}
+
+func (v *demoView) running(key messages.AttemptKey, phase messages.Phase, p messages.Progress) string {
+	if phase != messages.PhaseRun {
+		return fmt.Sprintf("%s %3.0f %%  %s", bar(p.Percent), p.Percent, phase)
+	}
+	line := fmt.Sprintf("%s %3.0f %%  %6.1f fps  %5.2fx", bar(p.Percent), p.Percent, p.FPS, p.Speed)
+	if snapshot := v.worker.agent.Board().Energy(); snapshot != nil {
+		if job, ok := snapshot.Job(key.String()); ok && job.Power != nil {
+			line += fmt.Sprintf("  %5.1f W (%s)", float64(*job.Power), job.Source)
+		}
+	}
+	return line
+}
+
+func bar(percent float64) string {
+	full := min(barWidth, max(0, int(percent/100*barWidth)))
+	return "[" + strings.Repeat("=", full) + strings.Repeat(" ", barWidth-full) + "]"
+}
+
+// table shows what each job came to; an error when one did not complete.
+func (v *demoView) table() error {
+	w := tabwriter.NewWriter(v.out, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(w, "scenario\tstatus\twall s\tframes\tfps\tJ\t±J\tµJ/pixel\tpixels/J\tjoules are\t")
+	failed := 0
+	methods := map[string]bool{}
+	for _, job := range v.jobs {
+		r, _, ok := v.master.Result(job.ID)
+		if job.Status != protocol.StatusCompleted || !ok {
+			failed++
+			fmt.Fprintf(w, "%s\t%s\t\t\t\t\t\t\t\t%s\t\n", job.Scenario, job.Status, r.Error)
+			continue
+		}
+		a, err := readAnalysis(r)
+		if err != nil {
+			return err
+		}
+		methods[a.Energy.Total.Method] = true
+		fmt.Fprintf(w, "%s\t%s\t%s\t%v\t%s\t%s\t%s\t%s\t%s\t%s\t\n", job.Scenario, job.Status,
+			number(r.Metrics[protocol.MetricDuration], 2), r.Metrics[protocol.MetricFrames], number(r.Metrics[protocol.MetricFPS], 1),
+			optional(r.EnergyJoules, 1), optional(a.Energy.Total.Bound, 1), optional(a.Scores.MicrojoulesPerPixel, 2),
+			optional(a.Scores.PixelsPerJoule, 0), a.Energy.Total.Source)
+	}
+	if err := w.Flush(); err != nil {
+		return fmt.Errorf("writing the demo's table: %w", err)
+	}
+	for method := range methods {
+		fmt.Fprintln(v.out, "\nhow the joules were come by:", method)
+	}
+	if failed > 0 {
+		return fmt.Errorf("%w: %d of %d failed", errDemo, failed, len(v.jobs))
+	}
+	return nil
+}
+
+// optional is a figure with so many digits, or a dash where it is not known.
+func optional(f *float64, digits int) string {
+	if f == nil {
+		return "-"
+	}
+	return fmt.Sprintf("%.*f", digits, *f)
+}
+
+func number(v any, digits int) string {
+	if f, ok := v.(float64); ok {
+		return fmt.Sprintf("%.*f", digits, f)
+	}
+	return "-"
+}

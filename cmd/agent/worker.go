@@ -1,0 +1,238 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/url"
+	"os"
+	"path/filepath"
+	"time"
+
+	"go.uber.org/zap"
+
+	"ffmpeg-agent/actors"
+	"ffmpeg-agent/actors/supervision"
+	"ffmpeg-agent/configs"
+	"ffmpeg-agent/hardware"
+	"ffmpeg-agent/internal/ffmpeg"
+	"ffmpeg-agent/internal/journal"
+	"ffmpeg-agent/internal/master"
+	"ffmpeg-agent/messages"
+)
+
+// worker is a running agent with all its parts.
+type worker struct {
+	agent   *actors.Agent
+	runner  *ffmpeg.Runner
+	log     *zap.Logger
+	fatal   chan string // supervision gave up
+	closers []func(context.Context) error
+}
+
+// newWorker makes the parts, in order, and sets the tree going. On an error nothing
+// is left open.
+func newWorker(ctx context.Context, cfg configs.Config, log *zap.Logger) (w *worker, err error) {
+	w = &worker{log: log, fatal: make(chan string, 1)}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, w.close())
+		}
+	}()
+	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
+		return nil, fmt.Errorf("making data_dir: %w", err)
+	}
+	book, err := w.openJournal(cfg, log)
+	if err != nil {
+		return nil, err
+	}
+	client, err := w.newClient(cfg, log)
+	if err != nil {
+		return nil, err
+	}
+	if err := w.newRunner(cfg, log); err != nil {
+		return nil, err
+	}
+	facts, err := nodeFacts(ctx, cfg)
+	if err != nil {
+		log.Warn("the machine could not be looked at in full", zap.Error(err))
+	}
+	w.agent, err = actors.Start(actors.Config{
+		Parts: actors.Parts{
+			Master:    client,
+			Journal:   book,
+			Runner:    runner{w.runner},
+			Janitor:   w.runner.Janitor(),
+			Host:      newHost(cfg),
+			OpenPower: func() (actors.PowerSensors, error) { return openPower(cfg) },
+			Facts:     facts,
+		},
+		Settings: treeSettings(cfg),
+		Supervision: supervision.Config{
+			Logger:         log,
+			FaultInjection: cfg.Debug.FaultInjection,
+			OnFatal:        func(reason string) { w.fatal <- reason },
+		},
+		Logger: log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	w.onClose(w.agent.Close)
+	return w, nil
+}
+
+// onClose registers what is to be closed, the last first.
+func (w *worker) onClose(f func(context.Context) error) { w.closers = append(w.closers, f) }
+
+// errNeverRegistered tells what to do when there is no session to resume.
+var errNeverRegistered = errors.New("this node was never registered from here, so there is no node id to resume: start once with --register")
+
+func (w *worker) openJournal(cfg configs.Config, log *zap.Logger) (*journal.Journal, error) {
+	book, err := journal.Open(journal.Settings{
+		Path:   filepath.Join(cfg.DataDir, "journal.db"),
+		Logger: log.Named("journal"),
+	})
+	if err != nil {
+		return nil, err
+	}
+	w.onClose(func(context.Context) error { return book.Close() })
+	if !cfg.Register {
+		_, found, err := book.Session()
+		if err != nil {
+			return nil, err
+		}
+		if !found {
+			return nil, errNeverRegistered
+		}
+	}
+	return book, nil
+}
+
+func (w *worker) newClient(cfg configs.Config, log *zap.Logger) (*master.Client, error) {
+	key, err := newAPIKey(cfg.Master, log)
+	if err != nil {
+		return nil, err
+	}
+	client, err := master.New(master.Settings{
+		URL:                cfg.Master.URL,
+		APIKey:             key.current,
+		CAFile:             cfg.Master.CA,
+		CertFile:           cfg.Master.Cert,
+		KeyFile:            cfg.Master.Key,
+		InsecureSkipVerify: cfg.Master.InsecureSkipVerify,
+		HeartbeatTimeout:   min(5*time.Second, cfg.HeartbeatInterval/2),
+		Version:            version,
+		Logger:             log.Named("master"),
+	})
+	if err != nil {
+		return nil, err
+	}
+	w.onClose(func(context.Context) error { client.Close(); return nil })
+	return client, nil
+}
+
+func (w *worker) newRunner(cfg configs.Config, log *zap.Logger) error {
+	masterURL, err := url.Parse(cfg.Master.URL)
+	if err != nil {
+		return fmt.Errorf("parsing master.url: %w", err)
+	}
+	w.runner, err = ffmpeg.New(ffmpeg.Settings{
+		FFmpeg:         cfg.Hardware.FFmpeg,
+		FFprobe:        cfg.Hardware.FFprobe,
+		DataDir:        cfg.DataDir,
+		MasterHost:     masterURL.Hostname(),
+		GenerateInput:  cfg.Jobs.GenerateInput,
+		Timeout:        cfg.Jobs.Timeout,
+		StallTimeout:   cfg.Jobs.StallTimeout,
+		KeepInputs:     cfg.Jobs.KeepInputs,
+		KeepOutputs:    cfg.Jobs.KeepOutputs,
+		OutputRoots:    cfg.Jobs.OutputRoots,
+		InputRoots:     cfg.Jobs.InputRoots,
+		InputProtocols: cfg.Jobs.InputProtocols,
+		Logger:         log.Named("ffmpeg"),
+	})
+	if err != nil {
+		return err
+	}
+	w.onClose(w.runner.Close)
+	return nil
+}
+
+// treeSettings is what the configuration means to the actors.
+func treeSettings(cfg configs.Config) actors.Settings {
+	return actors.Settings{
+		Register:            cfg.Register,
+		PollInterval:        cfg.PollInterval,
+		HeartbeatInterval:   cfg.HeartbeatInterval,
+		UnavailableAfter:    cfg.Master.UnavailableAfter,
+		Slots:               cfg.Jobs.MaxConcurrent,
+		CancelCheckInterval: cfg.Jobs.CancelCheckInterval,
+		SampleInterval:      cfg.Energy.SampleInterval,
+		IdleSampleInterval:  cfg.Energy.IdleInterval,
+		MinFreeDisk:         cfg.Jobs.MinFreeDisk.Of,
+	}
+}
+
+// nodeFacts is what the machine is, as the master is told. What could be found out
+// comes back even with an error.
+func nodeFacts(ctx context.Context, cfg configs.Config) (messages.NodeFacts, error) {
+	found, err := hardware.Detect(ctx, hardware.Settings{
+		SysfsPath:  cfg.Hardware.SysfsPath,
+		ProcfsPath: cfg.Hardware.ProcfsPath,
+	})
+	facts := messages.NodeFacts{
+		Address:       cfg.Node.Address,
+		Type:          cfg.Node.Type,
+		CPUModel:      found.CPUModel,
+		CPUThreads:    found.CPUThreads,
+		RAMTotalBytes: found.RAMTotal,
+		Labels:        map[string]string{"agent_version": version},
+	}
+	if facts.Type == "auto" {
+		facts.Type = found.NodeType
+	}
+	maps.Copy(facts.Labels, cfg.Node.Labels)
+	return facts, err
+}
+
+func openPower(cfg configs.Config) (actors.PowerSensors, error) {
+	return hardware.OpenCPUPower(hardware.CPUPowerConfig{
+		SysfsPath:  cfg.Hardware.SysfsPath,
+		ProcfsPath: cfg.Hardware.ProcfsPath,
+		Estimate:   cfg.Energy.Estimate,
+		IdleWatts:  cfg.Energy.CPUIdleWatts,
+		MaxWatts:   cfg.Energy.CPUMaxWatts,
+	})
+}
+
+// host tells the actors what the hardware package sees.
+type host struct{ *hardware.Host }
+
+func newHost(cfg configs.Config) actors.Host {
+	return host{hardware.NewHost(hardware.HostConfig{
+		SysfsPath: cfg.Hardware.SysfsPath, ProcfsPath: cfg.Hardware.ProcfsPath, DataDir: cfg.DataDir,
+	})}
+}
+
+func (h host) Look(ctx context.Context) (messages.HostStatus, error) {
+	s, err := h.Host.Look(ctx)
+	return messages.HostStatus(s), err
+}
+
+// runner gives the actors the ffmpeg package's runner as the port they know.
+type runner struct{ *ffmpeg.Runner }
+
+var _ actors.Runner = runner{}
+
+func (r runner) Begin(lease messages.Lease) actors.Run { return r.Runner.Begin(lease) }
+
+func (r runner) Runs() []actors.Run {
+	runs := r.Runner.Runs()
+	out := make([]actors.Run, len(runs))
+	for i, run := range runs {
+		out[i] = run
+	}
+	return out
+}

@@ -1,0 +1,95 @@
+package main
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"slices"
+
+	"github.com/spf13/pflag"
+	"go.uber.org/zap/zapcore"
+
+	"ffmpeg-agent/internal/devmaster"
+)
+
+// options are what the flags say.
+type options struct {
+	master                                devmaster.Config
+	listen, cert, key, clientCA, logLevel string
+	level                                 zapcore.Level
+}
+
+func (o *options) bind(f *pflag.FlagSet) {
+	f.StringVar(&o.listen, "listen", "127.0.0.1:8080", "`address` to listen on")
+	f.StringArrayVar(&o.master.APIKeys, "api-key", nil, "bearer `key` to accept, repeatable; also MASTER_API_KEY (default: no key is demanded)")
+	f.DurationVar(&o.master.UnavailableAfter, "unavailable-after", devmaster.DefaultUnavailableAfter, "give a node's job away after so long without a heartbeat")
+	f.IntVar(&o.master.MaxRetries, "max-retries", devmaster.DefaultMaxRetries, "how often a failed job is tried again")
+	f.StringVar(&o.master.StateFile, "state", "", "`file` to keep the state in (default: memory only)")
+	f.StringVar(&o.master.ResultsDir, "results-dir", "", "`folder` to write each accepted result to")
+	f.BoolVar(&o.master.FenceAttempts, "fence", true, "refuse results of a stale node or attempt with 409; false plays an older master")
+	f.StringVar(&o.cert, "tls-cert", "", "certificate `file`; with --tls-key it serves HTTPS")
+	f.StringVar(&o.key, "tls-key", "", "private key `file`")
+	f.StringVar(&o.clientCA, "client-ca", "", "CA `file`; clients must show a certificate it signed")
+	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error; debug shows heartbeats and idle polls")
+}
+
+// complete checks the flags and fills in what they imply.
+func (o *options) complete(args []string) (err error) {
+	if len(args) > 0 {
+		return fmt.Errorf("unexpected argument %q", args[0])
+	}
+	if _, _, err := net.SplitHostPort(o.listen); err != nil {
+		return fmt.Errorf("--listen %s: must be HOST:PORT", o.listen)
+	}
+	if o.level, err = zapcore.ParseLevel(o.logLevel); err != nil {
+		return fmt.Errorf("--log-level %s: must be debug, info, warn or error", o.logLevel)
+	}
+	m := &o.master
+	switch {
+	case m.UnavailableAfter <= 0:
+		return fmt.Errorf("--unavailable-after %v: must be above 0", m.UnavailableAfter)
+	case m.MaxRetries < 0:
+		return fmt.Errorf("--max-retries %d: must be 0 or more", m.MaxRetries)
+	case m.MaxRetries == 0:
+		m.MaxRetries = -1 // "never", where 0 would be the default
+	}
+	switch {
+	case (o.cert == "") != (o.key == ""):
+		return errors.New("--tls-cert and --tls-key go together")
+	case o.clientCA != "" && o.cert == "":
+		return errors.New("--client-ca needs --tls-cert and --tls-key")
+	case slices.Contains(m.APIKeys, ""):
+		return errors.New("--api-key: must not be empty")
+	}
+	if key := os.Getenv("MASTER_API_KEY"); key != "" && len(m.APIKeys) == 0 {
+		m.APIKeys = []string{key}
+	}
+	return nil
+}
+
+// tls is nil where plain HTTP is served.
+func (o *options) tls() (*tls.Config, error) {
+	if o.cert == "" {
+		return nil, nil
+	}
+	cert, err := tls.LoadX509KeyPair(o.cert, o.key)
+	if err != nil {
+		return nil, fmt.Errorf("loading --tls-cert and --tls-key: %w", err)
+	}
+	c := &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12}
+	if o.clientCA == "" {
+		return c, nil
+	}
+	pem, err := os.ReadFile(o.clientCA)
+	if err != nil {
+		return nil, fmt.Errorf("loading --client-ca: %w", err)
+	}
+	c.ClientAuth, c.ClientCAs = tls.RequireAndVerifyClientCert, x509.NewCertPool()
+	if !c.ClientCAs.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("--client-ca %s: holds no certificate", o.clientCA)
+	}
+	return c, nil
+}
