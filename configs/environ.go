@@ -1,0 +1,51 @@
+package configs
+
+import (
+	"maps"
+	"slices"
+	"strings"
+)
+
+// readEnviron returns the keys that environment variables set, and a problem for
+// each variable with our prefix that sets none. An empty variable counts as unset.
+func readEnviron(environ map[string]string, keys []key) (map[string]setting, []Problem) {
+	given := map[string]setting{}
+	known := map[string]bool{envPrefix + "CONFIG": true}
+	var paths []string
+	for _, k := range keys {
+		paths = append(paths, k.path)
+		for _, name := range k.envs {
+			known[name] = true
+			_, stronger := given[k.path]
+			if text := environ[name]; text != "" && !stronger {
+				given[k.path] = setting{raw: text, origin: Origin{Kind: FromEnvironment, Name: name}}
+			}
+		}
+	}
+	var problems []Problem
+	for _, name := range slices.Sorted(maps.Keys(environ)) {
+		rest, ours := strings.CutPrefix(name, envPrefix)
+		if !ours || known[name] || environ[name] == "" {
+			continue
+		}
+		p := Problem{Key: name, Origin: Origin{Kind: FromEnvironment, Name: name}, Reason: "sets no known key", Allowed: knownKeys}
+		if !nameable(name) {
+			p.Key, p.Origin.Name = envPrefix+"…", envPrefix+"…"
+		} else if path := nearest(rest, paths); path != "" {
+			p.Reason += "; did you mean " + envName(path) + "?"
+		}
+		problems = append(problems, p)
+	}
+	return given, problems
+}
+
+// environMap turns NAME=value lines into a map.
+func environMap(environ []string) map[string]string {
+	vars := map[string]string{}
+	for _, line := range environ {
+		if name, value, ok := strings.Cut(line, "="); ok {
+			vars[name] = value
+		}
+	}
+	return vars
+}

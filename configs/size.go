@@ -1,0 +1,116 @@
+package configs
+
+import (
+	"errors"
+	"math"
+	"regexp"
+	"strconv"
+	"strings"
+)
+
+const (
+	gib      = 1 << 30
+	maxBytes = 1 << 50 // 1 PiB: larger is a slip, and float64 is exact below it
+)
+
+// A Size is an amount of disk: a number of bytes, a share of the disk, or auto,
+// the smaller of 10 % of the disk and 5 GiB. The zero Size is no bytes.
+type Size struct {
+	auto    bool
+	percent float64 // of the disk, 0 to 100; 0 when bytes counts
+	bytes   uint64
+}
+
+var errSize = errors.New("not a size")
+
+var sizePattern = regexp.MustCompile(`^([0-9]+(?:\.[0-9]+)?) ?(%|[A-Za-z]+)$`)
+
+// sizeUnits in bytes, larger before smaller so that String finds the shortest form.
+var sizeUnits = []struct {
+	name  string
+	bytes uint64
+}{
+	{"TiB", 1 << 40}, {"TB", 1e12}, {"GiB", 1 << 30}, {"GB", 1e9},
+	{"MiB", 1 << 20}, {"MB", 1e6}, {"KiB", 1 << 10}, {"kB", 1e3}, {"B", 1},
+}
+
+// ParseSize reads "auto", a share such as "10%", or an amount such as "5GiB",
+// "500MB" or "1.5 TB", up to 1 PiB. A bare number is refused but for 0: its unit
+// would be in somebody's head.
+func ParseSize(text string) (Size, error) {
+	switch text {
+	case "auto":
+		return Size{auto: true}, nil
+	case "0":
+		return Size{}, nil
+	}
+	m := sizePattern.FindStringSubmatch(text)
+	if m == nil {
+		if _, err := strconv.ParseFloat(text, 64); err == nil {
+			return Size{}, errors.New("a number without a unit")
+		}
+		return Size{}, errSize
+	}
+	number, err := strconv.ParseFloat(m[1], 64)
+	if err != nil {
+		return Size{}, errSize
+	}
+	if m[2] == "%" {
+		if number > 100 {
+			return Size{}, errors.New("more than the whole disk")
+		}
+		return Size{percent: number}, nil
+	}
+	for _, unit := range sizeUnits {
+		if !strings.EqualFold(unit.name, m[2]) {
+			continue
+		}
+		bytes := math.Round(number * float64(unit.bytes))
+		if bytes > maxBytes {
+			return Size{}, errors.New("too large")
+		}
+		return Size{bytes: uint64(bytes)}, nil
+	}
+	return Size{}, errors.New("unknown unit " + strconv.Quote(shorten(m[2])))
+}
+
+// Of returns the size in bytes on a disk of the given capacity in bytes.
+func (s Size) Of(capacity uint64) uint64 {
+	switch {
+	case s.auto:
+		return min(capacity/10, 5*gib)
+	case s.percent > 0:
+		return uint64(float64(capacity) * (s.percent / 100))
+	}
+	return s.bytes
+}
+
+// String returns the size as ParseSize reads it.
+func (s Size) String() string {
+	switch {
+	case s.auto:
+		return "auto"
+	case s.percent > 0:
+		return strconv.FormatFloat(s.percent, 'f', -1, 64) + "%"
+	case s.bytes == 0:
+		return "0"
+	}
+	for _, unit := range sizeUnits {
+		if s.bytes%unit.bytes == 0 {
+			return strconv.FormatUint(s.bytes/unit.bytes, 10) + unit.name
+		}
+	}
+	return "0" // not reached: the last unit divides everything
+}
+
+// MarshalText returns the size as ParseSize reads it.
+func (s Size) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// UnmarshalText reads what ParseSize reads.
+func (s *Size) UnmarshalText(text []byte) error {
+	parsed, err := ParseSize(string(text))
+	if err == nil {
+		*s = parsed
+	}
+	return err
+}
