@@ -32,11 +32,12 @@ func (h *hostSampler) Receive(ctx actor.Context) {
 func (h *hostSampler) look(ctx actor.Context) {
 	supervision.Go(ctx, h.Host.Look, func(ctx actor.Context, status messages.HostStatus, err error) {
 		supervision.After(ctx, hostInterval, h.look)
+		// What could be seen is good beside an error about the rest.
 		if err != nil {
 			h.failures.failed(err, zap.Duration("next_try", hostInterval))
-			return
+		} else {
+			h.failures.over()
 		}
-		h.failures.over()
 		h.board.host.Store(&status)
 		h.refs.janitor.Tell(&messages.HostLooked{Status: status})
 	})

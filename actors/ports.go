@@ -108,6 +108,8 @@ type Run interface {
 // one goroutine at a time.
 type PowerSensors interface {
 	Name() string
+	// Because says why no better sensors are in use; nil where these are the best.
+	Because() error
 	Zones() []*energy.Zone
 	Read() ([]energy.Reading, []energy.Fault)
 	Close() error

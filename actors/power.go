@@ -83,6 +83,9 @@ func (s *powerSampler) start(ctx actor.Context) {
 		}
 		s.failures.over()
 		s.log.Info("reading power sensors", zap.String("source", sensors.Name()), zap.Int("zones", len(sensors.Zones())))
+		if why := sensors.Because(); why != nil {
+			s.log.Warn("no better power sensors are in use", zap.NamedError("reason", why))
+		}
 		s.post(messages.SamplerHealth{Source: sensors.Name(), Zones: len(sensors.Zones())})
 		supervision.Go(ctx, func(work context.Context) (struct{}, error) {
 			defer sensors.Close()

@@ -212,13 +212,21 @@ type host struct{ *hardware.Host }
 
 func newHost(cfg configs.Config) actors.Host {
 	return host{hardware.NewHost(hardware.HostConfig{
-		SysfsPath: cfg.Hardware.SysfsPath, ProcfsPath: cfg.Hardware.ProcfsPath, DataDir: cfg.DataDir,
+		Settings: hardware.Settings{SysfsPath: cfg.Hardware.SysfsPath, ProcfsPath: cfg.Hardware.ProcfsPath},
+		DataDir:  cfg.DataDir,
 	})}
 }
 
 func (h host) Look(ctx context.Context) (messages.HostStatus, error) {
 	s, err := h.Host.Look(ctx)
-	return messages.HostStatus(s), err
+	return messages.HostStatus{
+		CPULoadPercent: s.CPULoadPercent,
+		RAMFreeBytes:   s.RAMFree,
+		DiskFreeBytes:  s.DiskFree,
+		DiskTotalBytes: s.DiskTotal,
+		TemperatureC:   s.TemperatureCelsius,
+		Throttled:      s.Throttled != nil && *s.Throttled,
+	}, err
 }
 
 // runner gives the actors the ffmpeg package's runner as the port they know.

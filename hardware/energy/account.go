@@ -11,9 +11,10 @@ type Figure struct {
 	// "rapl: package-0 + package-1 + dram".
 	Method string `json:"method,omitempty"`
 	// CoveragePercent is the part of the window in which the sensors were read
-	// without a gap, 0 to 100.
+	// without a gap, 0 to 100; of a total, that of its least covered zone.
 	CoveragePercent float64 `json:"coverage_percent"`
-	// Gaps is how often the reading broke off inside the window.
+	// Gaps is how often the reading broke off inside the window, summed over the
+	// zones of a total.
 	Gaps int `json:"gaps"`
 	// ErrorBound in J: the true value lies within Energy ± ErrorBound, what was
 	// missed in gaps not included. nil when Source is Unavailable.
@@ -43,9 +44,12 @@ type Account struct {
 	// Zones are the machine's figures zone by zone, those that are reported and
 	// not added (core, psys) among them.
 	Zones []ZoneFigure `json:"zones,omitempty"`
-	// ShareMethod says how Total was split off: "alone", or "cpu time".
+	// ShareMethod says how Total was split off: "alone", "cpu time", "equal"
+	// where CPU times were not known, or both of the last two with their parts;
+	// "none" where Total is unavailable.
 	ShareMethod string `json:"share_method"`
-	// MeanPower of Total over the window in W; nil when unknown.
+	// MeanPower of Total in W over the covered part of the window; nil when
+	// unknown.
 	MeanPower *Watts `json:"mean_power_watts,omitempty"`
 }
 

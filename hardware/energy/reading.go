@@ -28,27 +28,30 @@ const (
 type Zone struct {
 	// ID is unique on the machine and stable across restarts: a powercap
 	// zone's directory name, a card's UUID, "estimate:cpu".
-	ID string
+	ID string `json:"id"`
 	// Name is what people call it: package-0, core, dram, psys.
-	Name   string
-	Domain Domain
+	Name   string `json:"name"`
+	Domain Domain `json:"domain"`
 	// Counted: part of the machine's total. A zone inside another (core, uncore)
 	// or beside it (psys, intel-rapl-mmio) is reported and never added.
-	Counted bool
-	Source  Source // Measured or Estimated
-	Method  string // rapl, hwmon, nvml, estimate
+	Counted bool   `json:"counted"`
+	Source  Source `json:"source"` // Measured or Estimated
+	Method  string `json:"method"` // rapl, hwmon, nvml, estimate
+	// Model is the formula with its figures where energy is estimated; empty
+	// for a sensor.
+	Model string `json:"model,omitempty"`
 	// Range is the counter's highest value before it starts again at 0; 0 when
 	// that is not known, and then a step back is a gap.
-	Range Microjoules
+	Range Microjoules `json:"range_microjoules,omitempty"`
 	// Update is how often the sensor itself renews its value; it bounds the
 	// error at a window's two edges.
-	Update time.Duration
+	Update time.Duration `json:"-"`
 	// Uncertainty is the sensor's own relative error: 0.4 is ±40 %. 0 where
 	// none is documented.
-	Uncertainty float64
+	Uncertainty float64 `json:"uncertainty,omitempty"`
 	// MaxPower is the highest power that can be true of this zone; a step above
-	// it is a gap. 0 takes DefaultMaxPower.
-	MaxPower Watts
+	// it is a gap. 0 takes the default: see DefaultMaxPower.
+	MaxPower Watts `json:"max_power_watts,omitempty"`
 }
 
 // Reading is what a zone's counter said at a moment. At carries Go's monotonic
@@ -75,5 +78,6 @@ type Sample struct {
 	Faults   []Fault
 	// Usage is the CPU time used so far by each running job, by the key it was
 	// opened with in the Ledger; a job missing here is not known at this moment.
+	// The map is not written to once the sample has been handed over.
 	Usage map[string]time.Duration
 }

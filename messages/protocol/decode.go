@@ -46,7 +46,7 @@ func (j *Job) UnmarshalJSON(data []byte) error {
 	o.constraints("wrapper_constraints", &j.WrapperConstraints)
 	// A job that went through our own journal carries what was found the first time.
 	var earlier []string
-	if raw, ok := o.fields["problems"]; ok && json.Unmarshal(raw, &earlier) == nil {
+	if raw, ok := o.fields["x_agent_problems"]; ok && json.Unmarshal(raw, &earlier) == nil {
 		j.Problems = earlier
 	}
 	j.Problems = append(j.Problems, o.problems...)
@@ -132,8 +132,9 @@ func (o *object) problem(key string, raw json.RawMessage, want string) {
 	const most = 60
 	shown := string(raw)
 	if len(shown) > most {
-		shown = strings.ToValidUTF8(shown[:most], "") + "…"
+		shown = shown[:most] + "…"
 	}
+	shown = strings.ToValidUTF8(shown, "")
 	o.problems = append(o.problems, fmt.Sprintf("%s: %s is not %s", key, shown, want))
 }
 
@@ -250,8 +251,9 @@ func (o *object) moment(key string, into **time.Time) {
 		if s == "" {
 			return
 		}
+		// In UTC, since an offset of 24:00 can be read and never be written again.
 		if t, err := time.Parse(time.RFC3339Nano, s); err == nil {
-			if !t.IsZero() {
+			if t = t.UTC(); !t.IsZero() && t.Year() >= 0 && t.Year() <= 9999 {
 				*into = &t
 			}
 			return
@@ -266,9 +268,39 @@ func (o *object) parameters(key string, into *Parameters) {
 	if !ok {
 		return
 	}
+	// What is nested deeper than the decoder goes could be read here, and not again
+	// from inside the journal's record.
+	const deepest = 100
+	if depth(raw) > deepest {
+		o.problem(key, raw, fmt.Sprintf("nested at most %d deep", deepest))
+		return
+	}
 	if err := json.Unmarshal(raw, into); err != nil {
 		o.problem(key, raw, "an object")
 	}
+}
+
+// depth is how deep arrays and objects lie in each other in valid JSON.
+func depth(raw []byte) (deepest int) {
+	var now int
+	var quoted, escaped bool
+	for _, b := range raw {
+		switch {
+		case escaped:
+			escaped = false
+		case quoted && b == '\\':
+			escaped = true
+		case b == '"':
+			quoted = !quoted
+		case quoted:
+		case b == '{', b == '[':
+			now++
+			deepest = max(deepest, now)
+		case b == '}', b == ']':
+			now--
+		}
+	}
+	return deepest
 }
 
 func (o *object) constraints(key string, into **Constraints) {

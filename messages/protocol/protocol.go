@@ -131,7 +131,7 @@ type Job struct {
 
 	// Problems names each field that was there but could not be understood.
 	// Such a job is still a job: it is failed as user_error, not dropped.
-	Problems []string `json:"problems,omitempty"`
+	Problems []string `json:"x_agent_problems,omitempty"`
 }
 
 // Attempt is the number of this attempt at the job, from 1.

@@ -1,0 +1,86 @@
+package actors
+
+import (
+	"syscall"
+	"testing"
+	"time"
+
+	"ffmpeg-agent/actors/supervision"
+	"ffmpeg-agent/internal/devmaster"
+	"ffmpeg-agent/messages/protocol"
+)
+
+// TestACrashStaysWhereItIs crashes each actor of the tree while a job runs: it is
+// back soon, its restart is counted, nobody but its own children is touched,
+// heartbeats go on, and the job's FFmpeg survives.
+func TestACrashStaysWhereItIs(t *testing.T) {
+	s := newSite(t, nil)
+	job := s.submit(long(t))
+	pid := s.ffmpegPID(job.ID)
+	begun := time.Now()
+
+	for _, path := range []string{
+		"agent/uploader", "agent/registrar", "agent/heartbeat", "agent/samplers", "agent/samplers/rapl",
+		"agent/samplers/host", "agent/meter", "agent/janitor", "agent/poller", "agent/jobs", "agent",
+	} {
+		t.Run(path, func(t *testing.T) {
+			before := s.restarts()
+			ref, ok := s.agent.system.Lookup(path)
+			if !ok {
+				t.Fatalf("no actor %s in %v", path, before)
+			}
+			crashed := time.Now()
+			ref.Tell(&supervision.Crash{Reason: "on purpose"})
+			s.until("the restart of "+path, func() bool {
+				stats, ok := s.stats(path)
+				return ok && stats.State == supervision.Running && stats.Restarts == before[path]+1
+			})
+			t.Logf("back after %s", time.Since(crashed).Round(time.Millisecond))
+			for other, restarts := range s.restarts() {
+				if other != path && restarts != before[other] {
+					t.Errorf("%s was restarted as well", other)
+				}
+			}
+			if err := syscall.Kill(pid, 0); err != nil {
+				t.Fatalf("FFmpeg did not survive: %v", err)
+			}
+		})
+	}
+	s.checkBeats(begun)
+	// The job is still led to its end: the actor that adopted it stops it when told.
+	s.post("/jobs/" + job.ID + "/cancel")
+	if r := s.result(job.ID, 1); r.Status != protocol.StatusCanceled || r.EnergyJoules == nil {
+		t.Errorf("status %s, joules %v", r.Status, r.EnergyJoules)
+	}
+	s.result(s.submit(quick()).ID, 1)
+}
+
+func (s *site) restarts() map[string]int {
+	all := map[string]int{}
+	for _, a := range s.agent.Actors() {
+		if !a.Temporary {
+			all[a.Path] = a.Restarts
+		}
+	}
+	return all
+}
+
+func TestACrashedJobIsReportedAsFailed(t *testing.T) {
+	s := newSite(t, nil)
+	job := s.submit(long(t))
+	pid := s.ffmpegPID(job.ID)
+	for _, a := range s.agent.Actors() {
+		if a.Parent == "agent/jobs" {
+			ref, _ := s.agent.system.Lookup(a.Path)
+			ref.Tell(&supervision.Crash{Reason: "on purpose"})
+		}
+	}
+	r := s.result(job.ID, 1)
+	if r.Status != protocol.StatusFailed || r.FailureReason != protocol.ReasonPlatformError {
+		t.Errorf("status %s, reason %s: %s", r.Status, r.FailureReason, r.Error)
+	}
+	s.until("FFmpeg's end", func() bool { return syscall.Kill(pid, 0) == syscall.ESRCH })
+	s.await("the second attempt", func(e devmaster.Event) bool {
+		return e.Kind == devmaster.JobAssigned && e.JobID == job.ID && e.Attempt == 2
+	})
+}

@@ -1,0 +1,94 @@
+package actors
+
+import (
+	"testing"
+	"time"
+
+	"ffmpeg-agent/internal/devmaster"
+	"ffmpeg-agent/messages/protocol"
+)
+
+func (s *site) drained() {
+	s.t.Helper()
+	select {
+	case <-s.agent.Done():
+	case <-time.After(hang):
+		s.t.Fatalf("the drain did not end\nlog: %s", s.tail())
+	}
+	for _, late := range s.agent.Late() {
+		s.t.Errorf("%s did not stop in time (%s)", late.Name, late.Phase)
+	}
+}
+
+func TestADrainFinishesTheJobAndTakesNoMore(t *testing.T) {
+	s := newSite(t, nil)
+	first := s.submit(map[string]any{"input": makeInput(t, 20), "resolution": "640x480", "preset": "medium", "fps": 30})
+	s.ffmpegPID(first.ID)
+	second := s.submit(quick())
+	begun := time.Now()
+	s.agent.Drain(hang)
+	s.drained()
+	if r := s.result(first.ID, 1); r.Status != protocol.StatusCompleted {
+		t.Errorf("the running job ended as %s: %s", r.Status, r.Error)
+	}
+	if job, _ := s.master().Job(second.ID); job.Status.HeldByNode() || job.Status.Terminal() {
+		t.Errorf("a job was taken while draining: %s", job.Status)
+	}
+	s.checkBeats(begun)
+	beats := s.beatsSince(begun)
+	accepted := s.await("the result", func(e devmaster.Event) bool { return e.Kind == devmaster.ResultAccepted })
+	if len(beats) > 0 && accepted.At.Sub(beats[len(beats)-1]) > 2*beat+500*time.Millisecond {
+		t.Errorf("the last heartbeat was long before the result")
+	}
+}
+
+func TestASecondSignalGivesTheJobBack(t *testing.T) {
+	s := newSite(t, nil)
+	job := s.submit(long(t))
+	s.ffmpegPID(job.ID)
+	s.agent.Drain(time.Hour)
+	s.agent.StopJobs()
+	s.drained()
+	r := s.result(job.ID, 1)
+	if r.Status != protocol.StatusFailed || r.FailureReason != protocol.ReasonPlatformError {
+		t.Errorf("status %s, reason %s: %s", r.Status, r.FailureReason, r.Error)
+	}
+}
+
+func TestADrainHasAnEnd(t *testing.T) {
+	s := newSite(t, nil)
+	job := s.submit(long(t))
+	s.ffmpegPID(job.ID)
+	s.agent.Drain(100 * time.Millisecond)
+	s.drained()
+	if r := s.result(job.ID, 1); r.FailureReason != protocol.ReasonPlatformError {
+		t.Errorf("reason %s", r.FailureReason)
+	}
+}
+
+func TestADrainWithoutAMasterEndsAndKeepsTheResult(t *testing.T) {
+	s := newSite(t, nil)
+	job := s.submit(long(t))
+	s.ffmpegPID(job.ID)
+	s.link.cut()
+	s.agent.Drain(0)
+	s.drained()
+	unsent, err := s.journal.Unsent()
+	must(t, err)
+	if len(unsent) != 1 || unsent[0].Lease.Job.ID != job.ID {
+		t.Errorf("unsent results: %d", len(unsent))
+	}
+}
+
+func TestALowDiskTakesNoWork(t *testing.T) {
+	s := newSite(t, func(c *siteConfig) { c.MinFreeDisk = func(total uint64) uint64 { return total + 1 } })
+	job := s.submit(quick())
+	s.until("the closed gate", func() bool {
+		return s.agent.Board().Gates()[gateDisk] != "" && s.logs.FilterMessage("taking no work").Len() > 0
+	})
+	from := time.Now()
+	s.until("heartbeats", func() bool { return len(s.beatsSince(from)) >= 3 })
+	if job, _ := s.master().Job(job.ID); job.Status.HeldByNode() {
+		t.Error("a job was taken onto a full disk")
+	}
+}

@@ -1,0 +1,310 @@
+package actors
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
+
+	"ffmpeg-agent/actors/supervision"
+	"ffmpeg-agent/hardware"
+	"ffmpeg-agent/internal/devmaster"
+	"ffmpeg-agent/internal/ffmpeg"
+	"ffmpeg-agent/internal/journal"
+	"ffmpeg-agent/internal/master"
+	"ffmpeg-agent/messages"
+	"ffmpeg-agent/messages/protocol"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// hang is the deadline for whatever a test waits for.
+const hang = 60 * time.Second
+
+// site is a whole agent as it runs, against a real master over real sockets: real
+// journal, real FFmpeg. Only the intervals are short.
+type site struct {
+	t       *testing.T
+	link    *link
+	agent   *Agent
+	runner  *ffmpeg.Runner
+	journal *journal.Journal
+	logs    *observer.ObservedLogs
+}
+
+// siteConfig is what a test may change before the agent starts.
+type siteConfig struct {
+	Settings
+	dir    string
+	apiKey string
+	link   *link
+}
+
+const beat = 200 * time.Millisecond
+
+func newSite(t *testing.T, change func(*siteConfig)) *site {
+	t.Helper()
+	cfg := siteConfig{
+		Settings: Settings{
+			Register: true, PollInterval: 50 * time.Millisecond, HeartbeatInterval: beat,
+			UnavailableAfter: 90 * time.Second, Slots: 1, CancelCheckInterval: 100 * time.Millisecond,
+			SampleInterval: 50 * time.Millisecond, IdleSampleInterval: 200 * time.Millisecond,
+			MinFreeDisk: func(uint64) uint64 { return 0 },
+		},
+		dir: t.TempDir(),
+	}
+	if change != nil {
+		change(&cfg)
+	}
+	if cfg.link == nil {
+		cfg.link = newLink(t)
+		cfg.link.connect(newMaster(t, devmaster.Config{FenceAttempts: true, MaxRetries: 3, UnavailableAfter: 90 * time.Second}))
+	}
+	core, logs := observer.New(zap.DebugLevel)
+	log := zap.New(core)
+	s := &site{t: t, link: cfg.link, logs: logs}
+
+	var err error
+	s.journal, err = journal.Open(journal.Settings{Path: filepath.Join(cfg.dir, "journal.db"), Logger: log})
+	must(t, err)
+	t.Cleanup(func() { must(t, s.journal.Close()) })
+	client, err := master.New(master.Settings{
+		URL: cfg.link.URL, APIKey: func() string { return cfg.apiKey }, Logger: log,
+		HeartbeatTimeout: cfg.HeartbeatInterval / 2, CallTimeout: 5 * time.Second,
+	})
+	must(t, err)
+	t.Cleanup(client.Close)
+	s.runner, err = ffmpeg.New(ffmpeg.Settings{
+		FFmpeg: "ffmpeg", FFprobe: "ffprobe", DataDir: cfg.dir, MasterHost: "127.0.0.1", GenerateInput: true,
+		Timeout: time.Hour, StallTimeout: time.Minute, InputRoots: []string{"/"}, InputProtocols: []string{"file"},
+		StopGrace: 500 * time.Millisecond,
+		Logger:    log,
+	})
+	must(t, err)
+	t.Cleanup(func() { must(t, s.runner.Close(context.Background())) })
+
+	s.agent, err = Start(Config{
+		Parts: Parts{
+			Master: client, Journal: s.journal, Runner: portRunner{s.runner}, Janitor: s.runner.Janitor(),
+			Host: testHost{hardware.NewHost(hardware.HostConfig{DataDir: cfg.dir})},
+			OpenPower: func() (PowerSensors, error) {
+				return hardware.OpenCPUPower(hardware.CPUPowerConfig{SysfsPath: "/sys", ProcfsPath: "/proc", Estimate: "auto"})
+			},
+			Facts: messages.NodeFacts{Address: "test-node", Type: "server", CPUThreads: 2},
+		},
+		Settings:    cfg.Settings,
+		Supervision: supervision.Config{FaultInjection: true},
+		Logger:      log,
+	})
+	must(t, err)
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), hang)
+		defer cancel()
+		for _, run := range s.runner.Runs() {
+			run.Stop(messages.StopShutdown)
+		}
+		must(t, s.agent.Close(ctx))
+	})
+	return s
+}
+
+// portRunner gives the real runner as the port, as the command does.
+type portRunner struct{ *ffmpeg.Runner }
+
+func (r portRunner) Begin(l messages.Lease) Run { return r.Runner.Begin(l) }
+
+func (r portRunner) Runs() []Run {
+	var runs []Run
+	for _, run := range r.Runner.Runs() {
+		runs = append(runs, run)
+	}
+	return runs
+}
+
+// testHost sees the real disk.
+type testHost struct{ *hardware.Host }
+
+func (h testHost) Look(ctx context.Context) (messages.HostStatus, error) {
+	s, err := h.Host.Look(ctx)
+	return messages.HostStatus{DiskFreeBytes: s.DiskFree, DiskTotalBytes: s.DiskTotal}, err
+}
+
+// link is the way to a master that can be cut, changed, and made to misbehave.
+type link struct {
+	*httptest.Server
+	handler atomic.Pointer[http.Handler]
+	master  atomic.Pointer[devmaster.Master]
+	tamper  atomic.Pointer[func(http.Handler, http.ResponseWriter, *http.Request)]
+}
+
+func newLink(t *testing.T) *link {
+	l := &link{}
+	l.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h := l.handler.Load()
+		if h == nil {
+			hangUp(w)
+			return
+		}
+		if tamper := l.tamper.Load(); tamper != nil {
+			(*tamper)(*h, w, r)
+			return
+		}
+		(*h).ServeHTTP(w, r)
+	}))
+	t.Cleanup(l.Close)
+	return l
+}
+
+// hangUp ends the connection without an answer.
+func hangUp(w http.ResponseWriter) {
+	conn, _, err := w.(http.Hijacker).Hijack()
+	if err == nil {
+		conn.Close()
+	}
+}
+
+func newMaster(t *testing.T, cfg devmaster.Config) *devmaster.Master {
+	t.Helper()
+	m, err := devmaster.New(cfg)
+	must(t, err)
+	t.Cleanup(func() { must(t, m.Close()) })
+	return m
+}
+
+func (l *link) connect(m *devmaster.Master) {
+	h := m.Handler()
+	l.master.Store(m)
+	l.handler.Store(&h)
+}
+
+func (l *link) cut() { l.handler.Store(nil) }
+
+// interfere has every request go through f, which may pass it on.
+func (l *link) interfere(f func(next http.Handler, w http.ResponseWriter, r *http.Request)) {
+	l.tamper.Store(&f)
+}
+
+func (s *site) master() *devmaster.Master { return s.link.master.Load() }
+
+// await returns the first event of the present master that fits.
+func (s *site) await(what string, fits func(devmaster.Event) bool) devmaster.Event {
+	s.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), hang)
+	defer cancel()
+	e, err := s.master().Await(ctx, fits)
+	if err != nil {
+		s.t.Fatalf("waiting for %s: %v\nlog: %s", what, err, s.tail())
+	}
+	return e
+}
+
+// until waits for a state that nobody announces.
+func (s *site) until(what string, reached func() bool) {
+	s.t.Helper()
+	for deadline := time.Now().Add(hang); !reached(); time.Sleep(2 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			s.t.Fatalf("waited %s for %s\nlog: %s", hang, what, s.tail())
+		}
+	}
+}
+
+func (s *site) tail() string {
+	entries := s.logs.All()
+	var out string
+	for _, e := range entries[max(0, len(entries)-40):] {
+		out += "\n" + e.Level.String() + " " + e.LoggerName + " " + e.Message
+		for _, f := range e.Context {
+			out += " " + f.Key + "=" + f.String
+			if err, ok := f.Interface.(error); ok {
+				out += err.Error()
+			}
+		}
+	}
+	return out
+}
+
+func (s *site) submit(parameters map[string]any) protocol.Job {
+	s.t.Helper()
+	job, err := s.master().Submit(protocol.JobRequest{Scenario: "test-h264", Parameters: parameters})
+	must(s.t, err)
+	return job
+}
+
+// result waits for the job's accepted result of an attempt.
+func (s *site) result(id string, attempt int) protocol.JobResult {
+	s.t.Helper()
+	s.await("the result of job "+id, func(e devmaster.Event) bool {
+		return e.Kind == devmaster.ResultAccepted && e.JobID == id && e.Attempt == attempt
+	})
+	r, _, ok := s.master().Result(id)
+	if !ok {
+		s.t.Fatalf("the master has no result of job %s", id)
+	}
+	return r
+}
+
+// quick is a job of a second's work at most.
+func quick() map[string]any {
+	return map[string]any{"resolution": "160x120", "duration": 1, "preset": "ultrafast", "fps": 25}
+}
+
+// long is a job that outlasts any test: a small input, scaled up and encoded with all care.
+func long(t *testing.T) map[string]any {
+	t.Helper()
+	return map[string]any{"input": makeInput(t, 60), "resolution": "1920x1080", "preset": "veryslow", "fps": 60}
+}
+
+// makeInput makes a film of so many seconds, 64x64 at 25 a second.
+func makeInput(t *testing.T, seconds int) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "input.mp4")
+	source := fmt.Sprintf("testsrc2=size=64x64:rate=25:duration=%d", seconds)
+	out, err := exec.Command("ffmpeg", "-v", "error", "-f", "lavfi", "-i", source, "-preset", "ultrafast", path).CombinedOutput()
+	if err != nil {
+		t.Fatalf("making an input: %v: %s", err, out)
+	}
+	return path
+}
+
+// ffmpegPID waits until FFmpeg of a job runs.
+func (s *site) ffmpegPID(jobID string) int {
+	s.t.Helper()
+	pid := 0
+	s.until("FFmpeg of job "+jobID, func() bool {
+		records, err := s.journal.Unfinished()
+		must(s.t, err)
+		for _, r := range records {
+			if r.Lease.Job.ID == jobID && r.Process != nil {
+				pid = r.Process.PID
+			}
+		}
+		return pid != 0
+	})
+	return pid
+}
+
+func (s *site) stats(path string) (supervision.ActorStats, bool) {
+	all := s.agent.Actors()
+	i := slices.IndexFunc(all, func(a supervision.ActorStats) bool { return a.Path == path })
+	if i < 0 {
+		return supervision.ActorStats{}, false
+	}
+	return all[i], true
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}

@@ -1,0 +1,187 @@
+package actors
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"ffmpeg-agent/internal/devmaster"
+	"ffmpeg-agent/messages"
+	"ffmpeg-agent/messages/protocol"
+)
+
+func TestAJobEndToEnd(t *testing.T) {
+	s := newSite(t, nil)
+	job := s.submit(map[string]any{"resolution": "640x480", "duration": 5, "preset": "ultrafast", "fps": 30})
+	r := s.result(job.ID, 1)
+
+	if r.Status != protocol.StatusCompleted || r.Progress != 100 || r.Error != "" {
+		t.Errorf("status %s, progress %d, error %q", r.Status, r.Progress, r.Error)
+	}
+	for key, want := range map[string]any{
+		protocol.MetricFrames: 150.0, protocol.MetricResolution: "640x480",
+		protocol.MetricPixelsProcessed: 150.0 * 640 * 480, protocol.MetricMediaDuration: 5.0,
+	} {
+		if r.Metrics[key] != want {
+			t.Errorf("metric %s is %v, want %v", key, r.Metrics[key], want)
+		}
+	}
+	_, raw, _ := s.master().Result(job.ID)
+	var sent struct {
+		Analysis struct {
+			Energy struct {
+				Total struct {
+					Joules   *float64 `json:"joules"`
+					Source   string   `json:"source"`
+					Coverage float64  `json:"coverage_percent"`
+					Bound    *float64 `json:"error_bound_joules"`
+				} `json:"total"`
+			} `json:"energy"`
+		} `json:"analyzer_output"`
+	}
+	must(t, json.Unmarshal(raw, &sent))
+	total := sent.Analysis.Energy.Total
+	if total.Joules == nil || *total.Joules <= 0 || total.Bound == nil || total.Source == "unavailable" || total.Coverage < 90 {
+		t.Errorf("energy is %+v", total)
+	}
+	if r.EnergyJoules == nil || r.EfficiencyScore == nil {
+		t.Errorf("energy_joules %v, efficiency_score %v", r.EnergyJoules, r.EfficiencyScore)
+	}
+
+	key := messages.AttemptKey{JobID: job.ID, Attempt: 1}
+	s.until("the result's settling", func() bool {
+		record, found, err := s.journal.Record(key)
+		must(t, err)
+		return found && record.State == messages.RecordSent
+	})
+	s.until("the workspace's removal", func() bool { return len(s.runner.Runs()) == 0 })
+}
+
+func TestWorkspacesAreRemoved(t *testing.T) {
+	dir := t.TempDir()
+	s := newSite(t, func(c *siteConfig) { c.dir = dir })
+	job := s.submit(quick())
+	s.result(job.ID, 1)
+	s.until("the run's end", func() bool { return len(s.runner.Runs()) == 0 })
+	left, err := filepath.Glob(filepath.Join(dir, "work", "*"))
+	must(t, err)
+	if len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+}
+
+// TestAFreeSlotPollsAtOnce: the interval between polls is for an idle agent. Only the
+// poll after registration and those after each job happen here.
+func TestAFreeSlotPollsAtOnce(t *testing.T) {
+	link := newLink(t)
+	m := newMaster(t, devmaster.Config{FenceAttempts: true})
+	s := newSite(t, func(c *siteConfig) { c.link, c.PollInterval = link, time.Hour })
+	var ids []string
+	for range 3 {
+		job, err := m.Submit(protocol.JobRequest{Parameters: quick()})
+		must(t, err)
+		ids = append(ids, job.ID)
+	}
+	link.connect(m)
+	for _, id := range ids {
+		s.result(id, 1)
+	}
+}
+
+func TestSlotsRunAtOnce(t *testing.T) {
+	s := newSite(t, func(c *siteConfig) { c.Slots = 2 })
+	a, b := s.submit(long(t)), s.submit(long(t))
+	if s.ffmpegPID(a.ID) == s.ffmpegPID(b.ID) {
+		t.Error("two jobs share a process")
+	}
+	s.until("power of both jobs", func() bool {
+		snapshot := s.agent.Board().Energy()
+		return snapshot != nil && len(snapshot.Jobs) == 2 && snapshot.Jobs[0].Energy != nil && snapshot.Jobs[1].Energy != nil
+	})
+}
+
+func TestKilledFFmpegIsReportedWithItsSignalAndRetried(t *testing.T) {
+	s := newSite(t, nil)
+	job := s.submit(long(t))
+	must(t, syscall.Kill(s.ffmpegPID(job.ID), syscall.SIGKILL))
+	r := s.result(job.ID, 1)
+	if r.FailureReason != protocol.ReasonRuntimeError || !strings.Contains(r.Error, "SIGKILL") {
+		t.Errorf("reason %s, error %q", r.FailureReason, r.Error)
+	}
+	s.await("the second attempt", func(e devmaster.Event) bool {
+		return e.Kind == devmaster.JobAssigned && e.JobID == job.ID && e.Attempt == 2
+	})
+}
+
+func TestBadJobsFailWithTheirReason(t *testing.T) {
+	s := newSite(t, nil)
+	text := filepath.Join(t.TempDir(), "notes.txt")
+	must(t, os.WriteFile(text, []byte("no film at all\n"), 0o600))
+	passwd, err := os.ReadFile("/etc/passwd")
+	must(t, err)
+	for name, test := range map[string]struct {
+		request protocol.JobRequest
+		want    protocol.FailureReason
+	}{
+		"missing input":   {protocol.JobRequest{Parameters: map[string]any{"input": "/nowhere/film.mp4"}}, protocol.ReasonInputError},
+		"text as input":   {protocol.JobRequest{Parameters: map[string]any{"input": text}}, protocol.ReasonInputError},
+		"unknown codec":   {protocol.JobRequest{Parameters: map[string]any{"codec": "h299"}}, protocol.ReasonCapabilityMismatch},
+		"gstreamer":       {protocol.JobRequest{Engine: "gstreamer", Parameters: quick()}, protocol.ReasonCapabilityMismatch},
+		"option as value": {protocol.JobRequest{Parameters: map[string]any{"bitrate": "-f"}}, protocol.ReasonUserError},
+		"output elsewhere": {protocol.JobRequest{Parameters: map[string]any{"output": "/etc/passwd"}},
+			protocol.ReasonUserError},
+		"concat": {protocol.JobRequest{Parameters: map[string]any{"input": "concat:/etc/passwd|/etc/shadow"}},
+			protocol.ReasonUserError},
+	} {
+		t.Run(name, func(t *testing.T) {
+			job, err := s.master().Submit(test.request)
+			must(t, err)
+			if r := s.result(job.ID, 1); r.FailureReason != test.want || r.Status != protocol.StatusFailed {
+				t.Errorf("status %s, reason %s: %s; want %s", r.Status, r.FailureReason, r.Error, test.want)
+			}
+		})
+	}
+	if now, err := os.ReadFile("/etc/passwd"); err != nil || string(now) != string(passwd) {
+		t.Errorf("/etc/passwd was touched (%v)", err)
+	}
+}
+
+func TestACanceledJobStopsAndIsReported(t *testing.T) {
+	s := newSite(t, nil)
+	job := s.submit(long(t))
+	pid := s.ffmpegPID(job.ID)
+	s.post("/jobs/" + job.ID + "/cancel")
+	s.until("FFmpeg's end", func() bool { return syscall.Kill(pid, 0) == syscall.ESRCH })
+	r := s.result(job.ID, 1)
+	if r.Status != protocol.StatusCanceled || r.EnergyJoules == nil {
+		t.Errorf("status %s, joules %v", r.Status, r.EnergyJoules)
+	}
+}
+
+func TestAJobThatWasGivenAwayIsDiscarded(t *testing.T) {
+	link := newLink(t)
+	link.connect(newMaster(t, devmaster.Config{FenceAttempts: true, MaxRetries: 3, UnavailableAfter: 500 * time.Millisecond}))
+	s := newSite(t, func(c *siteConfig) { c.link = link })
+	job := s.submit(long(t))
+	pid := s.ffmpegPID(job.ID)
+	// The master hears nothing for a while and gives the job away.
+	link.cut()
+	ended := func(e devmaster.Event) bool { return e.Kind == devmaster.JobReassigned && e.JobID == job.ID }
+	s.await("the job's reassignment", ended)
+	link.connect(s.master())
+	s.until("FFmpeg's end", func() bool { return syscall.Kill(pid, 0) == syscall.ESRCH })
+	s.until("the attempt's discarding", func() bool {
+		record, found, err := s.journal.Record(messages.AttemptKey{JobID: job.ID, Attempt: 1})
+		must(t, err)
+		return found && record.State == messages.RecordSuperseded
+	})
+	for _, e := range s.master().Events() {
+		if e.JobID == job.ID && e.Attempt == 1 && (e.Kind == devmaster.ResultAccepted || e.Kind == devmaster.ResultRefused) {
+			t.Errorf("a result of the lost attempt was sent: %+v", e)
+		}
+	}
+}

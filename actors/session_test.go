@@ -1,0 +1,160 @@
+package actors
+
+import (
+	"io"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"ffmpeg-agent/internal/devmaster"
+)
+
+// post makes a call to the master as an operator would.
+func (s *site) post(path string) {
+	s.t.Helper()
+	resp, err := http.Post(s.link.URL+path, "application/json", nil)
+	must(s.t, err)
+	resp.Body.Close()
+	if resp.StatusCode >= 300 {
+		s.t.Fatalf("POST %s: %s", path, resp.Status)
+	}
+}
+
+func registered(e devmaster.Event) bool { return e.Kind == devmaster.NodeRegistered }
+
+func TestAMasterThatComesLateIsNoReasonToExit(t *testing.T) {
+	m := newMaster(t, devmaster.Config{FenceAttempts: true, MaxRetries: 3, UnavailableAfter: 90 * time.Second})
+	link := newLink(t)
+	s := newSite(t, func(c *siteConfig) { c.link = link })
+	s.until("a failed registration", func() bool {
+		return s.logs.FilterMessageSnippet("registering at the master failed").Len() > 0
+	})
+	came := time.Now()
+	link.connect(m)
+	e := s.await("the registration", registered)
+	if late := e.At.Sub(came); late > 2*time.Second {
+		t.Errorf("registered %s after the master came; 1.5 s apart are the tries", late)
+	}
+}
+
+func TestAMasterWithoutMemoryGetsTheNodeAgain(t *testing.T) {
+	s := newSite(t, nil)
+	s.until("the session", func() bool { return s.agent.Board().Session() != nil })
+	first := *s.agent.Board().Session()
+	fresh := newMaster(t, devmaster.Config{FenceAttempts: true, MaxRetries: 3, UnavailableAfter: 90 * time.Second})
+	s.link.connect(fresh)
+	s.await("the registration at the new master", registered)
+	s.until("the new session", func() bool { return s.agent.Board().Session().NodeID != first.NodeID })
+	// And it works there.
+	s.result(s.submit(quick()).ID, 1)
+}
+
+func TestAnotherLifeResumesTheSession(t *testing.T) {
+	dir := t.TempDir()
+	link := newLink(t)
+	m := newMaster(t, devmaster.Config{FenceAttempts: true, MaxRetries: 3, UnavailableAfter: 90 * time.Second})
+	link.connect(m)
+	t.Run("first life", func(t *testing.T) {
+		s := newSite(t, func(c *siteConfig) { c.dir, c.link = dir, link })
+		s.await("the registration", registered)
+		s.until("the session on disk", func() bool { _, found, err := s.journal.Session(); return found && err == nil })
+	})
+	s := newSite(t, func(c *siteConfig) { c.dir, c.link, c.Register = dir, link, false })
+	s.result(s.submit(quick()).ID, 1)
+	var count int
+	for _, e := range m.Events() {
+		if registered(e) {
+			count++
+		}
+	}
+	if count != 1 {
+		t.Errorf("registered %d times, want once", count)
+	}
+}
+
+func TestAWrongKeyIsSaidOnceAndNotHammered(t *testing.T) {
+	link := newLink(t)
+	m := newMaster(t, devmaster.Config{APIKeys: []string{"right"}, FenceAttempts: true, MaxRetries: 3, UnavailableAfter: 90 * time.Second})
+	link.connect(m)
+	s := newSite(t, func(c *siteConfig) { c.link, c.apiKey = link, "wrong" })
+	said := func() int { return s.logs.FilterMessageSnippet("does not accept this agent's key").Len() }
+	s.until("the error", func() bool { return said() > 0 })
+	refused := 0
+	for _, e := range m.Events() {
+		if e.Kind == devmaster.Unauthorized {
+			refused++
+		}
+	}
+	if refused != 1 || said() != 1 {
+		t.Errorf("%d tries, said %d times; the next is due in half a minute", refused, said())
+	}
+	for _, e := range s.logs.All() {
+		if strings.Contains(e.Message, "wrong") {
+			t.Errorf("the key is in the log: %s", e.Message)
+		}
+	}
+}
+
+func TestHeartbeatsWaitForNothing(t *testing.T) {
+	s := newSite(t, nil)
+	s.await("the registration", registered)
+	// Every call but the heartbeat hangs.
+	release := make(chan struct{})
+	defer close(release)
+	s.link.interfere(func(next http.Handler, w http.ResponseWriter, r *http.Request) {
+		if !strings.HasSuffix(r.URL.Path, "/heartbeat") {
+			io.Copy(io.Discard, r.Body) // or the server does not see the caller go
+			select {
+			case <-release:
+			case <-r.Context().Done():
+			}
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+	from := time.Now()
+	s.until("ten more heartbeats", func() bool { return len(s.beatsSince(from)) >= 10 })
+	s.checkBeats(from)
+}
+
+func TestAHangingHeartbeatDoesNotStopTheNext(t *testing.T) {
+	s := newSite(t, nil)
+	s.await("the registration", registered)
+	var arrived atomic.Int64
+	s.link.interfere(func(next http.Handler, w http.ResponseWriter, r *http.Request) {
+		if strings.HasSuffix(r.URL.Path, "/heartbeat") {
+			arrived.Add(1)
+			io.Copy(io.Discard, r.Body) // or the server does not see the caller go
+			<-r.Context().Done()
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+	s.until("five heartbeats", func() bool { return arrived.Load() >= 5 })
+}
+
+func (s *site) beatsSince(from time.Time) []time.Time {
+	var beats []time.Time
+	for _, e := range s.master().Events() {
+		if e.Kind == devmaster.Heartbeat && e.At.After(from) {
+			beats = append(beats, e.At)
+		}
+	}
+	return beats
+}
+
+// checkBeats fails where the master heard nothing for more than two intervals. The
+// allowance is for a machine that schedules nobody for a moment.
+func (s *site) checkBeats(from time.Time) {
+	s.t.Helper()
+	const allowance = 500 * time.Millisecond
+	last := from
+	for _, at := range s.beatsSince(from) {
+		if gap := at.Sub(last); gap > 2*beat+allowance {
+			s.t.Errorf("no heartbeat for %s, interval %s", gap, beat)
+		}
+		last = at
+	}
+}

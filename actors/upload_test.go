@@ -1,0 +1,196 @@
+package actors
+
+import (
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"ffmpeg-agent/internal/devmaster"
+	"ffmpeg-agent/messages"
+	"ffmpeg-agent/messages/protocol"
+)
+
+// onResults lets f answer POST /results, and passes everything else on.
+func onResults(f func(next http.Handler, w http.ResponseWriter, r *http.Request)) func(http.Handler, http.ResponseWriter, *http.Request) {
+	return func(next http.Handler, w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodPost && r.URL.Path == "/results" {
+			f(next, w, r)
+			return
+		}
+		next.ServeHTTP(w, r)
+	}
+}
+
+func (s *site) settled(job protocol.Job, attempt int) messages.Record {
+	s.t.Helper()
+	var record messages.Record
+	s.until("the end of the result of job "+job.ID, func() bool {
+		r, found, err := s.journal.Record(messages.AttemptKey{JobID: job.ID, Attempt: attempt})
+		must(s.t, err)
+		record = r
+		return found && r.State.Settled()
+	})
+	return record
+}
+
+func TestAResultSurvivesAnOutage(t *testing.T) {
+	s := newSite(t, nil)
+	var refusing atomic.Bool
+	refusing.Store(true)
+	s.link.interfere(onResults(func(next http.Handler, w http.ResponseWriter, r *http.Request) {
+		if refusing.Load() {
+			http.Error(w, "database is down", http.StatusServiceUnavailable)
+			return
+		}
+		next.ServeHTTP(w, r)
+	}))
+	job := s.submit(quick())
+	s.until("a failed sending", func() bool { return s.logs.FilterMessageSnippet("sending a result failed").Len() > 0 })
+	refusing.Store(false)
+	s.result(job.ID, 1)
+	if r := s.settled(job, 1); r.State != messages.RecordSent {
+		t.Errorf("ended as %s: %s", r.State, r.Why)
+	}
+}
+
+// TestAnAnswerLostAfterTheResultWasTakenIsNoSecondSending: the master takes the
+// result, the answer gets lost: the agent asks before it sends again.
+func TestAnAnswerLostAfterTheResultWasTakenIsNoSecondSending(t *testing.T) {
+	s := newSite(t, nil)
+	var sendings atomic.Int64
+	s.link.interfere(onResults(func(next http.Handler, w http.ResponseWriter, r *http.Request) {
+		sendings.Add(1)
+		next.ServeHTTP(httptest.NewRecorder(), r)
+		hangUp(w)
+	}))
+	job := s.submit(quick())
+	if r := s.settled(job, 1); r.State != messages.RecordSent {
+		t.Errorf("ended as %s: %s", r.State, r.Why)
+	}
+	if n := sendings.Load(); n != 1 {
+		t.Errorf("sent %d times", n)
+	}
+}
+
+func TestWhatTheMasterRefusesForGoodIsADeadLetter(t *testing.T) {
+	for name, test := range map[string]struct {
+		status int
+		want   messages.RecordState
+	}{
+		"400": {http.StatusBadRequest, messages.RecordDeadLetter},
+		"409": {http.StatusConflict, messages.RecordSuperseded},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newSite(t, nil)
+			var sendings atomic.Int64
+			s.link.interfere(onResults(func(_ http.Handler, w http.ResponseWriter, r *http.Request) {
+				sendings.Add(1)
+				http.Error(w, "no", test.status)
+			}))
+			job := s.submit(quick())
+			r := s.settled(job, 1)
+			if r.State != test.want || len(r.Result) == 0 {
+				t.Errorf("ended as %s with %d bytes kept, want %s", r.State, len(r.Result), test.want)
+			}
+			if n := sendings.Load(); n != 1 {
+				t.Errorf("sent %d times", n)
+			}
+		})
+	}
+}
+
+// TestAJobTheMasterDoesNotKnowBlocksNobody: the master lost the job, so its result
+// meets 500s until it is set aside; results behind it get through meanwhile.
+func TestAJobTheMasterDoesNotKnowBlocksNobody(t *testing.T) {
+	s := newSite(t, nil)
+	var lost atomic.Value
+	lost.Store("")
+	s.link.interfere(func(next http.Handler, w http.ResponseWriter, r *http.Request) {
+		id := lost.Load().(string)
+		switch {
+		case id == "":
+		case r.URL.Path == "/results":
+			body, err := io.ReadAll(r.Body)
+			if err == nil && strings.Contains(string(body), id) {
+				http.Error(w, "job not found", http.StatusInternalServerError)
+				return
+			}
+			r.Body = io.NopCloser(strings.NewReader(string(body)))
+		case strings.HasPrefix(r.URL.Path, "/jobs/") && r.URL.Path != "/jobs/next":
+			http.Error(w, "job not found", http.StatusNotFound)
+			return
+		case r.URL.Path == "/jobs" && r.Method == http.MethodGet:
+			io.WriteString(w, `{"jobs":null,"count":0}`)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+	job := s.submit(quick())
+	lost.Store(job.ID)
+	second := s.submit(quick())
+	s.result(second.ID, 1)
+	if r := s.settled(job, 1); r.State != messages.RecordDeadLetter {
+		t.Errorf("ended as %s: %s", r.State, r.Why)
+	}
+}
+
+// TestALostOfferIsTakenUp: the master assigns a job and the answer gets lost; the
+// agent finds the job held as its own and runs it.
+func TestALostOfferIsTakenUp(t *testing.T) {
+	s := newSite(t, nil)
+	s.await("the registration", registered)
+	var lost atomic.Bool
+	s.link.interfere(func(next http.Handler, w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/jobs/next" {
+			answer := httptest.NewRecorder()
+			next.ServeHTTP(answer, r)
+			if !strings.Contains(answer.Body.String(), "null") && lost.CompareAndSwap(false, true) {
+				hangUp(w)
+				return
+			}
+			w.WriteHeader(answer.Code)
+			w.Write(answer.Body.Bytes())
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+	job := s.submit(quick())
+	s.result(job.ID, 1)
+	if !lost.Load() {
+		t.Error("no answer was lost")
+	}
+	assigned := 0
+	for _, e := range s.master().Events() {
+		if e.Kind == devmaster.JobAssigned && e.JobID == job.ID {
+			assigned++
+		}
+	}
+	if assigned != 1 {
+		t.Errorf("assigned %d times", assigned)
+	}
+}
+
+// TestWhatAnEarlierLifeLeftIsReported: an attempt that stands in the journal as
+// running, whose agent is gone, is reported as failed so that the master re-queues it.
+func TestWhatAnEarlierLifeLeftIsReported(t *testing.T) {
+	dir := t.TempDir()
+	link := newLink(t)
+	m := newMaster(t, devmaster.Config{FenceAttempts: true, MaxRetries: 3, UnavailableAfter: 90 * time.Second})
+	link.connect(m)
+	var job protocol.Job
+	t.Run("life that ends in a job", func(t *testing.T) {
+		s := newSite(t, func(c *siteConfig) { c.dir, c.link = dir, link })
+		job = s.submit(long(t))
+		s.ffmpegPID(job.ID)
+		link.cut()
+	})
+	link.connect(m)
+	s := newSite(t, func(c *siteConfig) { c.dir, c.link = dir, link })
+	if r := s.result(job.ID, 1); r.FailureReason != protocol.ReasonPlatformError {
+		t.Errorf("reason %s: %s", r.FailureReason, r.Error)
+	}
+}

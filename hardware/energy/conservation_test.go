@@ -1,0 +1,199 @@
+package energy
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+)
+
+// source is a zone as the machine has it: it knows what was used, of which the
+// ledger sees the counter only.
+type source struct {
+	zone     *Zone
+	sampler  string
+	counter  Microjoules
+	sinceGap Microjoules // used since the last reading
+	readable bool        // there is a reading to count from
+	broken   bool        // reset since that reading
+	readAt   float64     // s
+	believed Microjoules // what the readings can account for
+}
+
+func (s *source) use(energy Microjoules) {
+	s.sinceGap += energy
+	s.counter += energy
+	if s.zone.Range > 0 && s.counter >= s.zone.Range {
+		s.counter -= s.zone.Range
+	}
+}
+
+// reset sets the counter to where it cannot have come to by itself.
+func (s *source) reset() {
+	switch {
+	case s.broken:
+		return
+	case s.zone.Range == 0:
+		s.counter -= 1e12
+	default:
+		s.counter = (s.counter + s.zone.Range/2) % s.zone.Range
+	}
+	s.broken = true
+}
+
+// read is a look at the counter: what was used since the last is accounted for
+// unless the counter was reset, or silent for half of its range at full power.
+func (s *source) read(now float64) Reading {
+	tooLong := s.zone.Range > 0 && now-s.readAt > float64(s.zone.Range)/2/1e6/float64(s.zone.MaxPower)
+	if s.readable && !s.broken && !tooLong {
+		s.believed += s.sinceGap
+	}
+	s.readable, s.broken, s.sinceGap, s.readAt = true, false, 0, now
+	return Reading{s.zone, at(now), s.counter}
+}
+
+// Any schedule of overlapping jobs, samples of several samplers, gaps and wraps
+// adds up to what was read, to the microjoule.
+func TestEnergyIsConserved(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		l := NewLedger(LedgerConfig{SettleAfter: time.Duration(rapid.IntRange(1, 5000).Draw(t, "settle after ms")) * time.Millisecond})
+		var sources []*source
+		for i := range rapid.IntRange(1, 5).Draw(t, "zones") {
+			limit := Microjoules(rapid.SampledFrom([]int64{0, 65536e6, 262144e6}).Draw(t, "range"))
+			counter := limit - Microjoules(rapid.Int64Range(1, 100e6).Draw(t, "before the wrap"))
+			if limit == 0 {
+				counter = 1e15
+			}
+			sources = append(sources, &source{
+				zone: &Zone{
+					ID: fmt.Sprint("zone-", i), Name: fmt.Sprint("zone-", i), Source: Measured, Method: "test",
+					Domain: rapid.SampledFrom([]Domain{DomainCPU, DomainDRAM, DomainGPU}).Draw(t, "domain"), Counted: true,
+					Range: limit, MaxPower: 1000,
+				},
+				sampler: rapid.SampledFrom([]string{"rapl", "nvml"}).Draw(t, "sampler"),
+				counter: counter,
+			})
+		}
+		usage := map[string]time.Duration{}
+		var open []string
+		var accounts []Account
+		now, jobs := 0.0, 0
+
+		look := func() {
+			for _, sampler := range rapid.SampledFrom([][]string{{"rapl"}, {"nvml"}, {"rapl", "nvml"}}).Draw(t, "samplers") {
+				s := Sample{Sampler: sampler, At: at(now), Usage: map[string]time.Duration{}}
+				for job, used := range usage {
+					if rapid.IntRange(0, 9).Draw(t, "known") > 0 {
+						s.Usage[job] = used
+					}
+				}
+				for _, z := range sources {
+					if z.sampler != sampler {
+						continue
+					}
+					if rapid.IntRange(0, 19).Draw(t, "fault") == 0 {
+						s.Faults = append(s.Faults, Fault{z.zone, at(now), "input/output error"})
+						continue
+					}
+					s.Readings = append(s.Readings, z.read(now))
+				}
+				l.Record(s)
+			}
+		}
+		// A moment at which something happened that is told only now.
+		told := func() time.Time {
+			return at(now - float64(rapid.SampledFrom([]int{0, 0, 3, 40, 700, 9000}).Draw(t, "told late by ms"))/1000)
+		}
+		for range rapid.IntRange(1, 60).Draw(t, "events") {
+			wait := float64(rapid.SampledFrom([]int{1, 7, 100, 100, 1000}).Draw(t, "ms")) / 1000
+			now += wait
+			for _, z := range sources {
+				z.use(Microjoules(rapid.Int64Range(0, int64(900e6*wait)).Draw(t, "µJ")))
+				if rapid.IntRange(0, 39).Draw(t, "reset") == 0 {
+					z.reset()
+				}
+			}
+			for _, job := range open {
+				usage[job] += time.Duration(rapid.Int64Range(0, int64(8e9*wait)).Draw(t, "cpu ns"))
+			}
+			switch rapid.SampledFrom([]string{"look", "look", "look", "look", "open", "close", "forget"}).Draw(t, "event") {
+			case "look":
+				look()
+			case "open":
+				jobs++
+				job := fmt.Sprint("job-", jobs)
+				open = append(open, job)
+				usage[job] = 0
+				l.Open(job, told())
+			case "close":
+				if len(open) == 0 {
+					continue
+				}
+				i := rapid.IntRange(0, len(open)-1).Draw(t, "job")
+				accounts = append(accounts, l.Close(open[i], told()))
+				l.Forget(open[i])
+				delete(usage, open[i])
+				open = slices.Delete(open, i, i+1)
+			case "forget":
+				l.Forget("stranger")
+			}
+			check(t, l, sources)
+		}
+		for _, job := range open {
+			accounts = append(accounts, l.Close(job, at(now)))
+		}
+		l.settle(stillOpen)
+		check(t, l, sources)
+		compare(t, l, accounts)
+	})
+}
+
+// check holds in every state: each zone's parts add up to what was believable.
+func check(t *rapid.T, l *Ledger, sources []*source) {
+	t.Helper()
+	snapshot := l.Snapshot()
+	for _, z := range snapshot.Zones {
+		i := slices.IndexFunc(sources, func(s *source) bool { return s.zone.ID == z.ID })
+		if z.Energy != z.Jobs+z.Rest+z.Unsettled || z.Jobs < 0 || z.Rest < 0 || z.Unsettled < 0 {
+			t.Fatalf("%s: %d µJ are not %d + %d + %d", z.ID, z.Energy, z.Jobs, z.Rest, z.Unsettled)
+		}
+		if z.Energy != sources[i].believed {
+			t.Fatalf("%s: %d µJ counted, %d read", z.ID, z.Energy, sources[i].believed)
+		}
+	}
+}
+
+// compare holds at the end: what the jobs were told they cost is what was split
+// off to jobs, and each account is fit to be believed.
+func compare(t *rapid.T, l *Ledger, accounts []Account) {
+	var split, told Microjoules
+	for _, z := range l.Snapshot().Zones {
+		split += z.Jobs
+	}
+	for _, a := range accounts {
+		if (a.Total.Energy == nil) != (a.Total.Source == Unavailable) {
+			t.Fatalf("energy and source disagree: %+v", a.Total)
+		}
+		if a.Total.Energy == nil {
+			continue
+		}
+		told += a.Total.Energy.Microjoules()
+		if *a.Total.Energy < 0 || *a.Total.Energy > *a.Machine.Energy || a.Total.CoveragePercent < 0 || a.Total.CoveragePercent > 100 || *a.Total.ErrorBound < 0 {
+			t.Fatalf("not to be believed: %+v of %+v", a.Total, a.Machine)
+		}
+		var domains Microjoules
+		for _, d := range a.Domains {
+			if d.Energy != nil {
+				domains += d.Energy.Microjoules()
+			}
+		}
+		if domains != a.Total.Energy.Microjoules() {
+			t.Fatalf("domains make %d µJ, the total is %v J", domains, *a.Total.Energy)
+		}
+	}
+	if split != told {
+		t.Fatalf("%d µJ split off to jobs, their accounts say %d", split, told)
+	}
+}

@@ -1,0 +1,246 @@
+package journal
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"ffmpeg-agent/messages"
+)
+
+// model is the journal as plain lists.
+type model struct {
+	open, settled, dead []*attempt // in their order, oldest first
+	session             *messages.Session
+}
+
+type attempt struct {
+	key     messages.AttemptKey
+	state   messages.RecordState
+	process int
+	result  string
+	why     string
+}
+
+const modelKeeps = 3
+
+func (m *model) find(key messages.AttemptKey) *attempt {
+	for _, list := range [][]*attempt{m.open, m.settled, m.dead} {
+		for _, a := range list {
+			if a.key == key {
+				return a
+			}
+		}
+	}
+	return nil
+}
+
+func (m *model) accept(key messages.AttemptKey) {
+	if m.find(key) == nil {
+		m.open = append(m.open, &attempt{key: key, state: messages.RecordAccepted})
+	}
+}
+
+func (m *model) running(key messages.AttemptKey, pid int) error {
+	a := m.find(key)
+	switch {
+	case a == nil:
+		return ErrUnknownAttempt
+	case a.state != messages.RecordAccepted && a.state != messages.RecordRunning:
+		return ErrOrder
+	}
+	a.state, a.process = messages.RecordRunning, pid
+	return nil
+}
+
+func (m *model) finish(key messages.AttemptKey, result string) error {
+	a := m.find(key)
+	if a == nil {
+		return ErrUnknownAttempt
+	}
+	if a.state == messages.RecordAccepted || a.state == messages.RecordRunning {
+		a.state, a.result = messages.RecordResult, result
+	}
+	return nil
+}
+
+func (m *model) settle(key messages.AttemptKey, end messages.RecordState, why string) error {
+	a := m.find(key)
+	switch {
+	case a == nil:
+		return ErrUnknownAttempt
+	case a.state == end:
+		return nil
+	case a.state == messages.RecordResult:
+	case a.state.Unfinished() && end == messages.RecordSuperseded:
+	default:
+		return ErrOrder
+	}
+	a.state, a.why = end, why
+	m.open = slices.DeleteFunc(m.open, func(b *attempt) bool { return a == b })
+	into := &m.settled
+	if end == messages.RecordDeadLetter {
+		into = &m.dead
+	}
+	*into = append(*into, a)
+	if len(*into) > modelKeeps {
+		*into = (*into)[1:]
+	}
+	return nil
+}
+
+func (m *model) stats() (s messages.JournalStats) {
+	for _, list := range [][]*attempt{m.open, m.settled, m.dead} {
+		for _, a := range list {
+			switch a.state {
+			case messages.RecordAccepted, messages.RecordRunning:
+				s.Unfinished++
+			case messages.RecordResult:
+				s.Unsent++
+			case messages.RecordSent:
+				s.Sent++
+			case messages.RecordSuperseded:
+				s.Superseded++
+			case messages.RecordDeadLetter:
+				s.DeadLetters++
+			}
+		}
+	}
+	return s
+}
+
+// Whatever is done in whatever order, the journal is what the plain lists are.
+func TestTheJournalIsWhatItsModelIs(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	run := 0
+	rapid.Check(t, func(rt *rapid.T) {
+		run++
+		settings := Settings{
+			Path:        filepath.Join(dir, fmt.Sprint(run), "journal.db"),
+			KeepSettled: modelKeeps, KeepDeadLetters: modelKeeps, noSync: true,
+		}
+		j, err := Open(settings)
+		must(err)
+		defer func() { _ = j.Close() }()
+		m := &model{}
+
+		aKey := rapid.Custom(func(t *rapid.T) messages.AttemptKey {
+			return messages.AttemptKey{
+				JobID:   rapid.SampledFrom([]string{"a", "b", "b#1", "ü\xff"}).Draw(t, "job"),
+				Attempt: rapid.IntRange(1, 3).Draw(t, "attempt"),
+			}
+		})
+		agree := func(doing string, want, got error) {
+			if !errors.Is(got, want) {
+				rt.Fatalf("%s: got %v, want %v", doing, got, want)
+			}
+		}
+		rt.Repeat(map[string]func(*rapid.T){
+			"accept": func(t *rapid.T) {
+				key := aKey.Draw(t, "key")
+				m.accept(key)
+				_, err := j.Accept(lease(key.JobID, key.Attempt))
+				must(err)
+			},
+			"running": func(t *rapid.T) {
+				key, pid := aKey.Draw(t, "key"), rapid.IntRange(1, 2).Draw(t, "pid")
+				agree("running", m.running(key, pid), j.Running(key, messages.Process{PID: pid}))
+			},
+			"finish": func(t *rapid.T) {
+				key, result := aKey.Draw(t, "key"), fmt.Sprint(rapid.Int().Draw(t, "result"))
+				agree("finish", m.finish(key, result), j.Finish(key, []byte(result), false))
+			},
+			"settle": func(t *rapid.T) {
+				key, why := aKey.Draw(t, "key"), rapid.StringMatching("[a-z]{0,3}").Draw(t, "why")
+				end := rapid.SampledFrom([]messages.RecordState{
+					messages.RecordSent, messages.RecordSuperseded, messages.RecordDeadLetter,
+				}).Draw(t, "end")
+				agree("settle", m.settle(key, end, why), j.Settle(key, end, why))
+			},
+			"session": func(t *rapid.T) {
+				m.session = &messages.Session{NodeID: rapid.String().Draw(t, "node")}
+				must(j.SaveSession(*m.session))
+			},
+			"open again": func(*rapid.T) {
+				must(j.Close())
+				j, err = Open(settings)
+				must(err)
+			},
+			"": func(t *rapid.T) { compare(t, m, j) },
+		})
+	})
+}
+
+func compare(t *rapid.T, m *model, j *Journal) {
+	t.Helper()
+	pick := func(list []*attempt, want func(*attempt) bool, newestFirst bool) (out []string) {
+		for _, a := range list {
+			if want(a) {
+				out = append(out, fmt.Sprintf("%+v", *normal(a)))
+			}
+		}
+		if newestFirst {
+			slices.Reverse(out)
+		}
+		return out
+	}
+	all := func(*attempt) bool { return true }
+	check := func(name string, want []string, records []messages.Record, err error) {
+		must(err)
+		var got []string
+		for _, rec := range records {
+			got = append(got, fmt.Sprintf("%+v", *asAttempt(rec)))
+		}
+		if !slices.Equal(want, got) {
+			t.Fatalf("%s:\nwant %v\ngot  %v", name, want, got)
+		}
+	}
+	records, err := j.Unfinished()
+	check("unfinished", pick(m.open, func(a *attempt) bool { return a.state.Unfinished() }, false), records, err)
+	records, err = j.Unsent()
+	check("unsent", pick(m.open, func(a *attempt) bool { return a.state == messages.RecordResult }, false), records, err)
+	records, err = j.Settled(0)
+	check("settled", pick(m.settled, all, true), records, err)
+	records, err = j.DeadLetters(0)
+	check("dead letters", pick(m.dead, all, true), records, err)
+
+	for _, a := range slices.Concat(m.open, m.settled, m.dead) {
+		rec, found, err := j.Record(a.key)
+		if err != nil || !found || *asAttempt(rec) != *normal(a) {
+			t.Fatalf("%s is %+v (%v, %v), want %+v", a.key, rec, found, err, a)
+		}
+	}
+	got := j.Stats()
+	if (got.OldestAt != nil) != (got.Unsent > 0) {
+		t.Fatalf("oldest unsent %v of %d", got.OldestAt, got.Unsent)
+	}
+	got.OldestAt = nil
+	if got != m.stats() {
+		t.Fatalf("stats %+v, want %+v", got, m.stats())
+	}
+	session, found, err := j.Session()
+	must(err)
+	if found != (m.session != nil) || found && session != *m.session {
+		t.Fatalf("session %+v %v, want %+v", session, found, m.session)
+	}
+}
+
+// normal is an attempt with its job's id as JSON gives it back.
+func normal(a *attempt) *attempt {
+	b := *a
+	b.key.JobID = string([]rune(b.key.JobID))
+	return &b
+}
+
+func asAttempt(rec messages.Record) *attempt {
+	a := &attempt{key: rec.Key(), state: rec.State, result: string(rec.Result), why: rec.Why}
+	if rec.Process != nil {
+		a.process = rec.Process.PID
+	}
+	return a
+}
