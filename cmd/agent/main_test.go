@@ -61,7 +61,7 @@ func TestWrongSettingsEndWithStatus2AndSayWhatIsAllowed(t *testing.T) {
 		"bad duration by flag":   {args: []string{"--poll-interval", "soon"}, want: []string{"poll-interval", "soon"}},
 		"zero interval by flag":  {args: []string{"--heartbeat-interval", "0s"}, want: []string{"heartbeat_interval", "0s", "flag --heartbeat-interval", "10ms"}},
 		"bad duration by env":    {env: map[string]string{"FFMPEG_AGENT_POLL_INTERVAL": "10"}, want: []string{"poll_interval", "10", "environment variable FFMPEG_AGENT_POLL_INTERVAL"}},
-		"unknown variable":       {env: map[string]string{"FFMPEG_AGENT_POL_INTERVAL": "10s"}, want: []string{"FFMPEG_AGENT_POL_INTERVAL", "poll_interval"}},
+		"unknown variable":       {env: map[string]string{"FFMPEG_AGENT_POL_INTERVAL": "10s"}, want: []string{"FFMPEG_AGENT_POL_INTERVAL", "FFMPEG_AGENT_POLL_INTERVAL"}},
 		"unknown key in file":    {args: []string{"--config", unknownKey}, want: []string{"jobs.max_concurent", unknownKey + ":2", "jobs.max_concurrent"}},
 		"port out of range":      {args: []string{"--config", badPort}, want: []string{"metrics_port", "99999", badPort + ":1", "65535"}},
 		"broken file":            {args: []string{"--config", broken}, want: []string{broken}},

@@ -33,30 +33,32 @@ type worker struct {
 
 // newWorker makes the parts, in order, and sets the tree going. On an error nothing
 // is left open.
-func newWorker(ctx context.Context, cfg configs.Config, log *zap.Logger) (w *worker, err error) {
-	w = &worker{log: log, fatal: make(chan string, 1)}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, w.close())
-		}
-	}()
+func newWorker(ctx context.Context, cfg configs.Config, log *zap.Logger) (*worker, error) {
+	w := &worker{log: log, fatal: make(chan string, 1)}
+	if err := w.assemble(ctx, cfg); err != nil {
+		return nil, errors.Join(err, w.close())
+	}
+	return w, nil
+}
+
+func (w *worker) assemble(ctx context.Context, cfg configs.Config) error {
 	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
-		return nil, fmt.Errorf("making data_dir: %w", err)
+		return fmt.Errorf("making data_dir: %w", err)
 	}
-	book, err := w.openJournal(cfg, log)
+	book, err := w.openJournal(cfg)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	client, err := w.newClient(cfg, log)
+	client, err := w.newClient(cfg)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	if err := w.newRunner(cfg, log); err != nil {
-		return nil, err
+	if err := w.newRunner(cfg); err != nil {
+		return err
 	}
 	facts, err := nodeFacts(ctx, cfg)
 	if err != nil {
-		log.Warn("the machine could not be looked at in full", zap.Error(err))
+		w.log.Warn("the machine could not be looked at in full", zap.Error(err))
 	}
 	w.agent, err = actors.Start(actors.Config{
 		Parts: actors.Parts{
@@ -70,17 +72,16 @@ func newWorker(ctx context.Context, cfg configs.Config, log *zap.Logger) (w *wor
 		},
 		Settings: treeSettings(cfg),
 		Supervision: supervision.Config{
-			Logger:         log,
 			FaultInjection: cfg.Debug.FaultInjection,
 			OnFatal:        func(reason string) { w.fatal <- reason },
 		},
-		Logger: log,
+		Logger: w.log,
 	})
 	if err != nil {
-		return nil, err
+		return err
 	}
 	w.onClose(w.agent.Close)
-	return w, nil
+	return nil
 }
 
 // onClose registers what is to be closed, the last first.
@@ -89,10 +90,10 @@ func (w *worker) onClose(f func(context.Context) error) { w.closers = append(w.c
 // errNeverRegistered tells what to do when there is no session to resume.
 var errNeverRegistered = errors.New("this node was never registered from here, so there is no node id to resume: start once with --register")
 
-func (w *worker) openJournal(cfg configs.Config, log *zap.Logger) (*journal.Journal, error) {
+func (w *worker) openJournal(cfg configs.Config) (*journal.Journal, error) {
 	book, err := journal.Open(journal.Settings{
 		Path:   filepath.Join(cfg.DataDir, "journal.db"),
-		Logger: log.Named("journal"),
+		Logger: w.log.Named("journal"),
 	})
 	if err != nil {
 		return nil, err
@@ -110,8 +111,8 @@ func (w *worker) openJournal(cfg configs.Config, log *zap.Logger) (*journal.Jour
 	return book, nil
 }
 
-func (w *worker) newClient(cfg configs.Config, log *zap.Logger) (*master.Client, error) {
-	key, err := newAPIKey(cfg.Master, log)
+func (w *worker) newClient(cfg configs.Config) (*master.Client, error) {
+	key, err := newAPIKey(cfg.Master, w.log)
 	if err != nil {
 		return nil, err
 	}
@@ -124,7 +125,7 @@ func (w *worker) newClient(cfg configs.Config, log *zap.Logger) (*master.Client,
 		InsecureSkipVerify: cfg.Master.InsecureSkipVerify,
 		HeartbeatTimeout:   min(5*time.Second, cfg.HeartbeatInterval/2),
 		Version:            version,
-		Logger:             log.Named("master"),
+		Logger:             w.log.Named("master"),
 	})
 	if err != nil {
 		return nil, err
@@ -133,7 +134,7 @@ func (w *worker) newClient(cfg configs.Config, log *zap.Logger) (*master.Client,
 	return client, nil
 }
 
-func (w *worker) newRunner(cfg configs.Config, log *zap.Logger) error {
+func (w *worker) newRunner(cfg configs.Config) error {
 	masterURL, err := url.Parse(cfg.Master.URL)
 	if err != nil {
 		return fmt.Errorf("parsing master.url: %w", err)
@@ -151,7 +152,7 @@ func (w *worker) newRunner(cfg configs.Config, log *zap.Logger) error {
 		OutputRoots:    cfg.Jobs.OutputRoots,
 		InputRoots:     cfg.Jobs.InputRoots,
 		InputProtocols: cfg.Jobs.InputProtocols,
-		Logger:         log.Named("ffmpeg"),
+		Logger:         w.log.Named("ffmpeg"),
 	})
 	if err != nil {
 		return err
