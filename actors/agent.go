@@ -9,6 +9,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/asynkron/protoactor-go/actor"
@@ -89,8 +90,8 @@ func (a *Agent) Actors() []supervision.ActorStats { return a.system.Stats() }
 // Live is nil while every actor answers its probe; a watchdog is fed on it.
 func (a *Agent) Live() error { return a.system.Live() }
 
-// stopRequest is the one thing about stopping that must survive a restart of the
-// tree's root: that it was asked for, how long jobs may take, and what came of it.
+// stopRequest is what must survive the restart of an actor while the tree stops:
+// that it was asked for, how long jobs may take, and what came of it.
 type stopRequest struct {
 	mu      sync.Mutex
 	asked   bool
@@ -98,6 +99,7 @@ type stopRequest struct {
 	timeout time.Duration
 	reports []supervision.StopReport
 	done    chan struct{}
+	jobs    atomic.Pointer[messages.Drain] // what jobs was asked
 }
 
 func (s *stopRequest) ask(timeout time.Duration) {

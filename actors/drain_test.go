@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	"ffmpeg-agent/actors/supervision"
 	"ffmpeg-agent/internal/devmaster"
 	"ffmpeg-agent/messages/protocol"
 )
@@ -39,6 +40,29 @@ func TestADrainFinishesTheJobAndTakesNoMore(t *testing.T) {
 	accepted := s.await("the result", func(e devmaster.Event) bool { return e.Kind == devmaster.ResultAccepted })
 	if len(beats) > 0 && accepted.At.Sub(beats[len(beats)-1]) > 2*beat+500*time.Millisecond {
 		t.Errorf("the last heartbeat was long before the result")
+	}
+}
+
+// TestADrainGoesOnAfterACrash: neither a crash of jobs nor one of the tree's root makes the
+// agent forget that it is on its way out.
+func TestADrainGoesOnAfterACrash(t *testing.T) {
+	for _, path := range []string{"agent/jobs", "agent"} {
+		t.Run(path, func(t *testing.T) {
+			s := newSite(t, nil)
+			job := s.submit(long(t))
+			s.ffmpegPID(job.ID)
+			s.agent.Drain(time.Hour)
+			s.until("the drain", func() bool { return s.agent.env.stop.jobs.Load() != nil })
+			ref, _ := s.agent.system.Lookup(path)
+			ref.Tell(&supervision.Crash{Reason: "on purpose"})
+			s.until("the restart", func() bool { stats, _ := s.stats(path); return stats.Restarts == 1 })
+			s.until("the job's adoption", func() bool { return s.logs.FilterMessage("going on with a running job").Len() == 1 })
+			s.post("/jobs/" + job.ID + "/cancel")
+			s.drained()
+			if r := s.result(job.ID, 1); r.Status != protocol.StatusCanceled {
+				t.Errorf("status %s", r.Status)
+			}
+		})
 	}
 }
 

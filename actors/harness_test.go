@@ -46,6 +46,7 @@ type site struct {
 type siteConfig struct {
 	Settings
 	dir    string
+	sysfs  string // where power sensors are looked for
 	apiKey string
 	link   *link
 }
@@ -61,7 +62,8 @@ func newSite(t *testing.T, change func(*siteConfig)) *site {
 			SampleInterval: 50 * time.Millisecond, IdleSampleInterval: 200 * time.Millisecond,
 			MinFreeDisk: func(uint64) uint64 { return 0 },
 		},
-		dir: t.TempDir(),
+		dir:   t.TempDir(),
+		sysfs: "/sys",
 	}
 	if change != nil {
 		change(&cfg)
@@ -98,7 +100,7 @@ func newSite(t *testing.T, change func(*siteConfig)) *site {
 			Master: client, Journal: s.journal, Runner: portRunner{s.runner}, Janitor: s.runner.Janitor(),
 			Host: testHost{hardware.NewHost(hardware.HostConfig{DataDir: cfg.dir})},
 			OpenPower: func() (PowerSensors, error) {
-				return hardware.OpenCPUPower(hardware.CPUPowerConfig{SysfsPath: "/sys", ProcfsPath: "/proc", Estimate: "auto"})
+				return hardware.OpenCPUPower(hardware.CPUPowerConfig{SysfsPath: cfg.sysfs, ProcfsPath: "/proc", Estimate: "auto"})
 			},
 			Facts: messages.NodeFacts{Address: "test-node", Type: "server", CPUThreads: 2},
 		},

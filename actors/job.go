@@ -11,7 +11,6 @@ import (
 	"ffmpeg-agent/actors/supervision"
 	"ffmpeg-agent/hardware/energy"
 	"ffmpeg-agent/messages"
-	"ffmpeg-agent/messages/protocol"
 )
 
 const (
@@ -177,7 +176,7 @@ func (j *job) check(ctx actor.Context) {
 
 func (j *job) fail(ctx actor.Context, err error) {
 	if !errors.As(err, &j.failure) {
-		j.failure = &messages.Failure{Reason: protocol.ReasonPlatformError, Message: err.Error()}
+		j.failure = messages.PlatformFailure(err.Error())
 	}
 	j.checked = true
 	j.report(ctx)
@@ -191,17 +190,12 @@ func (j *job) report(ctx actor.Context) {
 	}
 	j.ended = true
 	ending := messages.Ending{
-		Lease: j.lease, Status: protocol.StatusCompleted, Failure: j.failure,
+		Lease: j.lease, Failure: j.failure, Canceled: j.run.Stopped() == messages.StopCanceled,
 		Encode: enc, Energy: j.account, Quality: j.quality, At: time.Now(),
 	}
-	switch cause := j.run.Stopped(); {
-	case cause == messages.StopSuperseded:
+	if j.run.Stopped() == messages.StopSuperseded {
 		j.supersede(ctx)
 		return
-	case cause == messages.StopCanceled:
-		ending.Status, ending.Failure = protocol.StatusCanceled, nil
-	case j.failure != nil:
-		ending.Status = protocol.StatusFailed
 	}
 	j.logEnding(&ending)
 	body, err := ending.Body()
@@ -213,11 +207,11 @@ func (j *job) report(ctx actor.Context) {
 }
 
 func (j *job) logEnding(e *messages.Ending) {
-	fields := []zap.Field{zap.String("status", string(e.Status)), zap.Duration("wall", e.Encode.Wall()), zap.Int64("frames", e.Encode.Frames)}
+	fields := []zap.Field{zap.String("status", string(e.Status())), zap.Duration("wall", e.Encode.Wall()), zap.Int64("frames", e.Encode.Frames)}
 	if e.Energy != nil && e.Energy.Total.Energy != nil {
 		fields = append(fields, zap.Float64("joules", float64(*e.Energy.Total.Energy)), zap.String("energy_source", string(e.Energy.Total.Source)))
 	}
-	if e.Failure != nil {
+	if e.Failure != nil && !e.Canceled {
 		fields = append(fields, zap.String("failure_reason", string(e.Failure.Reason)), zap.String("error", e.Failure.Message))
 		j.log.Warn("job ended", fields...)
 		return

@@ -12,7 +12,6 @@ import (
 
 	"ffmpeg-agent/actors/supervision"
 	"ffmpeg-agent/messages"
-	"ffmpeg-agent/messages/protocol"
 )
 
 // jobs holds the slots. Each running attempt has an actor of its own below it; the
@@ -45,6 +44,9 @@ func (j *jobs) Receive(ctx actor.Context) {
 	case *actor.Started:
 		j.adopt(ctx)
 		j.clearUp(ctx)
+		if drain := j.stop.jobs.Load(); drain != nil {
+			j.startDrain(ctx, drain)
+		}
 		j.postSlots()
 	case *messages.PollerStarted:
 		j.postSlots()
@@ -95,8 +97,7 @@ func (j *jobs) clearUp(ctx actor.Context) {
 		}
 		var reported []messages.AttemptKey
 		for _, r := range unfinished {
-			failure := &messages.Failure{Reason: protocol.ReasonPlatformError, Message: "interrupted: the agent ended while the job ran"}
-			if err := j.reportFailed(r.Lease, messages.Encode{InputMade: false}, failure); err != nil {
+			if _, err := j.recordFailed(r.Lease, messages.Encode{}, "interrupted: the agent ended while the job ran", false); err != nil {
 				return reported, err
 			}
 			reported = append(reported, r.Key())
@@ -121,17 +122,22 @@ func (j *jobs) hasRun(key messages.AttemptKey) bool {
 	})
 }
 
-// reportFailed puts a failed result on disk for an attempt that has no actor (any more).
-func (j *jobs) reportFailed(lease messages.Lease, encode messages.Encode, failure *messages.Failure) error {
-	ending := messages.Ending{Lease: lease, Status: protocol.StatusFailed, Failure: failure, Encode: encode, At: time.Now()}
+// recordFailed puts a failed result on disk for an attempt that has no actor (any
+// more); false when it has a result already. release: it was never started.
+func (j *jobs) recordFailed(lease messages.Lease, encode messages.Encode, why string, release bool) (bool, error) {
+	record, err := j.Journal.Accept(lease)
+	if err != nil || !record.State.Unfinished() {
+		return false, err
+	}
+	ending := messages.Ending{Lease: lease, Failure: messages.PlatformFailure(why), Encode: encode, At: time.Now()}
 	body, err := ending.Body()
 	if err != nil {
-		return err
+		return false, err
 	}
-	if err := j.Journal.Finish(lease.Key(), body, false); err != nil {
-		return fmt.Errorf("recording the result of job %s: %w", lease.Job.ID, err)
+	if err := j.Journal.Finish(lease.Key(), body, release); err != nil {
+		return false, fmt.Errorf("recording the result of job %s: %w", lease.Job.ID, err)
 	}
-	return nil
+	return true, nil
 }
 
 func (j *jobs) offered(ctx actor.Context, lease messages.Lease) {
@@ -155,17 +161,7 @@ func (j *jobs) offered(ctx actor.Context, lease messages.Lease) {
 func (j *jobs) handBack(ctx actor.Context, lease messages.Lease) {
 	key := lease.Key()
 	supervision.Go(ctx, func(context.Context) (bool, error) {
-		record, err := j.Journal.Accept(lease)
-		if err != nil || !record.State.Unfinished() {
-			return false, err
-		}
-		failure := &messages.Failure{Reason: protocol.ReasonPlatformError, Message: "handed back unstarted: the agent is shutting down"}
-		ending := messages.Ending{Lease: lease, Status: protocol.StatusFailed, Failure: failure, At: time.Now()}
-		body, err := ending.Body()
-		if err != nil {
-			return false, err
-		}
-		return true, j.Journal.Finish(key, body, true)
+		return j.recordFailed(lease, messages.Encode{}, "handed back unstarted: the agent is shutting down", true)
 	}, func(_ actor.Context, report bool, err error) {
 		if err != nil {
 			j.log.Error("a job could not be handed back; the master gives it away by itself", append(jobFields(key), zap.Error(err))...)
@@ -228,16 +224,12 @@ func (j *jobs) crashed(ctx actor.Context, m *supervision.ChildFailed) {
 
 // bury stops a run whose actor is gone, reports it, and closes it.
 func (j *jobs) bury(ctx actor.Context, key messages.AttemptKey, a *attempt, why string) {
-	failure := &messages.Failure{Reason: protocol.ReasonPlatformError, Message: why}
 	a.run.Stop(messages.StopShutdown)
 	j.refs.meter.Tell(&messages.JobAbandoned{Key: key})
 	wasFinished := a.finished
 	supervision.Go(ctx, func(work context.Context) (struct{}, error) {
 		if !wasFinished {
-			if _, err := j.Journal.Accept(a.run.Lease()); err != nil {
-				return struct{}{}, err
-			}
-			if err := j.reportFailed(a.run.Lease(), a.run.Encode(), failure); err != nil {
+			if _, err := j.recordFailed(a.run.Lease(), a.run.Encode(), why, false); err != nil {
 				return struct{}{}, err
 			}
 		}
@@ -290,12 +282,8 @@ func (j *jobs) announceWindows() {
 }
 
 func (j *jobs) startDrain(ctx actor.Context, m *messages.Drain) {
-	if j.drain != nil {
-		j.drain.Ready = m.Ready
-		j.checkDrained()
-		return
-	}
 	j.drain = m
+	j.stop.jobs.Store(m)
 	for _, lease := range j.waiting {
 		j.handBack(ctx, lease)
 	}

@@ -15,6 +15,12 @@ type Failure struct {
 
 func (f *Failure) Error() string { return f.Message }
 
+// PlatformFailure is the agent's own fault, or its machine's: the master re-queues
+// such a job.
+func PlatformFailure(message string) *Failure {
+	return &Failure{Reason: protocol.ReasonPlatformError, Message: message}
+}
+
 // MasterErrorKind classifies what a call to the master met, as far as the
 // caller's next step depends on it.
 type MasterErrorKind int

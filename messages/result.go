@@ -12,13 +12,24 @@ import (
 
 // Ending is all that is known of an attempt when it ends.
 type Ending struct {
-	Lease   Lease
-	Status  protocol.Status // completed, failed or canceled
-	Failure *Failure        // why it failed; nil otherwise
-	Encode  Encode
-	Energy  *energy.Account // nil when FFmpeg never started
-	Quality Quality
-	At      time.Time
+	Lease    Lease
+	Failure  *Failure // why it failed; nil otherwise
+	Canceled bool     // by the user at the master; rules over Failure
+	Encode   Encode
+	Energy   *energy.Account // nil when FFmpeg never started
+	Quality  Quality
+	At       time.Time
+}
+
+// Status is what the master is told the attempt came to.
+func (e *Ending) Status() protocol.Status {
+	switch {
+	case e.Canceled:
+		return protocol.StatusCanceled
+	case e.Failure != nil:
+		return protocol.StatusFailed
+	}
+	return protocol.StatusCompleted
 }
 
 // Result composes what is sent to the master. Figures that are not known are
@@ -29,7 +40,7 @@ func (e *Ending) Result() protocol.JobResult {
 		JobID:          key.JobID,
 		NodeID:         e.Lease.NodeID,
 		Attempt:        key.Attempt,
-		Status:         e.Status,
+		Status:         e.Status(),
 		Progress:       e.progress(),
 		Metrics:        e.metrics(),
 		AnalyzerOutput: map[string]any{},
@@ -37,7 +48,7 @@ func (e *Ending) Result() protocol.JobResult {
 		CompletedAt:    e.At.UTC(),
 		VMAFScore:      finite(e.Quality.VMAF),
 	}
-	if e.Failure != nil {
+	if e.Failure != nil && !e.Canceled {
 		r.Error, r.FailureReason = e.Failure.Message, e.Failure.Reason
 	}
 	if e.Energy != nil {
@@ -65,7 +76,7 @@ func (e *Ending) Body() ([]byte, error) {
 }
 
 func (e *Ending) progress() int {
-	if e.Status == protocol.StatusCompleted {
+	if e.Status() == protocol.StatusCompleted {
 		return 100
 	}
 	return int(math.Max(0, math.Min(100, e.Encode.Progress.Percent)))

@@ -98,7 +98,7 @@ func demo(ctx context.Context, input string, stdout, stderr io.Writer) (err erro
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 
-	log := newLogger(configs.Log{Level: "warn", Format: "console"}, stderr)
+	log := newLogger(configs.Log{Level: "error", Format: "console"}, stderr)
 	m, err := startDemoMaster(log)
 	if err != nil {
 		return err

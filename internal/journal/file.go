@@ -263,8 +263,12 @@ func keepAside(path string) (string, error) {
 			return aside, nil
 		case errors.Is(err, fs.ErrExist):
 		case errors.Is(err, unix.EPERM), errors.Is(err, unix.ENOTSUP), errors.Is(err, unix.EMLINK):
-			// A filesystem without hard links.
-			return aside, unix.Renameat2(unix.AT_FDCWD, path, unix.AT_FDCWD, aside, unix.RENAME_NOREPLACE)
+			// A filesystem without hard links. The lock on the data directory keeps others
+			// from taking the name meanwhile.
+			if _, err := os.Lstat(aside); err == nil {
+				continue
+			}
+			return aside, os.Rename(path, aside)
 		default:
 			return "", err
 		}
