@@ -1,6 +1,10 @@
 package actors
 
 import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -115,4 +119,19 @@ func TestALowDiskTakesNoWork(t *testing.T) {
 	if job, _ := s.master().Job(job.ID); job.Status.HeldByNode() {
 		t.Error("a job was taken onto a full disk")
 	}
+}
+
+func TestWithoutFFmpegNoWorkIsTaken(t *testing.T) {
+	bin := t.TempDir()
+	s := newSite(t, func(c *siteConfig) { c.ffmpeg = filepath.Join(bin, "ffmpeg") })
+	job := s.submit(quick())
+	s.until("the closed gate", func() bool { return strings.Contains(s.agent.Board().Gates()[gateFFmpeg], bin) })
+	if job, _ := s.master().Job(job.ID); job.Status.HeldByNode() {
+		t.Error("a job was taken without FFmpeg")
+	}
+	// Installed meanwhile, it is found without a restart.
+	real, err := exec.LookPath("ffmpeg")
+	must(t, err)
+	must(t, os.Symlink(real, filepath.Join(bin, "ffmpeg")))
+	s.result(job.ID, 1)
 }

@@ -46,6 +46,7 @@ type site struct {
 type siteConfig struct {
 	Settings
 	dir    string
+	ffmpeg string // the binary
 	sysfs  string // where power sensors are looked for
 	apiKey string
 	link   *link
@@ -62,8 +63,9 @@ func newSite(t *testing.T, change func(*siteConfig)) *site {
 			SampleInterval: 50 * time.Millisecond, IdleSampleInterval: 200 * time.Millisecond,
 			MinFreeDisk: func(uint64) uint64 { return 0 },
 		},
-		dir:   t.TempDir(),
-		sysfs: "/sys",
+		dir:    t.TempDir(),
+		ffmpeg: "ffmpeg",
+		sysfs:  "/sys",
 	}
 	if change != nil {
 		change(&cfg)
@@ -87,7 +89,7 @@ func newSite(t *testing.T, change func(*siteConfig)) *site {
 	must(t, err)
 	t.Cleanup(client.Close)
 	s.runner, err = ffmpeg.New(ffmpeg.Settings{
-		FFmpeg: "ffmpeg", FFprobe: "ffprobe", DataDir: cfg.dir, MasterHost: "127.0.0.1", GenerateInput: true,
+		FFmpeg: cfg.ffmpeg, FFprobe: "ffprobe", DataDir: cfg.dir, MasterHost: "127.0.0.1", GenerateInput: true,
 		Timeout: time.Hour, StallTimeout: time.Minute, InputRoots: []string{"/"}, InputProtocols: []string{"file"},
 		StopGrace: 500 * time.Millisecond,
 		Logger:    log,

@@ -1,6 +1,7 @@
 package actors
 
 import (
+	"context"
 	"fmt"
 	"time"
 
@@ -14,30 +15,40 @@ import (
 // sweepInterval is how often the janitor looks for what nobody owns.
 const sweepInterval = time.Hour
 
-// janitor keeps the data directory clean and guards its disk: it removes workspaces
-// and temporary outputs that no run owns, and closes the poller's gate when the
-// disk is low.
+// The checks that must pass before work is asked for.
+const (
+	gateDisk   = "disk"
+	gateFFmpeg = "ffmpeg"
+)
+
+// janitor keeps the data directory clean and the poller's gates: it removes workspaces
+// and temporary outputs that no run owns, and lets no work in while the disk is low or
+// FFmpeg is not to be had.
 type janitor struct {
 	*env
-	log    *zap.Logger
-	looked bool
-	disk   string // why the disk is no place for work; empty: it is
+	log   *zap.Logger
+	gates map[string]string // by name, what keeps work out; empty: nothing
 }
 
-func newJanitor(e *env) *janitor { return &janitor{env: e, log: e.log.Named("janitor")} }
+func newJanitor(e *env) *janitor {
+	return &janitor{env: e, log: e.log.Named("janitor"), gates: map[string]string{}}
+}
 
 func (j *janitor) Receive(ctx actor.Context) {
 	switch m := ctx.Message().(type) {
 	case *actor.Started:
 		j.sweep(ctx)
-		// A look of before the restart is as good as a new one.
+		j.checkFFmpeg(ctx)
+		// A look of before a restart is as good as a new one.
 		if host := j.board.Host(); host != nil {
 			j.guardDisk(host)
 		}
 	case *messages.HostLooked:
 		j.guardDisk(&m.Status)
 	case *messages.PollerStarted:
-		j.postGate()
+		for name, reason := range j.gates {
+			j.refs.poller.Tell(&messages.Gate{Name: name, Reason: reason})
+		}
 	}
 }
 
@@ -53,20 +64,33 @@ func (j *janitor) sweep(ctx actor.Context) {
 	})
 }
 
+// checkFFmpeg looks whether FFmpeg is there as often as the machine is looked at.
+func (j *janitor) checkFFmpeg(ctx actor.Context) {
+	supervision.Go(ctx, func(work context.Context) (struct{}, error) {
+		return struct{}{}, j.Runner.Ready(work)
+	}, func(ctx actor.Context, _ struct{}, err error) {
+		reason := ""
+		if err != nil {
+			reason = err.Error()
+		}
+		j.gate(gateFFmpeg, reason)
+		supervision.After(ctx, hostInterval, j.checkFFmpeg)
+	})
+}
+
 // guardDisk judges the disk that the workspaces lie on. A disk of unknown state is
 // no reason to stand idle.
 func (j *janitor) guardDisk(h *messages.HostStatus) {
-	j.looked, j.disk = true, ""
+	reason := ""
 	if h.DiskFreeBytes != nil && h.DiskTotalBytes != nil {
 		if need := j.settings.Load().MinFreeDisk(*h.DiskTotalBytes); *h.DiskFreeBytes < need {
-			j.disk = fmt.Sprintf("less than %d MiB free on the disk of data_dir (jobs.min_free_disk)", need>>20)
+			reason = fmt.Sprintf("less than %d MiB free on the disk of data_dir (jobs.min_free_disk)", need>>20)
 		}
 	}
-	j.postGate()
+	j.gate(gateDisk, reason)
 }
 
-func (j *janitor) postGate() {
-	if j.looked {
-		j.refs.poller.Tell(&messages.Gate{Name: gateDisk, Reason: j.disk})
-	}
+func (j *janitor) gate(name, reason string) {
+	j.gates[name] = reason
+	j.refs.poller.Tell(&messages.Gate{Name: name, Reason: reason})
 }

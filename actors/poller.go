@@ -19,9 +19,10 @@ const (
 	reconcileInterval = time.Minute
 	// resultPatience is how long a poll waits for the last job's result to be sent.
 	resultPatience = time.Second
-	// gateDisk closes until the disk was looked at.
-	gateDisk = "disk"
 )
+
+// notYet closes a gate until its check has been made.
+const notYet = "not looked at yet"
 
 // poller asks the master for work whenever a slot is free, and looks for leases
 // whose answer was lost.
@@ -46,7 +47,7 @@ func newPoller(e *env) *poller {
 		env:      e,
 		log:      log,
 		session:  e.board.Session(),
-		gates:    map[string]string{gateDisk: "not looked at yet"},
+		gates:    map[string]string{gateDisk: notYet, gateFFmpeg: notYet},
 		awaiting: map[messages.AttemptKey]*supervision.Timer{},
 		failures: outage{log: log, what: "asking the master for work"},
 	}
@@ -89,8 +90,10 @@ func (p *poller) gate(ctx actor.Context, g *messages.Gate) {
 		return
 	}
 	if g.Reason == "" {
+		if p.gates[g.Name] != notYet {
+			p.log.Info("nothing keeps work out any more", zap.String("check", g.Name))
+		}
 		delete(p.gates, g.Name)
-		p.log.Info("ready to take work", zap.String("check", g.Name))
 	} else {
 		p.gates[g.Name] = g.Reason
 		p.log.Warn("taking no work", zap.String("check", g.Name), zap.String("reason", g.Reason))

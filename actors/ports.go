@@ -67,6 +67,8 @@ type Runner interface {
 	Begin(messages.Lease) Run
 	// Runs lists all runs that are not closed. It does not block.
 	Runs() []Run
+	// Ready is nil when FFmpeg can be run, and says what is missing otherwise.
+	Ready(context.Context) error
 }
 
 // Run is one attempt at a job, from its checks to its clean-up. Prepare, Start,

@@ -84,6 +84,9 @@ func (w *worker) assemble(ctx context.Context, cfg configs.Config) error {
 	return nil
 }
 
+// ffmpegNice keeps FFmpeg from delaying the agent's own heartbeats.
+const ffmpegNice = 10
+
 // onClose registers what is to be closed, the last first.
 func (w *worker) onClose(f func(context.Context) error) { w.closers = append(w.closers, f) }
 
@@ -152,6 +155,7 @@ func (w *worker) newRunner(cfg configs.Config) error {
 		OutputRoots:    cfg.Jobs.OutputRoots,
 		InputRoots:     cfg.Jobs.InputRoots,
 		InputProtocols: cfg.Jobs.InputProtocols,
+		Nice:           ffmpegNice,
 		Logger:         w.log.Named("ffmpeg"),
 	})
 	if err != nil {

@@ -1,0 +1,116 @@
+package ffmpeg
+
+import (
+	"fmt"
+	"net"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// globalArgs come first: FFmpeg asks nothing, says what level each message has, and
+// reports its progress on file descriptor 3.
+func globalArgs() []string {
+	return []string{"-nostdin", "-hide_banner", "-nostats", "-loglevel", "level+info", "-stats_period", "0.5", "-progress", "pipe:3", "-y"}
+}
+
+// source is an input as FFmpeg is given it: a URL that names its protocol, and the
+// options that hold FFmpeg to it.
+type source struct {
+	url     string
+	options []string
+	network bool
+	looped  bool // repeated for ever; the output's duration ends it
+}
+
+func (s source) args() []string {
+	args := append([]string{}, s.options...)
+	if s.looped {
+		args = append(args, "-stream_loop", "-1")
+	}
+	return append(args, "-i", s.url)
+}
+
+// fileURL names a local file such that FFmpeg cannot take it for anything else.
+func fileURL(path string) string { return "file:" + path }
+
+// args is the argument vector of the job's FFmpeg: one decode, and one encode for
+// each destination.
+func (p *plan) args(in source, destinations []string) []string {
+	args := globalArgs()
+	if p.streaming {
+		args = append(args, "-re") // a stream is sent at the pace it is watched
+	}
+	args = append(args, in.args()...)
+	ladder := len(p.renditions) > 1
+	if ladder {
+		args = append(args, "-filter_complex", p.split())
+	}
+	for i, r := range p.renditions {
+		if ladder {
+			args = append(args, "-map", fmt.Sprintf("[v%d]", i))
+		} else {
+			args = append(args, "-map", "0:V:0", "-vf", r.filter())
+		}
+		if p.sound {
+			args = append(args, "-map", "0:a:0?")
+		}
+		args = append(args, "-c:v", r.encoder)
+		args = append(args, r.video...)
+		args = append(args, "-pix_fmt", "yuv420p")
+		args = append(args, p.audio...)
+		if in.looped || !p.whole {
+			args = append(args, "-t", seconds(p.duration))
+		}
+		args = append(args, r.container.args...)
+		if p.streaming {
+			args = append(args, "-rw_timeout", rwTimeout)
+		}
+		args = append(args, "-f", r.container.format, destinations[i])
+	}
+	return args
+}
+
+// filter brings a picture to the rendition's rate and size. The rate comes first:
+// frames that are not wanted are not scaled.
+func (r *rendition) filter() string {
+	return fmt.Sprintf("fps=%s,scale=%d:%d", r.fps, r.width, r.height)
+}
+
+func (p *plan) split() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "[0:V:0]split=%d", len(p.renditions))
+	for i := range p.renditions {
+		fmt.Fprintf(&b, "[s%d]", i)
+	}
+	for i, r := range p.renditions {
+		fmt.Fprintf(&b, ";[s%d]%s[v%d]", i, r.filter(), i)
+	}
+	return b.String()
+}
+
+// seconds writes a duration as FFmpeg takes it, to the microsecond.
+func seconds(d time.Duration) string {
+	return strconv.FormatFloat(d.Seconds(), 'f', -1, 64)
+}
+
+// rwTimeout is how long a network peer may be silent, in microseconds.
+const rwTimeout = "30000000"
+
+// parseURL takes URLs with a host and nothing in them that could be more than a URL.
+func parseURL(s string) (*url.URL, error) {
+	u, err := url.Parse(s)
+	if err != nil {
+		return nil, fmt.Errorf("not a URL")
+	}
+	if u.Host == "" || u.Opaque != "" || strings.ContainsAny(s, " |\\\"'<>") {
+		return nil, fmt.Errorf("not a URL with a host")
+	}
+	u.Scheme = strings.ToLower(u.Scheme)
+	return u, nil
+}
+
+func hostPort(host, port string) string {
+	return net.JoinHostPort(strings.Trim(host, "[]"), port)
+}

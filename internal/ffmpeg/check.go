@@ -1,0 +1,218 @@
+package ffmpeg
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"ffmpeg-agent/messages"
+	"ffmpeg-agent/messages/protocol"
+)
+
+// product is what one output turned out to be.
+type product struct {
+	frames int64
+	length time.Duration
+	size   int64
+}
+
+// checkWork judges what FFmpeg made and publishes it.
+func (r *Run) checkWork(ctx context.Context) (err error) {
+	defer func() {
+		if err != nil {
+			r.removeTemps()
+		}
+	}()
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if exit := r.proc.exit; !exit.ok() {
+		return r.explain(ctx, exit)
+	}
+	products := make([]product, len(r.plan.renditions))
+	for i := range r.plan.renditions {
+		if products[i], err = r.inspect(ctx, i); err != nil {
+			return err
+		}
+	}
+	if err := ctx.Err(); err != nil { // the last moment to be stopped
+		return err
+	}
+	for _, t := range r.place.targets {
+		if t.final != "" {
+			if err := publish(t); err != nil {
+				return err
+			}
+		}
+	}
+	r.conclude(products)
+	return nil
+}
+
+// explain says why FFmpeg ended badly.
+func (r *Run) explain(ctx context.Context, exit exitStatus) error {
+	e := evidence{exit: exit, hasInput: r.plan.input != "", streaming: r.plan.streaming}
+	if exit.err == nil && exit.signal == 0 {
+		e.diskFull = diskFull(r.workspace) || slices.ContainsFunc(r.place.targets, func(t target) bool {
+			return t.temp != "" && diskFull(filepath.Dir(t.temp))
+		})
+		e.input = r.judgeInput(ctx)
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return classify(e)
+}
+
+// inspect looks at one output and compares it with what was asked for.
+func (r *Run) inspect(ctx context.Context, i int) (product, error) {
+	rd, t, last := r.plan.renditions[i], r.place.targets[i], r.Progress()
+	want := expectation{rendition: rd, written: -1, synthetic: r.plan.input == "", network: r.place.input.network, sound: r.plan.sound}
+	if i == 0 {
+		want.written = last.Frames
+	}
+	if !r.plan.whole || want.synthetic {
+		want.asked = r.plan.duration
+	}
+	if !want.synthetic && r.place.local != "" {
+		if in, err := r.probeInput(ctx); err == nil && in.Error == nil {
+			want.available = in.length(r.plan.sound)
+		}
+	}
+	if t.final == "" { // sent: what FFmpeg says of it is all there is
+		made := product{frames: last.Frames, length: last.OutTime, size: last.SizeBytes}
+		if i > 0 {
+			made.frames = int64(float64(last.Frames) * rd.fps.float() / r.plan.renditions[0].fps.float())
+		}
+		return made, orNil(want.judge(made))
+	}
+	p, err := r.probeMade(ctx, t.temp)
+	if err != nil {
+		return product{}, err
+	}
+	info, err := os.Stat(t.temp)
+	if err != nil {
+		return product{}, err
+	}
+	made, f := want.read(p)
+	made.size = info.Size()
+	if f == nil {
+		f = want.judge(made)
+	}
+	return made, orNil(f)
+}
+
+// orNil keeps a nil failure from becoming an error that is not nil.
+func orNil(f *messages.Failure) error {
+	if f == nil {
+		return nil
+	}
+	return f
+}
+
+// expectation is what an output is compared with.
+type expectation struct {
+	rendition
+	asked     time.Duration // 0: the whole input
+	available time.Duration // the input's length; 0 while unknown
+	written   int64         // frames that FFmpeg says it wrote; -1 while unknown
+	synthetic bool          // the input was made for the job, and is as long as asked
+	network   bool          // the input came over the network
+	sound     bool
+}
+
+// read takes ffprobe's view of an output.
+func (x expectation) read(p probed) (product, *messages.Failure) {
+	video, ok := p.video()
+	frames, counted := video.frames()
+	if p.Error != nil || !ok || !counted {
+		if x.written == 0 {
+			return product{}, x.nothing()
+		}
+		return product{}, failure(protocol.ReasonRuntimeError, "ffmpeg ended well, but its output cannot be read")
+	}
+	if video.Width != x.width || video.Height != x.height {
+		return product{}, failure(protocol.ReasonRuntimeError, "the output is %dx%d instead of %dx%d", video.Width, video.Height, x.width, x.height)
+	}
+	return product{frames: frames, length: p.duration()}, nil
+}
+
+func (x expectation) nothing() *messages.Failure {
+	if x.synthetic {
+		return failure(protocol.ReasonRuntimeError, "ffmpeg ended well, but made no frame")
+	}
+	return failure(protocol.ReasonInputError, "input: not one frame of it could be decoded")
+}
+
+// judge compares an output with what was asked for: as many frames as FFmpeg says it
+// wrote; from a synthetic input as many as rate and duration make; from another one
+// as much media as the job wants and the input has.
+func (x expectation) judge(made product) *messages.Failure {
+	if made.frames == 0 {
+		return x.nothing()
+	}
+	if x.written >= 0 && abs(made.frames-x.written) > 1 {
+		return failure(protocol.ReasonRuntimeError, "the output has %d frames, but ffmpeg wrote %d", made.frames, x.written)
+	}
+	if x.synthetic {
+		want := int64(x.asked.Seconds()*x.fps.float() + 0.5)
+		if abs(made.frames-want) > 1 {
+			return failure(protocol.ReasonRuntimeError, "the output has %d frames instead of %d", made.frames, want)
+		}
+		return nil
+	}
+	return x.judgeLength(made)
+}
+
+// judgeLength allows half a second and 2 %: containers state lengths by their longest
+// stream, and sound is padded to whole packets.
+func (x expectation) judgeLength(made product) *messages.Failure {
+	slack := func(d time.Duration) time.Duration {
+		return d/50 + 500*time.Millisecond + time.Duration(2/x.fps.float()*float64(time.Second))
+	}
+	if x.asked > 0 && made.length > x.asked+slack(x.asked) {
+		return failure(protocol.ReasonRuntimeError, "the output is %s long instead of %s", made.length, x.asked)
+	}
+	want := x.available
+	if x.asked > 0 {
+		want = min(want, x.asked)
+	}
+	if made.length >= want-slack(want) {
+		return nil
+	}
+	reason := protocol.ReasonInputError
+	if x.network {
+		reason = protocol.ReasonNetworkError
+	}
+	return failure(reason, "input: it breaks off after %s of %s", made.length.Round(time.Millisecond), want.Round(time.Millisecond))
+}
+
+func abs(n int64) int64 { return max(n, -n) }
+
+// conclude notes what a good attempt made.
+func (r *Run) conclude(products []product) {
+	var outputs []string
+	for _, t := range r.place.targets {
+		switch {
+		case t.url != "":
+			outputs = append(outputs, r.secret.hide(t.url))
+		case t.kept:
+			outputs = append(outputs, t.final)
+		}
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	e := &r.encode
+	e.Frames, e.Media = products[0].frames, products[0].length
+	e.Pixels, e.SizeBytes = 0, 0
+	for i, p := range products {
+		rd := r.plan.renditions[i]
+		e.Pixels += p.frames * int64(rd.width) * int64(rd.height)
+		e.SizeBytes += p.size
+	}
+	e.Progress.Percent, e.Progress.Frames = 100, e.Frames
+	e.Output = strings.Join(outputs, ", ")
+}

@@ -1,0 +1,107 @@
+package ffmpeg
+
+import (
+	"errors"
+	"fmt"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"ffmpeg-agent/messages"
+	"ffmpeg-agent/messages/protocol"
+)
+
+func failure(reason protocol.FailureReason, format string, args ...any) *messages.Failure {
+	return &messages.Failure{Reason: reason, Message: fmt.Sprintf(format, args...)}
+}
+
+// osFailure is the failure of something that the agent itself did.
+func osFailure(err error) *messages.Failure {
+	for _, errno := range []syscall.Errno{
+		syscall.ENOSPC, syscall.EDQUOT, syscall.EFBIG, syscall.ENOMEM, syscall.EAGAIN, syscall.EMFILE, syscall.ENFILE,
+	} {
+		if errors.Is(err, errno) {
+			return failure(protocol.ReasonResourceError, "%v", err)
+		}
+	}
+	return failure(protocol.ReasonPlatformError, "%v", err)
+}
+
+// stopFailure is the failure of a run that was stopped.
+func (r *Run) stopFailure(cause messages.StopCause) *messages.Failure {
+	switch cause {
+	case messages.StopTimeout:
+		return failure(protocol.ReasonTimeout, "the job's time is up: %s", r.plan.timeout)
+	case messages.StopStalled:
+		return failure(protocol.ReasonTimeout, "ffmpeg made no progress for %s", r.settings.StallTimeout)
+	case messages.StopShutdown:
+		return failure(protocol.ReasonPlatformError, "interrupted: agent shutting down")
+	case messages.StopSuperseded:
+		return failure(protocol.ReasonPlatformError, "interrupted: the job was given away")
+	}
+	return failure(protocol.ReasonPlatformError, "interrupted: %s", cause)
+}
+
+// decodeErrorsExit is FFmpeg's exit status when more frames could not be decoded than
+// -max_error_rate allows (ffmpeg(1)).
+const decodeErrorsExit = 69
+
+// evidence is what is known of an FFmpeg that ended badly.
+type evidence struct {
+	exit      exitStatus
+	diskFull  bool              // where it wrote
+	input     *messages.Failure // what is wrong with the job's input; nil: nothing, or it has none
+	hasInput  bool
+	streaming bool // it wrote to the network
+}
+
+// classify says why an FFmpeg that was not stopped ended badly.
+func classify(e evidence) *messages.Failure {
+	switch {
+	case e.exit.err != nil:
+		return failure(protocol.ReasonPlatformError, "ffmpeg: %v", e.exit.err)
+	case e.exit.signal == syscall.SIGXFSZ || e.exit.signal == syscall.SIGXCPU:
+		return failure(protocol.ReasonResourceError, "ffmpeg was %s", e.exit)
+	case e.exit.signal != 0:
+		return failure(protocol.ReasonRuntimeError, "ffmpeg was %s", e.exit)
+	case e.diskFull:
+		return failure(protocol.ReasonResourceError, "ffmpeg: %s: no space left on the disk of the output", e.exit)
+	case e.input != nil:
+		return e.input
+	case e.hasInput && e.exit.code == decodeErrorsExit:
+		return failure(protocol.ReasonInputError, "input: too many frames cannot be decoded")
+	case e.streaming:
+		return failure(protocol.ReasonNetworkError, "ffmpeg: %s: sending the stream failed", e.exit)
+	}
+	return failure(protocol.ReasonRuntimeError, "ffmpeg: %s", e.exit)
+}
+
+// FFmpeg's own error numbers (libavutil/error.h), as ffprobe reports them.
+const avInvalidData = -('I' | 'N'<<8 | 'D'<<16 | 'A'<<24)
+
+func avHTTP(a, b, c int) int { return -(0xF8 | a<<8 | b<<16 | c<<24) }
+
+// inputFailure reads ffprobe's error number for an input: what the network did, or
+// what is wrong with the input itself.
+func inputFailure(e probeError, network bool) *messages.Failure {
+	reason := protocol.ReasonInputError
+	if network {
+		reason = protocol.ReasonNetworkError
+		switch e.Code {
+		case avInvalidData, -int(syscall.EINVAL), -int(syscall.ENOENT),
+			avHTTP('4', '0', '0'), avHTTP('4', '0', '1'), avHTTP('4', '0', '3'), avHTTP('4', '0', '4'), avHTTP('4', 'X', 'X'):
+			reason = protocol.ReasonInputError // there was an answer, and it is no media
+		}
+	}
+	return failure(reason, "input: %s", e.Text)
+}
+
+// diskFull reports whether the file system of a folder has no room left.
+func diskFull(dir string) bool {
+	const enough = 1 << 20
+	var s unix.Statfs_t
+	if err := unix.Statfs(dir, &s); err != nil {
+		return false
+	}
+	return uint64(s.Bavail)*uint64(s.Bsize) < enough || s.Files > 0 && s.Ffree == 0
+}

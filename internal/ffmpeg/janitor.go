@@ -1,0 +1,74 @@
+package ffmpeg
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+
+	"ffmpeg-agent/messages"
+)
+
+// Janitor removes what an earlier life of the agent left behind.
+type Janitor struct{ runner *Runner }
+
+// Janitor returns the janitor of this runner's data folder.
+func (r *Runner) Janitor() *Janitor { return &Janitor{r} }
+
+// Reap ends exactly the processes that the records name, if they still run, with
+// their process groups, and waits until they are dead. A process of another boot,
+// or with another start, is somebody else's and left alone.
+func (j *Janitor) Reap(ctx context.Context, records []messages.Record) error {
+	var errs []error
+	for _, record := range records {
+		if record.Process == nil {
+			continue
+		}
+		// A record's cgroup is to be ended and removed here as well, once attempts have one.
+		if err := kill(ctx, *record.Process, j.runner.bootID); err != nil {
+			errs = append(errs, fmt.Errorf("reaping attempt %s: %w", record.Key(), err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Sweep removes workspaces that no run of this life owns, and the temporary outputs
+// that they name, and returns how many there were of both.
+func (j *Janitor) Sweep(ctx context.Context) (int, error) {
+	w := &j.runner.work
+	entries, err := os.ReadDir(w.dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, fmt.Errorf("looking for workspaces: %w", err)
+	}
+	removed := 0
+	var errs []error
+	for _, e := range entries {
+		if ctx.Err() != nil {
+			return removed, errors.Join(append(errs, ctx.Err())...)
+		}
+		n, err := j.sweepOne(e.Name())
+		removed += n
+		if err != nil {
+			errs = append(errs, err)
+		}
+	}
+	return removed, errors.Join(errs...)
+}
+
+func (j *Janitor) sweepOne(name string) (int, error) {
+	w := &j.runner.work
+	w.mu.Lock() // a run makes its workspace under this lock, and is listed before
+	defer w.mu.Unlock()
+	if j.runner.owned(name) {
+		return 0, nil
+	}
+	temps, err := w.removeLocked(name)
+	if err != nil {
+		return temps, err
+	}
+	return temps + 1, nil
+}

@@ -1,0 +1,131 @@
+package ffmpeg
+
+import (
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"ffmpeg-agent/messages/protocol"
+)
+
+// closedPort is an address where nobody listens.
+func closedPort(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+func TestInputsOverHTTP(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	film, err := os.ReadFile(clip(t, filepath.Join(dir, "in.mp4"), "2", "-movflags", "+faststart"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+		switch q.URL.Path {
+		case "/in.mp4":
+			_, _ = w.Write(film)
+		case "/text":
+			_, _ = w.Write([]byte(strings.Repeat("no film at all\n", 100)))
+		case "/broken":
+			w.WriteHeader(http.StatusInternalServerError)
+		case "/forbidden":
+			w.WriteHeader(http.StatusForbidden)
+		default:
+			http.NotFound(w, q)
+		}
+	}))
+	t.Cleanup(server.Close)
+	r := newRunner(t)
+	for url, want := range map[string]protocol.FailureReason{
+		server.URL + "/in.mp4?token=verysecret": "",
+		server.URL + "/text":                    protocol.ReasonInputError,
+		server.URL + "/missing":                 protocol.ReasonInputError,
+		server.URL + "/forbidden":               protocol.ReasonInputError,
+		server.URL + "/broken":                  protocol.ReasonNetworkError,
+		"http://" + closedPort(t) + "/in.mp4":   protocol.ReasonNetworkError,
+	} {
+		t.Run(strings.TrimPrefix(url, server.URL), func(t *testing.T) {
+			path, _, _ := strings.Cut(strings.TrimPrefix(url, server.URL), "?")
+			run := r.Begin(lease(t, path, `{`+small+`,"input":`+quoted(url)+`}`))
+			err := walk(testContext(t), run)
+			e := run.Encode()
+			if shown := fmt.Sprint(e.Args, e.Log, err); strings.Contains(shown, "verysecret") {
+				t.Errorf("a secret in %s", shown)
+			}
+			if want == "" {
+				if err != nil || e.Frames != 50 {
+					t.Errorf("%d frames, %v", e.Frames, err)
+				}
+				return
+			}
+			wantFailure(t, err, want)
+		})
+	}
+}
+
+func TestStreamThatNobodyTakesIsANetworkError(t *testing.T) {
+	t.Parallel()
+	r := newRunner(t)
+	run := r.Begin(lease(t, "stream", `{`+small+`,"duration":1,"output_mode":"rtmp","rtmp_url":`+quoted("rtmp://"+closedPort(t)+"/live/verysecretkey")+`}`))
+	wantFailure(t, walk(testContext(t), run), protocol.ReasonNetworkError)
+	if e := run.Encode(); strings.Contains(fmt.Sprint(e.Args, e.Log, e.Output), "verysecretkey") || e.Log == "" {
+		t.Errorf("the stream key is to be seen, or there is no log: %v %s", e.Args, e.Log)
+	}
+}
+
+func TestStreamIsSentToAnRTMPServer(t *testing.T) {
+	t.Parallel()
+	address := closedPort(t)
+	got := filepath.Join(t.TempDir(), "got.flv")
+	server := exec.Command("ffmpeg", "-nostdin", "-v", "error", "-listen", "1", "-i", "rtmp://"+address+"/live/key-of-stream", "-c", "copy", got)
+	var said strings.Builder
+	server.Stderr = &said
+	if err := server.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- server.Wait() }()
+	t.Cleanup(func() { _ = server.Process.Kill(); <-ended })
+	until(t, "the server listening", func() bool { return listens(t, address) })
+
+	r := newRunner(t)
+	run := r.Begin(lease(t, "stream", `{`+small+`,"duration":1,"output_mode":"rtmp","rtmp_url":`+quoted("rtmp://"+address+"/live/key-of-stream")+`}`))
+	if err := walk(testContext(t), run); err != nil {
+		t.Fatalf("%v\n%s\n%s", err, run.Encode().Log, said.String())
+	}
+	if e := run.Encode(); e.Frames != 25 || e.Pixels != 25*160*120 || e.Output != "rtmp://"+address+"/live/***" {
+		t.Errorf("%d frames, %d pixels, output %s", e.Frames, e.Pixels, e.Output)
+	}
+	err := <-ended
+	ended <- err
+	if info, err := os.Stat(got); err != nil || info.Size() == 0 {
+		t.Errorf("received: %v, %v, %s", info, err, said.String())
+	}
+}
+
+// listens looks the address up among the kernel's listening sockets: a connection to
+// try it out would be taken for the stream.
+func listens(t *testing.T, address string) bool {
+	t.Helper()
+	a, err := net.ResolveTCPAddr("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := os.ReadFile("/proc/net/tcp")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Contains(string(raw), fmt.Sprintf(":%04X 00000000:0000 0A", a.Port))
+}

@@ -1,0 +1,211 @@
+package ffmpeg
+
+import (
+	"encoding/json"
+	"fmt"
+	"math"
+	"math/big"
+	"strconv"
+	"strings"
+	"unicode"
+
+	"ffmpeg-agent/messages/protocol"
+)
+
+// longestValue bounds every text parameter; it is the longest path that Linux takes.
+const longestValue = 4096
+
+// params reads a job's parameters and collects what is wrong with them, each
+// problem naming its parameter. An entry of a ladder is read before its job.
+type params struct {
+	layers   []layer
+	problems *[]string
+}
+
+type layer struct {
+	prefix string // of the parameter's name, such as "outputs[1]."
+	values protocol.Parameters
+}
+
+func newParams(p protocol.Parameters) params {
+	return params{layers: []layer{{values: p}}, problems: new([]string)}
+}
+
+// above returns a reader that looks into an entry first.
+func (p params) above(prefix string, values protocol.Parameters) params {
+	return params{layers: append([]layer{{prefix, values}}, p.layers...), problems: p.problems}
+}
+
+// own returns a reader of the uppermost layer alone.
+func (p params) own() params {
+	return params{layers: p.layers[:1], problems: p.problems}
+}
+
+func (p params) problem(name, format string, args ...any) {
+	*p.problems = append(*p.problems, name+": "+fmt.Sprintf(format, args...))
+}
+
+// value returns the first of the keys that is there, in the uppermost layer that has
+// one. Null and the empty string count as absent.
+func (p params) value(keys ...string) (name string, v any, ok bool) {
+	for _, l := range p.layers {
+		for _, k := range keys {
+			if v := l.values[k]; v != nil && v != "" {
+				return l.prefix + k, v, true
+			}
+		}
+	}
+	return "", nil, false
+}
+
+// text reads a string. One that could be taken for an option, or holds characters
+// that have no business in a parameter, is a problem and absent.
+func (p params) text(keys ...string) (name, s string, ok bool) {
+	name, v, ok := p.value(keys...)
+	if !ok {
+		return name, "", false
+	}
+	switch v := v.(type) {
+	case string:
+		s = strings.TrimSpace(v)
+	case json.Number:
+		s = v.String()
+	case float64, int, int64:
+		s = fmt.Sprint(v)
+	default:
+		p.problem(name, "%s is not a string", show(v))
+		return name, "", false
+	}
+	switch {
+	case strings.HasPrefix(s, "-"):
+		p.problem(name, "%s begins with a dash", show(s))
+	case len(s) > longestValue:
+		p.problem(name, "longer than %d bytes", longestValue)
+	case strings.ContainsFunc(s, unicode.IsControl) || strings.ToValidUTF8(s, "") != s:
+		p.problem(name, "%s holds control characters", show(s))
+	default:
+		return name, s, s != ""
+	}
+	return name, "", false
+}
+
+// word reads a name: one of FFmpeg's or of our own, in small letters.
+func (p params) word(keys ...string) (name, s string, ok bool) {
+	name, s, ok = p.text(keys...)
+	if !ok {
+		return name, "", false
+	}
+	s = strings.ToLower(s)
+	if len(s) > 64 || strings.Trim(s, "abcdefghijklmnopqrstuvwxyz0123456789_.-") != "" {
+		p.problem(name, "%s is not a name", show(s))
+		return name, "", false
+	}
+	return name, s, true
+}
+
+// number reads a number given as number or string.
+func (p params) number(keys ...string) (name string, f float64, ok bool) {
+	name, v, ok := p.value(keys...)
+	if !ok {
+		return name, 0, false
+	}
+	f, err := toNumber(v)
+	if err != nil {
+		p.problem(name, "%s is not a number", show(v))
+		return name, 0, false
+	}
+	return name, f, true
+}
+
+func toNumber(v any) (f float64, err error) {
+	switch v := v.(type) {
+	case json.Number:
+		f, err = strconv.ParseFloat(v.String(), 64)
+	case string:
+		f, err = strconv.ParseFloat(strings.TrimSpace(v), 64)
+	case float64:
+		f = v
+	case int:
+		f = float64(v)
+	case int64:
+		f = float64(v)
+	default:
+		err = strconv.ErrSyntax
+	}
+	if err == nil && (math.IsNaN(f) || math.IsInf(f, 0)) {
+		err = strconv.ErrRange
+	}
+	return f, err
+}
+
+// between reads a number within bounds, both included.
+func (p params) between(low, high float64, unit string, keys ...string) (f float64, ok bool) {
+	name, f, ok := p.number(keys...)
+	if ok && (f < low || f > high) {
+		p.problem(name, "%s is not within %g and %g%s", number(f), low, high, unit)
+		return 0, false
+	}
+	return f, ok
+}
+
+// show quotes a value for a message, shortened.
+func show(v any) string {
+	const most = 80
+	s, ok := v.(string)
+	if ok {
+		s = strconv.Quote(s)
+	} else if b, err := json.Marshal(v); err == nil {
+		s = string(b)
+	} else {
+		s = fmt.Sprint(v)
+	}
+	if r := []rune(s); len(r) > most {
+		s = string(r[:most]) + "…"
+	}
+	return s
+}
+
+// number writes a number in digits, unless that would be very many.
+func number(f float64) string {
+	if math.Abs(f) >= 1e15 {
+		return strconv.FormatFloat(f, 'g', -1, 64)
+	}
+	return strconv.FormatFloat(f, 'f', -1, 64)
+}
+
+// rate is a frame rate as a fraction, since 29.97 is 30000/1001.
+type rate struct{ num, den int64 }
+
+func (r rate) String() string {
+	if r.den == 1 {
+		return strconv.FormatInt(r.num, 10)
+	}
+	return fmt.Sprintf("%d/%d", r.num, r.den)
+}
+
+func (r rate) float() float64 { return float64(r.num) / float64(r.den) }
+
+// ntsc are the rates that are written with decimals and meant as fractions.
+var ntsc = map[string]rate{
+	"23.976": {24000, 1001}, "23.98": {24000, 1001}, "29.97": {30000, 1001},
+	"47.952": {48000, 1001}, "59.94": {60000, 1001}, "119.88": {120000, 1001},
+}
+
+// parseRate reads frames a second: 25, 12.5, 29.97 or 30000/1001.
+func parseRate(v any) (rate, bool) {
+	s, isText := v.(string)
+	if num, den, ok := strings.Cut(strings.TrimSpace(s), "/"); isText && ok {
+		n, err1 := strconv.ParseInt(num, 10, 32)
+		d, err2 := strconv.ParseInt(den, 10, 32)
+		return rate{n, d}, err1 == nil && err2 == nil && n > 0 && d > 0
+	}
+	f, err := toNumber(v)
+	if err != nil || f <= 0 || f > 1e6 {
+		return rate{}, false
+	}
+	if r, ok := ntsc[number(f)]; ok {
+		return r, true
+	}
+	r := big.NewRat(int64(math.Round(f*1000)), 1000) // three decimals are enough for a frame rate
+	return rate{r.Num().Int64(), r.Denom().Int64()}, r.Sign() > 0
+}

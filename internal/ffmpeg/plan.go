@@ -1,0 +1,552 @@
+package ffmpeg
+
+import (
+	"fmt"
+	"math"
+	"path"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"ffmpeg-agent/messages"
+	"ffmpeg-agent/messages/protocol"
+)
+
+// Bounds of what a job may ask for.
+const (
+	minSide, maxSide = 16, 16384 // px
+	maxFPS           = 300
+	maxDuration      = 24 * time.Hour
+	maxTimeout       = 7 * 24 * time.Hour
+	maxOutputs       = 16   // of a ladder
+	minBitrate       = 1e3  // bit/s
+	maxBitrate       = 2e9  // bit/s
+	maxAudioBitrate  = 10e6 // bit/s
+)
+
+// What a job is that says nothing.
+const (
+	defaultWidth, defaultHeight = 1280, 720
+	defaultFPS                  = 30
+	defaultDuration             = 10 * time.Second
+	defaultBitrate              = "2000k"
+	defaultCodec                = "h264"
+	defaultAudioBitrate         = "128k"
+	defaultExtension            = ".mp4"
+)
+
+func sideOK(px int) bool { return px >= minSide && px <= maxSide }
+
+// plan is a job understood: nothing in it can be an option, is out of bounds, or
+// needs what this FFmpeg has not. Paths are as the job gave them.
+type plan struct {
+	input      string // empty: none named
+	duration   time.Duration
+	whole      bool // the job names no duration: an input is taken whole
+	streaming  bool // rtmp instead of files
+	renditions []rendition
+	audio      []string // arguments
+	sound      bool     // audio is asked for
+	quality    string   // psnr, ssim, vmaf or empty
+	timeout    time.Duration
+	scenario   string
+}
+
+// rendition is one output: one encode of the one decode.
+type rendition struct {
+	width, height int
+	fps           rate
+	codec         string // our name: h264
+	encoder       string // FFmpeg's: libx264
+	bitrate       string // as asked; empty where crf rules
+	video         []string
+	container     container
+	extension     string
+	output        string // path as given; empty: none named
+	url           string // where a stream goes
+}
+
+// planner carries what a plan is made from.
+type planner struct {
+	params
+	job        protocol.Job
+	caps       Capabilities
+	masterHost string
+	timeout    time.Duration // when the job says nothing
+	lacks      []string      // what this node has not
+}
+
+// newPlan understands a job. It looks at nothing but its arguments. problems names
+// each bad parameter, lacks what this FFmpeg has not; the plan is good when both
+// are empty.
+func newPlan(job protocol.Job, caps Capabilities, masterHost string, timeout time.Duration) (p plan, problems, lacks []string) {
+	pl := &planner{params: newParams(job.Parameters), job: job, caps: caps, masterHost: masterHost, timeout: timeout}
+	*pl.problems = append(*pl.problems, job.Problems...)
+	p = pl.plan()
+	return p, unique(*pl.problems), unique(pl.lacks) // a ladder meets the same one several times
+}
+
+func unique(texts []string) []string {
+	var kept []string
+	for _, t := range texts {
+		if !slices.Contains(kept, t) {
+			kept = append(kept, t)
+		}
+	}
+	return kept
+}
+
+// refusal is the failure of a job that cannot be run as it is; nil when it can.
+func refusal(problems, lacks []string) *messages.Failure {
+	switch {
+	case len(problems) > 0:
+		return failure(protocol.ReasonUserError, "invalid parameters: %s", strings.Join(problems, "; "))
+	case len(lacks) > 0:
+		return failure(protocol.ReasonCapabilityMismatch, "not to be had on this node: %s", strings.Join(lacks, "; "))
+	}
+	return nil
+}
+
+func (pl *planner) lack(format string, args ...any) {
+	pl.lacks = append(pl.lacks, fmt.Sprintf(format, args...))
+}
+
+func (pl *planner) plan() plan {
+	p := plan{scenario: pl.job.Scenario}
+	pl.engine()
+	_, p.input, _ = pl.text("input")
+	p.duration, p.whole = pl.duration()
+	p.streaming = pl.streaming()
+	p.quality = pl.quality()
+	p.timeout = pl.limits()
+	p.renditions = pl.outputs(p.streaming)
+	if len(p.renditions) > 0 {
+		p.audio, p.sound = pl.audio(p.renditions, p.input == "")
+	}
+	return p
+}
+
+func (pl *planner) engine() {
+	switch strings.ToLower(pl.job.Engine) {
+	case "", "auto", "ffmpeg":
+	default:
+		pl.lack("engine %s", show(pl.job.Engine))
+	}
+	if _, accel, ok := pl.word("hwaccel"); ok && accel != "none" && accel != "auto" {
+		pl.lack("hwaccel %s", accel)
+	}
+}
+
+func (pl *planner) duration() (d time.Duration, whole bool) {
+	name, seconds, ok := pl.number("duration", "duration_seconds")
+	if !ok {
+		return defaultDuration, true
+	}
+	if seconds <= 0 || seconds > maxDuration.Seconds() {
+		pl.problem(name, "%s s is not above 0 and up to %.0f", number(seconds), maxDuration.Seconds())
+		return defaultDuration, false
+	}
+	return max(time.Duration(math.Round(seconds*1e6))*time.Microsecond, time.Microsecond), false
+}
+
+func (pl *planner) streaming() bool {
+	name, mode, ok := pl.word("output_mode")
+	switch {
+	case !ok || mode == "file":
+		return false
+	case mode == "rtmp" || mode == "stream":
+		return true
+	}
+	pl.problem(name, "%s is none of file, rtmp, stream", show(mode))
+	return false
+}
+
+func (pl *planner) quality() string {
+	name, q, ok := pl.word("quality")
+	if !ok || q == "none" {
+		return ""
+	}
+	if q != "psnr" && q != "ssim" && q != "vmaf" {
+		pl.problem(name, "%s is none of none, psnr, ssim, vmaf", show(q))
+		return ""
+	}
+	return q
+}
+
+// limits returns how long the job may run. A job's own timeout stands instead of
+// the node's.
+func (pl *planner) limits() time.Duration {
+	name, v, ok := pl.value("resource_limits")
+	if !ok {
+		return pl.timeout
+	}
+	m, ok := v.(map[string]any)
+	if !ok {
+		pl.problem(name, "%s is not an object", show(v))
+		return pl.timeout
+	}
+	limits := params{layers: []layer{{name + ".", m}}, problems: pl.problems}
+	limits.between(1, 1e6, " %", "max_cpu_percent")
+	limits.between(1, 1e9, " MB", "max_memory_mb")
+	limits.between(1, 1e9, " MB", "max_disk_mb")
+	if s, ok := limits.between(0, maxTimeout.Seconds(), " s", "timeout_sec"); ok && s > 0 {
+		return time.Duration(s * float64(time.Second))
+	}
+	return pl.timeout
+}
+
+// outputs makes the job's renditions: one, or those of its ladder.
+func (pl *planner) outputs(streaming bool) []rendition {
+	name, v, ok := pl.value("outputs")
+	if !ok {
+		return []rendition{pl.rendition(pl.params, streaming, "")}
+	}
+	list, ok := v.([]any)
+	if !ok || len(list) == 0 || len(list) > maxOutputs {
+		pl.problem(name, "not a list of 1 to %d outputs", maxOutputs)
+		return nil
+	}
+	var rs []rendition
+	taken := map[string]bool{}
+	for i, v := range list {
+		prefix := fmt.Sprintf("%s[%d]", name, i)
+		m, ok := v.(map[string]any)
+		if !ok {
+			pl.problem(prefix, "%s is not an object", show(v))
+			continue
+		}
+		entry := pl.above(prefix+".", m)
+		w, h := pl.size(entry)
+		suffix := fmt.Sprintf("-%dx%d", w, h)
+		if taken[suffix] {
+			suffix += "-" + strconv.Itoa(i)
+		}
+		taken[suffix] = true
+		rs = append(rs, pl.rendition(entry, streaming, suffix))
+	}
+	return rs
+}
+
+// rendition reads one output. Those of a ladder that name no output of their own
+// take the job's, with a suffix.
+func (pl *planner) rendition(from params, streaming bool, suffix string) rendition {
+	s := parseScenario(pl.job.Scenario)
+	r := rendition{fps: pl.fps(from, s)}
+	r.width, r.height = pl.size(from)
+	var ffmpegCodec string
+	r.encoder, ffmpegCodec = pl.encoder(from, s)
+	r.codec = canonicalCodec(ffmpegCodec)
+	r.bitrate, r.video = pl.rateControl(from, r, streaming)
+	if streaming {
+		pl.stream(from, &r, suffix)
+	} else {
+		pl.file(from, &r, suffix)
+	}
+	if r.codec == "h265" && (r.container.format == "mp4" || r.container.format == "mov") {
+		r.video = append(r.video, "-tag:v", "hvc1") // or Apple's players refuse it
+	}
+	if r.codec != "" && r.container.video != nil && !slices.Contains(r.container.video, r.codec) {
+		pl.problem("codec", "%s does not go into %s", r.codec, r.container.format)
+	}
+	return r
+}
+
+// size reads width and height. Chroma is halved in both directions, so an odd side
+// is rounded up to the next even one.
+func (pl *planner) size(from params) (w, h int) {
+	s := parseScenario(pl.job.Scenario)
+	w, h = defaultWidth, defaultHeight
+	if s.width > 0 {
+		w, h = s.width, s.height
+	}
+	for _, l := range from.layers {
+		at := params{layers: []layer{l}, problems: pl.problems}
+		if name, text, ok := at.text("resolution"); ok {
+			rw, rh, ok := parseSize(text)
+			if !ok {
+				at.problem(name, "%s is not WIDTHxHEIGHT within %d and %d px", show(text), minSide, maxSide)
+				break
+			}
+			w, h = rw, rh
+			break
+		}
+		fw, okW := at.between(minSide, maxSide, " px", "resolution_width", "width")
+		fh, okH := at.between(minSide, maxSide, " px", "resolution_height", "height")
+		_, _, hasW := at.value("resolution_width", "width")
+		_, _, hasH := at.value("resolution_height", "height")
+		if hasW != hasH {
+			at.problem(l.prefix+"resolution", "width and height come together")
+		}
+		if okW && okH {
+			w, h = int(fw), int(fh)
+			break
+		}
+	}
+	return w + w&1, h + h&1
+}
+
+func parseSize(s string) (w, h int, ok bool) {
+	if m := scenarioSize.FindStringSubmatch(strings.ToLower(s)); m != nil {
+		w, _ = strconv.Atoi(m[1])
+		h, _ = strconv.Atoi(m[2])
+	} else if named := (scenario{}); named.take(strings.ToLower(s)) { // 720p, 4k
+		w, h = named.width, named.height
+	}
+	return w, h, sideOK(w) && sideOK(h)
+}
+
+func (pl *planner) fps(from params, s scenario) rate {
+	fallback := rate{defaultFPS, 1}
+	if s.fps.num > 0 {
+		fallback = s.fps
+	}
+	name, v, ok := from.value("fps", "frame_rate")
+	if !ok {
+		return fallback
+	}
+	r, ok := parseRate(v)
+	if !ok || r.float() > maxFPS {
+		from.problem(name, "%s is not above 0 and up to %d frames a second", show(v), maxFPS)
+		return fallback
+	}
+	return r
+}
+
+// encoder finds the encoder for a codec's name or takes an encoder's own.
+func (pl *planner) encoder(from params, s scenario) (encoder, codec string) {
+	name := defaultCodec
+	if s.codec != "" {
+		name = s.codec
+	}
+	if at, word, ok := from.word("codec"); ok {
+		name = word
+	} else if at != "" {
+		return "", ""
+	}
+	for _, e := range codecs[name] {
+		if codec, ok := pl.caps.Video[e]; ok {
+			return e, codec
+		}
+	}
+	codec, ok := pl.caps.Video[name]
+	switch {
+	case codecs[name] != nil, !ok:
+		pl.lack("codec %s", name)
+		return "", ""
+	case needsHardware(name):
+		pl.lack("hardware encoder %s", name)
+		return "", ""
+	}
+	return name, codec
+}
+
+// bitratePattern: 2000k, 2M, 1.5M, or plain bits a second.
+var bitratePattern = regexp.MustCompile(`^(\d{1,12}(?:\.\d{1,6})?)([kKmM]?)$`)
+
+// bitrate reads a bitrate as FFmpeg takes it; plain bits become kilobits where they can.
+func bitrate(from params, high float64, keys ...string) (string, int64, bool) {
+	name, text, ok := from.text(keys...)
+	if !ok {
+		return "", 0, false
+	}
+	m := bitratePattern.FindStringSubmatch(text)
+	if m == nil {
+		from.problem(name, "%s is not a bitrate such as 2000k, 2M or 2000000", show(text))
+		return "", 0, false
+	}
+	bits, _ := strconv.ParseFloat(m[1], 64)
+	switch m[2] {
+	case "k", "K":
+		bits *= 1e3
+	case "m", "M":
+		bits *= 1e6
+	}
+	if bits < minBitrate || bits > high {
+		from.problem(name, "%s is not within %.0fk and %.0fM bit/s", show(text), minBitrate/1e3, high/1e6)
+		return "", 0, false
+	}
+	n := int64(math.Round(bits))
+	if m[2] == "" && n%1000 == 0 {
+		text = strconv.FormatInt(n/1000, 10) + "k"
+	}
+	return text, n, true
+}
+
+// rateControl chooses the arguments of quality and speed. Without crf the bitrate
+// rules; with both the bitrate is a cap where the encoder can have one.
+func (pl *planner) rateControl(from params, r rendition, streaming bool) (asked string, args []string) {
+	text, bits, hasBitrate := bitrate(from, maxBitrate, "bitrate")
+	t, tuned := tunings[r.encoder]
+	crf, hasCRF := pl.crf(from, r.encoder, t)
+	args = append(append(args, t.always...), pl.preset(from, r.encoder, t, tuned)...)
+	buffer := []string{"-maxrate", text, "-bufsize", strconv.FormatInt(2*bits, 10)}
+	switch {
+	case hasCRF && hasBitrate && t.crf == crfCapped:
+		args = append(append(args, "-crf", crf), buffer...)
+	case hasCRF && hasBitrate && t.crf == crfConstrained:
+		args = append(args, "-crf", crf, "-b:v", text)
+	case hasCRF:
+		text = ""
+		args = append(args, "-crf", crf)
+		if t.crf == crfConstrained {
+			args = append(args, "-b:v", "0") // or the encoder's default bitrate is its cap
+		}
+	default:
+		if !hasBitrate {
+			text, bits = defaultBitrate, 2_000_000
+			buffer = []string{"-maxrate", text, "-bufsize", strconv.FormatInt(2*bits, 10)}
+		}
+		args = append(args, "-b:v", text)
+		if streaming {
+			args = append(args, buffer...)
+		}
+	}
+	return text, args
+}
+
+func (pl *planner) crf(from params, encoder string, t tuning) (string, bool) {
+	name, f, ok := from.number("crf")
+	if !ok || encoder == "" {
+		return "", false
+	}
+	if t.crfMax == t.crfMin {
+		from.problem(name, "%s has none", encoder)
+		return "", false
+	}
+	if f < t.crfMin || f > t.crfMax || (t.crfWhole && f != math.Trunc(f)) {
+		kind := ""
+		if t.crfWhole {
+			kind = "a whole number "
+		}
+		from.problem(name, "%s is not %swithin %g and %g", number(f), kind, t.crfMin, t.crfMax)
+		return "", false
+	}
+	return number(f), true
+}
+
+func (pl *planner) preset(from params, encoder string, t tuning, tuned bool) []string {
+	name, preset, ok := from.word("preset")
+	if encoder == "" {
+		return nil
+	}
+	if !ok {
+		args, _ := t.preset(t.standard)
+		return args
+	}
+	if !tuned {
+		from.problem(name, "%s has none", encoder)
+		return nil
+	}
+	args, ok := t.preset(preset)
+	if !ok {
+		from.problem(name, "%s is none of %s's: %s", show(preset), encoder, t.allowed())
+	}
+	return args
+}
+
+// file chooses the file format by the output's extension.
+func (pl *planner) file(from params, r *rendition, suffix string) {
+	name, output, named := from.text("output")
+	r.extension = defaultExtension
+	if _, known := tunings[r.encoder]; !known {
+		r.extension = ".mkv" // takes nearly every codec
+	}
+	if named {
+		ext := path.Ext(output)
+		if _, ok := containers[strings.ToLower(ext)]; !ok {
+			from.problem(name, "%s ends in none of %s", show(output), extensions())
+			return
+		}
+		r.extension = strings.ToLower(ext)
+		r.output = output
+		if _, _, own := from.own().value("output"); suffix != "" && !own {
+			r.output = strings.TrimSuffix(output, ext) + suffix + ext
+		}
+	}
+	r.container = containers[r.extension]
+}
+
+// streamKey: what may follow rtmp://HOST/live/.
+var streamKey = regexp.MustCompile(`^[A-Za-z0-9._~?=&%/+-]{1,512}$`)
+
+// stream finds out where a stream goes.
+func (pl *planner) stream(from params, r *rendition, suffix string) {
+	r.container = containers[".flv"]
+	r.video = append(r.video, "-g", strconv.Itoa(int(math.Ceil(2*r.fps.float())))) // players wait for a key frame
+	if name, text, ok := from.text("rtmp_url"); ok {
+		u, err := parseURL(text)
+		if err != nil || (u.Scheme != "rtmp" && u.Scheme != "rtmps") {
+			masked, _ := maskURL(text)
+			from.problem(name, "%s is not rtmp://HOST/… or rtmps://HOST/…", show(masked))
+			return
+		}
+		if _, _, own := from.own().value("rtmp_url"); suffix != "" && !own {
+			u.Path += suffix
+		}
+		r.url = u.String()
+		return
+	} else if name != "" {
+		return // a problem already
+	}
+	name, key, ok := from.text("stream_key")
+	if name == "" {
+		name, key = "id", pl.job.ID
+	} else if !ok {
+		return
+	}
+	if !streamKey.MatchString(key) {
+		from.problem(name, "it does not fit into an rtmp URL")
+		return
+	}
+	if pl.masterHost == "" {
+		from.problem("rtmp_url", "absent, and the master's host is not known")
+		return
+	}
+	r.url = "rtmp://" + hostPort(pl.masterHost, "1935") + "/live/" + key + suffix
+}
+
+// audio chooses the audio encoder; every rendition carries the same sound.
+func (pl *planner) audio(rs []rendition, synthetic bool) (args []string, sound bool) {
+	rate, _, ok := bitrate(pl.params, maxAudioBitrate, "audio_bitrate")
+	if !ok {
+		rate = defaultAudioBitrate
+	}
+	fits := rs[0].container.audio
+	name, word, named := pl.word("audio_codec")
+	if !named {
+		if len(fits) == 0 {
+			return nil, false
+		}
+		word = fits[0]
+	}
+	encoder, known := audioCodecs[word]
+	switch {
+	case !known:
+		pl.lack("audio codec %s", word)
+		return nil, false
+	case encoder == "none":
+		return nil, false
+	}
+	for _, r := range rs {
+		if r.container.audio != nil && !slices.Contains(r.container.audio, encoder) {
+			if !named {
+				name = "outputs"
+			}
+			pl.problem(name, "%s does not go into %s", word, r.container.format)
+			return nil, false
+		}
+	}
+	if encoder == "copy" && !synthetic {
+		return []string{"-c:a", "copy"}, true
+	}
+	if encoder == "copy" { // there is nothing worth copying in a synthetic input
+		encoder = fits[0]
+	}
+	if _, ok := pl.caps.Audio[encoder]; !ok {
+		pl.lack("audio encoder %s", encoder)
+		return nil, false
+	}
+	return []string{"-c:a", encoder, "-b:a", rate}, true
+}

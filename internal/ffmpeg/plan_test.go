@@ -1,0 +1,223 @@
+package ffmpeg
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"ffmpeg-agent/messages/protocol"
+)
+
+// knownCaps stand for a usual FFmpeg, so that arguments do not depend on the machine's.
+var knownCaps = Capabilities{
+	Video: map[string]string{
+		"libx264": "h264", "libx265": "hevc", "libvpx": "vp8", "libvpx-vp9": "vp9", "libsvtav1": "av1", "libaom-av1": "av1", "librav1e": "av1",
+		"h264_nvenc": "h264", "mpeg4": "mpeg4", "prores_ks": "prores", "mjpeg": "mjpeg",
+	},
+	Audio:   map[string]string{"aac": "aac", "libopus": "opus", "libmp3lame": "mp3"},
+	Filters: map[string]bool{"psnr": true, "ssim": true},
+}
+
+// arguments renders what becomes of a job: its argument vector, or its refusal.
+func arguments(t *testing.T, job string, caps Capabilities) string {
+	t.Helper()
+	var j protocol.Job
+	if err := json.Unmarshal([]byte(job), &j); err != nil {
+		t.Fatalf("%s: %v", job, err)
+	}
+	p, problems, lacks := newPlan(j, caps, "master.example", time.Hour)
+	if f := refusal(problems, lacks); f != nil {
+		return fmt.Sprintf("%s: %s\n", f.Reason, f.Message)
+	}
+	in := source{url: "file:/in", options: []string{"-protocol_whitelist", "file"}}
+	var b strings.Builder
+	if p.input == "" {
+		fmt.Fprintf(&b, "input: %s\n", strings.Join(p.syntheticArgs(caps, "/work/input.mov")[len(globalArgs()):], " "))
+		in.looped = p.duration > longestClip
+	}
+	var to []string
+	for i, r := range p.renditions {
+		name := r.url
+		if name == "" {
+			name = fmt.Sprintf("file:/out-%d%s", i, r.extension)
+		}
+		to = append(to, name)
+	}
+	fmt.Fprintf(&b, "job: %s\n", strings.Join(p.args(in, to)[len(globalArgs()):], " "))
+	for i, r := range p.renditions {
+		fmt.Fprintf(&b, "makes %d: %s %dx%d at %s, bitrate %q, output %q\n", i, r.codec, r.width, r.height, r.fps, r.bitrate, r.output)
+	}
+	fmt.Fprintf(&b, "quality %q, at most %s\n", p.quality, p.timeout)
+	return b.String()
+}
+
+// Each line of the list is a job; the golden file says what becomes of each.
+func goldenJobs(t *testing.T, name string) {
+	t.Helper()
+	raw, err := os.ReadFile("testdata/" + name + ".jobs")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b bytes.Buffer
+	for line := range strings.Lines(string(raw)) {
+		if line = strings.TrimSpace(line); line == "" || strings.HasPrefix(line, "#") {
+			fmt.Fprintln(&b, line)
+			continue
+		}
+		fmt.Fprintf(&b, "%s\n%s\n", line, arguments(t, line, knownCaps))
+	}
+	golden(t, name+".golden", b.Bytes())
+}
+
+func TestEveryParameterHasItsArguments(t *testing.T) { goldenJobs(t, "parameters") }
+
+func TestHostileValuesAreRefused(t *testing.T) {
+	goldenJobs(t, "hostile")
+	raw, err := os.ReadFile("testdata/hostile.jobs")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(raw)) {
+		if line = strings.TrimSpace(line); line == "" || strings.HasPrefix(line, "#") {
+			continue
+		}
+		if got := arguments(t, line, knownCaps); !strings.HasPrefix(got, "user_error: ") && !strings.HasPrefix(got, "capability_mismatch: ") {
+			t.Errorf("%s is taken:\n%s", line, got)
+		}
+	}
+}
+
+func TestGlobalArguments(t *testing.T) {
+	const want = "-nostdin -hide_banner -nostats -loglevel level+info -stats_period 0.5 -progress pipe:3 -y"
+	if got := strings.Join(globalArgs(), " "); got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+}
+
+func TestEveryBadParameterIsNamedInOneMessage(t *testing.T) {
+	got := arguments(t, `{"engine":"gstreamer","parameters":{"bitrate":"-f","duration":-3,"resolution":"999999x999999","fps":0,"crf":99,
+		"preset":"warp","quality":"good","output_mode":"fax","audio_bitrate":"loud","output":"x.exe","resource_limits":{"timeout_sec":"soon"}}}`, knownCaps)
+	if !strings.HasPrefix(got, "user_error: ") {
+		t.Errorf("got %s", got)
+	}
+	for _, name := range []string{"bitrate", "duration", "resolution", "fps", "crf", "preset", "quality", "output_mode", "audio_bitrate", "output", "resource_limits.timeout_sec"} {
+		if strings.Count(got, "; "+name+": ")+strings.Count(got, "parameters: "+name+": ") != 1 {
+			t.Errorf("%s is not named once in: %s", name, got)
+		}
+	}
+}
+
+func TestProblemsOfDecodingAreTheUsersError(t *testing.T) {
+	got := arguments(t, `{"id":"x","parameters":"none"}`, knownCaps)
+	if !strings.HasPrefix(got, "user_error: ") || !strings.Contains(got, "parameters") {
+		t.Errorf("got %s", got)
+	}
+}
+
+func TestScenarioFillsTheGaps(t *testing.T) {
+	for name, want := range map[string]scenario{
+		"720p30-h264":     {1280, 720, rate{30, 1}, "h264"},
+		"4K60-h265":       {3840, 2160, rate{60, 1}, "h265"},
+		"1080p-vp9":       {1920, 1080, rate{}, "vp9"},
+		"480p":            {854, 480, rate{}, ""},
+		"640x480-24fps":   {640, 480, rate{24, 1}, ""},
+		"av1_8k":          {7680, 4320, rate{}, "av1"},
+		"":                {},
+		"nightly-run":     {},
+		"9999p":           {},
+		"123p60":          {},
+		"720p999-h264":    {1280, 720, rate{}, "h264"},
+		"99999x99999":     {},
+		"h264-720p60-x y": {1280, 720, rate{60, 1}, "h264"},
+	} {
+		if got := parseScenario(name); got != want {
+			t.Errorf("%q is %+v, want %+v", name, got, want)
+		}
+	}
+}
+
+func TestFrameRates(t *testing.T) {
+	for in, want := range map[string]rate{
+		`25`: {25, 1}, `"25"`: {25, 1}, `29.97`: {30000, 1001}, `"29.97"`: {30000, 1001}, `"23.976"`: {24000, 1001}, `12.5`: {25, 2},
+		`"30000/1001"`: {30000, 1001}, `1e2`: {100, 1}, `" 50 "`: {50, 1}, `0.5`: {1, 2},
+		`0`: {}, `-1`: {}, `"x"`: {}, `"1/0"`: {}, `"-30/1"`: {}, `"1/2/3"`: {}, `true`: {}, `1e300`: {}, `"NaN"`: {}, `"Inf"`: {}, `1e-9`: {},
+	} {
+		var p protocol.Parameters
+		if err := json.Unmarshal([]byte(`{"fps":`+in+`}`), &p); err != nil {
+			t.Fatal(err)
+		}
+		got, ok := parseRate(p["fps"])
+		if ok != (want != rate{}) || ok && got != want {
+			t.Errorf("%s is %v, %v; want %v", in, got, ok, want)
+		}
+	}
+	for _, fps := range []any{29.97, 30, int64(30)} {
+		if r, ok := parseRate(fps); !ok || r.num == 0 {
+			t.Errorf("%v of a job made in Go is %v", fps, r)
+		}
+	}
+}
+
+func TestLackingEncodersAreNamed(t *testing.T) {
+	bare := Capabilities{Video: map[string]string{"libx264": "h264", "libaom-av1": "av1"}, Audio: map[string]string{}}
+	for job, want := range map[string]string{
+		`{"parameters":{"codec":"h265","audio_codec":"none"}}`: "capability_mismatch: not to be had on this node: codec h265",
+		`{"parameters":{}}`: "capability_mismatch: not to be had on this node: audio encoder aac",
+		`{"parameters":{"codec":"av1","audio_codec":"none"}}`: "libaom-av1", // for want of SVT
+	} {
+		if got := arguments(t, job, bare); !strings.Contains(got, want) {
+			t.Errorf("%s: got %s, want %s", job, got, want)
+		}
+	}
+}
+
+// Whatever a job holds, no value of it begins an argument with a dash, and every
+// number is within bounds.
+func TestNoValueBecomesAnOption(t *testing.T) {
+	keys := []string{"input", "output", "output_mode", "rtmp_url", "stream_key", "codec", "bitrate", "preset", "crf", "resolution", "resolution_width",
+		"resolution_height", "fps", "frame_rate", "duration", "duration_seconds", "hwaccel", "audio_codec", "audio_bitrate", "quality"}
+	values := rapid.OneOf(
+		rapid.SampledFrom([]any{"-f", "--", "-", " -i", "/tmp/a.mp4", "a.webm", "rtmp", "file", "h264", "vp9", "mpeg4", "2000k", "-1", "0", "1e9", "720p", "16x16", "copy", "none", "psnr",
+			"rtmp://h/a/b", "key -f mp4", "a\nb", nil, true, []any{"x"}, map[string]any{"a": "b"}}),
+		rapid.Map(rapid.String(), func(s string) any { return s }),
+		rapid.Map(rapid.Float64(), func(f float64) any { return f }),
+		rapid.Map(rapid.IntRange(-5, 70000), func(i int) any { return json.Number(fmt.Sprint(i)) }),
+	)
+	ours := map[string]bool{}
+	for _, list := range [][]string{globalArgs(), {"-protocol_whitelist", "-re", "-stream_loop", "-i", "-filter_complex", "-map", "-vf", "-c:v", "-pix_fmt", "-c:a", "-b:a", "-t",
+		"-movflags", "-rw_timeout", "-f", "-b:v", "-crf", "-maxrate", "-bufsize", "-g", "-preset", "-deadline", "-cpu-used", "-usage", "-row-mt", "-speed", "-tag:v", "-1"}} {
+		for _, a := range list {
+			ours[a] = true
+		}
+	}
+	rapid.Check(t, func(t *rapid.T) {
+		params := protocol.Parameters(rapid.MapOfN(rapid.SampledFrom(keys), values, 0, 5).Draw(t, "parameters"))
+		p, problems, lacks := newPlan(protocol.Job{ID: "job", Parameters: params}, knownCaps, "master", time.Hour)
+		if refusal(problems, lacks) != nil {
+			return
+		}
+		to := make([]string, len(p.renditions))
+		for i, r := range p.renditions {
+			if to[i] = "file:/out"; r.url != "" {
+				to[i] = r.url
+			}
+			if r.width < minSide || r.width > maxSide || r.height < minSide || r.height > maxSide || r.fps.float() <= 0 || r.fps.float() > maxFPS {
+				t.Fatalf("out of bounds: %+v", r)
+			}
+		}
+		if p.duration <= 0 || p.duration > maxDuration {
+			t.Fatalf("duration %s", p.duration)
+		}
+		for _, a := range p.args(source{url: "file:/in"}, to) {
+			if strings.HasPrefix(a, "-") && !ours[a] {
+				t.Fatalf("option %q in %q", a, p.args(source{}, to))
+			}
+		}
+	})
+}

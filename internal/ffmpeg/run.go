@@ -1,0 +1,544 @@
+package ffmpeg
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"runtime/debug"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+
+	"ffmpeg-agent/messages"
+	"ffmpeg-agent/messages/protocol"
+)
+
+// Run is one attempt at a job, from its checks to its clean-up. Prepare, Start,
+// Check and Measure each do their work once, in this order; a repeated call waits
+// for, or returns, what the first came to. Their work runs on goroutines of the
+// run's own: giving up a context stops the waiting and not the work. All methods
+// are safe for concurrent use.
+type Run struct {
+	runner    *Runner
+	settings  Settings
+	lease     messages.Lease
+	log       *zap.Logger
+	name      string // of the attempt, as a file's name
+	workspace string
+
+	// ctx ends the work of the steps: by Stop and by Close.
+	ctx    context.Context
+	cancel context.CancelFunc
+	gone   chan struct{} // closed when Close begins
+
+	prepare, start, check, measure, closing step
+
+	// Set by a step's work, read by those after it.
+	tools  tools
+	caps   Capabilities
+	plan   plan
+	place  place
+	secret secrets
+	proc   *process
+	stderr headTail
+
+	stopping chan struct{} // closed by the first Stop
+	exited   chan struct{} // closed when FFmpeg has exited and been looked after
+
+	mu       sync.Mutex
+	closed   bool
+	working  sync.WaitGroup // goroutines of the run
+	phase    messages.Phase
+	cause    messages.StopCause
+	encode   messages.Encode
+	quality  messages.Quality
+	expected time.Duration // media that is to come; 0 while unknown
+
+	input lazy[probed] // what ffprobe says of the job's input
+	moved atomic.Int64 // when FFmpeg last came forward, Unix ns
+}
+
+// step is work that is done once, however often it is asked for.
+type step struct {
+	once sync.Once
+	done chan struct{}
+	err  error // valid once done is closed
+}
+
+func newRun(r *Runner, lease messages.Lease) *Run {
+	key := lease.Key()
+	run := &Run{
+		runner: r, settings: r.settings, lease: lease, name: attemptName(key),
+		log:   r.log.With(zap.String("job", key.JobID), zap.Int("attempt", key.Attempt)),
+		phase: messages.PhasePrepare, gone: make(chan struct{}), stopping: make(chan struct{}), exited: make(chan struct{}),
+	}
+	run.workspace = r.work.path(run.name)
+	run.ctx, run.cancel = context.WithCancel(context.Background())
+	for _, s := range []*step{&run.prepare, &run.start, &run.check, &run.measure, &run.closing} {
+		s.done = make(chan struct{})
+	}
+	return run
+}
+
+// refuse makes a run that does nothing: its runner is closed.
+func (r *Run) refuse() {
+	r.cancel()
+	r.closed = true
+	close(r.gone)
+}
+
+// Lease is what the run is for.
+func (r *Run) Lease() messages.Lease { return r.lease }
+
+// Prepare checks the job and makes its workspace and input. The error is a
+// *messages.Failure, or the context's.
+func (r *Run) Prepare(ctx context.Context) error {
+	return r.do(ctx, &r.prepare, r.prepareWork)
+}
+
+// Start starts FFmpeg and returns its identity.
+func (r *Run) Start(ctx context.Context) (messages.Process, error) {
+	if err := r.do(ctx, &r.start, r.startWork); err != nil {
+		return messages.Process{}, err
+	}
+	return r.proc.id, nil
+}
+
+// Wait returns when FFmpeg has exited, or with the context's error. It fails when
+// FFmpeg could not be started, or the run was closed before it was.
+func (r *Run) Wait(ctx context.Context) error {
+	select {
+	case <-r.start.done:
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-r.gone:
+		return errClosed
+	}
+	if r.start.err != nil {
+		return r.start.err
+	}
+	select {
+	case <-r.exited:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Check judges what FFmpeg made, once it has exited, and puts the output in its
+// place: nil when the attempt is good, a *messages.Failure when it is not.
+func (r *Run) Check(ctx context.Context) error {
+	if err := r.Wait(ctx); err != nil {
+		return err
+	}
+	return r.do(ctx, &r.check, r.checkWork)
+}
+
+// Measure measures the quality that the job asks for. What could not be measured is
+// nil, with a note; the error is that of an attempt that is not good.
+func (r *Run) Measure(ctx context.Context) (messages.Quality, error) {
+	if err := r.Check(ctx); err != nil {
+		return messages.Quality{}, err
+	}
+	if err := r.do(ctx, &r.measure, r.measureWork); err != nil {
+		return messages.Quality{}, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.quality, nil
+}
+
+// Stop asks FFmpeg to end, and kills it StopGrace later; it ends whatever else the
+// run is doing. The first cause counts. It returns at once.
+func (r *Run) Stop(cause messages.StopCause) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.cause != "" {
+		return
+	}
+	r.cause = cause
+	close(r.stopping)
+	r.cancel()
+}
+
+// Stopped returns the cause of Stop, or "".
+func (r *Run) Stopped() messages.StopCause {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.cause
+}
+
+// Phase tells where the run stands. After PhaseQuality it has nothing more to do.
+func (r *Run) Phase() messages.Phase {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.phase
+}
+
+// Progress is FFmpeg's latest report.
+func (r *Run) Progress() messages.Progress {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.encode.Progress
+}
+
+// Encode is what is known of FFmpeg's run so far.
+func (r *Run) Encode() messages.Encode {
+	r.mu.Lock()
+	e, secret := r.encode, r.secret
+	r.mu.Unlock()
+	e.Args = slices.Clone(e.Args)
+	e.Log = secret.hide(r.stderr.String())
+	return e
+}
+
+// Usage is the CPU time FFmpeg has used so far; false while it is not known.
+func (r *Run) Usage() (time.Duration, bool) {
+	select {
+	case <-r.start.done:
+	default:
+		return 0, false
+	}
+	if r.start.err != nil {
+		return 0, false
+	}
+	return r.proc.usage()
+}
+
+// Close stops what still runs (with the same patience as Stop), waits for its end, removes the workspace and
+// forgets the run.
+func (r *Run) Close(ctx context.Context) error {
+	r.closing.once.Do(func() {
+		r.mu.Lock()
+		again := r.closed
+		r.closed = true
+		r.mu.Unlock()
+		if again { // it was refused
+			close(r.closing.done)
+			return
+		}
+		close(r.gone)
+		go r.closeWork()
+	})
+	select {
+	case <-r.closing.done:
+		return r.closing.err
+	case <-ctx.Done():
+		return fmt.Errorf("closing attempt %s: %w", r.name, ctx.Err())
+	}
+}
+
+func (r *Run) closeWork() {
+	defer close(r.closing.done)
+	defer func() {
+		if v := recover(); v != nil {
+			r.closing.err = r.panicked("close", v)
+		}
+	}()
+	r.cancel()
+	r.working.Wait()
+	r.keepInput()
+	if err := r.runner.work.remove(r.name); err != nil {
+		r.closing.err = fmt.Errorf("closing attempt %s: %w", r.name, err)
+	}
+	r.runner.forget(r)
+}
+
+var errClosed = failure(protocol.ReasonPlatformError, "the run is closed")
+
+// do asks for a step's work and waits for it.
+func (r *Run) do(ctx context.Context, s *step, work func(context.Context) error) error {
+	s.once.Do(func() {
+		begun := r.spawn(func() {
+			defer close(s.done)
+			defer func() {
+				if v := recover(); v != nil {
+					s.err = r.panicked("step", v)
+				}
+			}()
+			s.err = r.verdict(work(r.ctx))
+		})
+		if !begun {
+			s.err = errClosed
+			close(s.done)
+		}
+	})
+	select {
+	case <-s.done: // counts even if the context is done as well
+		return s.err
+	default:
+	}
+	select {
+	case <-s.done:
+		return s.err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// spawn runs work on a goroutine that Close waits for; false when Close came first.
+func (r *Run) spawn(work func()) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return false
+	}
+	r.working.Go(func() {
+		defer func() {
+			if v := recover(); v != nil {
+				_ = r.panicked("goroutine", v)
+			}
+		}()
+		work()
+	})
+	return true
+}
+
+func (r *Run) panicked(where string, v any) *messages.Failure {
+	r.log.Error("panic in a run", zap.String("where", where), zap.Any("panic", v), zap.ByteString("stack", debug.Stack()))
+	return failure(protocol.ReasonPlatformError, "the agent failed: panic in %s: %v", where, v)
+}
+
+// verdict makes a step's error a failure: of a stopped run the stop's.
+func (r *Run) verdict(err error) error {
+	if err == nil {
+		return nil
+	}
+	if cause := r.Stopped(); cause != "" {
+		return r.stopFailure(cause)
+	}
+	var f *messages.Failure
+	var missing *missingError
+	switch {
+	case errors.As(err, &f):
+		return f
+	case errors.As(err, &missing):
+		return failure(protocol.ReasonPlatformError, "FFmpeg is missing: %v", err)
+	case errors.Is(err, context.Canceled):
+		return errClosed
+	}
+	return osFailure(err)
+}
+
+func (r *Run) setPhase(p messages.Phase) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.phase = p
+}
+
+func (r *Run) update(f func(*messages.Encode)) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	f(&r.encode)
+}
+
+// prepareWork understands the job and makes its workspace and input.
+func (r *Run) prepareWork(ctx context.Context) (err error) {
+	begun := time.Now()
+	defer func() { r.update(func(e *messages.Encode) { e.PrepareFor = time.Since(begun) }) }()
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if r.tools, err = r.runner.tools(); err != nil {
+		return err
+	}
+	if r.caps, err = r.runner.Capabilities(ctx); err != nil {
+		return err
+	}
+	if err := r.understand(); err != nil {
+		return err
+	}
+	if err := r.runner.work.make(r.name); err != nil {
+		return err
+	}
+	if err := reserve(r.workspace, r.place.targets); err != nil {
+		return err
+	}
+	if r.plan.input == "" {
+		return r.makeInput(ctx)
+	}
+	return ctx.Err()
+}
+
+// understand makes the plan and places its files, or says what is wrong with the job.
+func (r *Run) understand() error {
+	p, problems, lacks := newPlan(r.lease.Job, r.caps, r.settings.MasterHost, r.settings.Timeout)
+	finder := places{settings: r.settings, workspace: r.workspace, name: r.name}
+	where, bad := finder.find(&p)
+	if f := refusal(append(problems, unique(finder.problems)...), lacks); f != nil {
+		return f
+	}
+	if bad != nil {
+		return bad
+	}
+	var secret secrets
+	for _, rd := range p.renditions {
+		if rd.url != "" {
+			secret.addURL(rd.url)
+		}
+	}
+	if where.input.network {
+		secret.addURL(where.input.url)
+	}
+	first := p.renditions[0]
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.plan, r.place, r.secret = p, where, secret
+	if !p.whole || p.input == "" {
+		r.expected = p.duration
+	}
+	e := &r.encode
+	e.Encoder, e.Codec, e.Scenario, e.Bitrate = first.encoder, first.codec, p.scenario, first.bitrate
+	e.Width, e.Height = first.width, first.height
+	return nil
+}
+
+// startWork starts FFmpeg and those who watch it.
+func (r *Run) startWork(ctx context.Context) error {
+	if err := r.Prepare(ctx); err != nil {
+		return err
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	var destinations []string
+	for _, t := range r.place.targets {
+		if t.temp != "" {
+			destinations = append(destinations, fileURL(t.temp))
+		} else {
+			destinations = append(destinations, t.url)
+		}
+	}
+	args := r.plan.args(r.place.input, destinations)
+	shown := r.secret.hideAll(append([]string{r.tools.ffmpeg}, args...))
+	r.update(func(e *messages.Encode) { e.Args = shown })
+	proc, err := start(command{
+		path: r.tools.ffmpeg, args: args, dir: r.workspace, nice: r.settings.Nice,
+		stderr:   func(in io.Reader) { _, _ = io.Copy(&r.stderr, in) },
+		progress: func(in io.Reader) { _ = readProgress(in, r.report) },
+	}, r.runner.bootID)
+	if err != nil {
+		return err
+	}
+	r.proc = proc
+	r.moved.CompareAndSwap(0, proc.started.UnixNano())
+	r.mu.Lock()
+	r.phase, r.encode.Started = messages.PhaseRun, &proc.started
+	r.mu.Unlock()
+	r.log.Debug("FFmpeg started", zap.Int("pid", proc.id.PID), zap.Strings("args", shown))
+	if !r.spawn(r.watch) { // closed meanwhile
+		proc.stop(r.settings.StopGrace)
+		close(r.exited)
+		return errClosed
+	}
+	if r.place.local != "" && r.plan.input != "" {
+		r.spawn(r.learnLength)
+	}
+	return nil
+}
+
+// learnLength finds out how long the input is, for the progress in percent, while
+// FFmpeg runs already.
+func (r *Run) learnLength() {
+	p, err := r.probeInput(r.ctx)
+	if err != nil || p.Error != nil {
+		return // FFmpeg's own end tells what is wrong with it
+	}
+	length := p.length(r.plan.sound)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if length > 0 && (r.expected == 0 || length < r.expected) {
+		r.expected = length
+	}
+}
+
+// report takes in a block of FFmpeg's progress.
+func (r *Run) report(p progressReport) {
+	now := time.Now()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	e := &r.encode
+	if e.Progress.Frames != p.frames || e.Progress.OutTime != p.outTime || e.Progress.SizeBytes != p.size {
+		r.moved.Store(now.UnixNano())
+	}
+	percent := 0.0
+	if r.expected > 0 {
+		percent = min(100, 100*p.outTime.Seconds()/r.expected.Seconds())
+	}
+	e.Progress = messages.Progress{
+		At: now, Percent: max(percent, e.Progress.Percent), Frames: p.frames, Dropped: p.dropped, FPS: p.fps, Speed: p.speed,
+		BitrateKbps: p.kbps, OutTime: p.outTime, SizeBytes: p.size,
+	}
+	e.Frames, e.Dropped, e.Media, e.SizeBytes = p.frames, p.dropped, p.outTime, p.size
+	e.Pixels = 0
+	lead := r.plan.renditions[0].fps.float() // FFmpeg counts the first output's frames
+	for _, rd := range r.plan.renditions {
+		e.Pixels += int64(float64(p.frames)*rd.fps.float()/lead+0.5) * int64(rd.width) * int64(rd.height)
+	}
+}
+
+// watch sees FFmpeg to its end: it stops FFmpeg when it is told to, when the time
+// is up, and when nothing moves any more.
+func (r *Run) watch() {
+	defer close(r.exited)
+	defer r.ended()
+	timeout := time.NewTimer(time.Until(r.proc.started.Add(r.plan.timeout)))
+	defer timeout.Stop()
+	stall := time.NewTimer(r.settings.StallTimeout)
+	defer stall.Stop()
+	for {
+		select {
+		case <-r.proc.done:
+			return
+		case <-r.stopping:
+			r.log.Debug("stopping FFmpeg", zap.String("cause", string(r.Stopped())))
+			r.proc.stop(r.settings.StopGrace)
+			return
+		case <-r.gone:
+			r.proc.stop(r.settings.StopGrace)
+			return
+		case <-timeout.C:
+			r.Stop(messages.StopTimeout)
+		case <-stall.C:
+			left := time.Until(time.Unix(0, r.moved.Load()).Add(r.settings.StallTimeout))
+			if left <= 0 {
+				r.Stop(messages.StopStalled)
+				continue
+			}
+			stall.Reset(left)
+		}
+	}
+}
+
+// ended notes how FFmpeg ended.
+func (r *Run) ended() {
+	<-r.proc.done
+	exit := r.proc.exit
+	r.mu.Lock()
+	e := &r.encode
+	e.Exited, e.CPUTime = &exit.at, exit.cpu
+	if exit.signal != 0 {
+		e.Signal = signalName(exit.signal)
+	} else if exit.err == nil {
+		e.ExitCode = &exit.code
+	}
+	if r.phase == messages.PhaseRun {
+		r.phase = messages.PhaseCheck
+	}
+	r.mu.Unlock()
+	r.log.Debug("FFmpeg ended", zap.Int("pid", r.proc.id.PID), zap.Stringer("exit", exit))
+}
+
+// removeTemps removes what a failed attempt has written beside its targets.
+func (r *Run) removeTemps() {
+	for _, t := range r.place.targets {
+		if t.temp != "" {
+			_ = os.Remove(t.temp) // what is left goes with the workspace
+		}
+	}
+}

@@ -1,0 +1,521 @@
+package ffmpeg
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"ffmpeg-agent/messages"
+	"ffmpeg-agent/messages/protocol"
+)
+
+const small = `"resolution":"160x120","fps":25,"preset":"ultrafast","bitrate":"200k"`
+
+// endless is a job that runs for longer than any test.
+func endless(t *testing.T, id string) messages.Lease {
+	return lease(t, id, `{"resolution":"160x120","fps":25,"preset":"veryslow","duration":86400,"audio_codec":"none"}`)
+}
+
+// running takes a run to where FFmpeg has made frames.
+func running(t *testing.T, run *Run) messages.Process {
+	t.Helper()
+	ctx := testContext(t)
+	if err := run.Prepare(ctx); err != nil {
+		t.Fatal(err)
+	}
+	p, err := run.Start(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	until(t, "progress", func() bool { return run.Progress().Frames > 0 })
+	return p
+}
+
+func TestSyntheticJobHasExactlyItsFrames(t *testing.T) {
+	t.Parallel()
+	r := newRunner(t)
+	ctx := testContext(t)
+	run := r.Begin(lease(t, "job-1", `{"resolution":"640x480","duration":"5","fps":"30","preset":"ultrafast","quality":"psnr","output":null}`))
+	if err := walk(ctx, run); err != nil {
+		t.Fatalf("%v\n%s", err, run.Encode().Log)
+	}
+	e := run.Encode()
+	if e.Frames != 150 || e.Pixels != 150*640*480 || e.Width != 640 || e.Height != 480 {
+		t.Errorf("frames %d, pixels %d, %dx%d", e.Frames, e.Pixels, e.Width, e.Height)
+	}
+	if !e.InputMade || e.PrepareFor <= 0 || e.Output != "" || e.Bitrate != "2000k" || e.Codec != "h264" || e.Encoder != "libx264" {
+		t.Errorf("encode: %+v", e)
+	}
+	if e.ExitCode == nil || *e.ExitCode != 0 || e.CPUTime <= 0 || e.Wall() <= 0 || e.SizeBytes <= 0 || e.Media < 4900*time.Millisecond {
+		t.Errorf("encode: %+v", e)
+	}
+	if used, ok := run.Usage(); !ok || used != e.CPUTime {
+		t.Errorf("usage is %v %v, want %v", used, ok, e.CPUTime)
+	}
+	q, err := run.Measure(ctx)
+	if err != nil || q.PSNR == nil || *q.PSNR < 20 || *q.PSNR > 100 || q.Note != "" {
+		t.Errorf("quality %+v, %v", q, err)
+	}
+	if run.Phase() != messages.PhaseJournal {
+		t.Errorf("phase is %s", run.Phase())
+	}
+	if info, err := os.Stat(run.workspace); err != nil || info.Mode().Perm() != 0o700 {
+		t.Errorf("workspace: %v, %v", info, err)
+	}
+	if err := run.Close(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(run.workspace); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the workspace is still there: %v", err)
+	}
+	if len(r.Runs()) != 0 {
+		t.Error("the run is not forgotten")
+	}
+}
+
+func TestLongSyntheticInputIsLooped(t *testing.T) {
+	t.Parallel()
+	r := newRunner(t)
+	run := r.Begin(lease(t, "loop", `{`+small+`,"duration":25}`))
+	if err := walk(testContext(t), run); err != nil {
+		t.Fatalf("%v\n%s", err, run.Encode().Log)
+	}
+	if e := run.Encode(); e.Frames != 625 {
+		t.Errorf("%d frames, want 625", e.Frames)
+	}
+}
+
+func TestCodecsAndContainersEndInTheRightFile(t *testing.T) {
+	t.Parallel()
+	root := t.TempDir()
+	r := newRunner(t, func(s *Settings) { s.OutputRoots = []string{root} })
+	for name, c := range map[string]struct{ codec, file, wantCodec string }{
+		"h265":     {"h265", "out.mp4", "h265"},
+		"vp9":      {"vp9", "out.webm", "vp9"},
+		"av1":      {"av1", "out.mkv", "av1"},
+		"ts":       {"h264", "out.ts", "h264"},
+		"named":    {"mpeg4", "out.mkv", "mpeg4"},
+		"flv":      {"h264", "out.flv", "h264"},
+		"sideways": {"libx264", "OUT.MOV", "h264"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := filepath.Join(root, name)
+			out := filepath.Join(dir, c.file)
+			run := r.Begin(lease(t, name, `{"codec":"`+c.codec+`","resolution":"160x120","fps":25,"duration":1,"output":`+quoted(out)+`}`))
+			if err := walk(testContext(t), run); err != nil {
+				t.Fatalf("%v\n%s", err, run.Encode().Log)
+			}
+			e := run.Encode()
+			if e.Codec != c.wantCodec || e.Frames != 25 || e.Output != out {
+				t.Errorf("codec %s, %d frames, output %s", e.Codec, e.Frames, e.Output)
+			}
+			if names := listing(t, dir); names != c.file {
+				t.Errorf("the folder holds %s", names)
+			}
+		})
+	}
+}
+
+// listing names a folder's files.
+func listing(t *testing.T, dir string) string {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	return strings.Join(names, " ")
+}
+
+func TestInputDecidesTheLengthUnlessTheJobDoes(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	in := clip(t, filepath.Join(dir, "in.mp4"), "3")
+	r := newRunner(t)
+	for name, c := range map[string]struct {
+		duration string
+		frames   int64
+	}{
+		"whole":   {`null`, 75},
+		"trimmed": {`1`, 25},
+		"longer":  {`"20"`, 75},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ctx := testContext(t)
+			run := r.Begin(lease(t, name, `{`+small+`,"quality":"ssim","duration":`+c.duration+`,"input":`+quoted(in)+`}`))
+			if err := walk(ctx, run); err != nil {
+				t.Fatalf("%v\n%s", err, run.Encode().Log)
+			}
+			e := run.Encode()
+			if e.Frames != c.frames || e.InputMade || e.Progress.Percent != 100 {
+				t.Errorf("%d frames, want %d; %+v", e.Frames, c.frames, e)
+			}
+			if q, err := run.Measure(ctx); err != nil || q.SSIM == nil || *q.SSIM < 0.5 || *q.SSIM > 1 {
+				t.Errorf("quality %+v, %v", q, err)
+			}
+		})
+	}
+}
+
+func TestQualityThatCannotBeMeasuredIsANote(t *testing.T) {
+	t.Parallel()
+	r := newRunner(t)
+	ctx := testContext(t)
+	caps, err := r.Capabilities(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	delete(caps.Filters, "libvmaf") // whatever this FFmpeg has
+	run := r.Begin(lease(t, "vmaf", `{`+small+`,"duration":1,"quality":"vmaf"}`))
+	if err := walk(ctx, run); err != nil {
+		t.Fatal(err)
+	}
+	q, err := run.Measure(ctx)
+	if err != nil || q.VMAF != nil || !strings.Contains(q.Note, "libvmaf") {
+		t.Errorf("quality %+v, %v", q, err)
+	}
+}
+
+func TestLadderMakesEachOutputFromOneDecode(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	r := newRunner(t, func(s *Settings) { s.OutputRoots = []string{dir} })
+	run := r.Begin(lease(t, "ladder", `{"duration":1,"fps":25,"preset":"ultrafast","output":`+quoted(filepath.Join(dir, "x.mp4"))+`,
+		"outputs":[{"resolution":"320x240","bitrate":"400k"},{"resolution_width":"160","resolution_height":120,"bitrate":"100k"}]}`))
+	if err := walk(testContext(t), run); err != nil {
+		t.Fatalf("%v\n%s", err, run.Encode().Log)
+	}
+	e := run.Encode()
+	if want := int64(25 * (320*240 + 160*120)); e.Pixels != want || e.Frames != 25 {
+		t.Errorf("%d pixels, want %d; %d frames", e.Pixels, want, e.Frames)
+	}
+	if got := listing(t, dir); got != "x-160x120.mp4 x-320x240.mp4" {
+		t.Errorf("the folder holds %s", got)
+	}
+	inputs := 0
+	for _, a := range e.Args {
+		if a == "-i" {
+			inputs++
+		}
+	}
+	if inputs != 1 {
+		t.Errorf("%d inputs: %v", inputs, e.Args)
+	}
+}
+
+func TestBadInputsAreInputErrors(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	write := func(name string, content []byte) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, content, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	whole, err := os.ReadFile(clip(t, filepath.Join(dir, "whole.mp4"), "6", "-movflags", "+faststart"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	noise := append([]byte(nil), whole...)
+	for i := strings.Index(string(noise), "mdat") + 8; i < len(noise); i++ {
+		noise[i] = byte(i * 7919 >> 3)
+	}
+	fifo := filepath.Join(dir, "fifo.mp4")
+	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	sound := filepath.Join(dir, "sound.wav")
+	clip(t, filepath.Join(dir, "x.mp4"), "1", "-vn", "-map", "1:a", sound)
+
+	root := t.TempDir()
+	r := newRunner(t, func(s *Settings) { s.OutputRoots = []string{root} })
+	text := strings.Repeat("all work and no play makes a dull input\n", 200)
+	for name, input := range map[string]string{
+		"missing":             filepath.Join(dir, "missing.mp4"),
+		"missing, relative":   "missing.mp4",
+		"folder":              dir,
+		"pipe":                fifo,
+		"empty":               write("empty.mp4", nil),
+		"text":                write("text", []byte(text)),
+		"text named as such":  write("notes.txt", []byte(text)),
+		"text named as film":  write("notes.mp4", []byte(text)),
+		"text as subtitles":   write("notes.srt", []byte("1\n00:00:00,000 --> 00:00:01,000\nhello\n")),
+		"script":              write("list.ffconcat", []byte("ffconcat version 1.0\nfile whole.mp4\n")),
+		"noise":               write("noise.mp4", noise),
+		"index cut off":       write("head.mp4", whole[:200]),
+		"breaks off":          write("half.mp4", whole[:len(whole)/2]),
+		"sound alone":         sound,
+		"below a file":        filepath.Join(dir, "notes.txt", "x.mp4"),
+		"a URL of a file":     "file://" + filepath.Join(dir, "missing.mp4"),
+		"a name with options": filepath.Join(dir, "-f.mp4"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			run := r.Begin(lease(t, name, `{`+small+`,"input":`+quoted(input)+`,"output":`+quoted(filepath.Join(root, "o.mp4"))+`}`))
+			f := wantFailure(t, walk(testContext(t), run), protocol.ReasonInputError)
+			if !strings.Contains(f.Message, "input") {
+				t.Errorf("message: %s", f.Message)
+			}
+			if names := listing(t, root); names != "" {
+				t.Errorf("left behind: %s", names)
+			}
+		})
+	}
+}
+
+func TestMissingFFmpegIsThePlatformsError(t *testing.T) {
+	t.Parallel()
+	r := newRunner(t, func(s *Settings) { s.FFmpeg = "/nonexistent/ffmpeg" })
+	f := wantFailure(t, r.Begin(lease(t, "x", `{}`)).Prepare(testContext(t)), protocol.ReasonPlatformError)
+	if !strings.Contains(f.Message, "/nonexistent/ffmpeg") {
+		t.Errorf("message: %s", f.Message)
+	}
+}
+
+func TestNoInputWithoutGeneratingOneIsTheUsersError(t *testing.T) {
+	t.Parallel()
+	r := newRunner(t, func(s *Settings) { s.GenerateInput = false })
+	wantFailure(t, r.Begin(lease(t, "x", `{}`)).Prepare(testContext(t)), protocol.ReasonUserError)
+}
+
+func TestKilledFFmpegIsNamedBySignal(t *testing.T) {
+	t.Parallel()
+	r := newRunner(t)
+	run := r.Begin(endless(t, "victim"))
+	p := running(t, run)
+	if used, ok := run.Usage(); !ok || used < 0 {
+		t.Errorf("usage while it runs: %v %v", used, ok)
+	}
+	if run.Phase() != messages.PhaseRun {
+		t.Errorf("phase is %s", run.Phase())
+	}
+	if err := syscall.Kill(p.PID, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	f := wantFailure(t, run.Check(testContext(t)), protocol.ReasonRuntimeError)
+	if e := run.Encode(); e.Signal != "SIGKILL" || !strings.Contains(f.Message, "SIGKILL") || e.ExitCode != nil {
+		t.Errorf("signal %q, message %q, exit code %v", e.Signal, f.Message, e.ExitCode)
+	}
+	if e := run.Encode(); e.Pixels != e.Frames*160*120 || e.Frames == 0 {
+		t.Errorf("measured so far: %d frames, %d pixels", e.Frames, e.Pixels)
+	}
+}
+
+func TestStopEndsTheRunAndKeepsItsFirstCause(t *testing.T) {
+	t.Parallel()
+	r := newRunner(t)
+	run := r.Begin(endless(t, "stopped"))
+	running(t, run)
+	run.Stop(messages.StopShutdown)
+	run.Stop(messages.StopCanceled)
+	f := wantFailure(t, run.Check(testContext(t)), protocol.ReasonPlatformError)
+	if run.Stopped() != messages.StopShutdown || f.Message != "interrupted: agent shutting down" {
+		t.Errorf("cause %s, message %s", run.Stopped(), f.Message)
+	}
+	if e := run.Encode(); e.ExitCode == nil || *e.ExitCode != 255 {
+		t.Errorf("ffmpeg was not asked to end: exit %v, signal %s", e.ExitCode, e.Signal)
+	}
+}
+
+func TestStopEndsTheMakingOfAnInput(t *testing.T) {
+	t.Parallel()
+	r := newRunner(t)
+	run := r.Begin(lease(t, "slow", `{"resolution":"8192x8192","fps":300}`))
+	done := make(chan error, 1)
+	ctx := testContext(t)
+	go func() { done <- run.Prepare(ctx) }()
+	until(t, "an input being made", func() bool {
+		info, err := os.Stat(filepath.Join(run.workspace, syntheticName))
+		return err == nil && info.Size() >= 0
+	})
+	run.Stop(messages.StopCanceled)
+	wantFailure(t, <-done, protocol.ReasonPlatformError)
+	if _, err := run.Start(ctx); err == nil {
+		t.Error("a stopped run was started")
+	}
+}
+
+func TestStopBeforeAnythingIsHeeded(t *testing.T) {
+	t.Parallel()
+	r := newRunner(t)
+	run := r.Begin(lease(t, "early", `{}`))
+	run.Stop(messages.StopSuperseded)
+	wantFailure(t, walk(testContext(t), run), protocol.ReasonPlatformError)
+	if _, err := os.Stat(run.workspace); err == nil {
+		t.Error("a workspace was made")
+	}
+}
+
+func TestJobsOwnTimeout(t *testing.T) {
+	t.Parallel()
+	r := newRunner(t)
+	l := endless(t, "late")
+	l.Job.Parameters["resource_limits"] = map[string]any{"timeout_sec": "0.7"}
+	run := r.Begin(l)
+	f := wantFailure(t, walk(testContext(t), run), protocol.ReasonTimeout)
+	if run.Stopped() != messages.StopTimeout || !strings.Contains(f.Message, "700ms") {
+		t.Errorf("cause %s, message %s", run.Stopped(), f.Message)
+	}
+}
+
+func TestStalledFFmpegIsEndedThoughItIsStopped(t *testing.T) {
+	t.Parallel()
+	r := newRunner(t, func(s *Settings) { s.StallTimeout = 1500 * time.Millisecond })
+	run := r.Begin(endless(t, "stalled"))
+	p := running(t, run)
+	if err := syscall.Kill(p.PID, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	wantFailure(t, run.Check(testContext(t)), protocol.ReasonTimeout)
+	if run.Stopped() != messages.StopStalled {
+		t.Errorf("cause %s", run.Stopped())
+	}
+}
+
+func TestGivingUpAContextStopsTheWaitingAlone(t *testing.T) {
+	t.Parallel()
+	r := newRunner(t)
+	run := r.Begin(lease(t, "patient", `{`+small+`,"duration":2}`))
+	given, giveUp := context.WithCancel(context.Background())
+	giveUp()
+	if err := run.Prepare(given); !errors.Is(err, context.Canceled) {
+		t.Fatalf("prepare: %v", err)
+	}
+	if _, err := run.Start(given); !errors.Is(err, context.Canceled) {
+		t.Fatalf("start: %v", err)
+	}
+	if err := run.Wait(given); !errors.Is(err, context.Canceled) {
+		t.Fatalf("wait: %v", err)
+	}
+	if err := walk(testContext(t), run); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestAdoptionFindsWhatTheFirstCameTo(t *testing.T) {
+	t.Parallel()
+	r := newRunner(t)
+	l := lease(t, "adopted", `{`+small+`,"duration":1}`)
+	ctx := testContext(t)
+	first := r.Begin(l)
+	if err := first.Prepare(ctx); err != nil {
+		t.Fatal(err)
+	}
+	p, err := first.Start(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	second := r.Begin(l)
+	if second != first || len(r.Runs()) != 1 {
+		t.Fatal("a second run of the same attempt")
+	}
+	if again, err := second.Start(ctx); err != nil || again != p || p.PID <= 0 || p.StartTicks == 0 || p.BootID == "" {
+		t.Errorf("started again: %+v, first %+v, %v", again, p, err)
+	}
+	results := make(chan error, 2)
+	for range 2 {
+		go func() { results <- walk(ctx, second) }()
+	}
+	for range 2 {
+		if err := <-results; err != nil {
+			t.Error(err)
+		}
+	}
+	l.Job.RetryCount++
+	if r.Begin(l) == first {
+		t.Error("another attempt is the same run")
+	}
+}
+
+func TestCloseEndsARunningJobAndLeavesNothing(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	r := newRunner(t, func(s *Settings) { s.OutputRoots = []string{dir} })
+	l := endless(t, "closed")
+	l.Job.Parameters["output"] = filepath.Join(dir, "o.mp4")
+	run := r.Begin(l)
+	p := running(t, run)
+	if err := run.Close(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(p.PID, 0); !errors.Is(err, syscall.ESRCH) {
+		t.Errorf("ffmpeg is still there: %v", err)
+	}
+	if names := listing(t, dir); names != "" {
+		t.Errorf("left behind: %s", names)
+	}
+	if err := run.Check(testContext(t)); err == nil {
+		t.Error("a closed run was checked as good")
+	}
+}
+
+func TestClosedRunnerStartsNothing(t *testing.T) {
+	t.Parallel()
+	r := newRunner(t)
+	if err := r.Close(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+	run := r.Begin(lease(t, "x", `{}`))
+	wantFailure(t, run.Prepare(testContext(t)), protocol.ReasonPlatformError)
+	if err := run.Close(testContext(t)); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestExistingOutputIsReplacedOnlyByAGoodOne(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	out := filepath.Join(dir, "o.mp4")
+	if err := os.WriteFile(out, []byte("the one before"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	r := newRunner(t, func(s *Settings) { s.OutputRoots = []string{dir} })
+	l := endless(t, "bad")
+	l.Job.Parameters["output"] = out
+	bad := r.Begin(l)
+	running(t, bad)
+	bad.Stop(messages.StopCanceled)
+	if err := bad.Check(testContext(t)); err == nil {
+		t.Fatal("a stopped run was good")
+	}
+	if raw, _ := os.ReadFile(out); string(raw) != "the one before" {
+		t.Error("a bad run touched the output")
+	}
+	if names := listing(t, dir); names != "o.mp4" {
+		t.Errorf("the folder holds %s", names)
+	}
+	good := r.Begin(lease(t, "good", `{`+small+`,"duration":1,"output":`+quoted(out)+`}`))
+	if err := walk(testContext(t), good); err != nil {
+		t.Fatal(err)
+	}
+	if raw, _ := os.ReadFile(out); len(raw) < 1000 {
+		t.Error("a good run left the output as it was")
+	}
+}
+
+func TestKeptFilesOutliveTheWorkspace(t *testing.T) {
+	t.Parallel()
+	r := newRunner(t, func(s *Settings) { s.KeepInputs, s.KeepOutputs = true, true })
+	run := r.Begin(lease(t, "../kept", `{`+small+`,"duration":1}`))
+	ctx := testContext(t)
+	if err := walk(ctx, run); err != nil {
+		t.Fatal(err)
+	}
+	if err := run.Close(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(run.Encode().Output); err != nil {
+		t.Error(err)
+	}
+	if names := listing(t, filepath.Join(r.settings.DataDir, inputsDir)); !strings.HasSuffix(names, ".mov") {
+		t.Errorf("kept inputs: %q", names)
+	}
+}

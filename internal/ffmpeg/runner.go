@@ -1,0 +1,172 @@
+package ffmpeg
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"ffmpeg-agent/messages"
+)
+
+// Settings of a Runner. Zero fields take the defaults named; DataDir has none.
+type Settings struct {
+	FFmpeg, FFprobe string // names looked up in PATH for each job, or paths; ffmpeg and ffprobe
+	DataDir         string // workspaces lie in DataDir/work
+	MasterHost      string // where streams go that name no URL
+
+	GenerateInput bool          // make a synthetic input for a job that names none
+	Timeout       time.Duration // for a job that sets none: FFmpeg's run; 1 h
+	StallTimeout  time.Duration // without any progress; 60 s
+	StopGrace     time.Duration // between SIGTERM and SIGKILL; 10 s
+
+	KeepInputs  bool // synthetic inputs stay in DataDir/inputs
+	KeepOutputs bool // outputs without an absolute name stay in DataDir/outputs
+
+	OutputRoots    []string // where outputs may lie, beside the workspace and the temporary folder
+	InputRoots     []string // where inputs may lie; /
+	InputProtocols []string // what inputs may be read by; file, http, https, rtmp, rtmps, srt
+
+	Nice   int // added to the agent's own, 0 to 19
+	Logger *zap.Logger
+}
+
+func (s *Settings) complete() error {
+	if s.DataDir == "" {
+		return errors.New("no data folder")
+	}
+	dir, err := filepath.Abs(s.DataDir)
+	if err != nil {
+		return fmt.Errorf("finding the data folder: %w", err)
+	}
+	s.DataDir = dir
+	if s.Nice < 0 || s.Nice > 19 {
+		return fmt.Errorf("nice %d is not within 0 and 19", s.Nice)
+	}
+	for _, d := range []struct {
+		of       *string
+		standard string
+	}{{&s.FFmpeg, "ffmpeg"}, {&s.FFprobe, "ffprobe"}} {
+		if *d.of == "" {
+			*d.of = d.standard
+		}
+	}
+	for _, d := range []struct {
+		of       *time.Duration
+		standard time.Duration
+	}{{&s.Timeout, time.Hour}, {&s.StallTimeout, time.Minute}, {&s.StopGrace, 10 * time.Second}} {
+		if *d.of <= 0 {
+			*d.of = d.standard
+		}
+	}
+	if s.InputRoots == nil {
+		s.InputRoots = []string{"/"}
+	}
+	if s.InputProtocols == nil {
+		s.InputProtocols = []string{"file", "http", "https", "rtmp", "rtmps", "srt"}
+	}
+	if s.Logger == nil {
+		s.Logger = zap.NewNop()
+	}
+	return nil
+}
+
+// Runner holds the runs of this life of the agent. It is safe for concurrent use.
+type Runner struct {
+	settings Settings
+	log      *zap.Logger
+	bootID   string
+	work     workspaces
+
+	asking  chan struct{} // held while FFmpeg is asked what it has; guards the two below
+	capsKey string
+	caps    Capabilities
+
+	mu     sync.Mutex
+	runs   map[messages.AttemptKey]*Run
+	closed bool
+}
+
+// New makes a runner. FFmpeg need not be there yet: each job looks for it again.
+func New(s Settings) (*Runner, error) {
+	if err := s.complete(); err != nil {
+		return nil, fmt.Errorf("setting up FFmpeg: %w", err)
+	}
+	return &Runner{
+		settings: s,
+		log:      s.Logger,
+		bootID:   bootID(),
+		work:     workspaces{dir: filepath.Join(s.DataDir, workDir)},
+		asking:   make(chan struct{}, 1),
+		runs:     map[messages.AttemptKey]*Run{},
+	}, nil
+}
+
+// Begin returns the run of a lease, making it when there is none yet. It does not
+// block and touches nothing; on a closed runner the run's steps fail.
+func (r *Runner) Begin(lease messages.Lease) *Run {
+	key := lease.Key()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if run, ok := r.runs[key]; ok {
+		return run
+	}
+	run := newRun(r, lease)
+	if r.closed {
+		run.refuse()
+		return run
+	}
+	r.runs[key] = run
+	return run
+}
+
+// Runs lists all runs that are not closed, in no order. It does not block.
+func (r *Runner) Runs() []*Run {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	runs := make([]*Run, 0, len(r.runs))
+	for _, run := range r.runs {
+		runs = append(runs, run)
+	}
+	return runs
+}
+
+func (r *Runner) forget(run *Run) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if key := run.lease.Key(); r.runs[key] == run {
+		delete(r.runs, key)
+	}
+}
+
+// owned reports whether a workspace belongs to a run of this life.
+func (r *Runner) owned(name string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for key := range r.runs {
+		if attemptName(key) == name {
+			return true
+		}
+	}
+	return false
+}
+
+// Close closes all runs and takes no more. It returns when all have ended, or with
+// the context's error while they go on ending.
+func (r *Runner) Close(ctx context.Context) error {
+	r.mu.Lock()
+	r.closed = true
+	r.mu.Unlock()
+	var closing sync.WaitGroup
+	runs := r.Runs()
+	errs := make([]error, len(runs))
+	for i, run := range runs {
+		closing.Go(func() { errs[i] = run.Close(ctx) })
+	}
+	closing.Wait()
+	return errors.Join(errs...)
+}

@@ -1,0 +1,188 @@
+package ffmpeg
+
+import (
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+
+	"ffmpeg-agent/messages"
+)
+
+// Names below the data folder, and in a workspace.
+const (
+	workDir      = "work"
+	outputsDir   = "outputs"
+	inputsDir    = "inputs"
+	manifestName = "manifest.json"
+)
+
+// attemptName is an attempt's key as a file's name. Ids come from the master and may
+// hold anything, so what is not plain is replaced and the id's hash keeps them apart.
+func attemptName(key messages.AttemptKey) string {
+	plain := strings.Map(func(r rune) rune {
+		if r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-' || r == '_' {
+			return r
+		}
+		return '_'
+	}, key.JobID)
+	sum := sha256.Sum256([]byte(key.JobID))
+	return fmt.Sprintf("%.48s-%s-%d", plain, hex.EncodeToString(sum[:4]), key.Attempt)
+}
+
+// workspaces are the folders that attempts work in. The lock keeps one from being
+// made and swept at once.
+type workspaces struct {
+	mu  sync.Mutex
+	dir string // DataDir/work
+}
+
+func (w *workspaces) path(name string) string { return filepath.Join(w.dir, name) }
+
+// make makes an attempt's folder anew, for the agent's user alone.
+func (w *workspaces) make(name string) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if err := os.MkdirAll(w.dir, 0o700); err != nil {
+		return fmt.Errorf("making the folder of workspaces: %w", err)
+	}
+	if _, err := w.removeLocked(name); err != nil {
+		return err
+	}
+	if err := os.Mkdir(w.path(name), 0o700); err != nil {
+		return fmt.Errorf("making a workspace: %w", err)
+	}
+	return nil
+}
+
+func (w *workspaces) remove(name string) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	_, err := w.removeLocked(name)
+	return err
+}
+
+// removeLocked removes a workspace and the temporary outputs that its manifest
+// names, and returns how many of these there were.
+func (w *workspaces) removeLocked(name string) (temps int, err error) {
+	dir := w.path(name)
+	for _, temp := range readManifest(dir) {
+		switch err := os.Remove(temp); {
+		case err == nil:
+			temps++
+		case !errors.Is(err, fs.ErrNotExist):
+			return temps, fmt.Errorf("removing a temporary output: %w", err)
+		}
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		return temps, fmt.Errorf("removing a workspace: %w", err)
+	}
+	return temps, nil
+}
+
+// manifest lists what an attempt has outside its workspace, so that a later life of
+// the agent can remove it.
+type manifest struct {
+	Temps []string `json:"temporary_outputs"`
+}
+
+func writeManifest(dir string, temps []string) error {
+	raw, err := json.Marshal(manifest{temps})
+	if err == nil {
+		err = os.WriteFile(filepath.Join(dir, manifestName), raw, 0o600)
+	}
+	if err != nil {
+		return fmt.Errorf("writing a workspace's manifest: %w", err)
+	}
+	return nil
+}
+
+// tempName is what temporary outputs are called: .NAME.partial-RANDOM.EXT.
+var tempName = regexp.MustCompile(`^\..+\.partial-[0-9A-Z]{26}\.[a-z0-9]+$`)
+
+func newTempName(final string) string {
+	ext := filepath.Ext(final)
+	base := strings.TrimSuffix(filepath.Base(final), ext)
+	const longest = 150 // bytes, so that what is added keeps within a name's 255
+	if len(base) > longest {
+		base = strings.ToValidUTF8(base[:longest], "")
+	}
+	return filepath.Join(filepath.Dir(final), "."+base+".partial-"+rand.Text()+strings.ToLower(ext))
+}
+
+// readManifest returns the temporary outputs that a manifest names. FFmpeg can write
+// to its workspace, so only names that are ours are believed.
+func readManifest(dir string) []string {
+	var m manifest
+	raw, err := os.ReadFile(filepath.Join(dir, manifestName))
+	if err != nil || json.Unmarshal(raw, &m) != nil {
+		return nil
+	}
+	var temps []string
+	for _, t := range m.Temps {
+		if filepath.IsAbs(t) && tempName.MatchString(filepath.Base(t)) {
+			temps = append(temps, t)
+		}
+	}
+	return temps
+}
+
+// reserve makes the temporary outputs as empty files, each noted before it is
+// there. That their names are new and theirs keeps FFmpeg from writing through a
+// link that somebody laid.
+func reserve(workspace string, targets []target) error {
+	var temps []string
+	for i := range targets {
+		if t := &targets[i]; t.final != "" {
+			t.temp = newTempName(t.final)
+			temps = append(temps, t.temp)
+		}
+	}
+	if err := writeManifest(workspace, temps); err != nil {
+		return err
+	}
+	for _, t := range temps {
+		if err := os.MkdirAll(filepath.Dir(t), 0o755); err != nil {
+			return fmt.Errorf("making an output's folder: %w", err)
+		}
+		f, err := os.OpenFile(t, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
+		if err != nil {
+			return fmt.Errorf("making a temporary output: %w", err)
+		}
+		if err := f.Close(); err != nil {
+			return fmt.Errorf("making a temporary output: %w", err)
+		}
+	}
+	return nil
+}
+
+// publish puts a checked output in its place: its bytes are on disk before its name.
+func publish(t target) error {
+	if err := syncFile(t.temp); err != nil {
+		return err
+	}
+	if err := os.Rename(t.temp, t.final); err != nil {
+		return fmt.Errorf("putting an output in its place: %w", err)
+	}
+	return syncFile(filepath.Dir(t.final))
+}
+
+func syncFile(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return fmt.Errorf("opening an output: %w", err)
+	}
+	defer f.Close()
+	if err := f.Sync(); err != nil {
+		return fmt.Errorf("bringing an output to disk: %w", err)
+	}
+	return nil
+}
