@@ -1,0 +1,94 @@
+package supervision
+
+import (
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"strings"
+	"time"
+)
+
+// Errors that reach actors and the callers of a System.
+var (
+	// ErrGoexit is the reason where code ended its goroutine by runtime.Goexit.
+	ErrGoexit = errors.New("runtime.Goexit was called")
+	// ErrHung is the reason of a ChildFailed for a child that stopped answering.
+	ErrHung = errors.New("the actor hangs")
+	// ErrNameTaken: a sibling of that name runs.
+	ErrNameTaken = errors.New("name is taken")
+	// ErrStopped: the System has been stopped.
+	ErrStopped = errors.New("actor system is stopped")
+)
+
+// Failure is one recovered panic or Goexit, of an actor or of a goroutine it owns.
+type Failure struct {
+	Actor    string // path of the actor
+	Reason   any    // what was panicked with, or ErrGoexit
+	Stack    string // where
+	Message  string // type of the message being handled; "goroutine" for work started by Go
+	At       time.Time
+	Restarts int // of the actor, so far
+}
+
+// ChildFailed tells the parent of a Temporary child that it crashed, or hung (Reason
+// is ErrHung). A crashed child has ended by then and its name is free.
+type ChildFailed struct {
+	Name   string // as in its Spec
+	Reason any
+	Stack  string
+}
+
+// GaveUp reports that supervision can do no more: the process has to end and be
+// started afresh.
+type GaveUp struct {
+	Reason    string
+	Abandoned []string // paths of the actors abandoned so far, oldest first
+	At        time.Time
+}
+
+// Error returns the report as one line.
+func (g *GaveUp) Error() string {
+	return fmt.Sprintf("supervision gave up: %s (abandoned so far: %s)", g.Reason, strings.Join(g.Abandoned, ", "))
+}
+
+// PanicError is what became of work that panicked or ended its goroutine.
+type PanicError struct {
+	Value any // what was panicked with, or ErrGoexit
+	Stack string
+}
+
+// Error names the value without the stack.
+func (e *PanicError) Error() string { return fmt.Sprintf("panic: %v", e.Value) }
+
+// Unwrap returns the value where it is an error.
+func (e *PanicError) Unwrap() error {
+	err, _ := e.Value.(error)
+	return err
+}
+
+// watched calls f and then, on the same goroutine, after: with nil when f returned,
+// else with how it ended. A Goexit in f still ends the goroutine, after that.
+func watched(f func(), after func(*PanicError)) {
+	returned := false
+	defer func() {
+		if returned {
+			after(nil)
+			return
+		}
+		value := recover()
+		if value == nil {
+			value = ErrGoexit
+		}
+		after(&PanicError{Value: value, Stack: string(debug.Stack())})
+	}()
+	f()
+	returned = true
+}
+
+// contained calls f on a goroutine of its own and waits for it, so that neither a
+// panic nor a Goexit in f reaches the caller.
+func contained(f func()) *PanicError {
+	result := make(chan *PanicError)
+	go watched(f, func(p *PanicError) { result <- p })
+	return <-result
+}

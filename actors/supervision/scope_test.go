@@ -1,0 +1,203 @@
+package supervision
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/asynkron/protoactor-go/actor"
+)
+
+func TestWorkReportsToTheTurnOfItsOwner(t *testing.T) {
+	bad := errors.New("no luck")
+	for name, tc := range map[string]struct {
+		work     func(context.Context) (int, error)
+		want     int
+		err      string
+		is       error
+		failures int
+	}{
+		"a value":           {func(context.Context) (int, error) { return 7, nil }, 7, "<nil>", nil, 0},
+		"an error":          {func(context.Context) (int, error) { return 0, bad }, 0, "no luck", bad, 0},
+		"a panic":           {func(context.Context) (int, error) { panic("in work") }, 0, "panic: in work", nil, 1},
+		"an error as panic": {func(context.Context) (int, error) { panic(bad) }, 0, "panic: no luck", bad, 1},
+		"Goexit":            {func(context.Context) (int, error) { runtime.Goexit(); return 1, nil }, 0, "panic: runtime.Goexit was called", ErrGoexit, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var failures []Failure
+			bubble(t, Config{OnFailure: func(f Failure) { failures = append(failures, f) }}, func(t *testing.T, s *System) {
+				called := 0
+				var given context.Context
+				work := func(ctx context.Context) (int, error) { given = ctx; return tc.work(ctx) }
+				spawn(t, s, Spec{Name: "a", New: play(&diary{}, script{"Started": func(ctx actor.Context) {
+					Go(ctx, work, func(ctx actor.Context, got int, err error) {
+						called++
+						expect(t, "value", got, tc.want)
+						expect(t, "error", fmt.Sprint(err), tc.err)
+						if tc.is != nil && !errors.Is(err, tc.is) {
+							t.Errorf("%v is not %v", err, tc.is)
+						}
+						expect(t, "context", Self(ctx).Name(), "a")
+					})
+				}})})
+				synctest.Wait()
+				expect(t, "calls", called, 1)
+				expect(t, "context of the work", given.Err(), context.Canceled)
+				stats := statsOf(t, s, "a")
+				expect(t, "restarts", stats.Restarts, 0)
+				expect(t, "goroutine failures", stats.GoroutineFailures, tc.failures)
+				expect(t, "goroutines", stats.Goroutines, 0)
+			})
+			expect(t, "failures", len(failures), tc.failures)
+			for _, f := range failures {
+				expect(t, "message", f.Message, "goroutine")
+				if !strings.Contains(f.Stack, "scope_test.go") {
+					t.Errorf("the stack does not lead to the panic:\n%s", f.Stack)
+				}
+			}
+		})
+	}
+}
+
+// Whatever an incarnation has under way ends with it, however it ends.
+func TestNothingOutlivesItsIncarnation(t *testing.T) {
+	for name, tc := range map[string]struct {
+		end  func(*Ref)
+		want string
+	}{
+		"crash": {func(r *Ref) { r.Tell("bad") }, "bad#1 Restarting#1 release 2 release 1 Started#2 work over"},
+		"stop":  {func(r *Ref) { r.Stop() }, "Stopping#1 release 2 release 1 Stopped#1 work over"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, Config{}, func(t *testing.T, s *System) {
+				var d diary
+				late := func(ctx actor.Context) { d.add("stale") }
+				var post func(func(actor.Context))
+				ref := spawn(t, s, Spec{Name: "a", New: play(&d, script{
+					"bad": boom,
+					"Started#1": func(ctx actor.Context) {
+						OnRelease(ctx, func() { d.add("release 1") })
+						OnRelease(ctx, func() { panic("in a release") })
+						OnRelease(ctx, func() { runtime.Goexit() })
+						OnRelease(ctx, func() { d.add("release 2") })
+						After(ctx, time.Minute, late)
+						post = Poster(ctx)
+						Go(ctx, func(ctx context.Context) (int, error) {
+							<-ctx.Done()
+							time.Sleep(time.Second)
+							d.add("work over")
+							return 0, ctx.Err()
+						}, func(ctx actor.Context, _ int, _ error) { late(ctx) })
+					},
+					"Stopping": func(ctx actor.Context) {
+						After(ctx, 0, late)
+						Go(ctx, func(context.Context) (int, error) { return 0, nil }, func(ctx actor.Context, _ int, _ error) { late(ctx) })
+					},
+				})})
+				synctest.Wait()
+				post(func(actor.Context) { d.add("posted") })
+				synctest.Wait()
+				expect(t, "goroutines", statsOf(t, s, "a").Goroutines, 1)
+				expect(t, "diary", d.take(), "Started#1 posted")
+				tc.end(ref)
+				time.Sleep(5 * time.Second)
+				post(late)
+				time.Sleep(time.Hour)
+				synctest.Wait()
+				expect(t, "diary", d.take(), tc.want)
+			})
+		})
+	}
+}
+
+// What is on its way in the mailbox when the actor crashes belongs to the old incarnation.
+func TestAnswersInTheMailboxOfACrashedActorAreStale(t *testing.T) {
+	bubble(t, Config{}, func(t *testing.T, s *System) {
+		var d diary
+		ref := spawn(t, s, Spec{Name: "a", New: play(&d, script{
+			"Started#1": func(ctx actor.Context) {
+				stale := func(actor.Context) { d.add("stale") }
+				After(ctx, 10*time.Millisecond, stale)
+				post := Poster(ctx)
+				Go(ctx, func(context.Context) (int, error) { return 0, nil }, func(ctx actor.Context, _ int, _ error) { stale(ctx) })
+				post(stale)
+				panic("at once")
+			},
+		})})
+		ref.Tell("kept")
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		expect(t, "diary", d.take(), "Started#1 Restarting#1 Started#2 kept#2")
+		expect(t, "dropped", statsOf(t, s, "a").Dropped, 0)
+	})
+}
+
+func TestCancelAndStopAreFinal(t *testing.T) {
+	bubble(t, Config{}, func(t *testing.T, s *System) {
+		var d diary
+		spawn(t, s, Spec{Name: "a", New: play(&d, script{"Started": func(ctx actor.Context) {
+			timer := After(ctx, time.Millisecond, func(actor.Context) { d.add("timer") })
+			task := Go(ctx, func(ctx context.Context) (int, error) { return 0, nil }, func(actor.Context, int, error) { d.add("task") })
+			blocked := Go(ctx, func(ctx context.Context) (int, error) { <-ctx.Done(); d.add("cancelled"); return 0, nil }, func(actor.Context, int, error) { d.add("blocked") })
+			time.Sleep(time.Second) // both lie in the mailbox by now
+			timer.Stop()
+			task.Cancel()
+			blocked.Cancel()
+			timer.Stop()
+			task.Cancel()
+			(*Timer)(nil).Stop()
+			(*Task)(nil).Cancel()
+		}})})
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		expect(t, "diary", d.take(), "Started#1 cancelled")
+	})
+}
+
+func TestAfterComesOnceAndInTime(t *testing.T) {
+	bubble(t, Config{}, func(t *testing.T, s *System) {
+		var at []time.Duration
+		begin := time.Now()
+		var tick func(actor.Context)
+		tick = func(ctx actor.Context) {
+			at = append(at, time.Since(begin))
+			if len(at) == 2 {
+				time.Sleep(10 * time.Second) // ticks do not pile up meanwhile
+			}
+			if len(at) < 4 {
+				After(ctx, time.Second, tick)
+			}
+		}
+		spawn(t, s, Spec{Name: "a", New: play(&diary{}, script{"Started": tick})})
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		expect(t, "ticks", fmt.Sprint(at), "[0s 1s 12s 13s]")
+	})
+}
+
+func TestAPanicInAnAnswerIsAFailureOfTheActor(t *testing.T) {
+	for name, ask := range map[string]func(actor.Context){
+		"timer": func(ctx actor.Context) { After(ctx, 0, boom) },
+		"post":  func(ctx actor.Context) { Poster(ctx)(boom) },
+		"result": func(ctx actor.Context) {
+			Go(ctx, func(context.Context) (int, error) { return 0, nil }, func(actor.Context, int, error) { panic("boom") })
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var what string
+			bubble(t, Config{OnFailure: func(f Failure) { what = f.Message }}, func(t *testing.T, s *System) {
+				var d diary
+				spawn(t, s, Spec{Name: "a", New: play(&d, script{"Started#1": ask})})
+				time.Sleep(time.Second)
+				synctest.Wait()
+				expect(t, "diary", d.take(), "Started#1 Restarting#1 Started#2")
+			})
+			expect(t, "message", what, name)
+		})
+	}
+}
