@@ -1,0 +1,79 @@
+package messages
+
+import (
+	"time"
+
+	"ffmpeg-agent/hardware/energy"
+)
+
+// Status is all that an operator may want to know of a running agent, as it is
+// told over the control socket, at /status, and to the metrics endpoints.
+type Status struct {
+	Version   string           `json:"version"`
+	PID       int              `json:"pid"`
+	StartedAt time.Time        `json:"started_at"`
+	At        time.Time        `json:"at"`
+	Address   string           `json:"address"` // the node's identity
+	Session   *Session         `json:"session,omitempty"`
+	Heartbeat *HeartbeatStatus `json:"heartbeat,omitempty"`
+	Draining  bool             `json:"draining"`
+	Slots     int              `json:"slots"`
+	Checks    []Check          `json:"checks"`
+	Jobs      []JobStatus      `json:"jobs"`
+	Actors    []ActorStatus    `json:"actors"`
+	Samplers  []SamplerHealth  `json:"samplers"`
+	Power     *energy.Watts    `json:"power_watts,omitempty"` // of the counted zones; nil when unknown
+	Source    energy.Source    `json:"energy_source"`
+	Journal   JournalStats     `json:"journal"`
+	Counts    Counts           `json:"counts"`
+	Host      *HostStatus      `json:"host,omitempty"`
+	// Cgroups says how jobs are kept apart: the parent cgroup, or why there is none.
+	Cgroups string `json:"cgroups"`
+}
+
+// Check is one precondition of taking work.
+type Check struct {
+	Name   string `json:"name"`
+	Reason string `json:"reason,omitempty"` // why it fails; empty: it passes
+}
+
+// OK reports whether the check passes.
+func (c Check) OK() bool { return c.Reason == "" }
+
+// JobStatus is one running attempt.
+type JobStatus struct {
+	Key      AttemptKey     `json:"key"`
+	Scenario string         `json:"scenario"`
+	Phase    Phase          `json:"phase"`
+	Encoder  string         `json:"encoder,omitempty"`
+	Started  *time.Time     `json:"started,omitempty"` // FFmpeg's start
+	Progress Progress       `json:"progress"`
+	ETA      *time.Duration `json:"eta_ns,omitempty"` // until FFmpeg's end; nil while unknown
+	Energy   *energy.Joules `json:"joules,omitempty"` // so far; nil when unknown
+	Power    *energy.Watts  `json:"power_watts,omitempty"`
+	Source   energy.Source  `json:"energy_source"`
+	PID      int            `json:"pid,omitempty"`
+}
+
+// ActorStatus is how one actor of the tree fares.
+type ActorStatus struct {
+	Path          string     `json:"path"`
+	State         string     `json:"state"`
+	Restarts      int        `json:"restarts"`
+	Abandoned     int        `json:"abandoned"` // hung incarnations that were replaced
+	Failures      int        `json:"failures"`
+	MailboxDepth  int        `json:"mailbox_depth"`
+	Dropped       int        `json:"dropped_messages"`
+	LastFailure   string     `json:"last_failure,omitempty"`
+	LastFailureAt *time.Time `json:"last_failure_at,omitempty"`
+}
+
+// Counts are totals since the agent started.
+type Counts struct {
+	Completed   uint64 `json:"completed"`
+	Failed      uint64 `json:"failed"`
+	Canceled    uint64 `json:"canceled"`
+	Superseded  uint64 `json:"superseded"` // attempts discarded, running or waiting to be sent
+	Delivered   uint64 `json:"delivered"`  // results the master took
+	DeadLetters uint64 `json:"dead_letters"`
+}
