@@ -170,10 +170,15 @@ func (r *root) start(ctx actor.Context) {
 		{"heartbeat", e.refs.heartbeat, func() actor.Actor { return newHeartbeat(e) }},
 		{"samplers", e.refs.samplers, func() actor.Actor { return newSamplers(e) }},
 		{"meter", e.refs.meter, func() actor.Actor { return newMeter(e) }},
+		{"exporters", e.refs.exporters, func() actor.Actor { return newExporters(e) }},
 		{"jobs", e.refs.jobs, func() actor.Actor { return newJobs(e) }},
 		{"janitor", e.refs.janitor, func() actor.Actor { return newJanitor(e) }},
+		{"control", e.refs.control, func() actor.Actor { return newListener(e, e.Control) }},
 		{"poller", e.refs.poller, func() actor.Actor { return newPoller(e) }},
 	} {
+		if child.name == "control" && e.Control == nil {
+			continue
+		}
 		supervision.Child(ctx, supervision.Spec{Name: child.name, Ref: child.ref, New: child.make})
 	}
 	// A root that failed on its way out goes on with it.
@@ -186,6 +191,7 @@ const (
 	stopDeadline  = 2 * time.Second
 	killAllowance = 20 * time.Second
 	flushDeadline = 10 * time.Second
+	serveDeadline = 5 * time.Second
 )
 
 // shutdown stops the children in the one order that loses nothing: first whoever
@@ -210,6 +216,8 @@ func (r *root) shutdown(ctx actor.Context) {
 		{Child: r.refs.janitor, Deadline: stopDeadline},
 		{Child: r.refs.heartbeat, Deadline: stopDeadline},
 		{Child: r.refs.registrar, Deadline: stopDeadline},
+		{Child: r.refs.exporters, Deadline: serveDeadline},
+		{Child: r.refs.control, Deadline: serveDeadline},
 	}, func(_ actor.Context, reports []supervision.StopReport) {
 		for _, report := range reports {
 			if report.TimedOut {

@@ -25,12 +25,8 @@ func TestACrashStaysWhereItIs(t *testing.T) {
 	} {
 		t.Run(path, func(t *testing.T) {
 			before := s.restarts()
-			ref, ok := s.agent.system.Lookup(path)
-			if !ok {
-				t.Fatalf("no actor %s in %v", path, before)
-			}
 			crashed := time.Now()
-			ref.Tell(&supervision.Crash{Reason: "on purpose"})
+			must(t, s.agent.Crash(path))
 			s.until("the restart of "+path, func() bool {
 				stats, ok := s.stats(path)
 				return ok && stats.State == supervision.Running && stats.Restarts == before[path]+1
@@ -71,8 +67,7 @@ func TestACrashedJobIsReportedAsFailed(t *testing.T) {
 	pid := s.ffmpegPID(job.ID)
 	for _, a := range s.agent.Actors() {
 		if a.Parent == "agent/jobs" {
-			ref, _ := s.agent.system.Lookup(a.Path)
-			ref.Tell(&supervision.Crash{Reason: "on purpose"})
+			must(t, s.agent.Crash(a.Path))
 		}
 	}
 	r := s.result(job.ID, 1)

@@ -8,7 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"ffmpeg-agent/actors/supervision"
 	"ffmpeg-agent/internal/devmaster"
 	"ffmpeg-agent/messages/protocol"
 )
@@ -57,8 +56,7 @@ func TestADrainGoesOnAfterACrash(t *testing.T) {
 			s.ffmpegPID(job.ID)
 			s.agent.Drain(time.Hour)
 			s.until("the drain", func() bool { return s.agent.env.stop.jobs.Load() != nil })
-			ref, _ := s.agent.system.Lookup(path)
-			ref.Tell(&supervision.Crash{Reason: "on purpose"})
+			must(t, s.agent.Crash(path))
 			s.until("the restart", func() bool { stats, _ := s.stats(path); return stats.Restarts == 1 })
 			s.until("the job's adoption", func() bool { return s.logs.FilterMessage("going on with a running job").Len() == 1 })
 			s.post("/jobs/" + job.ID + "/cancel")

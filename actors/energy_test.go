@@ -8,7 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"ffmpeg-agent/actors/supervision"
 	"ffmpeg-agent/hardware/energy"
 	"ffmpeg-agent/hardware/fakehw"
 )
@@ -91,8 +90,7 @@ func TestACrashedMeterOrSamplerCostsCoverageAndNotTheJob(t *testing.T) {
 			s := newSite(t, func(c *siteConfig) { c.sysfs = tree.Sys() })
 			job := s.submit(long(t))
 			s.ffmpegPID(job.ID)
-			ref, _ := s.agent.system.Lookup(path)
-			ref.Tell(&supervision.Crash{Reason: "on purpose"})
+			must(t, s.agent.Crash(path))
 			s.until("the restart", func() bool { stats, _ := s.stats(path); return stats.Restarts == 1 })
 			s.until("the job's energy in the snapshot", func() bool {
 				snapshot := s.agent.Board().Energy()

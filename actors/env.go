@@ -37,6 +37,9 @@ type Parts struct {
 	// OpenPower opens the best sensors of CPU power there are now. It may block.
 	OpenPower func() (PowerSensors, error)
 	Facts     messages.NodeFacts
+	// Exporters are the metrics endpoints, Control the operators' socket; nil: none.
+	Exporters []Endpoint
+	Control   Endpoint
 }
 
 // env is what every actor of the tree is given: the parts, each other's addresses,
@@ -46,13 +49,14 @@ type env struct {
 	settings atomic.Pointer[Settings]
 	refs     refs
 	board    Board
+	counts   counts
 	stop     stopRequest
 	log      *zap.Logger
 }
 
 // refs are the addresses of the tree's roles. They stay good across restarts.
 type refs struct {
-	agent, uploader, registrar, heartbeat, samplers, meter, jobs, janitor, poller *supervision.Ref
+	agent, uploader, registrar, heartbeat, samplers, meter, exporters, jobs, janitor, control, poller *supervision.Ref
 }
 
 func newRefs() refs {
@@ -63,8 +67,10 @@ func newRefs() refs {
 		heartbeat: supervision.NewRef(),
 		samplers:  supervision.NewRef(),
 		meter:     supervision.NewRef(),
+		exporters: supervision.NewRef(),
 		jobs:      supervision.NewRef(),
 		janitor:   supervision.NewRef(),
+		control:   supervision.NewRef(),
 		poller:    supervision.NewRef(),
 	}
 }

@@ -194,10 +194,12 @@ func (j *job) report(ctx actor.Context) {
 		Encode: enc, Energy: j.account, Quality: j.quality, At: time.Now(),
 	}
 	if j.run.Stopped() == messages.StopSuperseded {
+		j.counts.superseded.Add(1)
 		j.supersede(ctx)
 		return
 	}
 	j.logEnding(&ending)
+	j.counts.ended(&ending)
 	body, err := ending.Body()
 	if err != nil {
 		// Nothing of the measured can be unfit for JSON; the actor's failure is reported by jobs.

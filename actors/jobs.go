@@ -137,6 +137,7 @@ func (j *jobs) recordFailed(lease messages.Lease, encode messages.Encode, why st
 	if err := j.Journal.Finish(lease.Key(), body, release); err != nil {
 		return false, fmt.Errorf("recording the result of job %s: %w", lease.Job.ID, err)
 	}
+	j.counts.ended(&ending)
 	return true, nil
 }
 

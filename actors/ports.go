@@ -57,6 +57,8 @@ type Journal interface {
 	// SaveSession keeps the node's session; Session returns it, false when none was saved.
 	SaveSession(messages.Session) error
 	Session() (messages.Session, bool, error)
+	// Stats tells how much the journal holds. It does not block.
+	Stats() messages.JournalStats
 }
 
 // Runner holds the attempts' FFmpeg processes. It outlives the actors: a restarted
@@ -115,6 +117,14 @@ type PowerSensors interface {
 	Zones() []*energy.Zone
 	Read() ([]energy.Reading, []energy.Fault)
 	Close() error
+}
+
+// Endpoint is one of the agent's own listeners: a metrics port, the control socket.
+type Endpoint interface {
+	Name() string
+	// Serve listens and answers until the context ends (nil) or it fails. It may be
+	// called again after that.
+	Serve(context.Context) error
 }
 
 // Host looks at the machine.

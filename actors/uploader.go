@@ -256,10 +256,13 @@ func (u *uploader) settled(ctx actor.Context, up *upload, o outcome) {
 	fields := append(jobFields(up.key), zap.String("state", string(o.end)))
 	switch o.end {
 	case messages.RecordDeadLetter:
+		u.counts.deadLetters.Add(1)
 		u.log.Error("the master refuses a result for good; it is kept as a dead letter", append(fields, zap.String("reason", o.why))...)
 	case messages.RecordSuperseded:
+		u.counts.superseded.Add(1)
 		u.log.Warn("a result is superseded and was discarded", append(fields, zap.String("reason", o.why))...)
 	default:
+		u.counts.delivered.Add(1)
 		u.failures.over()
 		u.log.Info("result delivered", jobFields(up.key)...)
 		u.hurry(ctx)

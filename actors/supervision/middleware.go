@@ -57,7 +57,7 @@ type cell struct {
 	// Guarded by System.mu.
 	children   map[string]*cell // by process id
 	cause      *ChildFailed     // why a temporary one ended
-	wanted     bool             // it was not on its way out when it was abandoned
+	wanted     bool             // it was abandoned, and not on its way out
 	goroutines int
 	finished   bool
 }

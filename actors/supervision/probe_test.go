@@ -375,3 +375,34 @@ func TestAHungChildOfAnEarlierIncarnationIsNotReplaced(t *testing.T) {
 		close(release)
 	})
 }
+
+// The turn of a hung actor may come back while its replacement waits for its children.
+func TestAnEarlyReturnDoesNotPreventTheReplacement(t *testing.T) {
+	bubble(t, Config{}, func(t *testing.T, s *System) {
+		var middles diary
+		release, childRelease := make(chan struct{}), make(chan struct{})
+		grandchild := play(&diary{}, script{"Stopping#1": hangs(childRelease)})
+		middle := play(&middles, script{
+			"Started": func(ctx actor.Context) { Child(ctx, Spec{Name: "c", New: grandchild}) },
+			"hang":    hangs(release),
+		})
+		ref := NewRef()
+		root := spawn(t, s, Spec{Name: "p", New: play(&diary{}, script{
+			"Started": func(ctx actor.Context) { Child(ctx, Spec{Name: "m", Ref: ref, New: middle}) },
+			"busy":    func(actor.Context) { time.Sleep(10 * time.Second) },
+		})})
+		synctest.Wait()
+		ref.Tell("hang")
+		time.Sleep(40 * time.Second)
+		root.Tell("busy") // so that it replaces only after all have returned
+		synctest.Wait()
+		close(release)
+		close(childRelease)
+		synctest.Wait()
+		expect(t, "state", statsOf(t, s, "p/m").State, Stopped)
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		expect(t, "diary", middles.take(), "Started#1 hang#1 Started#2")
+		expect(t, "state", statsOf(t, s, "p/m").State, Running)
+	})
+}

@@ -73,7 +73,10 @@ func (s *System) statsOf(r *role) ActorStats {
 }
 
 func (s *System) stateOf(c *cell) State {
-	if c.abandoned.Load() || s.overdue(c) {
+	switch {
+	case c.finished:
+		return Stopped
+	case c.abandoned.Load() || s.overdue(c):
 		return Hung
 	}
 	switch phase(c.phase.Load()) {

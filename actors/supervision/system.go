@@ -234,8 +234,12 @@ func (s *System) finish(c *cell) {
 	}
 }
 
-// vacate is called with mu held, when a cell no longer plays its role.
+// vacate is called with mu held, when a cell no longer plays its role. An abandoned
+// one whose replacement is to come keeps it until then, though it may return before.
 func (s *System) vacate(c *cell) {
+	if c.wanted {
+		return
+	}
 	r := c.role
 	r.cell.CompareAndSwap(c, nil)
 	if r.spec.Temporary && s.roles[r.path] == r {

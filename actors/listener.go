@@ -1,0 +1,73 @@
+package actors
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/asynkron/protoactor-go/actor"
+	"go.uber.org/zap"
+
+	"ffmpeg-agent/actors/supervision"
+	"ffmpeg-agent/messages"
+)
+
+var errStoppedServing = errors.New("it stopped serving")
+
+// listener keeps one of the agent's own endpoints served. What it cannot listen on
+// costs that endpoint and nothing else; it tries again, after 1 s at first and 5 min
+// at last.
+type listener struct {
+	*env
+	endpoint Endpoint
+	pacer    *messages.Pacer
+	failures outage
+}
+
+func newListener(e *env, endpoint Endpoint) *listener {
+	log := e.log.Named(endpoint.Name())
+	return &listener{
+		env: e, endpoint: endpoint, pacer: messages.NewProbePacer(),
+		failures: outage{log: log, what: "serving " + endpoint.Name()},
+	}
+}
+
+func (l *listener) Receive(ctx actor.Context) {
+	if _, ok := ctx.Message().(*actor.Started); ok {
+		l.serve(ctx)
+	}
+}
+
+func (l *listener) serve(ctx actor.Context) {
+	begun := time.Now()
+	supervision.Go(ctx, func(work context.Context) (struct{}, error) {
+		return struct{}{}, l.endpoint.Serve(work)
+	}, func(ctx actor.Context, _ struct{}, err error) {
+		if err == nil {
+			err = errStoppedServing
+		}
+		// Who served for long failed of something new.
+		if time.Since(begun) > time.Minute {
+			l.pacer.Reset()
+		}
+		wait := l.pacer.Next(time.Now(), err)
+		l.failures.failed(err, zap.Duration("next_try", wait))
+		supervision.After(ctx, wait, l.serve)
+	})
+}
+
+// exporters supervises the metrics endpoints, one child a port.
+type exporters struct{ *env }
+
+func newExporters(e *env) *exporters { return &exporters{env: e} }
+
+func (x *exporters) Receive(ctx actor.Context) {
+	if _, ok := ctx.Message().(*actor.Started); ok {
+		for _, endpoint := range x.Exporters {
+			supervision.Child(ctx, supervision.Spec{
+				Name: endpoint.Name(),
+				New:  func() actor.Actor { return newListener(x.env, endpoint) },
+			})
+		}
+	}
+}

@@ -1,0 +1,126 @@
+package actors
+
+import (
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"ffmpeg-agent/actors/supervision"
+	"ffmpeg-agent/hardware/energy"
+	"ffmpeg-agent/messages"
+)
+
+// counts are totals since the agent started; they survive the restart of who counts.
+type counts struct {
+	completed, failed, canceled, superseded, delivered, deadLetters atomic.Uint64
+}
+
+func (c *counts) ended(e *messages.Ending) {
+	switch {
+	case e.Canceled:
+		c.canceled.Add(1)
+	case e.Failure != nil:
+		c.failed.Add(1)
+	default:
+		c.completed.Add(1)
+	}
+}
+
+func (c *counts) read() messages.Counts {
+	return messages.Counts{
+		Completed:   c.completed.Load(),
+		Failed:      c.failed.Load(),
+		Canceled:    c.canceled.Load(),
+		Superseded:  c.superseded.Load(),
+		Delivered:   c.delivered.Load(),
+		DeadLetters: c.deadLetters.Load(),
+	}
+}
+
+// Status is how the agent fares now. It enters no mailbox and waits for nobody, so
+// that it answers whatever hangs.
+func (a *Agent) Status() messages.Status {
+	e := a.env
+	s := messages.Status{
+		At:        time.Now(),
+		Address:   e.Facts.Address,
+		Session:   e.board.Session(),
+		Heartbeat: e.board.Heartbeat(),
+		Draining:  e.board.Draining(),
+		Slots:     e.settings.Load().Slots,
+		Checks:    checks(e.board.Gates()),
+		Jobs:      jobStatuses(e.Runner.Runs(), e.board.Energy()),
+		Actors:    actorStatuses(a.system.Stats()),
+		Samplers:  []messages.SamplerHealth{},
+		Source:    energy.Unavailable,
+		Journal:   e.Journal.Stats(),
+		Counts:    e.counts.read(),
+		Host:      e.board.Host(),
+	}
+	if health := e.board.PowerSampler(); health != nil {
+		s.Samplers = append(s.Samplers, *health)
+	}
+	if snapshot := e.board.Energy(); snapshot != nil {
+		if watts, source, known := snapshot.Power(); known {
+			s.Power, s.Source = &watts, source
+		}
+	}
+	return s
+}
+
+func checks(gates map[string]string) []messages.Check {
+	all := []messages.Check{}
+	for name, reason := range gates {
+		all = append(all, messages.Check{Name: name, Reason: reason})
+	}
+	slices.SortFunc(all, func(a, b messages.Check) int { return strings.Compare(a.Name, b.Name) })
+	return all
+}
+
+func jobStatuses(runs []Run, snapshot *energy.Snapshot) []messages.JobStatus {
+	jobs := []messages.JobStatus{}
+	for _, run := range runs {
+		lease, encode := run.Lease(), run.Encode()
+		key := lease.Key()
+		j := messages.JobStatus{
+			Key: key, Scenario: lease.Job.Scenario, Phase: run.Phase(), Encoder: encode.Encoder,
+			Started: encode.Started, Progress: run.Progress(), Source: energy.Unavailable,
+		}
+		j.ETA = eta(&encode, j.Progress)
+		if snapshot != nil {
+			if cost, open := snapshot.Job(key.String()); open {
+				j.Energy, j.Power, j.Source = cost.Energy, cost.Power, cost.Source
+			}
+		}
+		jobs = append(jobs, j)
+	}
+	slices.SortFunc(jobs, func(a, b messages.JobStatus) int { return strings.Compare(a.Key.String(), b.Key.String()) })
+	return jobs
+}
+
+// eta takes the rest to go as fast as what is done went; nil before there is anything to go by.
+func eta(e *messages.Encode, p messages.Progress) *time.Duration {
+	if e.Started == nil || e.Exited != nil || p.Percent <= 0 || p.Percent > 100 {
+		return nil
+	}
+	left := time.Duration(float64(p.At.Sub(*e.Started)) * (100 - p.Percent) / p.Percent)
+	if left < 0 {
+		return nil
+	}
+	return &left
+}
+
+func actorStatuses(stats []supervision.ActorStats) []messages.ActorStatus {
+	all := make([]messages.ActorStatus, len(stats))
+	for i, a := range stats {
+		all[i] = messages.ActorStatus{
+			Path: a.Path, State: string(a.State), Restarts: a.Restarts, Abandoned: a.Abandoned,
+			Failures: a.Failures, MailboxDepth: a.MailboxDepth, Dropped: a.Dropped, LastFailure: a.LastFailure,
+		}
+		if !a.LastFailureAt.IsZero() {
+			all[i].LastFailureAt = &a.LastFailureAt
+		}
+	}
+	return all
+}
