@@ -21,6 +21,7 @@ type source struct {
 	url     string
 	options []string
 	network bool
+	finite  bool // stored and not live: how long it is can be asked
 	looped  bool // repeated for ever; the output's duration ends it
 }
 

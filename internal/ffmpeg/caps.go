@@ -60,7 +60,11 @@ func (r *Runner) Capabilities(ctx context.Context) (Capabilities, error) {
 	if err != nil {
 		return Capabilities{}, &missingError{fmt.Errorf("looking at FFmpeg: %w", err)}
 	}
-	key := fmt.Sprint(t.ffmpeg, info.Size(), info.ModTime().UnixNano())
+	probe, err := os.Stat(t.ffprobe)
+	if err != nil {
+		return Capabilities{}, &missingError{fmt.Errorf("looking at ffprobe: %w", err)}
+	}
+	key := fmt.Sprint(t, info.Size(), info.ModTime().UnixNano(), probe.Size(), probe.ModTime().UnixNano())
 
 	select {
 	case r.asking <- struct{}{}:
@@ -75,6 +79,7 @@ func (r *Runner) Capabilities(ctx context.Context) (Capabilities, error) {
 	defer cancel()
 	var caps Capabilities
 	if err := errors.Join(
+		r.ask(ctx, t.ffprobe, "-version", func(out io.Reader) { _, _ = io.Copy(io.Discard, out) }),
 		r.ask(ctx, t.ffmpeg, "-encoders", func(out io.Reader) { caps.Video, caps.Audio = parseEncoders(out) }),
 		r.ask(ctx, t.ffmpeg, "-filters", func(out io.Reader) { caps.Filters = parseFilters(out) }),
 	); err != nil {
@@ -87,13 +92,13 @@ func (r *Runner) Capabilities(ctx context.Context) (Capabilities, error) {
 	return caps, nil
 }
 
-func (r *Runner) ask(ctx context.Context, ffmpeg, what string, read func(io.Reader)) error {
-	exit, err := finish(ctx, command{path: ffmpeg, args: []string{"-hide_banner", "-loglevel", "error", what}, dir: "/", stdout: read}, r.bootID)
+func (r *Runner) ask(ctx context.Context, binary, what string, read func(io.Reader)) error {
+	exit, err := finish(ctx, command{path: binary, args: []string{"-hide_banner", "-loglevel", "error", what}, dir: "/", nice: r.settings.Nice, stdout: read}, r.bootID)
 	if err == nil && !exit.ok() {
 		err = errors.New(exit.String())
 	}
 	if err != nil {
-		return fmt.Errorf("asking %s for %s: %w", ffmpeg, what, err)
+		return fmt.Errorf("asking %s for %s: %w", binary, what, err)
 	}
 	return nil
 }

@@ -2,7 +2,6 @@ package ffmpeg
 
 import (
 	"context"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -77,7 +76,7 @@ func (r *Run) inspect(ctx context.Context, i int) (product, error) {
 	if !r.plan.whole || want.synthetic {
 		want.asked = r.plan.duration
 	}
-	if !want.synthetic && r.place.local != "" {
+	if !want.synthetic && r.place.input.finite {
 		if in, err := r.probeInput(ctx); err == nil && in.Error == nil {
 			want.available = in.length(r.plan.sound)
 		}
@@ -89,11 +88,11 @@ func (r *Run) inspect(ctx context.Context, i int) (product, error) {
 		}
 		return made, orNil(want.judge(made))
 	}
-	p, err := r.probeMade(ctx, t.temp)
+	info, err := t.file.Stat()
 	if err != nil {
 		return product{}, err
 	}
-	info, err := os.Stat(t.temp)
+	p, err := r.probeMade(ctx, t.name, info.Size())
 	if err != nil {
 		return product{}, err
 	}

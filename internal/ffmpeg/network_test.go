@@ -75,6 +75,24 @@ func TestInputsOverHTTP(t *testing.T) {
 	}
 }
 
+func TestInputThatBreaksOffOnItsWayIsANetworkError(t *testing.T) {
+	t.Parallel()
+	film, err := os.ReadFile(clip(t, filepath.Join(t.TempDir(), "in.mp4"), "8", "-movflags", "+faststart"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Length", fmt.Sprint(len(film)))
+		_, _ = w.Write(film[:len(film)/2])
+	}))
+	t.Cleanup(server.Close)
+	run := newRunner(t).Begin(lease(t, "half", `{`+small+`,"input":`+quoted(server.URL)+`}`))
+	f := wantFailure(t, walk(testContext(t), run), protocol.ReasonNetworkError)
+	if e := run.Encode(); e.ExitCode == nil || *e.ExitCode != 0 || !strings.Contains(f.Message, "breaks off") {
+		t.Errorf("message %q, exit %v; the test shows something only where FFmpeg says that all is well", f.Message, e.ExitCode)
+	}
+}
+
 func TestStreamThatNobodyTakesIsANetworkError(t *testing.T) {
 	t.Parallel()
 	r := newRunner(t)

@@ -73,16 +73,16 @@ func (p params) text(keys ...string) (name, s string, ok bool) {
 	case float64, int, int64:
 		s = fmt.Sprint(v)
 	default:
-		p.problem(name, "%s is not a string", show(v))
+		p.problem(name, "%s is not text: %s", show(v), allowedText(name))
 		return name, "", false
 	}
 	switch {
 	case strings.HasPrefix(s, "-"):
-		p.problem(name, "%s begins with a dash", show(s))
+		p.problem(name, "%s begins with a dash", quote(name, s))
 	case len(s) > longestValue:
 		p.problem(name, "longer than %d bytes", longestValue)
 	case strings.ContainsFunc(s, unicode.IsControl) || strings.ToValidUTF8(s, "") != s:
-		p.problem(name, "%s holds control characters", show(s))
+		p.problem(name, "%s holds control characters", quote(name, s))
 	default:
 		return name, s, s != ""
 	}
@@ -97,21 +97,22 @@ func (p params) word(keys ...string) (name, s string, ok bool) {
 	}
 	s = strings.ToLower(s)
 	if len(s) > 64 || strings.Trim(s, "abcdefghijklmnopqrstuvwxyz0123456789_.-") != "" {
-		p.problem(name, "%s is not a name", show(s))
+		p.problem(name, "%s is not a name: %s", show(s), allowedText(name))
 		return name, "", false
 	}
 	return name, s, true
 }
 
-// number reads a number given as number or string.
-func (p params) number(keys ...string) (name string, f float64, ok bool) {
+// number reads a number given as number or string; what else it must be is for the
+// message alone.
+func (p params) number(allowed string, keys ...string) (name string, f float64, ok bool) {
 	name, v, ok := p.value(keys...)
 	if !ok {
 		return name, 0, false
 	}
 	f, err := toNumber(v)
 	if err != nil {
-		p.problem(name, "%s is not a number", show(v))
+		p.problem(name, "%s is not a number %s", show(v), allowed)
 		return name, 0, false
 	}
 	return name, f, true
@@ -140,12 +141,43 @@ func toNumber(v any) (f float64, err error) {
 
 // between reads a number within bounds, both included.
 func (p params) between(low, high float64, unit string, keys ...string) (f float64, ok bool) {
-	name, f, ok := p.number(keys...)
+	name, f, ok := p.number(fmt.Sprintf("within %g and %g%s", low, high, unit), keys...)
 	if ok && (f < low || f > high) {
 		p.problem(name, "%s is not within %g and %g%s", number(f), low, high, unit)
 		return 0, false
 	}
 	return f, ok
+}
+
+// texts are what text parameters may be, for messages.
+var texts = map[string]string{
+	"input":         "a path or a URL is allowed",
+	"output":        "a path is allowed",
+	"output_mode":   "file, rtmp or stream is allowed",
+	"rtmp_url":      "rtmp://HOST/… or rtmps://HOST/… is allowed",
+	"stream_key":    "letters, digits and ._~?=&%/+- are allowed",
+	"codec":         "h264, h265, hevc, vp9, av1 or the name of an FFmpeg encoder is allowed",
+	"preset":        "the name of a preset, such as medium, is allowed",
+	"bitrate":       "a bitrate such as 2000k is allowed",
+	"audio_bitrate": "a bitrate such as 128k is allowed",
+	"audio_codec":   "aac, opus, mp3, copy or none is allowed",
+	"resolution":    "WIDTHxHEIGHT such as 1280x720 is allowed",
+	"quality":       "none, psnr, ssim or vmaf is allowed",
+	"hwaccel":       "none or auto is allowed",
+}
+
+// allowedText says what a text parameter may be, also that of a ladder's entry.
+func allowedText(name string) string { return texts[name[strings.LastIndexByte(name, '.')+1:]] }
+
+// quote shows a text parameter in a message, but for what is secret in it.
+func quote(name, s string) string {
+	switch {
+	case strings.HasSuffix(name, "stream_key"):
+		return strconv.Quote(hidden)
+	case strings.Contains(s, "://"):
+		s, _ = maskURL(s)
+	}
+	return show(s)
 }
 
 // show quotes a value for a message, shortened.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/url"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -23,15 +24,21 @@ type place struct {
 	input   source
 	local   string   // the input's path; empty: over the network, or synthetic
 	targets []target // one for each rendition
+	held    *os.File // the input, where it must not be exchanged; else nil
 }
 
 // target is one output's way: written under a temporary name beside its final one,
 // and renamed when it was checked.
 type target struct {
 	final string // empty: a stream
+	root  string // final lies below it, whatever becomes of the folders between
 	temp  string
 	kept  bool // stays when the workspace goes
 	url   string
+
+	dir  *os.Root // the folder of final, open until the run is closed
+	file *os.File // temp likewise
+	name string   // what FFmpeg is given: a URL
 }
 
 // places finds out where a plan's files lie, and refuses those that lie where they
@@ -53,12 +60,15 @@ func (s *places) find(p *plan) (pl place, bad *messages.Failure) {
 	if p.input != "" {
 		pl.input, pl.local, bad = s.input(p.input)
 	} else if !s.settings.GenerateInput {
-		s.problem("input", "absent, and this node generates none")
+		s.problem("input", "absent, and this node generates none (jobs.generate_input)")
 	}
 	for i, r := range p.renditions {
 		t := s.target(r, i, len(p.renditions) > 1)
 		if t.final != "" {
 			s.clash(t, pl)
+		}
+		if t.url != "" && slices.ContainsFunc(pl.targets, func(other target) bool { return other.url == t.url }) {
+			s.problem("outputs", "two of them go to %s", quote("rtmp_url", t.url))
 		}
 		pl.targets = append(pl.targets, t)
 	}
@@ -69,7 +79,7 @@ func (s *places) input(given string) (src source, local string, bad *messages.Fa
 	if m := protocolName.FindStringSubmatch(given); m != nil {
 		scheme := strings.ToLower(m[1])
 		if m[2] != "" || !slices.Contains(s.settings.InputProtocols, scheme) {
-			s.problem("input", "protocol %s is not one of %s", show(m[1]+m[2]), strings.Join(s.settings.InputProtocols, ", "))
+			s.problem("input", "protocol %s is not one of %s (jobs.input_protocols)", show(m[1]+m[2]), strings.Join(s.settings.InputProtocols, ", "))
 			return source{}, "", nil
 		}
 		if scheme != "file" {
@@ -77,7 +87,7 @@ func (s *places) input(given string) (src source, local string, bad *messages.Fa
 		}
 		given = strings.TrimPrefix(given[len("file:"):], "//")
 	} else if !slices.Contains(s.settings.InputProtocols, "file") {
-		s.problem("input", "protocol file is not one of %s", strings.Join(s.settings.InputProtocols, ", "))
+		s.problem("input", "protocol file is not one of %s (jobs.input_protocols)", strings.Join(s.settings.InputProtocols, ", "))
 		return source{}, "", nil
 	}
 	return s.localInput(given)
@@ -91,8 +101,11 @@ var tunnels = map[string][]string{
 func (s *places) remote(given, scheme string) source {
 	u, err := parseURL(given)
 	if err != nil {
-		masked, _ := maskURL(given)
-		s.problem("input", "%s is %v", show(masked), err)
+		s.problem("input", "%s is %v", quote("input", given), err)
+		return source{}
+	}
+	if scheme == "srt" && !calls(u) {
+		s.problem("input", "srt that waits for a caller; only mode=caller is allowed")
 		return source{}
 	}
 	protocols := tunnels[scheme]
@@ -100,7 +113,8 @@ func (s *places) remote(given, scheme string) source {
 		protocols = []string{scheme, "tcp", "tls", "udp"}
 	}
 	formats := selfContained
-	if scheme == "http" || scheme == "https" {
+	stored := scheme == "http" || scheme == "https"
+	if stored {
 		// A playlist names further addresses: of the protocols that a job may name itself.
 		formats += "," + playlists
 		protocols = append(slices.Clone(protocols), "crypto")
@@ -111,7 +125,18 @@ func (s *places) remote(given, scheme string) source {
 			formats = selfContained // https is made of http, so a playlist could not be kept from it
 		}
 	}
-	return source{url: u.String(), network: true, options: whitelist(protocols, formats, "-rw_timeout", rwTimeout)}
+	return source{url: u.String(), network: true, finite: stored, options: whitelist(protocols, formats, "-rw_timeout", rwTimeout)}
+}
+
+// calls reports whether an SRT address makes FFmpeg call, which is the mode that goes
+// without saying, and not listen on this machine.
+func calls(u *url.URL) bool {
+	for _, mode := range u.Query()["mode"] {
+		if mode != "caller" {
+			return false
+		}
+	}
+	return !strings.Contains(u.RawQuery, ";") // Query passes over what holds one
 }
 
 func whitelist(protocols []string, formats string, more ...string) []string {
@@ -126,11 +151,14 @@ func (s *places) localInput(given string) (src source, local string, bad *messag
 	}
 	real, exists, err := resolve(given)
 	if err == nil && !within(real, s.settings.InputRoots) {
-		s.problem("input", "%s lies outside %s", show(given), strings.Join(s.settings.InputRoots, ", "))
+		s.problem("input", "%s lies outside %s (jobs.input_roots)", show(given), strings.Join(s.settings.InputRoots, ", "))
 		return source{}, "", nil
 	}
 	if err == nil && !exists {
 		err = fs.ErrNotExist
+	}
+	if err == nil && within(real, []string{"/proc", "/sys"}) {
+		err = errors.New("not a file of a disk") // the kernel's own memory is a regular file there
 	}
 	if err == nil {
 		err = readable(real)
@@ -142,22 +170,12 @@ func (s *places) localInput(given string) (src source, local string, bad *messag
 	if slices.Contains(s.settings.InputRoots, "/") {
 		formats += "," + playlists // which may then name whatever the job itself may
 	}
-	return source{url: fileURL(real), options: whitelist([]string{"file"}, formats)}, real, nil
+	return source{url: fileURL(real), finite: true, options: whitelist([]string{"file"}, formats)}, real, nil
 }
 
 // readable makes sure that a path is a regular file with something in it.
 func readable(path string) error {
-	info, err := os.Stat(path)
-	if err != nil {
-		return err
-	}
-	if !info.Mode().IsRegular() {
-		return errors.New("not a regular file")
-	}
-	if info.Size() == 0 {
-		return errors.New("empty")
-	}
-	f, err := os.Open(path)
+	f, err := openRegular(path)
 	if err != nil {
 		return err
 	}
@@ -193,13 +211,16 @@ func (s *places) target(r rendition, i int, ladder bool) target {
 	if !filepath.IsAbs(given) {
 		return s.ownTarget(name, given, r, i)
 	}
-	final, err := s.resolveTarget(given)
+	final, root, err := s.resolveTarget(given)
 	if err != nil {
 		s.problem(name, "%s %v", show(given), err)
 		return target{}
 	}
-	return target{final: final, kept: true}
+	return target{final: final, root: root, kept: true}
 }
+
+// longestName is the longest name of a file, bytes.
+const longestName = 255
 
 // ownTarget places an output that the job names relatively or not at all: it goes
 // with the workspace, or is kept among the agent's own files.
@@ -211,47 +232,67 @@ func (s *places) ownTarget(name, given string, r rendition, i int) target {
 		s.problem(name, "%s leads out of the workspace", show(given))
 		return target{}
 	}
-	if s.settings.KeepOutputs {
-		return target{final: filepath.Join(s.settings.DataDir, outputsDir, s.name, filepath.Clean(given)), kept: true}
+	if slices.ContainsFunc(strings.Split(given, "/"), func(part string) bool { return len(part) > longestName }) {
+		s.problem(name, "%s holds a name of more than %d bytes", show(given), longestName)
+		return target{}
 	}
-	return target{final: filepath.Join(s.workspace, filepath.Clean(given))}
+	if s.settings.KeepOutputs {
+		dir := filepath.Join(s.settings.DataDir, outputsDir, s.name)
+		return target{final: filepath.Join(dir, filepath.Clean(given)), root: dir, kept: true}
+	}
+	return target{final: filepath.Join(s.workspace, filepath.Clean(given)), root: s.workspace}
 }
 
 // resolveTarget resolves an absolute output and says what is wrong with it. A link
 // at the very end is replaced by the output and not followed.
-func (s *places) resolveTarget(given string) (string, error) {
+func (s *places) resolveTarget(given string) (final, root string, err error) {
 	given = filepath.Clean(given)
 	dir, _, err := resolve(filepath.Dir(given))
 	if err != nil {
-		return "", reason(err)
+		return "", "", reason(err)
 	}
-	final := filepath.Join(dir, filepath.Base(given))
-	if !s.writable(final) {
-		return "", fmt.Errorf("lies outside the workspace, the temporary folder and the output roots")
+	final = filepath.Join(dir, filepath.Base(given))
+	if root = s.rootOf(final); root == "" {
+		roots := "which names none"
+		if len(s.settings.OutputRoots) > 0 {
+			roots = "which names " + strings.Join(s.settings.OutputRoots, ", ")
+		}
+		return "", "", fmt.Errorf("lies outside the workspace, %s, and jobs.output_roots, %s", os.TempDir(), roots)
 	}
 	info, err := os.Lstat(final)
 	switch {
 	case err == nil && !info.Mode().IsRegular() && info.Mode().Type() != fs.ModeSymlink:
-		return "", fmt.Errorf("is not a regular file")
+		return "", "", fmt.Errorf("is not a regular file")
 	case err != nil && !errors.Is(err, fs.ErrNotExist):
-		return "", reason(err)
+		return "", "", reason(err)
 	}
-	return final, nil
+	return final, root, nil
 }
 
-// writable reports whether an output may lie there. The agent's own files lie below
-// the temporary folder on some machines; they are no place for outputs.
-func (s *places) writable(final string) bool {
-	if within(final, append([]string{s.workspace}, s.settings.OutputRoots...)) {
-		return true
+// rootOf returns the root, its links resolved, below which an output may lie there;
+// empty when it may not. The agent's own files may lie below a root that is wider;
+// they are no place for outputs.
+func (s *places) rootOf(final string) string {
+	own := []string{s.settings.DataDir}
+	for _, root := range append([]string{s.workspace, os.TempDir()}, s.settings.OutputRoots...) {
+		real, _, err := resolve(root)
+		if err != nil || !within(final, []string{real}) {
+			continue
+		}
+		if !within(final, own) || within(real, own) { // a root within our own files was meant
+			return real
+		}
 	}
-	return within(final, []string{os.TempDir()}) && !within(final, []string{s.settings.DataDir})
+	return ""
 }
 
 // clash refuses an output that is the input, or another output.
 func (s *places) clash(t target, pl place) {
 	if pl.local != "" && sameFile(pl.local, t.final) {
 		s.problem("output", "%s is the input", show(t.final))
+	}
+	if t.final == filepath.Join(s.workspace, syntheticName) {
+		s.problem("output", "%s is the name of the input that is made", show(syntheticName))
 	}
 	for _, other := range pl.targets {
 		if other.final == t.final {

@@ -273,3 +273,68 @@ func TestPlaylistsDoNotLeadToOtherProtocols(t *testing.T) {
 		t.Error("a local playlist has read from the network")
 	}
 }
+
+func TestRefusalsNameThePlaceAndTheKeyToAllowIt(t *testing.T) {
+	dir := hostileFiles(t)
+	r := newRunner(t, func(s *Settings) {
+		s.DataDir, s.InputRoots, s.OutputRoots = filepath.Join(dir, "data"), []string{filepath.Join(dir, "in")}, []string{filepath.Join(dir, "out")}
+		s.InputProtocols = []string{"file"}
+	})
+	for params, says := range map[string][]string{
+		`{"output":"/etc/passwd"}`:                                   {`output: "/etc/passwd" ends in none of`, `output: "/etc/passwd" lies outside`, os.TempDir(), "jobs.output_roots", filepath.Join(dir, "out")},
+		`{"input":"/etc/passwd"}`:                                    {`input: "/etc/passwd" lies outside`, filepath.Join(dir, "in"), "jobs.input_roots"},
+		`{"input":"http://h/x"}`:                                     {`"http"`, "file", "jobs.input_protocols"},
+		`{"output":"input.mov"}`:                                     {"output:", "input.mov"},
+		`{"outputs":[{"output":"x.exe"}]}`:                           {`outputs[0].output: "x.exe" ends in none of`},
+		`{"output":` + quoted(strings.Repeat("n", 300)+".mp4") + `}`: {"output:", "255"},
+	} {
+		f := wantFailure(t, r.Begin(lease(t, params, params)).Prepare(testContext(t)), protocol.ReasonUserError)
+		for _, s := range says {
+			if !strings.Contains(f.Message, s) {
+				t.Errorf("%s: no %s in: %s", params, s, f.Message)
+			}
+		}
+	}
+	alone := newRunner(t)
+	f := wantFailure(t, alone.Begin(lease(t, "x", `{"output":"/etc/x.mp4"}`)).Prepare(testContext(t)), protocol.ReasonUserError)
+	if !strings.Contains(f.Message, "jobs.output_roots, which names none") {
+		t.Errorf("message: %s", f.Message)
+	}
+}
+
+func TestAgentsOwnFilesAreNoPlaceForOutputsThoughARootHoldsThem(t *testing.T) {
+	dir := hostileFiles(t)
+	t.Setenv("TMPDIR", filepath.Join(dir, "tmp"))
+	own := filepath.Join(dir, "data/journal/x.mp4")
+	for root, want := range map[string]bool{dir: false, filepath.Join(dir, "data"): false, filepath.Join(dir, "data/journal"): true} {
+		s := placesIn(dir)
+		s.settings.OutputRoots = []string{root}
+		if got := s.rootOf(own) != ""; got != want {
+			t.Errorf("root %s: allowed %v, want %v", root, got, want)
+		}
+	}
+}
+
+func TestKernelsFilesAreNoInput(t *testing.T) {
+	for _, input := range []string{"/proc/kcore", "/proc/self/environ", "/proc/self/mem", "/sys/kernel/notes", "/dev/zero", "/dev/stdin"} {
+		s := placesIn(t.TempDir())
+		s.settings.InputRoots = []string{"/"}
+		if pl, bad := s.find(&plan{input: input}); bad == nil || bad.Reason != protocol.ReasonInputError {
+			t.Errorf("%s is taken as %s: %v", input, pl.input.url, s.problems)
+		}
+	}
+}
+
+func TestSRTInputsCallAndDoNotListen(t *testing.T) {
+	for input, want := range map[string]bool{
+		"srt://h:9000": true, "srt://h:9000?mode=caller&latency=20": true, "srt://0.0.0.0:9000?mode=listener": false,
+		"srt://h:9000?latency=20&mode=rendezvous": false, "srt://h:9000?m%6fde=listener": false, "srt://h:9000?a=b;mode=listener": false,
+	} {
+		s := placesIn(t.TempDir())
+		s.settings.InputProtocols = []string{"srt"}
+		s.find(&plan{input: input})
+		if got := len(s.problems) == 0; got != want {
+			t.Errorf("%s: taken %v, want %v: %v", input, got, want, s.problems)
+		}
+	}
+}

@@ -140,7 +140,7 @@ func (pl *planner) engine() {
 }
 
 func (pl *planner) duration() (d time.Duration, whole bool) {
-	name, seconds, ok := pl.number("duration", "duration_seconds")
+	name, seconds, ok := pl.number(fmt.Sprintf("of seconds above 0 and up to %.0f", maxDuration.Seconds()), "duration", "duration_seconds")
 	if !ok {
 		return defaultDuration, true
 	}
@@ -184,7 +184,7 @@ func (pl *planner) limits() time.Duration {
 	}
 	m, ok := v.(map[string]any)
 	if !ok {
-		pl.problem(name, "%s is not an object", show(v))
+		pl.problem(name, "%s is not an object such as {\"timeout_sec\":600}", show(v))
 		return pl.timeout
 	}
 	limits := params{layers: []layer{{name + ".", m}}, problems: pl.problems}
@@ -214,7 +214,7 @@ func (pl *planner) outputs(streaming bool) []rendition {
 		prefix := fmt.Sprintf("%s[%d]", name, i)
 		m, ok := v.(map[string]any)
 		if !ok {
-			pl.problem(prefix, "%s is not an object", show(v))
+			pl.problem(prefix, "%s is not an object such as {\"resolution\":\"640x360\",\"bitrate\":\"800k\"}", show(v))
 			continue
 		}
 		entry := pl.above(prefix+".", m)
@@ -407,7 +407,7 @@ func (pl *planner) rateControl(from params, r rendition, streaming bool) (asked 
 }
 
 func (pl *planner) crf(from params, encoder string, t tuning) (string, bool) {
-	name, f, ok := from.number("crf")
+	name, f, ok := from.number(fmt.Sprintf("within %g and %g", t.crfMin, t.crfMax), "crf")
 	if !ok || encoder == "" {
 		return "", false
 	}
@@ -457,6 +457,7 @@ func (pl *planner) file(from params, r *rendition, suffix string) {
 		ext := path.Ext(output)
 		if _, ok := containers[strings.ToLower(ext)]; !ok {
 			from.problem(name, "%s ends in none of %s", show(output), extensions())
+			r.output = output // where it lies may be wrong as well
 			return
 		}
 		r.extension = strings.ToLower(ext)
@@ -478,8 +479,7 @@ func (pl *planner) stream(from params, r *rendition, suffix string) {
 	if name, text, ok := from.text("rtmp_url"); ok {
 		u, err := parseURL(text)
 		if err != nil || (u.Scheme != "rtmp" && u.Scheme != "rtmps") {
-			masked, _ := maskURL(text)
-			from.problem(name, "%s is not rtmp://HOST/… or rtmps://HOST/…", show(masked))
+			from.problem(name, "%s is not rtmp://HOST/… or rtmps://HOST/…", quote(name, text))
 			return
 		}
 		if _, _, own := from.own().value("rtmp_url"); suffix != "" && !own {
@@ -504,7 +504,11 @@ func (pl *planner) stream(from params, r *rendition, suffix string) {
 		from.problem("rtmp_url", "absent, and the master's host is not known")
 		return
 	}
+	key, query, asked := strings.Cut(key, "?")
 	r.url = "rtmp://" + hostPort(pl.masterHost, "1935") + "/live/" + key + suffix
+	if asked {
+		r.url += "?" + query
+	}
 }
 
 // audio chooses the audio encoder; every rendition carries the same sound.

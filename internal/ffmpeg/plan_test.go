@@ -221,3 +221,62 @@ func TestNoValueBecomesAnOption(t *testing.T) {
 		}
 	})
 }
+
+func TestWrongTypeNamesKeyValueAndWhatIsAllowed(t *testing.T) {
+	for parameters, says := range map[string][]string{
+		`{"codec":{"name":"h264"}}`:                       {`codec: {"name":"h264"}`, "h265"},
+		`{"preset":true}`:                                 {"preset: true", "medium"},
+		`{"resolution":[640,480]}`:                        {"resolution: [640,480]", "1280x720"},
+		`{"duration":"ten"}`:                              {`duration: "ten"`, "86400"},
+		`{"fps":"many"}`:                                  {`fps: "many"`, "300"},
+		`{"crf":"good"}`:                                  {`crf: "good"`, "0 and 51"},
+		`{"resolution_width":"x","resolution_height":64}`: {`resolution_width: "x"`, "16 and 16384 px"},
+		`{"resource_limits":{"timeout_sec":[]}}`:          {"resource_limits.timeout_sec: []", "604800 s"},
+		`{"resource_limits":5}`:                           {"resource_limits: 5", "timeout_sec"},
+		`{"outputs":[7]}`:                                 {"outputs[0]: 7", "resolution"},
+		`{"outputs":[{"bitrate":{}}]}`:                    {"outputs[0].bitrate: {}", "2000k"},
+	} {
+		got := arguments(t, `{"parameters":`+parameters+`}`, knownCaps)
+		for _, s := range append(says, "user_error") {
+			if !strings.Contains(got, s) {
+				t.Errorf("%s: no %s in: %s", parameters, s, got)
+			}
+		}
+	}
+	for key, text := range texts {
+		mode := "rtmp"
+		if key == "output" {
+			mode = "file"
+		}
+		if got := arguments(t, `{"id":"x","parameters":{"output_mode":`+quoted(mode)+`,`+quoted(key)+`:[1]}}`, knownCaps); key != "output_mode" && !strings.Contains(got, key+": [1] is not text: "+text) {
+			t.Errorf("%s: %s", key, got)
+		}
+	}
+}
+
+func TestRefusalsHoldNoSecret(t *testing.T) {
+	for _, parameters := range []string{
+		`{"output_mode":"rtmp","stream_key":"very\tsecret"}`, `{"output_mode":"rtmp","stream_key":"-verysecret"}`, `{"output_mode":"rtmp","stream_key":"verysecret|"}`,
+		`{"output_mode":"rtmp","rtmp_url":"rtmp://h/live/very\tsecret"}`, `{"output_mode":"rtmp","rtmp_url":"rtmp://h/live/verysecret|x"}`,
+		`{"input":"http://user:verysecret@h/\tx"}`, `{"input":"-http://user:verysecret@h/x"}`,
+	} {
+		got := arguments(t, `{"parameters":`+parameters+`}`, knownCaps)
+		if !strings.HasPrefix(got, "user_error") || strings.Contains(got, "verysecret") || strings.Contains(got, "secret\"") || strings.Contains(got, `very\t`) {
+			t.Errorf("%s: %s", parameters, got)
+		}
+	}
+}
+
+func TestLadderOfStreamsHasAnAddressEach(t *testing.T) {
+	got := arguments(t, `{"parameters":{"output_mode":"rtmp","stream_key":"key?auth=1","outputs":[{"resolution":"640x360"},{"resolution":"320x180"}]}}`, knownCaps)
+	for _, want := range []string{"rtmp://master.example:1935/live/key-640x360?auth=1", "rtmp://master.example:1935/live/key-320x180?auth=1"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("no %s in: %s", want, got)
+		}
+	}
+	s := placesIn(t.TempDir())
+	s.find(&plan{streaming: true, renditions: []rendition{{url: "rtmp://h/live/verysecret"}, {url: "rtmp://h/live/verysecret"}}})
+	if len(s.problems) != 1 || !strings.Contains(s.problems[0], "rtmp://h/live/") || strings.Contains(s.problems[0], "verysecret") {
+		t.Errorf("problems: %v", s.problems)
+	}
+}

@@ -18,7 +18,7 @@ import (
 
 // Bounds of a look at a file or an address.
 const (
-	probeLocal   = 2 * time.Minute // counting the packets of a large file reads all of it
+	probeLocal   = 2 * time.Minute
 	probeNetwork = 20 * time.Second
 	probeOutput  = 4 << 20 // bytes of ffprobe's answer
 )
@@ -113,7 +113,7 @@ func (r *Run) probe(ctx context.Context, url string, options ...string) (probed,
 	args := append([]string{"-v", "quiet", "-of", "json", "-show_error", "-show_entries",
 		"format=format_name,duration:stream=codec_type,width,height,duration,nb_frames,nb_read_packets:stream_disposition=attached_pic"}, options...)
 	exit, err := finish(ctx, command{
-		path: r.tools.ffprobe, args: append(args, "-i", url), dir: r.workspace, nice: r.settings.Nice,
+		path: r.tools.ffprobe, args: append(args, "-i", url), dir: r.workspace, nice: r.settings.Nice, files: r.place.files(),
 		stdout: func(in io.Reader) {
 			out, _ = io.ReadAll(io.LimitReader(in, probeOutput))
 			_, _ = io.Copy(io.Discard, in)
@@ -132,11 +132,18 @@ func (r *Run) probe(ctx context.Context, url string, options ...string) (probed,
 	return p, nil
 }
 
-// probeMade looks at an output; frames that its container does not tell are counted.
-func (r *Run) probeMade(ctx context.Context, path string) (probed, error) {
-	ctx, cancel := context.WithTimeout(ctx, probeLocal)
+// ownOutput are the options to read an output with: a file that names no other.
+var ownOutput = whitelist([]string{"file"}, selfContained)
+
+// countingRate is what a slow disk reads in a second, bytes.
+const countingRate = 10 << 20
+
+// probeMade looks at an output of so many bytes; frames that its container does not
+// tell are counted, for which all of it is read.
+func (r *Run) probeMade(ctx context.Context, url string, size int64) (probed, error) {
+	ctx, cancel := context.WithTimeout(ctx, probeLocal+time.Duration(size/countingRate)*time.Second)
 	defer cancel()
-	p, err := r.probe(ctx, fileURL(path))
+	p, err := r.probe(ctx, url, ownOutput...)
 	if err != nil || p.Error != nil {
 		return p, err
 	}
@@ -145,7 +152,7 @@ func (r *Run) probeMade(ctx context.Context, path string) (probed, error) {
 			return p, nil
 		}
 	}
-	return r.probe(ctx, fileURL(path), "-select_streams", "v:0", "-count_packets")
+	return r.probe(ctx, url, append(slices.Clone(ownOutput), "-select_streams", "v:0", "-count_packets")...)
 }
 
 // probeInput looks at the job's input, once.
@@ -194,7 +201,7 @@ func (r *Run) decodes(ctx context.Context) bool {
 	defer cancel()
 	args := append([]string{"-nostdin", "-v", "quiet"}, r.place.input.args()...)
 	args = append(args, "-map", "0:V:0", "-t", seconds(r.plan.timeLimit()), "-f", "null", "-")
-	exit, err := finish(ctx, command{path: r.tools.ffmpeg, args: args, dir: r.workspace, nice: r.settings.Nice}, r.runner.bootID)
+	exit, err := finish(ctx, command{path: r.tools.ffmpeg, args: args, dir: r.workspace, nice: r.settings.Nice, files: r.place.files()}, r.runner.bootID)
 	return err != nil || exit.ok() || exit.signal != 0
 }
 

@@ -33,7 +33,11 @@ type command struct {
 	stdout   func(io.Reader)
 	stderr   func(io.Reader)
 	progress func(io.Reader) // file descriptor 3
+	files    []*os.File      // descriptors from firstHanded on; nil: closed there
 }
+
+// firstHanded is the descriptor under which a child finds the first of its files.
+const firstHanded = 4
 
 // exitStatus is how a process ended.
 type exitStatus struct {
@@ -259,6 +263,9 @@ func connect(cmd *exec.Cmd, c command) (*pipes, error) {
 			return nil, err
 		}
 		cmd.ExtraFiles = []*os.File{w}
+	}
+	if len(c.files) > 0 {
+		cmd.ExtraFiles = append(append(cmd.ExtraFiles, make([]*os.File, 1-len(cmd.ExtraFiles))...), c.files...)
 	}
 	return p, nil
 }

@@ -16,6 +16,15 @@ import (
 	"ffmpeg-agent/messages"
 )
 
+// handedPath is how a child names the file that it is given at a descriptor. Whoever
+// puts something else in the file's place does not mislead it.
+func handedPath(_ *os.File, fd int) string { return "/proc/self/fd/" + strconv.Itoa(fd) }
+
+// pathOf is where an open file lies now.
+func pathOf(f *os.File) (string, error) {
+	return os.Readlink("/proc/self/fd/" + strconv.Itoa(int(f.Fd())))
+}
+
 // tick is the unit of times in /proc/PID/stat: USER_HZ, 100 a second on every
 // architecture that Go runs Linux on.
 const tick = 10 * time.Millisecond

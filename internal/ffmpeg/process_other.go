@@ -4,6 +4,7 @@ package ffmpeg
 
 import (
 	"context"
+	"os"
 	"syscall"
 	"time"
 
@@ -11,7 +12,11 @@ import (
 )
 
 // The twin for development elsewhere than on Linux: no parent-death signal, no
-// process identity across lives, no CPU time before the end.
+// process identity across lives, no files handed over by descriptor, no CPU time before the end.
+
+func handedPath(f *os.File, _ int) string { return f.Name() }
+
+func pathOf(f *os.File) (string, error) { return f.Name(), nil }
 
 func sysProcAttr() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setpgid: true} }
 

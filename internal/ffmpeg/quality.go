@@ -8,8 +8,6 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 
@@ -40,29 +38,35 @@ func (r *Run) measureWork(ctx context.Context) error {
 	return nil
 }
 
-// filterOf names FFmpeg's filter for a measure, with the options that make it write
-// one line a frame, or its summary, to a file in the workspace.
-var filterOf = map[string]struct{ name, options string }{
-	"psnr": {"psnr", "stats_file=quality.log"},
-	"ssim": {"ssim", "stats_file=quality.log"},
-	"vmaf": {"libvmaf", "log_fmt=json:log_path=quality.log"},
+// measures are FFmpeg's filters, with the options that make them write one line a
+// frame, or their summary, to standard output, and what reads it.
+var measures = map[string]struct {
+	filter, options string
+	read            func(io.Reader) (float64, error)
+}{
+	"psnr": {"psnr", "stats_file=-", readPSNR},
+	"ssim": {"ssim", "stats_file=-", readSSIM},
+	"vmaf": {"libvmaf", "log_fmt=json:log_path=/dev/stdout", readVMAF},
 }
 
 func (r *Run) compare(ctx context.Context) (q messages.Quality, err error) {
-	filter := filterOf[r.plan.quality]
+	measure := measures[r.plan.quality]
 	switch {
 	case r.plan.streaming:
 		return q, errors.New("the output was streamed away")
 	case r.place.input.network:
 		return q, errors.New("the input came over the network")
-	case !r.caps.Filters[filter.name]:
-		return q, fmt.Errorf("this ffmpeg has no filter %s", filter.name)
+	case !r.caps.Filters[measure.filter]:
+		return q, fmt.Errorf("this ffmpeg has no filter %s", measure.filter)
 	}
 	ctx, cancel := context.WithTimeout(ctx, r.plan.timeout)
 	defer cancel()
+	var value float64
+	readErr := errors.New("nothing")
 	exit, err := finish(ctx, command{
-		path: r.tools.ffmpeg, args: r.plan.qualityArgs(r.place.targets[0].final, r.place.input, filter.name+"="+filter.options),
-		dir: r.workspace, nice: r.settings.Nice,
+		path: r.tools.ffmpeg, args: r.plan.qualityArgs(r.place.targets[0].name, r.place.input, measure.filter+"="+measure.options),
+		dir: r.workspace, nice: r.settings.Nice, files: r.place.files(),
+		stdout: func(in io.Reader) { value, readErr = measure.read(in) },
 	}, r.runner.bootID)
 	if err != nil {
 		return q, err
@@ -70,39 +74,31 @@ func (r *Run) compare(ctx context.Context) (q messages.Quality, err error) {
 	if !exit.ok() {
 		return q, fmt.Errorf("ffmpeg: %s", exit)
 	}
-	log, err := os.Open(filepath.Join(r.workspace, "quality.log"))
-	if err != nil {
-		return q, fmt.Errorf("reading what was measured: %w", err)
+	if readErr != nil {
+		return q, fmt.Errorf("reading what was measured: %w", readErr)
 	}
-	defer log.Close()
-	var value float64
 	switch r.plan.quality {
 	case "psnr":
-		value, err = readPSNR(log)
 		q.PSNR = &value
 	case "ssim":
-		value, err = readSSIM(log)
 		q.SSIM = &value
 	case "vmaf":
-		value, err = readVMAF(log)
 		q.VMAF = &value
-	}
-	if err != nil {
-		return messages.Quality{}, fmt.Errorf("reading what was measured: %w", err)
 	}
 	return q, nil
 }
 
 // qualityArgs compares an output with its input, brought to the output's rate and
-// size just as the encode did.
+// size just as the encode did. The output passes the rate as well: a container that
+// rounds times to the millisecond would set its frames against their neighbours.
 func (p *plan) qualityArgs(made string, in source, filter string) []string {
-	args := []string{"-nostdin", "-hide_banner", "-v", "error", "-i", fileURL(made)}
+	args := append([]string{"-nostdin", "-hide_banner", "-v", "error"}, source{url: made, options: ownOutput}.args()...)
 	if in.looped || !p.whole {
 		args = append(args, "-t", seconds(p.duration))
 	}
 	args = append(args, in.args()...)
-	graph := fmt.Sprintf("[0:v:0]format=yuv420p,setpts=PTS-STARTPTS[made];[1:V:0]%s,format=yuv420p,setpts=PTS-STARTPTS[input];[made][input]%s:shortest=1",
-		p.renditions[0].filter(), filter)
+	graph := fmt.Sprintf("[0:v:0]fps=%s,format=yuv420p,setpts=PTS-STARTPTS[made];[1:V:0]%s,format=yuv420p,setpts=PTS-STARTPTS[input];[made][input]%s:shortest=1",
+		p.renditions[0].fps, p.renditions[0].filter(), filter)
 	return append(args, "-filter_complex", graph, "-f", "null", "-")
 }
 

@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
+	"path/filepath"
 	"runtime/debug"
 	"slices"
 	"sync"
@@ -242,6 +242,7 @@ func (r *Run) closeWork() {
 	}()
 	r.cancel()
 	r.working.Wait()
+	r.place.release()
 	r.keepInput()
 	if err := r.runner.work.remove(r.name); err != nil {
 		r.closing.err = fmt.Errorf("closing attempt %s: %w", r.name, err)
@@ -356,7 +357,7 @@ func (r *Run) prepareWork(ctx context.Context) (err error) {
 	if err := r.runner.work.make(r.name); err != nil {
 		return err
 	}
-	if err := reserve(r.workspace, r.place.targets); err != nil {
+	if err := r.hold(); err != nil {
 		return err
 	}
 	if r.plan.input == "" {
@@ -408,17 +409,13 @@ func (r *Run) startWork(ctx context.Context) error {
 	}
 	var destinations []string
 	for _, t := range r.place.targets {
-		if t.temp != "" {
-			destinations = append(destinations, fileURL(t.temp))
-		} else {
-			destinations = append(destinations, t.url)
-		}
+		destinations = append(destinations, t.name)
 	}
 	args := r.plan.args(r.place.input, destinations)
 	shown := r.secret.hideAll(append([]string{r.tools.ffmpeg}, args...))
 	r.update(func(e *messages.Encode) { e.Args = shown })
 	proc, err := start(command{
-		path: r.tools.ffmpeg, args: args, dir: r.workspace, nice: r.settings.Nice,
+		path: r.tools.ffmpeg, args: args, dir: r.workspace, nice: r.settings.Nice, files: r.place.files(),
 		stderr:   func(in io.Reader) { _, _ = io.Copy(&r.stderr, in) },
 		progress: func(in io.Reader) { _ = readProgress(in, r.report) },
 	}, r.runner.bootID)
@@ -436,7 +433,7 @@ func (r *Run) startWork(ctx context.Context) error {
 		close(r.exited)
 		return errClosed
 	}
-	if r.place.local != "" && r.plan.input != "" {
+	if r.place.input.finite && r.plan.input != "" {
 		r.spawn(r.learnLength)
 	}
 	return nil
@@ -505,7 +502,7 @@ func (r *Run) watch() {
 		case <-timeout.C:
 			r.Stop(messages.StopTimeout)
 		case <-stall.C:
-			left := time.Until(time.Unix(0, r.moved.Load()).Add(r.settings.StallTimeout))
+			left := time.Until(r.lastMove().Add(r.settings.StallTimeout))
 			if left <= 0 {
 				r.Stop(messages.StopStalled)
 				continue
@@ -513,6 +510,21 @@ func (r *Run) watch() {
 			stall.Reset(left)
 		}
 	}
+}
+
+// lastMove is when FFmpeg last came forward. While it finishes a file (moving the
+// index of a large one to its front takes minutes) it reports nothing, but writes.
+func (r *Run) lastMove() time.Time {
+	last := time.Unix(0, r.moved.Load())
+	for _, t := range r.place.targets {
+		if t.file == nil {
+			continue
+		}
+		if info, err := t.file.Stat(); err == nil && info.ModTime().After(last) && info.ModTime().Before(time.Now()) {
+			last = info.ModTime()
+		}
+	}
+	return last
 }
 
 // ended notes how FFmpeg ended.
@@ -537,8 +549,8 @@ func (r *Run) ended() {
 // removeTemps removes what a failed attempt has written beside its targets.
 func (r *Run) removeTemps() {
 	for _, t := range r.place.targets {
-		if t.temp != "" {
-			_ = os.Remove(t.temp) // what is left goes with the workspace
+		if t.dir != nil {
+			_ = t.dir.Remove(filepath.Base(t.temp)) // what is left goes with the workspace
 		}
 	}
 }

@@ -519,3 +519,34 @@ func TestKeptFilesOutliveTheWorkspace(t *testing.T) {
 		t.Errorf("kept inputs: %q", names)
 	}
 }
+
+func TestQualityDoesNotDependOnTheContainersClock(t *testing.T) {
+	t.Parallel()
+	r := newRunner(t)
+	ctx := testContext(t)
+	measured := map[string]float64{}
+	for _, ext := range []string{"mp4", "mkv", "flv"} { // the latter two round times to the millisecond
+		run := r.Begin(lease(t, ext, `{"resolution":"320x240","fps":30,"preset":"veryfast","bitrate":"500k","duration":1,"quality":"psnr","output":"x.`+ext+`"}`))
+		if err := walk(ctx, run); err != nil {
+			t.Fatalf("%v\n%s", err, run.Encode().Log)
+		}
+		q, err := run.Measure(ctx)
+		if err != nil || q.PSNR == nil {
+			t.Fatalf("%s: quality %+v, %v", ext, q, err)
+		}
+		measured[ext] = *q.PSNR
+	}
+	for ext, db := range measured {
+		if d := db - measured["mp4"]; d > 0.5 || d < -0.5 {
+			t.Errorf("the same encode has %.1f dB in %s and %.1f dB in mp4", db, ext, measured["mp4"])
+		}
+	}
+}
+
+func TestNodeIsNotReadyWithoutAnFFprobeThatAnswers(t *testing.T) {
+	t.Parallel()
+	r := newRunner(t, func(s *Settings) { s.FFprobe = "false" })
+	if err := r.Ready(testContext(t)); err == nil || !strings.Contains(err.Error(), "false") {
+		t.Errorf("ready: %v", err)
+	}
+}

@@ -28,6 +28,17 @@ func (s *secrets) addURL(raw string) {
 			s.pairs = append(s.pairs, [2]string{p, hidden})
 		}
 	}
+	s.prepare()
+}
+
+// show has one text stand for another, which is no secret but says nothing to people.
+func (s *secrets) show(text, as string) {
+	s.pairs = append(s.pairs, [2]string{text, as})
+	s.prepare()
+}
+
+// prepare puts longer texts first, or a part would hide what it is part of.
+func (s *secrets) prepare() {
 	slices.SortStableFunc(s.pairs, func(a, b [2]string) int { return cmp.Compare(len(b[0]), len(a[0])) })
 	var flat []string
 	for _, p := range s.pairs {
@@ -56,8 +67,10 @@ func (s *secrets) hideAll(texts []string) []string {
 func maskURL(raw string) (masked string, found []string) {
 	u, err := url.Parse(raw)
 	if err != nil {
-		scheme, _, _ := strings.Cut(raw, ":")
-		return scheme + "://" + hidden, nil
+		if scheme, _, ok := strings.Cut(raw, "://"); ok {
+			return scheme + "://" + hidden, nil
+		}
+		return hidden, nil
 	}
 	user, query, path := "", "", u.EscapedPath()
 	if u.User != nil {

@@ -1,0 +1,99 @@
+package exporters_test
+
+import (
+	"testing"
+	"time"
+
+	"ffmpeg-agent/exporters"
+	"ffmpeg-agent/hardware/energy"
+)
+
+func zone(name, method string, source energy.Source, counted bool) energy.ZoneState {
+	return energy.ZoneState{
+		Zone: &energy.Zone{
+			ID: method + ":" + name, Name: name, Domain: energy.DomainCPU, Counted: counted, Source: source, Method: method,
+		},
+		Power: pointer(energy.Watts(42.5)), Energy: 1_234_567_890, Gaps: 1, Faults: 2, LastReading: time.Now(),
+	}
+}
+
+func with(z energy.ZoneState, change func(*energy.ZoneState)) energy.ZoneState {
+	change(&z)
+	return z
+}
+
+func scrapeCPU(t *testing.T, snapshot *energy.Snapshot) string {
+	return scrapeOf(t, exporters.NewCPU(func() *energy.Snapshot { return snapshot }, exporters.CPUSettings{Version: "1.2.3"}))
+}
+
+func TestCPUScrape(t *testing.T) {
+	rapl := func(name string, counted bool) energy.ZoneState { return zone(name, "rapl", energy.Measured, counted) }
+	for name, snapshot := range map[string]*energy.Snapshot{
+		"cpu_rapl": {Zones: []energy.ZoneState{
+			rapl("package-0", true),
+			rapl("core", false),
+			with(rapl("package-0@intel-rapl-mmio:0", false), func(z *energy.ZoneState) { z.Energy = 0 }),
+			with(rapl("dram", true), func(z *energy.ZoneState) { z.Domain, z.Power = energy.DomainDRAM, nil }),
+		}},
+		"cpu_estimate": {Zones: []energy.ZoneState{zone("cpu", "estimate", energy.Estimated, true)}},
+		"cpu_hwmon":    {Zones: []energy.ZoneState{zone("soc", "hwmon", energy.Measured, true)}},
+		"cpu_none":     nil,
+	} {
+		t.Run(name, func(t *testing.T) {
+			scrape := scrapeCPU(t, snapshot)
+			golden(t, name, scrape)
+			lint(t, scrape)
+		})
+	}
+}
+
+func TestEstimateIsNeverExportedAsMeasured(t *testing.T) {
+	// Not even when it names itself after a sensor.
+	for _, method := range []string{"estimate", "rapl", "hwmon"} {
+		scrape := scrapeCPU(t, &energy.Snapshot{Zones: []energy.ZoneState{zone("cpu", method, energy.Estimated, true)}})
+		wantAbsent(t, scrape, "rapl_power_watts", "rapl_energy", "cpu_sensor")
+		wantValue(t, scrape, "rapl_available", "0")
+		wantValue(t, scrape, "rapl_zones_discovered", "0")
+		wantValue(t, scrape, `cpu_exporter_info{source="estimated",version="1.2.3"}`, "1")
+		wantValue(t, scrape, `cpu_estimated_power_watts{method="`+method+`",zone="cpu"}`, "42.5")
+	}
+}
+
+func TestUnknownCPUFiguresAreAbsent(t *testing.T) {
+	for name, test := range map[string]struct {
+		change func(*energy.ZoneState)
+		energy bool // still told: a counter may stand still
+	}{
+		"power unknown":         {func(z *energy.ZoneState) { z.Power = nil }, true},
+		"cannot be read":        {func(z *energy.ZoneState) { z.Fault = "permission denied" }, true},
+		"sampler silent":        {func(z *energy.ZoneState) { z.LastReading = time.Now().Add(-time.Hour) }, true},
+		"chain of readings off": {func(z *energy.ZoneState) { z.LastReading = time.Time{} }, true},
+		"never read": {func(z *energy.ZoneState) {
+			z.Energy, z.Power, z.LastReading, z.Fault = 0, nil, time.Time{}, "permission denied"
+		}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			scrape := scrapeCPU(t, &energy.Snapshot{Zones: []energy.ZoneState{
+				with(zone("package-0", "rapl", energy.Measured, true), test.change),
+			}})
+			wantAbsent(t, scrape, "rapl_power_watts{")
+			wantValue(t, scrape, "rapl_zones_discovered", "1")
+			if _, told := value(scrape, `rapl_energy_joules_total{zone="package-0"}`); told != test.energy {
+				t.Errorf("energy told: %v, want %v", told, test.energy)
+			}
+			available := "0"
+			if name == "power unknown" {
+				available = "1"
+			}
+			wantValue(t, scrape, "rapl_available", available)
+			wantValue(t, scrape, `cpu_energy_zone_readable{zone="package-0"}`, available)
+		})
+	}
+}
+
+func TestGPUZonesAreNotTheCPUExporters(t *testing.T) {
+	card := with(zone("gpu-0", "nvml", energy.Measured, true), func(z *energy.ZoneState) { z.Domain = energy.DomainGPU })
+	scrape := scrapeCPU(t, &energy.Snapshot{Zones: []energy.ZoneState{card}})
+	wantAbsent(t, scrape, "cpu_sensor", "cpu_energy", "rapl_power", "rapl_energy")
+	wantValue(t, scrape, `cpu_exporter_info{source="unavailable",version="1.2.3"}`, "1")
+}

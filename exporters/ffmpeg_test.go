@@ -1,0 +1,188 @@
+package exporters_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"ffmpeg-agent/exporters"
+	"ffmpeg-agent/messages"
+)
+
+// worker is an agent's jobs as the FFmpeg exporter sees them.
+type worker struct {
+	mu    sync.Mutex
+	jobs  []messages.JobStatus
+	ended exporters.EncodeTotals
+}
+
+func (w *worker) set(ended exporters.EncodeTotals, jobs ...messages.JobStatus) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.ended, w.jobs = ended, jobs
+}
+
+func (w *worker) status() messages.Status {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return status(w.jobs...)
+}
+
+func (w *worker) totals() exporters.EncodeTotals {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.ended
+}
+
+func serveFFmpeg(t *testing.T) (*worker, *running) {
+	w := &worker{}
+	return w, serve(t, exporters.Config{
+		Name: "ffmpeg", Collectors: []prometheus.Collector{exporters.NewFFmpeg(w.status, w.totals)},
+	})
+}
+
+func TestFFmpegScrape(t *testing.T) {
+	w, server := serveFFmpeg(t)
+	golden(t, "ffmpeg_idle", server.scrape())
+
+	fresh := encoding("job-b", 0)
+	fresh.Encoder, fresh.Progress, fresh.Power, fresh.Energy = "", messages.Progress{}, nil, nil
+	w.set(exporters.EncodeTotals{}, encoding("job-a", 500), fresh)
+	scrape := server.scrape()
+	golden(t, "ffmpeg_running", scrape)
+	lint(t, scrape, "ffmpeg_encode_latency_ms")
+	if strings.Contains(scrape, "job-a") || strings.Contains(scrape, "job-b") {
+		t.Error("a job's id is exported")
+	}
+}
+
+func TestSeriesOfAnEndedEncodeGoAndItsFramesStay(t *testing.T) {
+	w, server := serveFFmpeg(t)
+	w.set(exporters.EncodeTotals{}, encoding("a", 500))
+	before := server.scrape()
+	wantValue(t, before, `ffmpeg_fps{slot="0"}`, "50")
+	wantValue(t, before, "ffmpeg_frames_total", "500")
+	wantValue(t, before, "ffmpeg_stream_active", "1")
+
+	checked := encoding("a", 600)
+	checked.Phase = messages.PhaseCheck
+	w.set(exporters.EncodeTotals{}, checked)
+	checking := server.scrape()
+	wantAbsent(t, checking, "ffmpeg_fps{", "ffmpeg_encode_info{")
+	wantValue(t, checking, "ffmpeg_frames_total", "600")
+	wantValue(t, checking, "ffmpeg_stream_active", "0")
+
+	w.set(exporters.EncodeTotals{}) // neither running nor added up yet
+	wantValue(t, server.scrape(), "ffmpeg_frames_total", "600")
+
+	w.set(exporters.EncodeTotals{Frames: 610, Dropped: 2, Media: 24 * time.Second})
+	after := server.scrape()
+	for line := range strings.Lines(after) {
+		if strings.Contains(line, `slot="`) {
+			t.Errorf("still there: %s", line)
+		}
+	}
+	wantValue(t, after, "ffmpeg_frames_total", "610")
+	wantValue(t, after, "ffmpeg_dropped_frames_total", "2")
+	wantValue(t, after, "ffmpeg_media_seconds_total", "24")
+}
+
+func TestFramesOfJobsNobodyScrapedAreCounted(t *testing.T) {
+	w, server := serveFFmpeg(t)
+	server.scrape()
+	w.set(exporters.EncodeTotals{Frames: 300}) // came and went in between
+	wantValue(t, server.scrape(), "ffmpeg_frames_total", "300")
+}
+
+func TestCountersNeverGoBack(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 2))
+	w, server := serveFFmpeg(t)
+	var last float64
+	var ended, left uint64 // frames added up; frames of a job that has left and is not added up yet
+	var frames int64
+	for i := range 60 {
+		frames += random.Int64N(50)
+		switch {
+		case left > 0:
+			ended, left = ended+left, 0
+			w.set(exporters.EncodeTotals{Frames: ended}, encoding(strconv.Itoa(i), frames))
+		case random.IntN(3) == 0:
+			left, frames = uint64(frames), 0
+			w.set(exporters.EncodeTotals{Frames: ended})
+		default:
+			w.set(exporters.EncodeTotals{Frames: ended}, encoding("running", frames))
+		}
+		text, _ := value(server.scrape(), "ffmpeg_frames_total")
+		got, err := strconv.ParseFloat(text, 64)
+		if err != nil || got < last {
+			t.Fatalf("frames went from %v to %q (%v)", last, text, err)
+		}
+		last = got
+	}
+	all := strconv.FormatUint(ended+left+uint64(frames), 10)
+	w.set(exporters.EncodeTotals{Frames: ended + left + uint64(frames)})
+	wantValue(t, server.scrape(), "ffmpeg_frames_total", all)
+}
+
+func TestEncodeKeepsItsSlot(t *testing.T) {
+	w, server := serveFFmpeg(t)
+	named := func(id, encoder string) messages.JobStatus {
+		j := encoding(id, 1)
+		j.Encoder = encoder
+		return j
+	}
+	slotOf := func(encoder string) string {
+		t.Helper()
+		scrape := server.scrape()
+		for slot := range 4 {
+			if _, ok := value(scrape, fmt.Sprintf(`ffmpeg_encode_info{encoder=%q,slot="%d"}`, encoder, slot)); ok {
+				return strconv.Itoa(slot)
+			}
+		}
+		return "none"
+	}
+	want := func(encoder, slot string) {
+		t.Helper()
+		if got := slotOf(encoder); got != slot {
+			t.Errorf("%s has slot %s, want %s", encoder, got, slot)
+		}
+	}
+	w.set(exporters.EncodeTotals{}, named("m", "first"))
+	want("first", "0")
+	w.set(exporters.EncodeTotals{}, named("a", "second"), named("m", "first"))
+	want("first", "0")
+	want("second", "1")
+	w.set(exporters.EncodeTotals{}, named("a", "second"))
+	want("second", "1")
+	w.set(exporters.EncodeTotals{}, named("a", "second"), named("z", "third"))
+	want("third", "0")
+	want("second", "1")
+}
+
+func TestCurrentBitrateIsOfTheLastSeconds(t *testing.T) {
+	w, server := serveFFmpeg(t)
+	progress := func(after time.Duration, size int64) {
+		j := encoding("a", 1)
+		j.Progress.At, j.Progress.OutTime, j.Progress.SizeBytes = j.Started.Add(after), after, size
+		w.set(exporters.EncodeTotals{}, j)
+	}
+	const series = `ffmpeg_current_bitrate_kbps{slot="0"}`
+	progress(8*time.Second, 1_000_000)
+	wantValue(t, server.scrape(), series, "1000") // since the start
+	progress(24*time.Second, 5_000_000)
+	for range 2 { // whoever asks
+		wantValue(t, server.scrape(), series, "2000") // of the 16 s since the last scrape
+	}
+	progress(30*time.Second, 5_000_000)
+	wantValue(t, server.scrape(), series, "1454.5454545454545") // 4 MB in 22 s: the stretch is at least 10 s
+	progress(36*time.Second, 5_750_000)
+	wantValue(t, server.scrape(), series, "500") // since the point at 24 s
+	progress(40*time.Second, 0)
+	wantAbsent(t, server.scrape(), "ffmpeg_current_bitrate_kbps{") // no size known
+}

@@ -1,0 +1,232 @@
+package exporters_test
+
+import (
+	"context"
+	"flag"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
+	"go.uber.org/goleak"
+
+	"ffmpeg-agent/exporters"
+	"ffmpeg-agent/hardware/energy"
+	"ffmpeg-agent/messages"
+)
+
+var update = flag.Bool("update", false, "write the golden files")
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// patience is when a wait has become a hang.
+const patience = 20 * time.Second
+
+// running is a server that serves.
+type running struct {
+	*exporters.Server
+	t      *testing.T
+	client *http.Client
+	url    string
+	cancel context.CancelFunc
+	done   chan error
+}
+
+// serve starts a server on a free port of loopback and waits until it listens.
+func serve(t *testing.T, cfg exporters.Config) *running {
+	t.Helper()
+	cfg.Address = "127.0.0.1"
+	server, err := exporters.NewServer(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	r := &running{
+		Server: server, t: t, cancel: cancel, done: make(chan error, 1),
+		client: &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: patience},
+	}
+	go func() { r.done <- server.Serve(ctx) }()
+	t.Cleanup(func() { cancel(); r.wait() })
+	for deadline := time.Now().Add(patience); server.Addr() == nil; time.Sleep(time.Millisecond) {
+		select {
+		case err := <-r.done:
+			t.Fatalf("Serve ended: %v", err)
+		default:
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the server does not listen")
+		}
+	}
+	r.url = "http://" + server.Addr().String()
+	return r
+}
+
+// wait for the end of Serve; it may be asked again.
+func (r *running) wait() error {
+	r.t.Helper()
+	select {
+	case err := <-r.done:
+		r.done <- err
+		return err
+	case <-time.After(patience):
+		r.t.Error("Serve did not end")
+		return nil
+	}
+}
+
+func (r *running) get(path string) (int, string) {
+	r.t.Helper()
+	response, err := r.client.Get(r.url + path)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return response.StatusCode, string(body)
+}
+
+func (r *running) scrape() string {
+	r.t.Helper()
+	code, body := r.get("/metrics")
+	if code != http.StatusOK {
+		r.t.Fatalf("/metrics answered %d: %s", code, body)
+	}
+	return body
+}
+
+// scrapeOf scrapes a collector over a real socket.
+func scrapeOf(t *testing.T, c prometheus.Collector) string {
+	t.Helper()
+	return serve(t, exporters.Config{Name: "test", Collectors: []prometheus.Collector{c}}).scrape()
+}
+
+var duration = regexp.MustCompile(`(?m)^(exporter_collector_duration_seconds\{.*\}) .*$`)
+
+// golden compares a scrape, less what is different each time, with a file.
+func golden(t *testing.T, name, scrape string) {
+	t.Helper()
+	scrape = duration.ReplaceAllString(scrape, "$1 DURATION")
+	scrape = strings.ReplaceAll(scrape, `"`+runtime.Version()+`"`, `"GO"`)
+	path := filepath.Join("testdata", name+".golden")
+	if *update {
+		if err := os.WriteFile(path, []byte(scrape), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), scrape); diff != "" {
+		t.Errorf("scrape differs from %s (-want +got):\n%s", path, diff)
+	}
+}
+
+// lint reports what promlint finds, but for names that are given to us.
+func lint(t *testing.T, scrape string, given ...string) {
+	t.Helper()
+	problems, err := promlint.New(strings.NewReader(scrape)).Lint()
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := map[string]bool{}
+	for _, p := range problems {
+		found[p.Metric] = true
+	}
+	for _, name := range given {
+		if !found[name] {
+			t.Errorf("%s is excepted and has no problem", name)
+		}
+		delete(found, name)
+	}
+	for _, p := range problems {
+		if found[p.Metric] {
+			t.Errorf("promlint: %s: %s", p.Metric, p.Text)
+		}
+	}
+}
+
+// value of the series that a scrape's line begins with; false when there is none.
+func value(scrape, series string) (string, bool) {
+	for line := range strings.Lines(scrape) {
+		if rest, ok := strings.CutPrefix(line, series+" "); ok {
+			return strings.TrimSpace(rest), true
+		}
+	}
+	return "", false
+}
+
+func wantValue(t *testing.T, scrape, series, want string) {
+	t.Helper()
+	if got, ok := value(scrape, series); !ok || got != want {
+		t.Errorf("%s is %q (found: %v), want %q", series, got, ok, want)
+	}
+}
+
+func wantAbsent(t *testing.T, scrape string, prefixes ...string) {
+	t.Helper()
+	for _, prefix := range prefixes {
+		for line := range strings.Lines(scrape) {
+			if strings.HasPrefix(line, prefix) {
+				t.Errorf("%s is exported: %s", prefix, line)
+			}
+		}
+	}
+}
+
+var start = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+
+func at(d time.Duration) *time.Time {
+	t := start.Add(d)
+	return &t
+}
+
+func pointer[T any](v T) *T { return &v }
+
+// encoding is a job whose FFmpeg runs.
+func encoding(id string, frames int64) messages.JobStatus {
+	return messages.JobStatus{
+		Key: messages.AttemptKey{JobID: id, Attempt: 1}, Scenario: "720p30-h264", Phase: messages.PhaseRun,
+		Encoder: "libx264", Started: at(50 * time.Second), PID: 4711,
+		Progress: messages.Progress{
+			At: start.Add(60 * time.Second), Percent: 25, Frames: frames, Dropped: 2, FPS: 50, Speed: 2.5,
+			BitrateKbps: 1900, OutTime: 20 * time.Second, SizeBytes: 5_000_000,
+		},
+		Energy: pointer(energy.Joules(420.5)), Power: pointer(energy.Watts(42)), Source: energy.Measured,
+	}
+}
+
+// status of an agent that has worked for a minute and runs the jobs.
+func status(jobs ...messages.JobStatus) messages.Status {
+	return messages.Status{
+		Version: "1.2.3", PID: 42, StartedAt: start, At: start.Add(time.Minute), Address: "worker-1",
+		Session: &messages.Session{NodeID: "node-1", Address: "worker-1", Master: "http://op:hunter2@master:8080", Since: start},
+		Heartbeat: &messages.HeartbeatStatus{
+			LastAttempt: at(58 * time.Second), LastSuccess: at(50 * time.Second), Sent: 5, Failed: 1,
+			Error: `Post "http://op:hunter2@master:8080/nodes/node-1/heartbeat": connection refused`,
+		},
+		Slots:  2,
+		Checks: []messages.Check{{Name: "disk"}, {Name: "ffmpeg"}},
+		Jobs:   jobs,
+		Actors: []messages.ActorStatus{
+			{Path: "agent", State: "running"},
+			{Path: "agent/heartbeat", State: "running", Restarts: 2, Abandoned: 1, Failures: 3, MailboxDepth: 4, Dropped: 5},
+			{Path: "agent/jobs", State: "restarting", Restarts: 1, Failures: 1},
+		},
+		Samplers: []messages.SamplerHealth{{Name: "rapl", Source: "rapl", Zones: 2, Since: start}},
+		Power:    pointer(energy.Watts(95.5)), Source: energy.Measured,
+		Journal: messages.JournalStats{Unfinished: len(jobs), Unsent: 2, OldestAt: at(15 * time.Second), Sent: 7, Superseded: 1, DeadLetters: 1},
+		Counts:  messages.Counts{Completed: 6, Failed: 2, Canceled: 1, Superseded: 1, Delivered: 7, DeadLetters: 1},
+	}
+}

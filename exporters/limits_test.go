@@ -1,0 +1,167 @@
+package exporters
+
+import (
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// pipes is a listener whose connections exist in memory, so that its deadlines run on
+// the test's clock.
+type pipes struct {
+	conns  chan net.Conn
+	closed chan struct{}
+	once   sync.Once
+}
+
+func (p *pipes) Accept() (net.Conn, error) {
+	select {
+	case c := <-p.conns:
+		return c, nil
+	case <-p.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+func (p *pipes) Close() error   { p.once.Do(func() { close(p.closed) }); return nil }
+func (p *pipes) Addr() net.Addr { return &net.UnixAddr{Name: "pipe", Net: "unix"} }
+
+func newTestServer(t *testing.T, routes map[string]http.Handler) *Server {
+	t.Helper()
+	s, err := NewServer(Config{Name: "test", Routes: routes})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func TestClientThatDawdlesIsCutOff(t *testing.T) {
+	for name, test := range map[string]struct {
+		first string // what it sends
+		sends string // and then, every second
+		limit time.Duration
+	}{
+		"never ends its header": {"GET / HTTP/1.1\r\nA: ", "x", readHeaderTimeout},
+		"says nothing":          {"", "", readHeaderTimeout},
+		"never ends its body":   {"GET /health HTTP/1.1\r\nHost: a\r\nContent-Length: 200000\r\n\r\n", "x", readTimeout},
+		"idles":                 {"GET /health HTTP/1.1\r\nHost: a\r\n\r\n", "", idleTimeout},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				server := newTestServer(t, nil).newHTTPServer()
+				listener := &pipes{conns: make(chan net.Conn), closed: make(chan struct{})}
+				go server.Serve(listener)
+				defer server.Close()
+				client, conn := net.Pipe()
+				listener.conns <- conn
+				begun := time.Now()
+				var writer sync.WaitGroup
+				writer.Go(func() {
+					io.WriteString(client, test.first)
+					for test.sends != "" {
+						time.Sleep(time.Second)
+						if _, err := io.WriteString(client, test.sends); err != nil {
+							return
+						}
+					}
+				})
+				io.Copy(io.Discard, client) // until the server hangs up
+				if took := time.Since(begun); took > test.limit+5*time.Second {
+					t.Errorf("cut off after %v, want %v", took, test.limit)
+				}
+				client.Close()
+				writer.Wait()
+			})
+		})
+	}
+}
+
+func TestHandlerThatHangsIsBoundedInTimeAndNumber(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		release := make(chan struct{})
+		s := newTestServer(t, map[string]http.Handler{
+			"/hung": http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-release }),
+		})
+		get := func(path string) int {
+			answer := httptest.NewRecorder()
+			s.handler.ServeHTTP(answer, httptest.NewRequest(http.MethodGet, path, nil))
+			return answer.Code
+		}
+		begun := time.Now()
+		codes := make(chan int, maxConcurrent)
+		for range maxConcurrent {
+			go func() { codes <- get("/hung") }()
+		}
+		synctest.Wait()
+		if code := get("/hung"); code != http.StatusServiceUnavailable || time.Since(begun) != 0 {
+			t.Errorf("one too many was answered %d after %v", code, time.Since(begun))
+		}
+		if code := get("/health"); code != http.StatusOK {
+			t.Errorf("meanwhile /health answered %d", code)
+		}
+		for range maxConcurrent {
+			if code := <-codes; code != http.StatusServiceUnavailable {
+				t.Errorf("a hung one was answered %d", code)
+			}
+		}
+		if took := time.Since(begun); took != handlerTimeout {
+			t.Errorf("the hung ones were answered after %v, want %v", took, handlerTimeout)
+		}
+		if code := get("/hung"); code != http.StatusServiceUnavailable {
+			t.Errorf("while they hang still: %d", code)
+		}
+		close(release)
+		synctest.Wait()
+		if code := get("/hung"); code != http.StatusOK {
+			t.Errorf("after they ended: %d", code)
+		}
+	})
+}
+
+func TestConnectionsOfOnePortAreBounded(t *testing.T) {
+	s := newTestServer(t, nil)
+	s.cfg.Address = "127.0.0.1"
+	listener, err := s.listen(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	accepted := make(chan net.Conn, maxConnections+1)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			conn, err := listener.Accept()
+			if errors.Is(err, net.ErrClosed) {
+				return
+			}
+			accepted <- conn
+		}
+	}()
+	for range maxConnections + 1 {
+		client, err := net.Dial("tcp", listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer client.Close()
+	}
+	first := <-accepted
+	for range maxConnections - 1 {
+		defer (<-accepted).Close()
+	}
+	select {
+	case conn := <-accepted:
+		conn.Close()
+		t.Errorf("accepted %d connections at once", maxConnections+1)
+	default:
+	}
+	first.Close()
+	(<-accepted).Close() // its place is taken by the one that waited
+	listener.Close()
+	<-done
+}
