@@ -67,7 +67,10 @@ func (a *Agent) Drain(timeout time.Duration) {
 
 // StopJobs ends the running jobs now: they are reported as failed, so that the
 // master re-queues them.
-func (a *Agent) StopJobs() { a.env.refs.jobs.Tell(&messages.StopJobs{}) }
+func (a *Agent) StopJobs() {
+	a.env.stop.jobsNow.Store(true)
+	a.env.refs.jobs.Tell(&messages.StopJobs{})
+}
 
 // Done is closed when a drain has ended.
 func (a *Agent) Done() <-chan struct{} { return a.env.stop.done }
@@ -91,29 +94,30 @@ func (a *Agent) Actors() []supervision.ActorStats { return a.system.Stats() }
 func (a *Agent) Live() error { return a.system.Live() }
 
 // stopRequest is what must survive the restart of an actor while the tree stops:
-// that it was asked for, how long jobs may take, and what came of it.
+// that it was asked for, until when jobs may run, and what came of it.
 type stopRequest struct {
-	mu      sync.Mutex
-	asked   bool
-	ended   bool
-	timeout time.Duration
-	reports []supervision.StopReport
-	done    chan struct{}
+	jobsNow atomic.Bool                    // running jobs are to be stopped now
 	jobs    atomic.Pointer[messages.Drain] // what jobs was asked
+
+	mu      sync.Mutex
+	until   time.Time // zero: no drain was asked for
+	ended   bool
+	reports []supervision.StopReport // of who was late
+	done    chan struct{}
 }
 
 func (s *stopRequest) ask(timeout time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.asked {
-		s.asked, s.timeout = true, timeout
+	if s.until.IsZero() {
+		s.until = time.Now().Add(timeout)
 	}
 }
 
-func (s *stopRequest) pending() (time.Duration, bool) {
+func (s *stopRequest) pending() (until time.Time, pending bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.timeout, s.asked && !s.ended
+	return s.until, !s.until.IsZero() && !s.ended
 }
 
 func (s *stopRequest) end(reports []supervision.StopReport) {
@@ -160,11 +164,12 @@ func (r *root) Receive(ctx actor.Context) {
 // that handles it stands.
 func (r *root) start(ctx actor.Context) {
 	e := r.env
-	for _, child := range []struct {
+	type child struct {
 		name string
 		ref  *supervision.Ref
 		make func() actor.Actor
-	}{
+	}
+	children := []child{
 		{"uploader", e.refs.uploader, func() actor.Actor { return newUploader(e) }},
 		{"registrar", e.refs.registrar, func() actor.Actor { return newRegistrar(e) }},
 		{"heartbeat", e.refs.heartbeat, func() actor.Actor { return newHeartbeat(e) }},
@@ -173,13 +178,13 @@ func (r *root) start(ctx actor.Context) {
 		{"exporters", e.refs.exporters, func() actor.Actor { return newExporters(e) }},
 		{"jobs", e.refs.jobs, func() actor.Actor { return newJobs(e) }},
 		{"janitor", e.refs.janitor, func() actor.Actor { return newJanitor(e) }},
-		{"control", e.refs.control, func() actor.Actor { return newListener(e, e.Control) }},
-		{"poller", e.refs.poller, func() actor.Actor { return newPoller(e) }},
-	} {
-		if child.name == "control" && e.Control == nil {
-			continue
-		}
-		supervision.Child(ctx, supervision.Spec{Name: child.name, Ref: child.ref, New: child.make})
+	}
+	if e.Control != nil {
+		children = append(children, child{"control", e.refs.control, func() actor.Actor { return newListener(e, e.Control) }})
+	}
+	children = append(children, child{"poller", e.refs.poller, func() actor.Actor { return newPoller(e) }})
+	for _, c := range children {
+		supervision.Child(ctx, supervision.Spec{Name: c.name, Ref: c.ref, New: c.make})
 	}
 	// A root that failed on its way out goes on with it.
 	r.shutdown(ctx)
@@ -189,6 +194,7 @@ func (r *root) start(ctx actor.Context) {
 // stopping FFmpeg may take.
 const (
 	stopDeadline  = 2 * time.Second
+	callDeadline  = 15 * time.Second // of a call to the master that may bring a lease
 	killAllowance = 20 * time.Second
 	flushDeadline = 10 * time.Second
 	serveDeadline = 5 * time.Second
@@ -198,18 +204,19 @@ const (
 // brings work, then whoever does it, then whoever reports it; the heartbeat goes on
 // almost to the end.
 func (r *root) shutdown(ctx actor.Context) {
-	timeout, asked := r.env.stop.pending()
+	until, asked := r.env.stop.pending()
 	if !asked || r.stopping {
 		return
 	}
 	r.stopping = true
-	r.log.Info("draining: no new job is taken", zap.Duration("drain_timeout", timeout))
+	left := max(0, time.Until(until))
+	r.log.Info("draining: no new job is taken", zap.Duration("time_for_running_jobs", left))
 	drain := func(to *supervision.Ref) func(ready func()) {
-		return func(ready func()) { to.Tell(&messages.Drain{Timeout: timeout, Ready: ready}) }
+		return func(ready func()) { to.Tell(&messages.Drain{Until: until, Ready: ready}) }
 	}
 	supervision.StopInOrder(ctx, []supervision.StopStep{
-		{Child: r.refs.poller, Deadline: stopDeadline},
-		{Child: r.refs.jobs, Prepare: drain(r.refs.jobs), Deadline: timeout + killAllowance},
+		{Child: r.refs.poller, Prepare: drain(r.refs.poller), Deadline: callDeadline},
+		{Child: r.refs.jobs, Prepare: drain(r.refs.jobs), Deadline: left + callDeadline + killAllowance},
 		{Child: r.refs.samplers, Deadline: stopDeadline},
 		{Child: r.refs.meter, Deadline: stopDeadline},
 		{Child: r.refs.uploader, Prepare: drain(r.refs.uploader), Deadline: flushDeadline},

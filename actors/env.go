@@ -17,6 +17,7 @@ type Settings struct {
 	Register            bool          // register at start; otherwise resume the saved session
 	PollInterval        time.Duration // of an idle agent, ±10 %
 	HeartbeatInterval   time.Duration
+	ReconcileInterval   time.Duration // how often an idle agent asks what the master holds as ours
 	UnavailableAfter    time.Duration // after so long without a heartbeat the master gives our job away
 	Slots               int           // jobs at a time, from 1
 	CancelCheckInterval time.Duration // how often a running job is asked for at the master

@@ -50,6 +50,7 @@ type siteConfig struct {
 	sysfs  string // where power sensors are looked for
 	apiKey string
 	link   *link
+	wrap   func(*Parts) // puts something between the actors and a real part
 }
 
 const beat = 200 * time.Millisecond
@@ -58,7 +59,7 @@ func newSite(t *testing.T, change func(*siteConfig)) *site {
 	t.Helper()
 	cfg := siteConfig{
 		Settings: Settings{
-			Register: true, PollInterval: 50 * time.Millisecond, HeartbeatInterval: beat,
+			Register: true, PollInterval: 50 * time.Millisecond, HeartbeatInterval: beat, ReconcileInterval: time.Minute,
 			UnavailableAfter: 90 * time.Second, Slots: 1, CancelCheckInterval: 100 * time.Millisecond,
 			SampleInterval: 50 * time.Millisecond, IdleSampleInterval: 200 * time.Millisecond,
 			MinFreeDisk: func(uint64) uint64 { return 0 },
@@ -97,15 +98,19 @@ func newSite(t *testing.T, change func(*siteConfig)) *site {
 	must(t, err)
 	t.Cleanup(func() { must(t, s.runner.Close(context.Background())) })
 
-	s.agent, err = Start(Config{
-		Parts: Parts{
-			Master: client, Journal: s.journal, Runner: portRunner{s.runner}, Janitor: s.runner.Janitor(),
-			Host: testHost{hardware.NewHost(hardware.HostConfig{DataDir: cfg.dir})},
-			OpenPower: func() (PowerSensors, error) {
-				return hardware.OpenCPUPower(hardware.CPUPowerConfig{SysfsPath: cfg.sysfs, ProcfsPath: "/proc", Estimate: "auto"})
-			},
-			Facts: messages.NodeFacts{Address: "test-node", Type: "server", CPUThreads: 2},
+	parts := Parts{
+		Master: client, Journal: s.journal, Runner: portRunner{s.runner}, Janitor: s.runner.Janitor(),
+		Host: testHost{hardware.NewHost(hardware.HostConfig{DataDir: cfg.dir})},
+		OpenPower: func() (PowerSensors, error) {
+			return hardware.OpenCPUPower(hardware.CPUPowerConfig{SysfsPath: cfg.sysfs, ProcfsPath: "/proc", Estimate: "auto"})
 		},
+		Facts: messages.NodeFacts{Address: "test-node", Type: "server", CPUThreads: 2},
+	}
+	if cfg.wrap != nil {
+		cfg.wrap(&parts)
+	}
+	s.agent, err = Start(Config{
+		Parts:       parts,
 		Settings:    cfg.Settings,
 		Supervision: supervision.Config{FaultInjection: true},
 		Logger:      log,

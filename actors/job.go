@@ -35,18 +35,14 @@ type job struct {
 	quality messages.Quality
 	watch   *supervision.Timer
 	ended   bool // FFmpeg is through: no cancellation check any more
+	disk    outage
 }
 
 func newJob(e *env, run Run) *job {
 	lease := run.Lease()
 	key := lease.Key()
-	return &job{
-		env:   e,
-		log:   e.log.Named("job").With(append(jobFields(key), zap.String("node", lease.NodeID))...),
-		run:   run,
-		lease: lease,
-		key:   key,
-	}
+	log := e.log.Named("job").With(append(jobFields(key), zap.String("node", lease.NodeID))...)
+	return &job{env: e, log: log, run: run, lease: lease, key: key, disk: outage{log: log, what: "writing to the journal"}}
 }
 
 func (j *job) Receive(ctx actor.Context) {
@@ -60,13 +56,19 @@ func (j *job) accept(ctx actor.Context) {
 	supervision.Go(ctx, func(context.Context) (messages.Record, error) {
 		return j.Journal.Accept(j.lease)
 	}, func(ctx actor.Context, record messages.Record, err error) {
+		if err != nil {
+			j.retry(ctx, err, j.accept)
+			return
+		}
+		j.disk.over()
 		switch {
-		case err != nil:
-			j.log.Error("the job cannot be recorded, so it is not started; trying again", zap.Error(err))
-			supervision.After(ctx, diskRetry, j.accept)
 		case !record.State.Unfinished():
-			j.log.Debug("this attempt has ended already", zap.String("state", string(record.State)))
-			j.finished(ctx, false)
+			// Adopted on its last steps, or held by a master that lost what we reported:
+			// the uploader knows what to do with the result.
+			j.log.Warn("the attempt has ended here already", zap.String("state", string(record.State)))
+			j.end(ctx, messages.JobFinished{
+				Reported: record.State == messages.RecordResult || record.State == messages.RecordSent, Stale: true,
+			})
 		default:
 			if record.State == messages.RecordAccepted {
 				j.log.Info("job accepted", zap.String("scenario", j.lease.Job.Scenario))
@@ -90,7 +92,10 @@ func (j *job) prepare(ctx actor.Context) {
 // start opens the energy window as close around FFmpeg's start as can be: one
 // reading before, one after, neither waited for.
 func (j *job) start(ctx actor.Context) {
-	j.refs.meter.Tell(&messages.JobStarting{Key: j.key})
+	adopted := j.run.Encode().Started != nil
+	if !adopted {
+		j.refs.meter.Tell(&messages.JobStarting{Key: j.key})
+	}
 	supervision.Go(ctx, j.run.Start, func(ctx actor.Context, process messages.Process, err error) {
 		if err != nil {
 			j.refs.meter.Tell(&messages.JobAbandoned{Key: j.key})
@@ -100,7 +105,9 @@ func (j *job) start(ctx actor.Context) {
 		if started := j.run.Encode().Started; started != nil {
 			j.refs.meter.Tell(&messages.JobStarted{Key: j.key, At: *started})
 		}
-		j.log.Info("ffmpeg started", zap.Int("pid", process.PID))
+		if !adopted {
+			j.log.Info("ffmpeg started", zap.Int("pid", process.PID))
+		}
 		j.recordProcess(ctx, process)
 		j.awaitExit(ctx)
 	})
@@ -222,49 +229,61 @@ func (j *job) logEnding(e *messages.Ending) {
 }
 
 // record puts the result on disk, however long the disk takes to have room for it.
+// A journal that was set aside as damaged meanwhile gets the attempt anew.
 func (j *job) record(ctx actor.Context, body []byte) {
 	supervision.Go(ctx, func(context.Context) (struct{}, error) {
+		if _, err := j.Journal.Accept(j.lease); err != nil {
+			return struct{}{}, err
+		}
 		return struct{}{}, j.Journal.Finish(j.key, body, false)
 	}, func(ctx actor.Context, _ struct{}, err error) {
 		if err != nil {
-			j.log.Error("the result cannot be recorded and is kept in memory; trying again", zap.Error(err))
-			supervision.After(ctx, diskRetry, func(ctx actor.Context) { j.record(ctx, body) })
+			j.retry(ctx, err, func(ctx actor.Context) { j.record(ctx, body) })
 			return
 		}
-		j.finished(ctx, true)
+		j.disk.over()
+		j.end(ctx, messages.JobFinished{Reported: true})
 	})
+}
+
+// retry does again what the disk refused.
+func (j *job) retry(ctx actor.Context, err error, step func(actor.Context)) {
+	j.disk.failed(err, zap.Duration("next_try", diskRetry))
+	supervision.After(ctx, diskRetry, step)
 }
 
 // supersede discards the attempt: the master gave it away.
 func (j *job) supersede(ctx actor.Context) {
 	supervision.Go(ctx, func(context.Context) (struct{}, error) {
-		return struct{}{}, j.Journal.Settle(j.key, messages.RecordSuperseded, "the master gave the job away while it ran")
+		err := j.Journal.Settle(j.key, messages.RecordSuperseded, "the master gave the job away while it ran")
+		if err != nil {
+			// What was settled otherwise meanwhile is settled.
+			if record, found, readErr := j.Journal.Record(j.key); readErr == nil && found && record.State.Settled() {
+				err = nil
+			}
+		}
+		return struct{}{}, err
 	}, func(ctx actor.Context, _ struct{}, err error) {
 		if err != nil {
-			j.log.Error("a superseded attempt cannot be recorded; trying again", zap.Error(err))
-			supervision.After(ctx, diskRetry, j.supersede)
+			j.retry(ctx, err, j.supersede)
 			return
 		}
-		j.finished(ctx, false)
+		j.disk.over()
+		j.end(ctx, messages.JobFinished{})
 	})
 }
 
-// finished frees the slot at once and cleans up beside it.
-func (j *job) finished(ctx actor.Context, reported bool) {
+// end frees the slot at once and cleans up beside it.
+func (j *job) end(ctx actor.Context, how messages.JobFinished) {
 	j.ended = true
 	if j.watch != nil {
 		j.watch.Stop()
 	}
-	j.refs.jobs.Tell(&messages.JobFinished{Key: j.key, Reported: reported})
-	j.close(ctx)
-}
-
-func (j *job) close(ctx actor.Context) {
+	how.Key = j.key
+	j.refs.jobs.Tell(&how)
 	supervision.Go(ctx, discard(j.run.Close), func(ctx actor.Context, _ struct{}, err error) {
 		if err != nil {
-			j.log.Warn("the workspace could not be removed; trying again", zap.Error(err))
-			supervision.After(ctx, diskRetry, j.close)
-			return
+			j.log.Warn("what the job left cannot be removed now; the next sweep will try", zap.Error(err))
 		}
 		j.refs.jobs.Tell(&messages.JobClosed{Key: j.key})
 	})

@@ -22,8 +22,12 @@ type jobs struct {
 	log      *zap.Logger
 	attempts map[messages.AttemptKey]*attempt
 	waiting  []messages.Lease // ours, but no slot is free: more than one was held for us
+	early    []messages.Lease // offered before an earlier life's leavings were cleared up
+	clear    bool             // they are
+	handing  int              // leases being handed back
 	drain    *messages.Drain
 	spawned  int
+	disk     outage
 }
 
 // attempt is one that has an actor: it takes a slot until it has finished, and an
@@ -36,7 +40,11 @@ type attempt struct {
 }
 
 func newJobs(e *env) *jobs {
-	return &jobs{env: e, log: e.log.Named("jobs"), attempts: map[messages.AttemptKey]*attempt{}}
+	log := e.log.Named("jobs")
+	return &jobs{
+		env: e, log: log, attempts: map[messages.AttemptKey]*attempt{},
+		disk: outage{log: log, what: "writing to the journal"},
+	}
 }
 
 func (j *jobs) Receive(ctx actor.Context) {
@@ -47,6 +55,10 @@ func (j *jobs) Receive(ctx actor.Context) {
 		if drain := j.stop.jobs.Load(); drain != nil {
 			j.startDrain(ctx, drain)
 		}
+		if j.stop.jobsNow.Load() {
+			j.stopAll()
+		}
+		j.refs.poller.Tell(&messages.JobsStarted{})
 		j.postSlots()
 	case *messages.PollerStarted:
 		j.postSlots()
@@ -60,7 +72,7 @@ func (j *jobs) Receive(ctx actor.Context) {
 	case *messages.JobFinished:
 		j.finished(ctx, m)
 	case *messages.JobClosed:
-		j.closed(m.Key)
+		j.closed(ctx, m.Key)
 	case *supervision.ChildFailed:
 		j.crashed(ctx, m)
 	case *messages.Drain:
@@ -97,10 +109,13 @@ func (j *jobs) clearUp(ctx actor.Context) {
 		}
 		var reported []messages.AttemptKey
 		for _, r := range unfinished {
-			if _, err := j.recordFailed(r.Lease, messages.Encode{}, "interrupted: the agent ended while the job ran", false); err != nil {
+			fresh, err := j.recordFailed(r.Lease, messages.Encode{}, "interrupted: the agent ended while the job ran", false)
+			if err != nil {
 				return reported, err
 			}
-			reported = append(reported, r.Key())
+			if fresh {
+				reported = append(reported, r.Key())
+			}
 		}
 		return reported, nil
 	}, func(ctx actor.Context, reported []messages.AttemptKey, err error) {
@@ -109,9 +124,19 @@ func (j *jobs) clearUp(ctx actor.Context) {
 			j.refs.uploader.Tell(&messages.ResultReady{Key: key})
 		}
 		if err != nil {
-			j.log.Error("clearing up after an earlier life failed; trying again", zap.Error(err))
-			supervision.After(ctx, time.Second, j.clearUp)
+			j.disk.failed(err)
+			supervision.After(ctx, diskRetry, j.clearUp)
+			return
 		}
+		j.disk.over()
+		j.clear = true
+		early := j.early
+		j.early = nil
+		for _, lease := range early {
+			j.offered(ctx, lease)
+		}
+		j.postSlots()
+		j.checkDrained()
 	})
 }
 
@@ -143,10 +168,18 @@ func (j *jobs) recordFailed(lease messages.Lease, encode messages.Encode, why st
 
 func (j *jobs) offered(ctx actor.Context, lease messages.Lease) {
 	key := lease.Key()
-	if _, known := j.attempts[key]; known || slices.ContainsFunc(j.waiting, func(l messages.Lease) bool { return l.Key() == key }) {
+	same := func(l messages.Lease) bool { return l.Key() == key }
+	if _, known := j.attempts[key]; known || slices.ContainsFunc(j.waiting, same) {
 		return
 	}
-	if j.drain != nil {
+	// What an earlier life left of this very attempt must be reported first.
+	if !j.clear {
+		if !slices.ContainsFunc(j.early, same) {
+			j.early = append(j.early, lease)
+		}
+		return
+	}
+	if j.drain != nil || j.board.Draining() {
 		j.handBack(ctx, lease)
 		return
 	}
@@ -161,9 +194,12 @@ func (j *jobs) offered(ctx actor.Context, lease messages.Lease) {
 // so that it is not lost either.
 func (j *jobs) handBack(ctx actor.Context, lease messages.Lease) {
 	key := lease.Key()
+	j.handing++
 	supervision.Go(ctx, func(context.Context) (bool, error) {
 		return j.recordFailed(lease, messages.Encode{}, "handed back unstarted: the agent is shutting down", true)
 	}, func(_ actor.Context, report bool, err error) {
+		defer j.checkDrained()
+		j.handing--
 		if err != nil {
 			j.log.Error("a job could not be handed back; the master gives it away by itself", append(jobFields(key), zap.Error(err))...)
 			return
@@ -189,26 +225,29 @@ func (j *jobs) spawn(ctx actor.Context, run Run) {
 }
 
 func (j *jobs) finished(ctx actor.Context, m *messages.JobFinished) {
-	a, ok := j.attempts[m.Key]
-	if !ok || a.finished {
-		return
+	if m.Stale {
+		j.refs.poller.Tell(&messages.OfferDropped{})
 	}
-	a.finished = true
 	if m.Reported {
 		// The poller first, so that it knows what to wait for when the uploader has tried.
+		// An attempt that is no longer known here was finished before a restart.
 		j.refs.poller.Tell(&messages.JobEnded{Key: m.Key})
 		j.refs.uploader.Tell(&messages.ResultReady{Key: m.Key})
+	}
+	if a, ok := j.attempts[m.Key]; ok {
+		a.finished = true
 	}
 	j.startWaiting(ctx)
 	j.postSlots()
 	j.checkDrained()
 }
 
-func (j *jobs) closed(key messages.AttemptKey) {
+func (j *jobs) closed(ctx actor.Context, key messages.AttemptKey) {
 	if a, ok := j.attempts[key]; ok {
 		a.ref.Stop()
 		delete(j.attempts, key)
 	}
+	j.refs.meter.Tell(&messages.JobAbandoned{Key: key})
 	j.checkDrained()
 }
 
@@ -217,32 +256,34 @@ func (j *jobs) crashed(ctx actor.Context, m *supervision.ChildFailed) {
 	for key, a := range j.attempts {
 		if a.name == m.Name {
 			j.log.Error("the actor of a job failed; the attempt is reported as failed", jobFields(key)...)
+			a.run.Stop(messages.StopShutdown)
 			j.bury(ctx, key, a, fmt.Sprintf("the agent failed while it ran the job: %v", m.Reason))
 			return
 		}
 	}
 }
 
-// bury stops a run whose actor is gone, reports it, and closes it.
+// bury reports a run whose actor is gone, and closes it.
 func (j *jobs) bury(ctx actor.Context, key messages.AttemptKey, a *attempt, why string) {
-	a.run.Stop(messages.StopShutdown)
-	j.refs.meter.Tell(&messages.JobAbandoned{Key: key})
-	wasFinished := a.finished
-	supervision.Go(ctx, func(work context.Context) (struct{}, error) {
-		if !wasFinished {
-			if _, err := j.recordFailed(a.run.Lease(), a.run.Encode(), why, false); err != nil {
-				return struct{}{}, err
-			}
+	supervision.Go(ctx, func(context.Context) (bool, error) {
+		if a.finished {
+			return false, nil
 		}
-		return struct{}{}, a.run.Close(work)
-	}, func(ctx actor.Context, _ struct{}, err error) {
+		return j.recordFailed(a.run.Lease(), a.run.Encode(), why, false)
+	}, func(ctx actor.Context, fresh bool, err error) {
 		if err != nil {
-			j.log.Error("reporting a failed job did not succeed; trying again", append(jobFields(key), zap.Error(err))...)
-			supervision.After(ctx, time.Second, func(ctx actor.Context) { j.bury(ctx, key, a, why) })
+			j.disk.failed(err, jobFields(key)...)
+			supervision.After(ctx, diskRetry, func(ctx actor.Context) { j.bury(ctx, key, a, why) })
 			return
 		}
-		j.finished(ctx, &messages.JobFinished{Key: key, Reported: true})
-		j.closed(key)
+		j.disk.over()
+		j.finished(ctx, &messages.JobFinished{Key: key, Reported: fresh})
+		supervision.Go(ctx, discard(a.run.Close), func(ctx actor.Context, _ struct{}, err error) {
+			if err != nil {
+				j.log.Warn("what a job left cannot be removed now; the next sweep will try", append(jobFields(key), zap.Error(err))...)
+			}
+			j.closed(ctx, key)
+		})
 	})
 }
 
@@ -289,7 +330,7 @@ func (j *jobs) startDrain(ctx actor.Context, m *messages.Drain) {
 		j.handBack(ctx, lease)
 	}
 	j.waiting = nil
-	supervision.After(ctx, m.Timeout, func(actor.Context) {
+	supervision.After(ctx, time.Until(m.Until), func(actor.Context) {
 		j.log.Warn("the drain's time is up; stopping the running jobs")
 		j.stopAll()
 	})
@@ -298,7 +339,7 @@ func (j *jobs) startDrain(ctx actor.Context, m *messages.Drain) {
 }
 
 func (j *jobs) checkDrained() {
-	if j.drain != nil && len(j.attempts) == 0 {
+	if j.drain != nil && len(j.attempts)+j.handing == 0 && j.clear {
 		j.drain.Ready()
 	}
 }

@@ -20,6 +20,7 @@ type meter struct {
 	ledger   *energy.Ledger
 	starting map[messages.AttemptKey]bool
 	open     map[messages.AttemptKey]bool
+	closed   map[messages.AttemptKey]bool // accounted for; the ledger can say it again
 	closing  map[uint64]*closing
 	readings uint64          // last ID given to a TakeReading
 	health   map[string]bool // power samplers, by name: does it work
@@ -39,6 +40,7 @@ func newMeter(e *env) *meter {
 		ledger:   energy.NewLedger(energy.LedgerConfig{}),
 		starting: map[messages.AttemptKey]bool{},
 		open:     map[messages.AttemptKey]bool{},
+		closed:   map[messages.AttemptKey]bool{},
 		closing:  map[uint64]*closing{},
 		health:   map[string]bool{},
 	}
@@ -60,16 +62,23 @@ func (m *meter) Receive(ctx actor.Context) {
 		m.setPace()
 		m.takeReading()
 	case *messages.JobStarted:
-		delete(m.starting, msg.Key)
-		m.open[msg.Key] = true
-		m.ledger.Open(msg.Key.String(), msg.At)
-		m.setPace()
-		m.takeReading()
+		m.started(msg)
 	case *messages.JobExited:
 		m.exited(ctx, msg)
 	case *messages.JobAbandoned:
 		m.forget(msg.Key)
 	}
+}
+
+func (m *meter) started(msg *messages.JobStarted) {
+	delete(m.starting, msg.Key)
+	if m.closed[msg.Key] {
+		return // an actor that adopts the job walks through its steps again
+	}
+	m.open[msg.Key] = true
+	m.ledger.Open(msg.Key.String(), msg.At)
+	m.setPace()
+	m.takeReading()
 }
 
 func (m *meter) sampled(s *messages.Sampled) {
@@ -96,6 +105,10 @@ func (m *meter) takeReading() uint64 {
 // exited waits for one last reading of each working sampler before it accounts for
 // the window.
 func (m *meter) exited(ctx actor.Context, msg *messages.JobExited) {
+	if m.closed[msg.Key] {
+		msg.Reply(m.ledger.Close(msg.Key.String(), msg.At))
+		return
+	}
 	// A window whose opening was lost with an earlier incarnation starts where it started.
 	m.ledger.Open(msg.Key.String(), msg.Start)
 	id := m.takeReading()
@@ -123,13 +136,16 @@ func (m *meter) close(id uint64) {
 		c.giveUp.Stop()
 	}
 	account := m.ledger.Close(c.exited.Key.String(), c.exited.At)
-	m.forget(c.exited.Key)
+	delete(m.open, c.exited.Key)
+	m.closed[c.exited.Key] = true
+	m.setPace()
 	c.exited.Reply(account)
 }
 
 func (m *meter) forget(key messages.AttemptKey) {
 	delete(m.starting, key)
 	delete(m.open, key)
+	delete(m.closed, key)
 	m.ledger.Forget(key.String())
 	m.setPace()
 }

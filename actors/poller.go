@@ -2,7 +2,6 @@ package actors
 
 import (
 	"context"
-	"errors"
 	"maps"
 	"math/rand/v2"
 	"time"
@@ -14,18 +13,14 @@ import (
 	"ffmpeg-agent/messages"
 )
 
-const (
-	// reconcileInterval is how often an idle agent asks what the master holds as ours.
-	reconcileInterval = time.Minute
-	// resultPatience is how long a poll waits for the last job's result to be sent.
-	resultPatience = time.Second
-)
+// resultPatience is how long a poll waits for the last job's result to be sent.
+const resultPatience = time.Second
 
 // notYet closes a gate until its check has been made.
 const notYet = "not looked at yet"
 
 // poller asks the master for work whenever a slot is free, and looks for leases
-// whose answer was lost.
+// whose answer was lost. It makes one call at a time.
 type poller struct {
 	*env
 	log     *zap.Logger
@@ -35,9 +30,14 @@ type poller struct {
 	// awaiting are the results that must be tried before the next poll.
 	awaiting map[messages.AttemptKey]*supervision.Timer
 	asking   bool               // a call is on its way
-	again    bool               // a reconciliation was asked for meanwhile
+	pause    time.Time          // after a failure: no poll before
 	wait     *supervision.Timer // until the next poll of an idle or failing agent
-	recon    *supervision.Timer // until the next reconciliation
+	recon    *supervision.Timer // until the next look for lost leases
+	// owed: a lease may have been lost, so look at the next occasion, busy or not.
+	owed     bool
+	again    bool // a look for lost leases was asked for while a call was on its way
+	drain    *messages.Drain
+	pacer    *messages.Pacer
 	failures outage
 }
 
@@ -49,6 +49,7 @@ func newPoller(e *env) *poller {
 		session:  e.board.Session(),
 		gates:    map[string]string{gateDisk: notYet, gateFFmpeg: notYet},
 		awaiting: map[messages.AttemptKey]*supervision.Timer{},
+		pacer:    messages.NewRegistrationPacer(),
 		failures: outage{log: log, what: "asking the master for work"},
 	}
 }
@@ -59,21 +60,30 @@ func (p *poller) Receive(ctx actor.Context) {
 		p.postGates()
 		p.refs.jobs.Tell(&messages.PollerStarted{})
 		p.refs.janitor.Tell(&messages.PollerStarted{})
-		if p.session != nil {
-			p.reconcile(ctx)
-		}
+		p.reconcile(ctx, p.poll)
 	case *messages.SessionChanged:
-		p.session = &m.Session
-		p.reconcile(ctx)
+		p.session, p.pause = &m.Session, time.Time{}
+		p.reconcile(ctx, p.poll)
+	case *messages.JobsStarted:
+		p.owed = true
+		p.reconcile(ctx, p.poll)
 	case *messages.SlotsChanged:
 		p.free = m.Free
 		p.poll(ctx)
 	case *messages.JobEnded:
 		p.awaiting[m.Key] = supervision.After(ctx, resultPatience, func(ctx actor.Context) { p.tried(ctx, m.Key) })
 	case *messages.ResultTried:
+		if m.Delivered {
+			p.pause = time.Time{} // the master is well
+		}
 		p.tried(ctx, m.Key)
+	case *messages.OfferDropped:
+		p.holdOff(ctx, jitter(p.settings.Load().PollInterval))
 	case *messages.Gate:
 		p.gate(ctx, m)
+	case *messages.Drain:
+		p.drain = m
+		p.checkDrained()
 	}
 }
 
@@ -108,7 +118,8 @@ func (p *poller) postGates() {
 }
 
 func (p *poller) mayPoll() bool {
-	return p.session != nil && p.free > 0 && len(p.gates) == 0 && len(p.awaiting) == 0 && !p.asking && !p.board.Draining()
+	return p.session != nil && p.free > 0 && len(p.gates) == 0 && len(p.awaiting) == 0 && !p.asking &&
+		!time.Now().Before(p.pause) && !p.board.Draining()
 }
 
 // poll asks for one job at once, if there is anything to ask for.
@@ -116,7 +127,6 @@ func (p *poller) poll(ctx actor.Context) {
 	if !p.mayPoll() {
 		return
 	}
-	p.stopWaiting()
 	p.asking = true
 	session := *p.session
 	supervision.Go(ctx, func(work context.Context) (*messages.Lease, error) {
@@ -127,55 +137,71 @@ func (p *poller) poll(ctx actor.Context) {
 		case err != nil:
 			p.failed(ctx, err)
 		case lease == nil:
-			p.failures.over()
+			p.worked()
 			p.later(ctx, jitter(p.settings.Load().PollInterval))
-			p.catchUp(ctx)
 		default:
-			p.failures.over()
+			p.worked()
 			// The slot is taken until jobs says otherwise.
 			p.free--
 			p.refs.jobs.Tell(&messages.Offer{Leases: []messages.Lease{*lease}})
 		}
+		p.called(ctx)
 	})
 }
 
-func (p *poller) later(ctx actor.Context, d time.Duration) {
-	p.stopWaiting()
-	p.wait = supervision.After(ctx, d, p.poll)
+func (p *poller) worked() {
+	p.failures.over()
+	p.pacer.Reset()
 }
 
-func (p *poller) stopWaiting() {
+// failed waits before the next poll, however many slots become free meanwhile, and
+// looks whether a lease was lost with the answer.
+func (p *poller) failed(ctx actor.Context, err error) {
+	p.failures.failed(err)
+	paced := p.pacer.Next(time.Now(), err)
+	p.holdOff(ctx, max(paced, jitter(p.settings.Load().PollInterval)))
+	switch masterErrorKind(err) {
+	case messages.MasterUnauthorized, messages.MasterBusy:
+	default:
+		// What the master does after this look is found by the next.
+		p.owed = true
+		p.again = true
+	}
+}
+
+// holdOff polls after a while, and not before, whatever becomes free.
+func (p *poller) holdOff(ctx actor.Context, d time.Duration) {
+	p.pause = time.Now().Add(d)
+	p.later(ctx, d)
+}
+
+// later polls after a while, or earlier when a slot becomes free.
+func (p *poller) later(ctx actor.Context, d time.Duration) {
 	if p.wait != nil {
 		p.wait.Stop()
 	}
+	p.wait = supervision.After(ctx, d, func(ctx actor.Context) {
+		p.pause = time.Time{}
+		p.poll(ctx)
+	})
 }
 
-// failed looks whether a lease was lost with the answer, and tries again later.
-func (p *poller) failed(ctx actor.Context, err error) {
-	p.failures.failed(err)
-	wait := jitter(p.settings.Load().PollInterval)
-	var m *messages.MasterError
-	if errors.As(err, &m) {
-		wait = max(wait, m.RetryAfter)
+// called does what came due while a call was on its way.
+func (p *poller) called(ctx actor.Context) {
+	if p.again {
+		p.reconcile(ctx, p.poll)
 	}
-	if masterErrorKind(err) == messages.MasterUnauthorized || masterErrorKind(err) == messages.MasterBusy {
-		p.later(ctx, wait)
-		return
-	}
-	p.reconcileThen(ctx, func(ctx actor.Context) { p.later(ctx, wait) })
+	p.checkDrained()
 }
 
-// reconcile takes up what the master holds as ours, then polls.
-func (p *poller) reconcile(ctx actor.Context) { p.reconcileThen(ctx, p.poll) }
-
-// reconcileThen asks the master for the leases it holds as ours and offers them to
+// reconcile asks the master for the leases it holds as ours and offers them to
 // jobs, which knows those it runs or has run.
-func (p *poller) reconcileThen(ctx actor.Context, then func(actor.Context)) {
+func (p *poller) reconcile(ctx actor.Context, then func(actor.Context)) {
 	if p.recon != nil {
 		p.recon.Stop()
 	}
-	p.recon = supervision.After(ctx, reconcileInterval, p.reconcileIdle)
-	if p.session == nil || p.board.Draining() {
+	p.recon = supervision.After(ctx, p.settings.Load().ReconcileInterval, p.reconcileIdle)
+	if p.session == nil {
 		return
 	}
 	if p.asking {
@@ -195,31 +221,32 @@ func (p *poller) reconcileThen(ctx actor.Context, then func(actor.Context)) {
 			}
 		case masterErrorKind(err) == messages.MasterUnknown:
 			p.refs.registrar.Tell(&messages.NodeForgotten{Session: session})
-			p.later(ctx, jitter(p.settings.Load().PollInterval))
-			p.catchUp(ctx)
-			return
+			p.holdOff(ctx, jitter(p.settings.Load().PollInterval))
 		default:
+			p.owed = true
 			p.log.Debug("asking what the master holds as ours failed", zap.Error(err))
 		}
 		then(ctx)
-		p.catchUp(ctx)
+		p.called(ctx)
 	})
 }
 
-// catchUp does the reconciliation that came due while a call was on its way.
-func (p *poller) catchUp(ctx actor.Context) {
-	if p.again && !p.asking {
-		p.reconcile(ctx)
-	}
-}
-
-// reconcileIdle is the look every minute, which only an idle agent needs.
+// reconcileIdle is the look every minute. Only an idle agent needs it, and one that may
+// have lost a lease.
 func (p *poller) reconcileIdle(ctx actor.Context) {
-	if p.free > 0 {
-		p.reconcile(ctx)
+	if p.free > 0 || p.owed {
+		p.owed = false
+		p.reconcile(ctx, func(actor.Context) {})
 		return
 	}
-	p.recon = supervision.After(ctx, reconcileInterval, p.reconcileIdle)
+	p.recon = supervision.After(ctx, p.settings.Load().ReconcileInterval, p.reconcileIdle)
+}
+
+// checkDrained: a call on its way may bring a lease, which is handed to jobs first.
+func (p *poller) checkDrained() {
+	if p.drain != nil && !p.asking {
+		p.drain.Ready()
+	}
 }
 
 // jitter spreads d by ±10 %, so that a fleet does not ask in step.

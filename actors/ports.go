@@ -40,7 +40,8 @@ type Master interface {
 // Journal is the durable record of attempts. Each call is on disk when it returns.
 type Journal interface {
 	// Accept records a lease before anything is done for it. Accepting an attempt
-	// that is there already changes nothing and returns the record as it stands.
+	// that is there already changes nothing and returns the record as it stands; one that
+	// was superseded begins anew.
 	Accept(messages.Lease) (messages.Record, error)
 	// Running records FFmpeg's identity.
 	Running(messages.AttemptKey, messages.Process) error

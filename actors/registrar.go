@@ -11,21 +11,19 @@ import (
 	"ffmpeg-agent/messages"
 )
 
-// minReregister keeps a master that forgets us at once from being hammered.
+// minReregister keeps a master that forgets us again and again from being hammered.
 const minReregister = time.Second
 
 // registrar holds the node's session with the master and announces it. It never
 // stops trying to get one.
 type registrar struct {
 	*env
-	log   *zap.Logger
-	facts messages.NodeFacts
+	log *zap.Logger
 	// busy: a registration is on its way or scheduled.
-	busy       bool
-	again      bool // the facts changed meanwhile
-	registered time.Time
-	pacer      *messages.Pacer
-	failures   outage
+	busy     bool
+	forgot   time.Time // when the master last said that it does not know us
+	pacer    *messages.Pacer
+	failures outage
 }
 
 func newRegistrar(e *env) *registrar {
@@ -33,7 +31,6 @@ func newRegistrar(e *env) *registrar {
 	return &registrar{
 		env:      e,
 		log:      log,
-		facts:    e.Facts,
 		pacer:    messages.NewRegistrationPacer(),
 		failures: outage{log: log, what: "registering at the master"},
 	}
@@ -45,10 +42,6 @@ func (r *registrar) Receive(ctx actor.Context) {
 		r.start(ctx)
 	case *messages.NodeForgotten:
 		r.forgotten(ctx, m.Session)
-	case *messages.FactsChanged:
-		r.facts = m.Facts
-		r.again = true
-		r.schedule(ctx, 0)
 	}
 }
 
@@ -91,7 +84,9 @@ func (r *registrar) forgotten(ctx actor.Context, who messages.Session) {
 		return
 	}
 	r.log.Warn("the master no longer knows this node; registering again", zap.String("node", who.NodeID))
-	r.schedule(ctx, minReregister-time.Since(r.registered))
+	wait := minReregister - time.Since(r.forgot)
+	r.forgot = time.Now()
+	r.schedule(ctx, wait)
 }
 
 // schedule registers after a while; there is one registration at a time.
@@ -108,10 +103,8 @@ func (r *registrar) schedule(ctx actor.Context, after time.Duration) {
 }
 
 func (r *registrar) register(ctx actor.Context) {
-	facts := r.facts
-	r.again = false
 	supervision.Go(ctx, func(work context.Context) (messages.Session, error) {
-		return r.Master.Register(work, facts)
+		return r.Master.Register(work, r.Facts)
 	}, func(ctx actor.Context, s messages.Session, err error) {
 		r.busy = false
 		if err != nil {
@@ -122,13 +115,9 @@ func (r *registrar) register(ctx actor.Context) {
 		}
 		r.pacer.Reset()
 		r.failures.over()
-		r.registered = time.Now()
 		r.log.Info("registered at the master", zap.String("node", s.NodeID), zap.String("master", s.Master))
 		r.save(ctx, s)
 		r.announce(s)
-		if r.again {
-			r.schedule(ctx, 0)
-		}
 	})
 }
 

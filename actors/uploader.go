@@ -20,6 +20,10 @@ const (
 	// unknownRefusals is how often a result must meet a 500 for a job that the
 	// master does not list before it becomes a dead letter.
 	unknownRefusals = 3
+	// unknownFor is how long that must have gone on: a master may still be loading its jobs.
+	unknownFor = 5 * time.Second
+	// rescanInterval is how often the journal is compared with what is being sent.
+	rescanInterval = 10 * time.Second
 )
 
 // uploader brings results from the journal to the master. A result leaves the
@@ -33,6 +37,7 @@ type uploader struct {
 	sending  int
 	drain    *messages.Drain
 	failures outage
+	disk     outage
 }
 
 // upload is one unsent result.
@@ -41,15 +46,29 @@ type upload struct {
 	record *messages.Record // nil until read from the journal
 	pacer  *messages.Pacer
 	retry  *supervision.Timer
-	busy   bool
-	tried  bool // the poller was told
-	// askFirst: an earlier sending may have been taken, so ask how the lease
-	// stands before sending again.
-	askFirst bool
-	// fresh is when the lease was last known to stand.
-	fresh   time.Time
-	refused int // 500s in a row while the master did not list the job
+	// unreachable: the retry waits for a master that did not answer at all.
+	unreachable bool
+	busy        bool
+	tried       bool // the poller was told
+	// doubt is whether an earlier sending may have been taken; it is asked about before
+	// the next.
+	doubt doubt
+	// fresh is when the lease was last known to stand, from the job's end on.
+	fresh    time.Time
+	refused  int // 500s in a row while the master did not list the job
+	refusing time.Time
 }
+
+// doubt is how little is known of an earlier sending.
+type doubt int
+
+const (
+	noDoubt doubt = iota
+	// lifeBefore: an earlier life may have sent it, or may not.
+	lifeBefore
+	// answerLost: it was sent, and the answer got lost.
+	answerLost
+)
 
 func newUploader(e *env) *uploader {
 	log := e.log.Named("uploader")
@@ -57,6 +76,7 @@ func newUploader(e *env) *uploader {
 		env: e, log: log,
 		unsent:   map[messages.AttemptKey]*upload{},
 		failures: outage{log: log, what: "sending a result"},
+		disk:     outage{log: log, what: "reading unsent results from the journal"},
 	}
 }
 
@@ -64,8 +84,9 @@ func (u *uploader) Receive(ctx actor.Context) {
 	switch m := ctx.Message().(type) {
 	case *actor.Started:
 		u.load(ctx)
+		supervision.After(ctx, rescanInterval, u.rescan)
 	case *messages.ResultReady:
-		u.add(m.Key, false)
+		u.add(m.Key, noDoubt)
 		u.next(ctx)
 	case *messages.Drain:
 		u.startDrain(ctx, m)
@@ -79,25 +100,34 @@ func (u *uploader) load(ctx actor.Context) {
 		return u.Journal.Unsent()
 	}, func(ctx actor.Context, records []messages.Record, err error) {
 		if err != nil {
-			u.log.Error("reading unsent results from the journal failed; trying again", zap.Error(err))
+			u.disk.failed(err)
 			supervision.After(ctx, diskRetry, u.load)
 			return
 		}
+		u.disk.over()
 		if len(records) > 0 {
 			u.log.Info("results of earlier are to be sent", zap.Int("results", len(records)))
 		}
 		for i := range records {
-			u.add(records[i].Key(), true)
+			u.add(records[i].Key(), lifeBefore)
 		}
 		u.next(ctx)
 	})
 }
 
-func (u *uploader) add(key messages.AttemptKey, askFirst bool) {
+// rescan finds results whose word got lost with whoever had it to say.
+func (u *uploader) rescan(ctx actor.Context) {
+	if u.Journal.Stats().Unsent > len(u.unsent) {
+		u.load(ctx)
+	}
+	supervision.After(ctx, rescanInterval, u.rescan)
+}
+
+func (u *uploader) add(key messages.AttemptKey, d doubt) {
 	if _, known := u.unsent[key]; known {
 		return
 	}
-	u.unsent[key] = &upload{key: key, askFirst: askFirst, fresh: time.Now(), pacer: messages.NewUploadPacer()}
+	u.unsent[key] = &upload{key: key, doubt: d, fresh: time.Now(), pacer: messages.NewUploadPacer()}
 	u.order = append(u.order, key)
 }
 
@@ -113,10 +143,11 @@ func (u *uploader) next(ctx actor.Context) {
 	}
 }
 
-// outcome is what one try came to: settled, or err says why not.
+// outcome is what one try came to: settled, gone, or err says why not.
 type outcome struct {
 	record   messages.Record
 	end      messages.RecordState // set when the result is settled
+	gone     bool                 // there is nothing to send
 	why      string
 	standing messages.Standing // meaningful when asked
 	asked    bool              // the master said how the lease stands
@@ -139,38 +170,37 @@ func (u *uploader) attempt(ctx actor.Context, up *upload) {
 		u.conclude(ctx, up, o)
 		if !up.tried {
 			up.tried = true
-			u.refs.poller.Tell(&messages.ResultTried{Key: up.key})
+			u.refs.poller.Tell(&messages.ResultTried{Key: up.key, Delivered: o.end == messages.RecordSent})
 		}
 		u.next(ctx)
 	})
 }
 
 // try asks how the lease stands where that is due, sends the result, and settles it
-// in the journal when it is through.
+// in the journal when it is through. A result that the master took once is sent again
+// only when the master says that it still holds the lease: it lost what it took.
 func (u *uploader) try(ctx context.Context, up upload, late bool) (o outcome) {
 	if up.record == nil {
 		record, found, err := u.Journal.Record(up.key)
 		if err != nil {
 			return outcome{err: err}
 		}
-		if !found || record.State != messages.RecordResult {
-			return outcome{end: messages.RecordSent} // settled already: nothing to do
+		if !found || (record.State != messages.RecordResult && record.State != messages.RecordSent) {
+			return outcome{gone: true}
 		}
 		up.record = &record
 	}
 	o.record = *up.record
-	if up.askFirst || late {
+	taken := o.record.State == messages.RecordSent
+	if up.doubt != noDoubt || late || taken {
 		if u.ask(ctx, &o); o.err != nil {
 			return o
 		}
-		switch {
-		case o.standing == messages.StandingEnded && up.askFirst:
-			o.end, o.why = messages.RecordSent, "the job had ended when the master was asked: an earlier sending was taken"
-		case o.standing == messages.StandingEnded:
-			o.end, o.why = messages.RecordSuperseded, "the job had ended at the master without this result"
-		case o.standing == messages.StandingGivenAway:
-			o.end, o.why = messages.RecordSuperseded, "the master had given the job away"
+		if taken && o.standing != messages.StandingHeld {
+			o.gone = true
+			return o
 		}
+		o.judge(up.doubt)
 	}
 	if o.end == "" {
 		u.send(ctx, up, &o)
@@ -184,8 +214,26 @@ func (u *uploader) try(ctx context.Context, up upload, late bool) (o outcome) {
 }
 
 func (u *uploader) ask(ctx context.Context, o *outcome) {
-	o.standing, o.err = u.Master.Extend(ctx, o.record.Lease)
-	o.asked = o.err == nil
+	var err error
+	if o.standing, err = u.Master.Extend(ctx, o.record.Lease); err != nil {
+		o.err = err
+		return
+	}
+	o.asked = true
+}
+
+// judge settles a result whose lease no longer stands.
+func (o *outcome) judge(d doubt) {
+	switch {
+	case o.standing == messages.StandingGivenAway:
+		o.end, o.why = messages.RecordSuperseded, "the master had given the job away"
+	case o.standing == messages.StandingEnded && d == answerLost:
+		o.end, o.why = messages.RecordSent, "the job had ended when the master was asked: the sending whose answer got lost was taken"
+	case o.standing == messages.StandingEnded && d == lifeBefore:
+		o.end, o.why = messages.RecordSuperseded, "the job had ended when the master was asked; whether by a sending of the agent's earlier life is not known"
+	case o.standing == messages.StandingEnded:
+		o.end, o.why = messages.RecordSuperseded, "the job had ended at the master without this result"
+	}
 }
 
 // send sends the result once and judges what came back.
@@ -202,18 +250,20 @@ func (u *uploader) send(ctx context.Context, up upload, o *outcome) {
 	switch masterErrorKind(err) {
 	case messages.MasterConflict:
 		o.end, o.why = messages.RecordSuperseded, err.Error()
-		return
 	case messages.MasterRefused:
 		o.end, o.why = messages.RecordDeadLetter, err.Error()
-		return
 	case messages.MasterBroken, messages.MasterUnknown:
 		// A master answers so for a job that it does not know; make sure before giving up.
-		if u.ask(ctx, o); o.doubtful() && up.refused+1 >= unknownRefusals {
+		if u.ask(ctx, o); o.asked {
+			o.judge(noDoubt)
+		}
+		if o.doubtful() && up.refused+1 >= unknownRefusals && time.Since(up.refusing) >= unknownFor {
 			o.end, o.why = messages.RecordDeadLetter, "the master does not know the job: "+err.Error()
-			return
 		}
 	}
-	o.err = err
+	if o.err = nil; o.end == "" {
+		o.err = err
+	}
 }
 
 // doubtful: the master answered, and does not know the job.
@@ -221,7 +271,12 @@ func (o *outcome) doubtful() bool { return o.asked && o.standing == messages.Sta
 
 // conclude forgets a settled result and tries the others again later.
 func (u *uploader) conclude(ctx actor.Context, up *upload, o outcome) {
-	if o.end != "" {
+	switch {
+	case o.gone:
+		u.forget(up)
+		u.checkDrained()
+		return
+	case o.end != "":
 		u.settled(ctx, up, o)
 		return
 	}
@@ -229,19 +284,20 @@ func (u *uploader) conclude(ctx actor.Context, up *upload, o outcome) {
 		up.record = &o.record
 	}
 	if o.asked {
-		up.askFirst, up.fresh = false, time.Now()
+		up.doubt, up.fresh = noDoubt, time.Now()
 	}
-	// A result that was taken but could not be settled on disk is ambiguous as well.
+	// A result that was taken but could not be settled on disk is in doubt as well.
 	var fromMaster *messages.MasterError
 	if !errors.As(o.err, &fromMaster) || fromMaster.Ambiguous {
-		up.askFirst = true
+		up.doubt = answerLost
 	}
-	if o.doubtful() && fromMaster != nil {
-		up.refused++
-	} else {
+	if !o.doubtful() || fromMaster == nil {
 		up.refused = 0
+	} else if up.refused++; up.refused == 1 {
+		up.refusing = time.Now()
 	}
 	wait := up.pacer.Next(time.Now(), o.err)
+	up.unreachable = masterErrorKind(o.err) == messages.MasterUnreachable
 	u.failures.failed(o.err, zap.String("job", up.key.JobID), zap.Duration("next_try", wait))
 	up.retry = supervision.After(ctx, wait, func(ctx actor.Context) {
 		up.retry = nil
@@ -250,9 +306,13 @@ func (u *uploader) conclude(ctx actor.Context, up *upload, o outcome) {
 	u.checkDrained()
 }
 
-func (u *uploader) settled(ctx actor.Context, up *upload, o outcome) {
+func (u *uploader) forget(up *upload) {
 	delete(u.unsent, up.key)
 	u.order = slices.DeleteFunc(u.order, func(key messages.AttemptKey) bool { return key == up.key })
+}
+
+func (u *uploader) settled(ctx actor.Context, up *upload, o outcome) {
+	u.forget(up)
 	fields := append(jobFields(up.key), zap.String("state", string(o.end)))
 	switch o.end {
 	case messages.RecordDeadLetter:
@@ -270,10 +330,11 @@ func (u *uploader) settled(ctx actor.Context, up *upload, o outcome) {
 	u.checkDrained()
 }
 
-// hurry retries at once what waited for a master that is there again.
+// hurry retries at once what waited for a master that is there again. Who was told
+// to wait by the master waits on.
 func (u *uploader) hurry(ctx actor.Context) {
 	for _, up := range u.unsent {
-		if up.retry != nil {
+		if up.retry != nil && up.unreachable {
 			up.retry.Stop()
 			up.retry = nil
 		}
@@ -281,13 +342,10 @@ func (u *uploader) hurry(ctx actor.Context) {
 	u.next(ctx)
 }
 
-// startDrain tries everything once more; what the master does not take now stays
-// on disk for the next life.
+// startDrain tries once more what waits for the master to be there; what it does not
+// take now stays on disk for the next life.
 func (u *uploader) startDrain(ctx actor.Context, m *messages.Drain) {
 	u.drain = m
-	for _, up := range u.unsent {
-		up.tried = up.tried && up.busy
-	}
 	u.hurry(ctx)
 	u.checkDrained()
 }

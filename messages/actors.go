@@ -16,10 +16,6 @@ type SessionChanged struct{ Session Session }
 // node. It is ignored when a newer session stands already.
 type NodeForgotten struct{ Session Session }
 
-// FactsChanged tells the registrar that what the node says of itself changed
-// (encoders proved, labels): it registers again.
-type FactsChanged struct{ Facts NodeFacts }
-
 // SlotsChanged tells the poller how many jobs may be asked for now.
 type SlotsChanged struct{ Free int }
 
@@ -30,9 +26,12 @@ type JobEnded struct{ Key AttemptKey }
 // ResultReady tells the uploader that a result lies in the journal.
 type ResultReady struct{ Key AttemptKey }
 
-// ResultTried tells the poller that a result was sent for the first time, whatever
-// came of it.
-type ResultTried struct{ Key AttemptKey }
+// ResultTried tells the poller that a result was sent for the first time, and whether
+// the master took it.
+type ResultTried struct {
+	Key       AttemptKey
+	Delivered bool
+}
 
 // Offer brings jobs a lease that the master just gave, or leases that it says it
 // holds as ours.
@@ -42,10 +41,10 @@ type Offer struct{ Leases []Lease }
 type Gate struct{ Name, Reason string }
 
 // Drain asks an actor to finish what it has and take no more; Ready is called when
-// nothing is left. For jobs, Timeout bounds the running jobs' time.
+// nothing is left, perhaps more than once. Jobs that still run at Until are stopped.
 type Drain struct {
-	Timeout time.Duration
-	Ready   func()
+	Until time.Time
+	Ready func()
 }
 
 // StopJobs ends the running jobs now; they are reported as failed so that the
@@ -114,6 +113,8 @@ type JobFinished struct {
 	// Reported: its result lies in the journal. Otherwise the attempt was
 	// discarded as superseded.
 	Reported bool
+	// Stale: the attempt had ended before it was offered.
+	Stale bool
 }
 
 // HeartbeatStatus is how the heartbeat fares.
@@ -124,6 +125,14 @@ type HeartbeatStatus struct {
 	Failed      uint64     `json:"failed"`
 	Error       string     `json:"error,omitempty"` // of the last attempt
 }
+
+// JobsStarted tells the poller that leases may have been lost with an earlier jobs:
+// ask what the master holds as ours.
+type JobsStarted struct{}
+
+// OfferDropped tells the poller that a lease was for an attempt that has ended here:
+// the master is not to be asked for more of the kind at once.
+type OfferDropped struct{}
 
 // PollerStarted tells jobs and the janitor that the poller knows neither slots nor
 // gates: say them again.

@@ -171,6 +171,7 @@ func treeSettings(cfg configs.Config) actors.Settings {
 		Register:            cfg.Register,
 		PollInterval:        cfg.PollInterval,
 		HeartbeatInterval:   cfg.HeartbeatInterval,
+		ReconcileInterval:   time.Minute,
 		UnavailableAfter:    cfg.Master.UnavailableAfter,
 		Slots:               cfg.Jobs.MaxConcurrent,
 		CancelCheckInterval: cfg.Jobs.CancelCheckInterval,

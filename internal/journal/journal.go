@@ -115,23 +115,29 @@ func (j *Journal) Close() error {
 }
 
 // Accept records a lease before anything is done for it. Accepting an attempt
-// that is there already changes nothing and returns the record as it stands.
+// that is there already changes nothing and returns the record as it stands; but one
+// that was superseded begins anew, since a master that gave it away may give it back
+// under the same number.
 func (j *Journal) Accept(lease messages.Lease) (messages.Record, error) {
 	var rec messages.Record
 	err := j.write("accepting", lease.Key(), func(tx *bbolt.Tx) error {
-		found, _, known, err := find(tx, lease.Key())
+		found, at, known, err := find(tx, lease.Key())
 		if err != nil {
 			return err
 		}
+		var before *placed
 		if known {
-			rec = found
-			return errUnchanged
+			if found.State != messages.RecordSuperseded {
+				rec = found
+				return errUnchanged
+			}
+			before = &placed{found, at}
 		}
 		fresh := messages.Record{Lease: lease, State: messages.RecordAccepted, AcceptedAt: now()}
 		if rec, err = asWritten(fresh); err != nil {
 			return err
 		}
-		return j.replace(tx, rec, nil)
+		return j.replace(tx, rec, before)
 	})
 	return rec, err
 }
