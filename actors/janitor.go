@@ -84,11 +84,13 @@ func (j *janitor) guardDisk(h *messages.HostStatus) {
 	reason := ""
 	if h.DiskFreeBytes != nil && h.DiskTotalBytes != nil {
 		if need := j.settings.Load().MinFreeDisk(*h.DiskTotalBytes); *h.DiskFreeBytes < need {
-			reason = fmt.Sprintf("less than %d MiB free on the disk of data_dir (jobs.min_free_disk)", need>>20)
+			reason = fmt.Sprintf("%.1f MiB free on the disk of data_dir, %.1f MiB needed (jobs.min_free_disk)", mib(*h.DiskFreeBytes), mib(need))
 		}
 	}
 	j.gate(gateDisk, reason)
 }
+
+func mib(bytes uint64) float64 { return float64(bytes) / (1 << 20) }
 
 func (j *janitor) gate(name, reason string) {
 	j.gates[name] = reason

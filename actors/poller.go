@@ -105,8 +105,11 @@ func (p *poller) gate(ctx actor.Context, g *messages.Gate) {
 		}
 		delete(p.gates, g.Name)
 	} else {
+		// A reason that changes in its figures is no news.
+		if old := p.gates[g.Name]; old == "" || old == notYet {
+			p.log.Warn("taking no work", zap.String("check", g.Name), zap.String("reason", g.Reason))
+		}
 		p.gates[g.Name] = g.Reason
-		p.log.Warn("taking no work", zap.String("check", g.Name), zap.String("reason", g.Reason))
 	}
 	p.postGates()
 	p.poll(ctx)

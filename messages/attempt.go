@@ -73,6 +73,7 @@ type Encode struct {
 	Progress   Progress      `json:"progress"`
 	Output     string        `json:"output,omitempty"` // path or URL (no secrets); empty once deleted
 	Log        string        `json:"log,omitempty"`    // head and tail of standard error
+	Notes      []string      `json:"notes,omitempty"`  // what was done otherwise than asked
 	InputMade  bool          `json:"input_made"`       // a synthetic input was generated
 	PrepareFor time.Duration `json:"prepare_duration"` // what preparing took, outside the energy window
 }

@@ -59,6 +59,9 @@ func (e *Ending) Result() protocol.JobResult {
 		r.AnalyzerOutput["energy"] = e.Energy
 		r.AnalyzerOutput["scores"] = scores
 	}
+	if len(e.Encode.Notes) > 0 {
+		r.AnalyzerOutput["notes"] = e.Encode.Notes
+	}
 	if e.Quality != (Quality{}) {
 		r.AnalyzerOutput["quality"] = e.Quality
 	}
@@ -111,8 +114,12 @@ func (e *Ending) metrics() map[string]any {
 	if enc.Scenario == "" {
 		m[protocol.MetricScenario] = e.Lease.Job.Scenario
 	}
-	if enc.Bitrate != "" {
+	switch {
+	case enc.Bitrate != "":
 		m[protocol.MetricBitrate] = enc.Bitrate
+	case enc.SizeBytes > 0 && enc.Media > 0:
+		// A job that asked for a quality asked for no bitrate: what came out, then.
+		m[protocol.MetricBitrate] = fmt.Sprintf("%.0fk", float64(enc.SizeBytes)*8/1000/enc.Media.Seconds())
 	}
 	if enc.Width > 0 && enc.Height > 0 {
 		m[protocol.MetricResolution] = fmt.Sprintf("%dx%d", enc.Width, enc.Height)

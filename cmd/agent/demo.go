@@ -38,6 +38,9 @@ Nothing is left behind.`,
 		Example: "  agent demo\n  agent demo --input holiday.mov",
 		Args:    noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if cmd.Flags().Changed("input") && input == "" {
+				return usageError{errors.New("--input: names no file")}
+			}
 			return demo(cmd.Context(), input, cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
 	}
@@ -76,7 +79,7 @@ func demoJobs(input string) ([]protocol.JobRequest, error) {
 }
 
 func demo(ctx context.Context, input string, stdout, stderr io.Writer) (err error) {
-	ctx, cancel := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
+	ctx, cancel := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE)
 	defer cancel()
 	loaded, err := configs.Load(configs.Source{Environ: os.Environ()})
 	if err != nil {

@@ -33,10 +33,11 @@ type demoView struct {
 	drawn    bool
 	said     map[string]protocol.Status // what a plain line was written about
 	saidAt   time.Time
+	began    time.Time
 }
 
 func newDemoView(out io.Writer, w *worker, m *devmaster.Master, jobs []protocol.Job) *demoView {
-	return &demoView{out: out, terminal: isTerminal(out), worker: w, master: m, jobs: jobs, said: map[string]protocol.Status{}}
+	return &demoView{out: out, terminal: isTerminal(out), worker: w, master: m, jobs: jobs, said: map[string]protocol.Status{}, began: time.Now()}
 }
 
 // watch shows the jobs until all have ended; an error says why it stopped before.
@@ -97,8 +98,8 @@ func (v *demoView) plain() {
 	due := time.Since(v.saidAt) >= plainEvery
 	for i := range v.jobs {
 		job := &v.jobs[i]
-		running := job.Status.HeldByNode()
-		if v.said[job.ID] == job.Status && !(due && running) {
+		worthRepeating := job.Status.HeldByNode() || v.keptOut() != ""
+		if v.said[job.ID] == job.Status && !(due && worthRepeating) {
 			continue
 		}
 		v.said[job.ID] = job.Status
@@ -113,7 +114,7 @@ func (v *demoView) line(job *protocol.Job) string {
 	name := fmt.Sprintf("%-12s", job.Scenario)
 	if job.Status.Terminal() {
 		if r, _, ok := v.master.Result(job.ID); ok {
-			return fmt.Sprintf("%s %s %3d %%  %s", name, bar(100), r.Progress, job.Status)
+			return fmt.Sprintf("%s %s %3d %%  %s", name, bar(float64(r.Progress)), r.Progress, job.Status)
 		}
 		return fmt.Sprintf("%s %s", name, job.Status)
 	}
@@ -122,14 +123,24 @@ func (v *demoView) line(job *protocol.Job) string {
 			return name + " " + v.running(lease.Key(), run.Phase(), run.Progress())
 		}
 	}
-	return fmt.Sprintf("%s %s       %s", name, bar(0), job.Status)
+	return fmt.Sprintf("%s %s       %s%s", name, bar(0), job.Status, v.keptOut())
+}
+
+// keptOut says what keeps the agent from taking work, if something does for good.
+func (v *demoView) keptOut() string {
+	for name, reason := range v.worker.agent.Board().Gates() {
+		if time.Since(v.began) > plainEvery {
+			return fmt.Sprintf("; no work is taken: %s: %s", name, reason)
+		}
+	}
+	return ""
 }
 
 func (v *demoView) running(key messages.AttemptKey, phase messages.Phase, p messages.Progress) string {
 	if phase != messages.PhaseRun {
 		return fmt.Sprintf("%s %3.0f %%  %s", bar(p.Percent), p.Percent, phase)
 	}
-	line := fmt.Sprintf("%s %3.0f %%  %6.1f fps  %5.2fx", bar(p.Percent), p.Percent, p.FPS, p.Speed)
+	line := fmt.Sprintf("%s %3.0f %%  %6s fps  %5sx", bar(p.Percent), p.Percent, known(p.FPS, 1), known(p.Speed, 2))
 	if snapshot := v.worker.agent.Board().Energy(); snapshot != nil {
 		if job, ok := snapshot.Job(key.String()); ok && job.Power != nil {
 			line += fmt.Sprintf("  %5.1f W (%s)", float64(*job.Power), job.Source)
@@ -147,13 +158,13 @@ func bar(percent float64) string {
 func (v *demoView) table() error {
 	w := tabwriter.NewWriter(v.out, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(w, "scenario\tstatus\twall s\tframes\tfps\tJ\t±J\tµJ/pixel\tpixels/J\tjoules are\t")
-	failed := 0
+	var failed []string
 	methods := map[string]bool{}
 	for _, job := range v.jobs {
 		r, _, ok := v.master.Result(job.ID)
 		if job.Status != protocol.StatusCompleted || !ok {
-			failed++
-			fmt.Fprintf(w, "%s\t%s\t\t\t\t\t\t\t\t%s\t\n", job.Scenario, job.Status, r.Error)
+			failed = append(failed, fmt.Sprintf("%s %s: %s: %s", job.Scenario, job.Status, r.FailureReason, r.Error))
+			fmt.Fprintf(w, "%s\t%s\t\t\t\t\t\t\t\t\t\n", job.Scenario, job.Status)
 			continue
 		}
 		a, err := readAnalysis(r)
@@ -172,8 +183,8 @@ func (v *demoView) table() error {
 	for method := range methods {
 		fmt.Fprintln(v.out, "\nhow the joules were come by:", method)
 	}
-	if failed > 0 {
-		return fmt.Errorf("%w: %d of %d failed", errDemo, failed, len(v.jobs))
+	if len(failed) > 0 {
+		return fmt.Errorf("%w: %s", errDemo, strings.Join(failed, "; "))
 	}
 	return nil
 }
@@ -184,6 +195,14 @@ func optional(f *float64, digits int) string {
 		return "-"
 	}
 	return fmt.Sprintf("%.*f", digits, *f)
+}
+
+// known is a figure that FFmpeg tells as 0 while it does not know it.
+func known(f float64, digits int) string {
+	if f <= 0 {
+		return "-"
+	}
+	return fmt.Sprintf("%.*f", digits, f)
 }
 
 func number(v any, digits int) string {

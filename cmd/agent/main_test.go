@@ -70,6 +70,10 @@ func TestWrongSettingsEndWithStatus2AndSayWhatIsAllowed(t *testing.T) {
 		"unknown log level":      {args: []string{"--log-level", "loud"}, want: []string{"log.level", "loud", "debug"}},
 		"certificate, no key":    {args: []string{"--cert", "/x/cert.pem"}, want: []string{"master.key"}},
 		"negative job slots":     {args: []string{"--max-concurrent-jobs", "-1"}, want: []string{"jobs.max_concurrent", "-1"}},
+		"key file missing":       {args: []string{"--api-key-file", "/nowhere/key"}, want: []string{"master.api_key_file", "/nowhere/key", "flag --api-key-file", "allowed"}},
+		"key file missing (env)": {env: map[string]string{"FFMPEG_AGENT_MASTER_API_KEY_FILE": "/nowhere/key"}, want: []string{"master.api_key_file", "environment variable FFMPEG_AGENT_MASTER_API_KEY_FILE"}},
+		"CA is no certificate":   {args: []string{"--ca", badPort}, want: []string{"master.ca", badPort, "flag --ca", "PEM"}},
+		"certificate missing":    {args: []string{"--cert", "/nowhere/c.pem", "--key", "/nowhere/k.pem"}, want: []string{"master.cert", "/nowhere/c.pem", "PEM"}},
 		"master on this machine": {args: []string{"--master", "http://127.0.0.1:1"}, want: []string{"very host", "--allow-master-as-worker"}},
 	} {
 		t.Run(name, func(t *testing.T) {

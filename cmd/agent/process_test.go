@@ -2,7 +2,7 @@ package main
 
 import (
 	"context"
-	"errors"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -216,20 +217,39 @@ func TestSignals(t *testing.T) {
 	}
 }
 
+// TestAThirdSignalEndsAtOnce: the master hangs on results, so that the drain cannot end
+// by itself.
 func TestAThirdSignalEndsAtOnce(t *testing.T) {
 	f := newField(t)
 	agent := f.agent()
 	f.submit(long(t))
 	f.ffmpegBelow(f.dir)
-	for _, said := range []string{"signal received: draining", "second signal", "third signal"} {
-		if err := agent.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
+	reported := make(chan struct{})
+	next, once := *f.handler.Load(), sync.Once{}
+	var hanging http.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/results" {
+			next.ServeHTTP(w, r)
+			return
+		}
+		once.Do(func() { close(reported) })
+		io.Copy(io.Discard, r.Body)
+		<-r.Context().Done()
+	})
+	f.handler.Store(&hanging)
+	signal := func() {
+		if err := agent.Process.Signal(syscall.SIGTERM); err != nil {
 			t.Fatal(err)
 		}
-		if said != "third signal" {
-			waitFor(t, said, func() bool { return strings.Contains(agent.log(), said) })
-		}
 	}
+	signal()
+	waitFor(t, "the drain", func() bool { return strings.Contains(agent.log(), "signal received: draining") })
+	signal()
+	<-reported
+	signal()
 	agent.Wait()
+	if code := agent.ProcessState.ExitCode(); code != exitFailed || !strings.Contains(agent.log(), "third signal") {
+		t.Errorf("exit status %d", code)
+	}
 	waitFor(t, "FFmpeg's end", func() bool { return len(ffmpegs(f.dir)) == 0 })
 }
 

@@ -21,6 +21,9 @@ func runCommand(cmd *cobra.Command, _ []string) error {
 	if err != nil {
 		return err
 	}
+	if err := checkFiles(loaded); err != nil {
+		return err
+	}
 	cfg := loaded.Config
 	log := newLogger(cfg.Log, cmd.OutOrStdout())
 	for _, warning := range loaded.Warnings {
@@ -39,8 +42,12 @@ func runCommand(cmd *cobra.Command, _ []string) error {
 	}
 	log.Info("agent started", zap.String("version", version), zap.String("master", cfg.Master.URL),
 		zap.String("address", cfg.Node.Address), zap.String("data_dir", cfg.DataDir), zap.Int("pid", os.Getpid()))
-	err = w.steer(signals, cfg.Shutdown.DrainTimeout)
-	return errors.Join(err, w.close())
+	if err := w.steer(signals, cfg.Shutdown.DrainTimeout); err != nil {
+		// Now means now: nothing is waited for. FFmpeg ends with the agent, and what is
+		// to be kept is on disk.
+		return err
+	}
+	return w.close()
 }
 
 // steer waits for the end: the first signal drains, the second stops the running
@@ -49,6 +56,9 @@ func (w *worker) steer(signals <-chan os.Signal, drain time.Duration) error {
 	for received := 0; ; {
 		select {
 		case <-w.agent.Done():
+			if late := w.agent.Late(); len(late) > 0 {
+				return fmt.Errorf("%w: %s did not stop in time", errStopped, late[0].Name)
+			}
 			w.log.Info("agent stopped")
 			return nil
 		case reason := <-w.fatal:
@@ -74,16 +84,23 @@ func (w *worker) steer(signals <-chan os.Signal, drain time.Duration) error {
 // closeDeadline bounds the clean-up at the very end.
 const closeDeadline = 15 * time.Second
 
-// close releases what the worker holds. It is right at any time.
+// close releases what the worker holds, the last first, and waits no longer than
+// closeDeadline for all of it.
 func (w *worker) close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), closeDeadline)
 	defer cancel()
-	var errs []error
-	for i := len(w.closers) - 1; i >= 0; i-- {
-		if err := w.closers[i](ctx); err != nil {
-			errs = append(errs, err)
+	closed := make(chan error, 1)
+	go func() {
+		var errs []error
+		for i := len(w.closers) - 1; i >= 0; i-- {
+			errs = append(errs, w.closers[i](ctx))
 		}
+		closed <- errors.Join(errs...)
+	}()
+	select {
+	case err := <-closed:
+		return err
+	case <-ctx.Done():
+		return fmt.Errorf("%w: the clean-up hangs", errStopped)
 	}
-	w.closers = nil
-	return errors.Join(errs...)
 }

@@ -40,7 +40,7 @@ Exit status 1 when no agent runs.`,
 			}
 			out := cmd.OutOrStdout()
 			if watch {
-				return watchStatus(cmd.Context(), client, out, asJSON)
+				return watchStatus(cmd.Context(), client, watchEvery, out, asJSON)
 			}
 			status, err := client.Status(cmd.Context())
 			if err != nil {
@@ -57,8 +57,8 @@ Exit status 1 when no agent runs.`,
 
 // bindSocketFlags defines how an operator's command finds the agent.
 func bindSocketFlags(cmd *cobra.Command) {
-	cmd.Flags().String("config", "", "the agent's YAML `file` (default "+configs.DefaultFile+", if present)")
-	cmd.Flags().String("socket", "", "the agent's control socket at this `path` (default control.socket of its configuration)")
+	cmd.Flags().String("config", "", "the agent's YAML `file` (default "+configs.DefaultFile+")")
+	cmd.Flags().String("socket", "", "`path` of the agent's control socket (default from its configuration)")
 }
 
 // dialAgent makes a client for the agent that the flags mean. A socket that is named
@@ -91,16 +91,16 @@ func printStatus(out io.Writer, status *messages.Status, asJSON bool) error {
 	return err
 }
 
-// watchStatus shows the status each second until interrupted. The agent has to run at
+// watchStatus shows the status every so often until interrupted. The agent has to run at
 // first; after that its absence is shown, for it may be starting again.
-func watchStatus(ctx context.Context, client *control.Client, out io.Writer, asJSON bool) error {
+func watchStatus(ctx context.Context, client *control.Client, every time.Duration, out io.Writer, asJSON bool) error {
 	ctx, cancel := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
 	defer cancel()
 	show := newScreen(out).show
 	if asJSON {
 		show = func(text string) error { _, err := io.WriteString(out, text); return err }
 	}
-	tick := time.NewTicker(watchEvery)
+	tick := time.NewTicker(every)
 	defer tick.Stop()
 	for first := true; ; first = false {
 		status, err := client.Status(ctx)

@@ -63,7 +63,7 @@ func nodeText(s *messages.Status) string {
 	if s.Session == nil {
 		return or(plain(s.Address), unknown) + ", not registered with a master yet"
 	}
-	return fmt.Sprintf("%s, known as %s to %s for %s", or(plain(s.Address), unknown), plain(s.Session.NodeID),
+	return fmt.Sprintf("%s, registered as %s with %s %s ago", or(plain(s.Address), unknown), plain(s.Session.NodeID),
 		plain(s.Session.Master), since(s.At, s.Session.Since))
 }
 
@@ -193,6 +193,7 @@ func writeActors(b *strings.Builder, s *messages.Status) {
 	if len(s.Actors) == 0 {
 		return
 	}
+	b.WriteByte('\n')
 	top := &actorNode{}
 	for i := range s.Actors {
 		at := top
@@ -201,13 +202,17 @@ func writeActors(b *strings.Builder, s *messages.Status) {
 		}
 		at.status = &s.Actors[i]
 	}
-	b.WriteByte('\n')
-	w := tabwriter.NewWriter(b, 0, 0, 2, ' ', 0)
+	var table strings.Builder
+	w := tabwriter.NewWriter(&table, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "actor\tstate\trestarts\tmailbox\tlast failure")
 	for _, name := range slices.Sorted(maps.Keys(top.children)) {
 		top.children[name].write(w, s.At, name, "", "")
 	}
 	w.Flush() //nolint:errcheck // a builder takes everything
+	for line := range strings.Lines(table.String()) {
+		b.WriteString("\n" + strings.TrimRight(line, " \n"))
+	}
+	b.WriteByte('\n')
 }
 
 // write draws an actor behind its branch, and its children behind the stem.
@@ -216,7 +221,7 @@ func (n *actorNode) write(w *tabwriter.Writer, now time.Time, name, branch, stem
 	if a := n.status; a != nil {
 		state, restarts, mailbox, failure = or(plain(a.State), unknown), fmt.Sprint(a.Restarts), fmt.Sprint(a.MailboxDepth), failureText(now, a)
 	}
-	fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", branch+plain(name), state, restarts, mailbox, failure)
+	fmt.Fprintln(w, strings.Join([]string{branch + plain(name), state, restarts, mailbox, failure}, "\t"))
 	names := slices.Sorted(maps.Keys(n.children))
 	for i, child := range names {
 		fork, line := "├─ ", "│  "

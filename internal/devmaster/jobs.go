@@ -159,8 +159,12 @@ func (m *Master) lookUp(value string) (protocol.Job, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	r := m.byID[value]
-	if n, ok := leadingNumber(value); ok {
+	n, numbered := leadingNumber(value)
+	if numbered {
 		r = m.bySequence(n)
+	}
+	if r == nil && numbered {
+		return protocol.Job{}, refuse(http.StatusNotFound, "job not found: as masters in use do, this one reads an id that begins with 1 to 9 as a sequence number, here %d", n)
 	}
 	if r == nil {
 		return protocol.Job{}, refuse(http.StatusNotFound, "job not found")

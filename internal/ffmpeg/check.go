@@ -63,7 +63,28 @@ func (r *Run) explain(ctx context.Context, exit exitStatus) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
+	if line := lastError(r.stderr.String()); line != "" {
+		e.said = ": " + r.secret.hide(line)
+	}
 	return classify(e)
+}
+
+// lastError is the last line that FFmpeg logged as an error, without its level and
+// bounded; empty when there is none.
+func lastError(log string) string {
+	const most = 300
+	line := ""
+	for l := range strings.Lines(log) {
+		for _, level := range []string{"[error] ", "[fatal] "} {
+			if _, said, ok := strings.Cut(l, level); ok {
+				line = strings.TrimSpace(said)
+			}
+		}
+	}
+	if len(line) > most {
+		line = strings.ToValidUTF8(line[:most], "") + "…"
+	}
+	return line
 }
 
 // inspect looks at one output and compares it with what was asked for.

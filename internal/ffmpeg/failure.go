@@ -51,6 +51,7 @@ type evidence struct {
 	exit      exitStatus
 	diskFull  bool              // where it wrote
 	input     *messages.Failure // what is wrong with the job's input; nil: nothing, or it has none
+	said      string            // FFmpeg's last error, for people; nothing is decided by it
 	hasInput  bool
 	streaming bool // it wrote to the network
 }
@@ -73,7 +74,7 @@ func classify(e evidence) *messages.Failure {
 	case e.streaming:
 		return failure(protocol.ReasonNetworkError, "ffmpeg: %s: sending the stream failed", e.exit)
 	}
-	return failure(protocol.ReasonRuntimeError, "ffmpeg: %s", e.exit)
+	return failure(protocol.ReasonRuntimeError, "ffmpeg: %s%s", e.exit, e.said)
 }
 
 // FFmpeg's own error numbers (libavutil/error.h), as ffprobe reports them.
@@ -93,7 +94,7 @@ func inputFailure(e probeError, network bool) *messages.Failure {
 			reason = protocol.ReasonInputError // there was an answer, and it is no media
 		}
 	}
-	return failure(reason, "input: %s", e.Text)
+	return failure(reason, "%s", e.Text)
 }
 
 // diskFull reports whether the file system of a folder has no room left.

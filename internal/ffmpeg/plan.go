@@ -52,6 +52,7 @@ type plan struct {
 	quality    string   // psnr, ssim, vmaf or empty
 	timeout    time.Duration
 	scenario   string
+	notes      []string // what will be done otherwise than asked
 }
 
 // rendition is one output: one encode of the one decode.
@@ -76,6 +77,7 @@ type planner struct {
 	masterHost string
 	timeout    time.Duration // when the job says nothing
 	lacks      []string      // what this node has not
+	notes      []string      // what will be done otherwise than asked
 }
 
 // newPlan understands a job. It looks at nothing but its arguments. problems names
@@ -125,6 +127,7 @@ func (pl *planner) plan() plan {
 	if len(p.renditions) > 0 {
 		p.audio, p.sound = pl.audio(p.renditions, p.input == "")
 	}
+	p.notes = unique(pl.notes)
 	return p
 }
 
@@ -188,9 +191,14 @@ func (pl *planner) limits() time.Duration {
 		return pl.timeout
 	}
 	limits := params{layers: []layer{{name + ".", m}}, problems: pl.problems}
-	limits.between(1, 1e6, " %", "max_cpu_percent")
-	limits.between(1, 1e9, " MB", "max_memory_mb")
-	limits.between(1, 1e9, " MB", "max_disk_mb")
+	for _, l := range []struct {
+		key, unit string
+		most      float64
+	}{{"max_cpu_percent", " %", 1e6}, {"max_memory_mb", " MB", 1e9}, {"max_disk_mb", " MB", 1e9}} {
+		if _, ok := limits.between(1, l.most, l.unit, l.key); ok {
+			pl.notes = append(pl.notes, name+"."+l.key+" is not enforced on this node")
+		}
+	}
 	if s, ok := limits.between(0, maxTimeout.Seconds(), " s", "timeout_sec"); ok && s > 0 {
 		return time.Duration(s * float64(time.Second))
 	}
@@ -283,6 +291,9 @@ func (pl *planner) size(from params) (w, h int) {
 			w, h = int(fw), int(fh)
 			break
 		}
+	}
+	if w&1+h&1 > 0 {
+		pl.notes = append(pl.notes, fmt.Sprintf("resolution %dx%d has an odd side and became %dx%d", w, h, w+w&1, h+h&1))
 	}
 	return w + w&1, h + h&1
 }

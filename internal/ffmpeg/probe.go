@@ -177,19 +177,19 @@ func (r *Run) judgeInput(ctx context.Context) *messages.Failure {
 	p, err := r.probeInput(ctx)
 	switch {
 	case network && errors.Is(err, context.DeadlineExceeded):
-		return failure(protocol.ReasonNetworkError, "input: no answer within %s", probeNetwork)
+		return failure(protocol.ReasonNetworkError, "input %s: no answer within %s", r.secret.hide(show(r.plan.input)), probeNetwork)
 	case err != nil:
 		return nil
 	case p.Error != nil:
 		f := inputFailure(*p.Error, network)
-		f.Message = r.secret.hide(f.Message)
+		f.Message = r.secret.hide("input " + show(r.plan.input) + ": " + f.Message)
 		return f
 	}
 	if _, ok := p.video(); !ok {
-		return failure(protocol.ReasonInputError, "input: it holds no video")
+		return failure(protocol.ReasonInputError, "input %s: it holds no video", r.secret.hide(show(r.plan.input)))
 	}
 	if !network && !r.decodes(ctx) {
-		return failure(protocol.ReasonInputError, "input: it cannot be decoded")
+		return failure(protocol.ReasonInputError, "input %s: it cannot be decoded", r.secret.hide(show(r.plan.input)))
 	}
 	return nil
 }

@@ -396,6 +396,7 @@ func (r *Run) understand() error {
 	e := &r.encode
 	e.Encoder, e.Codec, e.Scenario, e.Bitrate = first.encoder, first.codec, p.scenario, first.bitrate
 	e.Width, e.Height = first.width, first.height
+	e.Notes = p.notes
 	return nil
 }
 

@@ -40,6 +40,10 @@ func (m *model) find(key messages.AttemptKey) *attempt {
 }
 
 func (m *model) accept(key messages.AttemptKey) {
+	if a := m.find(key); a != nil && a.state == messages.RecordSuperseded {
+		// It may be ours again, and then begins anew.
+		m.settled = slices.DeleteFunc(m.settled, func(b *attempt) bool { return a == b })
+	}
 	if m.find(key) == nil {
 		m.open = append(m.open, &attempt{key: key, state: messages.RecordAccepted})
 	}

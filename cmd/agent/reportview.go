@@ -1,0 +1,292 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"ffmpeg-agent/hardware/energy"
+	"ffmpeg-agent/messages"
+	"ffmpeg-agent/messages/protocol"
+)
+
+// storedResult is a result as the journal has it.
+type storedResult struct {
+	protocol.JobResult
+	AnalyzerOutput struct {
+		Energy  *energy.Account  `json:"energy"`
+		Scores  energy.Scores    `json:"scores"`
+		Quality messages.Quality `json:"quality"`
+	} `json:"analyzer_output"`
+}
+
+func readResult(rec *messages.Record) (*storedResult, error) {
+	if len(rec.Result) == 0 {
+		return nil, nil
+	}
+	d := json.NewDecoder(bytes.NewReader(rec.Result))
+	d.UseNumber()
+	r := &storedResult{}
+	if err := d.Decode(r); err != nil {
+		return nil, fmt.Errorf("reading the stored result of job %s (--json prints it as it is): %w", plain(rec.Key().JobID), err)
+	}
+	return r, nil
+}
+
+// reportText is what an attempt came to, for people.
+func reportText(records []messages.Record, chosen int) (string, error) {
+	rec := &records[chosen]
+	r, err := readResult(rec)
+	if err != nil {
+		return "", err
+	}
+	var b strings.Builder
+	writeOutcome(&b, rec, r)
+	if r != nil {
+		writeEncode(&b, r)
+		writeEnergy(&b, r.AnalyzerOutput.Energy)
+		if r.AnalyzerOutput.Energy != nil {
+			writeScores(&b, &r.AnalyzerOutput.Scores)
+		}
+		writeLog(&b, r)
+	}
+	writeOthers(&b, records, chosen)
+	return b.String(), nil
+}
+
+// section writes rows of names and values below a heading.
+func section(b *strings.Builder, title string, rows [][2]string) {
+	fmt.Fprintf(b, "\n%s\n", title)
+	writeRows(b, "  ", rows)
+}
+
+func writeRows(b *strings.Builder, indent string, rows [][2]string) {
+	w := tabwriter.NewWriter(b, 0, 0, 2, ' ', 0)
+	for _, row := range rows {
+		if row[1] != "" {
+			fmt.Fprintf(w, "%s%s\t%s\n", indent, row[0], row[1])
+		}
+	}
+	w.Flush() //nolint:errcheck // a builder takes everything
+}
+
+func writeOutcome(b *strings.Builder, rec *messages.Record, r *storedResult) {
+	key := rec.Key()
+	rows := [][2]string{{"job", plain(key.JobID)}, {"attempt", fmt.Sprint(key.Attempt)}, {"outcome", outcome(rec, r)}}
+	if r != nil && (r.Error != "" || r.FailureReason != "") {
+		rows = append(rows, [2]string{"failure", or(plain(string(r.FailureReason)), unknown) + ": " + plain(r.Error)})
+	}
+	rows = append(rows,
+		[2]string{"scenario", or(plain(rec.Lease.Job.Scenario), unknown)},
+		[2]string{"node", or(plain(rec.Lease.NodeID), unknown)},
+		[2]string{"taken", clock(rec.AcceptedAt)},
+		[2]string{"started", moment(rec.StartedAt)},
+		[2]string{"finished", moment(rec.FinishedAt)},
+		[2]string{"standing", standing(rec)})
+	writeRows(b, "", rows)
+}
+
+func outcome(rec *messages.Record, r *storedResult) string {
+	switch {
+	case r != nil:
+		return plain(string(r.Status))
+	case rec.Release:
+		return "handed back unstarted"
+	}
+	return "no result"
+}
+
+// standing is where an attempt stands with the master.
+func standing(rec *messages.Record) string {
+	text := ""
+	switch rec.State {
+	case messages.RecordAccepted:
+		return "taken, FFmpeg not started yet"
+	case messages.RecordRunning:
+		return "running; agent status shows how far it is"
+	case messages.RecordResult:
+		return "waits to be sent to the master"
+	case messages.RecordSent:
+		text = "the master took the result"
+		if rec.Release {
+			text = "the master has the job again"
+		}
+	case messages.RecordSuperseded:
+		text = "discarded: the job was given away"
+	case messages.RecordDeadLetter:
+		text = "dead letter: the master refuses the result for good"
+	default:
+		text = plain(string(rec.State))
+	}
+	if rec.SettledAt != nil {
+		text += ", at " + clock(*rec.SettledAt)
+	}
+	if rec.Why != "" {
+		text += " (" + plain(rec.Why) + ")"
+	}
+	return text
+}
+
+func moment(t *time.Time) string {
+	if t == nil {
+		return unknown
+	}
+	return clock(*t)
+}
+
+func writeEncode(b *strings.Builder, r *storedResult) {
+	metric := func(key, unit string) string {
+		v, ok := r.Metrics[key]
+		if !ok || v == nil {
+			return unknown
+		}
+		return plain(fmt.Sprint(v)) + unit
+	}
+	section(b, "encode", [][2]string{
+		{"wall", metric(protocol.MetricDuration, " s")},
+		{"video made", metric(protocol.MetricMediaDuration, " s")},
+		{"frames", metric(protocol.MetricFrames, "") + ", " + metric(protocol.MetricDroppedFrames, " dropped")},
+		{"fps, mean", metric(protocol.MetricFPS, "")},
+		{"picture", metric(protocol.MetricResolution, "") + ", " + metric(protocol.MetricPixelsProcessed, " pixels in all")},
+		{"encoder", metric("encoder", "") + ", " + metric(protocol.MetricBitrate, " asked for")},
+		{"output", metric("output_bytes", " bytes")},
+		{"CPU time", metric("cpu_seconds", " s")},
+		{"quality", qualityText(&r.AnalyzerOutput.Quality)},
+	})
+}
+
+// qualityText is empty where no quality was asked for.
+func qualityText(q *messages.Quality) string {
+	var parts []string
+	for _, m := range []struct {
+		name   string
+		value  *float64
+		digits int
+	}{{"VMAF", q.VMAF, 2}, {"PSNR (dB)", q.PSNR, 2}, {"SSIM", q.SSIM, 4}} {
+		if m.value != nil {
+			parts = append(parts, m.name+" "+figure(m.value, m.digits))
+		}
+	}
+	if q.Note != "" {
+		parts = append(parts, plain(q.Note))
+	}
+	return strings.Join(parts, ", ")
+}
+
+func writeEnergy(b *strings.Builder, a *energy.Account) {
+	if a == nil {
+		section(b, "energy", [][2]string{{unknown, "none was counted: FFmpeg did not start"}})
+		return
+	}
+	section(b, "energy", [][2]string{
+		{"total", fmt.Sprintf("%s J ± %s J, %s", figure(a.Total.Energy, 3), figure(a.Total.ErrorBound, 3), or(string(a.Total.Source), unknown))},
+		{"mean power", figure(a.MeanPower, 2) + " W"},
+		{"method", or(plain(a.Total.Method), unknown)},
+		{"window", fmt.Sprintf("%.3f s from %s", a.Duration().Seconds(), clock(a.Start))},
+		{"coverage", fmt.Sprintf("%.1f %% of the window read, %s", a.Total.CoveragePercent, several(a.Total.Gaps, "gap"))},
+		{"share", or(plain(a.ShareMethod), unknown)},
+	})
+	b.WriteByte('\n')
+	writeFigures(b, a)
+}
+
+// writeFigures shows where the joules went: the job's by domain, then the machine's
+// zone by zone.
+func writeFigures(b *strings.Builder, a *energy.Account) {
+	w := tabwriter.NewWriter(b, 0, 0, 2, ' ', 0)
+	line := func(name string, f energy.Figure, of *energy.Joules, note string) {
+		fmt.Fprintf(w, "  %s\t%s\t%s\t%s\t%.1f\t%d\t%s\t%s\n", name, figure(f.Energy, 3), figure(f.ErrorBound, 3), percent(f.Energy, of),
+			f.CoveragePercent, f.Gaps, or(string(f.Source), unknown), note)
+	}
+	fmt.Fprintln(w, "  where\tJ\t± J\t%\tcoverage %\tgaps\tsource\tnote")
+	line("this job", a.Total, a.Machine.Energy, "% of the machine")
+	domains := make([]energy.Domain, 0, len(a.Domains))
+	for d := range a.Domains {
+		domains = append(domains, d)
+	}
+	slices.Sort(domains)
+	for _, d := range domains {
+		line("  "+plain(string(d)), a.Domains[d], a.Total.Energy, "% of this job")
+	}
+	line("machine", a.Machine, a.Machine.Energy, "all that ran meanwhile, idle power too")
+	for _, z := range a.Zones {
+		note := plain(string(z.Domain)) + ", % of the machine"
+		of := a.Machine.Energy
+		if !z.Counted {
+			note, of = plain(string(z.Domain))+", not added: part of another zone or beside them", nil
+		}
+		line("  "+plain(z.Name), z.Figure, of, note)
+	}
+	w.Flush() //nolint:errcheck // a builder takes everything
+}
+
+func percent(part, of *energy.Joules) string {
+	if part == nil || of == nil || *of <= 0 {
+		return unknown
+	}
+	return fmt.Sprintf("%.1f", float64(*part / *of * 100))
+}
+
+func writeScores(b *strings.Builder, s *energy.Scores) {
+	section(b, "scores (\""+unknown+"\" where a figure is not known, or less than "+fmt.Sprint(energy.MinScoreCoverage)+" % of the window was read)", [][2]string{
+		{"J per frame", measure(s.JoulesPerFrame)},
+		{"J per second of video", measure(s.JoulesPerMediaSecond)},
+		{"µJ per pixel", measure(s.MicrojoulesPerPixel)},
+		{"pixels per J (efficiency_score)", measure(s.PixelsPerJoule)},
+		{"frames per J", measure(s.FramesPerJoule)},
+		{"Mbit/s per W", measure(s.MegabitsPerSecondPerWatt)},
+		{"pixels × VMAF/100 per J (qoe_score)", measure(s.QualityWeightedPixelsPerJoule)},
+	})
+}
+
+// measure shows a figure of any size with at least three digits that count.
+func measure(f *float64) string {
+	switch {
+	case f == nil:
+		return unknown
+	case *f >= 1000:
+		return fmt.Sprintf("%.0f", *f)
+	case *f >= 1:
+		return fmt.Sprintf("%.3f", *f)
+	}
+	return fmt.Sprintf("%.3g", *f)
+}
+
+// logLines is how much of FFmpeg's log a failure shows.
+const logLines = 5
+
+func writeLog(b *strings.Builder, r *storedResult) {
+	log := strings.TrimSpace(r.Logs)
+	if log == "" || r.Status == protocol.StatusCompleted {
+		return
+	}
+	lines := strings.Split(log, "\n")
+	fmt.Fprintf(b, "\nthe end of FFmpeg's log\n")
+	for _, line := range lines[max(0, len(lines)-logLines):] {
+		fmt.Fprintf(b, "  %s\n", plain(line))
+	}
+}
+
+func writeOthers(b *strings.Builder, records []messages.Record, chosen int) {
+	if len(records) < 2 {
+		return
+	}
+	b.WriteString("\nother attempts (--attempt N)\n")
+	w := tabwriter.NewWriter(b, 0, 0, 2, ' ', 0)
+	for i := range records {
+		if i == chosen {
+			continue
+		}
+		rec := &records[i]
+		how := "no readable result"
+		if r, err := readResult(rec); err == nil {
+			how = outcome(rec, r)
+		}
+		fmt.Fprintf(w, "  %d\t%s\t%s\n", rec.Key().Attempt, how, standing(rec))
+	}
+	w.Flush() //nolint:errcheck // a builder takes everything
+}
