@@ -7,6 +7,7 @@ package actors
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -41,19 +42,29 @@ func Start(cfg Config) (*Agent, error) {
 	if cfg.Supervision.Critical == nil {
 		cfg.Supervision.Critical = []string{"heartbeat"}
 	}
-	e := &env{Parts: cfg.Parts, refs: newRefs(), log: cfg.Logger}
+	e := &env{Parts: cfg.Parts, refs: newRefs(), log: cfg.Logger, started: time.Now()}
 	e.stop.done = make(chan struct{})
 	e.settings.Store(&cfg.Settings)
-	system := supervision.NewSystem(cfg.Supervision)
-	_, err := system.Spawn(supervision.Spec{
+	a := &Agent{env: e, system: supervision.NewSystem(cfg.Supervision)}
+	if err := a.start(); err != nil {
+		return nil, errors.Join(fmt.Errorf("starting the actor tree: %w", err), a.system.Stop(context.Background()))
+	}
+	return a, nil
+}
+
+func (a *Agent) start() (err error) {
+	e := a.env
+	if e.Endpoints != nil {
+		if e.listen, err = e.Endpoints(a); err != nil {
+			return err
+		}
+	}
+	_, err = a.system.Spawn(supervision.Spec{
 		Name: "agent",
 		Ref:  e.refs.agent,
 		New:  func() actor.Actor { return &root{env: e} },
 	})
-	if err != nil {
-		return nil, fmt.Errorf("starting the actor tree: %w", err)
-	}
-	return &Agent{env: e, system: system}, nil
+	return err
 }
 
 // Drain asks for no more work, lets the running jobs finish within timeout, sends what is
@@ -179,8 +190,8 @@ func (r *root) start(ctx actor.Context) {
 		{"jobs", e.refs.jobs, func() actor.Actor { return newJobs(e) }},
 		{"janitor", e.refs.janitor, func() actor.Actor { return newJanitor(e) }},
 	}
-	if e.Control != nil {
-		children = append(children, child{"control", e.refs.control, func() actor.Actor { return newListener(e, e.Control) }})
+	if e.listen.Control != nil {
+		children = append(children, child{"control", e.refs.control, func() actor.Actor { return newListener(e, e.listen.Control) }})
 	}
 	children = append(children, child{"poller", e.refs.poller, func() actor.Actor { return newPoller(e) }})
 	for _, c := range children {

@@ -38,7 +38,14 @@ type Parts struct {
 	// OpenPower opens the best sensors of CPU power there are now. It may block.
 	OpenPower func() (PowerSensors, error)
 	Facts     messages.NodeFacts
-	// Exporters are the metrics endpoints, Control the operators' socket; nil: none.
+	// Endpoints makes the agent's own listeners from what they show: the agent, before
+	// it starts. nil: none.
+	Endpoints func(*Agent) (Endpoints, error)
+}
+
+// Endpoints are the agent's own listeners: the metrics ports, and the operators'
+// socket, which may be nil.
+type Endpoints struct {
 	Exporters []Endpoint
 	Control   Endpoint
 }
@@ -48,6 +55,8 @@ type Parts struct {
 type env struct {
 	Parts
 	settings atomic.Pointer[Settings]
+	listen   Endpoints
+	started  time.Time
 	refs     refs
 	board    Board
 	counts   counts
@@ -103,7 +112,8 @@ func (b *Board) Energy() *energy.Snapshot { return b.energy.Load() }
 // PowerSampler is how the sampler of CPU power fares; nil before it opened.
 func (b *Board) PowerSampler() *messages.SamplerHealth { return b.sampler.Load() }
 
-// Gates are the reasons why no work is asked for, by name; empty when it is.
+// Gates are the checks that must pass before work is asked for, by name: why one fails,
+// or empty.
 func (b *Board) Gates() map[string]string {
 	if g := b.gates.Load(); g != nil {
 		return *g

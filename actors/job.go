@@ -206,7 +206,7 @@ func (j *job) report(ctx actor.Context) {
 		return
 	}
 	j.logEnding(&ending)
-	j.counts.ended(&ending)
+	j.counts.count(&ending)
 	body, err := ending.Body()
 	if err != nil {
 		// Nothing of the measured can be unfit for JSON; the actor's failure is reported by jobs.

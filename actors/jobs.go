@@ -162,7 +162,7 @@ func (j *jobs) recordFailed(lease messages.Lease, encode messages.Encode, why st
 	if err := j.Journal.Finish(lease.Key(), body, release); err != nil {
 		return false, fmt.Errorf("recording the result of job %s: %w", lease.Job.ID, err)
 	}
-	j.counts.ended(&ending)
+	j.counts.count(&ending)
 	return true, nil
 }
 
@@ -244,6 +244,7 @@ func (j *jobs) finished(ctx actor.Context, m *messages.JobFinished) {
 
 func (j *jobs) closed(ctx actor.Context, key messages.AttemptKey) {
 	if a, ok := j.attempts[key]; ok {
+		j.counts.left(a.run.Encode())
 		a.ref.Stop()
 		delete(j.attempts, key)
 	}

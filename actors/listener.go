@@ -63,7 +63,7 @@ func newExporters(e *env) *exporters { return &exporters{env: e} }
 
 func (x *exporters) Receive(ctx actor.Context) {
 	if _, ok := ctx.Message().(*actor.Started); ok {
-		for _, endpoint := range x.Exporters {
+		for _, endpoint := range x.listen.Exporters {
 			supervision.Child(ctx, supervision.Spec{
 				Name: endpoint.Name(),
 				New:  func() actor.Actor { return newListener(x.env, endpoint) },

@@ -26,7 +26,7 @@ type poller struct {
 	log     *zap.Logger
 	session *messages.Session
 	free    int
-	gates   map[string]string
+	gates   map[string]string // by name, why no work is taken; empty: the check passes
 	// awaiting are the results that must be tried before the next poll.
 	awaiting map[messages.AttemptKey]*supervision.Timer
 	asking   bool               // a call is on its way
@@ -96,21 +96,18 @@ func (p *poller) tried(ctx actor.Context, key messages.AttemptKey) {
 }
 
 func (p *poller) gate(ctx actor.Context, g *messages.Gate) {
-	if p.gates[g.Name] == g.Reason {
+	old := p.gates[g.Name]
+	if old == g.Reason {
 		return
 	}
-	if g.Reason == "" {
-		if p.gates[g.Name] != notYet {
-			p.log.Info("nothing keeps work out any more", zap.String("check", g.Name))
-		}
-		delete(p.gates, g.Name)
-	} else {
-		// A reason that changes in its figures is no news.
-		if old := p.gates[g.Name]; old == "" || old == notYet {
-			p.log.Warn("taking no work", zap.String("check", g.Name), zap.String("reason", g.Reason))
-		}
-		p.gates[g.Name] = g.Reason
+	// A reason that changes in its figures is no news.
+	switch wasClosed := old != "" && old != notYet; {
+	case g.Reason == "" && wasClosed:
+		p.log.Info("nothing keeps work out any more", zap.String("check", g.Name))
+	case g.Reason != "" && !wasClosed:
+		p.log.Warn("taking no work", zap.String("check", g.Name), zap.String("reason", g.Reason))
 	}
+	p.gates[g.Name] = g.Reason
 	p.postGates()
 	p.poll(ctx)
 }
@@ -121,7 +118,12 @@ func (p *poller) postGates() {
 }
 
 func (p *poller) mayPoll() bool {
-	return p.session != nil && p.free > 0 && len(p.gates) == 0 && len(p.awaiting) == 0 && !p.asking &&
+	for _, reason := range p.gates {
+		if reason != "" {
+			return false
+		}
+	}
+	return p.session != nil && p.free > 0 && len(p.awaiting) == 0 && !p.asking &&
 		!time.Now().Before(p.pause) && !p.board.Draining()
 }
 

@@ -3,6 +3,7 @@ package actors
 import (
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -14,9 +15,35 @@ import (
 // counts are totals since the agent started; they survive the restart of who counts.
 type counts struct {
 	completed, failed, canceled, superseded, delivered, deadLetters atomic.Uint64
+
+	mu    sync.Mutex
+	ended Ended
 }
 
-func (c *counts) ended(e *messages.Ending) {
+// Ended adds up what all encodes made that have ended, whatever came of them.
+type Ended struct {
+	Frames, Dropped int64
+	Media           time.Duration
+}
+
+// Ended is the sum over all runs that are no longer in Status.
+func (a *Agent) Ended() Ended {
+	c := &a.env.counts
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.ended
+}
+
+// left adds a run that is gone.
+func (c *counts) left(e messages.Encode) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.ended.Frames += e.Frames
+	c.ended.Dropped += e.Dropped
+	c.ended.Media += e.Media
+}
+
+func (c *counts) count(e *messages.Ending) {
 	switch {
 	case e.Canceled:
 		c.canceled.Add(1)
@@ -43,6 +70,7 @@ func (c *counts) read() messages.Counts {
 func (a *Agent) Status() messages.Status {
 	e := a.env
 	s := messages.Status{
+		StartedAt: e.started,
 		At:        time.Now(),
 		Address:   e.Facts.Address,
 		Session:   e.board.Session(),

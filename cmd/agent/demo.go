@@ -109,6 +109,8 @@ func demo(ctx context.Context, input string, stdout, stderr io.Writer) (err erro
 	defer m.close()
 	cfg.Master = configs.Master{URL: m.url, APIKey: configs.NewSecret(m.key), UnavailableAfter: cfg.Master.UnavailableAfter}
 	cfg.DataDir, cfg.Register = dir, true
+	// The ports may be a real agent's.
+	cfg.MetricsPort, cfg.Exporters = 0, configs.Exporters{}
 	cfg.PollInterval, cfg.HeartbeatInterval = 500*time.Millisecond, time.Second
 
 	w, err := newWorker(ctx, cfg, log)

@@ -129,7 +129,7 @@ func (v *demoView) line(job *protocol.Job) string {
 // keptOut says what keeps the agent from taking work, if something does for good.
 func (v *demoView) keptOut() string {
 	for name, reason := range v.worker.agent.Board().Gates() {
-		if time.Since(v.began) > plainEvery {
+		if reason != "" && time.Since(v.began) > plainEvery {
 			return fmt.Sprintf("; no work is taken: %s: %s", name, reason)
 		}
 	}

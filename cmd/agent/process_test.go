@@ -68,7 +68,9 @@ func (f *field) leave() {
 
 func (f *field) agent() *process {
 	f.t.Helper()
-	return startAgent(f.t, []string{"FFMPEG_AGENT_DATA_DIR=" + f.dir},
+	return startAgent(f.t, []string{
+		"FFMPEG_AGENT_DATA_DIR=" + f.dir, "FFMPEG_AGENT_EXPORTERS_CPU_ENABLED=false", "FFMPEG_AGENT_EXPORTERS_FFMPEG_ENABLED=false",
+	},
 		"--register", "--master", f.server.URL, "--allow-master-as-worker",
 		"--poll-interval", "100ms", "--heartbeat-interval", "200ms", "--metrics-port", "0")
 }

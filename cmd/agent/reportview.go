@@ -47,11 +47,7 @@ func reportText(records []messages.Record, chosen int) (string, error) {
 	var b strings.Builder
 	writeOutcome(&b, rec, r)
 	if r != nil {
-		writeEncode(&b, r)
-		writeEnergy(&b, r.AnalyzerOutput.Energy)
-		if r.AnalyzerOutput.Energy != nil {
-			writeScores(&b, &r.AnalyzerOutput.Scores)
-		}
+		writeAnalysis(&b, rec, r)
 		writeLog(&b, r)
 	}
 	writeOthers(&b, records, chosen)
@@ -139,24 +135,36 @@ func moment(t *time.Time) string {
 }
 
 func writeEncode(b *strings.Builder, r *storedResult) {
-	metric := func(key, unit string) string {
-		v, ok := r.Metrics[key]
-		if !ok || v == nil {
-			return unknown
-		}
-		return plain(fmt.Sprint(v)) + unit
-	}
 	section(b, "encode", [][2]string{
-		{"wall", metric(protocol.MetricDuration, " s")},
-		{"video made", metric(protocol.MetricMediaDuration, " s")},
-		{"frames", metric(protocol.MetricFrames, "") + ", " + metric(protocol.MetricDroppedFrames, " dropped")},
-		{"fps, mean", metric(protocol.MetricFPS, "")},
-		{"picture", metric(protocol.MetricResolution, "") + ", " + metric(protocol.MetricPixelsProcessed, " pixels in all")},
-		{"encoder", metric("encoder", "") + ", " + metric(protocol.MetricBitrate, " asked for")},
-		{"output", metric("output_bytes", " bytes")},
-		{"CPU time", metric("cpu_seconds", " s")},
+		{"wall", r.known(protocol.MetricDuration, " s")},
+		{"video made", r.known(protocol.MetricMediaDuration, " s")},
+		{"frames", r.metric(protocol.MetricFrames, "") + ", " + r.metric(protocol.MetricDroppedFrames, " dropped")},
+		{"fps, mean", r.known(protocol.MetricFPS, "")},
+		{"picture", r.known(protocol.MetricResolution, "") + ", " + r.known(protocol.MetricPixelsProcessed, " pixels in all")},
+		{"encoder", r.known("encoder", "") + ", " + r.known(protocol.MetricBitrate, " asked for")},
+		{"output", r.known("output_bytes", " bytes")},
+		{"CPU time", r.known("cpu_seconds", " s")},
 		{"quality", qualityText(&r.AnalyzerOutput.Quality)},
 	})
+}
+
+// metric is a metric of the result as it was sent, with its unit.
+func (r *storedResult) metric(key, unit string) string {
+	v, ok := r.Metrics[key]
+	if !ok || v == nil {
+		return unknown
+	}
+	return plain(fmt.Sprint(v)) + unit
+}
+
+// known is a metric that is not known while it is 0.
+func (r *storedResult) known(key, unit string) string {
+	if n, ok := r.Metrics[key].(json.Number); ok {
+		if f, err := n.Float64(); err == nil && f == 0 {
+			return unknown
+		}
+	}
+	return r.metric(key, unit)
 }
 
 // qualityText is empty where no quality was asked for.
@@ -177,14 +185,26 @@ func qualityText(q *messages.Quality) string {
 	return strings.Join(parts, ", ")
 }
 
-func writeEnergy(b *strings.Builder, a *energy.Account) {
-	if a == nil {
-		section(b, "energy", [][2]string{{unknown, "none was counted: FFmpeg did not start"}})
-		return
+// writeAnalysis shows the encode and what it cost; there is no account where FFmpeg
+// did not start, or was interrupted together with the agent.
+func writeAnalysis(b *strings.Builder, rec *messages.Record, r *storedResult) {
+	account := r.AnalyzerOutput.Energy
+	switch {
+	case account != nil:
+		writeEncode(b, r)
+		writeEnergy(b, account)
+		writeScores(b, &r.AnalyzerOutput.Scores)
+	case rec.StartedAt == nil:
+		b.WriteString("\nno energy was counted: FFmpeg did not start\n")
+	default:
+		b.WriteString("\nno energy was counted\n")
 	}
+}
+
+func writeEnergy(b *strings.Builder, a *energy.Account) {
 	section(b, "energy", [][2]string{
-		{"total", fmt.Sprintf("%s J ± %s J, %s", figure(a.Total.Energy, 3), figure(a.Total.ErrorBound, 3), or(string(a.Total.Source), unknown))},
-		{"mean power", figure(a.MeanPower, 2) + " W"},
+		{"total", joules(&a.Total)},
+		{"mean power", watts(a.MeanPower)},
 		{"method", or(plain(a.Total.Method), unknown)},
 		{"window", fmt.Sprintf("%.3f s from %s", a.Duration().Seconds(), clock(a.Start))},
 		{"coverage", fmt.Sprintf("%.1f %% of the window read, %s", a.Total.CoveragePercent, several(a.Total.Gaps, "gap"))},
@@ -192,6 +212,20 @@ func writeEnergy(b *strings.Builder, a *energy.Account) {
 	})
 	b.WriteByte('\n')
 	writeFigures(b, a)
+}
+
+func joules(f *energy.Figure) string {
+	if f.Energy == nil {
+		return unknown + ", " + string(energy.Unavailable)
+	}
+	return fmt.Sprintf("%s J ± %s J, %s", figure(f.Energy, 3), figure(f.ErrorBound, 3), f.Source)
+}
+
+func watts(w *energy.Watts) string {
+	if w == nil {
+		return unknown
+	}
+	return figure(w, 2) + " W"
 }
 
 // writeFigures shows where the joules went: the job's by domain, then the machine's

@@ -114,7 +114,7 @@ func journalText(s *messages.Status) string {
 	if j.OldestAt != nil {
 		unsent += fmt.Sprintf(" (the oldest for %s)", since(s.At, *j.OldestAt))
 	}
-	return fmt.Sprintf("%s, %d unfinished, %d sent, %d superseded, %d dead letters", unsent, j.Unfinished, j.Sent, j.Superseded, j.DeadLetters)
+	return fmt.Sprintf("%s, %d unfinished, %d sent, %d superseded, %s", unsent, j.Unfinished, j.Sent, j.Superseded, several(j.DeadLetters, "dead letter"))
 }
 
 func powerText(watts *energy.Watts, source energy.Source) string {
@@ -139,7 +139,7 @@ func hostText(h *messages.HostStatus) string {
 func samplerTexts(s *messages.Status) []string {
 	var texts []string
 	for _, h := range s.Samplers {
-		text := fmt.Sprintf("%s: %s, %s zones, for %s", plain(h.Name), or(plain(h.Source), unknown), count(h.Zones), since(s.At, h.Since))
+		text := fmt.Sprintf("%s: %s, %s, for %s", plain(h.Name), or(plain(h.Source), unknown), several(h.Zones, "zone"), since(s.At, h.Since))
 		if h.Error != "" {
 			text = fmt.Sprintf("%s: unavailable for %s: %s", plain(h.Name), since(s.At, h.Since), plain(h.Error))
 		}
@@ -210,9 +210,8 @@ func writeActors(b *strings.Builder, s *messages.Status) {
 	}
 	w.Flush() //nolint:errcheck // a builder takes everything
 	for line := range strings.Lines(table.String()) {
-		b.WriteString("\n" + strings.TrimRight(line, " \n"))
+		b.WriteString(strings.TrimRight(line, " \n") + "\n")
 	}
-	b.WriteByte('\n')
 }
 
 // write draws an actor behind its branch, and its children behind the stem.

@@ -69,6 +69,7 @@ func (w *worker) assemble(ctx context.Context, cfg configs.Config) error {
 			Host:      newHost(cfg),
 			OpenPower: func() (actors.PowerSensors, error) { return openPower(cfg) },
 			Facts:     facts,
+			Endpoints: func(a *actors.Agent) (actors.Endpoints, error) { return w.endpoints(a, cfg) },
 		},
 		Settings: treeSettings(cfg),
 		Supervision: supervision.Config{

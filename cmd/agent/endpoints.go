@@ -1,0 +1,72 @@
+package main
+
+import (
+	"fmt"
+	"net/http"
+	"os"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"ffmpeg-agent/actors"
+	"ffmpeg-agent/configs"
+	"ffmpeg-agent/exporters"
+	"ffmpeg-agent/messages"
+)
+
+// endpoints makes the agent's own listeners.
+func (w *worker) endpoints(a *actors.Agent, cfg configs.Config) (actors.Endpoints, error) {
+	status := func() messages.Status {
+		s := a.Status()
+		s.Version, s.PID = version, os.Getpid()
+		return s
+	}
+	var listen actors.Endpoints
+	for _, port := range w.ports(a, cfg, status) {
+		port.Address, port.WebConfig = cfg.Exporters.ListenAddress, cfg.Exporters.WebConfig
+		port.Logger = w.log.Named(port.Name)
+		server, err := exporters.NewServer(port)
+		if err != nil {
+			return listen, fmt.Errorf("setting up the metrics port %s: %w", port.Key, err)
+		}
+		listen.Exporters = append(listen.Exporters, server)
+	}
+	return listen, nil
+}
+
+// ports are the metrics ports that the configuration wants.
+func (w *worker) ports(a *actors.Agent, cfg configs.Config, status func() messages.Status) []exporters.Config {
+	var ports []exporters.Config
+	if cfg.MetricsPort != 0 {
+		ports = append(ports, exporters.Config{
+			Name: "agent-metrics", Key: "metrics_port", Port: cfg.MetricsPort,
+			Title: "ffmpeg-agent", Description: "The agent itself: jobs, heartbeats, actors, journal.",
+			Collectors: append(exporters.NewRuntime(), exporters.NewAgent(status, a.Board().Energy, exporters.BuildInfo{Version: version})),
+			Routes: map[string]http.Handler{
+				"/health": exporters.HealthHandler(a.Live),
+				"/ready":  exporters.ReadyHandler(status),
+				"/status": exporters.StatusHandler(status),
+			},
+		})
+	}
+	if cfg.Exporters.CPU.Enabled {
+		ports = append(ports, exporters.Config{
+			Name: "cpu-metrics", Key: "exporters.cpu.port", Port: cfg.Exporters.CPU.Port,
+			Title: "CPU power", Description: "Power and energy of the processors, measured or, under other names, estimated.",
+			Collectors: []prometheus.Collector{exporters.NewCPU(a.Board().Energy, exporters.CPUSettings{
+				Version: version, StaleAfter: max(10*time.Second, 3*cfg.Energy.IdleInterval),
+			})},
+		})
+	}
+	if cfg.Exporters.FFmpeg.Enabled {
+		ports = append(ports, exporters.Config{
+			Name: "ffmpeg-metrics", Key: "exporters.ffmpeg.port", Port: cfg.Exporters.FFmpeg.Port,
+			Title: "FFmpeg", Description: "The running encodes.",
+			Collectors: []prometheus.Collector{exporters.NewFFmpeg(status, func() exporters.EncodeTotals {
+				ended := a.Ended()
+				return exporters.EncodeTotals{Frames: uint64(ended.Frames), Dropped: uint64(ended.Dropped), Media: ended.Media}
+			})},
+		})
+	}
+	return ports
+}

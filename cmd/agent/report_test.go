@@ -1,0 +1,253 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"ffmpeg-agent/hardware/energy"
+	"ffmpeg-agent/internal/control"
+	"ffmpeg-agent/internal/journal"
+	"ffmpeg-agent/messages"
+	"ffmpeg-agent/messages/protocol"
+)
+
+func leaseOf(job string, attempt int) messages.Lease {
+	return messages.Lease{
+		Job:        protocol.Job{ID: job, Scenario: "720p30-h264", RetryCount: attempt - 1, Parameters: protocol.Parameters{"stream_key": "s3cr3t"}},
+		NodeID:     "node-42",
+		AcquiredAt: ago(time.Minute),
+	}
+}
+
+func figureOf(joules, bound float64, source energy.Source, method string) energy.Figure {
+	return energy.Figure{
+		Energy: of(energy.Joules(joules)), Source: source, Method: method,
+		CoveragePercent: 99.5, Gaps: 1, ErrorBound: of(energy.Joules(bound)),
+	}
+}
+
+// measured is an account in which each kind of zone occurs.
+func measured() *energy.Account {
+	cpu := figureOf(700.25, 4, energy.Measured, "rapl: package-0")
+	dram := figureOf(100, 1, energy.Measured, "rapl: dram")
+	return &energy.Account{
+		Start: ago(30 * time.Second), End: ago(18 * time.Second),
+		Total:   figureOf(800.25, 5, energy.Measured, "rapl: package-0 + dram"),
+		Machine: figureOf(1000, 6, energy.Measured, "rapl: package-0 + dram"),
+		Domains: map[energy.Domain]energy.Figure{energy.DomainDRAM: dram, energy.DomainCPU: cpu},
+		Zones: []energy.ZoneFigure{
+			{ID: "intel-rapl:0", Name: "package-0", Domain: energy.DomainCPU, Counted: true, Figure: figureOf(880, 5, energy.Measured, "rapl")},
+			{ID: "intel-rapl:0:0", Name: "core", Domain: energy.DomainCPU, Figure: figureOf(600, 5, energy.Measured, "rapl")},
+			{ID: "intel-rapl:0:2", Name: "dram", Domain: energy.DomainDRAM, Counted: true, Figure: figureOf(120, 1, energy.Measured, "rapl")},
+		},
+		ShareMethod: "cpu time", MeanPower: of(energy.Watts(66.69)),
+	}
+}
+
+// recordOf is what the journal has of an attempt that ended.
+func recordOf(t *testing.T, e messages.Ending, state messages.RecordState, why string) messages.Record {
+	t.Helper()
+	body, err := e.Body()
+	if err != nil {
+		t.Fatal(err)
+	}
+	rec := messages.Record{
+		Lease: e.Lease, State: state, Result: body, Why: why,
+		AcceptedAt: ago(time.Minute), StartedAt: e.Encode.Started, FinishedAt: of(ago(15 * time.Second)),
+	}
+	if state.Settled() {
+		rec.SettledAt = of(ago(10 * time.Second))
+	}
+	return rec
+}
+
+func completed(attempt int) messages.Ending {
+	return messages.Ending{
+		Lease: leaseOf("job-a", attempt),
+		Encode: messages.Encode{
+			Encoder: "libx264", Bitrate: "2000k", Width: 1280, Height: 720, Started: of(ago(30 * time.Second)), Exited: of(ago(18 * time.Second)),
+			CPUTime: 21500 * time.Millisecond, Frames: 1800, Pixels: 1800 * 1280 * 720, Media: time.Minute, SizeBytes: 15_000_000,
+		},
+		Energy:  measured(),
+		Quality: messages.Quality{VMAF: of(94.31), PSNR: of(41.5)},
+		At:      ago(15 * time.Second),
+	}
+}
+
+func failed(attempt int) messages.Ending {
+	account := energy.Unknown(ago(30*time.Second), ago(18*time.Second), "no sensor of this machine could be read")
+	return messages.Ending{
+		Lease:   leaseOf("job-a", attempt),
+		Failure: &messages.Failure{Reason: protocol.ReasonInputError, Message: "the input is \x1b[31mcorrupt\nindeed"},
+		Encode: messages.Encode{
+			Started: of(ago(30 * time.Second)), Exited: of(ago(18 * time.Second)), Frames: 3,
+			Log: "one\ntwo\nthree\nfour\nfive\n\x1b[2Jsix\n",
+		},
+		Energy: &account,
+		At:     ago(15 * time.Second),
+	}
+}
+
+// refused never came to start FFmpeg.
+func refused(attempt int) messages.Ending {
+	return messages.Ending{
+		Lease:   leaseOf("job-a", attempt),
+		Failure: &messages.Failure{Reason: protocol.ReasonUserError, Message: "bitrate: fast is none"},
+		At:      ago(15 * time.Second),
+	}
+}
+
+func TestReportText(t *testing.T) {
+	running := messages.Record{Lease: leaseOf("job-a", 1), State: messages.RecordRunning, AcceptedAt: ago(time.Minute), StartedAt: of(ago(time.Second))}
+	released := messages.Record{Lease: leaseOf("job-a", 1), State: messages.RecordSent, Release: true, AcceptedAt: ago(time.Minute), SettledAt: of(noon)}
+	for name, records := range map[string][]messages.Record{
+		"report-completed": {
+			recordOf(t, refused(1), messages.RecordDeadLetter, "400 Bad Request"),
+			recordOf(t, failed(2), messages.RecordSuperseded, "the master gave the job away"),
+			recordOf(t, completed(3), messages.RecordSent, ""),
+		},
+		"report-failed":   {recordOf(t, failed(1), messages.RecordResult, "")},
+		"report-refused":  {recordOf(t, refused(1), messages.RecordSent, "")},
+		"report-running":  {running},
+		"report-released": {released},
+	} {
+		t.Run(name, func(t *testing.T) {
+			text, err := reportText(records, len(records)-1)
+			if err != nil {
+				t.Fatal(err)
+			}
+			golden(t, name, text)
+		})
+	}
+}
+
+func TestAResultThatCannotBeReadIsSaid(t *testing.T) {
+	rec := messages.Record{Lease: leaseOf("job-a", 1), State: messages.RecordSent, Result: json.RawMessage(`{"progress":"all"}`)}
+	if text, err := reportText([]messages.Record{rec}, 0); err == nil || !strings.Contains(err.Error(), "--json") {
+		t.Errorf("%v: %s", err, text)
+	}
+}
+
+// TestReportOfARunningAgent is asked for over the socket: the result comes to the byte.
+func TestReportOfARunningAgent(t *testing.T) {
+	odd := json.RawMessage(`{ "job_id":"job-a",  "status":"failed", "logs":"<&> ü" }` + "\n")
+	records := []messages.Record{
+		{Lease: leaseOf("job-a", 1), State: messages.RecordSent, Result: odd},
+		recordOf(t, completed(2), messages.RecordSent, ""),
+		{Lease: leaseOf("job-a", 3), State: messages.RecordRunning, AcceptedAt: noon},
+	}
+	socket := filepath.Join(shortDir(t), "agent.sock")
+	answer(t, socket, control.Handlers{Find: func(id string) ([]messages.Record, error) {
+		if id != "job-a" {
+			return nil, nil
+		}
+		return records, nil
+	}})
+	text := func(i int) string {
+		s, err := reportText(records, i)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	for name, test := range map[string]struct {
+		args      []string
+		want, err string
+	}{
+		"newest attempt":        {args: []string{"job-a"}, want: text(2)},
+		"an older one":          {args: []string{"job-a", "--attempt", "2"}, want: text(1)},
+		"as sent":               {args: []string{"job-a", "--attempt", "1", "--json"}, want: string(odd)},
+		"as sent, of a real":    {args: []string{"job-a", "--attempt", "2", "--json"}, want: string(records[1].Result)},
+		"no result yet":         {args: []string{"job-a", "--json"}, err: "attempt 3 at job job-a has no result: running"},
+		"attempt never made":    {args: []string{"job-a", "--attempt", "7"}, err: "there are: 1, 2, 3"},
+		"job that was not here": {args: []string{"job-b"}, err: "no job job-b"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			out, err := operate(t, append([]string{"report", "--socket", socket}, test.args...)...)
+			if out != test.want || isUsage(err) {
+				t.Errorf("shown is:\n%s\nwant:\n%s", out, test.want)
+			}
+			if got := fmt.Sprint(err); (test.err == "") != (err == nil) || !strings.Contains(got, test.err) {
+				t.Errorf("error %s, want something of %q", got, test.err)
+			}
+			if strings.Contains(out, "s3cr3t") {
+				t.Error("a stream key is shown")
+			}
+		})
+	}
+}
+
+// kept is a data directory whose journal has a job with two attempts.
+func kept(t *testing.T) (dir string, book *journal.Journal, body []byte) {
+	t.Helper()
+	dir = shortDir(t)
+	book, err := journal.Open(journal.Settings{Path: journalPath(dir)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { book.Close() })
+	for attempt := 1; attempt <= 2; attempt++ {
+		e := completed(attempt)
+		if body, err = e.Body(); err != nil {
+			t.Fatal(err)
+		}
+		key := e.Lease.Key()
+		if _, err := book.Accept(e.Lease); err != nil {
+			t.Fatal(err)
+		}
+		if err := book.Finish(key, body, false); err != nil {
+			t.Fatal(err)
+		}
+		if err := book.Settle(key, messages.RecordSent, ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir, book, body
+}
+
+func TestReportOfAStoppedAgentReadsItsJournal(t *testing.T) {
+	dir, book, body := kept(t)
+	if err := book.Close(); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("FFMPEG_AGENT_DATA_DIR", dir)
+	out, err := operate(t, "report", "job-a", "--json")
+	if err != nil || out != string(body) {
+		t.Errorf("%v: %s\nwant %s", err, out, body)
+	}
+	out, err = operate(t, "report", "job-a")
+	if err != nil || !strings.Contains(out, "800.250 J ± 5.000 J, measured") || !strings.Contains(out, "other attempts") {
+		t.Errorf("%v: %s", err, out)
+	}
+	if _, err = operate(t, "report", "job-b"); err == nil || isUsage(err) || !strings.Contains(err.Error(), "no job job-b") {
+		t.Errorf("an unknown job: %v", err)
+	}
+	// Reading it must not keep the agent from starting.
+	again, err := journal.Open(journal.Settings{Path: journalPath(dir)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	again.Close()
+}
+
+func TestReportOfAnAgentThatRunsAndDoesNotAnswerSaysSo(t *testing.T) {
+	dir, _, _ := kept(t)
+	t.Setenv("FFMPEG_AGENT_DATA_DIR", dir)
+	_, err := operate(t, "report", "job-a")
+	if err == nil || !strings.Contains(err.Error(), "in use") || !strings.Contains(err.Error(), filepath.Join(dir, "agent.sock")) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestReportWithNeitherAgentNorJournalSaysWhereItLooked(t *testing.T) {
+	dir := shortDir(t)
+	t.Setenv("FFMPEG_AGENT_DATA_DIR", dir)
+	_, err := operate(t, "report", "job-a")
+	if err == nil || isUsage(err) || !strings.Contains(err.Error(), journalPath(dir)) || !strings.Contains(err.Error(), "--config") {
+		t.Errorf("got %v", err)
+	}
+}
