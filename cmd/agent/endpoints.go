@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"os"
@@ -11,14 +12,16 @@ import (
 	"ffmpeg-agent/actors"
 	"ffmpeg-agent/configs"
 	"ffmpeg-agent/exporters"
+	"ffmpeg-agent/internal/control"
+	"ffmpeg-agent/internal/journal"
 	"ffmpeg-agent/messages"
 )
 
 // endpoints makes the agent's own listeners.
-func (w *worker) endpoints(a *actors.Agent, cfg configs.Config) (actors.Endpoints, error) {
+func (w *worker) endpoints(a *actors.Agent, cfg configs.Config, book *journal.Journal) (actors.Endpoints, error) {
 	status := func() messages.Status {
 		s := a.Status()
-		s.Version, s.PID = version, os.Getpid()
+		s.Version, s.PID, s.Cgroups = version, os.Getpid(), w.runner.Cgroups()
 		return s
 	}
 	var listen actors.Endpoints
@@ -31,6 +34,15 @@ func (w *worker) endpoints(a *actors.Agent, cfg configs.Config) (actors.Endpoint
 		}
 		listen.Exporters = append(listen.Exporters, server)
 	}
+	handlers := control.Handlers{
+		Status: status,
+		Drain:  func(context.Context) error { a.Drain(cfg.Shutdown.DrainTimeout); return nil },
+		Find:   book.Find,
+	}
+	if cfg.Debug.FaultInjection {
+		handlers.Crash, handlers.Hang = a.Crash, a.Hang
+	}
+	listen.Control = control.NewServer(cfg.Control.Socket, handlers, w.log.Named("control"))
 	return listen, nil
 }
 

@@ -37,7 +37,7 @@ func main() {
 // execute runs one command line and returns its exit status.
 func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root := newRoot()
-	root.SetArgs(args)
+	root.SetArgs(append([]string{}, args...)) // nil would mean the process's own
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	err := root.ExecuteContext(ctx)
@@ -57,9 +57,7 @@ func newRoot() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "agent",
 		Short: "Worker for distributed transcoding that measures what each job costs in energy",
-		Example: `  agent --register --master https://192.168.1.100:8080 --api-key-file /etc/ffmpeg-agent/key
-  agent --register --master http://localhost:8080 --allow-master-as-worker
-  agent demo`,
+		Example:       "  agent --register --master https://192.168.1.100:8080 --api-key-file /etc/ffmpeg-agent/key",
 		Version:       version,
 		Args:          noArguments,
 		RunE:          runCommand,
@@ -67,12 +65,15 @@ func newRoot() *cobra.Command {
 		SilenceErrors: true,
 	}
 	root.CompletionOptions.DisableDefaultCmd = true
+	root.InitDefaultVersionFlag()
+	root.Flags().Lookup("version").Hidden = true // agent version is listed
+	root.SetHelpCommand(&cobra.Command{Hidden: true}) // --help does it
 	root.SetVersionTemplate("ffmpeg-agent {{.Version}}\n")
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usageError{fmt.Errorf("%w; see %s --help", err, cmd.CommandPath())}
 	})
 	configs.BindFlags(root.Flags())
-	root.AddCommand(newRun(), newDemo(), newConfig(), newVersion())
+	root.AddCommand(newRun(), newDemo(), newStatus(), newDrain(), newReport(), newConfig(), newDebug(), newVersion())
 	return root
 }
 

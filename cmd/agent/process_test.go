@@ -31,7 +31,7 @@ type field struct {
 }
 
 func newField(t *testing.T) *field {
-	f := &field{t: t, state: filepath.Join(t.TempDir(), "master.json"), dir: t.TempDir()}
+	f := &field{t: t, state: filepath.Join(t.TempDir(), "master.json"), dir: shortDir(t)}
 	f.server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if h := f.handler.Load(); h != nil {
 			(*h).ServeHTTP(w, r)
@@ -68,11 +68,20 @@ func (f *field) leave() {
 
 func (f *field) agent() *process {
 	f.t.Helper()
-	return startAgent(f.t, []string{
+	return startAgent(f.t, f.environment(), append(f.flags(), "--metrics-port", "0")...)
+}
+
+// environment keeps the agent off the ports that a real one on this machine may have.
+func (f *field) environment() []string {
+	return []string{
 		"FFMPEG_AGENT_DATA_DIR=" + f.dir, "FFMPEG_AGENT_EXPORTERS_CPU_ENABLED=false", "FFMPEG_AGENT_EXPORTERS_FFMPEG_ENABLED=false",
-	},
-		"--register", "--master", f.server.URL, "--allow-master-as-worker",
-		"--poll-interval", "100ms", "--heartbeat-interval", "200ms", "--metrics-port", "0")
+	}
+}
+
+func (f *field) flags() []string {
+	return []string{
+		"--register", "--master", f.server.URL, "--allow-master-as-worker", "--poll-interval", "100ms", "--heartbeat-interval", "200ms",
+	}
 }
 
 func (f *field) submit(parameters map[string]any) protocol.Job {

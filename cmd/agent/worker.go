@@ -7,7 +7,6 @@ import (
 	"maps"
 	"net/url"
 	"os"
-	"path/filepath"
 	"time"
 
 	"go.uber.org/zap"
@@ -69,7 +68,7 @@ func (w *worker) assemble(ctx context.Context, cfg configs.Config) error {
 			Host:      newHost(cfg),
 			OpenPower: func() (actors.PowerSensors, error) { return openPower(cfg) },
 			Facts:     facts,
-			Endpoints: func(a *actors.Agent) (actors.Endpoints, error) { return w.endpoints(a, cfg) },
+			Endpoints: func(a *actors.Agent) (actors.Endpoints, error) { return w.endpoints(a, cfg, book) },
 		},
 		Settings: treeSettings(cfg),
 		Supervision: supervision.Config{
@@ -96,7 +95,7 @@ var errNeverRegistered = errors.New("this node was never registered from here, s
 
 func (w *worker) openJournal(cfg configs.Config) (*journal.Journal, error) {
 	book, err := journal.Open(journal.Settings{
-		Path:   filepath.Join(cfg.DataDir, "journal.db"),
+		Path:   journalPath(cfg.DataDir),
 		Logger: w.log.Named("journal"),
 	})
 	if err != nil {

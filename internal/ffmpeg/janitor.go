@@ -17,7 +17,7 @@ type Janitor struct{ runner *Runner }
 func (r *Runner) Janitor() *Janitor { return &Janitor{r} }
 
 // Reap ends exactly the processes that the records name, if they still run, with
-// their process groups, and waits until they are dead. A process of another boot,
+// their process groups and cgroups, and waits until they are dead. A process of another boot,
 // or with another start, is somebody else's and left alone.
 func (j *Janitor) Reap(ctx context.Context, records []messages.Record) error {
 	var errs []error
@@ -25,16 +25,20 @@ func (j *Janitor) Reap(ctx context.Context, records []messages.Record) error {
 		if record.Process == nil {
 			continue
 		}
-		// A record's cgroup is to be ended and removed here as well, once attempts have one.
-		if err := kill(ctx, *record.Process, j.runner.bootID); err != nil {
+		err := kill(ctx, *record.Process, j.runner.bootID)
+		if group := record.Process.Cgroup; j.runner.cgroups.ours(group) {
+			_ = killCgroup(group) // it is empty, or gone, where nobody outlived FFmpeg
+			err = errors.Join(err, removeCgroup(group))
+		}
+		if err != nil {
 			errs = append(errs, fmt.Errorf("reaping attempt %s: %w", record.Key(), err))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// Sweep removes workspaces that no run of this life owns, and the temporary outputs
-// that they name, and returns how many there were of both.
+// Sweep removes workspaces and cgroups that no run of this life owns, and the temporary
+// outputs that they name, and returns how many there were of all.
 func (j *Janitor) Sweep(ctx context.Context) (int, error) {
 	w := &j.runner.work
 	entries, err := os.ReadDir(w.dir)
@@ -44,8 +48,8 @@ func (j *Janitor) Sweep(ctx context.Context) (int, error) {
 	if err != nil {
 		return 0, fmt.Errorf("looking for workspaces: %w", err)
 	}
-	removed := 0
-	var errs []error
+	removed, err := j.runner.cgroups.sweep(j.runner.owned)
+	errs := []error{err}
 	for _, e := range entries {
 		if ctx.Err() != nil {
 			return removed, errors.Join(append(errs, ctx.Err())...)

@@ -30,6 +30,7 @@ type command struct {
 	args     []string // without the program's name
 	dir      string
 	nice     int
+	cgroup   *cgroup // nil: the agent's own
 	stdout   func(io.Reader)
 	stderr   func(io.Reader)
 	progress func(io.Reader) // file descriptor 3
@@ -74,6 +75,7 @@ type process struct {
 	started time.Time
 	done    chan struct{} // closed when it has ended and its pipes were read
 	exit    exitStatus    // valid once done is closed
+	cgroup  *cgroup       // nil: the agent's own
 
 	mu   sync.Mutex
 	gone bool // it has ended: its number may soon be somebody else's
@@ -88,12 +90,13 @@ func start(c command, bootID string) (*process, error) {
 	cmd.Dir = c.dir
 	cmd.Env = environment(c.dir)
 	cmd.SysProcAttr = sysProcAttr()
+	c.cgroup.join(cmd.SysProcAttr)
 	pipes, err := connect(cmd, c)
 	if err != nil {
 		return nil, fmt.Errorf("making pipes for %s: %w", c.path, err)
 	}
 
-	p := &process{done: make(chan struct{})}
+	p := &process{done: make(chan struct{}), cgroup: c.cgroup}
 	started := make(chan error, 1)
 	go p.live(cmd, c.nice, bootID, pipes, started)
 	if err := <-started; err != nil {
@@ -128,7 +131,7 @@ func (p *process) live(cmd *exec.Cmd, nice int, bootID string, pipes *pipes, sta
 		return
 	}
 	pipes.startReading()
-	p.id = messages.Process{PID: cmd.Process.Pid, BootID: bootID}
+	p.id = messages.Process{PID: cmd.Process.Pid, BootID: bootID, Cgroup: p.cgroup.name()}
 	p.id.StartTicks, _ = startTicks(p.id.PID)
 	started <- nil
 
@@ -139,6 +142,9 @@ func (p *process) live(cmd *exec.Cmd, nice int, bootID string, pipes *pipes, sta
 	err := cmd.Wait()
 	p.forget()
 	p.exit.take(err, cmd.ProcessState)
+	if cpu, ok := p.cgroup.usage(); ok {
+		p.exit.cpu = cpu // of all that ran there, not only of those that were waited for
+	}
 	pipes.drain()
 }
 
@@ -166,12 +172,15 @@ func (e *exitStatus) take(err error, state *os.ProcessState) {
 }
 
 // signal sends a signal to the whole process group, never to a stranger that got the
-// number since.
+// number since. A kill takes the cgroup as well, whatever left the group.
 func (p *process) signal(s syscall.Signal) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if !p.gone {
 		_ = syscall.Kill(-p.id.PID, s) // it may have just ended, which is what was wanted
+		if s == syscall.SIGKILL {
+			p.cgroup.kill()
+		}
 	}
 }
 
@@ -201,6 +210,9 @@ func (p *process) usage() (time.Duration, bool) {
 	defer p.mu.Unlock()
 	if p.gone {
 		return 0, false
+	}
+	if cpu, ok := p.cgroup.usage(); ok {
+		return cpu, true
 	}
 	return cpuTime(p.id.PID)
 }

@@ -29,7 +29,6 @@ func pathOf(f *os.File) (string, error) {
 // architecture that Go runs Linux on.
 const tick = 10 * time.Millisecond
 
-// sysProcAttr is the place for UseCgroupFD, once an attempt has a cgroup.
 func sysProcAttr() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 }

@@ -244,6 +244,11 @@ func (r *Run) closeWork() {
 	r.working.Wait()
 	r.place.release()
 	r.keepInput()
+	if r.proc != nil {
+		if err := r.proc.cgroup.remove(); err != nil {
+			r.log.Warn("a job's cgroup is left to the next sweep", zap.Error(err))
+		}
+	}
 	if err := r.runner.work.remove(r.name); err != nil {
 		r.closing.err = fmt.Errorf("closing attempt %s: %w", r.name, err)
 	}
@@ -415,11 +420,11 @@ func (r *Run) startWork(ctx context.Context) error {
 	args := r.plan.args(r.place.input, destinations)
 	shown := r.secret.hideAll(append([]string{r.tools.ffmpeg}, args...))
 	r.update(func(e *messages.Encode) { e.Args = shown })
-	proc, err := start(command{
+	proc, err := r.launch(command{
 		path: r.tools.ffmpeg, args: args, dir: r.workspace, nice: r.settings.Nice, files: r.place.files(),
 		stderr:   func(in io.Reader) { _, _ = io.Copy(&r.stderr, in) },
 		progress: func(in io.Reader) { _ = readProgress(in, r.report) },
-	}, r.runner.bootID)
+	})
 	if err != nil {
 		return err
 	}
@@ -438,6 +443,25 @@ func (r *Run) startWork(ctx context.Context) error {
 		r.spawn(r.learnLength)
 	}
 	return nil
+}
+
+// launch starts FFmpeg in a cgroup of its own where one can be had, and without
+// where not: what the cgroup serves is worth less than the job.
+func (r *Run) launch(c command) (*process, error) {
+	group, err := r.runner.cgroups.make(r.name)
+	if err == nil && group != nil {
+		c.cgroup = group
+		var proc *process
+		if proc, err = start(c, r.runner.bootID); err == nil {
+			return proc, nil
+		}
+		err = errors.Join(err, group.remove())
+	}
+	if err != nil {
+		r.log.Warn("FFmpeg gets no cgroup of its own", zap.Error(err))
+	}
+	c.cgroup = nil
+	return start(c, r.runner.bootID)
 }
 
 // learnLength finds out how long the input is, for the progress in percent, while

@@ -81,6 +81,7 @@ type Runner struct {
 	log      *zap.Logger
 	bootID   string
 	work     workspaces
+	cgroups  cgroups
 
 	asking  chan struct{} // held while FFmpeg is asked what it has; guards the two below
 	capsKey string
@@ -101,9 +102,18 @@ func New(s Settings) (*Runner, error) {
 		log:      s.Logger,
 		bootID:   bootID(),
 		work:     workspaces{dir: filepath.Join(s.DataDir, workDir)},
+		cgroups:  findCgroups(s.DataDir),
 		asking:   make(chan struct{}, 1),
 		runs:     map[messages.AttemptKey]*Run{},
 	}, nil
+}
+
+// Cgroups says how attempts are kept apart, for people.
+func (r *Runner) Cgroups() string {
+	if r.cgroups.parent == "" {
+		return "none: " + r.cgroups.why
+	}
+	return "one for each job below " + r.cgroups.parent
 }
 
 // Begin returns the run of a lease, making it when there is none yet. It does not
