@@ -55,8 +55,8 @@ func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 
 func newRoot() *cobra.Command {
 	root := &cobra.Command{
-		Use:   "agent",
-		Short: "Worker for distributed transcoding that measures what each job costs in energy",
+		Use:           "agent",
+		Short:         "Worker for distributed transcoding that measures what each job costs in energy",
 		Example:       "  agent --register --master https://192.168.1.100:8080 --api-key-file /etc/ffmpeg-agent/key",
 		Version:       version,
 		Args:          noArguments,
@@ -66,7 +66,7 @@ func newRoot() *cobra.Command {
 	}
 	root.CompletionOptions.DisableDefaultCmd = true
 	root.InitDefaultVersionFlag()
-	root.Flags().Lookup("version").Hidden = true // agent version is listed
+	root.Flags().Lookup("version").Hidden = true      // agent version is listed
 	root.SetHelpCommand(&cobra.Command{Hidden: true}) // --help does it
 	root.SetVersionTemplate("ffmpeg-agent {{.Version}}\n")
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
