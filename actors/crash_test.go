@@ -1,6 +1,7 @@
 package actors
 
 import (
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -78,4 +79,56 @@ func TestACrashedJobIsReportedAsFailed(t *testing.T) {
 	s.await("the second attempt", func(e devmaster.Event) bool {
 		return e.Kind == devmaster.JobAssigned && e.JobID == job.ID && e.Attempt == 2
 	})
+}
+
+// TestAHungActorIsReplaced hangs each actor but the heartbeat in an agent of its own: it is
+// replaced, counted, and the job's FFmpeg survives.
+func TestAHungActorIsReplaced(t *testing.T) {
+	for _, path := range []string{
+		"agent/uploader", "agent/registrar", "agent/samplers", "agent/samplers/rapl", "agent/samplers/host",
+		"agent/meter", "agent/janitor", "agent/poller", "agent/jobs",
+	} {
+		t.Run(path, func(t *testing.T) {
+			t.Parallel()
+			s := newSite(t, func(c *siteConfig) { c.hangAfter = 500 * time.Millisecond })
+			job := s.submit(long(t))
+			pid := s.ffmpegPID(job.ID)
+			hung := time.Now()
+			must(t, s.agent.Hang(path, 3*time.Second))
+			s.until("the replacement of "+path, func() bool {
+				stats, ok := s.stats(path)
+				return ok && stats.State == supervision.Running && stats.Abandoned == 1
+			})
+			t.Logf("replaced after %s", time.Since(hung).Round(10*time.Millisecond))
+			if err := syscall.Kill(pid, 0); err != nil {
+				t.Fatalf("FFmpeg did not survive: %v", err)
+			}
+			s.post("/jobs/" + job.ID + "/cancel")
+			if r := s.result(job.ID, 1); r.Status != protocol.StatusCanceled {
+				t.Errorf("status %s", r.Status)
+			}
+			s.checkBeats(hung)
+		})
+	}
+}
+
+func TestAHungHeartbeatEndsTheAgent(t *testing.T) {
+	fatal := make(chan string, 1)
+	s := newSite(t, func(c *siteConfig) {
+		c.hangAfter = 500 * time.Millisecond
+		c.fatal = func(reason string) { fatal <- reason }
+	})
+	s.until("a heartbeat", func() bool { return s.agent.Board().Heartbeat() != nil })
+	must(t, s.agent.Hang("agent/heartbeat", 2*time.Second))
+	select {
+	case reason := <-fatal:
+		if !strings.Contains(reason, "heartbeat") {
+			t.Errorf("the reason is %q", reason)
+		}
+	case <-time.After(hang):
+		t.Error("the agent goes on without heartbeats")
+	}
+	if s.agent.Live() == nil {
+		t.Error("the watchdog would still be fed")
+	}
 }

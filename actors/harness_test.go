@@ -51,6 +51,9 @@ type siteConfig struct {
 	apiKey string
 	link   *link
 	wrap   func(*Parts) // puts something between the actors and a real part
+
+	hangAfter time.Duration // 0: the default
+	fatal     func(reason string)
 }
 
 const beat = 200 * time.Millisecond
@@ -110,10 +113,12 @@ func newSite(t *testing.T, change func(*siteConfig)) *site {
 		cfg.wrap(&parts)
 	}
 	s.agent, err = Start(Config{
-		Parts:       parts,
-		Settings:    cfg.Settings,
-		Supervision: supervision.Config{FaultInjection: true},
-		Logger:      log,
+		Parts:    parts,
+		Settings: cfg.Settings,
+		Supervision: supervision.Config{
+			FaultInjection: true, HangAfter: cfg.hangAfter, ProbeInterval: cfg.hangAfter / 5, OnFatal: cfg.fatal,
+		},
+		Logger: log,
 	})
 	must(t, err)
 	t.Cleanup(func() {
@@ -121,6 +126,11 @@ func newSite(t *testing.T, change func(*siteConfig)) *site {
 		defer cancel()
 		for _, run := range s.runner.Runs() {
 			run.Stop(messages.StopShutdown)
+		}
+		if cfg.hangAfter > 0 {
+			// One that hung on purpose comes back when its time is up.
+			s.until("the end of all actors", func() bool { return s.agent.Close(ctx) == nil })
+			return
 		}
 		must(t, s.agent.Close(ctx))
 	})

@@ -2,9 +2,11 @@ package actors
 
 import (
 	"encoding/json"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -159,6 +161,24 @@ func TestACanceledJobStopsAndIsReported(t *testing.T) {
 	r := s.result(job.ID, 1)
 	if r.Status != protocol.StatusCanceled || r.EnergyJoules == nil {
 		t.Errorf("status %s, joules %v", r.Status, r.EnergyJoules)
+	}
+}
+
+func TestAPausedJobCarriesOn(t *testing.T) {
+	s := newSite(t, nil)
+	job := s.submit(long(t))
+	pid := s.ffmpegPID(job.ID)
+	s.post("/jobs/" + job.ID + "/pause")
+	var asked atomic.Int64
+	s.link.interfere(func(next http.Handler, w http.ResponseWriter, r *http.Request) {
+		next.ServeHTTP(w, r)
+		if r.Method == http.MethodGet && strings.HasPrefix(r.URL.Path, "/jobs/") && r.URL.Path != "/jobs/next" {
+			asked.Add(1)
+		}
+	})
+	s.until("three questions about the job", func() bool { return asked.Load() >= 3 })
+	if err := syscall.Kill(pid, 0); err != nil || len(s.runner.Runs()) != 1 || s.runner.Runs()[0].Stopped() != "" {
+		t.Errorf("the paused job was stopped: %v", err)
 	}
 }
 

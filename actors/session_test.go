@@ -3,6 +3,7 @@ package actors
 import (
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -168,5 +169,27 @@ func (s *site) checkBeats(from time.Time) {
 			s.t.Errorf("no heartbeat for %s, interval %s", gap, beat)
 		}
 		last = at
+	}
+}
+
+// TestALostAnswerToTheRegistrationMakesNoSecondNode: the master registered the node, and
+// the answer got lost.
+func TestALostAnswerToTheRegistrationMakesNoSecondNode(t *testing.T) {
+	m := newMaster(t, devmaster.Config{FenceAttempts: true})
+	link := newLink(t)
+	link.connect(m)
+	var lost atomic.Bool
+	link.interfere(func(next http.Handler, w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/nodes/register" && lost.CompareAndSwap(false, true) {
+			next.ServeHTTP(httptest.NewRecorder(), r)
+			hangUp(w)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+	s := newSite(t, func(c *siteConfig) { c.link = link })
+	s.result(s.submit(quick()).ID, 1)
+	if nodes := m.Nodes(); len(nodes) != 1 || !lost.Load() {
+		t.Errorf("the master knows %d nodes", len(nodes))
 	}
 }

@@ -173,6 +173,8 @@ type Control struct {
 // Debug is for chaos runs.
 type Debug struct {
 	FaultInjection bool `key:"fault_injection" default:"false"`
+	// HangAfter is how long a part of the agent may not answer until it is replaced.
+	HangAfter time.Duration `key:"hang_after" default:"30s" allow:"500ms..10m"`
 }
 
 // Defaults returns the configuration of an agent that was told nothing. What

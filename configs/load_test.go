@@ -97,6 +97,7 @@ func TestDefaultsAreThoseOfTheContract(t *testing.T) {
 		},
 		Log:     Log{Level: "info", Format: "auto"},
 		Control: Control{Socket: "/home/op/.local/state/ffmpeg-agent/agent.sock"},
+		Debug:   Debug{HangAfter: 30 * time.Second},
 	}
 	l := mustLoad(t, source(t))
 	if diff := cmp.Diff(want, l.Config, cmp.AllowUnexported(Size{})); diff != "" {

@@ -72,6 +72,8 @@ func (w *worker) assemble(ctx context.Context, cfg configs.Config) error {
 		},
 		Settings: treeSettings(cfg),
 		Supervision: supervision.Config{
+			HangAfter:      cfg.Debug.HangAfter,
+			ProbeInterval:  cfg.Debug.HangAfter / 6,
 			FaultInjection: cfg.Debug.FaultInjection,
 			OnFatal:        func(reason string) { w.fatal <- reason },
 		},
