@@ -1,6 +1,7 @@
 package actors
 
 import (
+	"context"
 	"sync/atomic"
 	"time"
 
@@ -38,6 +39,9 @@ type Parts struct {
 	// OpenPower opens the best sensors of CPU power there are now. It may block.
 	OpenPower func() (PowerSensors, error)
 	Facts     messages.NodeFacts
+	// Prove returns the facts with what trial encodes showed. It may take a minute, and is
+	// quick when asked again. nil: there is nothing to prove.
+	Prove func(context.Context) (messages.NodeFacts, error)
 	// Endpoints makes the agent's own listeners from what they show: the agent, before
 	// it starts. nil: none.
 	Endpoints func(*Agent) (Endpoints, error)
@@ -59,6 +63,7 @@ type env struct {
 	started  time.Time
 	refs     refs
 	board    Board
+	proved   atomic.Pointer[messages.NodeFacts] // what Prove came to
 	counts   counts
 	stop     stopRequest
 	log      *zap.Logger

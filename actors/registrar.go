@@ -14,6 +14,9 @@ import (
 // minReregister keeps a master that forgets us again and again from being hammered.
 const minReregister = time.Second
 
+// proveRetry is the pause after trial encodes that could not be made.
+const proveRetry = time.Minute
+
 // registrar holds the node's session with the master and announces it. It never
 // stops trying to get one.
 type registrar struct {
@@ -21,6 +24,7 @@ type registrar struct {
 	log *zap.Logger
 	// busy: a registration is on its way or scheduled.
 	busy     bool
+	again    bool      // what the node says of itself changed meanwhile
 	forgot   time.Time // when the master last said that it does not know us
 	pacer    *messages.Pacer
 	failures outage
@@ -46,6 +50,7 @@ func (r *registrar) Receive(ctx actor.Context) {
 }
 
 func (r *registrar) start(ctx actor.Context) {
+	r.prove(ctx)
 	switch s := r.board.Session(); {
 	case s != nil:
 		// Restarted: the session is as good as it was.
@@ -55,6 +60,36 @@ func (r *registrar) start(ctx actor.Context) {
 	default:
 		r.resume(ctx)
 	}
+}
+
+// facts is what the node says of itself, with what was proved by now.
+func (r *registrar) facts() messages.NodeFacts {
+	if proved := r.env.proved.Load(); proved != nil {
+		return *proved
+	}
+	return r.Facts
+}
+
+// prove tries the encoders beside everything else, and registers again when that
+// shows something new.
+func (r *registrar) prove(ctx actor.Context) {
+	if r.Prove == nil || r.env.proved.Load() != nil {
+		return
+	}
+	supervision.Go(ctx, r.Prove, func(ctx actor.Context, proved messages.NodeFacts, err error) {
+		if err != nil {
+			r.log.Warn("the encoders could not be tried; trying again", zap.Error(err), zap.Duration("next_try", proveRetry))
+			supervision.After(ctx, proveRetry, r.prove)
+			return
+		}
+		r.log.Info("encoders tried", zap.Strings("gpu_capabilities", proved.GPUCapabilities), zap.String("encoders", proved.Labels["encoders"]))
+		r.env.proved.Store(&proved)
+		// A resumed session was registered with the same, unless there is hardware to tell of.
+		if r.settings.Load().Register || len(proved.GPUCapabilities) > 0 {
+			r.again = true
+			r.schedule(ctx, 0)
+		}
+	})
 }
 
 // resume takes up the session that an earlier life saved.
@@ -103,8 +138,10 @@ func (r *registrar) schedule(ctx actor.Context, after time.Duration) {
 }
 
 func (r *registrar) register(ctx actor.Context) {
+	r.again = false
+	facts := r.facts()
 	supervision.Go(ctx, func(work context.Context) (messages.Session, error) {
-		return r.Master.Register(work, r.Facts)
+		return r.Master.Register(work, facts)
 	}, func(ctx actor.Context, s messages.Session, err error) {
 		r.busy = false
 		if err != nil {
@@ -118,6 +155,9 @@ func (r *registrar) register(ctx actor.Context) {
 		r.log.Info("registered at the master", zap.String("node", s.NodeID), zap.String("master", s.Master))
 		r.save(ctx, s)
 		r.announce(s)
+		if r.again {
+			r.schedule(ctx, 0)
+		}
 	})
 }
 

@@ -1,15 +1,18 @@
 package actors
 
 import (
+	"context"
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"ffmpeg-agent/internal/devmaster"
+	"ffmpeg-agent/messages"
 )
 
 // post makes a call to the master as an operator would.
@@ -192,4 +195,31 @@ func TestALostAnswerToTheRegistrationMakesNoSecondNode(t *testing.T) {
 	if nodes := m.Nodes(); len(nodes) != 1 || !lost.Load() {
 		t.Errorf("the master knows %d nodes", len(nodes))
 	}
+}
+
+// TestProvedEncodersAreToldToTheMaster: trial encodes end after the registration, which
+// is repeated for them; a restart of the registrar forgets nothing of it.
+func TestProvedEncodersAreToldToTheMaster(t *testing.T) {
+	release := make(chan struct{})
+	s := newSite(t, func(c *siteConfig) {
+		c.wrap = func(p *Parts) {
+			p.Prove = func(context.Context) (messages.NodeFacts, error) {
+				<-release
+				facts := p.Facts
+				facts.GPUType, facts.GPUCapabilities = "nvenc", []string{"nvenc_h264"}
+				return facts, nil
+			}
+		}
+	})
+	s.await("the registration before the trials", registered)
+	close(release)
+	told := func() bool {
+		nodes := s.master().Nodes()
+		return len(nodes) == 1 && slices.Equal(nodes[0].GPUCapabilities, []string{"nvenc_h264"}) && nodes[0].HasGPU
+	}
+	s.until("the proved encoders at the master", told)
+	must(t, s.agent.Crash("agent/registrar"))
+	s.until("the restart", func() bool { stats, _ := s.stats("agent/registrar"); return stats.Restarts == 1 })
+	s.link.connect(newMaster(t, devmaster.Config{FenceAttempts: true}))
+	s.until("the proved encoders at the next master", told)
 }

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net/url"
 	"os"
+	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -68,6 +69,7 @@ func (w *worker) assemble(ctx context.Context, cfg configs.Config) error {
 			Host:      newHost(cfg),
 			OpenPower: func() (actors.PowerSensors, error) { return openPower(cfg) },
 			Facts:     facts,
+			Prove:     func(ctx context.Context) (messages.NodeFacts, error) { return w.prove(ctx, facts) },
 			Endpoints: func(a *actors.Agent) (actors.Endpoints, error) { return w.endpoints(a, cfg, book) },
 		},
 		Settings: treeSettings(cfg),
@@ -203,6 +205,21 @@ func nodeFacts(ctx context.Context, cfg configs.Config) (messages.NodeFacts, err
 	}
 	maps.Copy(facts.Labels, cfg.Node.Labels)
 	return facts, err
+}
+
+// prove adds to the facts which encoders came out of a trial well.
+func (w *worker) prove(ctx context.Context, facts messages.NodeFacts) (messages.NodeFacts, error) {
+	proof, err := w.runner.Prove(ctx)
+	if err != nil {
+		return facts, err
+	}
+	facts.GPUCapabilities = proof.Capabilities()
+	if len(facts.GPUCapabilities) > 0 {
+		facts.GPUType, _, _ = strings.Cut(facts.GPUCapabilities[0], "_")
+	}
+	facts.Labels = maps.Clone(facts.Labels)
+	facts.Labels["encoders"] = strings.Join(proof.Works, ",")
+	return facts, nil
 }
 
 func openPower(cfg configs.Config) (actors.PowerSensors, error) {

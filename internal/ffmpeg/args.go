@@ -39,7 +39,7 @@ func fileURL(path string) string { return "file:" + path }
 // args is the argument vector of the job's FFmpeg: one decode, and one encode for
 // each destination.
 func (p *plan) args(in source, destinations []string) []string {
-	args := globalArgs()
+	args := append(globalArgs(), p.device().global...)
 	if p.streaming {
 		args = append(args, "-re") // a stream is sent at the pace it is watched
 	}
@@ -59,7 +59,9 @@ func (p *plan) args(in source, destinations []string) []string {
 		}
 		args = append(args, "-c:v", r.encoder)
 		args = append(args, r.video...)
-		args = append(args, "-pix_fmt", "yuv420p")
+		if deviceOf(r.encoder).upload == "" {
+			args = append(args, "-pix_fmt", "yuv420p")
+		}
 		args = append(args, p.audio...)
 		if in.looped || !p.whole {
 			args = append(args, "-t", seconds(p.duration))
@@ -76,7 +78,22 @@ func (p *plan) args(in source, destinations []string) []string {
 // filter brings a picture to the rendition's rate and size. The rate comes first:
 // frames that are not wanted are not scaled.
 func (r *rendition) filter() string {
-	return fmt.Sprintf("fps=%s,scale=%d:%d", r.fps, r.width, r.height)
+	chain := fmt.Sprintf("fps=%s,scale=%d:%d", r.fps, r.width, r.height)
+	if upload := deviceOf(r.encoder).upload; upload != "" {
+		chain += "," + upload
+	}
+	return chain
+}
+
+// device is what the plan's hardware encoders need; the same for all, as one hwaccel
+// counts for the whole job.
+func (p *plan) device() device {
+	for _, r := range p.renditions {
+		if d := deviceOf(r.encoder); d.global != nil {
+			return d
+		}
+	}
+	return device{}
 }
 
 func (p *plan) split() string {

@@ -19,9 +19,11 @@ const askFor = 20 * time.Second
 // Capabilities are what the FFmpeg at hand has. That a hardware encoder is listed
 // does not mean that it works: only a trial encode proves that.
 type Capabilities struct {
-	Video   map[string]string // video encoders by name, with FFmpeg's name of the codec each makes
-	Audio   map[string]string // audio encoders likewise
-	Filters map[string]bool
+	// Identity names this very FFmpeg: path, size and time of its last change.
+	Identity string
+	Video    map[string]string // video encoders by name, with FFmpeg's name of the codec each makes
+	Audio    map[string]string // audio encoders likewise
+	Filters  map[string]bool
 }
 
 // missingError says that a binary is not there.
@@ -77,7 +79,7 @@ func (r *Runner) Capabilities(ctx context.Context) (Capabilities, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, askFor)
 	defer cancel()
-	var caps Capabilities
+	caps := Capabilities{Identity: key}
 	if err := errors.Join(
 		r.ask(ctx, t.ffprobe, "-version", func(out io.Reader) { _, _ = io.Copy(io.Discard, out) }),
 		r.ask(ctx, t.ffmpeg, "-encoders", func(out io.Reader) { caps.Video, caps.Audio = parseEncoders(out) }),

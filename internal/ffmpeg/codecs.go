@@ -92,6 +92,12 @@ func aomPreset(v string) []string {
 	return aomSpeed(n)
 }
 
+// NVENC knows p1 (fast) to p7 (slow), Quick Sync x264's names from veryfast to veryslow.
+var (
+	nvenc = tuning{presets: presetsBy(presetOption, "p1", "p1", "p2", "p3", "p4", "p4", "p5", "p6", "p7", "p7")}
+	qsv   = tuning{presets: presetsBy(presetOption, "veryfast", "veryfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow", "veryslow")}
+)
+
 // tunings are the encoders whose options are known. Any other encoder is given
 // size, rate and bitrate alone.
 var tunings = map[string]tuning{
@@ -116,6 +122,8 @@ var tunings = map[string]tuning{
 		crfMax: 63, crfWhole: true, crf: crfConstrained, standard: "medium",
 		presets: presetsBy(aomPreset, "8", "8", "7", "6", "5", "4", "3", "2", "1", "0"), speeds: 8, speed: aomSpeed,
 	},
+	"h264_nvenc": nvenc, "hevc_nvenc": nvenc, "av1_nvenc": nvenc,
+	"h264_qsv": qsv, "hevc_qsv": qsv,
 	"librav1e": {
 		standard: "medium",
 		presets:  presetsBy(func(v string) []string { return []string{"-speed", v} }, "10", "9", "8", "8", "7", "6", "5", "4", "2", "0"),

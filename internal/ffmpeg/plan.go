@@ -1,6 +1,7 @@
 package ffmpeg
 
 import (
+	"encoding/json"
 	"fmt"
 	"math"
 	"path"
@@ -74,6 +75,7 @@ type planner struct {
 	params
 	job        protocol.Job
 	caps       Capabilities
+	proved     map[string]bool // hardware encoders whose trial came out well
 	masterHost string
 	timeout    time.Duration // when the job says nothing
 	lacks      []string      // what this node has not
@@ -83,8 +85,8 @@ type planner struct {
 // newPlan understands a job. It looks at nothing but its arguments. problems names
 // each bad parameter, lacks what this FFmpeg has not; the plan is good when both
 // are empty.
-func newPlan(job protocol.Job, caps Capabilities, masterHost string, timeout time.Duration) (p plan, problems, lacks []string) {
-	pl := &planner{params: newParams(job.Parameters), job: job, caps: caps, masterHost: masterHost, timeout: timeout}
+func newPlan(job protocol.Job, caps Capabilities, proved map[string]bool, masterHost string, timeout time.Duration) (p plan, problems, lacks []string) {
+	pl := &planner{params: newParams(job.Parameters), job: job, caps: caps, proved: proved, masterHost: masterHost, timeout: timeout}
 	*pl.problems = append(*pl.problems, job.Problems...)
 	p = pl.plan()
 	return p, unique(*pl.problems), unique(pl.lacks) // a ladder meets the same one several times
@@ -118,6 +120,7 @@ func (pl *planner) lack(format string, args ...any) {
 func (pl *planner) plan() plan {
 	p := plan{scenario: pl.job.Scenario}
 	pl.engine()
+	pl.acceleration()
 	_, p.input, _ = pl.text("input")
 	p.duration, p.whole = pl.duration()
 	p.streaming = pl.streaming()
@@ -137,9 +140,24 @@ func (pl *planner) engine() {
 	default:
 		pl.lack("engine %s", show(pl.job.Engine))
 	}
-	if _, accel, ok := pl.word("hwaccel"); ok && accel != "none" && accel != "auto" {
-		pl.lack("hwaccel %s", accel)
+}
+
+// acceleration is the family of hardware encoders that the job wants, such as _nvenc;
+// empty when it wants none.
+func (pl *planner) acceleration() string {
+	_, accel, ok := pl.word("hwaccel")
+	if !ok || accel == "none" || accel == "auto" {
+		return ""
 	}
+	family, known := accelerations[accel]
+	works := false
+	for encoder := range pl.proved {
+		works = works || strings.HasSuffix(encoder, family)
+	}
+	if !known || !works {
+		pl.lack("hwaccel %s (no trial encode of its came out well)", accel)
+	}
+	return family
 }
 
 func (pl *planner) duration() (d time.Duration, whole bool) {
@@ -336,6 +354,9 @@ func (pl *planner) encoder(from params, s scenario) (encoder, codec string) {
 	} else if at != "" {
 		return "", ""
 	}
+	if family := pl.acceleration(); family != "" && codecs[name] != nil {
+		return pl.accelerated(name, family)
+	}
 	for _, e := range codecs[name] {
 		if codec, ok := pl.caps.Video[e]; ok {
 			return e, codec
@@ -346,11 +367,36 @@ func (pl *planner) encoder(from params, s scenario) (encoder, codec string) {
 	case codecs[name] != nil, !ok:
 		pl.lack("codec %s", name)
 		return "", ""
-	case needsHardware(name):
-		pl.lack("hardware encoder %s", name)
+	case needsHardware(name) && !pl.proved[name]:
+		pl.lack("hardware encoder %s (no trial encode came out well)", name)
 		return "", ""
 	}
 	return name, codec
+}
+
+// accelerated is the proved encoder of a family that makes a codec.
+func (pl *planner) accelerated(name, family string) (encoder, codec string) {
+	if name == "h265" {
+		name = "hevc" // FFmpeg's name for it
+	}
+	encoder = name + family
+	codec, ok := pl.caps.Video[encoder]
+	if !ok || !pl.proved[encoder] {
+		pl.lack("hardware encoder %s (no trial encode came out well)", encoder)
+		return "", ""
+	}
+	return encoder, codec
+}
+
+// wantsHardware reports whether a job can only be understood once hardware encoders
+// were tried.
+func wantsHardware(job protocol.Job) bool {
+	pl := &planner{params: newParams(job.Parameters)}
+	if pl.acceleration() != "" {
+		return true
+	}
+	raw, err := json.Marshal(job.Parameters)
+	return err == nil && slices.ContainsFunc(hardwareSuffixes, func(s string) bool { return strings.Contains(string(raw), s) })
 }
 
 // bitratePattern: 2000k, 2M, 1.5M, or plain bits a second.

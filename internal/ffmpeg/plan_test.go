@@ -25,13 +25,13 @@ var knownCaps = Capabilities{
 }
 
 // arguments renders what becomes of a job: its argument vector, or its refusal.
-func arguments(t *testing.T, job string, caps Capabilities) string {
+func arguments(t *testing.T, job string, caps Capabilities, proved map[string]bool) string {
 	t.Helper()
 	var j protocol.Job
 	if err := json.Unmarshal([]byte(job), &j); err != nil {
 		t.Fatalf("%s: %v", job, err)
 	}
-	p, problems, lacks := newPlan(j, caps, "master.example", time.Hour)
+	p, problems, lacks := newPlan(j, caps, proved, "master.example", time.Hour)
 	if f := refusal(problems, lacks); f != nil {
 		return fmt.Sprintf("%s: %s\n", f.Reason, f.Message)
 	}
@@ -70,7 +70,7 @@ func goldenJobs(t *testing.T, name string) {
 			fmt.Fprintln(&b, line)
 			continue
 		}
-		fmt.Fprintf(&b, "%s\n%s\n", line, arguments(t, line, knownCaps))
+		fmt.Fprintf(&b, "%s\n%s\n", line, arguments(t, line, knownCaps, nil))
 	}
 	golden(t, name+".golden", b.Bytes())
 }
@@ -87,7 +87,7 @@ func TestHostileValuesAreRefused(t *testing.T) {
 		if line = strings.TrimSpace(line); line == "" || strings.HasPrefix(line, "#") {
 			continue
 		}
-		if got := arguments(t, line, knownCaps); !strings.HasPrefix(got, "user_error: ") && !strings.HasPrefix(got, "capability_mismatch: ") {
+		if got := arguments(t, line, knownCaps, nil); !strings.HasPrefix(got, "user_error: ") && !strings.HasPrefix(got, "capability_mismatch: ") {
 			t.Errorf("%s is taken:\n%s", line, got)
 		}
 	}
@@ -102,7 +102,7 @@ func TestGlobalArguments(t *testing.T) {
 
 func TestEveryBadParameterIsNamedInOneMessage(t *testing.T) {
 	got := arguments(t, `{"engine":"gstreamer","parameters":{"bitrate":"-f","duration":-3,"resolution":"999999x999999","fps":0,"crf":99,
-		"preset":"warp","quality":"good","output_mode":"fax","audio_bitrate":"loud","output":"x.exe","resource_limits":{"timeout_sec":"soon"}}}`, knownCaps)
+		"preset":"warp","quality":"good","output_mode":"fax","audio_bitrate":"loud","output":"x.exe","resource_limits":{"timeout_sec":"soon"}}}`, knownCaps, nil)
 	if !strings.HasPrefix(got, "user_error: ") {
 		t.Errorf("got %s", got)
 	}
@@ -114,7 +114,7 @@ func TestEveryBadParameterIsNamedInOneMessage(t *testing.T) {
 }
 
 func TestProblemsOfDecodingAreTheUsersError(t *testing.T) {
-	got := arguments(t, `{"id":"x","parameters":"none"}`, knownCaps)
+	got := arguments(t, `{"id":"x","parameters":"none"}`, knownCaps, nil)
 	if !strings.HasPrefix(got, "user_error: ") || !strings.Contains(got, "parameters") {
 		t.Errorf("got %s", got)
 	}
@@ -171,7 +171,7 @@ func TestLackingEncodersAreNamed(t *testing.T) {
 		`{"parameters":{}}`: "capability_mismatch: not to be had on this node: audio encoder aac",
 		`{"parameters":{"codec":"av1","audio_codec":"none"}}`: "libaom-av1", // for want of SVT
 	} {
-		if got := arguments(t, job, bare); !strings.Contains(got, want) {
+		if got := arguments(t, job, bare, nil); !strings.Contains(got, want) {
 			t.Errorf("%s: got %s, want %s", job, got, want)
 		}
 	}
@@ -198,7 +198,7 @@ func TestNoValueBecomesAnOption(t *testing.T) {
 	}
 	rapid.Check(t, func(t *rapid.T) {
 		params := protocol.Parameters(rapid.MapOfN(rapid.SampledFrom(keys), values, 0, 5).Draw(t, "parameters"))
-		p, problems, lacks := newPlan(protocol.Job{ID: "job", Parameters: params}, knownCaps, "master", time.Hour)
+		p, problems, lacks := newPlan(protocol.Job{ID: "job", Parameters: params}, knownCaps, nil, "master", time.Hour)
 		if refusal(problems, lacks) != nil {
 			return
 		}
@@ -236,7 +236,7 @@ func TestWrongTypeNamesKeyValueAndWhatIsAllowed(t *testing.T) {
 		`{"outputs":[7]}`:                                 {"outputs[0]: 7", "resolution"},
 		`{"outputs":[{"bitrate":{}}]}`:                    {"outputs[0].bitrate: {}", "2000k"},
 	} {
-		got := arguments(t, `{"parameters":`+parameters+`}`, knownCaps)
+		got := arguments(t, `{"parameters":`+parameters+`}`, knownCaps, nil)
 		for _, s := range append(says, "user_error") {
 			if !strings.Contains(got, s) {
 				t.Errorf("%s: no %s in: %s", parameters, s, got)
@@ -248,7 +248,7 @@ func TestWrongTypeNamesKeyValueAndWhatIsAllowed(t *testing.T) {
 		if key == "output" {
 			mode = "file"
 		}
-		if got := arguments(t, `{"id":"x","parameters":{"output_mode":`+quoted(mode)+`,`+quoted(key)+`:[1]}}`, knownCaps); key != "output_mode" && !strings.Contains(got, key+": [1] is not text: "+text) {
+		if got := arguments(t, `{"id":"x","parameters":{"output_mode":`+quoted(mode)+`,`+quoted(key)+`:[1]}}`, knownCaps, nil); key != "output_mode" && !strings.Contains(got, key+": [1] is not text: "+text) {
 			t.Errorf("%s: %s", key, got)
 		}
 	}
@@ -260,7 +260,7 @@ func TestRefusalsHoldNoSecret(t *testing.T) {
 		`{"output_mode":"rtmp","rtmp_url":"rtmp://h/live/very\tsecret"}`, `{"output_mode":"rtmp","rtmp_url":"rtmp://h/live/verysecret|x"}`,
 		`{"input":"http://user:verysecret@h/\tx"}`, `{"input":"-http://user:verysecret@h/x"}`,
 	} {
-		got := arguments(t, `{"parameters":`+parameters+`}`, knownCaps)
+		got := arguments(t, `{"parameters":`+parameters+`}`, knownCaps, nil)
 		if !strings.HasPrefix(got, "user_error") || strings.Contains(got, "verysecret") || strings.Contains(got, "secret\"") || strings.Contains(got, `very\t`) {
 			t.Errorf("%s: %s", parameters, got)
 		}
@@ -268,7 +268,7 @@ func TestRefusalsHoldNoSecret(t *testing.T) {
 }
 
 func TestLadderOfStreamsHasAnAddressEach(t *testing.T) {
-	got := arguments(t, `{"parameters":{"output_mode":"rtmp","stream_key":"key?auth=1","outputs":[{"resolution":"640x360"},{"resolution":"320x180"}]}}`, knownCaps)
+	got := arguments(t, `{"parameters":{"output_mode":"rtmp","stream_key":"key?auth=1","outputs":[{"resolution":"640x360"},{"resolution":"320x180"}]}}`, knownCaps, nil)
 	for _, want := range []string{"rtmp://master.example:1935/live/key-640x360?auth=1", "rtmp://master.example:1935/live/key-320x180?auth=1"} {
 		if !strings.Contains(got, want) {
 			t.Errorf("no %s in: %s", want, got)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -83,6 +84,10 @@ type Runner struct {
 	work     workspaces
 	cgroups  cgroups
 
+	proving  chan struct{} // held during trial encodes
+	proved   atomic.Pointer[Proof]
+	trialFor time.Duration
+
 	asking  chan struct{} // held while FFmpeg is asked what it has; guards the two below
 	capsKey string
 	caps    Capabilities
@@ -103,6 +108,8 @@ func New(s Settings) (*Runner, error) {
 		bootID:   bootID(),
 		work:     workspaces{dir: filepath.Join(s.DataDir, workDir)},
 		cgroups:  findCgroups(s.DataDir),
+		proving:  make(chan struct{}, 1),
+		trialFor: trialFor,
 		asking:   make(chan struct{}, 1),
 		runs:     map[messages.AttemptKey]*Run{},
 	}, nil

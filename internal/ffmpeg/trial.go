@@ -1,0 +1,231 @@
+package ffmpeg
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+// trialFor bounds one trial encode: a driver may hang.
+const trialFor = 10 * time.Second
+
+// Proof is what trial encodes showed: that FFmpeg lists an encoder says only that it
+// was compiled in.
+type Proof struct {
+	// Works are the encoders whose trial came out well.
+	Works []string
+	// Fails are those whose trial did not, and why.
+	Fails map[string]string
+}
+
+// Capabilities are the proved hardware encoders in the master's terms: the family,
+// then the codec, such as nvenc_h264.
+func (p Proof) Capabilities() []string {
+	var names []string
+	for _, encoder := range p.Works {
+		if codec, family, ok := strings.Cut(encoder, "_"); ok && needsHardware(encoder) {
+			names = append(names, family+"_"+canonicalCodec(codec))
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// proof is what the trials showed so far; nil before they are through.
+func (r *Runner) proof(ctx context.Context) (map[string]bool, error) {
+	if p := r.proved.Load(); p != nil {
+		return setOf(p.Works), nil
+	}
+	p, err := r.Prove(ctx)
+	return setOf(p.Works), err
+}
+
+// Prove tries every hardware encoder that this FFmpeg lists, and the first encoder of
+// each codec that jobs may name, one after another. What worked is remembered on
+// disk for this very FFmpeg; what did not is tried again at each call, since a driver may
+// have been installed meanwhile.
+func (r *Runner) Prove(ctx context.Context) (Proof, error) {
+	select {
+	case r.proving <- struct{}{}: // one at a time: trials share the hardware
+		defer func() { <-r.proving }()
+	case <-ctx.Done():
+		return Proof{}, ctx.Err()
+	}
+	caps, err := r.Capabilities(ctx)
+	if err != nil {
+		return Proof{}, err
+	}
+	t, err := r.tools()
+	if err != nil {
+		return Proof{}, err
+	}
+	known := r.readProved(caps.Identity)
+	proof := Proof{Fails: map[string]string{}}
+	for _, encoder := range candidates(caps) {
+		if known[encoder] {
+			proof.Works = append(proof.Works, encoder)
+			continue
+		}
+		switch err := r.trial(ctx, t.ffmpeg, encoder); {
+		case ctx.Err() != nil:
+			return proof, ctx.Err()
+		case err != nil:
+			proof.Fails[encoder] = err.Error()
+		default:
+			proof.Works = append(proof.Works, encoder)
+		}
+	}
+	slices.Sort(proof.Works)
+	r.proved.Store(&proof)
+	if err := r.writeProved(caps.Identity, proof.Works); err != nil {
+		r.log.Warn("the proved encoders could not be remembered; they are tried again at the next start", zap.Error(err))
+	}
+	return proof, nil
+}
+
+// candidates are the encoders worth a trial, in a fixed order.
+func candidates(caps Capabilities) []string {
+	var names []string
+	for encoder := range caps.Video {
+		if needsHardware(encoder) {
+			names = append(names, encoder)
+		}
+	}
+	for _, encoders := range codecs {
+		for _, e := range encoders {
+			if _, ok := caps.Video[e]; ok && !slices.Contains(names, e) {
+				names = append(names, e)
+				break
+			}
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// trial encodes a few frames as a job would.
+func (r *Runner) trial(ctx context.Context, ffmpeg, encoder string) error {
+	ctx, cancel := context.WithTimeout(ctx, r.trialFor)
+	defer cancel()
+	device := deviceOf(encoder)
+	args := append([]string{"-nostdin", "-hide_banner", "-loglevel", "error"}, device.global...)
+	args = append(args, "-f", "lavfi", "-i", "color=black:size=320x240:rate=25", "-frames:v", "5")
+	filter := "null"
+	if device.upload != "" {
+		filter = device.upload
+	}
+	args = append(args, "-vf", filter, "-c:v", encoder, "-f", "null", "-")
+	var said headTail
+	exit, err := finish(ctx, command{
+		path: ffmpeg, args: args, dir: "/", nice: r.settings.Nice,
+		stderr: func(in io.Reader) { _, _ = io.Copy(&said, in) },
+	}, r.bootID)
+	switch {
+	case errors.Is(err, context.DeadlineExceeded):
+		return fmt.Errorf("no end after %s", r.trialFor)
+	case err != nil:
+		return err
+	case !exit.ok():
+		return fmt.Errorf("%s: %s", exit, lastLine(said.String()))
+	}
+	return nil
+}
+
+// lastLine is what a log ends with, bounded.
+func lastLine(log string) string {
+	const most = 200
+	lines := strings.Split(strings.TrimSpace(log), "\n")
+	last := strings.TrimSpace(lines[len(lines)-1])
+	if len(last) > most {
+		last = strings.ToValidUTF8(last[:most], "") + "…"
+	}
+	return last
+}
+
+// accelerations are the values of a job's hwaccel, with the end of the names of the
+// encoders that it stands for.
+var accelerations = map[string]string{
+	"cuda": "_nvenc", "nvenc": "_nvenc", "nvdec": "_nvenc", "qsv": "_qsv", "vaapi": "_vaapi", "amf": "_amf",
+	"videotoolbox": "_videotoolbox", "v4l2m2m": "_v4l2m2m", "vulkan": "_vulkan",
+}
+
+// device is how a family of hardware encoders is reached.
+type device struct {
+	global []string // before the input
+	upload string   // ends the filter chain: brings frames to the device
+}
+
+func deviceOf(encoder string) device {
+	switch {
+	case strings.HasSuffix(encoder, "_vaapi"):
+		return device{global: []string{"-init_hw_device", "vaapi=hw", "-filter_hw_device", "hw"}, upload: "format=nv12,hwupload"}
+	case strings.HasSuffix(encoder, "_qsv"):
+		return device{global: []string{"-init_hw_device", "qsv=hw", "-filter_hw_device", "hw"}, upload: "format=nv12,hwupload=extra_hw_frames=64"}
+	case strings.HasSuffix(encoder, "_vulkan"):
+		return device{global: []string{"-init_hw_device", "vulkan=hw", "-filter_hw_device", "hw"}, upload: "format=nv12,hwupload"}
+	}
+	return device{}
+}
+
+// proved is the file that remembers trials.
+type proved struct {
+	FFmpeg string   `json:"ffmpeg"` // identity of the binary
+	Works  []string `json:"works"`
+}
+
+func (r *Runner) provedPath() string { return filepath.Join(r.settings.DataDir, "encoders.json") }
+
+// readProved returns what worked with this very FFmpeg; a file that is missing, damaged
+// or of another FFmpeg counts as none.
+func (r *Runner) readProved(identity string) map[string]bool {
+	raw, err := os.ReadFile(r.provedPath())
+	var p proved
+	if err != nil || json.Unmarshal(raw, &p) != nil || p.FFmpeg != identity {
+		return nil
+	}
+	known := map[string]bool{}
+	for _, e := range p.Works {
+		known[e] = true
+	}
+	return known
+}
+
+func (r *Runner) writeProved(identity string, works []string) error {
+	if known := r.readProved(identity); maps.Equal(known, setOf(works)) {
+		return nil
+	}
+	raw, err := json.Marshal(proved{FFmpeg: identity, Works: works})
+	if err != nil {
+		return err
+	}
+	temp, err := os.CreateTemp(r.settings.DataDir, ".encoders-")
+	if err != nil {
+		return err
+	}
+	_, err = temp.Write(raw)
+	if err = errors.Join(err, temp.Close()); err == nil {
+		err = os.Rename(temp.Name(), r.provedPath())
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(temp.Name()))
+	}
+	return nil
+}
+
+func setOf(names []string) map[string]bool {
+	set := map[string]bool{}
+	for _, n := range names {
+		set[n] = true
+	}
+	return set
+}

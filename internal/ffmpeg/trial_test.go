@@ -1,0 +1,128 @@
+package ffmpeg
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"ffmpeg-agent/messages/protocol"
+)
+
+// fakeGPU is an FFmpeg on a machine with a card that this one lacks: h264_nvenc works
+// (libx264 does its work), hevc_nvenc hangs in the driver, all else is the real one.
+func fakeGPU(t *testing.T) (ffmpeg, calls string) {
+	t.Helper()
+	real, err := exec.LookPath("ffmpeg")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	ffmpeg, calls = filepath.Join(dir, "ffmpeg"), filepath.Join(dir, "calls")
+	script := fmt.Sprintf(`#!/bin/bash
+args=()
+for a in "$@"; do
+	case "$a" in
+	h264_nvenc) echo h264_nvenc >>%[2]s; a=libx264 ;;
+	p[1-7]) a=ultrafast ;;
+	hevc_nvenc) exec sleep 600 ;;
+	esac
+	args+=("$a")
+done
+exec %[1]s "${args[@]}"
+`, real, calls)
+	if err := os.WriteFile(ffmpeg, []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return ffmpeg, calls
+}
+
+func TestOnlyEncodersThatATrialProvedAreUsed(t *testing.T) {
+	ffmpeg, calls := fakeGPU(t)
+	dir := t.TempDir()
+	r := newRunner(t, func(s *Settings) { s.FFmpeg, s.DataDir = ffmpeg, dir })
+	r.trialFor = 3 * time.Second
+	proof, err := r.Prove(testContext(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"h264_nvenc", "libx264", "libx265", "libvpx-vp9"} {
+		if !slices.Contains(proof.Works, want) {
+			t.Errorf("%s is not proved: %s", want, proof.Fails[want])
+		}
+	}
+	if why := proof.Fails["hevc_nvenc"]; !strings.Contains(why, "no end after 3s") {
+		t.Errorf("the hanging encoder: %q", why)
+	}
+	if why := proof.Fails["h264_vaapi"]; why == "" {
+		t.Error("h264_vaapi works without a device")
+	}
+	if got := proof.Capabilities(); !slices.Equal(got, []string{"nvenc_h264"}) {
+		t.Errorf("capabilities are %v", got)
+	}
+
+	if err := walk(testContext(t), r.Begin(lease(t, "named", `{`+small+`,"duration":1,"codec":"h264_nvenc"}`))); err != nil {
+		t.Errorf("a job with the proved encoder: %v", err)
+	}
+	run := r.Begin(lease(t, "family", `{`+small+`,"duration":1,"hwaccel":"cuda"}`))
+	if err := walk(testContext(t), run); err != nil || run.Encode().Encoder != "h264_nvenc" {
+		t.Errorf("a job with hwaccel: %v, by %s", err, run.Encode().Encoder)
+	}
+	for name, parameters := range map[string]string{
+		"hangs": `"codec":"hevc_nvenc"`, "no device": `"codec":"h264_vaapi"`, "family": `"codec":"h265","hwaccel":"cuda"`, "none": `"hwaccel":"vaapi"`,
+	} {
+		wantFailure(t, walk(testContext(t), r.Begin(lease(t, "bad "+name, `{`+small+`,`+parameters+`}`))), protocol.ReasonCapabilityMismatch)
+	}
+
+	// Another life knows what worked with this very FFmpeg.
+	before, _ := os.ReadFile(calls)
+	again := newRunner(t, func(s *Settings) { s.FFmpeg, s.DataDir = ffmpeg, dir })
+	again.trialFor = time.Second
+	if proof, err := again.Prove(testContext(t)); err != nil || !slices.Contains(proof.Works, "h264_nvenc") {
+		t.Errorf("the next life: %v, %v", proof, err)
+	}
+	if after, _ := os.ReadFile(calls); len(after) != len(before) {
+		t.Error("the proved encoder was tried again")
+	}
+	// A changed FFmpeg is another one.
+	if err := os.Chtimes(ffmpeg, time.Time{}, time.Unix(1, 0)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := again.Prove(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+	if after, _ := os.ReadFile(calls); len(after) == len(before) {
+		t.Error("the encoder of a changed FFmpeg was not tried")
+	}
+}
+
+func TestProvedHardwareIsReachedThroughItsDevice(t *testing.T) {
+	caps := Capabilities{
+		Video: map[string]string{"libx264": "h264", "h264_nvenc": "h264", "hevc_vaapi": "hevc", "h264_qsv": "h264"},
+		Audio: knownCaps.Audio,
+	}
+	proved := map[string]bool{"h264_nvenc": true, "hevc_vaapi": true, "h264_qsv": true}
+	for parameters, want := range map[string][]string{
+		`"codec":"h264_nvenc","preset":"slow"`: {"-c:v h264_nvenc", "-preset p5", "-pix_fmt yuv420p"},
+		`"codec":"h264","hwaccel":"nvenc"`:     {"-c:v h264_nvenc"},
+		`"codec":"h265","hwaccel":"vaapi"`:     {"-init_hw_device vaapi=hw -filter_hw_device hw", "scale=1280:720,format=nv12,hwupload", "-c:v hevc_vaapi"},
+		`"hwaccel":"qsv","preset":"ultrafast"`: {"-init_hw_device qsv=hw", "hwupload=extra_hw_frames=64", "-c:v h264_qsv", "-preset veryfast"},
+		`"hwaccel":"none"`:                     {"-c:v libx264"},
+		`"hwaccel":"vaapi"`:                    {"capability_mismatch", "hardware encoder h264_vaapi"},
+		`"hwaccel":"magic"`:                    {"capability_mismatch", "hwaccel magic"},
+	} {
+		got := arguments(t, `{"parameters":{"input":"/in.mp4",`+parameters+`}}`, caps, proved)
+		for _, w := range want {
+			if !strings.Contains(got, w) {
+				t.Errorf("%s: %q is not in\n%s", parameters, w, got)
+			}
+		}
+		if strings.Contains(got, "hwupload") && strings.Contains(got, "-pix_fmt") {
+			t.Errorf("%s: frames on a device get a format of memory:\n%s", parameters, got)
+		}
+	}
+}
