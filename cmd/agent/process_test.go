@@ -264,6 +264,41 @@ func TestAThirdSignalEndsAtOnce(t *testing.T) {
 	waitFor(t, "FFmpeg's end", func() bool { return len(ffmpegs(f.dir)) == 0 })
 }
 
+// TestAFrozenAgentLearnsWhatMovedOn: the master gives the job away while the agent is
+// stopped; awake again, it stops FFmpeg and sends nothing of the lost attempt as current.
+func TestAFrozenAgentLearnsWhatMovedOn(t *testing.T) {
+	f := newField(t)
+	if err := f.master.Close(); err != nil {
+		t.Fatal(err)
+	}
+	m, err := devmaster.New(devmaster.Config{FenceAttempts: true, UnavailableAfter: time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.master = m
+	h := m.Handler()
+	f.handler.Store(&h)
+	agent := f.agent()
+	job := f.submit(long(t))
+	pid := f.ffmpegBelow(f.dir)
+	if err := agent.Process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	f.await("the reassignment", func(e devmaster.Event) bool { return e.Kind == devmaster.JobReassigned && e.JobID == job.ID })
+	if err := agent.Process.Signal(syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, "the end of the lost attempt's FFmpeg", func() bool { return syscall.Kill(pid, 0) == syscall.ESRCH })
+	f.await("the next attempt", func(e devmaster.Event) bool {
+		return e.Kind == devmaster.JobAssigned && e.JobID == job.ID && e.Attempt == 2
+	})
+	for _, e := range f.master.Events() {
+		if e.JobID == job.ID && e.Kind == devmaster.ResultAccepted {
+			t.Errorf("a result was taken: %+v", e)
+		}
+	}
+}
+
 func TestASecondAgentOnTheSameDataIsRefused(t *testing.T) {
 	f := newField(t)
 	first := f.agent()

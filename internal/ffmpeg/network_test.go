@@ -128,9 +128,33 @@ func TestStreamIsSentToAnRTMPServer(t *testing.T) {
 	}
 	err := <-ended
 	ended <- err
-	if info, err := os.Stat(got); err != nil || info.Size() == 0 {
-		t.Errorf("received: %v, %v, %s", info, err, said.String())
+	// What arrived is playable from its beginning to its end.
+	if out, err := exec.Command("ffmpeg", "-nostdin", "-v", "error", "-i", got, "-f", "null", "-").CombinedOutput(); err != nil || len(out) > 0 {
+		t.Errorf("received: %v, %s, %s", err, out, said.String())
 	}
+}
+
+func TestStreamWhoseServerGoesAwayIsANetworkError(t *testing.T) {
+	t.Parallel()
+	address := closedPort(t)
+	server := exec.Command("ffmpeg", "-nostdin", "-v", "quiet", "-listen", "1", "-i", "rtmp://"+address+"/live/key", "-f", "null", "-")
+	if err := server.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- server.Wait() }()
+	t.Cleanup(func() { _ = server.Process.Kill(); <-ended })
+	until(t, "the server listening", func() bool { return listens(t, address) })
+
+	r := newRunner(t)
+	run := r.Begin(lease(t, "stream", `{`+small+`,"duration":60,"output_mode":"rtmp","rtmp_url":`+quoted("rtmp://"+address+"/live/key")+`}`))
+	walked := make(chan error, 1)
+	go func() { walked <- walk(testContext(t), run) }()
+	until(t, "a second of the stream", func() bool { return run.Progress().Frames >= 25 })
+	if err := server.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	wantFailure(t, <-walked, protocol.ReasonNetworkError)
 }
 
 // listens looks the address up among the kernel's listening sockets: a connection to
