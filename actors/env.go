@@ -2,6 +2,7 @@ package actors
 
 import (
 	"context"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -99,6 +100,7 @@ type Board struct {
 	energy    atomic.Pointer[energy.Snapshot]
 	sampler   atomic.Pointer[messages.SamplerHealth]
 	gates     atomic.Pointer[map[string]string]
+	listeners sync.Map // name → why it is not served
 	draining  atomic.Bool
 }
 

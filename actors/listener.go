@@ -12,6 +12,9 @@ import (
 	"ffmpeg-agent/messages"
 )
 
+// servedFor is how long an endpoint must serve until it counts as served.
+const servedFor = 500 * time.Millisecond
+
 var errStoppedServing = errors.New("it stopped serving")
 
 // listener keeps one of the agent's own endpoints served. What it cannot listen on
@@ -40,12 +43,19 @@ func (l *listener) Receive(ctx actor.Context) {
 
 func (l *listener) serve(ctx actor.Context) {
 	begun := time.Now()
+	// What serves for a moment has its port.
+	served := supervision.After(ctx, servedFor, func(actor.Context) {
+		l.board.listeners.Store(l.endpoint.Name(), "")
+		l.failures.over()
+	})
 	supervision.Go(ctx, func(work context.Context) (struct{}, error) {
 		return struct{}{}, l.endpoint.Serve(work)
 	}, func(ctx actor.Context, _ struct{}, err error) {
+		served.Stop()
 		if err == nil {
 			err = errStoppedServing
 		}
+		l.board.listeners.Store(l.endpoint.Name(), err.Error())
 		// Who served for long failed of something new.
 		if time.Since(begun) > time.Minute {
 			l.pacer.Reset()

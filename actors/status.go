@@ -81,6 +81,7 @@ func (a *Agent) Status() messages.Status {
 		Jobs:      jobStatuses(e.Runner.Runs(), e.board.Energy()),
 		Actors:    actorStatuses(a.system.Stats()),
 		Samplers:  []messages.SamplerHealth{},
+		Listeners: e.board.listening(),
 		Source:    energy.Unavailable,
 		Journal:   e.Journal.Stats(),
 		Counts:    e.counts.read(),
@@ -95,6 +96,16 @@ func (a *Agent) Status() messages.Status {
 		}
 	}
 	return s
+}
+
+func (b *Board) listening() []messages.ListenerHealth {
+	all := []messages.ListenerHealth{}
+	b.listeners.Range(func(name, why any) bool {
+		all = append(all, messages.ListenerHealth{Name: name.(string), Error: why.(string)})
+		return true
+	})
+	slices.SortFunc(all, func(a, b messages.ListenerHealth) int { return strings.Compare(a.Name, b.Name) })
+	return all
 }
 
 func checks(gates map[string]string) []messages.Check {

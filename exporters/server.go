@@ -57,6 +57,7 @@ type Server struct {
 	log     *zap.Logger
 	handler http.Handler
 	addr    atomic.Pointer[net.Addr]
+	turn    chan struct{} // held while it serves
 }
 
 // NewServer makes a server, which does not listen yet. It fails on a port or a route
@@ -68,7 +69,7 @@ func NewServer(cfg Config) (*Server, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = zap.NewNop()
 	}
-	s := &Server{cfg: cfg, log: cfg.Logger}
+	s := &Server{cfg: cfg, log: cfg.Logger, turn: make(chan struct{}, 1)}
 	handler, err := s.newHandler()
 	if err != nil {
 		return nil, fmt.Errorf("%s exporter: %w", cfg.Name, err)
@@ -89,9 +90,15 @@ func (s *Server) Addr() net.Addr {
 }
 
 // Serve listens and answers until the context ends (nil) or it fails. Requests under
-// way then get up to 2 s to finish. It may be called again afterwards; the figures
-// that collectors carry over go on.
+// way then get up to 2 s to finish. It may be called again: a call waits until the one
+// before has let go of the port. The figures that collectors carry over go on.
 func (s *Server) Serve(ctx context.Context) error {
+	select {
+	case s.turn <- struct{}{}:
+		defer func() { <-s.turn }()
+	case <-ctx.Done():
+		return nil
+	}
 	if err := web.Validate(s.cfg.WebConfig); err != nil {
 		return fmt.Errorf("%s exporter: web configuration %s (exporters.web_config): %w", s.cfg.Name, s.cfg.WebConfig, err)
 	}

@@ -22,6 +22,7 @@ type Status struct {
 	Jobs      []JobStatus      `json:"jobs"`
 	Actors    []ActorStatus    `json:"actors"`
 	Samplers  []SamplerHealth  `json:"samplers"`
+	Listeners []ListenerHealth `json:"listeners"`
 	Power     *energy.Watts    `json:"power_watts,omitempty"` // of the counted zones; nil when unknown
 	Source    energy.Source    `json:"energy_source"`
 	Journal   JournalStats     `json:"journal"`
@@ -39,6 +40,12 @@ type Check struct {
 
 // OK reports whether the check passes.
 func (c Check) OK() bool { return c.Reason == "" }
+
+// ListenerHealth is how one of the agent's own endpoints fares.
+type ListenerHealth struct {
+	Name  string `json:"name"`
+	Error string `json:"error,omitempty"` // why it is not served; empty: it is
+}
 
 // JobStatus is one running attempt.
 type JobStatus struct {

@@ -115,6 +115,12 @@ func TestATakenPortCostsThatPortOnly(t *testing.T) {
 	})
 	job := f.submit(map[string]any{"resolution": "160x120", "duration": 1, "preset": "ultrafast"})
 	f.await("the result", func(e devmaster.Event) bool { return e.Kind == devmaster.ResultAccepted && e.JobID == job.ID })
+	if _, out, _ := command(t, "status", "--socket", filepath.Join(f.dir, "agent.sock")); !strings.Contains(out, "not served") || !strings.Contains(out, fmt.Sprint(port)) {
+		t.Errorf("status does not show it:\n%s", out)
+	}
+	// Free again, it is taken without a restart.
+	taken.Close()
+	get(t, fmt.Sprintf("http://127.0.0.1:%d/health", port))
 }
 
 func freePort(t *testing.T) int {

@@ -101,9 +101,9 @@ func standing(rec *messages.Record) string {
 	text := ""
 	switch rec.State {
 	case messages.RecordAccepted:
-		return "taken, FFmpeg not started yet"
+		return "taken, FFmpeg not started; if no agent runs, its next start reports it as failed"
 	case messages.RecordRunning:
-		return "running; agent status shows how far it is"
+		return "running, as agent status shows; if no agent runs, it was interrupted and the next start reports it as failed"
 	case messages.RecordResult:
 		return "waits to be sent to the master"
 	case messages.RecordSent:

@@ -13,8 +13,11 @@ import (
 	"go.uber.org/zap"
 )
 
-// errStopped ends the agent at a third signal, or when its supervision gave up.
+// errStopped ends the agent at a third signal, or when a drain was not complete in time.
 var errStopped = errors.New("ended before the drain was complete")
+
+// errGaveUp ends the agent for a fresh start.
+var errGaveUp = errors.New("the agent's supervision gave up")
 
 func runCommand(cmd *cobra.Command, _ []string) error {
 	loaded, err := load(cmd)
@@ -63,7 +66,7 @@ func (w *worker) steer(signals <-chan os.Signal, drain time.Duration) error {
 			return nil
 		case reason := <-w.fatal:
 			w.log.Error("the agent's supervision gave up; ending for a fresh start", zap.String("reason", reason))
-			return fmt.Errorf("%w: %s", errStopped, reason)
+			return fmt.Errorf("%w: %s", errGaveUp, reason)
 		case s := <-signals:
 			received++
 			switch received {

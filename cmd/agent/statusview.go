@@ -36,6 +36,11 @@ func statusText(s *messages.Status) string {
 	for i, text := range samplerTexts(s) {
 		row(heading("samplers", i), "%s", text)
 	}
+	for _, l := range s.Listeners {
+		if l.Error != "" {
+			row("not served", "%s: %s", plain(l.Name), plain(l.Error))
+		}
+	}
 	row("cgroups", "%s", or(plain(s.Cgroups), unknown))
 	w.Flush() //nolint:errcheck // a builder takes everything
 	writeJobs(&b, s.Jobs)
