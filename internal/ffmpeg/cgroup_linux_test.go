@@ -53,13 +53,7 @@ func TestAProcessIsBornInItsCgroup(t *testing.T) {
 // the cgroup.
 func TestAKillMissesNobody(t *testing.T) {
 	_, group := grouped(t)
-	pidFile := filepath.Join(t.TempDir(), "pid")
-	script := "setsid sh -c 'echo $$ > " + pidFile + ".new; mv " + pidFile + ".new " + pidFile + "; exec sleep 600' & sleep 600"
-	p, err := start(command{path: "/bin/sh", args: []string{"-c", script}, dir: "/", cgroup: group}, bootID())
-	if err != nil {
-		t.Fatal(err)
-	}
-	stray := readPID(t, pidFile)
+	p, stray := startWithStray(t, group)
 	p.signal(syscall.SIGKILL)
 	<-p.done
 	until(t, "the stray child's end", func() bool { return dead(stray) })
@@ -71,13 +65,7 @@ func TestAKillMissesNobody(t *testing.T) {
 // TestReapEndsWhoeverAFormerLifeLeftInACgroup: FFmpeg is gone, a child of it is not.
 func TestReapEndsWhoeverAFormerLifeLeftInACgroup(t *testing.T) {
 	all, group := grouped(t)
-	pidFile := filepath.Join(t.TempDir(), "pid")
-	script := "setsid sh -c 'echo $$ > " + pidFile + ".new; mv " + pidFile + ".new " + pidFile + "; exec sleep 600' & sleep 600"
-	p, err := start(command{path: "/bin/sh", args: []string{"-c", script}, dir: "/", cgroup: group}, bootID())
-	if err != nil {
-		t.Fatal(err)
-	}
-	stray := readPID(t, pidFile)
+	p, stray := startWithStray(t, group)
 	// As after a kill of the agent: FFmpeg alone was told to die.
 	if err := syscall.Kill(p.id.PID, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
@@ -115,6 +103,18 @@ func TestOnlyOurOwnCgroupsAreTouched(t *testing.T) {
 	if removed, err = all.sweep(func(string) bool { return false }); err != nil || removed != 1 {
 		t.Errorf("swept %d, want the one that is left (%v)", removed, err)
 	}
+}
+
+// startWithStray starts a process whose child leaves its group and its session.
+func startWithStray(t *testing.T, group *cgroup) (p *process, stray int) {
+	t.Helper()
+	pidFile := filepath.Join(t.TempDir(), "pid")
+	script := "setsid sh -c 'echo $$ > " + pidFile + ".new; mv " + pidFile + ".new " + pidFile + "; exec sleep 600' & sleep 600"
+	p, err := start(command{path: "/bin/sh", args: []string{"-c", script}, dir: "/", cgroup: group}, bootID())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p, readPID(t, pidFile)
 }
 
 func readPID(t *testing.T, path string) int {
