@@ -75,7 +75,7 @@ type planner struct {
 	params
 	job        protocol.Job
 	caps       Capabilities
-	proved     map[string]bool // hardware encoders whose trial came out well
+	tried      map[string]bool // encoders that were tried, and whether that came out well
 	masterHost string
 	timeout    time.Duration // when the job says nothing
 	lacks      []string      // what this node has not
@@ -85,8 +85,8 @@ type planner struct {
 // newPlan understands a job. It looks at nothing but its arguments. problems names
 // each bad parameter, lacks what this FFmpeg has not; the plan is good when both
 // are empty.
-func newPlan(job protocol.Job, caps Capabilities, proved map[string]bool, masterHost string, timeout time.Duration) (p plan, problems, lacks []string) {
-	pl := &planner{params: newParams(job.Parameters), job: job, caps: caps, proved: proved, masterHost: masterHost, timeout: timeout}
+func newPlan(job protocol.Job, caps Capabilities, tried map[string]bool, masterHost string, timeout time.Duration) (p plan, problems, lacks []string) {
+	pl := &planner{params: newParams(job.Parameters), job: job, caps: caps, tried: tried, masterHost: masterHost, timeout: timeout}
 	*pl.problems = append(*pl.problems, job.Problems...)
 	p = pl.plan()
 	return p, unique(*pl.problems), unique(pl.lacks) // a ladder meets the same one several times
@@ -151,8 +151,8 @@ func (pl *planner) acceleration() string {
 	}
 	family, known := accelerations[accel]
 	works := false
-	for encoder := range pl.proved {
-		works = works || strings.HasSuffix(encoder, family)
+	for encoder, well := range pl.tried {
+		works = works || well && strings.HasSuffix(encoder, family)
 	}
 	if !known || !works {
 		pl.lack("hwaccel %s (no trial encode of its came out well)", accel)
@@ -358,7 +358,7 @@ func (pl *planner) encoder(from params, s scenario) (encoder, codec string) {
 		return pl.accelerated(name, family)
 	}
 	for _, e := range codecs[name] {
-		if codec, ok := pl.caps.Video[e]; ok {
+		if codec, ok := pl.caps.Video[e]; ok && pl.usable(e) {
 			return e, codec
 		}
 	}
@@ -367,11 +367,18 @@ func (pl *planner) encoder(from params, s scenario) (encoder, codec string) {
 	case codecs[name] != nil, !ok:
 		pl.lack("codec %s", name)
 		return "", ""
-	case needsHardware(name) && !pl.proved[name]:
-		pl.lack("hardware encoder %s (no trial encode came out well)", name)
+	case !pl.usable(name):
+		pl.lack("encoder %s (no trial encode came out well)", name)
 		return "", ""
 	}
 	return name, codec
+}
+
+// usable: the encoder came out of its trial well, or needs no hardware and was not
+// tried yet.
+func (pl *planner) usable(encoder string) bool {
+	well, tried := pl.tried[encoder]
+	return well || (!tried && !needsHardware(encoder))
 }
 
 // accelerated is the proved encoder of a family that makes a codec.
@@ -381,8 +388,8 @@ func (pl *planner) accelerated(name, family string) (encoder, codec string) {
 	}
 	encoder = name + family
 	codec, ok := pl.caps.Video[encoder]
-	if !ok || !pl.proved[encoder] {
-		pl.lack("hardware encoder %s (no trial encode came out well)", encoder)
+	if !ok || !pl.usable(encoder) {
+		pl.lack("encoder %s (no trial encode came out well)", encoder)
 		return "", ""
 	}
 	return encoder, codec

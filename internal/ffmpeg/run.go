@@ -356,13 +356,11 @@ func (r *Run) prepareWork(ctx context.Context) (err error) {
 	if r.caps, err = r.runner.Capabilities(ctx); err != nil {
 		return err
 	}
-	var proved map[string]bool
-	if wantsHardware(r.lease.Job) {
-		if proved, err = r.runner.proof(ctx); err != nil {
-			return err
-		}
+	tried, err := r.runner.tried(ctx, wantsHardware(r.lease.Job))
+	if err != nil {
+		return err
 	}
-	if err := r.understand(proved); err != nil {
+	if err := r.understand(tried); err != nil {
 		return err
 	}
 	if err := r.runner.work.make(r.name); err != nil {
@@ -378,8 +376,8 @@ func (r *Run) prepareWork(ctx context.Context) (err error) {
 }
 
 // understand makes the plan and places its files, or says what is wrong with the job.
-func (r *Run) understand(proved map[string]bool) error {
-	p, problems, lacks := newPlan(r.lease.Job, r.caps, proved, r.settings.MasterHost, r.settings.Timeout)
+func (r *Run) understand(tried map[string]bool) error {
+	p, problems, lacks := newPlan(r.lease.Job, r.caps, tried, r.settings.MasterHost, r.settings.Timeout)
 	finder := places{settings: r.settings, workspace: r.workspace, name: r.name}
 	where, bad := finder.find(&p)
 	if f := refusal(append(problems, unique(finder.problems)...), lacks); f != nil {

@@ -41,17 +41,29 @@ func (p Proof) Capabilities() []string {
 	return names
 }
 
-// proof is what the trials showed so far; nil before they are through.
-func (r *Runner) proof(ctx context.Context) (map[string]bool, error) {
-	if p := r.proved.Load(); p != nil {
-		return setOf(p.Works), nil
+// tried says of each encoder that was tried whether its trial came out well. Before
+// the trials are through it is nil, or waited for.
+func (r *Runner) tried(ctx context.Context, wait bool) (map[string]bool, error) {
+	p := r.proved.Load()
+	if p == nil && wait {
+		proof, err := r.Prove(ctx)
+		if err != nil {
+			return nil, err
+		}
+		p = &proof
 	}
-	p, err := r.Prove(ctx)
-	return setOf(p.Works), err
+	if p == nil {
+		return nil, nil
+	}
+	tried := setOf(p.Works)
+	for encoder := range p.Fails {
+		tried[encoder] = false
+	}
+	return tried, nil
 }
 
-// Prove tries every hardware encoder that this FFmpeg lists, and the first encoder of
-// each codec that jobs may name, one after another. What worked is remembered on
+// Prove tries every hardware encoder that this FFmpeg lists, and the encoders of each
+// codec that jobs may name, one after another. What worked is remembered on
 // disk for this very FFmpeg; what did not is tried again at each call, since a driver may
 // have been installed meanwhile.
 func (r *Runner) Prove(ctx context.Context) (Proof, error) {
@@ -105,7 +117,6 @@ func candidates(caps Capabilities) []string {
 		for _, e := range encoders {
 			if _, ok := caps.Video[e]; ok && !slices.Contains(names, e) {
 				names = append(names, e)
-				break
 			}
 		}
 	}

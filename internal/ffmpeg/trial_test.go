@@ -102,17 +102,22 @@ func TestOnlyEncodersThatATrialProvedAreUsed(t *testing.T) {
 
 func TestProvedHardwareIsReachedThroughItsDevice(t *testing.T) {
 	caps := Capabilities{
-		Video: map[string]string{"libx264": "h264", "h264_nvenc": "h264", "hevc_vaapi": "hevc", "h264_qsv": "h264"},
+		Video: map[string]string{
+			"libx264": "h264", "h264_nvenc": "h264", "hevc_vaapi": "hevc", "h264_qsv": "h264",
+			"libsvtav1": "av1", "libaom-av1": "av1", "libvpx-vp9": "vp9",
+		},
 		Audio: knownCaps.Audio,
 	}
-	proved := map[string]bool{"h264_nvenc": true, "hevc_vaapi": true, "h264_qsv": true}
+	proved := map[string]bool{"h264_nvenc": true, "hevc_vaapi": true, "h264_qsv": true, "libsvtav1": false, "libvpx-vp9": false}
 	for parameters, want := range map[string][]string{
 		`"codec":"h264_nvenc","preset":"slow"`: {"-c:v h264_nvenc", "-preset p5", "-pix_fmt yuv420p"},
 		`"codec":"h264","hwaccel":"nvenc"`:     {"-c:v h264_nvenc"},
 		`"codec":"h265","hwaccel":"vaapi"`:     {"-init_hw_device vaapi=hw -filter_hw_device hw", "scale=1280:720,format=nv12,hwupload", "-c:v hevc_vaapi"},
 		`"hwaccel":"qsv","preset":"ultrafast"`: {"-init_hw_device qsv=hw", "hwupload=extra_hw_frames=64", "-c:v h264_qsv", "-preset veryfast"},
 		`"hwaccel":"none"`:                     {"-c:v libx264"},
-		`"hwaccel":"vaapi"`:                    {"capability_mismatch", "hardware encoder h264_vaapi"},
+		`"codec":"av1"`:                        {"-c:v libaom-av1"}, // the preferred one failed its trial
+		`"codec":"vp9"`:                        {"capability_mismatch", "codec vp9"},
+		`"hwaccel":"vaapi"`:                    {"capability_mismatch", "encoder h264_vaapi"},
 		`"hwaccel":"magic"`:                    {"capability_mismatch", "hwaccel magic"},
 	} {
 		got := arguments(t, `{"parameters":{"input":"/in.mp4",`+parameters+`}}`, caps, proved)
