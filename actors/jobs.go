@@ -72,7 +72,7 @@ func (j *jobs) Receive(ctx actor.Context) {
 	case *messages.JobFinished:
 		j.finished(ctx, m)
 	case *messages.JobClosed:
-		j.closed(ctx, m.Key)
+		j.closed(m.Key)
 	case *supervision.ChildFailed:
 		j.crashed(ctx, m)
 	case *messages.Drain:
@@ -242,7 +242,7 @@ func (j *jobs) finished(ctx actor.Context, m *messages.JobFinished) {
 	j.checkDrained()
 }
 
-func (j *jobs) closed(ctx actor.Context, key messages.AttemptKey) {
+func (j *jobs) closed(key messages.AttemptKey) {
 	if a, ok := j.attempts[key]; ok {
 		j.counts.left(a.run.Encode())
 		a.ref.Stop()
@@ -279,11 +279,11 @@ func (j *jobs) bury(ctx actor.Context, key messages.AttemptKey, a *attempt, why 
 		}
 		j.disk.over()
 		j.finished(ctx, &messages.JobFinished{Key: key, Reported: fresh})
-		supervision.Go(ctx, discard(a.run.Close), func(ctx actor.Context, _ struct{}, err error) {
+		supervision.Go(ctx, discard(a.run.Close), func(_ actor.Context, _ struct{}, err error) {
 			if err != nil {
 				j.log.Warn("what a job left cannot be removed now; the next sweep will try", append(jobFields(key), zap.Error(err))...)
 			}
-			j.closed(ctx, key)
+			j.closed(key)
 		})
 	})
 }

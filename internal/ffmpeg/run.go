@@ -356,7 +356,7 @@ func (r *Run) prepareWork(ctx context.Context) (err error) {
 	if r.caps, err = r.runner.Capabilities(ctx); err != nil {
 		return err
 	}
-	tried, err := r.runner.tried(ctx, wantsHardware(r.lease.Job))
+	tried, err := r.runner.tried(ctx, r.caps.Identity, wantsHardware(r.lease.Job))
 	if err != nil {
 		return err
 	}

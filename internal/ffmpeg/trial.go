@@ -26,7 +26,12 @@ type Proof struct {
 	Works []string
 	// Fails are those whose trial did not, and why.
 	Fails map[string]string
+
+	identity string // of the FFmpeg that was tried
 }
+
+// errInconclusive: a trial did not come to its own end, but was too slow or was killed.
+var errInconclusive = errors.New("the trial did not end by itself")
 
 // Capabilities are the proved hardware encoders in the master's terms: the family,
 // then the codec, such as nvenc_h264.
@@ -42,9 +47,12 @@ func (p Proof) Capabilities() []string {
 }
 
 // tried says of each encoder that was tried whether its trial came out well. Before
-// the trials are through it is nil, or waited for.
-func (r *Runner) tried(ctx context.Context, wait bool) (map[string]bool, error) {
+// the trials of this very FFmpeg are through it is nil, or waited for.
+func (r *Runner) tried(ctx context.Context, identity string, wait bool) (map[string]bool, error) {
 	p := r.proved.Load()
+	if p != nil && p.identity != identity {
+		p = nil // FFmpeg was replaced since
+	}
 	if p == nil && wait {
 		proof, err := r.Prove(ctx)
 		if err != nil {
@@ -82,7 +90,7 @@ func (r *Runner) Prove(ctx context.Context) (Proof, error) {
 		return Proof{}, err
 	}
 	known := r.readProved(caps.Identity)
-	proof := Proof{Fails: map[string]string{}}
+	proof := Proof{Fails: map[string]string{}, identity: caps.Identity}
 	for _, encoder := range candidates(caps) {
 		if known[encoder] {
 			proof.Works = append(proof.Works, encoder)
@@ -91,6 +99,9 @@ func (r *Runner) Prove(ctx context.Context) (Proof, error) {
 		switch err := r.trial(ctx, t.ffmpeg, encoder); {
 		case ctx.Err() != nil:
 			return proof, ctx.Err()
+		case errors.Is(err, errInconclusive) && !needsHardware(encoder):
+			// A busy machine says nothing about software: it counts as not tried.
+			r.log.Warn("the trial of an encoder proved nothing", zap.String("encoder", encoder), zap.Error(err))
 		case err != nil:
 			proof.Fails[encoder] = err.Error()
 		default:
@@ -143,9 +154,11 @@ func (r *Runner) trial(ctx context.Context, ffmpeg, encoder string) error {
 	}, r.bootID)
 	switch {
 	case errors.Is(err, context.DeadlineExceeded):
-		return fmt.Errorf("no end after %s", r.trialFor)
+		return fmt.Errorf("%w: no end after %s", errInconclusive, r.trialFor)
 	case err != nil:
 		return err
+	case exit.signal != 0:
+		return fmt.Errorf("%w: %s", errInconclusive, exit)
 	case !exit.ok():
 		return fmt.Errorf("%s: %s", exit, lastLine(said.String()))
 	}
