@@ -36,23 +36,33 @@ type Agent struct {
 
 // Start builds the tree and sets it going.
 func Start(cfg Config) (*Agent, error) {
-	if cfg.Supervision.Logger == nil {
-		cfg.Supervision.Logger = cfg.Logger
-	}
 	if cfg.Supervision.Critical == nil {
 		cfg.Supervision.Critical = []string{"heartbeat"}
+	}
+	return start(cfg, (*env).children)
+}
+
+// StartExporters builds what measures and exports power, and nothing else: no master is
+// known and no work is taken. Of the parts, Host, the sensors and Endpoints are needed.
+func StartExporters(cfg Config) (*Agent, error) {
+	return start(cfg, (*env).measuring)
+}
+
+func start(cfg Config, children func(*env) []child) (*Agent, error) {
+	if cfg.Supervision.Logger == nil {
+		cfg.Supervision.Logger = cfg.Logger
 	}
 	e := &env{Parts: cfg.Parts, refs: newRefs(), log: cfg.Logger, started: time.Now()}
 	e.stop.done = make(chan struct{})
 	e.settings.Store(&cfg.Settings)
 	a := &Agent{env: e, system: supervision.NewSystem(cfg.Supervision)}
-	if err := a.start(); err != nil {
+	if err := a.start(children); err != nil {
 		return nil, errors.Join(fmt.Errorf("starting the actor tree: %w", err), a.system.Stop(context.Background()))
 	}
 	return a, nil
 }
 
-func (a *Agent) start() (err error) {
+func (a *Agent) start(children func(*env) []child) (err error) {
 	e := a.env
 	if e.Endpoints != nil {
 		if e.listen, err = e.Endpoints(a); err != nil {
@@ -62,7 +72,7 @@ func (a *Agent) start() (err error) {
 	_, err = a.system.Spawn(supervision.Spec{
 		Name: "agent",
 		Ref:  e.refs.agent,
-		New:  func() actor.Actor { return &root{env: e} },
+		New:  func() actor.Actor { return &root{env: e, children: children(e)} },
 	})
 	return err
 }
@@ -159,7 +169,42 @@ type shutdown struct{}
 // order, and does nothing else.
 type root struct {
 	*env
+	children []child // in the order they start
 	stopping bool
+}
+
+// child is one of the root's children.
+type child struct {
+	name string
+	ref  *supervision.Ref
+	make func() actor.Actor
+}
+
+// children of an agent, the poller last: work is asked for when everything that
+// handles it stands.
+func (e *env) children() []child {
+	children := []child{
+		{"uploader", e.refs.uploader, func() actor.Actor { return newUploader(e) }},
+		{"registrar", e.refs.registrar, func() actor.Actor { return newRegistrar(e) }},
+		{"heartbeat", e.refs.heartbeat, func() actor.Actor { return newHeartbeat(e) }},
+	}
+	children = append(children, e.measuring()...)
+	children = append(children,
+		child{"jobs", e.refs.jobs, func() actor.Actor { return newJobs(e) }},
+		child{"janitor", e.refs.janitor, func() actor.Actor { return newJanitor(e) }})
+	if e.listen.Control != nil {
+		children = append(children, child{"control", e.refs.control, func() actor.Actor { return newListener(e, e.listen.Control) }})
+	}
+	return append(children, child{"poller", e.refs.poller, func() actor.Actor { return newPoller(e) }})
+}
+
+// measuring are the children that measure and export power.
+func (e *env) measuring() []child {
+	return []child{
+		{"samplers", e.refs.samplers, func() actor.Actor { return newSamplers(e) }},
+		{"meter", e.refs.meter, func() actor.Actor { return newMeter(e) }},
+		{"exporters", e.refs.exporters, func() actor.Actor { return newExporters(e) }},
+	}
 }
 
 func (r *root) Receive(ctx actor.Context) {
@@ -171,30 +216,9 @@ func (r *root) Receive(ctx actor.Context) {
 	}
 }
 
-// start spawns the children, the poller last: work is asked for when everything
-// that handles it stands.
+// start spawns the children.
 func (r *root) start(ctx actor.Context) {
-	e := r.env
-	type child struct {
-		name string
-		ref  *supervision.Ref
-		make func() actor.Actor
-	}
-	children := []child{
-		{"uploader", e.refs.uploader, func() actor.Actor { return newUploader(e) }},
-		{"registrar", e.refs.registrar, func() actor.Actor { return newRegistrar(e) }},
-		{"heartbeat", e.refs.heartbeat, func() actor.Actor { return newHeartbeat(e) }},
-		{"samplers", e.refs.samplers, func() actor.Actor { return newSamplers(e) }},
-		{"meter", e.refs.meter, func() actor.Actor { return newMeter(e) }},
-		{"exporters", e.refs.exporters, func() actor.Actor { return newExporters(e) }},
-		{"jobs", e.refs.jobs, func() actor.Actor { return newJobs(e) }},
-		{"janitor", e.refs.janitor, func() actor.Actor { return newJanitor(e) }},
-	}
-	if e.listen.Control != nil {
-		children = append(children, child{"control", e.refs.control, func() actor.Actor { return newListener(e, e.listen.Control) }})
-	}
-	children = append(children, child{"poller", e.refs.poller, func() actor.Actor { return newPoller(e) }})
-	for _, c := range children {
+	for _, c := range r.children {
 		supervision.Child(ctx, supervision.Spec{Name: c.name, Ref: c.ref, New: c.make})
 	}
 	// A root that failed on its way out goes on with it.

@@ -3,13 +3,18 @@ package actors
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"math"
+	"slices"
 	"sync"
 	"testing"
 	"time"
 
+	"go.uber.org/zap"
+
 	"ffmpeg-agent/hardware/energy"
 	"ffmpeg-agent/hardware/fakehw"
+	"ffmpeg-agent/messages"
 )
 
 // meteredMachine is a running fake of a package with cores inside it and memory beside it.
@@ -123,5 +128,108 @@ func TestTicksStayOnTheirGrid(t *testing.T) {
 				t.Errorf("next tick after %s, want %s", got.Sub(start), test.want)
 			}
 		})
+	}
+}
+
+// TestAJobsJoulesAreSplitAndItsPowerKept: after a while of idleness a real job's energy is
+// told apart from the idle machine's, and its power over time lies in the journal
+// with its phases.
+func TestAJobsJoulesAreSplitAndItsPowerKept(t *testing.T) {
+	const idle = 66 // W of the counted zones: the machine does not care for jobs
+	tree, _ := meteredMachine(t)
+	s := newSite(t, func(c *siteConfig) {
+		c.sysfs = tree.Sys()
+		c.wrap = func(p *Parts) {
+			// What else runs on this machine must not keep it from being idle.
+			p.CPUUse = nil
+		}
+	})
+	s.until("a baseline", func() bool {
+		snapshot := s.agent.Board().Energy()
+		return snapshot != nil && snapshot.Baseline != nil
+	})
+	job := s.submit(map[string]any{"resolution": "640x480", "preset": "ultrafast", "fps": 30, "duration": 20, "quality": "psnr"})
+	s.result(job.ID, 1)
+	a := s.account(job.ID)
+	if a.Baseline == nil || a.Net.Energy == nil {
+		t.Fatalf("baseline %+v, net %+v", a.Baseline, a.Net)
+	}
+	if got := float64(a.Baseline.Power); math.Abs(got-idle) > 15 {
+		t.Errorf("baseline of %v W on a machine of %v W", got, idle)
+	}
+	if sum := *a.Idle.Energy + *a.Net.Energy; math.Abs(float64(sum-*a.Total.Energy)) > 2e-6 {
+		t.Errorf("idle %v + net %v are not %v", *a.Idle.Energy, *a.Net.Energy, *a.Total.Energy)
+	}
+	if a.Job.Energy != nil {
+		t.Errorf("own work %v J, though nobody knows what others did", *a.Job.Energy)
+	}
+
+	records, err := s.journal.Find(job.ID)
+	must(t, err)
+	samples := records[0].Samples
+	if samples == nil {
+		t.Fatal("no samples")
+	}
+	var phases []messages.Phase
+	for _, p := range samples.Phases {
+		phases = append(phases, p.Phase)
+		if p.To.Before(p.From) {
+			t.Errorf("phase %+v", p)
+		}
+	}
+	if !slices.Equal(phases, []messages.Phase{messages.PhasePrepare, messages.PhaseRun, messages.PhaseCheck, messages.PhaseQuality, messages.PhaseJournal}) {
+		t.Errorf("phases %v", phases)
+	}
+	if !samples.Curve.Start.Before(a.Start) || len(samples.Curve.Zones) != 3 || len(samples.Curve.Points) < 2 {
+		t.Errorf("curve from %v with %d zones and %d points; the window begins at %v",
+			samples.Curve.Start, len(samples.Curve.Zones), len(samples.Curve.Points), a.Start)
+	}
+	must(t, s.agent.Crash("agent/meter"))
+	s.until("the baseline after a crash", func() bool {
+		stats, _ := s.stats("agent/meter")
+		snapshot := s.agent.Board().Energy()
+		return stats.Restarts == 1 && snapshot != nil && snapshot.Baseline != nil
+	})
+}
+
+// TestSmallCountersAreReadMoreOften: however long the interval that was set, no counter
+// makes a turn unseen.
+func TestSmallCountersAreReadMoreOften(t *testing.T) {
+	zone := func(wrap energy.Microjoules, most energy.Watts) *energy.Zone {
+		return &energy.Zone{Range: wrap, MaxPower: most}
+	}
+	for name, test := range map[string]struct {
+		zones []*energy.Zone
+		want  time.Duration
+	}{
+		"none that wraps":      {[]*energy.Zone{zone(0, 0)}, math.MaxInt64},
+		"a usual one":          {[]*energy.Zone{zone(65_536e6, 0), zone(262_144e6, 0)}, 8192 * time.Millisecond},
+		"one of little power":  {[]*energy.Zone{zone(65_536e6, 64)}, 256 * time.Second},
+		"one that races round": {[]*energy.Zone{zone(1e6, 0)}, 5 * time.Millisecond},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := longestInterval(test.zones); got != test.want {
+				t.Errorf("%v, want %v", got, test.want)
+			}
+		})
+	}
+}
+
+// TestSensorsThatAreNotThereAreNoFault: a machine without graphics cards is in order.
+func TestSensorsThatAreNotThereAreNoFault(t *testing.T) {
+	s := newSite(t, func(c *siteConfig) {
+		c.wrap = func(p *Parts) {
+			p.OpenGPUs = func() (GPUSensors, error) { return nil, fmt.Errorf("no library: %w", ErrNoSensors) }
+		}
+	})
+	s.until("the word of it", func() bool { return len(s.agent.Board().Samplers()) == 2 })
+	health := s.agent.Board().Samplers()[0]
+	if health.Name != "nvml" || health.Error != "" || health.Absent == "" {
+		t.Errorf("%+v", health)
+	}
+	for _, line := range s.logs.All() {
+		if line.LoggerName == "nvml" && line.Level > zap.InfoLevel {
+			t.Errorf("cards that are not there are complained of: %s", line.Message)
+		}
 	}
 }

@@ -2,6 +2,8 @@ package actors
 
 import (
 	"context"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -39,7 +41,13 @@ type Parts struct {
 	Host    Host
 	// OpenPower opens the best sensors of CPU power there are now. It may block.
 	OpenPower func() (PowerSensors, error)
-	Facts     messages.NodeFacts
+	// OpenGPUs opens the sensors of graphics cards. It may block. The error wraps
+	// ErrNoSensors where there are none. nil: graphics cards are not looked for.
+	OpenGPUs func() (GPUSensors, error)
+	// CPUUse is the CPU time that the whole machine has used so far, and the most it
+	// could have used. nil: not known.
+	CPUUse func() (busy, capacity time.Duration, err error)
+	Facts  messages.NodeFacts
 	// Prove returns the facts with what trial encodes showed. It may take a minute, and is
 	// quick when asked again. nil: there is nothing to prove.
 	Prove func(context.Context) (messages.NodeFacts, error)
@@ -70,6 +78,14 @@ type env struct {
 	log      *zap.Logger
 }
 
+// runs are the runner's; none where nothing runs.
+func (e *env) runs() []Run {
+	if e.Runner == nil {
+		return nil
+	}
+	return e.Runner.Runs()
+}
+
 // refs are the addresses of the tree's roles. They stay good across restarts.
 type refs struct {
 	agent, uploader, registrar, heartbeat, samplers, meter, exporters, jobs, janitor, control, poller *supervision.Ref
@@ -98,7 +114,8 @@ type Board struct {
 	heartbeat atomic.Pointer[messages.HeartbeatStatus]
 	host      atomic.Pointer[messages.HostStatus]
 	energy    atomic.Pointer[energy.Snapshot]
-	sampler   atomic.Pointer[messages.SamplerHealth]
+	gpus      atomic.Pointer[[]energy.GPU]
+	samplers  sync.Map // name → messages.SamplerHealth
 	gates     atomic.Pointer[map[string]string]
 	listeners sync.Map // name → why it is not served
 	draining  atomic.Bool
@@ -116,8 +133,24 @@ func (b *Board) Host() *messages.HostStatus { return b.host.Load() }
 // Energy is what the meter knows; nil before its first reading.
 func (b *Board) Energy() *energy.Snapshot { return b.energy.Load() }
 
-// PowerSampler is how the sampler of CPU power fares; nil before it opened.
-func (b *Board) PowerSampler() *messages.SamplerHealth { return b.sampler.Load() }
+// Samplers is how the power samplers fare, by name.
+func (b *Board) Samplers() []messages.SamplerHealth {
+	all := []messages.SamplerHealth{}
+	b.samplers.Range(func(_, health any) bool {
+		all = append(all, health.(messages.SamplerHealth))
+		return true
+	})
+	slices.SortFunc(all, func(a, b messages.SamplerHealth) int { return strings.Compare(a.Name, b.Name) })
+	return all
+}
+
+// GPUs are the graphics cards as they were last seen; nil before they were.
+func (b *Board) GPUs() []energy.GPU {
+	if cards := b.gpus.Load(); cards != nil {
+		return *cards
+	}
+	return nil
+}
 
 // Gates are the checks that must pass before work is asked for, by name: why one fails,
 // or empty.

@@ -40,6 +40,27 @@ type site struct {
 	runner  *ffmpeg.Runner
 	journal *journal.Journal
 	logs    *observer.ObservedLogs
+
+	lateness atomic.Int64 // ns by which a plain timer was late at most
+}
+
+// watchTimers notes how late this machine lets timers be.
+func (s *site) watchTimers() {
+	const tick = 20 * time.Millisecond
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	s.t.Cleanup(func() { close(stop); <-stopped })
+	go func() {
+		defer close(stopped)
+		for {
+			begun := time.Now()
+			select {
+			case <-stop:
+				return
+			case <-time.After(tick):
+			}
+			s.lateness.Store(max(s.lateness.Load(), int64(time.Since(begun)-tick)))
+		}
+	}()
 }
 
 // siteConfig is what a test may change before the agent starts.
@@ -81,6 +102,7 @@ func newSite(t *testing.T, change func(*siteConfig)) *site {
 	core, logs := observer.New(zap.DebugLevel)
 	log := zap.New(core)
 	s := &site{t: t, link: cfg.link, logs: logs}
+	s.watchTimers()
 
 	var err error
 	s.journal, err = journal.Open(journal.Settings{Path: filepath.Join(cfg.dir, "journal.db"), Logger: log})
@@ -107,7 +129,8 @@ func newSite(t *testing.T, change func(*siteConfig)) *site {
 		OpenPower: func() (PowerSensors, error) {
 			return hardware.OpenCPUPower(hardware.CPUPowerConfig{SysfsPath: cfg.sysfs, ProcfsPath: "/proc", Estimate: "auto"})
 		},
-		Facts: messages.NodeFacts{Address: "test-node", Type: "server", CPUThreads: 2},
+		CPUUse: func() (time.Duration, time.Duration, error) { return hardware.CPUUse("/proc") },
+		Facts:  messages.NodeFacts{Address: "test-node", Type: "server", CPUThreads: 2},
 	}
 	if cfg.wrap != nil {
 		cfg.wrap(&parts)

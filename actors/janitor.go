@@ -17,17 +17,19 @@ const sweepInterval = time.Hour
 
 // The checks that must pass before work is asked for.
 const (
-	gateDisk   = "disk"
-	gateFFmpeg = "ffmpeg"
+	gateDisk    = "disk"
+	gateFFmpeg  = "ffmpeg"
+	gateJournal = "journal"
 )
 
 // janitor keeps the data directory clean and the poller's gates: it removes workspaces
-// and temporary outputs that no run owns, and lets no work in while the disk is low or
-// FFmpeg is not to be had.
+// and temporary outputs that no run owns, and lets no work in while the disk is low, the
+// journal cannot be written or FFmpeg is not to be had.
 type janitor struct {
 	*env
 	log   *zap.Logger
 	gates map[string]string // by name, what keeps work out; empty: nothing
+	tries bool              // it is being tried, or will be, whether the journal can be written
 }
 
 func newJanitor(e *env) *janitor {
@@ -43,8 +45,12 @@ func (j *janitor) Receive(ctx actor.Context) {
 		if host := j.board.Host(); host != nil {
 			j.guardDisk(host)
 		}
+		j.guardJournal(ctx)
 	case *messages.HostLooked:
 		j.guardDisk(&m.Status)
+		j.guardJournal(ctx)
+	case *messages.JournalFailed:
+		j.guardJournal(ctx)
 	case *messages.PollerStarted:
 		for name, reason := range j.gates {
 			j.refs.poller.Tell(&messages.Gate{Name: name, Reason: reason})
@@ -88,6 +94,33 @@ func (j *janitor) guardDisk(h *messages.HostStatus) {
 		}
 	}
 	j.gate(gateDisk, reason)
+}
+
+// guardJournal tries, after a write that failed, whether the journal can be written again.
+// What could not be recorded is kept in memory meanwhile by whoever has it.
+func (j *janitor) guardJournal(ctx actor.Context) {
+	if j.tries {
+		return
+	}
+	if j.Journal.Stats().Error == "" {
+		j.gate(gateJournal, "")
+		return
+	}
+	j.tries = true
+	supervision.Go(ctx, func(context.Context) (struct{}, error) {
+		return struct{}{}, j.Journal.Probe()
+	}, func(ctx actor.Context, _ struct{}, err error) {
+		reason := ""
+		j.tries = err != nil
+		if err != nil {
+			supervision.After(ctx, diskRetry, func(ctx actor.Context) {
+				j.tries = false
+				j.guardJournal(ctx)
+			})
+			reason = "the journal cannot be written; results are kept in memory: " + err.Error()
+		}
+		j.gate(gateJournal, reason)
+	})
 }
 
 func mib(bytes uint64) float64 { return float64(bytes) / (1 << 20) }

@@ -74,6 +74,7 @@ func (j *job) accept(ctx actor.Context) {
 				j.log.Info("job accepted", zap.String("scenario", j.lease.Job.Scenario))
 			}
 			j.watchLease(ctx)
+			j.refs.meter.Tell(&messages.JobTaken{Key: j.key, At: time.Now()})
 			j.prepare(ctx)
 		}
 	})
@@ -98,7 +99,6 @@ func (j *job) start(ctx actor.Context) {
 	}
 	supervision.Go(ctx, j.run.Start, func(ctx actor.Context, process messages.Process, err error) {
 		if err != nil {
-			j.refs.meter.Tell(&messages.JobAbandoned{Key: j.key})
 			j.fail(ctx, err)
 			return
 		}
@@ -128,7 +128,6 @@ func (j *job) recordProcess(ctx actor.Context, process messages.Process) {
 func (j *job) awaitExit(ctx actor.Context) {
 	supervision.Go(ctx, discard(j.run.Wait), func(ctx actor.Context, _ struct{}, err error) {
 		if err != nil {
-			j.refs.meter.Tell(&messages.JobAbandoned{Key: j.key})
 			j.fail(ctx, err)
 			return
 		}
@@ -212,7 +211,42 @@ func (j *job) report(ctx actor.Context) {
 		// Nothing of the measured can be unfit for JSON; the actor's failure is reported by jobs.
 		panic(err)
 	}
-	j.record(ctx, body)
+	if enc.Exited == nil {
+		j.record(ctx, body)
+		return
+	}
+	j.keepSamples(ctx, func(ctx actor.Context) { j.record(ctx, body) })
+}
+
+// keepSamples puts the attempt's power over time on disk, if it can be had, and goes on. A
+// result is good without it.
+func (j *job) keepSamples(ctx actor.Context, next func(actor.Context)) {
+	done := false
+	once := func(ctx actor.Context) {
+		if !done {
+			done = true
+			next(ctx)
+		}
+	}
+	post := supervision.Poster(ctx)
+	j.refs.meter.Tell(&messages.CurveWanted{Key: j.key, Reply: func(curve *energy.Curve) {
+		post(func(ctx actor.Context) {
+			if curve == nil {
+				once(ctx)
+				return
+			}
+			supervision.Go(ctx, func(context.Context) (struct{}, error) {
+				return struct{}{}, j.Journal.SaveSamples(j.key, messages.Samples{Curve: *curve, Phases: j.run.Phases()})
+			}, func(ctx actor.Context, _ struct{}, err error) {
+				if err != nil {
+					j.log.Warn("the job's power over time could not be kept", zap.Error(err))
+				}
+				once(ctx)
+			})
+		})
+	}})
+	// The meter may die with the question.
+	supervision.After(ctx, 4*accountPatience, once)
 }
 
 func (j *job) logEnding(e *messages.Ending) {
@@ -249,6 +283,7 @@ func (j *job) record(ctx actor.Context, body []byte) {
 // retry does again what the disk refused.
 func (j *job) retry(ctx actor.Context, err error, step func(actor.Context)) {
 	j.disk.failed(err, zap.Duration("next_try", diskRetry))
+	j.refs.janitor.Tell(&messages.JournalFailed{})
 	supervision.After(ctx, diskRetry, step)
 }
 

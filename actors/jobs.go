@@ -248,7 +248,7 @@ func (j *jobs) closed(key messages.AttemptKey) {
 		a.ref.Stop()
 		delete(j.attempts, key)
 	}
-	j.refs.meter.Tell(&messages.JobAbandoned{Key: key})
+	j.refs.meter.Tell(&messages.JobGone{Key: key})
 	j.checkDrained()
 }
 
@@ -318,6 +318,7 @@ func (j *jobs) postSlots() {
 // announceWindows tells a meter that lost its windows which ones are open.
 func (j *jobs) announceWindows() {
 	for key, a := range j.attempts {
+		j.refs.meter.Tell(&messages.JobTaken{Key: key, At: time.Now()})
 		if enc := a.run.Encode(); enc.Started != nil && enc.Exited == nil {
 			j.refs.meter.Tell(&messages.JobStarted{Key: key, At: *enc.Started})
 		}

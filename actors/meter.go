@@ -1,6 +1,7 @@
 package actors
 
 import (
+	"context"
 	"maps"
 	"time"
 
@@ -18,13 +19,17 @@ type meter struct {
 	*env
 	log      *zap.Logger
 	ledger   *energy.Ledger
-	starting map[messages.AttemptKey]bool
-	open     map[messages.AttemptKey]bool
+	taken    map[messages.AttemptKey]bool // worked for
 	closed   map[messages.AttemptKey]bool // accounted for; the ledger can say it again
 	closing  map[uint64]*closing
 	readings uint64          // last ID given to a TakeReading
 	health   map[string]bool // power samplers, by name: does it work
+	saved    map[string]energy.ZoneBaseline
+	saveAt   time.Time // when baselines may be saved next; zero while they are being read or saved
 }
+
+// baselineSaving is how often what is learned of the idle machine is saved.
+const baselineSaving = time.Minute
 
 // closing is a window that waits for the readings at its end.
 type closing struct {
@@ -35,14 +40,13 @@ type closing struct {
 
 func newMeter(e *env) *meter {
 	return &meter{
-		env:      e,
-		log:      e.log.Named("meter"),
-		ledger:   energy.NewLedger(energy.LedgerConfig{}),
-		starting: map[messages.AttemptKey]bool{},
-		open:     map[messages.AttemptKey]bool{},
-		closed:   map[messages.AttemptKey]bool{},
-		closing:  map[uint64]*closing{},
-		health:   map[string]bool{},
+		env:     e,
+		log:     e.log.Named("meter"),
+		ledger:  energy.NewLedger(energy.LedgerConfig{}),
+		taken:   map[messages.AttemptKey]bool{},
+		closed:  map[messages.AttemptKey]bool{},
+		closing: map[uint64]*closing{},
+		health:  map[string]bool{},
 	}
 }
 
@@ -51,39 +55,54 @@ func (m *meter) Receive(ctx actor.Context) {
 	case *actor.Started:
 		m.refs.jobs.Tell(&messages.MeterStarted{})
 		m.setPace()
+		m.restoreBaselines(ctx)
 	case *messages.SamplersStarted:
 		m.setPace()
 	case *messages.SamplerHealth:
-		m.health[msg.Name] = msg.Error == ""
+		m.health[msg.Name] = msg.Error == "" && msg.Absent == ""
+		if msg.Have != nil {
+			m.ledger.Sensors(msg.Name, msg.Have)
+		}
 	case *messages.Sampled:
-		m.sampled(msg)
+		m.sampled(ctx, msg)
+	case *messages.JobTaken:
+		m.take(msg.Key, msg.At)
 	case *messages.JobStarting:
-		m.starting[msg.Key] = true
-		m.setPace()
 		m.takeReading()
 	case *messages.JobStarted:
 		m.started(msg)
 	case *messages.JobExited:
 		m.exited(ctx, msg)
-	case *messages.JobAbandoned:
+	case *messages.CurveWanted:
+		msg.Reply(m.ledger.Curve(msg.Key.String()))
+	case *messages.JobGone:
 		m.forget(msg.Key)
 	}
 }
 
+func (m *meter) take(key messages.AttemptKey, at time.Time) {
+	m.taken[key] = true
+	m.ledger.Follow(key.String(), at)
+	m.setPace()
+}
+
 func (m *meter) started(msg *messages.JobStarted) {
-	delete(m.starting, msg.Key)
 	if m.closed[msg.Key] {
 		return // an actor that adopts the job walks through its steps again
 	}
-	m.open[msg.Key] = true
+	m.take(msg.Key, msg.At)
 	m.ledger.Open(msg.Key.String(), msg.At)
-	m.setPace()
 	m.takeReading()
 }
 
-func (m *meter) sampled(s *messages.Sampled) {
+func (m *meter) sampled(ctx actor.Context, s *messages.Sampled) {
+	if m.Prove != nil && m.proved.Load() == nil {
+		m.ledger.NotIdle(s.Sample.At) // encoders are being tried
+	}
 	m.ledger.Record(s.Sample)
-	m.health[s.Sample.Sampler] = true
+	if len(s.Sample.Readings) > 0 {
+		m.health[s.Sample.Sampler] = true
+	}
 	for _, id := range s.Answers {
 		if c := m.closing[id]; c != nil {
 			delete(c.waiting, s.Sample.Sampler)
@@ -93,6 +112,50 @@ func (m *meter) sampled(s *messages.Sampled) {
 		}
 	}
 	m.board.energy.Store(m.ledger.Snapshot())
+	m.saveBaselines(ctx)
+}
+
+// restoreBaselines takes over what an earlier life learned of this machine while it was
+// idle.
+func (m *meter) restoreBaselines(ctx actor.Context) {
+	if m.Journal == nil {
+		return // what is learned is not kept
+	}
+	supervision.Go(ctx, func(context.Context) (messages.Baselines, error) {
+		saved, _, err := m.Journal.Baselines()
+		return saved, err
+	}, func(_ actor.Context, saved messages.Baselines, err error) {
+		if err != nil {
+			m.log.Warn("what was learned of the idle machine cannot be read", zap.Error(err))
+		}
+		if saved.Machine == m.Facts.CPUModel {
+			m.saved = saved.Zones
+			m.ledger.Restore(saved.Zones)
+		}
+		m.saveAt = time.Now()
+	})
+}
+
+// saveBaselines saves what was learned since the last time, now and then.
+func (m *meter) saveBaselines(ctx actor.Context) {
+	if m.saveAt.IsZero() || time.Now().Before(m.saveAt) {
+		return
+	}
+	learned := m.ledger.Baselines()
+	if maps.Equal(learned, m.saved) {
+		return
+	}
+	m.saveAt = time.Time{}
+	supervision.Go(ctx, func(context.Context) (struct{}, error) {
+		return struct{}{}, m.Journal.SaveBaselines(messages.Baselines{Machine: m.Facts.CPUModel, Zones: learned})
+	}, func(_ actor.Context, _ struct{}, err error) {
+		if err != nil {
+			m.log.Debug("what was learned of the idle machine cannot be saved", zap.Error(err))
+		} else {
+			m.saved = learned
+		}
+		m.saveAt = time.Now().Add(baselineSaving)
+	})
 }
 
 // takeReading asks every sampler for a reading now, and returns what it will answer to.
@@ -136,25 +199,22 @@ func (m *meter) close(id uint64) {
 		c.giveUp.Stop()
 	}
 	account := m.ledger.Close(c.exited.Key.String(), c.exited.At)
-	delete(m.open, c.exited.Key)
 	m.closed[c.exited.Key] = true
-	m.setPace()
 	c.exited.Reply(account)
 }
 
 func (m *meter) forget(key messages.AttemptKey) {
-	delete(m.starting, key)
-	delete(m.open, key)
+	delete(m.taken, key)
 	delete(m.closed, key)
 	m.ledger.Forget(key.String())
 	m.setPace()
 }
 
-// setPace has the samplers read often while a job runs, and seldom otherwise.
+// setPace has the samplers read often while there is a job, and seldom otherwise.
 func (m *meter) setPace() {
 	s := m.settings.Load()
 	interval := s.IdleSampleInterval
-	if len(m.open)+len(m.starting) > 0 {
+	if len(m.taken) > 0 {
 		interval = s.SampleInterval
 	}
 	m.refs.samplers.Tell(&messages.SampleEvery{Interval: max(interval, time.Millisecond)})

@@ -31,6 +31,7 @@ type poller struct {
 	awaiting map[messages.AttemptKey]*supervision.Timer
 	asking   bool               // a call is on its way
 	pause    time.Time          // after a failure: no poll before
+	repeated time.Time          // after an offer of what has ended here: no poll before
 	wait     *supervision.Timer // until the next poll of an idle or failing agent
 	recon    *supervision.Timer // until the next look for lost leases
 	// owed: a lease may have been lost, so look at the next occasion, busy or not.
@@ -78,7 +79,11 @@ func (p *poller) Receive(ctx actor.Context) {
 		}
 		p.tried(ctx, m.Key)
 	case *messages.OfferDropped:
-		p.holdOff(ctx, jitter(p.settings.Load().PollInterval))
+		// Unlike a failure's, this pause does not end with a result that the master takes: it is
+		// the very one that the repeated offer had sent again.
+		wait := jitter(p.settings.Load().PollInterval)
+		p.repeated = time.Now().Add(wait)
+		p.later(ctx, wait)
 	case *messages.Gate:
 		p.gate(ctx, m)
 	case *messages.Drain:
@@ -124,7 +129,7 @@ func (p *poller) mayPoll() bool {
 		}
 	}
 	return p.session != nil && p.free > 0 && len(p.awaiting) == 0 && !p.asking &&
-		!time.Now().Before(p.pause) && !p.board.Draining()
+		!time.Now().Before(p.pause) && !time.Now().Before(p.repeated) && !p.board.Draining()
 }
 
 // poll asks for one job at once, if there is anything to ask for.
@@ -186,7 +191,7 @@ func (p *poller) later(ctx actor.Context, d time.Duration) {
 		p.wait.Stop()
 	}
 	p.wait = supervision.After(ctx, d, func(ctx actor.Context) {
-		p.pause = time.Time{}
+		p.pause, p.repeated = time.Time{}, time.Time{}
 		p.poll(ctx)
 	})
 }

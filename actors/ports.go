@@ -2,6 +2,7 @@ package actors
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"ffmpeg-agent/hardware/energy"
@@ -55,10 +56,19 @@ type Journal interface {
 	Unfinished() ([]messages.Record, error)
 	// Unsent lists results that are not settled, oldest first.
 	Unsent() ([]messages.Record, error)
+	// SaveSamples keeps an attempt's power over time beside its record.
+	SaveSamples(messages.AttemptKey, messages.Samples) error
+	// SaveBaselines keeps what was learned of the idle machine; Baselines returns it, false
+	// when there is none.
+	SaveBaselines(messages.Baselines) error
+	Baselines() (messages.Baselines, bool, error)
 	// SaveSession keeps the node's session; Session returns it, false when none was saved.
 	SaveSession(messages.Session) error
 	Session() (messages.Session, bool, error)
-	// Stats tells how much the journal holds. It does not block.
+	// Probe tries whether the journal can be written.
+	Probe() error
+	// Stats tells how much the journal holds, and whether it could be written. It does not
+	// block.
 	Stats() messages.JournalStats
 }
 
@@ -99,12 +109,16 @@ type Run interface {
 	Stop(messages.StopCause)
 	// Stopped returns the cause of Stop, or "". It does not block.
 	Stopped() messages.StopCause
-	// Phase, Progress, Encode and Usage tell how far the run is. They do not block.
+	// Phase and all that follow but Close tell how far the run is. They do not block.
 	Phase() messages.Phase
 	Progress() messages.Progress
 	Encode() messages.Encode
+	// Phases are those so far with their times, the present one up to now.
+	Phases() []messages.PhaseSpan
 	// Usage is the CPU time FFmpeg has used so far; false while it is not known.
 	Usage() (time.Duration, bool)
+	// Process is FFmpeg; false before it was started.
+	Process() (messages.Process, bool)
 	// Close stops what still runs, waits for its end, removes the workspace and forgets the run.
 	Close(context.Context) error
 }
@@ -119,6 +133,17 @@ type PowerSensors interface {
 	Read() ([]energy.Reading, []energy.Fault)
 	Close() error
 }
+
+// GPUSensors are power sensors of graphics cards.
+type GPUSensors interface {
+	PowerSensors
+	// Cards is what the last Read saw of them, in the order of their indices.
+	Cards() []energy.GPU
+}
+
+// ErrNoSensors: the machine has no sensors of the kind. That is no fault; they may
+// come later.
+var ErrNoSensors = errors.New("none here")
 
 // Endpoint is one of the agent's own listeners: a metrics port, the control socket.
 type Endpoint interface {

@@ -3,6 +3,8 @@ package actors
 import (
 	"context"
 	"errors"
+	"math"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -24,25 +26,35 @@ const (
 
 var errNoReadings = errors.New("the sensors no longer give readings")
 
+// powerKind is one kind of power sensors.
+type powerKind struct {
+	name string
+	open func() (PowerSensors, error)
+	// attribute adds to readings just made who has used what their zones power.
+	attribute func(PowerSensors, []energy.Reading)
+	// heals: sensors that bring nothing come back by themselves; others are opened anew.
+	heals bool
+}
+
 // powerSampler reads one kind of power sensor in a loop of its own, 10 times a second
 // while a job runs. It never gives up: without sensors it says so and looks again,
 // after 1 s at first and 5 min at last.
 type powerSampler struct {
 	*env
 	log      *zap.Logger
-	name     string
-	open     func() (PowerSensors, error)
+	kind     powerKind
 	interval atomic.Int64
 	wake     chan struct{}
 	edges    chan uint64
 	pacer    *messages.Pacer
 	failures outage
+	absent   bool // it was said that there are no sensors of the kind
 }
 
-func newPowerSampler(e *env, name string, open func() (PowerSensors, error)) *powerSampler {
-	log := e.log.Named(name)
+func newPowerSampler(e *env, kind powerKind) *powerSampler {
+	log := e.log.Named(kind.name)
 	s := &powerSampler{
-		env: e, log: log, name: name, open: open,
+		env: e, log: log, kind: kind,
 		wake:     make(chan struct{}, 1),
 		edges:    make(chan uint64, pendingEdges),
 		pacer:    messages.NewProbePacer(),
@@ -75,18 +87,19 @@ func (s *powerSampler) Receive(ctx actor.Context) {
 
 func (s *powerSampler) start(ctx actor.Context) {
 	supervision.Go(ctx, func(context.Context) (PowerSensors, error) {
-		return s.open()
+		return s.kind.open()
 	}, func(ctx actor.Context, sensors PowerSensors, err error) {
 		if err != nil {
 			s.unavailable(ctx, err)
 			return
 		}
 		s.failures.over()
+		s.absent = false
 		s.log.Info("reading power sensors", zap.String("source", sensors.Name()), zap.Int("zones", len(sensors.Zones())))
 		if why := sensors.Because(); why != nil {
 			s.log.Warn("no better power sensors are in use", zap.NamedError("reason", why))
 		}
-		s.post(messages.SamplerHealth{Source: sensors.Name(), Zones: len(sensors.Zones())})
+		s.works(sensors)
 		supervision.Go(ctx, func(work context.Context) (struct{}, error) {
 			defer sensors.Close()
 			return struct{}{}, s.loop(work, sensors)
@@ -99,14 +112,28 @@ func (s *powerSampler) start(ctx actor.Context) {
 // unavailable says so and looks again later.
 func (s *powerSampler) unavailable(ctx actor.Context, err error) {
 	wait := s.pacer.Next(time.Now(), err)
-	s.failures.failed(err, zap.Duration("next_try", wait))
-	s.post(messages.SamplerHealth{Error: err.Error()})
+	health := messages.SamplerHealth{Error: err.Error()}
+	if errors.Is(err, ErrNoSensors) {
+		if !s.absent {
+			s.log.Info("no such power sensors", zap.Error(err))
+		}
+		s.absent = true
+		health = messages.SamplerHealth{Absent: err.Error()}
+	} else {
+		s.failures.failed(err, zap.Duration("next_try", wait))
+	}
+	s.post(health)
 	supervision.After(ctx, wait, s.start)
 }
 
+func (s *powerSampler) works(sensors PowerSensors) {
+	zones := sensors.Zones()
+	s.post(messages.SamplerHealth{Source: sensors.Name(), Zones: len(zones), Have: zones})
+}
+
 func (s *powerSampler) post(h messages.SamplerHealth) {
-	h.Name, h.Since = s.name, time.Now()
-	s.board.sampler.Store(&h)
+	h.Name, h.Since = s.kind.name, time.Now()
+	s.board.samplers.Store(h.Name, h)
 	s.refs.meter.Tell(&h)
 }
 
@@ -116,7 +143,8 @@ func (s *powerSampler) loop(ctx context.Context, sensors PowerSensors) error {
 	next := time.Now()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	for dead := 0; dead < deadReadings; {
+	longest := longestInterval(sensors.Zones())
+	for dead := 0; ; {
 		var answers []uint64
 		select {
 		case <-ctx.Done():
@@ -126,17 +154,42 @@ func (s *powerSampler) loop(ctx context.Context, sensors PowerSensors) error {
 		case id := <-s.edges:
 			answers = s.drainEdges(append(answers, id))
 		case <-timer.C:
-			next = nextTick(next, time.Now(), time.Duration(s.interval.Load()))
+			next = nextTick(next, time.Now(), min(longest, time.Duration(s.interval.Load())))
 		}
 		timer.Reset(time.Until(next))
-		if s.read(sensors, answers) {
+		why, ok := s.read(sensors, answers)
+		switch {
+		case ok && dead >= deadReadings:
+			s.log.Info("power sensors give readings again")
+			s.works(sensors)
+			fallthrough
+		case ok:
 			dead = 0
 			s.pacer.Reset()
-		} else {
-			dead++
+			continue
+		}
+		if dead++; dead == deadReadings {
+			if !s.kind.heals {
+				return errNoReadings
+			}
+			s.log.Warn(errNoReadings.Error(), zap.String("reason", why))
+			s.post(messages.SamplerHealth{Error: why})
 		}
 	}
-	return errNoReadings
+}
+
+// shortestInterval bounds how often sensors are read, however small their counters.
+const shortestInterval = 5 * time.Millisecond
+
+// longestInterval between readings in which no counter comes near a whole turn.
+func longestInterval(zones []*energy.Zone) time.Duration {
+	longest := time.Duration(math.MaxInt64)
+	for _, z := range zones {
+		if limit := z.MaxInterval(); limit > 0 {
+			longest = min(longest, max(limit, shortestInterval))
+		}
+	}
+	return longest
 }
 
 // nextTick is the first time after now that lies a whole number of intervals after last.
@@ -156,17 +209,80 @@ func (s *powerSampler) drainEdges(ids []uint64) []uint64 {
 	}
 }
 
-// read takes one sample and hands it to the meter; false when no zone could be read.
-func (s *powerSampler) read(sensors PowerSensors, answers []uint64) bool {
-	usage := map[string]time.Duration{}
-	for _, run := range s.Runner.Runs() {
+// read takes one sample and hands it to the meter; false, with a reason, when there are
+// zones and none could be read.
+func (s *powerSampler) read(sensors PowerSensors, answers []uint64) (why string, ok bool) {
+	sample := energy.Sample{Sampler: s.kind.name, At: time.Now()}
+	sample.Readings, sample.Faults = sensors.Read()
+	s.kind.attribute(sensors, sample.Readings)
+	s.refs.meter.Tell(&messages.Sampled{Sample: sample, Answers: answers})
+	if len(sample.Readings) == 0 && len(sample.Faults) > 0 {
+		why = sample.Faults[0].Err
+	}
+	return why, len(sample.Readings) > 0 || len(sensors.Zones()) == 0
+}
+
+// attributeCPU tells who used the processors, by CPU time.
+func (e *env) attributeCPU(_ PowerSensors, readings []energy.Reading) {
+	use := &energy.Usage{Method: "cpu time", Jobs: map[string]time.Duration{}}
+	for _, run := range e.runs() {
 		if used, known := run.Usage(); known {
-			lease := run.Lease()
-			usage[lease.Key().String()] = used
+			use.Jobs[keyOf(run)] = used
 		}
 	}
-	sample := energy.Sample{Sampler: s.name, At: time.Now(), Usage: usage}
-	sample.Readings, sample.Faults = sensors.Read()
-	s.refs.meter.Tell(&messages.Sampled{Sample: sample, Answers: answers})
-	return len(sample.Readings) > 0
+	if e.CPUUse != nil {
+		if busy, capacity, err := e.CPUUse(); err == nil {
+			use.Busy, use.Capacity = busy, capacity
+		}
+	}
+	for i := range readings {
+		readings[i].Usage = use
+	}
+}
+
+// attributeGPUs tells who used each card, by what its multiprocessors, encoder and
+// decoder did for whom, and posts the cards.
+func (e *env) attributeGPUs(sensors PowerSensors, readings []energy.Reading) {
+	gpus, ok := sensors.(GPUSensors)
+	if !ok {
+		return
+	}
+	cards := gpus.Cards()
+	before := e.board.GPUs()
+	e.board.gpus.Store(&cards)
+	for i := range readings {
+		for _, card := range cards {
+			if card.UUID == readings[i].Zone.ID && card.Processes != nil && !told(before, card) {
+				readings[i].Usage = e.useOf(card, card.ProcessesAt)
+			}
+		}
+	}
+}
+
+// told reports whether a card's processes were known already: they are told seldomer
+// than the card is read.
+func told(before []energy.GPU, card energy.GPU) bool {
+	return slices.ContainsFunc(before, func(b energy.GPU) bool {
+		return b.UUID == card.UUID && b.ProcessesAt.Equal(card.ProcessesAt)
+	})
+}
+
+// useOf says who used a card. A job that the card does not know has not used it.
+func (e *env) useOf(card energy.GPU, at time.Time) *energy.Usage {
+	use := &energy.Usage{Method: "gpu use", Jobs: map[string]time.Duration{}, Capacity: at.Sub(e.started)}
+	for _, process := range card.Processes {
+		use.Busy += process.Busy()
+	}
+	for _, run := range e.runs() {
+		if process, started := run.Process(); started {
+			use.Jobs[keyOf(run)] = card.Processes[process.PID].Busy()
+		}
+	}
+	return use
+}
+
+// keyOf is how the ledger knows a run.
+func keyOf(run Run) string {
+	lease := run.Lease()
+	return lease.Key().String()
 }

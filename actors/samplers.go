@@ -10,7 +10,7 @@ import (
 // samplers supervises whoever reads sensors, and passes on what the meter asks.
 type samplers struct {
 	*env
-	power *supervision.Ref
+	power []*supervision.Ref
 }
 
 func newSamplers(e *env) *samplers { return &samplers{env: e} }
@@ -18,16 +18,32 @@ func newSamplers(e *env) *samplers { return &samplers{env: e} }
 func (s *samplers) Receive(ctx actor.Context) {
 	switch m := ctx.Message().(type) {
 	case *actor.Started:
-		s.power = supervision.Child(ctx, supervision.Spec{
-			Name: "rapl",
-			New:  func() actor.Actor { return newPowerSampler(s.env, "rapl", s.OpenPower) },
-		})
+		for _, kind := range s.kinds() {
+			s.power = append(s.power, supervision.Child(ctx, supervision.Spec{
+				Name: kind.name,
+				New:  func() actor.Actor { return newPowerSampler(s.env, kind) },
+			}))
+		}
 		supervision.Child(ctx, supervision.Spec{
 			Name: "host",
 			New:  func() actor.Actor { return newHostSampler(s.env) },
 		})
 		s.refs.meter.Tell(&messages.SamplersStarted{})
 	case *messages.SampleEvery, *messages.TakeReading:
-		s.power.Tell(m)
+		for _, power := range s.power {
+			power.Tell(m)
+		}
 	}
+}
+
+// kinds of power sensors that are looked for.
+func (s *samplers) kinds() []powerKind {
+	kinds := []powerKind{{name: "rapl", open: s.OpenPower, attribute: s.attributeCPU}}
+	if s.OpenGPUs != nil {
+		kinds = append(kinds, powerKind{
+			name: "nvml", open: func() (PowerSensors, error) { return s.OpenGPUs() }, attribute: s.attributeGPUs,
+			heals: true,
+		})
+	}
+	return kinds
 }

@@ -80,15 +80,12 @@ func (a *Agent) Status() messages.Status {
 		Checks:    checks(e.board.Gates()),
 		Jobs:      jobStatuses(e.Runner.Runs(), e.board.Energy()),
 		Actors:    actorStatuses(a.system.Stats()),
-		Samplers:  []messages.SamplerHealth{},
+		Samplers:  e.board.Samplers(),
 		Listeners: e.board.listening(),
 		Source:    energy.Unavailable,
 		Journal:   e.Journal.Stats(),
 		Counts:    e.counts.read(),
 		Host:      e.board.Host(),
-	}
-	if health := e.board.PowerSampler(); health != nil {
-		s.Samplers = append(s.Samplers, *health)
 	}
 	if snapshot := e.board.Energy(); snapshot != nil {
 		if watts, source, known := snapshot.Power(); known {

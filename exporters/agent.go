@@ -199,6 +199,9 @@ func (c *agentCollector) updateActors(m *metrics, actors []messages.ActorStatus)
 
 func (c *agentCollector) updateSamplers(m *metrics, s *messages.Status) {
 	for _, h := range s.Samplers {
+		if h.Absent != "" {
+			continue
+		}
 		m.flag(c.sampler.up, h.Error == "", h.Name, h.Source)
 		m.gauge(c.sampler.zones, float64(h.Zones), h.Name)
 	}
@@ -211,10 +214,10 @@ func (c *agentCollector) updateSamplers(m *metrics, s *messages.Status) {
 		m.counter(c.sampler.samples, float64(state.Samples), name)
 		m.counter(c.sampler.faults, float64(state.Faults), name)
 	}
-	for i := range snapshot.Zones {
+	for i, name := range zoneNames(snapshot) {
 		z := &snapshot.Zones[i]
-		m.counter(c.sampler.gaps, float64(z.Gaps), z.Name, z.ID)
-		m.counter(c.sampler.zoneFaults, float64(z.Faults), z.Name, z.ID)
+		m.counter(c.sampler.gaps, float64(z.Gaps), name, z.ID)
+		m.counter(c.sampler.zoneFaults, float64(z.Faults), name, z.ID)
 	}
 }
 

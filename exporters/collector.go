@@ -2,6 +2,7 @@ package exporters
 
 import (
 	"fmt"
+	"math"
 	"runtime/debug"
 	"strings"
 	"sync"
@@ -86,12 +87,19 @@ func (m *metrics) flag(d *prometheus.Desc, on bool, labels ...string) {
 	m.gauge(d, oneIf(on), labels...)
 }
 
+// add leaves out what is no finite number: an unknown figure has no series.
 func (m *metrics) add(d *prometheus.Desc, kind prometheus.ValueType, value float64, labels []string) {
+	if math.IsNaN(value) || math.IsInf(value, 0) {
+		return
+	}
 	for i, l := range labels {
-		labels[i] = strings.ToValidUTF8(l, "\uFFFD")
+		labels[i] = valid(l)
 	}
 	m.all = append(m.all, prometheus.MustNewConstMetric(d, kind, value, labels...))
 }
+
+// valid is a label's value as Prometheus takes it. Two different texts may become one.
+func valid(text string) string { return strings.ToValidUTF8(text, "\uFFFD") }
 
 func oneIf(on bool) float64 {
 	if on {

@@ -1,6 +1,7 @@
 package exporters
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -26,6 +27,7 @@ type cpuCollector struct {
 	info, available, discovered *prometheus.Desc
 	zone, readable              *prometheus.Desc
 	gaps, faults                *prometheus.Desc
+	idle, idleSpread, idleAge   *prometheus.Desc
 	rapl, sensor, estimate      powerDescs
 }
 
@@ -47,9 +49,12 @@ func NewCPU(snapshot func() *energy.Snapshot, settings CPUSettings) prometheus.C
 		discovered: d.desc("rapl_zones_discovered", "RAPL zones found on this machine, readable or not."),
 		zone: d.desc("cpu_energy_zone_info", "A zone: the system's own id of it, what it measures, how, and whether it counts towards the machine's total (a zone that lies inside another does not).",
 			"zone", "id", "domain", "method", "counted"),
-		readable: d.desc("cpu_energy_zone_readable", "Whether the zone can be read now.", "zone"),
-		gaps:     d.desc("cpu_energy_gaps_total", "Times that the energy used between two readings of the zone could not be told.", "zone"),
-		faults:   d.desc("cpu_energy_faults_total", "Readings of the zone that failed.", "zone"),
+		readable:   d.desc("cpu_energy_zone_readable", "Whether the zone can be read now.", "zone"),
+		gaps:       d.desc("cpu_energy_gaps_total", "Times that the energy used between two readings of the zone could not be told.", "zone"),
+		faults:     d.desc("cpu_energy_faults_total", "Readings of the zone that failed.", "zone"),
+		idle:       d.desc("energy_baseline_power_watts", "What the counted zones use together while the machine is idle, as the agent learned it."),
+		idleSpread: d.desc("energy_baseline_spread_watts", "Half of the distance between the 10th and the 90th percentile of what was learned of idleness."),
+		idleAge:    d.desc("energy_baseline_age_seconds", "How long ago the machine was last seen idle."),
 		rapl: powerDescs{
 			d.desc("rapl_power_watts", "Power of the RAPL zone over its last readings.", "zone"),
 			d.desc("rapl_energy_joules_total", "Energy used in the RAPL zone since the agent started, wraps of its counter undone.", "zone"),
@@ -70,13 +75,14 @@ func (c *cpuCollector) update(m *metrics) {
 	source, zones, available := energy.Unavailable, 0, false
 	snapshot := c.snapshot()
 	if snapshot != nil {
+		names := zoneNames(snapshot)
 		for i := range snapshot.Zones {
 			z := &snapshot.Zones[i]
 			if z.Domain == energy.DomainGPU {
 				continue
 			}
 			readable := z.Healthy() && time.Since(z.LastReading) < c.settings.StaleAfter
-			c.updateZone(m, z, readable)
+			c.updateZone(m, z, names[i], readable)
 			if isRAPL(z) {
 				zones++
 				available = available || readable
@@ -86,39 +92,66 @@ func (c *cpuCollector) update(m *metrics) {
 			}
 		}
 		m.gauge(c.discovered, float64(zones))
+		if b := snapshot.Baseline; b != nil {
+			m.gauge(c.idle, float64(b.Power))
+			m.gauge(c.idleSpread, float64(b.Spread))
+			m.gauge(c.idleAge, max(0, time.Since(b.LearnedAt)).Seconds())
+		}
 	}
 	m.flag(c.available, available)
 	m.gauge(c.info, 1, c.settings.Version, string(source))
 }
 
-func (c *cpuCollector) updateZone(m *metrics, z *energy.ZoneState, readable bool) {
+// zoneNames are the zones' labels, in their order, no two alike: where firmware gives one
+// name twice, the later one's id is added, and a number where that does not help.
+func zoneNames(s *energy.Snapshot) []string {
+	names := make([]string, len(s.Zones))
+	taken := map[string]bool{}
+	for i := range s.Zones {
+		name := valid(s.Zones[i].Name)
+		if taken[name] {
+			name += "@" + valid(s.Zones[i].ID)
+		}
+		for same, n := name, 2; taken[name]; n++ {
+			name = fmt.Sprintf("%s#%d", same, n)
+		}
+		taken[name] = true
+		names[i] = name
+	}
+	return names
+}
+
+func (c *cpuCollector) updateZone(m *metrics, z *energy.ZoneState, name string, readable bool) {
 	counted := "false"
 	if z.Counted {
 		counted = "true"
 	}
-	m.gauge(c.zone, 1, z.Name, z.ID, string(z.Domain), z.Method, counted)
-	m.flag(c.readable, readable, z.Name)
-	m.counter(c.gaps, float64(z.Gaps), z.Name)
-	m.counter(c.faults, float64(z.Faults), z.Name)
+	m.gauge(c.zone, 1, name, z.ID, string(z.Domain), z.Method, counted)
+	m.flag(c.readable, readable, name)
+	m.counter(c.gaps, float64(z.Gaps), name)
+	m.counter(c.faults, float64(z.Faults), name)
 
-	descs, labels := c.figuresOf(z)
+	descs, labels := c.figuresOf(z, name)
 	if readable && z.Power != nil {
 		m.gauge(descs.power, float64(*z.Power), labels...)
 	}
-	if z.Energy > 0 || !z.LastReading.IsZero() {
+	if everRead(z) {
 		m.counter(descs.energy, float64(z.Energy.Joules()), labels...)
 	}
 }
 
+// everRead: the zone's energy is known, be it 0.
+func everRead(z *energy.ZoneState) bool { return z.Energy > 0 || !z.LastReading.IsZero() }
+
 // figuresOf says under which names a zone's figures go.
-func (c *cpuCollector) figuresOf(z *energy.ZoneState) (powerDescs, []string) {
+func (c *cpuCollector) figuresOf(z *energy.ZoneState, name string) (powerDescs, []string) {
 	switch {
 	case isRAPL(z):
-		return c.rapl, []string{z.Name}
+		return c.rapl, []string{name}
 	case z.Source == energy.Measured:
-		return c.sensor, []string{z.Name, z.Method}
+		return c.sensor, []string{name, z.Method}
 	}
-	return c.estimate, []string{z.Name, z.Method}
+	return c.estimate, []string{name, z.Method}
 }
 
 func isRAPL(z *energy.ZoneState) bool { return z.Method == "rapl" && z.Source == energy.Measured }

@@ -1,6 +1,7 @@
 package exporters_test
 
 import (
+	"strconv"
 	"testing"
 	"time"
 
@@ -45,6 +46,21 @@ func TestCPUScrape(t *testing.T) {
 			lint(t, scrape)
 		})
 	}
+}
+
+func TestIdleBaselineIsTold(t *testing.T) {
+	s := &energy.Snapshot{Baseline: &energy.BaselineState{Power: 20.5, Spread: 1.5, LearnedAt: time.Now().Add(-time.Hour)}}
+	scrape := scrapeCPU(t, s)
+	wantValue(t, scrape, "energy_baseline_power_watts", "20.5")
+	wantValue(t, scrape, "energy_baseline_spread_watts", "1.5")
+	told, _ := value(scrape, "energy_baseline_age_seconds")
+	if age, err := strconv.ParseFloat(told, 64); err != nil || age < 3600 || age > 3600+patience.Seconds() {
+		t.Errorf("learned an hour ago, told as %q", told)
+	}
+	lint(t, scrape)
+	s.Baseline.LearnedAt = time.Now().Add(time.Hour) // by a clock that was wrong
+	wantValue(t, scrapeCPU(t, s), "energy_baseline_age_seconds", "0")
+	wantAbsent(t, scrapeCPU(t, &energy.Snapshot{}), "energy_baseline")
 }
 
 func TestEstimateIsNeverExportedAsMeasured(t *testing.T) {

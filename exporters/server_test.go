@@ -403,11 +403,21 @@ func TestBrokenWebConfigIsNamedAndNothingIsServed(t *testing.T) {
 func TestNamesThatDashboardsRelyOn(t *testing.T) {
 	snapshot := &energy.Snapshot{Zones: []energy.ZoneState{zone("package-0", "rapl", energy.Measured, true)}}
 	cpu := scrapeCPU(t, snapshot)
+	gpu := scrapeGPU(t, nil, card(0, "GPU-a"))
 	w, server := serveFFmpeg(t)
 	w.set(exporters.EncodeTotals{}, encoding("a", 500))
 	ffmpeg := server.scrape()
+	ofCard := `{gpu_id="0",gpu_name="NVIDIA L4",gpu_uuid="GPU-a"} `
 	for scrape, names := range map[string][]string{
 		cpu: {`rapl_power_watts{zone="package-0"}`, "rapl_zones_discovered", "rapl_available", "cpu_exporter_info{"},
+		gpu: {
+			"gpu_exporter_alive ", "gpu_count ", "gpu_power_draw_watts" + ofCard, "gpu_power_limit_watts" + ofCard,
+			"gpu_temperature_celsius" + ofCard, "gpu_utilization_percent" + ofCard, "gpu_memory_utilization_percent" + ofCard,
+			"gpu_encoder_utilization_percent" + ofCard, "gpu_decoder_utilization_percent" + ofCard,
+			"gpu_memory_used_bytes" + ofCard, "gpu_memory_total_bytes" + ofCard, "gpu_clocks_graphics_mhz" + ofCard,
+			"gpu_clocks_sm_mhz" + ofCard, "gpu_clocks_memory_mhz" + ofCard,
+			`gpu_exporter_info{driver_version="550.1",gpu_id="0",gpu_name="NVIDIA L4",gpu_uuid="GPU-a",version="1.2.3"} `,
+		},
 		ffmpeg: {
 			"ffmpeg_exporter_up", "ffmpeg_stream_active", "ffmpeg_encoder_load_percent", "ffmpeg_dropped_frames_total",
 			"ffmpeg_frames_total", "ffmpeg_avg_bitrate_kbps", "ffmpeg_current_bitrate_kbps", "ffmpeg_encode_latency_ms",

@@ -48,14 +48,14 @@ func TestEstimateFollowsCPUUse(t *testing.T) {
 		uncertainty  float64
 		model        string
 	}{
-		{"idle, owner's figures", 0, 0, EstimatorConfig{IdleWatts: 10, MaxWatts: 110}, 10, 0.25, "P = 10 + 100·(2u − u^1.4) W at CPU use u; owner's figures, 8 threads Fake CPU @ 3.00GHz"},
-		{"full, owner's figures", 1, 0, EstimatorConfig{IdleWatts: 10, MaxWatts: 110}, 110, 0.25, "owner's figures"},
-		{"half, owner's figures", 0.5, 0, EstimatorConfig{IdleWatts: 10, MaxWatts: 110}, 10 + 100*half, 0.25, "owner's figures"},
-		{"half of it given to other machines", 0.5, 0.5, EstimatorConfig{IdleWatts: 10, MaxWatts: 110}, 10 + 100*half, 0.25, "owner's figures"},
+		{"idle, owner's figures", 0, 0, EstimatorConfig{IdleWatts: 10, MaxWatts: 110}, 10, 0.7, "P = 10 + 100·(2u − u^1.4) W at CPU use u; owner's figures, 8 threads Fake CPU @ 3.00GHz"},
+		{"full, owner's figures", 1, 0, EstimatorConfig{IdleWatts: 10, MaxWatts: 110}, 110, 0.7, "owner's figures"},
+		{"half, owner's figures", 0.5, 0, EstimatorConfig{IdleWatts: 10, MaxWatts: 110}, 10 + 100*half, 0.7, "owner's figures"},
+		{"half of it given to other machines", 0.5, 0.5, EstimatorConfig{IdleWatts: 10, MaxWatts: 110}, 10 + 100*half, 0.7, "owner's figures"},
 		{"full, figures assumed", 1, 0, EstimatorConfig{}, 40, 1, "figures assumed"},
 		{"idle, figures assumed", 0, 0, EstimatorConfig{}, 8, 1, "figures assumed"},
-		{"idle, from the maximum", 0, 0, EstimatorConfig{MaxWatts: 100}, 20, 0.5, "idle assumed"},
-		{"full, from idle", 1, 0, EstimatorConfig{IdleWatts: 20}, 100, 0.5, "full use assumed"},
+		{"idle, from the maximum", 0, 0, EstimatorConfig{MaxWatts: 100}, 20, 1, "idle assumed"},
+		{"full, from idle", 1, 0, EstimatorConfig{IdleWatts: 20}, 100, 1, "full use assumed"},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -79,8 +79,12 @@ func TestEstimateFollowsCPUUse(t *testing.T) {
 			if !strings.HasPrefix(account.Total.Method, "estimate (") || !strings.Contains(account.Total.Method, test.model) {
 				t.Errorf("method %q, want %q", account.Total.Method, test.model)
 			}
-			if bound := float64(*account.Total.ErrorBound); bound < test.uncertainty*want*0.99 {
-				t.Errorf("error bound %v J of %v J", bound, want)
+			if got := e.zone.Uncertainty; math.Abs(got-test.uncertainty) > 1e-9 {
+				t.Errorf("uncertainty %v, want %v", got, test.uncertainty)
+			}
+			doubt, edges := 5*float64(min(e.Doubt(test.busy), e.Power(test.busy))), 0.1*test.watts
+			if bound := float64(*account.Total.ErrorBound); bound < 0.99*doubt || bound > 1.01*doubt+edges {
+				t.Errorf("error bound %v J, the model's doubt is %v J", bound, doubt)
 			}
 		})
 	}
@@ -164,6 +168,10 @@ func TestBestSourceOfCPUPower(t *testing.T) {
 	if _, err := withRAPL.AddZone(zone("intel-rapl:0", "package-0")); err != nil {
 		t.Fatal(err)
 	}
+	withHwmon := busyMachine(t, nil, nil)
+	addChip(t, withHwmon, fakehw.ChipConfig{Name: "fam15h_power", Device: "0000:00:18.4", Sensors: []fakehw.SensorConfig{
+		{File: "power1_input", Power: fakehw.Constant(50)},
+	}})
 	without := busyMachine(t, nil, nil)
 	bare, _ := machine(t)
 	tests := []struct {
@@ -174,6 +182,7 @@ func TestBestSourceOfCPUPower(t *testing.T) {
 	}{
 		{"RAPL", withRAPL, "auto", "rapl"},
 		{"RAPL, estimates off", withRAPL, "off", "rapl"},
+		{"hwmon", withHwmon, "off", "hwmon"},
 		{"none, estimated", without, "auto", "estimate"},
 		{"none, estimates by default", without, "", "estimate"},
 		{"none, estimates off", without, "off", ""},
@@ -195,8 +204,11 @@ func TestBestSourceOfCPUPower(t *testing.T) {
 			if sensors.Name() != test.want || len(sensors.Zones()) != 1 {
 				t.Errorf("%s with %d zones", sensors.Name(), len(sensors.Zones()))
 			}
-			if e, ok := sensors.(*Estimator); ok && !errors.Is(e.Because(), ErrNoRAPL) {
-				t.Errorf("estimated because of %v", e.Because())
+			if because := sensors.Because(); test.want == "estimate" && !(errors.Is(because, ErrNoRAPL) && errors.Is(because, ErrNoHwmon)) {
+				t.Errorf("estimated because of %v", because)
+			}
+			if because := sensors.Because(); test.want == "hwmon" && !errors.Is(because, ErrNoRAPL) {
+				t.Errorf("by hwmon because of %v", because)
 			}
 		})
 	}

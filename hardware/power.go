@@ -3,6 +3,7 @@ package hardware
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"ffmpeg-agent/hardware/energy"
 )
@@ -10,6 +11,10 @@ import (
 // PowerSensors reads the energy counters of one kind of sensor. Read is called
 // by one goroutine at a time and gives fresh slices each time: a reading of each
 // zone that could be read and a fault of each that could not.
+//
+// Sensors that are not the best end when better ones have come, as with a driver that
+// is loaded later: Read says once more what their counters are, with no zone counted any
+// longer, and from then on has nothing but faults, so that whoever reads opens anew.
 type PowerSensors interface {
 	Name() string
 	// Because says why no better sensors are in use; nil where these are the best.
@@ -34,13 +39,19 @@ type CPUPowerConfig struct {
 	IdleWatts, MaxWatts float64
 }
 
-// OpenCPUPower opens the best source there is: RAPL, else an estimate. The error
-// is ErrUnavailable with the reasons.
+// OpenCPUPower opens the best source there is: RAPL, else hwmon, else an estimate.
+// The error is ErrUnavailable with the reasons.
 func OpenCPUPower(config CPUPowerConfig) (PowerSensors, error) {
 	rapl, why := OpenRAPL(config.SysfsPath)
 	if why == nil {
 		return rapl, nil
 	}
+	openRAPL := func() (PowerSensors, error) { return OpenRAPL(config.SysfsPath) }
+	hwmon, also := OpenHwmon(config.SysfsPath, why)
+	if also == nil {
+		return newStopgap(hwmon, openRAPL), nil
+	}
+	why = fmt.Errorf("%w; %w", why, also)
 	if config.Estimate == "off" {
 		return nil, fmt.Errorf("%w: %w; estimates are off", ErrUnavailable, why)
 	}
@@ -51,7 +62,58 @@ func OpenCPUPower(config CPUPowerConfig) (PowerSensors, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w; %w", ErrUnavailable, why, err)
 	}
-	return estimator, nil
+	openHwmon := func() (PowerSensors, error) { return OpenHwmon(config.SysfsPath, nil) }
+	return newStopgap(estimator, openRAPL, openHwmon), nil
+}
+
+// stopgap is a source that is in use for want of better ones, for which it looks once
+// a minute.
+type stopgap struct {
+	PowerSensors
+	better []func() (PowerSensors, error)
+	now    func() time.Time
+	looked time.Time
+	ended  string // why it has; empty while it has not
+}
+
+func newStopgap(sensors PowerSensors, better ...func() (PowerSensors, error)) *stopgap {
+	return &stopgap{PowerSensors: sensors, better: better, now: time.Now, looked: time.Now()}
+}
+
+// Read reads the source until there is a better one.
+func (s *stopgap) Read() ([]energy.Reading, []energy.Fault) {
+	now := s.now()
+	if s.ended != "" {
+		var faults []energy.Fault
+		for _, zone := range s.Zones() {
+			faults = append(faults, energy.Fault{Zone: zone, At: now, Err: s.ended})
+		}
+		return nil, faults
+	}
+	readings, faults := s.PowerSensors.Read()
+	if now.Sub(s.looked) >= lookAgain {
+		s.looked = now
+		s.look()
+	}
+	if s.ended != "" {
+		for i := range readings {
+			retired := *readings[i].Zone
+			retired.Counted = false
+			readings[i].Zone = &retired
+		}
+	}
+	return readings, faults
+}
+
+// look ends the source if a better one can be opened.
+func (s *stopgap) look() {
+	for _, open := range s.better {
+		if sensors, err := open(); err == nil {
+			s.ended = sensors.Name() + " has come"
+			sensors.Close()
+			return
+		}
+	}
 }
 
 func orDefault(path, otherwise string) string {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -40,29 +41,36 @@ func (e *UnreadableError) Unwrap() error { return e.Err }
 // (Intel SDM volume 3B, section 16.10.1).
 const raplUpdate = time.Millisecond
 
+// lookAgain is how often sensors look for what a driver that was loaded later has
+// brought.
+const lookAgain = time.Minute
+
 // RAPL reads the energy counters of Intel's and AMD's processors through Linux's
 // powercap tree.
 type RAPL struct {
-	counters []*counter
-	zones    []*energy.Zone
+	class    string
+	counters []*counter     // in the order of their zones' IDs
+	zones    []*energy.Zone // theirs
 	now      func() time.Time
+	looked   time.Time // when zones were last looked for; zero before the first Read
 }
 
 var _ PowerSensors = (*RAPL)(nil)
 
 // OpenRAPL finds the zones below a /sys ("" is the real one) and opens those that
-// can be read. It fails with ErrNoRAPL where there is none, and with an
+// can be read. It fails with ErrNoRAPL where there is none that covers a processor
+// (psys alone, whose scale is the firmware's affair, is no source), and with an
 // *UnreadableError where no zone that counts can be read.
 func OpenRAPL(sysfsPath string) (*RAPL, error) {
-	counters, err := findZones(filepath.Join(orDefault(sysfsPath, "/sys"), "class", "powercap"))
+	class := filepath.Join(orDefault(sysfsPath, "/sys"), "class", "powercap")
+	counters, err := findZones(class)
 	if err != nil {
 		return nil, err
 	}
-	r := &RAPL{counters: counters, now: time.Now}
+	r := &RAPL{class: class, counters: counters, zones: zonesOf(counters), now: time.Now}
 	var unreadable error
 	readable := false
 	for _, c := range counters {
-		r.zones = append(r.zones, c.zone)
 		_, err := c.read()
 		switch {
 		case !c.zone.Counted:
@@ -91,9 +99,18 @@ func (r *RAPL) Because() error { return nil }
 // Zones in the order of their IDs.
 func (r *RAPL) Zones() []*energy.Zone { return slices.Clone(r.zones) }
 
+func zonesOf(counters []*counter) []*energy.Zone {
+	zones := make([]*energy.Zone, len(counters))
+	for i, c := range counters {
+		zones[i] = c.zone
+	}
+	return zones
+}
+
 // Read reads every zone. A zone that cannot be read is opened again at the next
-// call.
+// call, and once a minute those that have come since are taken in.
 func (r *RAPL) Read() ([]energy.Reading, []energy.Fault) {
+	r.lookForMore()
 	readings := make([]energy.Reading, 0, len(r.counters))
 	var faults []energy.Fault
 	for _, c := range r.counters {
@@ -102,9 +119,41 @@ func (r *RAPL) Read() ([]energy.Reading, []energy.Fault) {
 			faults = append(faults, energy.Fault{Zone: c.zone, At: at, Err: err.Error()})
 			continue
 		}
-		readings = append(readings, energy.Reading{Zone: c.zone, At: at, Counter: value})
+		readings = append(readings, energy.Reading{Zone: c.zone, At: at, Counter: energy.Microjoules(value)})
 	}
 	return readings, faults
+}
+
+// lookForMore takes in zones that a driver has brought since the last look. What
+// each zone counts for is decided anew then; one that is gone stays as it is, a
+// fault at each reading.
+func (r *RAPL) lookForMore() {
+	now := r.now()
+	if r.looked.IsZero() {
+		r.looked = now
+	}
+	if now.Sub(r.looked) < lookAgain {
+		return
+	}
+	r.looked = now
+	found, err := findZones(r.class)
+	if err != nil || len(found) <= len(r.counters) {
+		return
+	}
+	known := map[string]*counter{}
+	for _, c := range r.counters {
+		known[c.path] = c
+	}
+	for _, c := range found {
+		if old := known[c.path]; old != nil {
+			c.file = old.file
+			delete(known, c.path)
+		}
+	}
+	if len(known) > 0 {
+		return // some are gone: not the time to judge by what is left
+	}
+	r.counters, r.zones = found, zonesOf(found)
 }
 
 // Close closes the counters' files.
@@ -116,18 +165,19 @@ func (r *RAPL) Close() error {
 	return errors.Join(errs...)
 }
 
-// counter is one zone's energy_uj. It is kept open, since opening costs ten times
+// counter is one zone's file with a number in it, such as energy_uj. It is kept open, since opening costs ten times
 // what reading does, and closed after a failure.
 type counter struct {
 	zone *energy.Zone
 	path string
+	unit string // what the number is: energy in µJ
 	file *os.File
 	buf  [64]byte
 }
 
 // readAt reads a counter and says when. A reading during which the process was
 // held up is made again, so that the time fits the value.
-func (c *counter) readAt(now func() time.Time) (energy.Microjoules, time.Time, error) {
+func (c *counter) readAt(now func() time.Time) (int64, time.Time, error) {
 	const heldUp, attempts = 2 * time.Millisecond, 3
 	for attempt := 1; ; attempt++ {
 		begin := now()
@@ -139,7 +189,7 @@ func (c *counter) readAt(now func() time.Time) (energy.Microjoules, time.Time, e
 	}
 }
 
-func (c *counter) read() (energy.Microjoules, error) {
+func (c *counter) read() (int64, error) {
 	if c.file == nil {
 		file, err := os.Open(c.path)
 		if err != nil {
@@ -148,7 +198,7 @@ func (c *counter) read() (energy.Microjoules, error) {
 		c.file = file
 	}
 	n, err := c.file.ReadAt(c.buf[:], 0)
-	if n == 0 && err != nil {
+	if n == 0 && err != nil && err != io.EOF {
 		c.close()
 		return 0, withoutPath(err)
 	}
@@ -156,9 +206,9 @@ func (c *counter) read() (energy.Microjoules, error) {
 	value, err := strconv.ParseInt(text, 10, 64)
 	if err != nil || value < 0 {
 		c.close()
-		return 0, fmt.Errorf("%q is no energy in µJ", text)
+		return 0, fmt.Errorf("%q is no %s", text, c.unit)
 	}
-	return energy.Microjoules(value), nil
+	return value, nil
 }
 
 func (c *counter) close() error {
@@ -218,7 +268,7 @@ func collect(dir string, found map[string]*counter) {
 	id := filepath.Base(dir)
 	if name, err := os.ReadFile(filepath.Join(dir, "name")); err == nil && strings.Contains(id, ":") {
 		found[dir] = &counter{
-			path: filepath.Join(dir, "energy_uj"),
+			path: filepath.Join(dir, "energy_uj"), unit: "energy in µJ",
 			zone: &energy.Zone{
 				ID: id, Name: strings.TrimSpace(string(name)),
 				Source: energy.Measured, Method: "rapl",
@@ -258,11 +308,12 @@ func assignRoles(counters []*counter) {
 		parents[c.zone.ID] = c.zone.Name
 		names[c.zone.Name]++
 	}
-	counted := map[string]bool{}
+	trusted, counted := countedControl(counters), map[string]bool{}
 	for _, c := range counters {
 		zone, name := c.zone, c.zone.Name
 		control, numbers, _ := strings.Cut(zone.ID, ":")
-		zone.Domain, zone.Counted = role(control, name)
+		zone.Domain, zone.Counted = role(name)
+		zone.Counted = zone.Counted && control == trusted
 		parent, isChild := "", strings.Contains(numbers, ":")
 		if isChild {
 			parent = parents[zone.ID[:strings.LastIndex(zone.ID, ":")]]
@@ -275,18 +326,49 @@ func assignRoles(counters []*counter) {
 			zone.Name = uniqueName(zone, control, parent)
 		}
 	}
+	numberTwins(counters)
 }
 
-// role of a zone by the kernel's name for it. package holds core and uncore;
-// dram lies outside it; psys is the whole machine; intel-rapl-mmio shows
-// package-0 a second time.
-func role(control, name string) (energy.Domain, bool) {
-	own := control == "intel-rapl"
+// numberTwins adds the ID to names that are still not unique.
+func numberTwins(counters []*counter) {
+	seen := map[string]bool{}
+	for _, c := range counters {
+		if seen[c.zone.Name] {
+			c.zone.Name += "@" + c.zone.ID
+		}
+		seen[c.zone.Name] = true
+	}
+}
+
+// countedControl is the interface whose zones make up the total. The others show the
+// same processor a second time: intel-rapl-mmio reads package-0 from memory-mapped
+// registers. It is the source where intel-rapl, which reads model-specific registers,
+// shows no package.
+func countedControl(counters []*counter) string {
+	best := "intel-rapl"
+	for i := len(counters) - 1; i >= 0; i-- {
+		control, _, _ := strings.Cut(counters[i].zone.ID, ":")
+		if isPackage(counters[i].zone.Name) {
+			best = control
+			if control == "intel-rapl" {
+				break
+			}
+		}
+	}
+	return best
+}
+
+func isPackage(name string) bool { return strings.HasPrefix(name, "package") }
+
+// role of a zone by the kernel's name for it, and whether such a zone may be part of
+// the total. package holds core and uncore; dram lies outside it; psys is the whole
+// machine.
+func role(name string) (energy.Domain, bool) {
 	switch {
 	case name == "dram":
-		return energy.DomainDRAM, own
-	case strings.HasPrefix(name, "package"):
-		return energy.DomainCPU, own
+		return energy.DomainDRAM, true
+	case isPackage(name):
+		return energy.DomainCPU, true
 	case name == "psys":
 		return energy.DomainPlatform, false
 	}

@@ -55,8 +55,14 @@ type StopJobs struct{}
 // part that did not stop in time.
 type Shutdown struct{ Done func(late []string) }
 
-// JobStarting tells the meter that FFmpeg is about to start: read every sensor
-// now, and often from now on.
+// JobTaken tells the meter that an attempt's work has begun: read every sensor often
+// from now on. It may be repeated.
+type JobTaken struct {
+	Key AttemptKey
+	At  time.Time
+}
+
+// JobStarting tells the meter that FFmpeg is about to start: read every sensor now.
 type JobStarting struct{ Key AttemptKey }
 
 // JobStarted opens the job's energy window at FFmpeg's start. It may be repeated.
@@ -75,8 +81,16 @@ type JobExited struct {
 	Reply  func(energy.Account)
 }
 
-// JobAbandoned tells the meter that an attempt ended without an exit to account for.
-type JobAbandoned struct{ Key AttemptKey }
+// CurveWanted asks the meter for an attempt's power over time; Reply gets nil where there
+// is none.
+type CurveWanted struct {
+	Key   AttemptKey
+	Reply func(*energy.Curve)
+}
+
+// JobGone tells the meter that nothing is left of an attempt, and nothing more will be
+// asked about it.
+type JobGone struct{ Key AttemptKey }
 
 // MeterStarted tells jobs that the meter knows no windows: announce the running
 // ones again.
@@ -97,12 +111,17 @@ type Sampled struct {
 
 // SamplerHealth tells the meter and the board how a sampler fares.
 type SamplerHealth struct {
-	Name   string    `json:"name"`
-	Source string    `json:"source,omitempty"` // sensors in use: rapl, estimate
-	Zones  int       `json:"zones"`
-	Error  string    `json:"error,omitempty"` // why it is unavailable; empty: it works
-	Since  time.Time `json:"since"`
+	Name   string         `json:"name"`
+	Source string         `json:"source,omitempty"` // sensors in use: rapl, hwmon, estimate, nvml
+	Zones  int            `json:"zones"`
+	Have   []*energy.Zone `json:"-"`                // the zones themselves
+	Error  string         `json:"error,omitempty"`  // why it is unavailable; empty: it works, or there is nothing
+	Absent string         `json:"absent,omitempty"` // why this machine has nothing of the kind; empty: it has
+	Since  time.Time      `json:"since"`
 }
+
+// JournalFailed tells the janitor that something could not be recorded.
+type JournalFailed struct{}
 
 // HostLooked brings the janitor how the machine fares.
 type HostLooked struct{ Status HostStatus }

@@ -3,6 +3,8 @@ package messages
 import (
 	"encoding/json"
 	"time"
+
+	"ffmpeg-agent/hardware/energy"
 )
 
 // RecordState is where an attempt stands in the journal. It moves only forward:
@@ -38,6 +40,29 @@ type Record struct {
 	StartedAt  *time.Time      `json:"started_at,omitempty"`
 	FinishedAt *time.Time      `json:"finished_at,omitempty"`
 	SettledAt  *time.Time      `json:"settled_at,omitempty"`
+	// Samples are the attempt's power over time; nil where they were not asked for or
+	// there are none.
+	Samples *Samples `json:"samples,omitempty"`
+}
+
+// Samples are an attempt's power over time and what it did meanwhile.
+type Samples struct {
+	Curve  energy.Curve `json:"curve"`
+	Phases []PhaseSpan  `json:"phases"` // in their order
+}
+
+// PhaseSpan is when an attempt was in a phase.
+type PhaseSpan struct {
+	Phase Phase     `json:"phase"`
+	From  time.Time `json:"from"`
+	To    time.Time `json:"to"`
+}
+
+// Baselines are what was learned of the idle machine, for a later life of the agent.
+type Baselines struct {
+	// Machine tells machines apart: a data directory may move to another.
+	Machine string                         `json:"machine"`
+	Zones   map[string]energy.ZoneBaseline `json:"zones"` // by zone ID
 }
 
 // Key names the record's attempt.
@@ -51,4 +76,6 @@ type JournalStats struct {
 	Sent        int        `json:"sent"`
 	Superseded  int        `json:"superseded"`
 	DeadLetters int        `json:"dead_letters"`
+	// Error is why the last write failed; empty: it did not.
+	Error string `json:"error,omitempty"`
 }

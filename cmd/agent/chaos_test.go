@@ -27,7 +27,7 @@ import (
 
 var (
 	chaosSeed = flag.Uint64("chaos.seed", 1, "seed of the faults")
-	chaosFor  = flag.Duration("chaos.for", 45*time.Second, "how long faults are injected")
+	chaosFor  = flag.Duration("chaos.for", 30*time.Second, "how long faults are injected")
 )
 
 const chaosBeat = 500 * time.Millisecond

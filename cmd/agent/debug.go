@@ -10,8 +10,9 @@ import (
 
 func newDebug() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "debug",
-		Short: "Put faults into the running agent, to see it recover",
+		Use:    "debug", // for chaos runs
+		Hidden: true,
+		Short:  "Put faults into the running agent, to see it recover",
 		Long: `Put faults into the running agent, to see it recover. It has to run with
 debug.fault_injection: true; an agent at work in earnest does not.`,
 		Example: "  agent debug crash agent/meter\n  agent debug hang agent/jobs --for 30s",

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/json"
@@ -21,6 +22,7 @@ import (
 
 	"ffmpeg-agent/configs"
 	"ffmpeg-agent/internal/devmaster"
+	"ffmpeg-agent/internal/report"
 	"ffmpeg-agent/messages/protocol"
 )
 
@@ -28,23 +30,24 @@ import (
 var errDemo = errors.New("not every job of the demo completed")
 
 func newDemo() *cobra.Command {
-	var input string
+	var input, reportFile string
 	cmd := &cobra.Command{
 		Use:   "demo",
 		Short: "Run real transcodes against an embedded master and show what they cost",
 		Long: `Start a master inside this process and a full agent against it over real HTTP,
 run three transcodes (H.264, H.265, VP9), and show progress and the energy report.
-Nothing is left behind.`,
-		Example: "  agent demo\n  agent demo --input holiday.mov",
+Nothing is left behind but the report that --report asks for.`,
+		Example: "  agent demo\n  agent demo --input holiday.mov --report holiday.html",
 		Args:    noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if cmd.Flags().Changed("input") && input == "" {
 				return usageError{errors.New("--input: names no file")}
 			}
-			return demo(cmd.Context(), input, cmd.OutOrStdout(), cmd.ErrOrStderr())
+			return demo(cmd.Context(), input, reportFile, cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
 	}
-	cmd.Flags().StringVar(&input, "input", "", "transcode this file instead of a synthetic picture")
+	cmd.Flags().StringVar(&input, "input", "", "transcode this `file` instead of a synthetic picture")
+	cmd.Flags().StringVar(&reportFile, "report", "", "write the first job's energy report to this HTML `file`")
 	return cmd
 }
 
@@ -78,7 +81,7 @@ func demoJobs(input string) ([]protocol.JobRequest, error) {
 	return jobs, nil
 }
 
-func demo(ctx context.Context, input string, stdout, stderr io.Writer) (err error) {
+func demo(ctx context.Context, input, reportFile string, stdout, stderr io.Writer) (err error) {
 	ctx, cancel := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE)
 	defer cancel()
 	loaded, err := configs.Load(configs.Source{Environ: os.Environ()})
@@ -120,6 +123,7 @@ func demo(ctx context.Context, input string, stdout, stderr io.Writer) (err erro
 	defer func() { err = errors.Join(err, w.close()) }()
 	fmt.Fprintf(stdout, "ffmpeg-agent %s: a master on %s, an agent, three real transcodes\n\n", version, m.url)
 
+	awaitIdleBaseline(ctx, w, stdout)
 	jobs := make([]protocol.Job, len(requests))
 	for i, request := range requests {
 		if jobs[i], err = m.Submit(request); err != nil {
@@ -138,7 +142,57 @@ func demo(ctx context.Context, input string, stdout, stderr io.Writer) (err erro
 	case <-w.agent.Done():
 	case <-ctx.Done():
 	}
-	return view.table()
+	err = view.table()
+	if reportFile != "" {
+		err = errors.Join(err, w.writeReport(reportFile, jobs[0].ID))
+	}
+	return err
+}
+
+// writeReport writes the page of a job to a file.
+func (w *worker) writeReport(path, job string) error {
+	records, err := w.journal.Find(job)
+	if err != nil {
+		return err
+	}
+	if len(records) == 0 {
+		return fmt.Errorf("writing the report: job %s never came to the agent", job)
+	}
+	var page bytes.Buffer
+	if err := report.HTML(&page, records, len(records)-1); err != nil {
+		return fmt.Errorf("writing the report: %w", err)
+	}
+	if err := os.WriteFile(path, page.Bytes(), 0o644); err != nil {
+		return fmt.Errorf("writing the report: %w", err)
+	}
+	return nil
+}
+
+// idlePatience is how long the demo waits until the agent knows what the idle machine uses:
+// trial encodes of its start, then some seconds of idleness. On a busy machine it never
+// does.
+const idlePatience = 20 * time.Second
+
+// awaitIdleBaseline watches the machine while it is idle, so that the jobs' own joules can be
+// told from those that it uses anyway.
+func awaitIdleBaseline(ctx context.Context, w *worker, stdout io.Writer) {
+	fmt.Fprint(stdout, "watching the idle machine ... ")
+	ctx, cancel := context.WithTimeout(ctx, idlePatience)
+	defer cancel()
+	tick := time.NewTicker(redrawEvery)
+	defer tick.Stop()
+	for {
+		if snapshot := w.agent.Board().Energy(); snapshot != nil && snapshot.Baseline != nil {
+			fmt.Fprintf(stdout, "it uses %.1f W\n\n", float64(snapshot.Baseline.Power))
+			return
+		}
+		select {
+		case <-ctx.Done():
+			fmt.Fprint(stdout, "it is not idle: the jobs' joules are told with what else runs\n\n")
+			return
+		case <-tick.C:
+		}
+	}
 }
 
 // demoMaster is a devmaster on a loopback port of this process.
@@ -176,6 +230,9 @@ type analysis struct {
 			Bound  *float64 `json:"error_bound_joules"`
 			Method string   `json:"method"`
 		} `json:"total"`
+		Net struct {
+			Joules *float64 `json:"joules"`
+		} `json:"net"`
 	} `json:"energy"`
 	Scores struct {
 		MicrojoulesPerPixel *float64 `json:"microjoules_per_pixel"`

@@ -157,14 +157,14 @@ func bar(percent float64) string {
 // table shows what each job came to; an error when one did not complete.
 func (v *demoView) table() error {
 	w := tabwriter.NewWriter(v.out, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(w, "scenario\tstatus\twall s\tframes\tfps\tJ\t±J\tµJ/pixel\tpixels/J\tjoules are\t")
+	fmt.Fprintln(w, "scenario\tstatus\twall s\tframes\tfps\tJ\t±J\tnet J\tµJ/pixel\tpixels/J\tjoules are\t")
 	var failed []string
 	methods := map[string]bool{}
 	for _, job := range v.jobs {
 		r, _, ok := v.master.Result(job.ID)
 		if job.Status != protocol.StatusCompleted || !ok {
 			failed = append(failed, fmt.Sprintf("%s %s: %s: %s", job.Scenario, job.Status, r.FailureReason, r.Error))
-			fmt.Fprintf(w, "%s\t%s\t\t\t\t\t\t\t\t\t\n", job.Scenario, job.Status)
+			fmt.Fprintf(w, "%s\t%s\t\t\t\t\t\t\t\t\t\t\n", job.Scenario, job.Status)
 			continue
 		}
 		a, err := readAnalysis(r)
@@ -172,16 +172,17 @@ func (v *demoView) table() error {
 			return err
 		}
 		methods[a.Energy.Total.Method] = true
-		fmt.Fprintf(w, "%s\t%s\t%s\t%v\t%s\t%s\t%s\t%s\t%s\t%s\t\n", job.Scenario, job.Status,
+		fmt.Fprintf(w, "%s\t%s\t%s\t%v\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t\n", job.Scenario, job.Status,
 			number(r.Metrics[protocol.MetricDuration], 2), r.Metrics[protocol.MetricFrames], number(r.Metrics[protocol.MetricFPS], 1),
-			optional(r.EnergyJoules, 1), optional(a.Energy.Total.Bound, 1), optional(a.Scores.MicrojoulesPerPixel, 2),
+			optional(r.EnergyJoules, 1), optional(a.Energy.Total.Bound, 1), optional(a.Energy.Net.Joules, 1), optional(a.Scores.MicrojoulesPerPixel, 2),
 			optional(a.Scores.PixelsPerJoule, 0), a.Energy.Total.Source)
 	}
 	if err := w.Flush(); err != nil {
 		return fmt.Errorf("writing the demo's table: %w", err)
 	}
+	fmt.Fprintln(v.out, "\nnet J: without what the idle machine uses anyway")
 	for method := range methods {
-		fmt.Fprintln(v.out, "\nhow the joules were come by:", method)
+		fmt.Fprintln(v.out, "how the joules were come by:", method)
 	}
 	if len(failed) > 0 {
 		return fmt.Errorf("%w: %s", errDemo, strings.Join(failed, "; "))

@@ -25,15 +25,11 @@ func (w *worker) endpoints(a *actors.Agent, cfg configs.Config, book *journal.Jo
 		return s
 	}
 	var listen actors.Endpoints
-	for _, port := range w.ports(a, cfg, status) {
-		port.Address, port.WebConfig = cfg.Exporters.ListenAddress, cfg.Exporters.WebConfig
-		port.Logger = w.log.Named(port.Name)
-		server, err := exporters.NewServer(port)
-		if err != nil {
-			return listen, fmt.Errorf("setting up the metrics port %s: %w", port.Key, err)
-		}
-		listen.Exporters = append(listen.Exporters, server)
+	servers, err := w.serve(cfg, w.ports(a, cfg, status))
+	if err != nil {
+		return listen, err
 	}
+	listen.Exporters = servers
 	handlers := control.Handlers{
 		Status: status,
 		Drain:  func(context.Context) error { a.Drain(cfg.Shutdown.DrainTimeout); return nil },
@@ -44,6 +40,21 @@ func (w *worker) endpoints(a *actors.Agent, cfg configs.Config, book *journal.Jo
 	}
 	listen.Control = control.NewServer(cfg.Control.Socket, handlers, w.log.Named("control"))
 	return listen, nil
+}
+
+// serve makes the servers of metrics ports.
+func (w *worker) serve(cfg configs.Config, ports []exporters.Config) ([]actors.Endpoint, error) {
+	var servers []actors.Endpoint
+	for _, port := range ports {
+		port.Address, port.WebConfig = cfg.Exporters.ListenAddress, cfg.Exporters.WebConfig
+		port.Logger = w.log.Named(port.Name)
+		server, err := exporters.NewServer(port)
+		if err != nil {
+			return nil, fmt.Errorf("setting up the metrics port %s: %w", port.Key, err)
+		}
+		servers = append(servers, server)
+	}
+	return servers, nil
 }
 
 // ports are the metrics ports that the configuration wants.
@@ -61,15 +72,7 @@ func (w *worker) ports(a *actors.Agent, cfg configs.Config, status func() messag
 			},
 		})
 	}
-	if cfg.Exporters.CPU.Enabled {
-		ports = append(ports, exporters.Config{
-			Name: "cpu-metrics", Key: "exporters.cpu.port", Port: cfg.Exporters.CPU.Port,
-			Title: "CPU power", Description: "Power and energy of the processors, measured or, under other names, estimated.",
-			Collectors: []prometheus.Collector{exporters.NewCPU(a.Board().Energy, exporters.CPUSettings{
-				Version: version, StaleAfter: max(10*time.Second, 3*cfg.Energy.IdleInterval),
-			})},
-		})
-	}
+	ports = append(ports, powerPorts(a, cfg)...)
 	if cfg.Exporters.FFmpeg.Enabled {
 		ports = append(ports, exporters.Config{
 			Name: "ffmpeg-metrics", Key: "exporters.ffmpeg.port", Port: cfg.Exporters.FFmpeg.Port,
@@ -81,4 +84,33 @@ func (w *worker) ports(a *actors.Agent, cfg configs.Config, status func() messag
 		})
 	}
 	return ports
+}
+
+// powerPorts are those of the machine's power.
+func powerPorts(a *actors.Agent, cfg configs.Config) []exporters.Config {
+	var ports []exporters.Config
+	if cfg.Exporters.CPU.Enabled {
+		ports = append(ports, exporters.Config{
+			Name: "cpu-metrics", Key: "exporters.cpu.port", Port: cfg.Exporters.CPU.Port,
+			Title: "CPU power", Description: "Power and energy of the processors, measured or, under other names, estimated.",
+			Collectors: []prometheus.Collector{exporters.NewCPU(a.Board().Energy, exporters.CPUSettings{
+				Version: version, StaleAfter: staleAfter(cfg),
+			})},
+		})
+	}
+	if cfg.Exporters.GPU.Enabled {
+		ports = append(ports, exporters.Config{
+			Name: "gpu-metrics", Key: "exporters.gpu.port", Port: cfg.Exporters.GPU.Port,
+			Title: "Graphics cards", Description: "NVIDIA's cards: power, energy, use, memory, clocks, heat.",
+			Collectors: []prometheus.Collector{exporters.NewGPU(a.Board().GPUs, a.Board().Energy, exporters.GPUSettings{
+				Version: version, StaleAfter: staleAfter(cfg),
+			})},
+		})
+	}
+	return ports
+}
+
+// staleAfter is the age at which a sensor's last word is of the past.
+func staleAfter(cfg configs.Config) time.Duration {
+	return max(10*time.Second, 3*cfg.Energy.IdleInterval)
 }

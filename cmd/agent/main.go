@@ -73,7 +73,7 @@ func newRoot() *cobra.Command {
 		return usageError{fmt.Errorf("%w; see %s --help", err, cmd.CommandPath())}
 	})
 	configs.BindFlags(root.Flags())
-	root.AddCommand(newRun(), newDemo(), newStatus(), newDrain(), newReport(), newConfig(), newDebug(), newVersion())
+	root.AddCommand(newRun(), newDemo(), newStatus(), newDrain(), newReport(), newConfig(), newExporters(), newGPUCheck(), newNVMLChild(), newDebug(), newVersion())
 	return root
 }
 

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -22,7 +23,8 @@ const asAgent = "AGENT_UNDER_TEST"
 const hang = 60 * time.Second
 
 func TestMain(m *testing.M) {
-	if os.Getenv(asAgent) != "" {
+	// The child for the graphics cards gets none of its parent's variables.
+	if os.Getenv(asAgent) != "" || slices.Contains(os.Args, nvmlCommand) {
 		os.Exit(execute(context.Background(), os.Args[1:], os.Stdout, os.Stderr))
 	}
 	goleak.VerifyTestMain(m)

@@ -14,19 +14,21 @@ import (
 
 	"ffmpeg-agent/internal/control"
 	"ffmpeg-agent/internal/journal"
+	"ffmpeg-agent/internal/report"
 	"ffmpeg-agent/messages"
 )
 
 func newReport() *cobra.Command {
-	var asJSON bool
+	var asJSON, asHTML bool
 	var attempt int
 	cmd := &cobra.Command{
 		Use:   "report JOB",
 		Short: "Show where a job's joules went",
 		Long: `Show what a job came to on this machine: outcome, encode, and where the joules went.
 The running agent is asked, else its journal is read. Of several attempts at the job
-the newest is shown. Exit status 1 when the journal has no such job.`,
-		Example: "  agent report 7f3a9c\n  agent report 7f3a9c --attempt 1\n  agent report 7f3a9c --json | jq .energy_joules",
+the newest is shown. --html makes one page of it that needs nothing else, with the power
+over time. Exit status 1 when the journal has no such job.`,
+		Example: "  agent report 7f3a9c\n  agent report 7f3a9c --attempt 1 --html > report.html\n  agent report 7f3a9c --json | jq .energy_joules",
 		Args:    oneArgument("a job's id"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if cmd.Flags().Changed("attempt") && attempt < 1 {
@@ -40,11 +42,19 @@ the newest is shown. Exit status 1 when the journal has no such job.`,
 			if err != nil {
 				return err
 			}
-			return printReport(cmd.OutOrStdout(), records, chosen, asJSON)
+			switch {
+			case asJSON:
+				return printResult(cmd.OutOrStdout(), &records[chosen])
+			case asHTML:
+				return report.HTML(cmd.OutOrStdout(), records, chosen)
+			}
+			return printReport(cmd.OutOrStdout(), records, chosen)
 		},
 	}
 	bindSocketFlags(cmd)
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print the result to the byte as it is sent to the master")
+	cmd.Flags().BoolVar(&asHTML, "html", false, "print one self-contained HTML page")
+	cmd.MarkFlagsMutuallyExclusive("json", "html")
 	cmd.Flags().IntVar(&attempt, "attempt", 0, "show this attempt, from 1 (default the newest)")
 	return cmd
 }
@@ -114,16 +124,17 @@ func attempts(records []messages.Record) []string {
 	return all
 }
 
-func printReport(out io.Writer, records []messages.Record, chosen int, asJSON bool) error {
-	rec := &records[chosen]
-	if !asJSON {
-		text, err := reportText(records, chosen)
-		if err != nil {
-			return err
-		}
-		_, err = io.WriteString(out, text)
+func printReport(out io.Writer, records []messages.Record, chosen int) error {
+	text, err := reportText(records, chosen)
+	if err != nil {
 		return err
 	}
+	_, err = io.WriteString(out, text)
+	return err
+}
+
+// printResult prints a result to the byte as it is sent.
+func printResult(out io.Writer, rec *messages.Record) error {
 	if len(rec.Result) == 0 {
 		return fmt.Errorf("attempt %d at job %s has no result: %s", rec.Key().Attempt, plain(rec.Key().JobID), standing(rec))
 	}

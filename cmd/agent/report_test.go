@@ -36,15 +36,23 @@ func measured() *energy.Account {
 	dram := figureOf(100, 1, energy.Measured, "rapl: dram")
 	return &energy.Account{
 		Start: ago(30 * time.Second), End: ago(18 * time.Second),
-		Total:   figureOf(800.25, 5, energy.Measured, "rapl: package-0 + dram"),
+		Split: energy.Split{
+			Total: figureOf(800.25, 5, energy.Measured, "rapl: package-0 + dram"),
+			Idle:  figureOf(240, 6, energy.Measured, "idle baseline × time"),
+			Net:   figureOf(560.25, 11, energy.Measured, "total − idle"),
+			Job:   figureOf(500.25, 11, energy.Measured, "net by the job's part of all use"),
+			Rest:  figureOf(60, 11, energy.Measured, "net − job"),
+		},
 		Machine: figureOf(1000, 6, energy.Measured, "rapl: package-0 + dram"),
-		Domains: map[energy.Domain]energy.Figure{energy.DomainDRAM: dram, energy.DomainCPU: cpu},
+		Domains: map[energy.Domain]energy.Split{energy.DomainDRAM: {Total: dram}, energy.DomainCPU: {Total: cpu}},
 		Zones: []energy.ZoneFigure{
 			{ID: "intel-rapl:0", Name: "package-0", Domain: energy.DomainCPU, Counted: true, Figure: figureOf(880, 5, energy.Measured, "rapl")},
 			{ID: "intel-rapl:0:0", Name: "core", Domain: energy.DomainCPU, Figure: figureOf(600, 5, energy.Measured, "rapl")},
 			{ID: "intel-rapl:0:2", Name: "dram", Domain: energy.DomainDRAM, Counted: true, Figure: figureOf(120, 1, energy.Measured, "rapl")},
 		},
 		ShareMethod: "cpu time", MeanPower: of(energy.Watts(66.69)),
+		Baseline: &energy.BaselineState{Power: 20, Spread: 0.5, LearnedAt: ago(time.Hour), Seconds: 120},
+		Notes:    []string{"gpu0: its energy counter says 90 J and its power, integrated, 120 J"},
 	}
 }
 

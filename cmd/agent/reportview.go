@@ -204,11 +204,14 @@ func writeAnalysis(b *strings.Builder, rec *messages.Record, r *storedResult) {
 func writeEnergy(b *strings.Builder, a *energy.Account) {
 	section(b, "energy", [][2]string{
 		{"total", joules(&a.Total)},
+		{"net of idle", partOf(&a.Net)},
 		{"mean power", watts(a.MeanPower)},
 		{"method", or(plain(a.Total.Method), unknown)},
 		{"window", fmt.Sprintf("%.3f s from %s", a.Duration().Seconds(), clock(a.Start))},
 		{"coverage", fmt.Sprintf("%.1f %% of the window read, %s", a.Total.CoveragePercent, several(a.Total.Gaps, "gap"))},
 		{"share", or(plain(a.ShareMethod), unknown)},
+		{"idle baseline", baselineText(a.Baseline)},
+		{"notes", plain(strings.Join(a.Notes, "; "))},
 	})
 	b.WriteByte('\n')
 	writeFigures(b, a)
@@ -219,6 +222,22 @@ func joules(f *energy.Figure) string {
 		return unknown + ", " + string(energy.Unavailable)
 	}
 	return fmt.Sprintf("%s J ± %s J, %s", figure(f.Energy, 3), figure(f.ErrorBound, 3), f.Source)
+}
+
+// partOf is a part of the total, or why it is not known.
+func partOf(f *energy.Figure) string {
+	if f.Energy == nil {
+		return unknown + ", " + or(plain(f.Method), string(energy.Unavailable))
+	}
+	return joules(f)
+}
+
+func baselineText(b *energy.BaselineState) string {
+	if b == nil {
+		return unknown
+	}
+	return fmt.Sprintf("%s W ± %s W, learned from %.0f s of idleness, last at %s",
+		figure(&b.Power, 2), figure(&b.Spread, 2), b.Seconds, clock(b.LearnedAt))
 }
 
 func watts(w *energy.Watts) string {
@@ -238,13 +257,21 @@ func writeFigures(b *strings.Builder, a *energy.Account) {
 	}
 	fmt.Fprintln(w, "  where\tJ\t± J\t%\tcoverage %\tgaps\tsource\tnote")
 	line("this job", a.Total, a.Machine.Energy, "% of the machine")
+	for _, part := range []struct {
+		name, note string
+		figure     energy.Figure
+	}{{"own work", "by its own processes", a.Job}, {"others' work", "processes of no job", a.Rest}, {"idle", "the machine without any job", a.Idle}} {
+		if part.figure.Energy != nil {
+			line("  "+part.name, part.figure, a.Total.Energy, "% of this job, "+part.note)
+		}
+	}
 	domains := make([]energy.Domain, 0, len(a.Domains))
 	for d := range a.Domains {
 		domains = append(domains, d)
 	}
 	slices.Sort(domains)
 	for _, d := range domains {
-		line("  "+plain(string(d)), a.Domains[d], a.Total.Energy, "% of this job")
+		line("  "+plain(string(d)), a.Domains[d].Total, a.Total.Energy, "% of this job")
 	}
 	line("machine", a.Machine, a.Machine.Energy, "all that ran meanwhile, idle power too")
 	for _, z := range a.Zones {

@@ -119,7 +119,11 @@ func journalText(s *messages.Status) string {
 	if j.OldestAt != nil {
 		unsent += fmt.Sprintf(" (the oldest for %s)", since(s.At, *j.OldestAt))
 	}
-	return fmt.Sprintf("%s, %d unfinished, %d sent, %d superseded, %s", unsent, j.Unfinished, j.Sent, j.Superseded, several(j.DeadLetters, "dead letter"))
+	text := fmt.Sprintf("%s, %d unfinished, %d sent, %d superseded, %s", unsent, j.Unfinished, j.Sent, j.Superseded, several(j.DeadLetters, "dead letter"))
+	if j.Error != "" {
+		text += "; CANNOT BE WRITTEN: " + plain(j.Error)
+	}
+	return text
 }
 
 func powerText(watts *energy.Watts, source energy.Source) string {
@@ -145,7 +149,10 @@ func samplerTexts(s *messages.Status) []string {
 	var texts []string
 	for _, h := range s.Samplers {
 		text := fmt.Sprintf("%s: %s, %s, for %s", plain(h.Name), or(plain(h.Source), unknown), several(h.Zones, "zone"), since(s.At, h.Since))
-		if h.Error != "" {
+		switch {
+		case h.Absent != "":
+			text = fmt.Sprintf("%s: none on this machine: %s", plain(h.Name), plain(h.Absent))
+		case h.Error != "":
 			text = fmt.Sprintf("%s: unavailable for %s: %s", plain(h.Name), since(s.At, h.Since), plain(h.Error))
 		}
 		texts = append(texts, text)

@@ -26,6 +26,7 @@ import (
 type worker struct {
 	agent   *actors.Agent
 	runner  *ffmpeg.Runner
+	journal *journal.Journal
 	log     *zap.Logger
 	fatal   chan string // supervision gave up
 	closers []func(context.Context) error
@@ -60,18 +61,13 @@ func (w *worker) assemble(ctx context.Context, cfg configs.Config) error {
 	if err != nil {
 		w.log.Warn("the machine could not be looked at in full", zap.Error(err))
 	}
+	parts := sensorParts(cfg)
+	parts.Master, parts.Journal, parts.Facts = client, book, facts
+	parts.Runner, parts.Janitor = runner{w.runner}, w.runner.Janitor()
+	parts.Prove = func(ctx context.Context) (messages.NodeFacts, error) { return w.prove(ctx, facts) }
+	parts.Endpoints = func(a *actors.Agent) (actors.Endpoints, error) { return w.endpoints(a, cfg, book) }
 	w.agent, err = actors.Start(actors.Config{
-		Parts: actors.Parts{
-			Master:    client,
-			Journal:   book,
-			Runner:    runner{w.runner},
-			Janitor:   w.runner.Janitor(),
-			Host:      newHost(cfg),
-			OpenPower: func() (actors.PowerSensors, error) { return openPower(cfg) },
-			Facts:     facts,
-			Prove:     func(ctx context.Context) (messages.NodeFacts, error) { return w.prove(ctx, facts) },
-			Endpoints: func(a *actors.Agent) (actors.Endpoints, error) { return w.endpoints(a, cfg, book) },
-		},
+		Parts:    parts,
 		Settings: treeSettings(cfg),
 		Supervision: supervision.Config{
 			HangAfter:      cfg.Debug.HangAfter,
@@ -105,6 +101,7 @@ func (w *worker) openJournal(cfg configs.Config) (*journal.Journal, error) {
 	if err != nil {
 		return nil, err
 	}
+	w.journal = book
 	w.onClose(func(context.Context) error { return book.Close() })
 	if !cfg.Register {
 		_, found, err := book.Session()
@@ -220,6 +217,18 @@ func (w *worker) prove(ctx context.Context, facts messages.NodeFacts) (messages.
 	facts.Labels = maps.Clone(facts.Labels)
 	facts.Labels["encoders"] = strings.Join(proof.Works, ",")
 	return facts, nil
+}
+
+// sensorParts are what looks at the machine.
+func sensorParts(cfg configs.Config) actors.Parts {
+	return actors.Parts{
+		Host:      newHost(cfg),
+		OpenPower: func() (actors.PowerSensors, error) { return openPower(cfg) },
+		OpenGPUs:  func() (actors.GPUSensors, error) { return openGPUs(cfg) },
+		CPUUse: func() (busy, capacity time.Duration, err error) {
+			return hardware.CPUUse(cfg.Hardware.ProcfsPath)
+		},
+	}
 }
 
 func openPower(cfg configs.Config) (actors.PowerSensors, error) {

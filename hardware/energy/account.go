@@ -17,7 +17,8 @@ type Figure struct {
 	// zones of a total.
 	Gaps int `json:"gaps"`
 	// ErrorBound in J: the true value lies within Energy ± ErrorBound, what was
-	// missed in gaps not included. nil when Source is Unavailable.
+	// missed in gaps not included, and if at the window's edges power was not above the highest
+	// mean between two readings in it. nil when Source is Unavailable.
 	ErrorBound *Joules `json:"error_bound_joules,omitempty"`
 }
 
@@ -30,17 +31,34 @@ type ZoneFigure struct {
 	Figure
 }
 
+// Split is an amount of energy and what it is made of. Where all parts are known,
+// Total = Job + Rest + Idle and Net = Job + Rest, to the microjoule.
+type Split struct {
+	Total Figure `json:"total"`
+	// Idle is what the machine would have used in the window without any job, by
+	// the calibrated baseline. Unavailable without one; Method says why.
+	Idle Figure `json:"idle"`
+	// Net is Total less Idle: what was used because the machine worked.
+	Net Figure `json:"net"`
+	// Job is the part of Net that the job's own processes used, by their part of all
+	// CPU time (of a card: of all use).
+	Job Figure `json:"job"`
+	// Rest is the part of Net that processes used which belong to no job.
+	Rest Figure `json:"rest"`
+}
+
 // Account is what one job cost.
 type Account struct {
 	Start time.Time `json:"start"` // FFmpeg's start
 	End   time.Time `json:"end"`   // FFmpeg's exit
-	// Total is the machine's energy in the window, idle included, for a job that
-	// ran alone, and the job's conserved share where jobs overlapped.
-	Total Figure `json:"total"`
+	// Split is the job's: its Total is the machine's energy in the window, idle
+	// included, for a job that ran alone, and the job's conserved share where jobs
+	// overlapped.
+	Split
 	// Machine is the machine's energy in the window, whoever used it.
 	Machine Figure `json:"machine"`
-	// Domains splits Total by domain (cpu, dram, gpu).
-	Domains map[Domain]Figure `json:"domains,omitempty"`
+	// Domains splits what the job is charged by domain (cpu, dram, gpu).
+	Domains map[Domain]Split `json:"domains,omitempty"`
 	// Zones are the machine's figures zone by zone, those that are reported and
 	// not added (core, psys) among them.
 	Zones []ZoneFigure `json:"zones,omitempty"`
@@ -51,6 +69,24 @@ type Account struct {
 	// MeanPower of Total in W over the covered part of the window; nil when
 	// unknown.
 	MeanPower *Watts `json:"mean_power_watts,omitempty"`
+	// Baseline is the idle power that Idle was computed with; nil without one.
+	Baseline *BaselineState `json:"baseline,omitempty"`
+	// Notes are what else is to be known of the figures: sensors that contradict
+	// each other.
+	Notes []string `json:"notes,omitempty"`
+}
+
+// BaselineState is what is known of the machine's power without jobs.
+type BaselineState struct {
+	// Power of the counted zones, the median of what was learned, in W.
+	Power Watts `json:"power_watts"`
+	// Spread in W: half of the distance between the 10th and the 90th percentile of
+	// what was learned, summed over the zones.
+	Spread Watts `json:"spread_watts"`
+	// LearnedAt is when the machine was last seen idle.
+	LearnedAt time.Time `json:"learned_at"`
+	// Seconds of idleness that it was learned from.
+	Seconds float64 `json:"seconds"`
 }
 
 // Duration is the length of the window.
@@ -59,5 +95,5 @@ func (a *Account) Duration() time.Duration { return a.End.Sub(a.Start) }
 // Unknown is the account of a window that nothing measured.
 func Unknown(start, end time.Time, why string) Account {
 	f := Figure{Source: Unavailable, Method: why}
-	return Account{Start: start, End: end, Total: f, Machine: f, ShareMethod: "none"}
+	return Account{Start: start, End: end, Split: Split{Total: f, Idle: f, Net: f, Job: f, Rest: f}, Machine: f, ShareMethod: "none"}
 }

@@ -121,14 +121,22 @@ func (a *Accumulator) difference(r Reading, elapsed time.Duration) (Microjoules,
 }
 
 func (a *Accumulator) maxPower(z *Zone) Watts {
-	switch {
-	case z.MaxPower > 0:
-		return z.MaxPower
-	case a.DefaultMaxPower > 0:
+	if z.MaxPower <= 0 && a.DefaultMaxPower > 0 {
 		return a.DefaultMaxPower
+	}
+	return z.maxPower()
+}
+
+func (z *Zone) maxPower() Watts {
+	if z.MaxPower > 0 {
+		return z.MaxPower
 	}
 	return DefaultMaxPower
 }
+
+// MaxInterval is how long readings of the zone may lie apart: at full power its counter
+// makes a quarter of a turn meanwhile. 0: as long as one likes.
+func (z *Zone) MaxInterval() time.Duration { return halfWrap(z.Range, z.maxPower()) / 2 }
 
 // halfWrap is how long a counter of a range takes to half a turn at a power, or
 // 0 for one that does not wrap in a lifetime or whose range is not known.

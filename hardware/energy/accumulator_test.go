@@ -52,7 +52,7 @@ func TestAccumulatorSteps(t *testing.T) {
 			var sum Microjoules
 			why := ""
 			for _, r := range test.readings {
-				step := a.Add(Reading{zone, at(r.at), r.counter})
+				step := a.Add(Reading{Zone: zone, At: at(r.at), Counter: r.counter})
 				sum += step.Energy
 				if step.Kind == Gap {
 					why = step.Why
@@ -78,8 +78,8 @@ func TestAccumulatorDefaultMaxPower(t *testing.T) {
 		gaps  int
 	}{{0, 0}, {1000, 1}} {
 		a := Accumulator{DefaultMaxPower: test.limit}
-		a.Add(Reading{zone, at(0), 0})
-		a.Add(Reading{zone, at(1), 1500e6})
+		a.Add(Reading{Zone: zone, At: at(0), Counter: 0})
+		a.Add(Reading{Zone: zone, At: at(1), Counter: 1500e6})
 		if a.Gaps() != test.gaps {
 			t.Errorf("1500 W under a default limit of %v W: %d gaps, want %d", test.limit, a.Gaps(), test.gaps)
 		}
@@ -99,7 +99,7 @@ func FuzzAccumulator(f *testing.F) {
 		var sum Microjoules
 		for _, r := range []struct{ counter, wait int64 }{{first, 0}, {second, wait1}, {third, wait2}} {
 			now = now.Add(time.Duration(r.wait))
-			step := a.Add(Reading{zone, now, Microjoules(r.counter)})
+			step := a.Add(Reading{Zone: zone, At: now, Counter: Microjoules(r.counter)})
 			sum += step.Energy
 			if step.Energy < 0 || (step.Kind != Counted && step.Energy != 0) {
 				t.Fatalf("step %+v", step)

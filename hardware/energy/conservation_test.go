@@ -51,7 +51,7 @@ func (s *source) read(now float64) Reading {
 		s.believed += s.sinceGap
 	}
 	s.readable, s.broken, s.sinceGap, s.readAt = true, false, 0, now
-	return Reading{s.zone, at(now), s.counter}
+	return Reading{Zone: s.zone, At: at(now), Counter: s.counter}
 }
 
 // Any schedule of overlapping jobs, samples of several samplers, gaps and wraps
@@ -76,18 +76,30 @@ func TestEnergyIsConserved(t *testing.T) {
 				counter: counter,
 			})
 		}
+		if rapid.Bool().Draw(t, "baselines known") {
+			learned := map[string]ZoneBaseline{}
+			for _, z := range sources {
+				learned[z.zone.ID] = ZoneBaseline{Power: Watts(rapid.IntRange(0, 400).Draw(t, "idle watts")), Spread: 2, Seconds: 9, LearnedAt: at(0)}
+			}
+			l.Restore(learned)
+		}
 		usage := map[string]time.Duration{}
+		var busy time.Duration
 		var open []string
 		var accounts []Account
 		now, jobs := 0.0, 0
 
 		look := func() {
 			for _, sampler := range rapid.SampledFrom([][]string{{"rapl"}, {"nvml"}, {"rapl", "nvml"}}).Draw(t, "samplers") {
-				s := Sample{Sampler: sampler, At: at(now), Usage: map[string]time.Duration{}}
+				s := Sample{Sampler: sampler, At: at(now)}
+				who := &Usage{Method: sampler + " use", Jobs: map[string]time.Duration{}}
 				for job, used := range usage {
 					if rapid.IntRange(0, 9).Draw(t, "known") > 0 {
-						s.Usage[job] = used
+						who.Jobs[job] = used
 					}
+				}
+				if rapid.IntRange(0, 9).Draw(t, "all known") > 0 {
+					who.Busy, who.Capacity = busy, seconds(now*8)
 				}
 				for _, z := range sources {
 					if z.sampler != sampler {
@@ -97,7 +109,13 @@ func TestEnergyIsConserved(t *testing.T) {
 						s.Faults = append(s.Faults, Fault{z.zone, at(now), "input/output error"})
 						continue
 					}
-					s.Readings = append(s.Readings, z.read(now))
+					r := z.read(now)
+					r.Usage = who
+					if rapid.Bool().Draw(t, "second opinion") {
+						other := r.Counter + Microjoules(rapid.Int64Range(-1e6, 1e6).Draw(t, "apart"))
+						r.Cross = &other
+					}
+					s.Readings = append(s.Readings, r)
 				}
 				l.Record(s)
 			}
@@ -115,8 +133,11 @@ func TestEnergyIsConserved(t *testing.T) {
 					z.reset()
 				}
 			}
+			busy += time.Duration(rapid.Int64Range(0, int64(8e9*wait)).Draw(t, "other cpu ns"))
 			for _, job := range open {
-				usage[job] += time.Duration(rapid.Int64Range(0, int64(8e9*wait)).Draw(t, "cpu ns"))
+				used := time.Duration(rapid.Int64Range(0, int64(8e9*wait)).Draw(t, "cpu ns"))
+				usage[job] += used
+				busy += used
 			}
 			switch rapid.SampledFrom([]string{"look", "look", "look", "look", "open", "close", "forget"}).Draw(t, "event") {
 			case "look":
@@ -156,8 +177,13 @@ func check(t *rapid.T, l *Ledger, sources []*source) {
 	snapshot := l.Snapshot()
 	for _, z := range snapshot.Zones {
 		i := slices.IndexFunc(sources, func(s *source) bool { return s.zone.ID == z.ID })
-		if z.Energy != z.Jobs+z.Rest+z.Unsettled || z.Jobs < 0 || z.Rest < 0 || z.Unsettled < 0 {
-			t.Fatalf("%s: %d µJ are not %d + %d + %d", z.ID, z.Energy, z.Jobs, z.Rest, z.Unsettled)
+		parts := []Microjoules{z.Jobs, z.Idle, z.Rest, z.Undivided, z.Unsettled}
+		var sum Microjoules
+		for _, part := range parts {
+			sum += part
+		}
+		if z.Energy != sum || slices.Min(parts) < 0 {
+			t.Fatalf("%s: %d µJ are not %d", z.ID, z.Energy, parts)
 		}
 		if z.Energy != sources[i].believed {
 			t.Fatalf("%s: %d µJ counted, %d read", z.ID, z.Energy, sources[i].believed)
@@ -169,8 +195,8 @@ func check(t *rapid.T, l *Ledger, sources []*source) {
 // off to jobs, and each account is fit to be believed.
 func compare(t *rapid.T, l *Ledger, accounts []Account) {
 	var split, told Microjoules
-	for _, z := range l.Snapshot().Zones {
-		split += z.Jobs
+	for _, z := range l.zones {
+		split += z.used.sum()
 	}
 	for _, a := range accounts {
 		if (a.Total.Energy == nil) != (a.Total.Source == Unavailable) {
@@ -185,10 +211,12 @@ func compare(t *rapid.T, l *Ledger, accounts []Account) {
 		}
 		var domains Microjoules
 		for _, d := range a.Domains {
-			if d.Energy != nil {
-				domains += d.Energy.Microjoules()
+			if d.Total.Energy != nil {
+				domains += d.Total.Energy.Microjoules()
 			}
+			addsUp(t, d)
 		}
+		addsUp(t, a.Split)
 		if domains != a.Total.Energy.Microjoules() {
 			t.Fatalf("domains make %d µJ, the total is %v J", domains, *a.Total.Energy)
 		}
@@ -197,3 +225,16 @@ func compare(t *rapid.T, l *Ledger, accounts []Account) {
 		t.Fatalf("%d µJ split off to jobs, their accounts say %d", split, told)
 	}
 }
+
+// addsUp: what a split consists of makes its total.
+func addsUp(t *rapid.T, s Split) {
+	t.Helper()
+	if s.Net.Energy != nil && s.Idle.Energy.Microjoules()+s.Net.Energy.Microjoules() != s.Total.Energy.Microjoules() {
+		t.Fatalf("idle %v + net %v are not %v", *s.Idle.Energy, *s.Net.Energy, *s.Total.Energy)
+	}
+	if s.Job.Energy != nil && s.Job.Energy.Microjoules()+s.Rest.Energy.Microjoules() != s.Net.Energy.Microjoules() {
+		t.Fatalf("job %v + rest %v are not %v", *s.Job.Energy, *s.Rest.Energy, *s.Net.Energy)
+	}
+}
+
+func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }

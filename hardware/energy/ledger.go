@@ -16,10 +16,9 @@ type LedgerConfig struct {
 	SettleAfter time.Duration
 }
 
-// Ledger splits what the zones' counters say between jobs and the rest of the
-// machine. Per zone, what jobs got, the rest and what is not yet settled add up
-// to what was read, to the microjoule, in whatever order samples, starts and
-// ends arrive.
+// Ledger splits what the zones' counters say between jobs, the idle machine and the
+// rest. Per zone, the parts and what is not yet settled add up to what was read, to the
+// microjoule, in whatever order samples, starts and ends arrive.
 //
 // Starts and ends are best told together with a reading of each sensor made at
 // that moment: Record it, then Open or Close. All times should carry Go's
@@ -32,6 +31,9 @@ type Ledger struct {
 	zones    []*zoneBook // in the order they were first heard of
 	open     []*window   // in the order they were opened
 	closed   map[string]Account
+	followed map[string]*recording
+	quietAt  instant // since when no job is worked for
+	restored map[string]ZoneBaseline
 	samplers map[string]SamplerState
 }
 
@@ -40,23 +42,33 @@ func NewLedger(config LedgerConfig) *Ledger {
 	if config.SettleAfter <= 0 {
 		config.SettleAfter = 2 * time.Second
 	}
-	return &Ledger{config: config, closed: map[string]Account{}, samplers: map[string]SamplerState{}}
+	return &Ledger{
+		config: config, closed: map[string]Account{}, followed: map[string]*recording{}, samplers: map[string]SamplerState{},
+	}
 }
 
 // zoneBook is what the ledger knows of one zone.
 type zoneBook struct {
-	zone    *Zone
-	counter Accumulator
-	usage   map[string]time.Duration // CPU times at the last reading
-	pending []interval               // read and not yet split for good
-	jobs    Microjoules              // split off to jobs
-	rest    Microjoules              // nobody's
-	power   powerMeter
-	fault   string // why it cannot be read at present
-	faultAt instant
-	faults  int
-	seen    bool // has been read at least once
-	readAt  instant
+	zone      *Zone
+	sampler   string // who reads it
+	gone      bool   // its sampler has it no more
+	counter   Accumulator
+	usage     *period       // of use, still open; nil: nobody's was ever told
+	cross     *Microjoules  // the second opinion at the last reading
+	doubt     *Microjoules  // the sensor's doubt at the last reading
+	ahead     time.Duration // by which jobs have used more than all together: of clocks that tick differently
+	pending   []interval    // read and not yet split for good
+	settledTo instant       // up to where it was split for good
+	used      parts         // in windows, split for good
+	loose     parts         // in the time without a window, split for good
+	calm      calm
+	idle      idleBudget
+	power     powerMeter
+	fault     string // why it cannot be read at present
+	faultAt   instant
+	faults    int
+	seen      bool // has been read at least once
+	readAt    instant
 }
 
 // Record takes a sampler's look at its zones.
@@ -74,7 +86,8 @@ func (l *Ledger) Record(s Sample) {
 		if f.Zone == nil {
 			continue
 		}
-		z := l.book(f.Zone)
+		z := l.book(f.Zone, s.Sampler)
+		z.zone = f.Zone // it may have ceased to count
 		z.faults++
 		if at := l.instant(f.At); z.fault == "" && (!z.seen || at > z.readAt) {
 			z.fault, z.faultAt = f.Err, at
@@ -82,14 +95,14 @@ func (l *Ledger) Record(s Sample) {
 	}
 	for _, r := range s.Readings {
 		if r.Zone != nil {
-			l.read(l.book(r.Zone), r, s.Usage)
+			l.read(l.book(r.Zone, s.Sampler), r)
 		}
 	}
 	l.settle(l.latest - l.config.SettleAfter)
 }
 
 // read takes one reading of a zone.
-func (l *Ledger) read(z *zoneBook, r Reading, usage map[string]time.Duration) {
+func (l *Ledger) read(z *zoneBook, r Reading) {
 	at := l.instant(r.At)
 	if z.seen && at <= z.readAt {
 		return
@@ -102,18 +115,106 @@ func (l *Ledger) read(z *zoneBook, r Reading, usage map[string]time.Duration) {
 	}
 	if step.Kind != NoStep {
 		s := &span{
-			from: l.instant(step.From), to: at, energy: step.Energy, gap: step.Kind == Gap,
-			before: z.usage, after: usage,
+			from: l.instant(step.From), to: at, energy: step.Energy, gap: step.Kind == Gap, usage: z.usage,
+		}
+		s.doubt = z.doubtOf(step, r)
+		if r.Cross != nil && z.cross != nil && *r.Cross >= *z.cross && !s.gap {
+			moved := *r.Cross - *z.cross
+			s.cross = &moved
 		}
 		z.pending = append(z.pending, interval{span: s, from: s.from, to: s.to, energy: step.Energy})
+		for _, record := range l.followed {
+			record.machine(z.zone, s)
+		}
 	}
 	z.power.add(step)
-	z.usage = usage
+	z.cross, z.doubt = r.Cross, r.Doubt
+	z.heard(r.Usage, at)
+}
+
+// heard closes the period of use at a moment that told who used the zone so far, and
+// begins the next.
+func (z *zoneBook) heard(u *Usage, at instant) {
+	switch {
+	case u == nil:
+		return
+	case z.usage != nil:
+		p := z.usage
+		p.to, p.after, p.last = at, u, nil
+		p.others, z.ahead = others(p.before, u, z.ahead)
+	}
+	z.usage = &period{from: at, before: u, last: z.usage}
+}
+
+// doubtOf is how far a step may be off by the sensor's own error.
+func (z *zoneBook) doubtOf(step Step, r Reading) Microjoules {
+	if r.Doubt != nil && z.doubt != nil && *r.Doubt >= *z.doubt {
+		return *r.Doubt - *z.doubt
+	}
+	return Microjoules(r.Zone.Uncertainty * float64(step.Energy))
+}
+
+// Sensors says which zones a sampler has from now on. Those that it had before and has no
+// more are no part of what comes: sensors that took the place of others.
+func (l *Ledger) Sensors(sampler string, zones []*Zone) {
+	for _, z := range l.zones {
+		gone := z.sampler == sampler && !slices.ContainsFunc(zones, func(zone *Zone) bool { return zone.ID == z.zone.ID })
+		z.gone = z.gone || gone
+	}
+}
+
+// Follow says that a job is worked for from now on, FFmpeg's start or not: its power is
+// recorded for Curve, and until Forget the machine is not idle. Following a job again
+// changes nothing.
+func (l *Ledger) Follow(job string, at time.Time) {
+	if l.followed[job] == nil {
+		l.followed[job] = newRecording(at, l.instant(at))
+	}
+}
+
+// NotIdle says that until a moment the machine did work that is no job: nothing of that
+// time is learned as idleness.
+func (l *Ledger) NotIdle(until time.Time) { l.quietAt = max(l.quietAt, l.instant(until)) }
+
+// Curve is what was recorded of a followed job up to now; nil of any other.
+func (l *Ledger) Curve(job string) *Curve {
+	if record := l.followed[job]; record != nil {
+		return record.curve()
+	}
+	return nil
+}
+
+// Baselines are what was learned of the idle machine, by zone ID, to be restored in a
+// later run.
+func (l *Ledger) Baselines() map[string]ZoneBaseline {
+	known := map[string]ZoneBaseline{}
+	for _, z := range l.zones {
+		if z.calm.learned != nil {
+			known[z.zone.ID] = *z.calm.learned
+		}
+	}
+	return known
+}
+
+// Restore takes over what an earlier run on this very machine learned. It expires as
+// if it had been learned here.
+func (l *Ledger) Restore(learned map[string]ZoneBaseline) {
+	l.restored = learned
+	for _, z := range l.zones {
+		l.restore(z)
+	}
+}
+
+func (l *Ledger) restore(z *zoneBook) {
+	if b, ok := l.restored[z.zone.ID]; ok && z.calm.learned == nil && b.Power >= 0 && b.Spread >= 0 {
+		z.calm.learned = &b
+	}
 }
 
 // Open begins a job's window: FFmpeg's start. Opening an open job again changes
-// nothing.
+// nothing. A job that was not followed is from now on.
 func (l *Ledger) Open(job string, at time.Time) {
+	l.Follow(job, at)
 	if slices.ContainsFunc(l.open, func(w *window) bool { return w.job == job }) {
 		return
 	}
@@ -153,19 +254,23 @@ func (l *Ledger) Close(job string, at time.Time) Account {
 	return l.closed[job]
 }
 
-// Forget drops a job, open or closed, and its account. What it has used stays
-// split off.
+// Forget drops a job, open or closed, its account and its curve. What it has used
+// stays split off.
 func (l *Ledger) Forget(job string) {
 	l.open = slices.DeleteFunc(l.open, func(w *window) bool { return w.job == job })
 	delete(l.closed, job)
+	if l.followed[job] != nil {
+		delete(l.followed, job)
+		l.quietAt = l.latest
+	}
 }
 
-// giveBack makes what a window got the rest's.
+// giveBack makes a window's energy the time's without one.
 func (l *Ledger) giveBack(w *window) {
 	for _, z := range l.zones {
 		if t := w.tallies[z.zone.ID]; t != nil {
-			z.jobs -= t.share
-			z.rest += t.share
+			z.used = z.used.minus(t.share)
+			z.loose.add(parts{idle: t.share.idle, rest: t.share.own + t.share.rest, vague: t.share.vague, undivided: t.share.undivided})
 		}
 	}
 }
@@ -206,23 +311,42 @@ func (l *Ledger) settle(until instant) {
 			if iv.to > until {
 				break
 			}
-			z.settle(iv, l.open)
+			l.settleOne(z, iv)
 			done++
 		}
 		z.pending = slices.Delete(z.pending, 0, done)
 	}
 }
 
-// settle books one interval.
-func (z *zoneBook) settle(iv interval, windows []*window) {
+// settleOne books one interval of a zone.
+func (l *Ledger) settleOne(z *zoneBook, iv interval) {
+	z.settledTo = iv.to
+	l.learn(z, iv)
+	z.prepare(l.wall(iv.to))
 	power := iv.span.power(z.zone.Update)
-	for _, p := range split(iv, windows) {
-		if p.owner == nil {
-			z.rest += p.share
-			continue
+	at := iv.from
+	for _, s := range split(iv, l.open, &z.idle) {
+		z.loose.add(s.loose)
+		for _, one := range s.shares {
+			z.used.add(one.parts)
+			one.owner.tally(z).take(one.owner, iv, &s, one.parts, power)
+			if record := l.followed[one.owner.job]; record != nil && z.zone.Counted && !iv.gap {
+				record.job(z.zone, &s, one.parts, at)
+			}
 		}
-		z.jobs += p.share
-		p.owner.tally(z).take(iv, p, power)
+		at += s.length
+	}
+}
+
+// learn takes an interval for the baseline if the machine was idle in all of it.
+func (l *Ledger) learn(z *zoneBook, iv interval) {
+	switch {
+	case len(l.followed) > 0 || iv.from < l.quietAt || iv.gap:
+		z.calm.disturb()
+	case iv.usage.known(iv.from).busy() > calmUse:
+		z.calm.disturb()
+	default:
+		z.calm.add(iv.energy, iv.to-iv.from, l.wall(iv.to))
 	}
 }
 
@@ -238,14 +362,16 @@ func (z *zoneBook) eachReading(f func(instant)) {
 }
 
 // book of a zone, begun when it is first heard of.
-func (l *Ledger) book(zone *Zone) *zoneBook {
+func (l *Ledger) book(zone *Zone, sampler string) *zoneBook {
 	for _, z := range l.zones {
 		if z.zone.ID == zone.ID {
+			z.sampler, z.gone = sampler, false
 			return z
 		}
 	}
-	z := &zoneBook{zone: zone, counter: Accumulator{DefaultMaxPower: l.config.DefaultMaxPower}}
+	z := &zoneBook{zone: zone, sampler: sampler, counter: Accumulator{DefaultMaxPower: l.config.DefaultMaxPower}}
 	l.zones = append(l.zones, z)
+	l.restore(z)
 	return z
 }
 
@@ -256,5 +382,8 @@ func (l *Ledger) instant(t time.Time) instant {
 	}
 	return t.Sub(l.epoch)
 }
+
+// wall is the time of an instant.
+func (l *Ledger) wall(at instant) time.Time { return l.epoch.Add(at) }
 
 func (l *Ledger) advance(to instant) { l.latest = max(l.latest, to) }

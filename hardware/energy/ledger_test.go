@@ -18,13 +18,18 @@ var (
 
 // sample of one sampler; counters in J by zone.
 func sample(seconds float64, usage map[string]time.Duration, counters map[*Zone]float64) Sample {
-	s := Sample{Sampler: "rapl", At: at(seconds), Usage: usage}
+	s := Sample{Sampler: "rapl", At: at(seconds)}
 	for _, zone := range []*Zone{pkg, core, dram} {
 		if joules, ok := counters[zone]; ok {
-			s.Readings = append(s.Readings, Reading{zone, at(seconds), Joules(joules).Microjoules()})
+			s.Readings = append(s.Readings, Reading{Zone: zone, At: at(seconds), Counter: Joules(joules).Microjoules(), Usage: cpu(usage)})
 		}
 	}
 	return s
+}
+
+// cpu is the CPU time that jobs have used, without what all others did.
+func cpu(jobs map[string]time.Duration) *Usage {
+	return &Usage{Method: "cpu time", Jobs: jobs}
 }
 
 // steady records a constant power of one zone, ten times a second.
@@ -65,8 +70,8 @@ func TestJobAloneGetsTheMachinesEnergyOfItsWindow(t *testing.T) {
 	a := l.Close("job", at(8))
 	near(t, "total", joules(t, a.Total), 6*53, 1e-6)
 	near(t, "machine", joules(t, a.Machine), 6*53, 1e-6)
-	near(t, "cpu", joules(t, a.Domains[DomainCPU]), 300, 1e-6)
-	near(t, "dram", joules(t, a.Domains[DomainDRAM]), 18, 1e-6)
+	near(t, "cpu", joules(t, a.Domains[DomainCPU].Total), 300, 1e-6)
+	near(t, "dram", joules(t, a.Domains[DomainDRAM].Total), 18, 1e-6)
 	near(t, "mean power", float64(*a.MeanPower), 53, 1e-6)
 	if a.Total.Method != "rapl: package-0 + dram" || a.Total.Source != Measured || a.ShareMethod != "alone" {
 		t.Errorf("provenance: %+v, %s", a.Total, a.ShareMethod)
@@ -300,7 +305,7 @@ func TestZoneThatVanishesInAJobIsAGapToTheEnd(t *testing.T) {
 		now := float64(i) / 10
 		s := sample(now, nil, map[*Zone]float64{pkg: 50 * now})
 		if now < 1.05 {
-			s.Readings = append(s.Readings, Reading{dram, at(now), Joules(4 * now).Microjoules()})
+			s.Readings = append(s.Readings, Reading{Zone: dram, At: at(now), Counter: Joules(4 * now).Microjoules()})
 		} else {
 			s.Faults = []Fault{{dram, at(now), "no such device"}}
 		}
@@ -312,7 +317,7 @@ func TestZoneThatVanishesInAJobIsAGapToTheEnd(t *testing.T) {
 	a := l.Close("job", at(4))
 	near(t, "total", joules(t, a.Total), 204, 1e-6)
 	near(t, "coverage", a.Total.CoveragePercent, 25, 1e-6)
-	if d := a.Domains[DomainDRAM]; d.Gaps != 1 || a.Total.Gaps != 1 {
+	if d := a.Domains[DomainDRAM].Total; d.Gaps != 1 || a.Total.Gaps != 1 {
 		t.Errorf("dram %+v, gaps of the total %d", d, a.Total.Gaps)
 	}
 	// The next job has none of dram, and says so.
@@ -323,7 +328,7 @@ func TestZoneThatVanishesInAJobIsAGapToTheEnd(t *testing.T) {
 	if next.Total.CoveragePercent != 0 || !strings.Contains(next.Total.Method, "without dram: no such device") {
 		t.Errorf("next: %+v", next.Total)
 	}
-	if d := next.Domains[DomainDRAM]; d.Source != Unavailable || d.Energy != nil {
+	if d := next.Domains[DomainDRAM].Total; d.Source != Unavailable || d.Energy != nil {
 		t.Errorf("dram of next: %+v", d)
 	}
 }
@@ -347,15 +352,15 @@ func TestEstimatesStayEstimates(t *testing.T) {
 	l := NewLedger(LedgerConfig{})
 	l.Open("job", at(0))
 	for _, now := range []float64{0, 1, 2} {
-		l.Record(Sample{Sampler: "estimate", At: at(now), Readings: []Reading{{guess, at(now), Microjoules(now * 10e6)}}})
-		l.Record(Sample{Sampler: "nvml", At: at(now), Readings: []Reading{{card, at(now), Microjoules(now * 30e6)}}})
+		l.Record(Sample{Sampler: "estimate", At: at(now), Readings: []Reading{{Zone: guess, At: at(now), Counter: Microjoules(now * 10e6)}}})
+		l.Record(Sample{Sampler: "nvml", At: at(now), Readings: []Reading{{Zone: card, At: at(now), Counter: Microjoules(now * 30e6)}}})
 	}
 	power, source, ok := l.Snapshot().Power()
 	if !ok || source != Estimated || power != 40 {
 		t.Errorf("power now %v %v %v", power, source, ok)
 	}
 	a := l.Close("job", at(2))
-	if a.Total.Source != Estimated || a.Domains[DomainGPU].Source != Measured {
+	if a.Total.Source != Estimated || a.Domains[DomainGPU].Total.Source != Measured {
 		t.Errorf("sources: %+v", a)
 	}
 	if a.Total.Method != "estimate (P = 2 + 8u W): cpu; nvml: card" {
@@ -377,7 +382,7 @@ func TestSnapshotTellsWhatJobsUsedSoFar(t *testing.T) {
 	near(t, "energy so far", float64(*j.Energy), 400, 1e-6)
 	near(t, "watts", float64(*j.Power), 50, 1e-6)
 	near(t, "power of the zone", float64(*s.Zones[0].Power), 50, 1e-6)
-	if z := s.Zones[0]; z.Energy != 450e6 || z.Energy != z.Jobs+z.Rest+z.Unsettled || !z.Healthy() || !z.LastReading.Equal(at(9)) {
+	if z := s.Zones[0]; z.Energy != 450e6 || z.Energy != z.Undivided+z.Unsettled || !z.Healthy() || !z.LastReading.Equal(at(9)) {
 		t.Errorf("zone %+v", z)
 	}
 	if age := s.Samplers["rapl"].Age(at(10)); age != time.Second {
@@ -418,7 +423,7 @@ func TestStepOfTheWallClockDoesNotMatter(t *testing.T) {
 		if i > 20 {
 			now = setClock(t, now, time.Hour)
 		}
-		l.Record(Sample{At: now, Readings: []Reading{{pkg, now, Microjoules(i) * 5e6}}})
+		l.Record(Sample{At: now, Readings: []Reading{{Zone: pkg, At: now, Counter: Microjoules(i) * 5e6}}})
 	}
 	a := l.Close("job", setClock(t, base.Add(4*time.Second), time.Hour))
 	near(t, "total", joules(t, a.Total), 200, 1e-6)
@@ -445,13 +450,91 @@ func BenchmarkRecord(b *testing.B) {
 			b.ReportAllocs()
 			for i := range b.N {
 				now := t0.Add(time.Duration(i) * 100 * time.Millisecond)
-				s := Sample{Sampler: "rapl", At: now, Usage: usage}
+				s := Sample{Sampler: "rapl", At: now}
+				who := &Usage{Method: "cpu time", Jobs: usage, Busy: time.Duration(i), Capacity: time.Duration(2 * i)}
 				for _, zone := range zones {
-					s.Readings = append(s.Readings, Reading{zone, now, Microjoules(int64(i) * 5e6 % 262144e6)})
+					s.Readings = append(s.Readings, Reading{Zone: zone, At: now, Counter: Microjoules(int64(i) * 5e6 % 262144e6), Usage: who})
 				}
 				l.Record(s)
 				l.Snapshot()
 			}
 		})
+	}
+}
+
+// A reading's own doubt takes the place of the zone's, and is shared as the energy is.
+func TestDoubtOfTheReadingsIsTheBound(t *testing.T) {
+	zone := *pkg
+	zone.Uncertainty = 1
+	l := NewLedger(LedgerConfig{})
+	for i := range 101 {
+		now := float64(i) / 10
+		doubt := Joules(5 * now).Microjoules()
+		l.Record(Sample{At: at(now), Readings: []Reading{{Zone: &zone, At: at(now), Counter: Joules(50 * now).Microjoules(), Doubt: &doubt}}})
+		if i == 20 {
+			l.Open("a", at(2))
+			l.Open("b", at(2))
+		}
+	}
+	a := l.Close("a", at(8))
+	edge := 50 * 4 * 0.001
+	near(t, "machine", float64(*a.Machine.ErrorBound), 30+edge, 0.3)
+	near(t, "share", float64(*a.Total.ErrorBound), 15+edge, 0.3)
+}
+
+// Sensors that took the place of others leave nothing of them in later figures.
+func TestSensorsThatWereReplacedCountNoMore(t *testing.T) {
+	guess := &Zone{ID: "estimate:cpu", Name: "cpu", Domain: DomainCPU, Counted: true, Source: Estimated, Method: "estimate"}
+	l := NewLedger(LedgerConfig{})
+	l.Sensors("rapl", []*Zone{pkg})
+	steady(l, pkg, 50, 0, 5)
+	l.Record(Sample{Sampler: "rapl", At: at(5.1), Faults: []Fault{{Zone: pkg, At: at(5.1), Err: "no such file"}}})
+	l.Sensors("rapl", []*Zone{guess})
+	l.Open("job", at(6))
+	for i := 60; i <= 100; i++ {
+		now := float64(i) / 10
+		l.Record(Sample{Sampler: "rapl", At: at(now), Readings: []Reading{{Zone: guess, At: at(now), Counter: Joules(10 * now).Microjoules()}}})
+	}
+	a := l.Close("job", at(9))
+	near(t, "total", joules(t, a.Total), 30, 1e-3)
+	if a.Total.CoveragePercent != 100 || a.Total.Method != "estimate: cpu" || len(a.Zones) != 1 {
+		t.Errorf("%+v, zones %+v", a.Total, a.Zones)
+	}
+	if zones := l.Snapshot().Zones; len(zones) != 1 || zones[0].ID != guess.ID {
+		t.Errorf("snapshot of %d zones", len(zones))
+	}
+	steady(l, pkg, 50, 10, 11)
+	if zones := l.Snapshot().Zones; len(zones) != 2 {
+		t.Errorf("%d zones with the old ones back", len(zones))
+	}
+}
+
+// A card tells who uses it once a second, and is read ten times as often: what is told
+// holds for all of the second, and for the moment after it that a job ends in.
+func TestUseThatIsToldSeldomHoldsForAllOfItsTime(t *testing.T) {
+	card := &Zone{ID: "GPU-1", Name: "gpu0", Domain: DomainGPU, Counted: true, Source: Measured, Method: "nvml"}
+	l := NewLedger(LedgerConfig{})
+	l.Restore(map[string]ZoneBaseline{card.ID: {Power: 20, LearnedAt: at(0)}})
+	for i := range 95 {
+		now := float64(i) / 10
+		r := Reading{Zone: card, At: at(now), Counter: Joules(100 * now).Microjoules()}
+		if i%10 == 0 {
+			r.Usage = &Usage{Method: "gpu use", Jobs: map[string]time.Duration{}, Busy: seconds(max(0, now-1) * 0.8), Capacity: seconds(now)}
+			if now >= 1 {
+				r.Usage.Jobs["a"], r.Usage.Jobs["b"] = seconds((now-1)*0.6), seconds((now-1)*0.1)
+			}
+		}
+		l.Record(Sample{Sampler: "nvml", At: at(now), Readings: []Reading{r}})
+		if i == 10 {
+			l.Open("a", at(1))
+			l.Open("b", at(1))
+		}
+	}
+	a, b := l.Close("a", at(9.4)), l.Close("b", at(9.4))
+	near(t, "a", joules(t, a.Job), 8.4*80*0.6/0.8, 1)
+	near(t, "b", joules(t, b.Job), 8.4*80*0.1/0.8, 1)
+	near(t, "rest", joules(t, a.Rest)+joules(t, b.Rest), 8.4*80*0.1/0.8, 1)
+	if a.ShareMethod != "gpu use" {
+		t.Errorf("share method %q", a.ShareMethod)
 	}
 }

@@ -46,7 +46,7 @@ type Zone struct {
 	// Update is how often the sensor itself renews its value; it bounds the
 	// error at a window's two edges.
 	Update time.Duration `json:"-"`
-	// Uncertainty is the sensor's own relative error: 0.4 is ±40 %. 0 where
+	// Uncertainty is the sensor's own relative error at most: 0.4 is ±40 %. 0 where
 	// none is documented.
 	Uncertainty float64 `json:"uncertainty,omitempty"`
 	// MaxPower is the highest power that can be true of this zone; a step above
@@ -60,6 +60,28 @@ type Reading struct {
 	Zone    *Zone
 	At      time.Time
 	Counter Microjoules
+	// Cross is a second opinion on the counter, such as integrated power: only its
+	// differences count. nil: there is none.
+	Cross *Microjoules
+	// Doubt is how far the counter may be off by what the sensor leaves open, such as
+	// power between two readings: only its differences count, in place of the zone's
+	// Uncertainty. nil: that holds.
+	Doubt *Microjoules
+	// Usage says who has used what the zone powers so far; nil: not known. It is
+	// not written to once the reading has been handed over.
+	Usage *Usage
+}
+
+// Usage is how long something was used, by whom, up to a moment: CPU time, or a
+// card's busy time.
+type Usage struct {
+	Method string // "cpu time", "gpu use"
+	// Jobs tells each running job's use, by the key it was opened with in the Ledger; a
+	// job missing here is not known at this moment.
+	Jobs map[string]time.Duration
+	// Busy is everybody's use, the jobs' included, and Capacity the most that could
+	// have been used: threads × time. Both 0: not known.
+	Busy, Capacity time.Duration
 }
 
 // Fault is a zone that could not be read.
@@ -69,15 +91,10 @@ type Fault struct {
 	Err  string
 }
 
-// Sample is one look at all zones of one sampler, together with the CPU time
-// each running job has used up to then.
+// Sample is one look at the zones of one sampler.
 type Sample struct {
 	Sampler  string
 	At       time.Time
 	Readings []Reading
 	Faults   []Fault
-	// Usage is the CPU time used so far by each running job, by the key it was
-	// opened with in the Ledger; a job missing here is not known at this moment.
-	// The map is not written to once the sample has been handed over.
-	Usage map[string]time.Duration
 }

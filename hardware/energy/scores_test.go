@@ -13,7 +13,7 @@ import (
 func accountOf(joules Joules, coverage float64) Account {
 	return Account{
 		Start: t0, End: at(10),
-		Total: Figure{Energy: &joules, Source: Measured, CoveragePercent: coverage},
+		Split: Split{Total: Figure{Energy: &joules, Source: Measured, CoveragePercent: coverage}},
 	}
 }
 

@@ -2,6 +2,9 @@ package energy
 
 import (
 	"fmt"
+	"maps"
+	"math"
+	"slices"
 	"strings"
 	"time"
 )
@@ -23,27 +26,34 @@ type part struct {
 
 // account draws up what a closed window cost.
 func (l *Ledger) account(w *window, end time.Time, tails map[string]time.Duration) Account {
-	a := Account{Start: w.start, End: end, Domains: map[Domain]Figure{}}
+	a := Account{Start: w.start, End: end, Domains: map[Domain]Split{}}
 	var mine, all []part
 	domains := map[Domain][]part{}
 	for _, z := range l.zones {
-		own := z.part(w, tails[z.zone.ID], func(t *tally) Microjoules { return t.share })
+		if t := w.tallies[z.zone.ID]; z.gone && (t == nil || t.covered == 0) {
+			continue
+		}
+		own := z.part(w, tails[z.zone.ID], func(t *tally) Microjoules { return t.share.sum() })
 		machine := z.part(w, tails[z.zone.ID], func(t *tally) Microjoules { return t.machine })
 		a.Zones = append(a.Zones, ZoneFigure{
 			ID: z.zone.ID, Name: z.zone.Name, Domain: z.zone.Domain, Counted: z.zone.Counted,
 			Figure: total([]part{machine}),
 		})
+		if note := own.contradiction(); note != "" {
+			a.Notes = append(a.Notes, note)
+		}
 		if z.zone.Counted {
 			mine, all = append(mine, own), append(all, machine)
 			domains[z.zone.Domain] = append(domains[z.zone.Domain], own)
 		}
 	}
 	for domain, parts := range domains {
-		a.Domains[domain] = total(parts)
+		a.Domains[domain] = divided(parts)
 	}
-	a.Total, a.Machine = total(mine), total(all)
+	a.Split, a.Machine = divided(mine), total(all)
 	a.ShareMethod = shareMethodOf(mine)
 	a.MeanPower = meanPower(mine)
+	a.Baseline = baselineOf(mine, end)
 	return a
 }
 
@@ -70,15 +80,154 @@ func (z *zoneBook) part(w *window, tail time.Duration, energy func(*tally) Micro
 	}
 	p.energy = energy(p.tally)
 	p.percent = min(100, 100*float64(p.tally.covered)/float64(w.to-w.from))
-	p.bound = edgeBound(p.tally, z.zone.Update, tail) + Joules(z.zone.Uncertainty)*p.energy.Joules()
+	// An end that was told too late has more than its share already.
+	p.tally.cutAt.end = p.tally.cutAt.end || z.settledTo > w.to
+	p.bound = edgeBound(p.tally, z.zone.Update, tail) + portion(p.energy, time.Duration(p.tally.doubt), time.Duration(p.tally.machine)).Joules()
+	if apart, contradict := p.tally.contradiction(); contradict {
+		p.bound += Joules(apart) * p.energy.Joules()
+	}
 	return p
+}
+
+const (
+	// contradictFrom is how far apart, as a part of the larger, two opinions of a
+	// sensor contradict each other.
+	contradictFrom = 0.1
+	// contradictAfter is how long a second opinion must have been heard to count: it
+	// may be an average of the last second.
+	contradictAfter = 2 * time.Second
+)
+
+// contradiction is how far the second opinion lies from the counter, as a part of
+// the counter's energy, where that is too far.
+func (t *tally) contradiction() (apart float64, contradict bool) {
+	if t.crossTime < contradictAfter || t.crossed <= 0 {
+		return 0, false
+	}
+	difference := math.Abs(float64(t.cross - t.crossed))
+	return difference / float64(t.crossed), difference > contradictFrom*float64(max(t.cross, t.crossed))
+}
+
+// contradiction in words; empty without one.
+func (p *part) contradiction() string {
+	if p.tally == nil || p.missing != "" {
+		return ""
+	}
+	if _, contradict := p.tally.contradiction(); !contradict {
+		return ""
+	}
+	return fmt.Sprintf("%s: its energy counter says %.4g J and its power, integrated, %.4g J; the error bound covers both",
+		p.zone.zone.Name, p.tally.crossed.Joules(), p.tally.cross.Joules())
+}
+
+// mostVague is the part of a net figure of which it may be unknown who used it,
+// before it is not told at all.
+const mostVague = 0.1
+
+// divided adds parts up and tells what the energy was used for, as far as that is
+// known of every zone.
+func divided(parts []part) Split {
+	s := Split{Total: total(parts)}
+	if s.Total.Source == Unavailable {
+		none := Figure{Source: Unavailable, Method: s.Total.Method}
+		s.Idle, s.Net, s.Job, s.Rest = none, none, none, none
+		return s
+	}
+	var sum sharedParts
+	var unknown []string
+	for _, p := range parts {
+		if p.missing != "" {
+			continue
+		}
+		sum.add(p.tally.share)
+		b := p.zone.calm.learned
+		if b == nil || p.tally.share.undivided > 0 {
+			unknown = append(unknown, p.zone.zone.Name)
+			continue
+		}
+		sum.spread += Joules(float64(b.Spread) * p.tally.covered.Seconds())
+	}
+	if len(unknown) > 0 {
+		none := Figure{Source: Unavailable, Method: "no idle baseline of " + strings.Join(unknown, ", ") +
+			": the machine was not idle for long enough while the agent watched"}
+		s.Idle, s.Net, s.Job, s.Rest = none, none, none, none
+		return s
+	}
+	bound := *s.Total.ErrorBound + sum.spread
+	s.Idle = s.Total.with(sum.idle, sum.spread, "idle baseline × time")
+	s.Net = s.Total.with(sum.own+sum.rest+sum.vague, bound, "total − idle")
+	net := sum.own + sum.rest + sum.vague
+	if net > 0 && float64(sum.vague) > mostVague*float64(net) {
+		none := Figure{Source: Unavailable, Method: "who used the machine is not known"}
+		s.Job, s.Rest = none, none
+		return s
+	}
+	bound += sum.vague.Joules()
+	s.Job = s.Total.with(sum.own+sum.vague, bound, "net by the job's part of all use")
+	s.Rest = s.Total.with(sum.rest, bound, "net − job")
+	return s
+}
+
+// sharedParts add up the parts of zones.
+type sharedParts struct {
+	parts
+	spread Joules
+}
+
+// with is a figure of the same provenance with another value.
+func (f Figure) with(energy Microjoules, bound Joules, method string) Figure {
+	joules := energy.Joules()
+	f.Energy, f.ErrorBound, f.Method = &joules, &bound, method
+	return f
+}
+
+// baselineOf adds up the baselines of zones; nil where one is not known.
+func baselineOf(parts []part, now time.Time) *BaselineState {
+	var zones []*zoneBook
+	for _, p := range parts {
+		if p.missing == "" {
+			if p.tally.share.undivided > 0 {
+				return nil
+			}
+			zones = append(zones, p.zone)
+		}
+	}
+	return sumBaselines(zones, now)
+}
+
+func sumBaselines(zones []*zoneBook, now time.Time) *BaselineState {
+	var sum BaselineState
+	for i, z := range zones {
+		b := z.calm.baseline(now)
+		if b == nil {
+			return nil
+		}
+		sum.Power += b.Power
+		sum.Spread += b.Spread
+		if i == 0 || b.LearnedAt.Before(sum.LearnedAt) {
+			sum.LearnedAt = b.LearnedAt
+		}
+		if i == 0 || b.Seconds < sum.Seconds {
+			sum.Seconds = b.Seconds
+		}
+	}
+	if len(zones) == 0 {
+		return nil
+	}
+	return &sum
 }
 
 // edgeBound is how much energy may have been put on the wrong side of a window's
 // two edges: power × (update + distance to the nearest reading) at each, with the
-// highest power seen in the window.
+// highest power seen in the window. At an edge that lies in a gap nothing was put anywhere.
 func edgeBound(t *tally, update, tail time.Duration) Joules {
-	late := 2*update + max(t.head, 0) + tail
+	late := 2 * update
+	if t.cutAt.start {
+		late += max(t.head, 0)
+	}
+	if t.cutAt.end {
+		late += tail
+	}
 	return Joules(float64(t.peak) * late.Seconds())
 }
 
@@ -149,27 +298,32 @@ func methodOf(parts []part) string {
 
 // shareMethodOf says how a job came by its total.
 func shareMethodOf(parts []part) string {
-	var byCPU, equally time.Duration
+	shared := map[string]time.Duration{}
+	var all time.Duration
 	known := false
 	for _, p := range parts {
-		if p.missing == "" {
-			known = true
-			byCPU += p.tally.byCPU
-			equally += p.tally.equally
+		if p.missing != "" {
+			continue
+		}
+		known = true
+		for method, length := range p.tally.shared {
+			shared[method] += length
+			all += length
 		}
 	}
+	methods := slices.Sorted(maps.Keys(shared))
 	switch {
 	case !known:
 		return "none"
-	case byCPU == 0 && equally == 0:
-		return "alone"
-	case equally == 0:
-		return "cpu time"
-	case byCPU == 0:
-		return "equal"
+	case len(methods) == 0:
+		return shareAlone
+	case len(methods) == 1:
+		return methods[0]
 	}
-	percent := 100 * byCPU.Seconds() / (byCPU + equally).Seconds()
-	return fmt.Sprintf("cpu time %.1f %%, equal %.1f %%", percent, 100-percent)
+	for i, method := range methods {
+		methods[i] = fmt.Sprintf("%s %.1f %%", method, 100*shared[method].Seconds()/all.Seconds())
+	}
+	return strings.Join(methods, ", ")
 }
 
 // meanPower is the sum of the zones' mean powers, each over what was covered.

@@ -11,9 +11,12 @@ type Snapshot struct {
 	Zones    []ZoneState             `json:"zones"` // in the order they were first heard of
 	Jobs     []JobState              `json:"jobs"`  // open ones, in the order they began
 	Samplers map[string]SamplerState `json:"samplers"`
+	// Baseline of the counted zones; nil where one is not known.
+	Baseline *BaselineState `json:"baseline,omitempty"`
 }
 
-// ZoneState is one zone. Energy = Jobs + Rest + Unsettled, to the microjoule.
+// ZoneState is one zone. Energy = Jobs + Idle + Rest + Undivided + Unsettled, to the
+// microjoule.
 type ZoneState struct {
 	*Zone
 	// Power in W over the last readings, at least powerSpan apart; nil when
@@ -21,8 +24,10 @@ type ZoneState struct {
 	Power *Watts `json:"power_watts,omitempty"`
 	// Energy in µJ since the ledger began, unwrapped; it never goes back.
 	Energy    Microjoules `json:"energy_microjoules"`
-	Jobs      Microjoules `json:"jobs_microjoules"`      // split off to jobs
-	Rest      Microjoules `json:"rest_microjoules"`      // used while no job ran
+	Jobs      Microjoules `json:"jobs_microjoules"`      // by the jobs' own processes
+	Idle      Microjoules `json:"idle_microjoules"`      // the baseline, whether jobs ran or not
+	Rest      Microjoules `json:"rest_microjoules"`      // by processes of no job
+	Undivided Microjoules `json:"undivided_microjoules"` // of times without a baseline, or when it was not known who used what
 	Unsettled Microjoules `json:"unsettled_microjoules"` // not yet split for good
 	Gaps      int         `json:"gaps"`
 	Faults    int         `json:"faults"` // reads that failed
@@ -85,9 +90,17 @@ func (s *Snapshot) Job(job string) (JobState, bool) {
 func (l *Ledger) Snapshot() *Snapshot {
 	s := &Snapshot{Samplers: maps.Clone(l.samplers)}
 	recent := l.recent()
+	var counted []*zoneBook
 	for _, z := range l.zones {
+		if z.gone {
+			continue
+		}
 		s.Zones = append(s.Zones, z.state())
+		if z.zone.Counted {
+			counted = append(counted, z)
+		}
 	}
+	s.Baseline = sumBaselines(counted, l.wall(l.latest))
 	for _, w := range l.open {
 		s.Jobs = append(s.Jobs, l.jobState(w, recent[w]))
 	}
@@ -95,9 +108,12 @@ func (l *Ledger) Snapshot() *Snapshot {
 }
 
 func (z *zoneBook) state() ZoneState {
+	all := z.used
+	all.add(z.loose)
 	state := ZoneState{
-		Zone: z.zone, Energy: z.counter.Total(), Jobs: z.jobs, Rest: z.rest,
-		Gaps: z.counter.Gaps(), Faults: z.faults, Fault: z.fault,
+		Zone: z.zone, Energy: z.counter.Total(), Jobs: all.own, Idle: all.idle, Rest: all.rest,
+		Undivided: all.vague + all.undivided,
+		Gaps:      z.counter.Gaps(), Faults: z.faults, Fault: z.fault,
 		Power: z.power.watts(),
 	}
 	for _, iv := range z.pending {
@@ -117,17 +133,19 @@ func (l *Ledger) recent() map[*window]map[string]*tally {
 		all[w] = map[string]*tally{}
 	}
 	for _, z := range l.zones {
+		if !z.zone.Counted {
+			continue
+		}
 		for _, iv := range z.pending {
-			for _, p := range split(iv, l.open) {
-				if p.owner == nil {
-					continue
+			for _, s := range split(iv, l.open, &idleBudget{}) {
+				for _, one := range s.shares {
+					t := all[one.owner][z.zone.ID]
+					if t == nil {
+						t = newTally()
+						all[one.owner][z.zone.ID] = t
+					}
+					t.take(one.owner, iv, &s, one.parts, 0)
 				}
-				t := all[p.owner][z.zone.ID]
-				if t == nil {
-					t = &tally{}
-					all[p.owner][z.zone.ID] = t
-				}
-				t.take(iv, p, 0)
 			}
 		}
 	}
@@ -154,10 +172,10 @@ func (l *Ledger) jobState(w *window, recent map[string]*tally) JobState {
 		if covered <= 0 {
 			continue
 		}
-		share := settled.share + fresh.share
+		share := settled.share.sum() + fresh.share.sum()
 		energy += share.Joules()
 		if fresh.covered >= powerSpan {
-			power += Watts(float64(fresh.share.Joules()) / fresh.covered.Seconds())
+			power += Watts(float64(fresh.share.sum().Joules()) / fresh.covered.Seconds())
 		} else {
 			power += Watts(float64(share.Joules()) / covered.Seconds())
 		}

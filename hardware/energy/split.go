@@ -14,13 +14,36 @@ type instant = time.Duration
 // stillOpen is the end of a window that has none yet.
 const stillOpen instant = math.MaxInt64
 
-// span is the time between two readings of a zone, what was used in it and the
-// CPU times of the jobs at its two ends.
+// span is the time between two readings of a zone, what was used in it and who
+// used the zone meanwhile.
 type span struct {
+	from, to instant
+	energy   Microjoules
+	gap      bool         // what was used is not known
+	usage    *period      // that the span lies in
+	cross    *Microjoules // the second opinion on energy; nil: there is none
+	doubt    Microjoules  // how far energy may be off by the sensor's own error
+}
+
+// period is the time between two readings that told who uses the zone. It may hold
+// several spans, and is open until the second one.
+type period struct {
 	from, to      instant
-	energy        Microjoules
-	gap           bool // what was used is not known
-	before, after map[string]time.Duration
+	before, after *Usage         // at its ends; nil: not known, or still open
+	others        *time.Duration // use by whom no job is; nil: not known
+	last          *period        // the one before; nil once closed
+}
+
+// lasting is how long after its end a period stands for one that is still open.
+const lasting = 3 * time.Second
+
+// known is the period itself or, while it is open, the one before: a job's end does not
+// wait for the next word of use.
+func (p *period) known(at instant) *period {
+	if p != nil && p.after == nil && p.last != nil && at-p.last.to < lasting {
+		return p.last
+	}
+	return p
 }
 
 // power is the mean over a span, or over ten of the sensor's updates if that is
@@ -45,35 +68,69 @@ func (iv interval) cut(at instant) (head, tail interval) {
 	return head, tail
 }
 
-// shareMethod is how a piece of energy came to one of the jobs.
-type shareMethod int
-
+// How a piece of energy came to one of the jobs; else by Usage.Method.
 const (
-	alone   shareMethod = iota // nobody else ran
-	cpuTime                    // by CPU time used
-	equal                      // CPU times not known, or nobody used any
+	shareAlone = "alone" // nobody else ran
+	shareEqual = "equal" // use not known, or nobody used any
 )
 
-// piece is a part of an interval and whose it is.
-type piece struct {
-	owner   *window // nil: nobody's, the rest of the machine
-	length  time.Duration
-	share   Microjoules // the owner's
-	machine Microjoules // of all owners in this length of time
-	method  shareMethod
+// stretch is a part of an interval in which no window opens or closes, and whose
+// it is. The parts add up: energy = Σ idle + own + rest + vague of its shares, or of
+// loose where it has none.
+type stretch struct {
+	length time.Duration
+	energy Microjoules
+	method string
+	shares []share // one for each window that is open in it
+	loose  parts   // what is nobody's, in the time without a window
+}
+
+// share is what one window got of a stretch.
+type share struct {
+	owner *window
+	parts
+}
+
+// parts are what energy was used for.
+type parts struct {
+	own       Microjoules // the jobs' own processes
+	idle      Microjoules // the baseline
+	rest      Microjoules // processes of no job
+	vague     Microjoules // own or rest: who used what is not known
+	undivided Microjoules // no baseline is known, so that nothing can be told
+}
+
+func (p parts) sum() Microjoules { return p.own + p.idle + p.rest + p.vague + p.undivided }
+
+func (p *parts) add(q parts) {
+	p.own += q.own
+	p.idle += q.idle
+	p.rest += q.rest
+	p.vague += q.vague
+	p.undivided += q.undivided
+}
+
+// portion of each part, by weight.
+func (p parts) portion(weight, sum uint64) parts {
+	of := func(e Microjoules) Microjoules { return portion(e, time.Duration(weight), time.Duration(sum)) }
+	return parts{of(p.own), of(p.idle), of(p.rest), of(p.vague), of(p.undivided)}
+}
+
+func (p parts) minus(q parts) parts {
+	return parts{p.own - q.own, p.idle - q.idle, p.rest - q.rest, p.vague - q.vague, p.undivided - q.undivided}
 }
 
 // split divides an interval among the windows that overlap it. It is cut at
-// their edges in proportion to time; where several overlap, by the CPU each used
-// per second in the span. The pieces' shares add up to the interval's energy.
-func split(iv interval, windows []*window) []piece {
-	var pieces []piece
+// their edges in proportion to time; where several overlap, by what each used per
+// second in the span. The stretches' parts add up to the interval's energy.
+func split(iv interval, windows []*window, idle *idleBudget) []stretch {
+	var stretches []stretch
 	for _, edge := range edges(iv, windows) {
-		var part interval
-		part, iv = iv.cut(edge)
-		pieces = deal(pieces, part, windows)
+		var head interval
+		head, iv = iv.cut(edge)
+		stretches = append(stretches, deal(head, windows, idle))
 	}
-	return deal(pieces, iv, windows)
+	return append(stretches, deal(iv, windows, idle))
 }
 
 // edges are the moments inside an interval at which a window opens or closes.
@@ -90,72 +147,119 @@ func edges(iv interval, windows []*window) []instant {
 	return slices.Compact(at)
 }
 
-// deal appends the pieces of an interval in which no window opens or closes.
-func deal(pieces []piece, iv interval, windows []*window) []piece {
+// deal divides an interval in which no window opens or closes.
+func deal(iv interval, windows []*window, idle *idleBudget) stretch {
 	var owners []*window
 	for _, w := range windows {
 		if w.from <= iv.from && iv.to <= w.to {
 			owners = append(owners, w)
 		}
 	}
-	whole := piece{length: iv.to - iv.from, share: iv.energy, machine: iv.energy}
-	switch len(owners) {
-	case 0:
-		return append(pieces, whole)
-	case 1:
-		whole.owner = owners[0]
-		return append(pieces, whole)
+	s := stretch{length: iv.to - iv.from, energy: iv.energy, method: shareAlone}
+	period := iv.usage.known(iv.from)
+	used := use(period, owners)
+	whole := used.divide(iv.energy, s.length, idle)
+	if len(owners) == 0 {
+		s.loose = whole
+		return s
 	}
-	weights, method := weigh(iv.span, owners)
+	weights := []uint64{1}
+	if len(owners) > 1 {
+		weights, s.method = used.weigh(period)
+	}
 	var sum uint64
 	for _, weight := range weights {
 		sum += weight
 	}
-	left := iv.energy
+	left := whole
 	for i, owner := range owners {
-		one := whole
-		one.owner, one.method = owner, method
-		one.share = portion(left, time.Duration(weights[i]), time.Duration(sum))
-		left -= one.share
+		one := left.portion(weights[i], sum)
+		left = left.minus(one)
 		sum -= weights[i]
-		pieces = append(pieces, one)
+		s.shares = append(s.shares, share{owner, one})
 	}
-	return pieces
+	return s
 }
 
-// weigh gives each owner its CPU use in the span, or all the same where that is
-// not known of each or nobody used any.
-func weigh(s *span, owners []*window) ([]uint64, shareMethod) {
-	weights := make([]uint64, len(owners))
-	method, used := cpuTime, false
+// uses are what owners used per second in a period, in billionths of a unit (of a
+// thread, of a card), and what all others did.
+type uses struct {
+	rates       []uint64
+	known       bool // each owner's
+	others      uint64
+	othersKnown bool
+}
+
+func use(p *period, owners []*window) uses {
+	u := uses{rates: make([]uint64, len(owners)), known: p != nil && p.after != nil}
+	if !u.known {
+		return u
+	}
 	for i, owner := range owners {
-		rate, known := cpuRate(s, owner)
-		if !known {
-			method = equal
-		}
-		weights[i] = rate
-		used = used || rate > 0
+		rate, known := useRate(p, owner)
+		u.rates[i], u.known = rate, u.known && known
 	}
-	if method == cpuTime && used {
-		return weights, cpuTime
+	if p.others != nil {
+		u.others, u.othersKnown = uint64(portion(Microjoules(*p.others), 1e9, p.to-p.from)), true
 	}
+	return u
+}
+
+// divide tells what energy was used for: first the baseline, then, by use, the jobs'
+// own processes and the rest.
+func (u uses) divide(energy Microjoules, length time.Duration, idle *idleBudget) parts {
+	base, known := idle.take(energy, length, len(u.rates) > 0)
+	if !known {
+		return parts{undivided: energy}
+	}
+	p := parts{idle: base}
+	net := energy - base
+	var own uint64
+	for _, rate := range u.rates {
+		own += rate
+	}
+	switch {
+	case len(u.rates) == 0:
+		p.rest = net
+	case !u.known || !u.othersKnown || own+u.others == 0:
+		p.vague = net
+	default:
+		p.own = portion(net, time.Duration(own), time.Duration(own+u.others))
+		p.rest = net - p.own
+	}
+	return p
+}
+
+// weigh gives each owner its use, or all the same where that is not known of each
+// or nobody used any.
+func (u uses) weigh(p *period) ([]uint64, string) {
+	if u.known && slices.ContainsFunc(u.rates, func(rate uint64) bool { return rate > 0 }) {
+		return u.rates, p.after.Method
+	}
+	weights := make([]uint64, len(u.rates))
 	for i := range weights {
 		weights[i] = 1
 	}
-	return weights, equal
+	return weights, shareEqual
 }
 
-// cpuRate is the CPU a job used in a span, in billionths of a thread: its CPU
-// time by the time it ran in the span. A job that began in it began at 0.
-func cpuRate(s *span, w *window) (rate uint64, known bool) {
-	before, ok := s.before[w.job]
-	if !ok && w.from < s.from {
-		return 0, false
+// mostThreads bounds what is believed of a use per time; products of it stay in 64
+// bits.
+const mostThreads = 1 << 20
+
+// useRate is what a job used per second in a period: its use by the time it ran in
+// it. A job that began in it began at 0.
+func useRate(p *period, w *window) (rate uint64, known bool) {
+	var before time.Duration
+	known = w.from >= p.from
+	if p.before != nil {
+		if used, ok := p.before.Jobs[w.job]; ok {
+			before, known = used, true
+		}
 	}
-	after, ok := s.after[w.job]
-	ran := min(w.to, s.to) - max(w.from, s.from)
-	const mostThreads = 1 << 20 // more is nonsense, and the product below stays in 64 bits
-	if !ok || after < before || ran <= 0 || (after-before)/mostThreads > ran {
+	after, ok := p.after.Jobs[w.job]
+	ran := min(w.to, p.to) - max(w.from, p.from)
+	if !known || !ok || after < before || ran <= 0 || (after-before)/mostThreads > ran {
 		return 0, false
 	}
 	return uint64(portion(Microjoules(after-before), 1e9, ran)), true

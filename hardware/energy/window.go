@@ -12,15 +12,19 @@ type window struct {
 
 // tally is what one zone brought to one window.
 type tally struct {
-	share   Microjoules   // the job's
-	machine Microjoules   // everybody's
-	covered time.Duration // read without a gap
-	gaps    int
-	lastGap *span         // counted already, also when it is cut
-	peak    Watts         // of the spans that touch the window
-	head    time.Duration // from the window's start to the reading nearest to it
-	byCPU   time.Duration // shared by CPU time
-	equally time.Duration // shared without knowing CPU times
+	share     parts         // the job's
+	machine   Microjoules   // everybody's
+	covered   time.Duration // read without a gap
+	doubt     Microjoules   // of machine, by the sensor's own error
+	gaps      int
+	lastGap   *span                     // counted already, also when it is cut
+	peak      Watts                     // of the spans that touch the window
+	head      time.Duration             // from the window's start to the reading nearest to it
+	cutAt     struct{ start, end bool } // a step was cut at the window's edge
+	shared    map[string]time.Duration  // by method, where not alone
+	crossed   Microjoules               // of machine, what there was a second opinion on
+	cross     Microjoules               // and that opinion
+	crossTime time.Duration
 }
 
 func newWindow(job string, start time.Time, from instant) *window {
@@ -31,11 +35,13 @@ func newWindow(job string, start time.Time, from instant) *window {
 func (w *window) tally(z *zoneBook) *tally {
 	t := w.tallies[z.zone.ID]
 	if t == nil {
-		t = &tally{head: -1}
+		t = newTally()
 		w.tallies[z.zone.ID] = t
 	}
 	return t
 }
+
+func newTally() *tally { return &tally{head: -1, shared: map[string]time.Duration{}} }
 
 // near notes a reading of a zone, of which the nearest to the start counts.
 func (w *window) near(z *zoneBook, reading instant) {
@@ -46,8 +52,8 @@ func (w *window) near(z *zoneBook, reading instant) {
 	}
 }
 
-// take adds a piece of an interval.
-func (t *tally) take(iv interval, p piece, power Watts) {
+// take adds the window's share of a stretch.
+func (t *tally) take(w *window, iv interval, s *stretch, mine parts, power Watts) {
 	if iv.gap {
 		if t.lastGap != iv.span {
 			t.gaps++
@@ -55,14 +61,19 @@ func (t *tally) take(iv interval, p piece, power Watts) {
 		}
 		return
 	}
-	t.share += p.share
-	t.machine += p.machine
-	t.covered += p.length
+	t.share.add(mine)
+	t.cutAt.start = t.cutAt.start || iv.span.from < w.from
+	t.cutAt.end = t.cutAt.end || iv.span.to > w.to
+	t.machine += s.energy
+	t.covered += s.length
+	t.doubt += portion(iv.doubt, s.length, iv.span.to-iv.span.from)
 	t.peak = max(t.peak, power)
-	switch p.method {
-	case cpuTime:
-		t.byCPU += p.length
-	case equal:
-		t.equally += p.length
+	if s.method != shareAlone {
+		t.shared[s.method] += s.length
+	}
+	if iv.cross != nil {
+		t.crossed += s.energy
+		t.cross += portion(*iv.cross, s.length, iv.span.to-iv.span.from)
+		t.crossTime += s.length
 	}
 }

@@ -20,6 +20,7 @@ type Tree struct {
 	now   time.Duration // since the tree began
 	epoch time.Time     // when Run began
 	zones []*Zone
+	chips []*Chip
 	cpu   *cpu
 }
 
@@ -69,6 +70,9 @@ func (t *Tree) Step(to time.Duration) error {
 	for _, z := range t.zones {
 		errs = append(errs, z.step(t.now, to))
 	}
+	for _, c := range t.chips {
+		errs = append(errs, c.step(t.now, to))
+	}
 	if t.cpu != nil {
 		errs = append(errs, t.cpu.step(t.now, to))
 	}
@@ -114,10 +118,13 @@ func (t *Tree) Close() error {
 			z.file = nil
 		}
 	}
+	for _, c := range t.chips {
+		errs = append(errs, c.close())
+	}
 	if t.cpu != nil {
 		errs = append(errs, t.cpu.file.Close())
 	}
-	t.zones, t.cpu = nil, nil
+	t.zones, t.chips, t.cpu = nil, nil, nil
 	return errors.Join(errs...)
 }
 
@@ -153,16 +160,48 @@ func (t *Tree) AddZone(config ZoneConfig) (*Zone, error) {
 	if err := z.create(); err != nil {
 		return nil, fmt.Errorf("making zone %s: %w", config.ID, err)
 	}
-	control, _, _ := strings.Cut(path, string(filepath.Separator))
-	for name, target := range map[string]string{control: control, config.ID: path} {
-		link := t.Sys("class", "powercap", name)
-		err := os.Symlink(filepath.Join("..", "..", "devices", "virtual", "powercap", target), link)
-		if err != nil && !errors.Is(err, os.ErrExist) {
-			return nil, fmt.Errorf("making zone %s: %w", config.ID, err)
-		}
+	if err := z.link(); err != nil {
+		return nil, fmt.Errorf("making zone %s: %w", config.ID, err)
 	}
 	t.zones = append(t.zones, z)
 	return z, nil
+}
+
+// link makes the class directory's links to the zone and to its control type.
+func (z *Zone) link() error {
+	path := zonePath(z.config.ID)
+	control, _, _ := strings.Cut(path, string(filepath.Separator))
+	for name, target := range map[string]string{control: control, z.config.ID: path} {
+		link := z.tree.Sys("class", "powercap", name)
+		err := os.Symlink(filepath.Join("..", "..", "devices", "virtual", "powercap", target), link)
+		if err != nil && !errors.Is(err, os.ErrExist) {
+			return err
+		}
+	}
+	return nil
+}
+
+// UnloadPowercap takes every zone away, as removing the kernel's module does; the
+// processor goes on counting.
+func (t *Tree) UnloadPowercap() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var errs []error
+	for _, z := range t.zones {
+		errs = append(errs, z.empty())
+	}
+	return errors.Join(append(errs, os.RemoveAll(t.Sys("class", "powercap")), os.RemoveAll(t.Sys("devices", "virtual", "powercap")))...)
+}
+
+// LoadPowercap brings back what UnloadPowercap took away.
+func (t *Tree) LoadPowercap() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var errs []error
+	for _, z := range t.zones {
+		errs = append(errs, z.create(), z.link())
+	}
+	return errors.Join(errs...)
 }
 
 // zonePath is where a zone lies below the powercap devices:
@@ -233,31 +272,56 @@ func (z *Zone) Reset() error {
 	return z.write()
 }
 
-// Vanish takes the zone away. Readers with an open descriptor get nothing more
-// out of it.
+// Vanish takes the zone away, and those in it. Readers with an open descriptor get
+// nothing more out of it.
 func (z *Zone) Vanish() error {
 	z.tree.mu.Lock()
 	defer z.tree.mu.Unlock()
-	err := errors.Join(z.file.Truncate(0), z.file.Close(), os.RemoveAll(z.dir))
-	z.file = nil
-	return err
+	var errs []error
+	for _, inner := range z.family() {
+		errs = append(errs, inner.empty())
+	}
+	return errors.Join(append(errs, os.RemoveAll(z.dir))...)
 }
 
-// Return brings back a zone that vanished.
+// Return brings back a zone that vanished, and those in it.
 func (z *Zone) Return() error {
 	z.tree.mu.Lock()
 	defer z.tree.mu.Unlock()
-	return z.create()
+	var errs []error
+	for _, inner := range z.family() {
+		errs = append(errs, inner.create())
+	}
+	return errors.Join(errs...)
 }
 
-// Break makes every read of the counter fail, with the errno of reading a
-// directory, until Mend.
+// family is the zone and those in it.
+func (z *Zone) family() []*Zone {
+	var all []*Zone
+	for _, other := range z.tree.zones {
+		if other == z || strings.HasPrefix(other.config.ID, z.config.ID+":") {
+			all = append(all, other)
+		}
+	}
+	return all
+}
+
+// empty takes the counter from its readers.
+func (z *Zone) empty() error {
+	if z.file == nil {
+		return nil
+	}
+	err := errors.Join(z.file.Truncate(0), z.file.Close())
+	z.file = nil
+	return err
+}
+
+// Break makes every read of the counter fail with EIO, on Linux, until Mend: the file
+// becomes the reader's own memory, of which the first page is nobody's.
 func (z *Zone) Break() error {
 	z.tree.mu.Lock()
 	defer z.tree.mu.Unlock()
-	err := errors.Join(z.file.Truncate(0), z.file.Close(), os.Remove(z.Path()), os.Mkdir(z.Path(), 0o755))
-	z.file = nil
-	return err
+	return errors.Join(z.empty(), os.Remove(z.Path()), os.Symlink("/proc/self/mem", z.Path()))
 }
 
 // Mend undoes Break.

@@ -25,6 +25,7 @@ var allowed = map[string][]string{
 	"internal/journal":   {"messages", "messages/protocol", "hardware/energy"},
 	"internal/master":    {"messages", "messages/protocol", "hardware/energy"},
 	"internal/control":   {"messages", "messages/protocol", "hardware/energy"},
+	"internal/report":    {"messages", "messages/protocol", "hardware/energy"},
 	"internal/devmaster": {"messages/protocol"},
 	"internal/chaos":     {"messages/protocol", "hardware/fakehw"},
 

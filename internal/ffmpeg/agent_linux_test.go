@@ -43,6 +43,9 @@ func TestNoFFmpegOutlivesAKilledAgentAndTheNextLifeCleansUp(t *testing.T) {
 	if names := listing(t, dir); names == "data" {
 		t.Fatal("the killed agent has left no temporary output, so this test shows nothing")
 	}
+	if err := ask(r); err != nil {
+		t.Fatal(err)
+	}
 	live := r.Begin(lease(t, "live", `{`+small+`,"duration":1}`))
 	if err := live.Prepare(testContext(t)); err != nil {
 		t.Fatal(err)

@@ -95,7 +95,7 @@ func (r *Runner) Capabilities(ctx context.Context) (Capabilities, error) {
 }
 
 func (r *Runner) ask(ctx context.Context, binary, what string, read func(io.Reader)) error {
-	exit, err := finish(ctx, command{path: binary, args: []string{"-hide_banner", "-loglevel", "error", what}, dir: "/", nice: r.settings.Nice, stdout: read}, r.bootID)
+	exit, err := finish(ctx, command{path: binary, args: []string{"-hide_banner", "-loglevel", "error", what}, dir: "/", bounds: bounds{nice: r.settings.Nice}, stdout: read}, r.bootID)
 	if err == nil && !exit.ok() {
 		err = errors.New(exit.String())
 	}

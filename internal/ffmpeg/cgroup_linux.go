@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -21,22 +22,31 @@ import (
 const cgroupPrefix = "ffmpeg-agent-"
 
 // cgroups makes a cgroup v2 for each attempt, below the agent's own: on a unified
-// system, on the v2 tree of a hybrid one, or in what a service manager delegated. No
-// controller is needed for what they serve: exact CPU time and a kill that misses nobody.
+// system, on the v2 tree of a hybrid one, or in what a service manager delegated. Exact
+// CPU time and a kill that misses nobody need no controller; limits do.
 type cgroups struct {
-	parent string // directory; empty: none can be had
-	prefix string // of the names of this agent's cgroups: agents may share a parent
-	why    string // why there are none
+	parent      string   // directory; empty: none can be had
+	prefix      string   // of the names of this agent's cgroups: agents may share a parent
+	why         string   // why there are none
+	controllers []string // that bound what is made: some of cpu, memory, pids and io
+	lack        string   // why others do not
 }
 
-// findCgroups looks where cgroups can be made, by making one. The data folder tells
-// agents on one machine apart.
+// findCgroups looks where cgroups can be made, by making one, and which limits they can
+// have. The data folder tells agents on one machine apart.
 func findCgroups(dataDir string) cgroups {
 	id := fnv.New32a()
 	_, _ = id.Write([]byte(dataDir))
 	prefix := fmt.Sprintf("%s%08x-", cgroupPrefix, id.Sum32())
 	parent, err := ownCgroup()
+	var controllers []string
+	lack := ""
 	if err == nil {
+		var short error
+		if parent, short = handOn(parent); short != nil {
+			lack = strings.ReplaceAll(short.Error(), "\n", "; ")
+		}
+		controllers = enabled(parent)
 		probe := filepath.Join(parent, prefix+"probe-"+strconv.Itoa(os.Getpid()))
 		if err = os.Mkdir(probe, 0o755); err == nil {
 			if _, statErr := os.Stat(filepath.Join(probe, "cgroup.kill")); statErr != nil {
@@ -48,7 +58,7 @@ func findCgroups(dataDir string) cgroups {
 	if err != nil {
 		return cgroups{why: err.Error()}
 	}
-	return cgroups{parent: parent, prefix: prefix}
+	return cgroups{parent: parent, prefix: prefix, controllers: controllers, lack: lack}
 }
 
 // ownCgroup is the directory of the cgroup v2 that this process is in.
@@ -89,21 +99,92 @@ func (c cgroups) make(name string) (*cgroup, error) {
 	if c.parent == "" {
 		return nil, nil
 	}
-	path := filepath.Join(c.parent, c.prefix+name)
-	if err := os.Mkdir(path, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
-		return nil, fmt.Errorf("making a cgroup: %w", err)
-	}
-	dir, err := os.Open(path)
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("opening a cgroup: %w", err), os.Remove(path))
-	}
-	return &cgroup{path: path, dir: dir}, nil
+	return openCgroup(cgroup{path: filepath.Join(c.parent, c.prefix+name), controllers: c.controllers, lack: c.lack})
 }
 
-// cgroup is one attempt's. A nil one stands for none.
+func openCgroup(c cgroup) (*cgroup, error) {
+	if err := os.Mkdir(c.path, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+		return nil, fmt.Errorf("making a cgroup: %w", err)
+	}
+	dir, err := os.Open(c.path)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("opening a cgroup: %w", err), os.Remove(c.path))
+	}
+	c.dir = dir
+	return &c, nil
+}
+
+// cgroup is one attempt's, which carries its limits, or below that one process's, whose
+// CPU time is its own and which can be killed alone. A nil one stands for none.
 type cgroup struct {
-	path string
-	dir  *os.File
+	path        string
+	dir         *os.File
+	of          string // path of the attempt's; empty: it is that itself
+	controllers []string
+	lack        string
+}
+
+// child makes the cgroup of one of the attempt's processes; nil where there is none.
+func (c *cgroup) child(name string) (*cgroup, error) {
+	if c == nil {
+		return nil, nil
+	}
+	return openCgroup(cgroup{path: filepath.Join(c.path, name), of: c.path})
+}
+
+// set writes one of the cgroup's limits.
+func (c *cgroup) set(controller, file, value string) error {
+	if !slices.Contains(c.controllers, controller) {
+		return fmt.Errorf("no %s controller (%s)", controller, c.lack)
+	}
+	return writeControl(filepath.Join(c.path, file), value)
+}
+
+// writeControl writes a file of the cgroup tree, which must be there.
+func writeControl(path, value string) error {
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(value)
+	return errors.Join(err, f.Close())
+}
+
+// count reads one of the counts of a file such as memory.events; 0 where it is not there.
+func (c *cgroup) count(file, name string) int64 {
+	if c == nil {
+		return 0
+	}
+	n, _ := readCount(filepath.Join(c.path, file), name)
+	return n
+}
+
+// value reads a file that holds one number.
+func (c *cgroup) value(file string) (int64, bool) {
+	if c == nil {
+		return 0, false
+	}
+	raw, err := os.ReadFile(filepath.Join(c.path, file))
+	if err != nil {
+		return 0, false
+	}
+	n, err := strconv.ParseInt(strings.TrimSpace(string(raw)), 10, 64)
+	return n, err == nil
+}
+
+// readCount reads one line of a file of names and numbers (flat keyed, see cgroups(7)).
+func readCount(path, name string) (int64, bool) {
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		return 0, false
+	}
+	for lines := bufio.NewScanner(bytes.NewReader(raw)); lines.Scan(); {
+		if text, ok := strings.CutPrefix(lines.Text(), name+" "); ok {
+			n, err := strconv.ParseInt(text, 10, 64)
+			return n, err == nil && n >= 0
+		}
+	}
+	return 0, false
 }
 
 // join has a process be born in the cgroup.
@@ -113,10 +194,14 @@ func (c *cgroup) join(attr *syscall.SysProcAttr) {
 	}
 }
 
-// name is the cgroup's path; empty for none.
+// name is the path of the attempt's cgroup; empty for none. Whoever ends and removes it
+// takes all below with it.
 func (c *cgroup) name() string {
-	if c == nil {
+	switch {
+	case c == nil:
 		return ""
+	case c.of != "":
+		return c.of
 	}
 	return c.path
 }
@@ -127,17 +212,8 @@ func (c *cgroup) usage() (time.Duration, bool) {
 	if c == nil {
 		return 0, false
 	}
-	raw, err := os.ReadFile(filepath.Join(c.path, "cpu.stat"))
-	if err != nil {
-		return 0, false
-	}
-	for lines := bufio.NewScanner(bytes.NewReader(raw)); lines.Scan(); {
-		if text, ok := strings.CutPrefix(lines.Text(), "usage_usec "); ok {
-			n, err := strconv.ParseInt(text, 10, 64)
-			return time.Duration(n) * time.Microsecond, err == nil && n >= 0
-		}
-	}
-	return 0, false
+	n, ok := readCount(filepath.Join(c.path, "cpu.stat"), "usage_usec")
+	return time.Duration(n) * time.Microsecond, ok
 }
 
 // kill ends all that runs in the cgroup, whatever group or session it moved to.
@@ -160,12 +236,12 @@ func killCgroup(path string) error {
 	return os.WriteFile(filepath.Join(path, "cgroup.kill"), []byte("1"), 0)
 }
 
-// removeCgroup removes a cgroup whose last process has just died: for a moment the
-// kernel may still count it.
+// removeCgroup removes a cgroup, with those below, whose last process has just died: for
+// a moment the kernel may still count it.
 func removeCgroup(path string) error {
 	const patience, pause = 2 * time.Second, 5 * time.Millisecond
 	for deadline := time.Now().Add(patience); ; time.Sleep(pause) {
-		err := os.Remove(path)
+		err := removeEmpty(path)
 		if err == nil || errors.Is(err, fs.ErrNotExist) {
 			return nil
 		}
@@ -173,6 +249,22 @@ func removeCgroup(path string) error {
 			return fmt.Errorf("removing a cgroup: %w", err)
 		}
 	}
+}
+
+// removeEmpty removes a cgroup and those directly below it.
+func removeEmpty(path string) error {
+	entries, err := os.ReadDir(path)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if e.IsDir() {
+			if err := os.Remove(filepath.Join(path, e.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return err
+			}
+		}
+	}
+	return os.Remove(path)
 }
 
 // ours reports whether a recorded cgroup is one that this package made, on the v2
@@ -200,7 +292,7 @@ func (c cgroups) sweep(keep func(name string) bool) (removed int, err error) {
 			continue
 		}
 		// One that is not empty has a process that the records do not name.
-		switch err := os.Remove(path); {
+		switch err := removeEmpty(path); {
 		case err == nil:
 			removed++
 		case errors.Is(err, unix.EBUSY), errors.Is(err, fs.ErrNotExist):

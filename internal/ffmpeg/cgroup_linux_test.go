@@ -2,6 +2,7 @@ package ffmpeg
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -9,6 +10,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"ffmpeg-agent/messages"
 )
@@ -103,6 +106,31 @@ func TestOnlyOurOwnCgroupsAreTouched(t *testing.T) {
 	if removed, err = all.sweep(func(string) bool { return false }); err != nil || removed != 1 {
 		t.Errorf("swept %d, want the one that is left (%v)", removed, err)
 	}
+}
+
+func TestOnlyWhatIsDelegatedIsRearranged(t *testing.T) {
+	_, group := grouped(t)
+	if delegated(group.path) && os.Geteuid() == 0 {
+		t.Error("a cgroup that nobody delegated counts as ours")
+	}
+	if err := unix.Setxattr(group.path, "user.delegate", []byte("1"), 0); err != nil {
+		t.Fatal(err)
+	}
+	if !delegated(group.path) {
+		t.Error("a delegated cgroup does not count as ours")
+	}
+	p, err := start(command{path: "/bin/sleep", args: []string{"600"}, dir: "/", cgroup: group}, bootID())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if parent, err := handOn(group.path); err == nil || parent != group.path || !strings.Contains(err.Error(), fmt.Sprint("process ", p.id.PID)) {
+		t.Errorf("%s, %v", parent, err)
+	}
+	if _, err := os.Stat(filepath.Join(group.path, agentLeaf)); err == nil {
+		t.Error("a leaf was made in a cgroup with another process")
+	}
+	p.signal(syscall.SIGKILL)
+	<-p.done
 }
 
 // startWithStray starts a process whose child leaves its group and its session.

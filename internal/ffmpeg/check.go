@@ -2,8 +2,6 @@ package ffmpeg
 
 import (
 	"context"
-	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
@@ -31,9 +29,15 @@ func (r *Run) checkWork(ctx context.Context) (err error) {
 	if exit := r.proc.exit; !exit.ok() {
 		return r.explain(ctx, exit)
 	}
+	if f := r.diskExceeded(); f != nil { // since it was last looked at
+		return f
+	}
 	products := make([]product, len(r.plan.renditions))
 	for i := range r.plan.renditions {
 		if products[i], err = r.inspect(ctx, i); err != nil {
+			if ctx.Err() == nil && r.diskIsFull() { // which FFmpeg may have passed over
+				return failure(protocol.ReasonResourceError, "no space left on the disk of the output: %v", err)
+			}
 			return err
 		}
 	}
@@ -53,12 +57,14 @@ func (r *Run) checkWork(ctx context.Context) (err error) {
 
 // explain says why FFmpeg ended badly.
 func (r *Run) explain(ctx context.Context, exit exitStatus) error {
+	if f := r.overrun(r.proc); f != nil {
+		return f
+	}
 	e := evidence{exit: exit, hasInput: r.plan.input != "", streaming: r.plan.streaming}
 	if exit.err == nil && exit.signal == 0 {
-		e.diskFull = diskFull(r.workspace) || slices.ContainsFunc(r.place.targets, func(t target) bool {
-			return t.temp != "" && diskFull(filepath.Dir(t.temp))
-		})
-		e.input = r.judgeInput(ctx)
+		if e.diskFull = r.diskIsFull(); !e.diskFull {
+			e.input = r.judgeInput(ctx)
+		}
 	}
 	if err := ctx.Err(); err != nil {
 		return err

@@ -61,10 +61,12 @@ func classify(e evidence) *messages.Failure {
 	switch {
 	case e.exit.err != nil:
 		return failure(protocol.ReasonPlatformError, "ffmpeg: %v", e.exit.err)
-	case e.exit.signal == syscall.SIGXFSZ || e.exit.signal == syscall.SIGXCPU:
+	case e.exit.signal == syscall.SIGXFSZ || e.exit.signal == syscall.SIGXCPU: // limits that the agent itself runs under
 		return failure(protocol.ReasonResourceError, "ffmpeg was %s", e.exit)
 	case e.exit.signal != 0:
 		return failure(protocol.ReasonRuntimeError, "ffmpeg was %s", e.exit)
+	case ranOut(e.exit):
+		return failure(protocol.ReasonResourceError, "ffmpeg: %s: %v", e.exit, syscall.Errno(256-e.exit.code))
 	case e.diskFull:
 		return failure(protocol.ReasonResourceError, "ffmpeg: %s: no space left on the disk of the output", e.exit)
 	case e.input != nil:
@@ -75,6 +77,19 @@ func classify(e evidence) *messages.Failure {
 		return failure(protocol.ReasonNetworkError, "ffmpeg: %s: sending the stream failed", e.exit)
 	}
 	return failure(protocol.ReasonRuntimeError, "ffmpeg: %s%s", e.exit, e.said)
+}
+
+// ranOut reports whether FFmpeg says by its exit status that it got no memory or no
+// disk: since version 7 the status is the error's number, negative, in one byte.
+func ranOut(exit exitStatus) bool {
+	if exit.signal != 0 || exit.code < 128 {
+		return false
+	}
+	switch syscall.Errno(256 - exit.code) {
+	case syscall.ENOMEM, syscall.ENOSPC, syscall.EDQUOT, syscall.EFBIG:
+		return true
+	}
+	return false
 }
 
 // FFmpeg's own error numbers (libavutil/error.h), as ffprobe reports them.

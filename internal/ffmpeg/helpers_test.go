@@ -60,6 +60,18 @@ func newRunner(t *testing.T, change ...func(*Settings)) *Runner {
 	return r
 }
 
+// ask has a runner ask FFmpeg what it has until it has an answer: where a machine is
+// emulated on a busy one, starting FFmpeg takes long.
+func ask(r *Runner) error {
+	var err error
+	for deadline := time.Now().Add(hang); time.Now().Before(deadline); {
+		if _, err = r.Capabilities(context.Background()); err == nil {
+			return nil
+		}
+	}
+	return err
+}
+
 // lease makes a lease for a job with these parameters, in the master's JSON.
 func lease(t *testing.T, id, parameters string) messages.Lease {
 	t.Helper()
@@ -159,6 +171,9 @@ func golden(t *testing.T, name string, got []byte) {
 func agentThatIsKilled(dir string) {
 	r, err := New(Settings{DataDir: filepath.Join(dir, "data"), GenerateInput: true, OutputRoots: []string{dir}})
 	if err != nil {
+		panic(err)
+	}
+	if err := ask(r); err != nil {
 		panic(err)
 	}
 	var params protocol.Parameters

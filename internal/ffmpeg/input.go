@@ -50,17 +50,17 @@ func (r *Run) makeInput(ctx context.Context) error {
 	path := filepath.Join(r.workspace, syntheticName)
 	ctx, cancel := context.WithTimeout(ctx, r.plan.timeout)
 	defer cancel()
-	exit, err := finish(ctx, command{
-		path: r.tools.ffmpeg, args: r.plan.syntheticArgs(r.caps, path), dir: r.workspace, nice: r.settings.Nice,
+	exit, err := r.finish(ctx, command{
+		path: r.tools.ffmpeg, args: r.plan.syntheticArgs(r.caps, path), dir: r.workspace,
 		stderr:   func(in io.Reader) { _, _ = io.Copy(&r.stderr, in) },
 		progress: func(in io.Reader) { _, _ = io.Copy(io.Discard, in) },
-	}, r.runner.bootID)
+	})
 	switch {
 	case ctx.Err() == context.DeadlineExceeded:
 		return failure(protocol.ReasonTimeout, "making a synthetic input took longer than %s", r.plan.timeout)
 	case err != nil:
 		return err
-	case !exit.ok() && diskFull(r.workspace):
+	case !exit.ok() && (ranOut(exit) || diskFull(r.workspace)):
 		return failure(protocol.ReasonResourceError, "no space left for a synthetic input")
 	case !exit.ok():
 		return failure(protocol.ReasonRuntimeError, "making a synthetic input: ffmpeg: %s", exit)

@@ -115,7 +115,7 @@ func (p params) number(allowed string, keys ...string) (name string, f float64, 
 		p.problem(name, "%s is not a number %s", show(v), allowed)
 		return name, 0, false
 	}
-	return name, f, true
+	return name, f + 0, true // -0 is 0, and written so
 }
 
 func toNumber(v any) (f float64, err error) {

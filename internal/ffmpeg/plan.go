@@ -52,6 +52,7 @@ type plan struct {
 	sound      bool     // audio is asked for
 	quality    string   // psnr, ssim, vmaf or empty
 	timeout    time.Duration
+	limits     limits
 	scenario   string
 	notes      []string // what will be done otherwise than asked
 }
@@ -125,7 +126,7 @@ func (pl *planner) plan() plan {
 	p.duration, p.whole = pl.duration()
 	p.streaming = pl.streaming()
 	p.quality = pl.quality()
-	p.timeout = pl.limits()
+	p.limits, p.timeout = pl.limits()
 	p.renditions = pl.outputs(p.streaming)
 	if len(p.renditions) > 0 {
 		p.audio, p.sound = pl.audio(p.renditions, p.input == "")
@@ -194,33 +195,6 @@ func (pl *planner) quality() string {
 		return ""
 	}
 	return q
-}
-
-// limits returns how long the job may run. A job's own timeout stands instead of
-// the node's.
-func (pl *planner) limits() time.Duration {
-	name, v, ok := pl.value("resource_limits")
-	if !ok {
-		return pl.timeout
-	}
-	m, ok := v.(map[string]any)
-	if !ok {
-		pl.problem(name, "%s is not an object such as {\"timeout_sec\":600}", show(v))
-		return pl.timeout
-	}
-	limits := params{layers: []layer{{name + ".", m}}, problems: pl.problems}
-	for _, l := range []struct {
-		key, unit string
-		most      float64
-	}{{"max_cpu_percent", " %", 1e6}, {"max_memory_mb", " MB", 1e9}, {"max_disk_mb", " MB", 1e9}} {
-		if _, ok := limits.between(1, l.most, l.unit, l.key); ok {
-			pl.notes = append(pl.notes, name+"."+l.key+" is not enforced on this node")
-		}
-	}
-	if s, ok := limits.between(0, maxTimeout.Seconds(), " s", "timeout_sec"); ok && s > 0 {
-		return time.Duration(s * float64(time.Second))
-	}
-	return pl.timeout
 }
 
 // outputs makes the job's renditions: one, or those of its ladder.
@@ -610,6 +584,9 @@ func (pl *planner) audio(rs []rendition, synthetic bool) (args []string, sound b
 		return []string{"-c:a", "copy"}, true
 	}
 	if encoder == "copy" { // there is nothing worth copying in a synthetic input
+		if len(fits) == 0 {
+			return nil, false
+		}
 		encoder = fits[0]
 	}
 	if _, ok := pl.caps.Audio[encoder]; !ok {

@@ -112,13 +112,13 @@ func (r *Run) probe(ctx context.Context, url string, options ...string) (probed,
 	var out []byte
 	args := append([]string{"-v", "quiet", "-of", "json", "-show_error", "-show_entries",
 		"format=format_name,duration:stream=codec_type,width,height,duration,nb_frames,nb_read_packets:stream_disposition=attached_pic"}, options...)
-	exit, err := finish(ctx, command{
-		path: r.tools.ffprobe, args: append(args, "-i", url), dir: r.workspace, nice: r.settings.Nice, files: r.place.files(),
+	exit, err := r.finish(ctx, command{
+		path: r.tools.ffprobe, args: append(args, "-i", url), dir: r.workspace, files: r.place.files(),
 		stdout: func(in io.Reader) {
 			out, _ = io.ReadAll(io.LimitReader(in, probeOutput))
 			_, _ = io.Copy(io.Discard, in)
 		},
-	}, r.runner.bootID)
+	})
 	if err != nil {
 		return probed{}, fmt.Errorf("running ffprobe: %w", err)
 	}
@@ -201,7 +201,7 @@ func (r *Run) decodes(ctx context.Context) bool {
 	defer cancel()
 	args := append([]string{"-nostdin", "-v", "quiet"}, r.place.input.args()...)
 	args = append(args, "-map", "0:V:0", "-t", seconds(r.plan.timeLimit()), "-f", "null", "-")
-	exit, err := finish(ctx, command{path: r.tools.ffmpeg, args: args, dir: r.workspace, nice: r.settings.Nice, files: r.place.files()}, r.runner.bootID)
+	exit, err := r.finish(ctx, command{path: r.tools.ffmpeg, args: args, dir: r.workspace, files: r.place.files()})
 	return err != nil || exit.ok() || exit.signal != 0
 }
 

@@ -11,6 +11,7 @@ import (
 	"runtime/debug"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -29,7 +30,7 @@ type command struct {
 	path     string
 	args     []string // without the program's name
 	dir      string
-	nice     int
+	bounds   bounds
 	cgroup   *cgroup // nil: the agent's own
 	stdout   func(io.Reader)
 	stderr   func(io.Reader)
@@ -77,6 +78,8 @@ type process struct {
 	exit    exitStatus    // valid once done is closed
 	cgroup  *cgroup       // nil: the agent's own
 
+	over atomic.Pointer[messages.Failure] // the limit for which it was ended
+
 	mu   sync.Mutex
 	gone bool // it has ended: its number may soon be somebody else's
 }
@@ -98,7 +101,7 @@ func start(c command, bootID string) (*process, error) {
 
 	p := &process{done: make(chan struct{}), cgroup: c.cgroup}
 	started := make(chan error, 1)
-	go p.live(cmd, c.nice, bootID, pipes, started)
+	go p.live(cmd, c.bounds, bootID, pipes, started)
 	if err := <-started; err != nil {
 		<-p.done
 		return nil, fmt.Errorf("starting %s: %w", c.path, err)
@@ -107,7 +110,7 @@ func start(c command, bootID string) (*process, error) {
 }
 
 // live is a process from its start to its end.
-func (p *process) live(cmd *exec.Cmd, nice int, bootID string, pipes *pipes, started chan<- error) {
+func (p *process) live(cmd *exec.Cmd, b bounds, bootID string, pipes *pipes, started chan<- error) {
 	defer close(p.done)
 	defer pipes.close()
 	defer func() {
@@ -121,12 +124,18 @@ func (p *process) live(cmd *exec.Cmd, nice int, bootID string, pipes *pipes, sta
 	}()
 	runtime.LockOSThread() // for good, see start
 
-	if err := prepareThread(nice); err != nil {
+	if err := prepareThread(b); err != nil {
 		started <- err
 		return
 	}
 	p.started = time.Now()
 	if err := cmd.Start(); err != nil {
+		started <- err
+		return
+	}
+	if err := b.bind(cmd.Process.Pid); err != nil {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
 		started <- err
 		return
 	}
@@ -215,6 +224,22 @@ func (p *process) usage() (time.Duration, bool) {
 		return cpu, true
 	}
 	return cpuTime(p.id.PID)
+}
+
+// resident is the memory it has now; false when it has ended.
+func (p *process) resident() (bytes int64, ok bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.gone {
+		return 0, false
+	}
+	return residentMemory(p.id.PID)
+}
+
+// exceed ends it for a limit.
+func (p *process) exceed(f *messages.Failure) {
+	p.over.CompareAndSwap(nil, f)
+	p.signal(syscall.SIGKILL)
 }
 
 // finish runs a command to its end, or kills it when the context is done.

@@ -33,12 +33,20 @@ func sysProcAttr() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 }
 
-// prepareThread makes the calling thread such that its children are nice, and get
-// no privilege from the agent or from a setuid file.
-func prepareThread(nice int) error {
-	if nice > 0 {
-		if err := unix.Setpriority(unix.PRIO_PROCESS, 0, nice); err != nil {
-			return fmt.Errorf("setting nice %d: %w", nice, err)
+// boundsProcesses: a process can be given limits of its own here.
+const boundsProcesses = true
+
+// prepareThread makes the calling thread such that its children are nice, run on so
+// many CPUs, and get no privilege from the agent or from a setuid file.
+func prepareThread(b bounds) error {
+	if b.nice > 0 {
+		if err := unix.Setpriority(unix.PRIO_PROCESS, 0, b.nice); err != nil {
+			return fmt.Errorf("setting nice %d: %w", b.nice, err)
+		}
+	}
+	if b.cpus > 0 {
+		if err := pin(b.cpus, b.firstCPU); err != nil {
+			return fmt.Errorf("setting the CPUs to run on: %w", err)
 		}
 	}
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
@@ -49,6 +57,58 @@ func prepareThread(nice int) error {
 		return fmt.Errorf("giving up ambient capabilities: %w", err)
 	}
 	return nil
+}
+
+// pin leaves the calling thread so many of its CPUs, counted from the first one, and
+// round.
+func pin(cpus, first int) error {
+	var may, take unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &may); err != nil {
+		return err
+	}
+	var all []int
+	for cpu := 0; len(all) < may.Count(); cpu++ {
+		if may.IsSet(cpu) {
+			all = append(all, cpu)
+		}
+	}
+	for i := range min(cpus, len(all)) {
+		take.Set(all[(first+i)%len(all)])
+	}
+	return unix.SchedSetaffinity(0, &take)
+}
+
+// bind bounds a process that has just been started. Both limits count what there is in
+// all, so what it did before does not escape them.
+func (b bounds) bind(pid int) error {
+	for _, l := range []struct {
+		resource int
+		most     int64
+	}{{unix.RLIMIT_FSIZE, b.fileBytes}, {unix.RLIMIT_DATA, b.dataBytes}} {
+		if l.most == 0 {
+			continue
+		}
+		limit := unix.Rlimit{Cur: uint64(l.most), Max: uint64(l.most)}
+		if err := unix.Prlimit(pid, l.resource, &limit, nil); err != nil && !errors.Is(err, unix.ESRCH) {
+			return fmt.Errorf("limiting a process: %w", err)
+		}
+	}
+	return nil
+}
+
+// residentMemory is what a process has in memory: the second field of
+// /proc/PID/statm, in pages (proc_pid_statm(5)).
+func residentMemory(pid int) (int64, bool) {
+	raw, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/statm")
+	if err != nil {
+		return 0, false
+	}
+	fields := strings.Fields(string(raw))
+	if len(fields) < 2 {
+		return 0, false
+	}
+	pages, err := strconv.ParseInt(fields[1], 10, 64)
+	return pages * int64(os.Getpagesize()), err == nil
 }
 
 // awaitExit returns when a child has ended, and leaves it to be waited for: until

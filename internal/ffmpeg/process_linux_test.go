@@ -40,7 +40,7 @@ func FuzzStat(f *testing.F) {
 func shell(t *testing.T, dir string, nice int, script string) (said string, exit exitStatus) {
 	t.Helper()
 	exit, err := finish(testContext(t), command{
-		path: "/bin/sh", args: []string{"-c", script}, dir: dir, nice: nice,
+		path: "/bin/sh", args: []string{"-c", script}, dir: dir, bounds: bounds{nice: nice},
 		stdout: func(in io.Reader) { raw, _ := io.ReadAll(in); said = string(raw) },
 	}, bootID())
 	if err != nil {

@@ -20,7 +20,13 @@ func pathOf(f *os.File) (string, error) { return f.Name(), nil }
 
 func sysProcAttr() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setpgid: true} }
 
-func prepareThread(int) error { return nil }
+const boundsProcesses = false
+
+func prepareThread(bounds) error { return nil }
+
+func (bounds) bind(int) error { return nil }
+
+func residentMemory(int) (int64, bool) { return 0, false }
 
 func awaitExit(int) bool { return false }
 

@@ -63,11 +63,11 @@ func (r *Run) compare(ctx context.Context) (q messages.Quality, err error) {
 	defer cancel()
 	var value float64
 	readErr := errors.New("nothing")
-	exit, err := finish(ctx, command{
+	exit, err := r.finish(ctx, command{
 		path: r.tools.ffmpeg, args: r.plan.qualityArgs(r.place.targets[0].name, r.place.input, measure.filter+"="+measure.options),
-		dir: r.workspace, nice: r.settings.Nice, files: r.place.files(),
+		dir: r.workspace, files: r.place.files(),
 		stdout: func(in io.Reader) { value, readErr = measure.read(in) },
-	}, r.runner.bootID)
+	})
 	if err != nil {
 		return q, err
 	}

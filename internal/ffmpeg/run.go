@@ -10,6 +10,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"go.uber.org/zap"
@@ -47,13 +48,16 @@ type Run struct {
 	proc   *process
 	stderr headTail
 
+	confined confinement  // how the attempt is held within its limits
+	helpers  atomic.Int32 // processes beside FFmpeg's encode, for the names of their cgroups
+
 	stopping chan struct{} // closed by the first Stop
 	exited   chan struct{} // closed when FFmpeg has exited and been looked after
 
 	mu       sync.Mutex
 	closed   bool
-	working  sync.WaitGroup // goroutines of the run
-	phase    messages.Phase
+	working  sync.WaitGroup       // goroutines of the run
+	phases   []messages.PhaseSpan // the last is the present one
 	cause    messages.StopCause
 	encode   messages.Encode
 	quality  messages.Quality
@@ -74,8 +78,8 @@ func newRun(r *Runner, lease messages.Lease) *Run {
 	key := lease.Key()
 	run := &Run{
 		runner: r, settings: r.settings, lease: lease, name: attemptName(key),
-		log:   r.log.With(zap.String("job", key.JobID), zap.Int("attempt", key.Attempt)),
-		phase: messages.PhasePrepare, gone: make(chan struct{}), stopping: make(chan struct{}), exited: make(chan struct{}),
+		log:    r.log.With(zap.String("job", key.JobID), zap.Int("attempt", key.Attempt)),
+		phases: []messages.PhaseSpan{{Phase: messages.PhasePrepare, From: time.Now()}}, gone: make(chan struct{}), stopping: make(chan struct{}), exited: make(chan struct{}),
 	}
 	run.workspace = r.work.path(run.name)
 	run.ctx, run.cancel = context.WithCancel(context.Background())
@@ -177,7 +181,24 @@ func (r *Run) Stopped() messages.StopCause {
 func (r *Run) Phase() messages.Phase {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.phase
+	return r.phases[len(r.phases)-1].Phase
+}
+
+// Phases are those so far, the present one up to now.
+func (r *Run) Phases() []messages.PhaseSpan {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	phases := slices.Clone(r.phases)
+	phases[len(phases)-1].To = time.Now()
+	return phases
+}
+
+// Process is FFmpeg; false before it was started.
+func (r *Run) Process() (messages.Process, bool) {
+	if !r.started() {
+		return messages.Process{}, false
+	}
+	return r.proc.id, true
 }
 
 // Progress is FFmpeg's latest report.
@@ -192,22 +213,26 @@ func (r *Run) Encode() messages.Encode {
 	r.mu.Lock()
 	e, secret := r.encode, r.secret
 	r.mu.Unlock()
-	e.Args = slices.Clone(e.Args)
+	e.Args, e.Notes = slices.Clone(e.Args), slices.Clone(e.Notes)
 	e.Log = secret.hide(r.stderr.String())
 	return e
 }
 
 // Usage is the CPU time FFmpeg has used so far; false while it is not known.
 func (r *Run) Usage() (time.Duration, bool) {
-	select {
-	case <-r.start.done:
-	default:
-		return 0, false
-	}
-	if r.start.err != nil {
+	if !r.started() {
 		return 0, false
 	}
 	return r.proc.usage()
+}
+
+func (r *Run) started() bool {
+	select {
+	case <-r.start.done:
+		return r.start.err == nil
+	default:
+		return false
+	}
 }
 
 // Close stops what still runs (with the same patience as Stop), waits for its end, removes the workspace and
@@ -245,9 +270,10 @@ func (r *Run) closeWork() {
 	r.place.release()
 	r.keepInput()
 	if r.proc != nil {
-		if err := r.proc.cgroup.remove(); err != nil {
-			r.log.Warn("a job's cgroup is left to the next sweep", zap.Error(err))
-		}
+		_ = r.proc.cgroup.remove() // or it goes with the attempt's
+	}
+	if err := r.confined.group.remove(); err != nil {
+		r.log.Warn("a job's cgroup is left to the next sweep", zap.Error(err))
 	}
 	if err := r.runner.work.remove(r.name); err != nil {
 		r.closing.err = fmt.Errorf("closing attempt %s: %w", r.name, err)
@@ -334,7 +360,13 @@ func (r *Run) verdict(err error) error {
 func (r *Run) setPhase(p messages.Phase) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.phase = p
+	r.enter(p, time.Now())
+}
+
+// enter begins a phase; r.mu is held.
+func (r *Run) enter(p messages.Phase, at time.Time) {
+	r.phases[len(r.phases)-1].To = at
+	r.phases = append(r.phases, messages.PhaseSpan{Phase: p, From: at})
 }
 
 func (r *Run) update(f func(*messages.Encode)) {
@@ -366,6 +398,7 @@ func (r *Run) prepareWork(ctx context.Context) (err error) {
 	if err := r.runner.work.make(r.name); err != nil {
 		return err
 	}
+	r.confine()
 	if err := r.hold(); err != nil {
 		return err
 	}
@@ -424,8 +457,8 @@ func (r *Run) startWork(ctx context.Context) error {
 	args := r.plan.args(r.place.input, destinations)
 	shown := r.secret.hideAll(append([]string{r.tools.ffmpeg}, args...))
 	r.update(func(e *messages.Encode) { e.Args = shown })
-	proc, err := r.launch(command{
-		path: r.tools.ffmpeg, args: args, dir: r.workspace, nice: r.settings.Nice, files: r.place.files(),
+	proc, err := r.launch("encode", command{
+		path: r.tools.ffmpeg, args: args, dir: r.workspace, files: r.place.files(),
 		stderr:   func(in io.Reader) { _, _ = io.Copy(&r.stderr, in) },
 		progress: func(in io.Reader) { _ = readProgress(in, r.report) },
 	})
@@ -435,7 +468,8 @@ func (r *Run) startWork(ctx context.Context) error {
 	r.proc = proc
 	r.moved.CompareAndSwap(0, proc.started.UnixNano())
 	r.mu.Lock()
-	r.phase, r.encode.Started = messages.PhaseRun, &proc.started
+	r.enter(messages.PhaseRun, proc.started)
+	r.encode.Started = &proc.started
 	r.mu.Unlock()
 	r.log.Debug("FFmpeg started", zap.Int("pid", proc.id.PID), zap.Strings("args", shown))
 	if !r.spawn(r.watch) { // closed meanwhile
@@ -449,10 +483,12 @@ func (r *Run) startWork(ctx context.Context) error {
 	return nil
 }
 
-// launch starts FFmpeg in a cgroup of its own where one can be had, and without
-// where not: what the cgroup serves is worth less than the job.
-func (r *Run) launch(c command) (*process, error) {
-	group, err := r.runner.cgroups.make(r.name)
+// launch starts one of the attempt's processes within its limits, in a cgroup of its own
+// below the attempt's where one can be had, and without where not: what that cgroup
+// serves is worth less than the job, which then says that its limits did not hold.
+func (r *Run) launch(name string, c command) (*process, error) {
+	c.bounds = r.confined.bounds
+	group, err := r.confined.group.child(name)
 	if err == nil && group != nil {
 		c.cgroup = group
 		var proc *process
@@ -462,10 +498,45 @@ func (r *Run) launch(c command) (*process, error) {
 		err = errors.Join(err, group.remove())
 	}
 	if err != nil {
-		r.log.Warn("FFmpeg gets no cgroup of its own", zap.Error(err))
+		r.log.Warn("a process of the job gets no cgroup of its own", zap.String("process", name), zap.Error(err))
+		r.update(func(e *messages.Encode) {
+			e.Notes = append(e.Notes, fmt.Sprintf("%s ran outside the job's cgroup, which does not limit it: %v", name, err))
+		})
 	}
 	c.cgroup = nil
 	return start(c, r.runner.bootID)
+}
+
+// finish runs one of the attempt's commands beside the encode to its end, or kills it when the
+// context is done. That it was ended for a limit is an error.
+func (r *Run) finish(ctx context.Context, c command) (exitStatus, error) {
+	if err := ctx.Err(); err != nil {
+		return exitStatus{}, err
+	}
+	p, err := r.launch(fmt.Sprintf("helper-%d", r.helpers.Add(1)), c)
+	if err != nil {
+		return exitStatus{}, err
+	}
+	defer func() { _ = p.cgroup.remove() }() // or it goes with the attempt's
+	look, stop := r.confined.look()
+	defer stop()
+	for {
+		select {
+		case <-p.done:
+			if f := r.overrun(p); f != nil {
+				return p.exit, f
+			}
+			return p.exit, p.exit.err
+		case <-ctx.Done():
+			p.signal(syscall.SIGKILL)
+			<-p.done
+			return p.exit, ctx.Err()
+		case <-look:
+			if f := r.exceeded(p); f != nil {
+				p.exceed(f)
+			}
+		}
+	}
 }
 
 // learnLength finds out how long the input is, for the progress in percent, while
@@ -509,7 +580,7 @@ func (r *Run) report(p progressReport) {
 }
 
 // watch sees FFmpeg to its end: it stops FFmpeg when it is told to, when the time
-// is up, and when nothing moves any more.
+// is up, when nothing moves any more, and when a limit is exceeded.
 func (r *Run) watch() {
 	defer close(r.exited)
 	defer r.ended()
@@ -517,6 +588,8 @@ func (r *Run) watch() {
 	defer timeout.Stop()
 	stall := time.NewTimer(r.settings.StallTimeout)
 	defer stall.Stop()
+	look, stop := r.confined.look()
+	defer stop()
 	for {
 		select {
 		case <-r.proc.done:
@@ -530,6 +603,10 @@ func (r *Run) watch() {
 			return
 		case <-timeout.C:
 			r.Stop(messages.StopTimeout)
+		case <-look:
+			if f := r.exceeded(r.proc); f != nil {
+				r.proc.exceed(f)
+			}
 		case <-stall.C:
 			left := time.Until(r.lastMove().Add(r.settings.StallTimeout))
 			if left <= 0 {
@@ -568,8 +645,8 @@ func (r *Run) ended() {
 	} else if exit.err == nil {
 		e.ExitCode = &exit.code
 	}
-	if r.phase == messages.PhaseRun {
-		r.phase = messages.PhaseCheck
+	if r.phases[len(r.phases)-1].Phase == messages.PhaseRun {
+		r.enter(messages.PhaseCheck, *r.encode.Exited)
 	}
 	r.mu.Unlock()
 	r.log.Debug("FFmpeg ended", zap.Int("pid", r.proc.id.PID), zap.Stringer("exit", exit))

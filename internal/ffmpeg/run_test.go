@@ -358,10 +358,10 @@ func TestJobsOwnTimeout(t *testing.T) {
 	t.Parallel()
 	r := newRunner(t)
 	l := endless(t, "late")
-	l.Job.Parameters["resource_limits"] = map[string]any{"timeout_sec": "0.7"}
+	l.Job.Parameters["resource_limits"] = map[string]any{"timeout_sec": "2.5"}
 	run := r.Begin(l)
 	f := wantFailure(t, walk(testContext(t), run), protocol.ReasonTimeout)
-	if run.Stopped() != messages.StopTimeout || !strings.Contains(f.Message, "700ms") {
+	if run.Stopped() != messages.StopTimeout || !strings.Contains(f.Message, "2.5s") {
 		t.Errorf("cause %s, message %s", run.Stopped(), f.Message)
 	}
 }

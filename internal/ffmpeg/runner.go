@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -83,6 +84,7 @@ type Runner struct {
 	bootID   string
 	work     workspaces
 	cgroups  cgroups
+	placed   atomic.Uint32 // CPUs that jobs were given, see nextCPUs
 
 	proving  chan struct{} // held during trial encodes
 	proved   atomic.Pointer[Proof]
@@ -120,7 +122,13 @@ func (r *Runner) Cgroups() string {
 	if r.cgroups.parent == "" {
 		return "none: " + r.cgroups.why
 	}
-	return "one for each job below " + r.cgroups.parent
+	said := "one for each job below " + r.cgroups.parent
+	if len(r.cgroups.controllers) > 0 {
+		said += ", limits on " + strings.Join(r.cgroups.controllers, ", ")
+	} else {
+		said += ", without limits: " + r.cgroups.lack
+	}
+	return said
 }
 
 // Begin returns the run of a lease, making it when there is none yet. It does not

@@ -149,7 +149,7 @@ func (r *Runner) trial(ctx context.Context, ffmpeg, encoder string) error {
 	args = append(args, "-vf", filter, "-c:v", encoder, "-f", "null", "-")
 	var said headTail
 	exit, err := finish(ctx, command{
-		path: ffmpeg, args: args, dir: "/", nice: r.settings.Nice,
+		path: ffmpeg, args: args, dir: "/", bounds: bounds{nice: r.settings.Nice},
 		stderr: func(in io.Reader) { _, _ = io.Copy(&said, in) },
 	}, r.bootID)
 	switch {

@@ -3,7 +3,8 @@
 // when the call that wrote it returns, and survives a crash at any moment.
 //
 // It keeps what was decided and decides nothing itself: when to send, to discard or
-// to give up is the caller's. It is no store of measurements or media.
+// to give up is the caller's. Of measurements it keeps each attempt's power over time,
+// within a bound, as long as its record.
 //
 // The file is a bbolt database of one writer. A damaged one is set aside, never
 // deleted, and its readable records go on in a fresh one.
@@ -278,8 +279,10 @@ func (j *Journal) remove(tx *bbolt.Tx, bucket []byte, n int, removed func(messag
 		if err := tx.Bucket(bucket).Delete(seqKey(p.at.seq)); err != nil {
 			return err
 		}
-		if err := tx.Bucket(bucketIndex).Delete(attemptID(p.rec.Key())); err != nil {
-			return err
+		for _, name := range [][]byte{bucketIndex, bucketSamples} {
+			if err := tx.Bucket(name).Delete(attemptID(p.rec.Key())); err != nil {
+				return err
+			}
 		}
 		j.books.count(p.rec, p.at, -1)
 		removed(p.rec)
@@ -295,8 +298,8 @@ func (j *Journal) write(doing string, key messages.AttemptKey, fn func(*bbolt.Tx
 // update runs one transaction. When it returns nil the transaction is on disk, and
 // otherwise nothing of it counts.
 func (j *Journal) update(doing string, fn func(*bbolt.Tx) error) error {
+	var refused error
 	err := j.do(func(db *bbolt.DB) error {
-		var refused error
 		err := db.Update(func(tx *bbolt.Tx) error {
 			refused = fn(tx)
 			return refused
@@ -313,7 +316,24 @@ func (j *Journal) update(doing string, fn func(*bbolt.Tx) error) error {
 	if errors.Is(err, errUnchanged) {
 		return nil
 	}
-	return j.fail(doing, err)
+	err = j.fail(doing, err)
+	if err != nil && refused == nil {
+		stats := j.Stats()
+		stats.Error = err.Error()
+		j.stats.Store(&stats)
+	}
+	return err
+}
+
+// Probe writes something small, to learn whether the journal can be written again.
+func (j *Journal) Probe() error {
+	return j.update("trying to write", func(tx *bbolt.Tx) error {
+		value, err := seal(now(), nil)
+		if err != nil {
+			return err
+		}
+		return tx.Bucket(bucketMeta).Put(keyProbe, value)
+	})
 }
 
 // asWritten is the record as reading it again gives it.

@@ -135,7 +135,8 @@ func (r *Reader) DeadLetters(limit int) ([]messages.Record, error) {
 	return r.list("listing dead letters", bucketDead, true, limit, func(messages.Record) bool { return true })
 }
 
-// Find lists all attempts at a job that the journal still has, the newest last.
+// Find lists all attempts at a job that the journal still has, the newest last, with
+// their samples.
 func (r *Reader) Find(jobID string) (records []messages.Record, err error) {
 	err = r.view(fmt.Sprintf("looking for job %.100s", jobID), func(tx *bbolt.Tx) error {
 		records = nil
@@ -146,6 +147,7 @@ func (r *Reader) Find(jobID string) (records []messages.Record, err error) {
 			if err != nil {
 				return err
 			}
+			rec.Samples = samplesOf(tx, rec.Key())
 			records = append(records, rec)
 		}
 		return nil

@@ -15,17 +15,19 @@ import (
 // The buckets. A record lies in the one that its state belongs to, under a number
 // that grows: in order of acceptance while it is open, in order of settlement later.
 var (
-	bucketMeta    = []byte("meta")    // schema, session
+	bucketMeta    = []byte("meta")    // schema, session, baselines, probe
 	bucketOpen    = []byte("open")    // number → record: accepted, running, result
 	bucketSettled = []byte("settled") // number → record: sent, superseded
 	bucketDead    = []byte("dead")    // number → record: dead letter
 	bucketIndex   = []byte("index")   // attemptID → bucket's letter, number
-	bucketSamples = []byte("samples") // reserved for the power curves of jobs; empty
+	bucketSamples = []byte("samples") // attemptID → power over time
 
 	recordBuckets = [][]byte{bucketOpen, bucketSettled, bucketDead}
 
-	keySchema  = []byte("schema")
-	keySession = []byte("session")
+	keySchema    = []byte("schema")
+	keySession   = []byte("session")
+	keyBaselines = []byte("baselines")
+	keyProbe     = []byte("probe") // when it was last tried whether writing works
 )
 
 // bucketOf tells where a record in this state lies; nil for a state that is none.

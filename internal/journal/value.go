@@ -61,6 +61,7 @@ func unseal(value []byte) (doc, tail []byte, err error) {
 func encodeRecord(rec messages.Record) ([]byte, error) {
 	result := rec.Result
 	rec.Result = nil // kept apart: as part of the document its bytes would be changed
+	rec.Samples = nil
 	return seal(rec, result)
 }
 

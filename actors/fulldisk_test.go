@@ -1,0 +1,101 @@
+package actors
+
+import (
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+
+	"ffmpeg-agent/messages"
+)
+
+// fullJournal is the real journal on a disk that is full while it is told to be.
+type fullJournal struct {
+	Journal
+	full  atomic.Bool
+	error atomic.Pointer[string]
+}
+
+func (j *fullJournal) try() error {
+	if !j.full.Load() {
+		j.error.Store(nil)
+		return nil
+	}
+	err := fmt.Errorf("journal: %w", syscall.ENOSPC)
+	text := err.Error()
+	j.error.Store(&text)
+	return err
+}
+
+func (j *fullJournal) Accept(lease messages.Lease) (messages.Record, error) {
+	if err := j.try(); err != nil {
+		return messages.Record{}, err
+	}
+	return j.Journal.Accept(lease)
+}
+
+func (j *fullJournal) Finish(key messages.AttemptKey, result []byte, release bool) error {
+	if err := j.try(); err != nil {
+		return err
+	}
+	return j.Journal.Finish(key, result, release)
+}
+
+func (j *fullJournal) SaveSamples(key messages.AttemptKey, samples messages.Samples) error {
+	if err := j.try(); err != nil {
+		return err
+	}
+	return j.Journal.SaveSamples(key, samples)
+}
+
+func (j *fullJournal) Probe() error {
+	if err := j.try(); err != nil {
+		return err
+	}
+	return j.Journal.Probe()
+}
+
+func (j *fullJournal) Stats() messages.JournalStats {
+	stats := j.Journal.Stats()
+	if text := j.error.Load(); text != nil {
+		stats.Error = *text
+	}
+	return stats
+}
+
+// TestAFullJournalLosesNothingAndTakesNoWork: the disk fills up while a job runs. Its
+// result waits in memory, no other job is taken, both are said, and with room again all
+// goes on by itself.
+func TestAFullJournalLosesNothingAndTakesNoWork(t *testing.T) {
+	var journal *fullJournal
+	s := newSite(t, func(c *siteConfig) {
+		c.wrap = func(p *Parts) {
+			journal = &fullJournal{Journal: p.Journal}
+			p.Journal = journal
+		}
+	})
+	job := s.submit(map[string]any{"resolution": "320x240", "preset": "ultrafast", "duration": 2})
+	s.ffmpegPID(job.ID)
+	journal.full.Store(true)
+	s.until("the journal to be tried", func() bool { return journal.error.Load() != nil })
+	s.until("the check to fail", func() bool {
+		return strings.Contains(s.agent.Board().Gates()[gateJournal], "no space left")
+	})
+	waiting := s.submit(map[string]any{"resolution": "160x120", "preset": "ultrafast", "duration": 1})
+	if _, _, sent := s.master().Result(job.ID); sent {
+		t.Error("a result was sent before it was on disk")
+	}
+	if status := s.agent.Status(); status.Journal.Error == "" {
+		t.Error("the status says nothing of it")
+	}
+	if held, ok := s.master().Job(waiting.ID); !ok || held.Status.HeldByNode() {
+		t.Errorf("the second job is %s", held.Status)
+	}
+	journal.full.Store(false)
+	s.result(job.ID, 1)
+	s.result(waiting.ID, 1)
+	if gates := s.agent.Board().Gates(); gates[gateJournal] != "" {
+		t.Errorf("gates %v", gates)
+	}
+}

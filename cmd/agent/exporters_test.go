@@ -1,0 +1,98 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"ffmpeg-agent/hardware/fakehw"
+)
+
+// runningTree is a fake machine that goes on until the test ends.
+func runningTree(t *testing.T, zones ...fakehw.ZoneConfig) (*fakehw.Tree, []*fakehw.Zone) {
+	t.Helper()
+	tree, err := fakehw.New(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []*fakehw.Zone
+	for _, config := range zones {
+		zone, err := tree.AddZone(config)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, zone)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() {
+		if err := tree.Run(ctx, time.Millisecond); err != nil && ctx.Err() == nil {
+			t.Errorf("the fake machine: %v", err)
+		}
+	})
+	t.Cleanup(func() { cancel(); running.Wait(); tree.Close() })
+	return tree, all
+}
+
+// series is a sample's value in a scrape; false where it is not there.
+func series(scrape, name string) (float64, bool) {
+	m := regexp.MustCompile(`(?m)^` + regexp.QuoteMeta(name) + ` (\S+)$`).FindStringSubmatch(scrape)
+	if m == nil {
+		return 0, false
+	}
+	value, err := strconv.ParseFloat(m[1], 64)
+	return value, err == nil
+}
+
+// TestExportersAlone: power without a master, and an end at the first signal.
+func TestExportersAlone(t *testing.T) {
+	tree, _ := runningTree(t,
+		fakehw.ZoneConfig{ID: "intel-rapl:0", Name: "package-0", Power: fakehw.Constant(50), Range: 262e9},
+		fakehw.ZoneConfig{ID: "intel-rapl:0:0", Name: "core", Power: fakehw.Constant(30), Range: 262e9})
+	cpu, gpu := freePort(t), freePort(t)
+	p := startAgent(t, []string{
+		"FFMPEG_AGENT_HARDWARE_SYSFS_PATH=" + tree.Sys(),
+		"FFMPEG_AGENT_HARDWARE_NVML_LIBRARY=/nowhere/libnvidia-ml.so",
+		"FFMPEG_AGENT_EXPORTERS_LISTEN_ADDRESS=127.0.0.1",
+		fmt.Sprintf("FFMPEG_AGENT_EXPORTERS_CPU_PORT=%d", cpu),
+		fmt.Sprintf("FFMPEG_AGENT_EXPORTERS_GPU_PORT=%d", gpu),
+		"FFMPEG_AGENT_ENERGY_IDLE_INTERVAL=50ms",
+	}, "exporters")
+	var before float64
+	waitFor(t, "energy to be counted", func() (counted bool) {
+		before, counted = series(get(t, fmt.Sprintf("http://127.0.0.1:%d/metrics", cpu)), `rapl_energy_joules_total{zone="package-0"}`)
+		return counted && before > 0
+	})
+	waitFor(t, "more energy", func() bool {
+		now, _ := series(get(t, fmt.Sprintf("http://127.0.0.1:%d/metrics", cpu)), `rapl_energy_joules_total{zone="package-0"}`)
+		return now > before+1
+	})
+	cards := get(t, fmt.Sprintf("http://127.0.0.1:%d/metrics", gpu))
+	if alive, ok := series(cards, "gpu_exporter_alive"); !ok || alive != 0 {
+		t.Errorf("without a card:\n%s", cards)
+	}
+	if err := p.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if state, err := p.Process.Wait(); err != nil || state.ExitCode() != exitOK {
+		t.Errorf("ended with %v, %v", state, err)
+	}
+}
+
+func TestExportersWithNothingToExport(t *testing.T) {
+	t.Setenv("FFMPEG_AGENT_EXPORTERS_CPU_ENABLED", "false")
+	t.Setenv("FFMPEG_AGENT_EXPORTERS_GPU_ENABLED", "false")
+	if status, _, stderr := command(t, "exporters"); status != exitUsage || !strings.Contains(stderr, "exporters.cpu.enabled") {
+		t.Errorf("exit status %d: %s", status, stderr)
+	}
+	if _, err := os.Stat("journal.db"); err == nil {
+		t.Error("it made a journal")
+	}
+}

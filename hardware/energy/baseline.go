@@ -1,0 +1,141 @@
+package energy
+
+import (
+	"slices"
+	"time"
+)
+
+const (
+	// calmLength is the least length of idleness that gives one figure of power: a little
+	// below the usual interval between readings.
+	calmLength = 900 * time.Millisecond
+	// calmFewest is how many figures make a baseline, and calmMost how many of the
+	// latest are kept.
+	calmFewest, calmMost = 5, 120
+	// calmUse is the highest part of the machine that processes of no job may use
+	// while it counts as idle.
+	calmUse = 0.1
+	// BaselineMaxAge is how long a baseline holds after the machine was last idle.
+	BaselineMaxAge = 7 * 24 * time.Hour
+)
+
+// ZoneBaseline is a zone's power while the machine is idle.
+type ZoneBaseline struct {
+	Power     Watts     `json:"power_watts"`  // median
+	Spread    Watts     `json:"spread_watts"` // half of the 10th to 90th percentile
+	Seconds   float64   `json:"seconds"`      // of idleness it was learned from
+	LearnedAt time.Time `json:"learned_at"`   // when the machine was last idle
+}
+
+// expired reports whether a baseline is too old at a moment; one from the future is
+// of a clock that was wrong.
+func (b *ZoneBaseline) expired(now time.Time) bool {
+	age := now.Sub(b.LearnedAt.Round(0)) // by the wall clock: it may be of an earlier run
+	return age > BaselineMaxAge || age < -time.Hour
+}
+
+// calm learns one zone's baseline.
+type calm struct {
+	energy  Microjoules
+	length  time.Duration
+	powers  []Watts // oldest first
+	learned *ZoneBaseline
+}
+
+// add takes a piece of idleness, which ended at a moment.
+func (c *calm) add(energy Microjoules, length time.Duration, at time.Time) {
+	c.energy += energy
+	c.length += length
+	if c.length < calmLength {
+		return
+	}
+	c.powers = append(c.powers, Watts(float64(c.energy.Joules())/c.length.Seconds()))
+	c.energy, c.length = 0, 0
+	if len(c.powers) > calmMost {
+		c.powers = slices.Delete(c.powers, 0, 1)
+	}
+	if len(c.powers) < calmFewest {
+		return
+	}
+	sorted := slices.Sorted(slices.Values(c.powers))
+	at = at.Round(0)
+	last := len(sorted) - 1
+	c.learned = &ZoneBaseline{
+		Power:     (sorted[last/2] + sorted[(last+1)/2]) / 2,
+		Spread:    (sorted[last-last/10] - sorted[last/10]) / 2,
+		Seconds:   float64(len(sorted)) * calmLength.Seconds(),
+		LearnedAt: at,
+	}
+}
+
+// disturb drops the idleness that was under way: it was none to its end.
+func (c *calm) disturb() { c.energy, c.length = 0, 0 }
+
+// baseline that holds at a moment; nil without one.
+func (c *calm) baseline(now time.Time) *ZoneBaseline {
+	if c.learned == nil || c.learned.expired(now) {
+		return nil
+	}
+	return c.learned
+}
+
+// idleBudget hands out a zone's baseline piece by piece. What a piece of low power
+// could not give, those after it do: else noise around the baseline would count as
+// work. The debts of times with and without jobs are apart.
+type idleBudget struct {
+	power Watts // baseline
+	known bool
+	owed  struct{ inWindow, loose Microjoules }
+}
+
+// take is the idle part of the energy used in a length of time; false without a
+// baseline.
+func (b *idleBudget) take(energy Microjoules, length time.Duration, inWindow bool) (Microjoules, bool) {
+	if !b.known {
+		return 0, false
+	}
+	owed := &b.owed.inWindow
+	if !inWindow {
+		owed, b.owed.inWindow = &b.owed.loose, 0
+	}
+	perSecond := Joules(b.power).Microjoules()
+	due := portion(perSecond, length, time.Second) + *owed
+	taken := min(due, energy)
+	*owed = min(due-taken, perSecond)
+	return taken, true
+}
+
+// prepare puts the zone's baseline at a moment into its budget.
+func (z *zoneBook) prepare(now time.Time) {
+	b := z.calm.baseline(now)
+	z.idle.known = b != nil
+	if b != nil {
+		z.idle.power = b.Power
+	}
+}
+
+// busy is the part of the machine that was used in a period, 0 to 1; 0 where that is
+// not known.
+func (p *period) busy() float64 {
+	if p == nil || p.before == nil || p.after == nil || p.after.Capacity <= p.before.Capacity {
+		return 0
+	}
+	return (p.after.Busy - p.before.Busy).Seconds() / (p.after.Capacity - p.before.Capacity).Seconds()
+}
+
+// others is what processes of no job used between two moments; nil where that is
+// not known. The jobs' use and everybody's come from clocks of different grain: by what
+// the jobs were ahead, the others are cut short later.
+func others(before, after *Usage, ahead time.Duration) (*time.Duration, time.Duration) {
+	if before == nil || after == nil || after.Capacity <= before.Capacity || after.Busy < before.Busy {
+		return nil, 0
+	}
+	all := after.Busy - before.Busy
+	var jobs time.Duration
+	for job, used := range after.Jobs {
+		jobs += max(0, used-before.Jobs[job])
+	}
+	left := all - jobs - ahead
+	used, ahead := max(0, left), max(0, -left)
+	return &used, min(ahead, after.Capacity-before.Capacity)
+}

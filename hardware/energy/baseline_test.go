@@ -1,0 +1,227 @@
+package energy
+
+import (
+	"math/rand/v2"
+	"strings"
+	"testing"
+	"time"
+)
+
+// machine drives a ledger with one zone at 10 Hz: power and use as they are set.
+type machine struct {
+	ledger   *Ledger
+	zone     *Zone
+	now      float64 // s
+	joules   float64
+	jobs     map[string]time.Duration
+	busy     time.Duration // of everybody
+	threads  float64
+	crossing float64 // J of the second opinion
+	crossed  bool
+}
+
+func newMachine(zone *Zone) *machine {
+	return &machine{ledger: NewLedger(LedgerConfig{}), zone: zone, joules: 1000, jobs: map[string]time.Duration{}, threads: 4}
+}
+
+// run lets time pass: watts tells power, and use the threads that each job ("" is
+// nobody's) keeps busy.
+func (m *machine) run(length float64, watts func() float64, use map[string]float64) {
+	for range int(length*10 + 0.5) {
+		m.joules += watts() / 10
+		for job, threads := range use {
+			used := seconds(threads / 10)
+			m.busy += used
+			if job != "" {
+				m.jobs[job] += used
+			}
+		}
+		m.now += 0.1
+		m.read()
+	}
+}
+
+func (m *machine) read() {
+	jobs := map[string]time.Duration{}
+	for job, used := range m.jobs {
+		jobs[job] = used
+	}
+	r := Reading{
+		Zone: m.zone, At: at(m.now), Counter: Joules(m.joules).Microjoules(),
+		Usage: &Usage{Method: "cpu time", Jobs: jobs, Busy: m.busy, Capacity: seconds(m.threads * m.now)},
+	}
+	if m.crossed {
+		cross := Joules(m.crossing * m.joules).Microjoules()
+		r.Cross = &cross
+	}
+	m.ledger.Record(Sample{Sampler: "rapl", At: at(m.now), Readings: []Reading{r}})
+}
+
+func (m *machine) open(job string) { m.jobs[job] = 0; m.ledger.Open(job, at(m.now)) }
+
+func constant(watts float64) func() float64 { return func() float64 { return watts } }
+
+func noisy(watts, swing float64) func() float64 {
+	random := rand.New(rand.NewPCG(1, 2))
+	return func() float64 { return watts + swing*(2*random.Float64()-1) }
+}
+
+func TestIdleBaselineIsLearnedAndTakenOffAJob(t *testing.T) {
+	m := newMachine(pkg)
+	m.run(30, noisy(20, 2), nil)
+	m.open("job")
+	m.run(10, constant(100), map[string]float64{"job": 3})
+	a := m.ledger.Close("job", at(m.now))
+	if a.Baseline == nil {
+		t.Fatalf("no baseline: %+v", a.Idle)
+	}
+	near(t, "baseline", float64(a.Baseline.Power), 20, 0.5)
+	near(t, "spread", float64(a.Baseline.Spread), 0.5, 0.4) // of means over a second
+	near(t, "seconds", a.Baseline.Seconds, 27, 3)
+	near(t, "total", joules(t, a.Total), 1000, 1e-3)
+	near(t, "idle", joules(t, a.Idle), 200, 5)
+	near(t, "net", joules(t, a.Net), 800, 5)
+	near(t, "job", joules(t, a.Job), 800, 5)
+	near(t, "rest", joules(t, a.Rest), 0, 1e-3)
+	if *a.Net.ErrorBound < *a.Total.ErrorBound+Joules(a.Baseline.Spread)*9 {
+		t.Errorf("the net's bound %v does not hold the baseline's spread", *a.Net.ErrorBound)
+	}
+}
+
+// Who runs beside the job without being one gets its part by CPU time.
+func TestWhatOthersUseIsNotTheJobs(t *testing.T) {
+	m := newMachine(pkg)
+	m.run(10, constant(20), nil)
+	m.open("job")
+	m.run(10, constant(120), map[string]float64{"job": 3, "": 1})
+	a := m.ledger.Close("job", at(m.now))
+	near(t, "total", joules(t, a.Total), 1200, 1e-3)
+	near(t, "idle", joules(t, a.Idle), 200, 1e-3)
+	near(t, "job", joules(t, a.Job), 750, 1)
+	near(t, "rest", joules(t, a.Rest), 250, 1)
+}
+
+// CPU time by cgroup is exact and that of the machine comes in ticks: what that
+// makes up for in one reading it takes back in the next.
+func TestTicksOfTheMachinesCPUTimeMakeNoRest(t *testing.T) {
+	m := newMachine(pkg)
+	m.run(10, constant(20), nil)
+	m.open("job")
+	for i := range 100 {
+		m.joules += 10
+		m.jobs["job"] += seconds(0.4)
+		m.busy += seconds(0.4 + 0.04*float64(1-2*(i%2)))
+		m.now += 0.1
+		m.read()
+	}
+	a := m.ledger.Close("job", at(m.now))
+	near(t, "rest", joules(t, a.Rest)/joules(t, a.Net), 0, 0.002)
+}
+
+// A job that hardly works is not charged with the noise around the baseline.
+func TestNoiseAroundTheBaselineIsNoWork(t *testing.T) {
+	m := newMachine(pkg)
+	m.run(120, noisy(20, 5), nil)
+	m.open("job")
+	m.run(120, noisy(20, 5), map[string]float64{"job": 0.01})
+	a := m.ledger.Close("job", at(m.now))
+	near(t, "net", joules(t, a.Net), 0, 0.015*120*20)
+}
+
+func TestBaselineIsUnknownRatherThanWrong(t *testing.T) {
+	tests := map[string]func(m *machine){
+		"a job from the start": func(*machine) {},
+		"too little idleness":  func(m *machine) { m.run(4, constant(20), nil) },
+		"a job being prepared": func(m *machine) {
+			m.ledger.Follow("job", at(0))
+			m.run(60, constant(70), map[string]float64{"": 0.1})
+		},
+		"the agent itself at work": func(m *machine) {
+			for range 60 {
+				m.run(1, constant(70), map[string]float64{"": 0.1})
+				m.ledger.NotIdle(at(m.now))
+			}
+		},
+		"others at work": func(m *machine) { m.run(60, constant(90), map[string]float64{"": 2}) },
+		"expired": func(m *machine) {
+			m.ledger.Restore(map[string]ZoneBaseline{pkg.ID: {Power: 20, LearnedAt: at(0).Add(-BaselineMaxAge - time.Second)}})
+		},
+		"of the future": func(m *machine) {
+			m.ledger.Restore(map[string]ZoneBaseline{pkg.ID: {Power: 20, LearnedAt: at(0).Add(2 * time.Hour)}})
+		},
+		"of another zone": func(m *machine) {
+			m.ledger.Restore(map[string]ZoneBaseline{"x": {Power: 20, LearnedAt: at(0)}})
+		},
+	}
+	for name, before := range tests {
+		t.Run(name, func(t *testing.T) {
+			m := newMachine(pkg)
+			before(m)
+			m.open("job")
+			m.run(10, constant(100), map[string]float64{"job": 3})
+			a := m.ledger.Close("job", at(m.now))
+			for part, f := range map[string]Figure{"idle": a.Idle, "net": a.Net, "job": a.Job, "rest": a.Rest} {
+				if f.Source != Unavailable || f.Energy != nil || !strings.Contains(f.Method, "no idle baseline of package-0") {
+					t.Errorf("%s: %+v", part, f)
+				}
+			}
+			if a.Baseline != nil || a.Total.Energy == nil {
+				t.Errorf("%+v, total %+v", a.Baseline, a.Total)
+			}
+		})
+	}
+}
+
+func TestBaselineSurvivesARestart(t *testing.T) {
+	m := newMachine(pkg)
+	m.run(10, constant(20), nil)
+	saved := m.ledger.Baselines()
+	if b := saved[pkg.ID]; b.Power != 20 || b.LearnedAt.IsZero() {
+		t.Fatalf("%+v", saved)
+	}
+	m.ledger = NewLedger(LedgerConfig{})
+	m.ledger.Restore(saved)
+	m.open("job")
+	m.run(10, constant(100), map[string]float64{"job": 3})
+	a := m.ledger.Close("job", at(m.now))
+	near(t, "idle", joules(t, a.Idle), 200, 3) // the window's first reading is 0.1 s late
+	if got := m.ledger.Snapshot().Baseline; got == nil || got.Power != 20 {
+		t.Errorf("%+v", got)
+	}
+}
+
+// Overlapping jobs share the baseline and what was used above it; together they get
+// all of it once.
+func TestOverlappingJobsShareTheBaseline(t *testing.T) {
+	m := newMachine(pkg)
+	m.run(10, constant(20), nil)
+	m.open("a")
+	m.open("b")
+	m.run(10, constant(120), map[string]float64{"a": 3, "b": 1})
+	a, b := m.ledger.Close("a", at(m.now)), m.ledger.Close("b", at(m.now))
+	near(t, "idle", joules(t, a.Idle)+joules(t, b.Idle), 200, 1e-3)
+	near(t, "a", joules(t, a.Job), 750, 1)
+	near(t, "b", joules(t, b.Job), 250, 1)
+	near(t, "all", joules(t, a.Total)+joules(t, b.Total), 1200, 1e-3)
+}
+
+func TestSecondOpinionThatContradictsIsSaidAndBounded(t *testing.T) {
+	for _, test := range []struct {
+		crossing float64
+		flagged  bool
+	}{{1, false}, {1.05, false}, {0.7, true}, {1.3, true}} {
+		m := newMachine(pkg)
+		m.crossing, m.crossed = test.crossing, true
+		m.run(1, constant(50), nil)
+		m.open("job")
+		m.run(10, constant(50), nil)
+		a := m.ledger.Close("job", at(m.now))
+		if flagged := len(a.Notes) == 1; flagged != test.flagged {
+			t.Errorf("×%v: notes %q", test.crossing, a.Notes)
+		}
+		holds := float64(*a.Total.ErrorBound) >= 500*0.3
+		if holds != test.flagged {
+			t.Errorf("×%v: bound %v", test.crossing, *a.Total.ErrorBound)
+		}
+	}
+}

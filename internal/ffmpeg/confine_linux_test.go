@@ -1,0 +1,327 @@
+package ffmpeg
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"ffmpeg-agent/messages"
+	"ffmpeg-agent/messages/protocol"
+)
+
+// uncontrolled makes a runner as on a machine whose cgroups have no controllers.
+func uncontrolled(t *testing.T, change ...func(*Settings)) *Runner {
+	t.Helper()
+	r := newRunner(t, change...)
+	r.cgroups.controllers, r.cgroups.lack = nil, "not on this machine"
+	return r
+}
+
+func limited(l messages.Lease, resourceLimits string) messages.Lease {
+	var m map[string]any
+	if err := json.Unmarshal([]byte(resourceLimits), &m); err != nil {
+		panic(err)
+	}
+	l.Job.Parameters["resource_limits"] = m
+	return l
+}
+
+func wantNote(t *testing.T, run *Run, parts ...string) {
+	t.Helper()
+	notes := strings.Join(run.Encode().Notes, "\n")
+	for _, part := range parts {
+		if !strings.Contains(notes, part) {
+			t.Errorf("no %q in the notes %q", part, notes)
+		}
+	}
+}
+
+// controlTree makes a file tree that looks like an attempt's cgroup with controllers.
+func controlTree(t *testing.T, name string, files map[string]string) cgroups {
+	t.Helper()
+	c := cgroups{parent: t.TempDir(), prefix: cgroupPrefix, controllers: limiters}
+	dir := filepath.Join(c.parent, c.prefix+name)
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for file, content := range files {
+		if err := os.WriteFile(filepath.Join(dir, file), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return c
+}
+
+func TestLimitsAreWrittenToTheAttemptsCgroup(t *testing.T) {
+	t.Parallel()
+	r := newRunner(t)
+	l := limited(lease(t, "written", `{`+small+`,"duration":1}`), `{"max_memory_mb":512}`)
+	l.Job.WrapperConstraints = &protocol.Constraints{CPUMax: "150000 100000", CPUWeight: 50, IOMax: "8:0 wbps=1048576"}
+	run := r.Begin(l)
+	r.cgroups = controlTree(t, run.name, map[string]string{
+		"cpu.max": "", "cpu.weight": "", "memory.max": "", "memory.oom.group": "", "memory.swap.max": "", "pids.max": "", "io.max": "",
+	})
+	if err := walk(testContext(t), run); err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Join(r.cgroups.parent, r.cgroups.prefix+run.name)
+	for file, want := range map[string]string{
+		"cpu.max": "150000 100000", "cpu.weight": "50", "memory.max": "536870912", "memory.oom.group": "1", "memory.swap.max": "0",
+		"pids.max": fmt.Sprint(1024 + 64*runtime.NumCPU()), "io.max": "8:0 wbps=1048576",
+	} {
+		if raw, err := os.ReadFile(filepath.Join(dir, file)); string(raw) != want {
+			t.Errorf("%s holds %q, want %q (%v)", file, raw, want, err)
+		}
+	}
+	wantNote(t, run, "CPU limited to 150 % by cpu.max", "CPU weight 50 by cpu.weight", "memory limited to 512 MiB by memory.max", "io.max 8:0 wbps=1048576")
+	// No process can be born in what is no cgroup, and that is not hushed up.
+	wantNote(t, run, "encode ran outside the job's cgroup")
+	// The tree is no cgroup: what cannot be removed there is not this test's point.
+	if err := os.RemoveAll(dir); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestKernelsCountsDecideWhatEndedAProcess(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		files map[string]string
+		exit  exitStatus
+		says  string // empty: no limit
+	}{
+		"out of memory":           {map[string]string{"memory.events": "low 0\nhigh 0\nmax 31\noom 1\noom_kill 2\noom_group_kill 1\n", "memory.peak": "67108864\n"}, exitStatus{code: -1, signal: syscall.SIGKILL}, "64 MiB"},
+		"killed from outside":     {map[string]string{"memory.events": "max 31\noom 0\noom_kill 0\n"}, exitStatus{code: -1, signal: syscall.SIGKILL}, ""},
+		"no counts":               {nil, exitStatus{code: -1, signal: syscall.SIGKILL}, ""},
+		"ended well all the same": {map[string]string{"memory.events": "oom_kill 1\n", "pids.events": "max 4\n"}, exitStatus{}, ""},
+		"refused threads":         {map[string]string{"pids.events": "max 4\n"}, exitStatus{code: 1}, "threads"},
+		"failed otherwise":        {map[string]string{"pids.events": "max 0\n"}, exitStatus{code: 1}, ""},
+	} {
+		all := controlTree(t, "x", c.files)
+		group, err := all.make("x")
+		if err != nil {
+			t.Fatal(err)
+		}
+		run := &Run{confined: confinement{group: group}}
+		f := run.overrun(&process{exit: c.exit})
+		if (f != nil) != (c.says != "") || f != nil && (f.Reason != protocol.ReasonResourceError || !strings.Contains(f.Message, c.says)) {
+			t.Errorf("%s: %v, want %q", name, f, c.says)
+		}
+		_ = group.dir.Close()
+	}
+}
+
+func TestMemoryIsWatchedWhereNoControllerBoundsIt(t *testing.T) {
+	t.Parallel()
+	r := uncontrolled(t)
+	l := limited(lease(t, "hungry", `{"resolution":"1280x720","fps":25,"preset":"veryslow","duration":86400,"audio_codec":"none"}`), `{"max_memory_mb":96}`)
+	run := r.Begin(l)
+	f := wantFailure(t, walk(testContext(t), run), protocol.ReasonResourceError)
+	if !strings.Contains(f.Message, "memory limit of 96 MiB") {
+		t.Errorf("message: %s", f.Message)
+	}
+	wantNote(t, run, "memory limited to 96 MiB by looking", "RLIMIT_DATA", "not on this machine")
+}
+
+func TestSyntheticInputIsMadeWithinTheLimits(t *testing.T) {
+	t.Parallel()
+	r := uncontrolled(t)
+	run := r.Begin(limited(lease(t, "large", `{"resolution":"1920x1080","fps":60,"duration":10}`), `{"max_disk_mb":1}`))
+	f := wantFailure(t, run.Prepare(testContext(t)), protocol.ReasonResourceError)
+	if !strings.Contains(f.Message, "disk limit of 1 MiB") {
+		t.Errorf("message: %s", f.Message)
+	}
+}
+
+func TestDiskLimitCountsWhatLiesOutsideTheWorkspace(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	in := clip(t, filepath.Join(dir, "in.mp4"), "20")
+	out := filepath.Join(dir, "out")
+	r := uncontrolled(t, func(s *Settings) { s.OutputRoots = []string{out} })
+	// Each output ends below the limit, at 8 MiB.
+	run := r.Begin(limited(lease(t, "two", `{"fps":25,"preset":"ultrafast","crf":0,"audio_codec":"none","input":`+quoted(in)+`,"output":`+quoted(filepath.Join(out, "o.mp4"))+`,
+		"outputs":[{"resolution":"320x240"},{"resolution":"322x240"}]}`), `{"max_disk_mb":12}`))
+	f := wantFailure(t, walk(testContext(t), run), protocol.ReasonResourceError)
+	if !strings.Contains(f.Message, "disk limit of 12 MiB") || !strings.Contains(f.Message, "it has written") {
+		t.Errorf("message: %s", f.Message)
+	}
+	if names := listing(t, out); names != "" {
+		t.Errorf("left behind: %s", names)
+	}
+	wantNote(t, run, "disk limited to 12 MiB", "RLIMIT_FSIZE")
+}
+
+func TestJobWithinItsLimitsIsGoodAndSaysHowTheyWereKept(t *testing.T) {
+	t.Parallel()
+	r := uncontrolled(t)
+	l := limited(lease(t, "modest", `{`+small+`,"duration":1,"quality":"psnr"}`), `{"max_cpu_percent":50,"max_memory_mb":2048,"max_disk_mb":100}`)
+	l.Job.WrapperConstraints = &protocol.Constraints{CPUWeight: 51, IOMax: "8:0 wbps=5"}
+	run := r.Begin(l)
+	if err := walk(testContext(t), run); err != nil {
+		t.Fatal(err)
+	}
+	if q, err := run.Measure(testContext(t)); err != nil || q.PSNR == nil {
+		t.Errorf("quality %+v, %v", q, err)
+	}
+	wantNote(t, run, "CPU limited to 50 %, rounded up to whole CPUs (1)", "CPU weight 51 by nice 3", "memory limited to 2048 MiB", "disk limited to 100 MiB", "io_max 8:0 wbps=5 is not enforced")
+	heavy := lease(t, "heavy", `{`+small+`,"duration":1}`)
+	heavy.Job.WrapperConstraints = &protocol.Constraints{CPUWeight: 500}
+	run = r.Begin(heavy)
+	if err := run.Prepare(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+	wantNote(t, run, "CPU weight 500 is not enforced")
+}
+
+func TestChildIsBoundOnItsWay(t *testing.T) {
+	t.Parallel()
+	var said string
+	exit, err := finish(testContext(t), command{
+		path: "/bin/sh", args: []string{"-c", `sleep 0.2; grep Cpus_allowed_list /proc/self/status; grep -E 'Max (file|data) size' /proc/self/limits`}, dir: "/",
+		bounds: bounds{cpus: 1, firstCPU: 1, fileBytes: 3 << 20, dataBytes: 1 << 30},
+		stdout: func(in io.Reader) { raw, _ := io.ReadAll(in); said = string(raw) },
+	}, bootID())
+	if err != nil || !exit.ok() {
+		t.Fatal(exit, err)
+	}
+	fields := strings.Join(strings.Fields(said), " ")
+	for _, want := range []string{"Max data size 1073741824 1073741824", "Max file size 3145728 3145728"} {
+		if !strings.Contains(fields, want) {
+			t.Errorf("no %q in %s", want, fields)
+		}
+	}
+	if cpus := strings.Fields(said)[1]; strings.ContainsAny(cpus, ",-") {
+		t.Errorf("it may run on CPUs %s, want one", cpus)
+	}
+	var mine unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &mine); err != nil || mine.Count() != runtime.NumCPU() {
+		t.Errorf("the agent may run on %d CPUs, %v", mine.Count(), err)
+	}
+}
+
+func TestFileThatGrowsToItsLimitEndsTheJob(t *testing.T) {
+	t.Parallel()
+	p, err := start(command{
+		path: "/bin/sh", args: []string{"-c", "sleep 0.2; head -c 2000000 /dev/zero >x; kill -XFSZ $$"}, dir: t.TempDir(), bounds: bounds{fileBytes: 1 << 20},
+	}, bootID())
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-p.done
+	run := &Run{plan: plan{limits: limits{disk: 1 << 20}}}
+	if f := run.overrun(p); f == nil || f.Reason != protocol.ReasonResourceError || !strings.Contains(f.Message, "1 MiB") {
+		t.Errorf("%v after %s", f, p.exit)
+	}
+}
+
+func TestExitStatusThatNamesWhatRanOut(t *testing.T) {
+	for code, want := range map[int]protocol.FailureReason{
+		244: protocol.ReasonResourceError, 228: protocol.ReasonResourceError, 229: protocol.ReasonResourceError, 134: protocol.ReasonResourceError,
+		1: protocol.ReasonRuntimeError, 255: protocol.ReasonRuntimeError, 183: protocol.ReasonRuntimeError,
+	} {
+		if f := classify(evidence{exit: exitStatus{code: code}}); f.Reason != want {
+			t.Errorf("exit status %d is %s, want %s", code, f.Reason, want)
+		}
+	}
+}
+
+func TestOutputThatTakesNoMore(t *testing.T) {
+	t.Parallel()
+	full, err := os.OpenFile("/dev/full", os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer full.Close()
+	room, err := os.Create(filepath.Join(t.TempDir(), "o"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer room.Close()
+	if !takesNoMore(full) || takesNoMore(room) {
+		t.Errorf("full: %v, with room: %v", takesNoMore(full), takesNoMore(room))
+	}
+}
+
+func TestLimitWithoutACgroupSaysWhyThereIsNone(t *testing.T) {
+	t.Parallel()
+	r := newRunner(t)
+	r.cgroups = cgroups{why: "no cgroup v2 tree is mounted"}
+	run := r.Begin(limited(lease(t, "none", `{`+small+`,"duration":1}`), `{"max_cpu_percent":100}`))
+	if err := walk(testContext(t), run); err != nil {
+		t.Fatal(err)
+	}
+	wantNote(t, run, "CPU limited to 100 %", "no cgroup (no cgroup v2 tree is mounted)")
+}
+
+// TestFullDiskIsAResourceError runs in a process of its own, which may mount a small disk
+// that nobody else sees.
+func TestFullDiskIsAResourceError(t *testing.T) {
+	if dir := os.Getenv("FFMPEG_TEST_SMALL_DISK"); dir != "" {
+		onFullDisks(t, dir)
+		return
+	}
+	t.Parallel()
+	again := exec.Command(os.Args[0], "-test.run=^TestFullDiskIsAResourceError$", "-test.v")
+	again.Env = append(os.Environ(), "FFMPEG_TEST_SMALL_DISK="+t.TempDir())
+	again.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
+	if os.Geteuid() != 0 {
+		again.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
+		again.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}}
+		again.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}}
+	}
+	runtime.LockOSThread() // whose end would be the child's
+	defer runtime.UnlockOSThread()
+	out, err := again.CombinedOutput()
+	if ended := new(exec.ExitError); err != nil && !errors.As(err, &ended) {
+		t.Skipf("this machine lets us have no mounts of our own: %v", err)
+	}
+	if err != nil || !bytes.Contains(out, []byte("--- PASS: TestFullDiskIsAResourceError")) {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+func onFullDisks(t *testing.T, dir string) {
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		t.Fatal(err)
+	}
+	for name, options := range map[string]string{"work": "size=4m", "out": "size=1m", "nodes": "size=100m,nr_inodes=4"} {
+		if err := os.Mkdir(filepath.Join(dir, name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := unix.Mount("tmpfs", filepath.Join(dir, name), "tmpfs", 0, options); err != nil {
+			t.Fatal(err)
+		}
+	}
+	in := clip(t, filepath.Join(t.TempDir(), "in.mp4"), "20")
+	data := t.TempDir()
+	for name, c := range map[string]struct{ data, params string }{
+		"of the outputs":                       {data, `{"resolution":"640x480","fps":25,"preset":"ultrafast","crf":0,"audio_codec":"none","input":` + quoted(in) + `,"output":` + quoted(filepath.Join(dir, "out/o.mp4")) + `}`},
+		"of the outputs, fragment by fragment": {data, `{"resolution":"640x480","fps":25,"preset":"ultrafast","crf":0,"audio_codec":"none","input":` + quoted(in) + `,"output":` + quoted(filepath.Join(dir, "out/o.ts")) + `}`},
+		"of the workspace, by the input":       {filepath.Join(dir, "work"), `{"resolution":"1920x1080","fps":60,"duration":10}`},
+		"of the workspace, by the output":      {filepath.Join(dir, "work"), `{"resolution":"640x480","fps":25,"preset":"ultrafast","crf":0,"input":` + quoted(in) + `}`},
+		"without room for another file":        {data, `{` + small + `,"duration":1,"outputs":[{"output":` + quoted(filepath.Join(dir, "nodes/a/b/c/d/e.mp4")) + `}]}`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRunner(t, func(s *Settings) { s.DataDir, s.OutputRoots = c.data, []string{dir} })
+			run := r.Begin(lease(t, name, c.params))
+			f := wantFailure(t, walk(testContext(t), run), protocol.ReasonResourceError)
+			if !strings.Contains(f.Message, "no space left") {
+				t.Errorf("message: %s", f.Message)
+			}
+			if err := run.Close(testContext(t)); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}

@@ -1,0 +1,165 @@
+package journal
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"go.etcd.io/bbolt"
+
+	"ffmpeg-agent/hardware/energy"
+	"ffmpeg-agent/messages"
+)
+
+// fullSamples are as large as they get: every point that a curve may have, of eight
+// zones of unruly power.
+func fullSamples() messages.Samples {
+	random := rand.New(rand.NewPCG(1, 2))
+	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	s := messages.Samples{
+		Curve:  energy.Curve{Start: at},
+		Phases: []messages.PhaseSpan{{Phase: messages.PhaseRun, From: at, To: at.Add(time.Hour)}},
+	}
+	some := func() *energy.Microjoules {
+		e := energy.Microjoules(random.Int64N(3e9))
+		return &e
+	}
+	for i := range 8 {
+		s.Curve.Zones = append(s.Curve.Zones, energy.CurveZone{ID: fmt.Sprint("intel-rapl:", i), Name: "package", Domain: energy.DomainCPU, Counted: true})
+	}
+	for i := range energy.MostPoints {
+		p := energy.CurvePoint{From: int64(i) * 9000, To: int64(i+1) * 9000, Job: some(), Idle: some(), Rest: some()}
+		for range s.Curve.Zones {
+			p.Zones = append(p.Zones, some())
+		}
+		s.Curve.Points = append(s.Curve.Points, p)
+	}
+	return s
+}
+
+func keyOf(id string) messages.AttemptKey { return messages.AttemptKey{JobID: id, Attempt: 1} }
+
+func TestSamplesGoWithTheirRecord(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "journal.db")
+	j, err := Open(Settings{Path: path, KeepSettled: 1})
+	ok(t, err)
+	want := fullSamples()
+	first := keyOf("first")
+	if err := j.SaveSamples(first, want); !errors.Is(err, ErrUnknownAttempt) {
+		t.Errorf("samples of an attempt that is not there: %v", err)
+	}
+	for _, id := range []string{"first", "second"} {
+		key := keyOf(id)
+		_, err := j.Accept(lease(id, 1))
+		ok(t, err)
+		ok(t, j.SaveSamples(key, want))
+		ok(t, j.Finish(key, []byte(`{}`), false))
+		if id == "first" {
+			found, err := j.Find(id)
+			ok(t, err)
+			if diff := cmp.Diff(&want, found[0].Samples); diff != "" {
+				t.Error(diff)
+			}
+		}
+		ok(t, j.Settle(key, messages.RecordSent, ""))
+	}
+	ok(t, j.view("counting", func(tx *bbolt.Tx) error {
+		if n := tx.Bucket(bucketSamples).Stats().KeyN; n != 1 {
+			t.Errorf("%d samples are kept with one record", n)
+		}
+		return nil
+	}))
+	if record(t, j, keyOf("second")).Samples != nil {
+		t.Error("samples that nobody asked for")
+	}
+	ok(t, j.Close())
+	r, err := OpenReadOnly(path)
+	ok(t, err)
+	defer r.Close()
+	found, err := r.Find("second")
+	ok(t, err)
+	if len(found) != 1 || found[0].Samples == nil || len(found[0].Samples.Curve.Points) != energy.MostPoints {
+		t.Errorf("%d records", len(found))
+	}
+}
+
+func TestSamplesThatCannotBeReadHideNoRecord(t *testing.T) {
+	j := open(t, Settings{})
+	_, err := j.Accept(lease("job", 1))
+	ok(t, err)
+	ok(t, j.update("spoiling", func(tx *bbolt.Tx) error {
+		value, err := seal(nil, []byte("no gzip"))
+		if err != nil {
+			return err
+		}
+		return tx.Bucket(bucketSamples).Put(attemptID(keyOf("job")), value)
+	}))
+	found, err := j.Find("job")
+	ok(t, err)
+	if len(found) != 1 || found[0].Samples != nil {
+		t.Errorf("%+v", found)
+	}
+}
+
+func TestTooManySamplesAreRefused(t *testing.T) {
+	s := fullSamples()
+	for range 4 {
+		s.Curve.Points = append(s.Curve.Points, s.Curve.Points...)
+	}
+	if _, err := encodeSamples(s); err == nil {
+		t.Error("no error")
+	}
+	packed, err := encodeSamples(fullSamples())
+	ok(t, err)
+	t.Logf("%d bytes for %d points of 8 zones", len(packed), energy.MostPoints)
+}
+
+func TestBaselinesAreKept(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "journal.db")
+	j, err := Open(Settings{Path: path})
+	ok(t, err)
+	if _, found, err := j.Baselines(); err != nil || found {
+		t.Errorf("%v, %v", found, err)
+	}
+	want := messages.Baselines{Machine: "cpu", Zones: map[string]energy.ZoneBaseline{
+		"intel-rapl:0": {Power: 20, Spread: 1, Seconds: 60, LearnedAt: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)},
+	}}
+	ok(t, j.SaveBaselines(want))
+	ok(t, j.Close())
+	j, err = Open(Settings{Path: path})
+	ok(t, err)
+	defer j.Close()
+	got, found, err := j.Baselines()
+	ok(t, err)
+	if diff := cmp.Diff(want, got); diff != "" || !found {
+		t.Error(found, diff)
+	}
+}
+
+// Whatever the samples are, reading them neither panics nor takes much memory.
+func FuzzDecodeSamples(f *testing.F) {
+	good, err := encodeSamples(fullSamples())
+	ok(f, err)
+	f.Add(good)
+	f.Add([]byte("00000000\nnull\n"))
+	f.Fuzz(func(t *testing.T, packed []byte) {
+		for _, value := range [][]byte{packed, sealed(t, packed)} {
+			if samples, err := decodeSamples(value); err == nil {
+				if _, err := encodeSamples(samples); err != nil && len(packed) < MaxSamples/8 {
+					t.Errorf("read and not to be written: %v", err)
+				}
+			}
+		}
+	})
+}
+
+// sealed gives the fuzzer's bytes the checksum that would keep them from being read.
+func sealed(t *testing.T, tail []byte) []byte {
+	value, err := seal(nil, tail)
+	ok(t, err)
+	return value
+}
