@@ -9,6 +9,8 @@ for program in "$@"; do
     case $program in
         ffmpeg | ffprobe) package=ffmpeg ;;
         gcc) package="gcc libc6-dev" ;;
+        qemu-system-x86_64) package=qemu-system-x86 ;;
+        mkfs.ext4) package=e2fsprogs ;;
         *) package=$program ;;
     esac
     case " $packages " in

@@ -1,0 +1,24 @@
+#!/bin/busybox sh
+# The guest's first process: makes a plain system with one cgroup v2 tree, runs /run.sh,
+# and tells how that ended.
+/bin/busybox mkdir -p /proc /sys /dev /tmp /etc /disk /usr/bin
+/bin/busybox --install -s /bin
+export PATH=/bin:/usr/bin HOME=/tmp
+mount -t proc proc /proc
+mount -t sysfs sysfs /sys
+mount -t devtmpfs devtmpfs /dev
+mount -t tmpfs tmpfs /tmp
+chmod 1777 /tmp
+mount -t cgroup2 cgroup2 /sys/fs/cgroup
+ln -sf /proc/self/fd /dev/fd
+echo 'root:x:0:0::/tmp:/bin/sh
+ffmpeg:x:1000:1000::/tmp:/bin/sh' >/etc/passwd
+drivers=/lib/modules/$(uname -r)
+mkdir -p "$drivers"
+mv /modules/*.ko "$drivers"
+depmod
+modprobe -a virtio_pci virtio_blk
+[ ! -b /dev/vda ] || mount -t ext4 /dev/vda /disk
+sh /run.sh
+echo "guest: ended with $?"
+poweroff -f

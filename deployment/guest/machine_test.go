@@ -1,0 +1,119 @@
+//go:build guest
+
+package guest
+
+import (
+	"bufio"
+	"context"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// machine is a running guest.
+type machine struct {
+	cmd   *exec.Cmd
+	lines chan string // of its serial port; closed when it is off
+}
+
+// boot starts a guest. It is killed when the test ends.
+func boot(t *testing.T, accelerator, image, disk, memory string) *machine {
+	t.Helper()
+	cpu := "max"
+	if accelerator == "kvm" {
+		cpu = "host"
+	}
+	args := []string{"-nodefaults", "-nic", "none", "-display", "none", "-serial", "stdio", "-no-reboot", "-M", "pc", "-accel", accelerator, "-cpu", cpu,
+		"-smp", "2", "-m", memory, "-kernel", filepath.Join(fetched(t), "kernel"), "-initrd", image, "-append", "console=ttyS0 quiet loglevel=3 panic=-1"}
+	if disk != "" {
+		args = append(args, "-drive", "file="+disk+",format=raw,if=virtio,cache=writeback")
+	}
+	m := &machine{cmd: exec.Command("qemu-system-x86_64", args...), lines: make(chan string, 1000)}
+	m.cmd.Stderr = t.Output()
+	m.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	out, err := m.cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := m.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go m.read(out)
+	t.Cleanup(m.off)
+	return m
+}
+
+// read passes on whole lines: half of one was not said.
+func (m *machine) read(out io.Reader) {
+	defer close(m.lines)
+	for r := bufio.NewReader(out); ; {
+		line, err := r.ReadString('\n')
+		if err != nil {
+			return
+		}
+		m.lines <- strings.TrimRight(line, "\r\n")
+	}
+}
+
+// off cuts the guest's power, and waits until it is off.
+func (m *machine) off() {
+	_ = m.cmd.Process.Signal(syscall.SIGKILL)
+	for range m.lines {
+	}
+	_ = m.cmd.Wait() // of one that is off already, an error
+}
+
+// next returns the guest's next line; false when it is off or silent for too long.
+func (m *machine) next(patience time.Duration) (string, bool) {
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	select {
+	case line, ok := <-m.lines:
+		return line, ok
+	case <-timer.C:
+		return "", false
+	}
+}
+
+// accelerator is what guests run on: the processor itself where a guest comes up on it,
+// else its emulation.
+func accelerator(t *testing.T) string {
+	t.Helper()
+	if chosen := os.Getenv("GUEST_ACCELERATOR"); chosen != "" {
+		return chosen
+	}
+	works.Do(func() {
+		works.name = "tcg"
+		kvm, err := os.OpenFile("/dev/kvm", os.O_RDWR, 0)
+		if err != nil {
+			return
+		}
+		_ = kvm.Close()
+		img := newImage(t, os.DevNull)
+		m := boot(t, "kvm", img.done(), "", "256M")
+		defer m.off()
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		for ctx.Err() == nil {
+			line, ok := m.next(10 * time.Second)
+			if strings.HasPrefix(line, "guest: ended") {
+				works.name = "kvm"
+			}
+			if !ok {
+				return
+			}
+		}
+	})
+	return works.name
+}
+
+var works struct {
+	sync.Once
+	name string
+}
