@@ -1,0 +1,189 @@
+package chaos
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// status is what is read of an agent's /status.
+type status struct {
+	PID       int
+	Session   *struct{ NodeID string }
+	Heartbeat *struct {
+		LastAttempt *time.Time `json:"last_attempt"`
+		Failed      int
+		Error       string
+	}
+	Checks []struct{ Name, Reason string }
+	Jobs   []struct {
+		Key struct {
+			Job     string `json:"job_id"`
+			Attempt int
+		}
+		Phase string
+		PID   int
+	}
+	Actors []struct {
+		Path                          string
+		State                         string
+		Restarts, Abandoned, Failures int
+	}
+	Samplers []struct {
+		Name, Error, Absent, Source string
+		Zones                       int
+	}
+	Journal struct {
+		Unfinished, Unsent int
+		DeadLetters        int `json:"dead_letters"`
+		Error              string
+	}
+}
+
+// trouble is how often an actor failed in any way; known is false where there is none.
+func (s *status) trouble(path string) (n int, known bool) {
+	for _, a := range s.Actors {
+		if a.Path == path {
+			return a.Restarts + a.Abandoned + a.Failures, true
+		}
+	}
+	return 0, false
+}
+
+// sampler says how a sampler fares.
+func (s *status) sampler(name string) (trouble string, zones int) {
+	for _, m := range s.Samplers {
+		if m.Name == name {
+			return m.Error + m.Absent, m.Zones
+		}
+	}
+	return "unknown", 0
+}
+
+// idle reports whether nothing is under way and nobody is being restarted.
+func (s *status) idle() bool {
+	if s.Session == nil || len(s.Jobs) > 0 || s.Journal.Unsent > 0 || s.Journal.Unfinished > 0 {
+		return false
+	}
+	for _, a := range s.Actors {
+		if a.State != "running" {
+			return false
+		}
+	}
+	return true
+}
+
+// socket speaks to an agent's control socket.
+type socket struct{ http *http.Client }
+
+func newSocket(path string) *socket {
+	return &socket{&http.Client{
+		Timeout: 2 * time.Second,
+		Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{Timeout: time.Second}).DialContext(ctx, "unix", path)
+		}},
+	}}
+}
+
+func (s *socket) status(ctx context.Context) (*status, error) {
+	var st status
+	return &st, ask(ctx, s.http, http.MethodGet, "http://agent/status", nil, &st)
+}
+
+func (s *socket) crash(ctx context.Context, actor string) error {
+	return ask(ctx, s.http, http.MethodPost, "http://agent/debug/crash", map[string]any{"actor": actor}, nil)
+}
+
+func (s *socket) hang(ctx context.Context, actor string, d time.Duration) error {
+	return ask(ctx, s.http, http.MethodPost, "http://agent/debug/hang", map[string]any{"actor": actor, "for_ns": d}, nil)
+}
+
+// states are what the journal has of the attempts at a job: attempt → state.
+func (s *socket) states(ctx context.Context, job string) (map[int]string, error) {
+	var answer struct {
+		Records []struct {
+			Lease struct {
+				Job struct {
+					Retries int `json:"retry_count"`
+				}
+			}
+			State string
+		}
+	}
+	err := ask(ctx, s.http, http.MethodGet, "http://agent/records?job="+url.QueryEscape(job), nil, &answer)
+	states := map[int]string{}
+	for _, r := range answer.Records {
+		states[1+r.Lease.Job.Retries] = r.State
+	}
+	return states, err
+}
+
+// ask makes one call with JSON both ways.
+func ask(ctx context.Context, client *http.Client, method, target string, in, out any) error {
+	var body io.Reader
+	if in != nil {
+		raw, err := json.Marshal(in)
+		if err != nil {
+			return err
+		}
+		body = bytes.NewReader(raw)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, target, body)
+	if err != nil {
+		return err
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	raw, err := io.ReadAll(io.LimitReader(resp.Body, 64<<20))
+	if err != nil {
+		return err
+	}
+	if resp.StatusCode/100 != 2 {
+		return fmt.Errorf("%s %s: %s: %s", method, req.URL.Path, resp.Status, bytes.TrimSpace(raw))
+	}
+	if out == nil {
+		return nil
+	}
+	return json.Unmarshal(raw, out)
+}
+
+// scrape sums the samples of each family of a metrics page.
+func scrape(ctx context.Context, client *http.Client, address string) (map[string]float64, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+"/metrics", nil)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	raw, err := io.ReadAll(io.LimitReader(resp.Body, 8<<20))
+	if err != nil {
+		return nil, err
+	}
+	sums := map[string]float64{}
+	for line := range strings.Lines(string(raw)) {
+		name, value, ok := strings.Cut(strings.TrimSpace(line), " ")
+		if i := strings.LastIndexByte(line, '}'); i >= 0 {
+			name, _, _ = strings.Cut(line, "{")
+			value = strings.TrimSpace(line[i+1:])
+			ok = true
+		}
+		if v, err := strconv.ParseFloat(value, 64); ok && err == nil && !strings.HasPrefix(name, "#") {
+			sums[name] += v
+		}
+	}
+	return sums, nil
+}

@@ -1,0 +1,325 @@
+package chaos
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// roles are the actors that faults are aimed at, by the last element of their paths.
+var roles = []string{
+	"agent", "control", "exporters", "agent-metrics", "cpu-metrics", "ffmpeg-metrics", "gpu-metrics", "heartbeat", "janitor", "jobs", "job-",
+	"job-", "meter", "poller", "registrar", "samplers", "host", "nvml", "rapl", "uploader",
+}
+
+func actorKinds() []Kind {
+	return []Kind{
+		{Name: "actor: panic", Weight: 22, play: func(ctx context.Context, s *scene) (effect, error) {
+			return s.strike(ctx, func(path string) error { return s.socket.crash(ctx, path) })
+		}},
+		{Name: "actor: hang", Weight: 2.5, play: func(ctx context.Context, s *scene) (effect, error) {
+			return s.strike(ctx, func(path string) error { return s.socket.hang(ctx, path, 3*hangAfter) })
+		}},
+	}
+}
+
+// strike hits an actor and waits until the agent's supervision tells of it.
+func (s *scene) strike(ctx context.Context, hit func(path string) error) (effect, error) {
+	role := one(s, roles)
+	var path string
+	s.until(ctx, func(st *status) string {
+		for _, a := range st.Actors {
+			name := filepath.Base(a.Path)
+			if name == role || role == "job-" && strings.HasPrefix(name, role) {
+				path = a.Path
+			}
+		}
+		return path
+	})
+	if path == "" {
+		return effect{}, fmt.Errorf("there is no actor %s", role)
+	}
+	gate, _ := s.actorGates.LoadOrStore(path, &sync.Mutex{})
+	gate.(*sync.Mutex).Lock()
+	defer gate.(*sync.Mutex).Unlock()
+	life, before, deaths := s.life(), s.status(), s.deaths.Load()
+	n, _ := before.trouble(path)
+	if err := hit(path); err != nil {
+		return effect{}, err
+	}
+	e := effect{actor: path}
+	e.seen = s.until(ctx, func(st *status) string {
+		now, known := st.trouble(path)
+		switch {
+		case s.life() != life && s.deaths.Load() == deaths:
+			return path + ": the process ended for a fresh start"
+		case st.PID == before.PID && known && now > n:
+			return fmt.Sprintf("%s: failures %d → %d", path, n, now)
+		case st.PID == before.PID && !known && st != before:
+			return path + " is gone"
+		}
+		return ""
+	})
+	if e.seen == "" {
+		return e, fmt.Errorf("%s: nothing came of it", path)
+	}
+	return e, nil
+}
+
+// childKinds are what befalls the agent's child processes.
+func childKinds() []Kind {
+	encode := func(name string, weight float64, play func(context.Context, *scene, Proc, Attempt) (effect, error)) Kind {
+		return Kind{Name: name, Weight: weight, play: func(ctx context.Context, s *scene) (effect, error) {
+			p, at, err := s.encoder(ctx)
+			if err != nil {
+				return effect{}, err
+			}
+			e, err := play(ctx, s, p, at)
+			e.hit = at
+			return e, err
+		}}
+	}
+	end := func(sig syscall.Signal) func(context.Context, *scene, Proc, Attempt) (effect, error) {
+		return func(ctx context.Context, s *scene, p Proc, at Attempt) (effect, error) { return s.end(ctx, p, sig) }
+	}
+	sampler := func(name string, weight float64, sig syscall.Signal) Kind {
+		return Kind{Name: name, Weight: weight, play: func(ctx context.Context, s *scene) (effect, error) { return s.sampler(ctx, sig) }}
+	}
+	return []Kind{
+		encode("ffmpeg: SIGKILL", 5, end(syscall.SIGKILL)),
+		encode("ffmpeg: SIGSEGV", 3, end(syscall.SIGSEGV)),
+		encode("ffmpeg: SIGTERM", 2, end(syscall.SIGTERM)),
+		encode("ffmpeg: stopped for a while", 2, frozen),
+		encode("ffmpeg: stopped for good", 1.5, stalled),
+		sampler("nvml: child SIGKILL", 2, syscall.SIGKILL),
+		sampler("nvml: child SIGSEGV", 1, syscall.SIGSEGV),
+		sampler("nvml: child SIGSTOP", 1, syscall.SIGSTOP),
+	}
+}
+
+// encoder waits for an FFmpeg of the agent's that encodes.
+func (s *scene) encoder(ctx context.Context) (Proc, Attempt, error) {
+	for {
+		for _, p := range s.children(Proc.encodes) {
+			if p.State != 'T' {
+				at, _ := p.attempt()
+				return p, at, nil
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return Proc{}, Attempt{}, errors.New("no FFmpeg was encoding")
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+// end sends a process a signal that ends it.
+func (s *scene) end(ctx context.Context, p Proc, sig syscall.Signal) (effect, error) {
+	if err := p.signal(sig); err != nil {
+		return effect{}, fmt.Errorf("it had ended by itself: %w", err)
+	}
+	for {
+		if _, lives := p.same(); !lives {
+			return saw("pid %d is gone", p.PID), nil
+		}
+		select {
+		case <-ctx.Done():
+			return effect{}, fmt.Errorf("pid %d lives on", p.PID)
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}
+
+// frozen stops FFmpeg for less than what counts as a stall.
+func frozen(ctx context.Context, s *scene, p Proc, _ Attempt) (effect, error) {
+	if err := p.signal(syscall.SIGSTOP); err != nil {
+		return effect{}, err
+	}
+	stopped := waitFor(time.Second, func() bool { now, lives := p.same(); return lives && now.State == 'T' })
+	select {
+	case <-ctx.Done():
+	case <-time.After(s.between(300*time.Millisecond, 1500*time.Millisecond)):
+	}
+	if err := p.signal(syscall.SIGCONT); err != nil || !stopped {
+		return effect{}, errors.New("it ended meanwhile")
+	}
+	return saw("pid %d stood still", p.PID), nil
+}
+
+// stalled stops FFmpeg until the agent ends it.
+func stalled(_ context.Context, s *scene, p Proc, _ Attempt) (effect, error) {
+	if err := p.signal(syscall.SIGSTOP); err != nil {
+		return effect{}, err
+	}
+	if !waitFor(stallTimeout+12*time.Second, func() bool { _, lives := p.same(); return !lives }) {
+		_ = p.signal(syscall.SIGKILL)
+		return effect{}, fmt.Errorf("pid %d was left standing still", p.PID)
+	}
+	return saw("pid %d was ended", p.PID), nil
+}
+
+// sampler hits the child that reads the cards, which is to be replaced.
+func (s *scene) sampler(ctx context.Context, sig syscall.Signal) (effect, error) {
+	p, err := s.samplerChild(ctx, 0)
+	if err != nil {
+		return effect{}, err
+	}
+	if sig == syscall.SIGSTOP { // one that starts yet is given much more time than one that reads
+		s.until(ctx, func(st *status) string {
+			if trouble, zones := st.sampler("nvml"); trouble == "" && zones > 0 {
+				return "reads"
+			}
+			return ""
+		})
+	}
+	if err := p.signal(sig); err != nil {
+		return effect{}, err
+	}
+	next, err := s.samplerChild(ctx, p.PID)
+	if err != nil {
+		_ = p.signal(syscall.SIGKILL)
+		return effect{}, fmt.Errorf("pid %d was not replaced", p.PID)
+	}
+	return saw("pid %d was replaced by %d", p.PID, next.PID), nil
+}
+
+// samplerChild waits for a child that is not the one of a number.
+func (s *scene) samplerChild(ctx context.Context, not int) (Proc, error) {
+	if s.cards == nil {
+		return Proc{}, errNoCards
+	}
+	for {
+		for _, p := range s.children(Proc.samples) {
+			if p.PID != not {
+				return p, nil
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return Proc{}, errors.New("there is no child that reads cards")
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+// agentKinds are what befalls the agent's own process.
+func agentKinds() []Kind {
+	dies := func(name string, weight float64, sig syscall.Signal) Kind {
+		return Kind{Name: name, Weight: weight, Ends: true, Alone: true, play: func(ctx context.Context, s *scene) (effect, error) {
+			return s.die(ctx, sig)
+		}}
+	}
+	return []Kind{
+		dies("agent: SIGKILL", 2, syscall.SIGKILL),
+		dies("agent: SIGSEGV", 1, syscall.SIGSEGV),
+		dies("agent: SIGTERM", 0.7, syscall.SIGTERM),
+		{Name: "agent: SIGSTOP", Weight: 1, Alone: true, play: stopped},
+		{Name: "journal: bytes flipped", Weight: 1, Ends: true, Alone: true, play: flipped},
+	}
+}
+
+// die ends the agent, and waits for its next life to be at work.
+func (s *scene) die(ctx context.Context, sig syscall.Signal) (effect, error) {
+	p, life := s.present(), s.life()
+	s.deaths.Add(1)
+	if p == nil || p.signal(sig) != nil {
+		return effect{}, errors.New("it did not run")
+	}
+	if sig == syscall.SIGTERM && s.random.IntN(2) == 0 {
+		// A drain that is told to hurry.
+		waitFor(s.between(200*time.Millisecond, 2*time.Second), p.ended)
+		_ = p.signal(sig)
+	}
+	select {
+	case <-p.done:
+	case <-ctx.Done():
+		return effect{}, fmt.Errorf("it lives on after %s", sig)
+	}
+	how := p.exit()
+	if !waitFor(20*time.Second, func() bool { return s.life() > life && s.status().PID != 0 }) {
+		return effect{}, fmt.Errorf("%s; no next life was seen", how)
+	}
+	return saw("%s; life %d began", how, s.life()), nil
+}
+
+// stopped lets the agent stand still, for longer than its master is patient or shorter.
+func stopped(ctx context.Context, s *scene) (effect, error) {
+	p := s.present()
+	if p == nil {
+		return effect{}, errors.New("it did not run")
+	}
+	s.broken.Add(1)
+	defer s.broken.Add(-1)
+	beats := s.status().Heartbeat
+	if err := p.signal(syscall.SIGSTOP); err != nil {
+		return effect{}, err
+	}
+	still := waitFor(time.Second, func() bool { now, err := readProc(p.pid); return err == nil && now.State == 'T' })
+	select {
+	case <-ctx.Done():
+	case <-time.After(s.between(500*time.Millisecond, silentAfter+2*time.Second)):
+	}
+	if err := p.signal(syscall.SIGCONT); err != nil || !still {
+		return effect{}, errors.New("it ended meanwhile")
+	}
+	awake := waitFor(10*time.Second, func() bool {
+		now := s.status().Heartbeat
+		return now != nil && now.LastAttempt != nil && (beats == nil || beats.LastAttempt == nil || now.LastAttempt.After(*beats.LastAttempt))
+	})
+	if !awake {
+		return effect{}, errors.New("it was not seen awake again")
+	}
+	return saw("pid %d stood still and went on", p.pid), nil
+}
+
+// flipped ends the agent and damages its journal before the next start.
+func flipped(ctx context.Context, s *scene) (effect, error) {
+	path := filepath.Join(s.data.dir, "journal.db")
+	var trouble error
+	s.mu.Lock()
+	s.agent.before = append(s.agent.before, func() {
+		trouble = s.flip(path)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.amnesia = true
+	})
+	s.mu.Unlock()
+	if e, err := s.die(ctx, syscall.SIGKILL); err != nil {
+		return e, err
+	}
+	if trouble != nil {
+		return effect{}, trouble
+	}
+	aside, _ := filepath.Glob(path + ".damaged-*")
+	for _, f := range aside {
+		_ = os.Remove(f) // as an operator does who has seen it
+	}
+	if len(aside) == 0 {
+		return effect{}, errors.New("the damage was not met")
+	}
+	return saw("set aside as %s", filepath.Base(aside[0])), nil
+}
+
+// flip turns bits all over a file.
+func (s *scene) flip(path string) error {
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	for range 1 + len(raw)/512 {
+		raw[s.random.IntN(len(raw))] ^= 1 << s.random.IntN(8)
+	}
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteAt(raw, 0)
+	return errors.Join(err, f.Close())
+}

@@ -1,0 +1,212 @@
+package chaos
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"ffmpeg-agent/messages/protocol"
+)
+
+// Span is a stretch of time; a zero To has not come yet.
+type Span struct{ From, To time.Time }
+
+// Touches reports whether two stretches have a moment in common.
+func (s Span) Touches(from, to time.Time) bool {
+	return !s.From.After(to) && (s.To.IsZero() || !s.To.Before(from))
+}
+
+// Attempt is one attempt at a job, from 1.
+type Attempt struct {
+	Job    string
+	Number int
+}
+
+// Injected is a fault that was played.
+type Injected struct {
+	Planned
+	Span
+	Seen  string  // its effect; empty: none was seen
+	Why   string  // why none was seen
+	Hit   Attempt // the attempt that it hit, where it was aimed at one
+	Actor string  // the actor that it hit
+}
+
+// Call is what a request to the master is about.
+type Call string
+
+// The calls of the protocol.
+const (
+	CallRegister  Call = "register"
+	CallHeartbeat Call = "heartbeat"
+	CallNode      Call = "node"
+	CallNext      Call = "next"
+	CallJob       Call = "job"
+	CallJobs      Call = "jobs"
+	CallResult    Call = "result"
+	CallOther     Call = "other"
+)
+
+// View is what an answer of the master told of a job.
+type View struct {
+	Job     string
+	NodeID  string
+	Retries int
+	Status  protocol.Status
+}
+
+// Exchange is one request of an agent, as the proxy saw it.
+type Exchange struct {
+	Agent, Life int
+	Span
+	Call     Call
+	Path     string
+	Fault    string // the kind of fault that the proxy played on it
+	Received bool   // the whole request arrived
+	Answered int    // status that the master gave; 0: it was not asked, or did not answer
+	Given    int    // status that was given to the agent; 0: none
+	Whole    bool   // the answer was passed on whole, over a link that stood
+	Result   *protocol.JobResult
+	Views    []View
+}
+
+// Attempt names what a result is about.
+func (x *Exchange) Attempt() Attempt { return Attempt{x.Result.JobID, x.Result.Attempt} }
+
+// Life is one process of an agent.
+type Life struct {
+	Agent, Number, PID int
+	Span
+	Exit      string        // how it ended
+	Emptied   time.Duration // from its end until nothing of it ran or listened
+	Survivors []string      // what did 2 s after its end
+}
+
+// Beat is a heartbeat that an agent attempted.
+type Beat struct {
+	Agent, Life int
+	At          time.Time
+}
+
+// Job is a job that the master accepted.
+type Job struct {
+	ID        string
+	Sequence  int64
+	Master    int // the memory of the master that it is in
+	Submitted time.Time
+	Want      protocol.FailureReason // of a job that cannot be done; empty: it can
+	Status    protocol.Status        // the last that was seen
+	Retries   int
+	Limit     int    // of retries
+	Canceled  bool   // by us
+	Forgotten bool   // by its master, before it ended
+	Output    string // the file that it names
+	Frames    int    // that the file should have
+}
+
+// Output is a look at a final output file.
+type Output struct {
+	Path    string
+	Job     string
+	Problem string // empty: it is complete
+}
+
+// Cleaned is what a life found of the one before it.
+type Cleaned struct {
+	Agent, Life int
+	Things      int           // workspaces, temporary outputs, cgroups, journal entries
+	Left        []string      // still there when it should have been cleaned up
+	After       time.Duration // in which the agent could have worked
+	Last        string        // what went last
+}
+
+// Level is what an agent at rest holds.
+type Level struct {
+	Agent, Life int
+	At          time.Time
+	Goroutines  int
+	Descriptors int
+	Threads     int
+	Heap        int64 // bytes in use
+	Resident    int64 // bytes
+	Disk        int64 // bytes of its data folder, without what was set aside
+}
+
+// Memory is a master from the moment that it knows nothing to the moment that it has
+// forgotten everything.
+type Memory struct {
+	Number int
+	Span
+	Fenced bool
+}
+
+// History is all that was seen of a run.
+type History struct {
+	Interval  time.Duration // of heartbeats
+	Faults    []Injected
+	Exchanges []Exchange
+	Lives     []Life
+	Beats     []Beat
+	Stalls    []Span // in which this very program was not scheduled
+	Memories  []Memory
+	Jobs      map[string]*Job
+	Outputs   []Output
+	Cleaned   []Cleaned
+	Rest      []Level // the first of each agent is what the others are compared with
+	Unsettled string  // why the run did not come to rest at its end; empty: it did
+	DeadLost  int     // dead letters of jobs that no master forgot
+}
+
+// recorder collects facts from many goroutines.
+type recorder struct {
+	mu    sync.Mutex
+	h     History
+	grown chan struct{}
+}
+
+func newRecorder(interval time.Duration) *recorder {
+	return &recorder{h: History{Interval: interval, Jobs: map[string]*Job{}}, grown: make(chan struct{})}
+}
+
+// note changes the history.
+func (r *recorder) note(change func(*History)) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	change(&r.h)
+}
+
+// exchange notes an exchange and wakes who waits for one.
+func (r *recorder) exchange(x Exchange) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.h.Exchanges = append(r.h.Exchanges, x)
+	close(r.grown)
+	r.grown = make(chan struct{})
+}
+
+// await returns the first exchange from a moment on that fits, or false at the context's end.
+func (r *recorder) await(ctx context.Context, from time.Time, fits func(*Exchange) bool) (Exchange, bool) {
+	r.mu.Lock()
+	next := len(r.h.Exchanges)
+	for next > 0 && r.h.Exchanges[next-1].To.After(from) {
+		next--
+	}
+	r.mu.Unlock()
+	for {
+		r.mu.Lock()
+		fresh := r.h.Exchanges[next:]
+		grown := r.grown
+		r.mu.Unlock()
+		for i := range fresh {
+			if fits(&fresh[i]) {
+				return fresh[i], true
+			}
+		}
+		next += len(fresh)
+		select {
+		case <-ctx.Done():
+			return Exchange{}, false
+		case <-grown:
+		}
+	}
+}

@@ -1,0 +1,366 @@
+package chaos
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"ffmpeg-agent/messages/protocol"
+)
+
+// Finding is how one invariant fared.
+type Finding struct {
+	Invariant string
+	Checked   int // cases that were looked at
+	Note      string
+	Breaches  []string
+}
+
+func (f *Finding) breach(format string, args ...any) {
+	f.Breaches = append(f.Breaches, fmt.Sprintf(format, args...))
+}
+
+// Judge looks at a history for all that must always hold.
+func (h *History) Judge() []Finding {
+	return []Finding{
+		h.everyJobEnds(), h.acceptedOnce(), h.askedFirst(), h.supersededStaysSo(), h.heartbeats(),
+		h.nothingOutlives(), h.cleanedUp(), h.outputsWhole(), h.levelsReturn(), h.trueReasons(),
+	}
+}
+
+func stamp(t time.Time) string { return t.Format("15:04:05.000") }
+
+// everyJobEnds: each job that a master accepted ends there, and no agent keeps anything.
+func (h *History) everyJobEnds() Finding {
+	f := Finding{Invariant: "every accepted job ends in one record"}
+	outcomes := map[protocol.Status]int{}
+	forgotten := 0
+	for _, j := range h.sortedJobs() {
+		switch {
+		case j.Forgotten:
+			forgotten++
+		case !j.Status.Terminal():
+			f.Checked++
+			f.breach("job %s, submitted %s, is %s after %d retries", j.ID, stamp(j.Submitted), j.Status, j.Retries)
+		default:
+			f.Checked++
+			outcomes[j.Status]++
+			if j.Status == protocol.StatusCanceled && !j.Canceled {
+				f.breach("job %s is canceled, and nobody canceled it", j.ID)
+			}
+			if j.Status == protocol.StatusFailed && j.Retries < j.Limit {
+				f.breach("job %s failed for good after %d of %d retries", j.ID, j.Retries, j.Limit)
+			}
+		}
+	}
+	if h.Unsettled != "" {
+		f.breach("the agents did not come to rest: %s", h.Unsettled)
+	}
+	if h.DeadLost > 0 {
+		f.breach("%d results became dead letters, though no master forgot their jobs", h.DeadLost)
+	}
+	f.Note = fmt.Sprintf("%d completed, %d failed after all retries, %d canceled, %d forgotten by their master",
+		outcomes[protocol.StatusCompleted], outcomes[protocol.StatusFailed], outcomes[protocol.StatusCanceled], forgotten)
+	return f
+}
+
+func (h *History) sortedJobs() []*Job {
+	var jobs []*Job
+	for _, j := range h.Jobs {
+		jobs = append(jobs, j)
+	}
+	slices.SortFunc(jobs, func(a, b *Job) int {
+		if c := a.Submitted.Compare(b.Submitted); c != 0 {
+			return c
+		}
+		return strings.Compare(a.ID, b.ID)
+	})
+	return jobs
+}
+
+// acceptedOnce: a master that fences takes each attempt's result once.
+func (h *History) acceptedOnce() Finding {
+	f := Finding{Invariant: "no attempt is accepted twice by a master that fences"}
+	first := map[Attempt]Exchange{}
+	for _, x := range h.Exchanges {
+		if x.Result == nil || x.Answered/100 != 2 || !h.fencedAt(x.From) {
+			continue
+		}
+		f.Checked++
+		if earlier, again := first[x.Attempt()]; again {
+			f.breach("job %s, attempt %d: accepted from agent %d at %s and from agent %d at %s", x.Result.JobID, x.Result.Attempt,
+				earlier.Agent, stamp(earlier.From), x.Agent, stamp(x.From))
+		}
+		first[x.Attempt()] = x
+	}
+	return f
+}
+
+func (h *History) fencedAt(at time.Time) bool {
+	for _, m := range h.Memories {
+		if m.Touches(at, at) {
+			return m.Fenced
+		}
+	}
+	return false
+}
+
+// sendings are an agent's sendings of one attempt's result, in order.
+type sendings struct {
+	agent   int
+	attempt Attempt
+	of      []int // indices of exchanges
+}
+
+func (h *History) sendings() []sendings {
+	var all []sendings
+	index := map[[2]any]int{}
+	for i, x := range h.Exchanges {
+		if x.Result == nil {
+			continue
+		}
+		key := [2]any{x.Agent, x.Attempt()}
+		n, known := index[key]
+		if !known {
+			n = len(all)
+			index[key] = n
+			all = append(all, sendings{agent: x.Agent, attempt: x.Attempt()})
+		}
+		all[n].of = append(all[n].of, i)
+	}
+	for i := range all {
+		slices.SortFunc(all[i].of, func(a, b int) int { return h.Exchanges[a].From.Compare(h.Exchanges[b].From) })
+	}
+	return all
+}
+
+// askedFirst: a result that the master may have taken is not sent again before the agent
+// has asked how the job stands.
+func (h *History) askedFirst() Finding {
+	f := Finding{Invariant: "no result is sent again without asking first"}
+	again := 0
+	for _, s := range h.sendings() {
+		f.Checked++
+		for k := 1; k < len(s.of); k++ {
+			again++
+			before, now := &h.Exchanges[s.of[k-1]], &h.Exchanges[s.of[k]]
+			doubtful := before.Received && before.Given == 0 || before.Given/100 == 2
+			if doubtful && !h.asked(s, before.From, now.From) {
+				f.breach("agent %d sent the result of job %s, attempt %d, at %s (%s, given %d) and again at %s, and did not ask between",
+					s.agent, s.attempt.Job, s.attempt.Number, stamp(before.From), before.Fault, before.Given, stamp(now.From))
+			}
+		}
+	}
+	f.Note = fmt.Sprintf("%d sendings were repeated", again)
+	return f
+}
+
+// asked reports whether an agent was told something of a job between two moments.
+func (h *History) asked(s sendings, from, to time.Time) bool {
+	paths := []string{"/jobs/" + s.attempt.Job, "/jobs"}
+	if j := h.Jobs[s.attempt.Job]; j != nil {
+		paths = append(paths, fmt.Sprintf("/jobs/%d", j.Sequence))
+	}
+	return slices.ContainsFunc(h.Exchanges, func(x Exchange) bool {
+		return x.Agent == s.agent && (x.Call == CallJob || x.Call == CallJobs) && slices.Contains(paths, x.Path) &&
+			x.From.After(from) && x.From.Before(to) && x.Given != 0
+	})
+}
+
+// supersededStaysSo: a result is not sent by a life that was told, by a 409 or when it
+// asked, that its attempt is no longer the job's.
+func (h *History) supersededStaysSo() Finding {
+	f := Finding{Invariant: "a superseded result is not sent"}
+	told := 0
+	for _, s := range h.sendings() {
+		for _, i := range s.of {
+			f.Checked++
+			x := &h.Exchanges[i]
+			if e := h.superseded(x); e != nil {
+				told++
+				f.breach("agent %d sent the result of job %s, attempt %d, at %s, and had been told at %s that it is superseded (%s %s: %d %+v)",
+					x.Agent, s.attempt.Job, s.attempt.Number, stamp(x.From), stamp(e.To), e.Call, e.Path, e.Given, e.Views)
+			}
+		}
+	}
+	return f
+}
+
+// margin is what an answer may take to be read, and a request that was decided on before
+// to be sent.
+const margin = 500 * time.Millisecond
+
+// superseded finds the answer that told a life, before it sent a result, that the
+// attempt is not the job's any more. What was on its way while the agent stood still, or
+// its link was down, may never have been read.
+func (h *History) superseded(sent *Exchange) *Exchange {
+	for i := range h.Exchanges {
+		e := &h.Exchanges[i]
+		if e.Agent != sent.Agent || e.Life != sent.Life || !e.Whole || !e.To.Add(margin).Before(sent.From) || h.stood(e.Agent, e.From, e.To.Add(margin)) {
+			continue
+		}
+		if e.Result != nil && e.Attempt() == sent.Attempt() && e.Given == 409 && e.Answered == 409 {
+			return e
+		}
+		if e.Call != CallJob {
+			continue
+		}
+		for _, v := range e.Views {
+			if v.Job == sent.Result.JobID && (1+v.Retries > sent.Result.Attempt || v.NodeID != "" && v.NodeID != sent.Result.NodeID) {
+				return e
+			}
+		}
+	}
+	return nil
+}
+
+// stood reports whether an agent was made to stand still in a stretch of time.
+func (h *History) stood(agent int, from, to time.Time) bool {
+	return slices.ContainsFunc(h.Faults, func(f Injected) bool {
+		return f.Agent == agent && f.Kind == "agent: SIGSTOP" && f.Touches(from, to)
+	})
+}
+
+// heartbeats: attempts are at most two intervals apart within a life, but for the time
+// in which the process or this program was not scheduled, or the heartbeat itself was hit.
+func (h *History) heartbeats() Finding {
+	f := Finding{Invariant: fmt.Sprintf("heartbeats at most 2 × %s apart", h.Interval)}
+	const allowance = 300 * time.Millisecond // for being noticed, and for a machine that is shared
+	last := map[int]Beat{}
+	longest := time.Duration(0)
+	for _, b := range h.Beats {
+		before, known := last[b.Agent]
+		last[b.Agent] = b
+		if !known || before.Life != b.Life {
+			continue
+		}
+		f.Checked++
+		gap := b.At.Sub(before.At)
+		if h.heartbeatHit(b.Agent, before.At, b.At) {
+			continue
+		}
+		longest = max(longest, gap)
+		if gap > 2*h.Interval+allowance+h.stalled(before.At, b.At) {
+			f.breach("agent %d, life %d: no heartbeat for %s from %s on", b.Agent, b.Life, gap.Round(time.Millisecond), stamp(before.At))
+		}
+	}
+	f.Note = fmt.Sprintf("longest gap %s", longest.Round(time.Millisecond))
+	return f
+}
+
+func (h *History) heartbeatHit(agent int, from, to time.Time) bool {
+	return slices.ContainsFunc(h.Faults, func(f Injected) bool {
+		hits := f.Kind == "agent: SIGSTOP" || strings.HasPrefix(f.Kind, "actor: ") && f.Actor == "agent/heartbeat"
+		return f.Agent == agent && hits && f.Touches(from, to)
+	})
+}
+
+// stalled is for how long this program was not scheduled in a stretch of time.
+func (h *History) stalled(from, to time.Time) (sum time.Duration) {
+	for _, s := range h.Stalls {
+		if s.Touches(from, to) {
+			sum += s.To.Sub(s.From)
+		}
+	}
+	return sum
+}
+
+// nothingOutlives: 2 s after an agent's end nothing of it runs or listens.
+func (h *History) nothingOutlives() Finding {
+	f := Finding{Invariant: "nothing outlives the agent by 2 s"}
+	longest := time.Duration(0)
+	for _, l := range h.Lives {
+		if l.To.IsZero() {
+			continue
+		}
+		f.Checked++
+		longest = max(longest, l.Emptied)
+		if len(l.Survivors) > 0 {
+			f.breach("agent %d, life %d, ended %s (%s): %s", l.Agent, l.Number, stamp(l.To), l.Exit, strings.Join(l.Survivors, ", "))
+		}
+	}
+	f.Note = fmt.Sprintf("longest %s", longest.Round(time.Millisecond))
+	return f
+}
+
+// cleanedUp: a life removes what dead ones left.
+func (h *History) cleanedUp() Finding {
+	f := Finding{Invariant: "the next life cleans up"}
+	longest := time.Duration(0)
+	for _, c := range h.Cleaned {
+		f.Checked += c.Things
+		longest = max(longest, c.After)
+		if len(c.Left) > 0 {
+			f.breach("agent %d, life %d, has left after %s: %s", c.Agent, c.Life, c.After.Round(time.Second), strings.Join(c.Left, ", "))
+		}
+	}
+	f.Note = fmt.Sprintf("longest %s", longest.Round(time.Millisecond))
+	return f
+}
+
+// outputsWhole: what stands under a final name is complete, and a job that completed has
+// its output.
+func (h *History) outputsWhole() Finding {
+	f := Finding{Invariant: "an output is complete or absent"}
+	stood := map[string]bool{}
+	for _, o := range h.Outputs {
+		f.Checked++
+		stood[o.Path] = true
+		if o.Problem != "" {
+			f.breach("%s of job %s: %s", o.Path, o.Job, o.Problem)
+		}
+	}
+	for _, j := range h.sortedJobs() {
+		if j.Status == protocol.StatusCompleted && j.Output != "" && !stood[j.Output] {
+			f.breach("job %s completed, and %s was never there", j.ID, j.Output)
+		}
+	}
+	return f
+}
+
+// What an agent at rest may hold above its first rest.
+const (
+	moreGoroutines  = 6
+	moreDescriptors = 6
+	moreThreads     = 20
+	moreHeap        = 24 << 20
+	moreResident    = 64 << 20
+	moreDisk        = 16 << 20
+)
+
+// levelsReturn: an agent at rest holds no more than when it first rested.
+func (h *History) levelsReturn() Finding {
+	f := Finding{Invariant: "what the agent holds returns to its level"}
+	first := map[int]Level{}
+	var most Level
+	for _, l := range h.Rest {
+		base, known := first[l.Agent]
+		if !known {
+			first[l.Agent] = l
+			continue
+		}
+		for _, c := range []struct {
+			what          string
+			base, now     int64
+			allowed, unit int64
+			most          *int64
+		}{
+			{"goroutines", int64(base.Goroutines), int64(l.Goroutines), moreGoroutines, 1, nil},
+			{"descriptors", int64(base.Descriptors), int64(l.Descriptors), moreDescriptors, 1, nil},
+			{"threads", int64(base.Threads), int64(l.Threads), moreThreads, 1, nil},
+			{"KiB of heap", base.Heap, l.Heap, moreHeap, 1 << 10, nil},
+			{"KiB resident", base.Resident, l.Resident, moreResident, 1 << 10, nil},
+			{"KiB of disk", base.Disk, l.Disk, moreDisk, 1 << 10, nil},
+		} {
+			f.Checked++
+			if c.now > c.base+c.allowed {
+				f.breach("agent %d, life %d, at rest at %s: %d %s, at first %d", l.Agent, l.Life, stamp(l.At), c.now/c.unit, c.what, c.base/c.unit)
+			}
+		}
+		most.Goroutines, most.Descriptors = max(most.Goroutines, l.Goroutines-base.Goroutines), max(most.Descriptors, l.Descriptors-base.Descriptors)
+		most.Threads, most.Resident = max(most.Threads, l.Threads-base.Threads), max(most.Resident, l.Resident-base.Resident)
+	}
+	f.Note = fmt.Sprintf("at most %+d goroutines, %+d descriptors, %+d threads, %+d MiB", most.Goroutines, most.Descriptors, most.Threads, most.Resident>>20)
+	return f
+}

@@ -1,0 +1,281 @@
+package chaos
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"ffmpeg-agent/messages/protocol"
+)
+
+var epoch = time.Date(2026, 1, 2, 3, 4, 0, 0, time.UTC)
+
+// at is a moment so many milliseconds after the run's begin.
+func at(ms int) time.Time { return epoch.Add(time.Duration(ms) * time.Millisecond) }
+
+func span(from, to int) Span { return Span{at(from), at(to)} }
+
+// newHistory is of a run in which all held: one job, one agent, one result.
+func newHistory() *History {
+	return &History{
+		Interval: 500 * time.Millisecond,
+		Memories: []Memory{{Number: 1, Span: Span{From: epoch}, Fenced: true}},
+		Jobs: map[string]*Job{"a": {
+			ID: "a", Sequence: 1, Master: 1, Submitted: at(0), Status: protocol.StatusCompleted, Limit: 3, Output: "/out/a.mp4", Frames: 100,
+		}},
+		Exchanges: []Exchange{sent(1000, 1, protocol.StatusCompleted, "", "")},
+		Outputs:   []Output{{Path: "/out/a.mp4", Job: "a"}},
+		Beats:     []Beat{{0, 1, at(0)}, {0, 1, at(500)}, {0, 1, at(1000)}},
+		Lives:     []Life{{Agent: 0, Number: 1, PID: 100, Span: span(0, 5000), Exit: "signal: killed", Emptied: 10 * time.Millisecond}, {Agent: 0, Number: 2, PID: 200, Span: Span{From: at(5100)}}},
+		Cleaned:   []Cleaned{{Agent: 0, Life: 2, Things: 3, After: time.Second}},
+		Rest: []Level{
+			{Agent: 0, Goroutines: 30, Descriptors: 20, Threads: 8, Heap: 4 << 20, Resident: 30 << 20, Disk: 1 << 20},
+			{Agent: 0, Goroutines: 32, Descriptors: 20, Threads: 9, Heap: 5 << 20, Resident: 35 << 20, Disk: 1 << 20},
+		},
+	}
+}
+
+// sent is the sending of a result of job a that the master took.
+func sent(ms, attempt int, status protocol.Status, reason protocol.FailureReason, text string) Exchange {
+	return Exchange{
+		Agent: 0, Life: 1, Span: span(ms, ms+10), Call: CallResult, Path: "/results", Received: true, Answered: 200, Given: 200, Whole: true,
+		Result: &protocol.JobResult{JobID: "a", NodeID: "n", Attempt: attempt, Status: status, FailureReason: reason, Error: text},
+	}
+}
+
+// asks is an agent's question after job a, and what it was told.
+func asks(ms int, path string, views ...View) Exchange {
+	return Exchange{Agent: 0, Life: 1, Span: span(ms, ms+10), Call: CallJob, Path: path, Received: true, Answered: 200, Given: 200, Whole: true, Views: views}
+}
+
+func (x Exchange) lost() Exchange {
+	x.Given, x.Whole, x.Fault = 0, false, "net: reset after the master"
+	return x
+}
+
+func (x Exchange) conflict() Exchange { x.Answered, x.Given = 409, 409; return x }
+
+func failed(ms int, reason protocol.FailureReason, text string) Exchange {
+	return sent(ms, 1, protocol.StatusFailed, reason, text)
+}
+
+func fault(kind string, from, to int) Injected {
+	return Injected{Planned: Planned{Kind: kind}, Span: span(from, to), Hit: Attempt{"a", 1}}
+}
+
+// TestInvariants: each holds on a history without a fault, and each kind of breach makes
+// exactly its own fire.
+func TestInvariants(t *testing.T) {
+	const (
+		ends, once, asked, stale    = "every accepted job", "no attempt is accepted twice", "no result is sent again", "a superseded result"
+		beats, outlives, cleans     = "heartbeats", "nothing outlives", "the next life"
+		output, levels, reason, all = "an output", "what the agent holds", "a failure says", ""
+	)
+	for _, c := range []struct {
+		name   string
+		change func(*History)
+		fires  string // the beginning of the invariant that has to fire; empty: none
+	}{
+		{"nothing happened", func(h *History) {}, all},
+
+		{"a job stays open", func(h *History) { h.Jobs["a"].Status = protocol.StatusAssigned; h.Outputs = nil }, ends},
+		{"a job is forgotten by its master", func(h *History) { h.Jobs["a"].Status, h.Jobs["a"].Forgotten = protocol.StatusAssigned, true }, all},
+		{"a job fails with retries left", func(h *History) { h.Jobs["a"].Status = protocol.StatusFailed; h.Jobs["a"].Retries = 1 }, ends},
+		{"a job fails after all retries", func(h *History) { h.Jobs["a"].Status = protocol.StatusFailed; h.Jobs["a"].Retries = 3 }, all},
+		{"a job is canceled by nobody", func(h *History) { h.Jobs["a"].Status = protocol.StatusCanceled }, ends},
+		{"no rest at the end", func(h *History) { h.Unsettled = "agent 0 has 1 results to send" }, ends},
+		{"a dead letter", func(h *History) { h.DeadLost = 1 }, ends},
+
+		{"accepted twice", func(h *History) {
+			h.Exchanges = append(h.Exchanges, asks(1100, "/jobs/1"), sent(1200, 1, protocol.StatusCompleted, "", ""))
+		}, once},
+		{"accepted twice by a master that does not fence", func(h *History) {
+			h.Memories[0].Fenced = false
+			h.Exchanges = append(h.Exchanges, asks(1100, "/jobs/1"), sent(1200, 1, protocol.StatusCompleted, "", ""))
+		}, all},
+		{"accepted twice from two agents", func(h *History) {
+			x := sent(1200, 1, protocol.StatusCompleted, "", "")
+			x.Agent = 1
+			h.Exchanges = append(h.Exchanges, x)
+		}, once},
+		{"two attempts are accepted", func(h *History) {
+			h.Exchanges = append([]Exchange{failed(500, protocol.ReasonRuntimeError, "killed by SIGKILL")}, h.Exchanges...)
+			h.Exchanges[1].Result.Attempt = 2
+			h.Faults = []Injected{fault("ffmpeg: SIGKILL", 400, 410)}
+		}, all},
+
+		{"sent again without asking", func(h *History) {
+			h.Exchanges = []Exchange{sent(1000, 1, protocol.StatusCompleted, "", "").lost(), sent(1500, 1, protocol.StatusCompleted, "", "").conflict()}
+		}, asked},
+		{"sent again after asking", func(h *History) {
+			h.Exchanges = []Exchange{sent(1000, 1, protocol.StatusCompleted, "", "").lost(), asks(1200, "/jobs/1"), sent(1500, 1, protocol.StatusCompleted, "", "").conflict()}
+		}, all},
+		{"asked after another job", func(h *History) {
+			h.Exchanges = []Exchange{sent(1000, 1, protocol.StatusCompleted, "", "").lost(), asks(1200, "/jobs/2"), sent(1500, 1, protocol.StatusCompleted, "", "").conflict()}
+		}, asked},
+		{"the question got no answer", func(h *History) {
+			h.Exchanges = []Exchange{sent(1000, 1, protocol.StatusCompleted, "", "").lost(), asks(1200, "/jobs/1").lost(), sent(1500, 1, protocol.StatusCompleted, "", "").conflict()}
+		}, asked},
+		{"another agent asked", func(h *History) {
+			q := asks(1200, "/jobs/1")
+			q.Agent = 1
+			h.Exchanges = []Exchange{sent(1000, 1, protocol.StatusCompleted, "", "").lost(), q, sent(1500, 1, protocol.StatusCompleted, "", "").conflict()}
+		}, asked},
+		{"sent again after a clear refusal", func(h *History) {
+			x := sent(1000, 1, protocol.StatusCompleted, "", "")
+			x.Answered, x.Given = 0, 503
+			h.Exchanges = []Exchange{x, sent(1500, 1, protocol.StatusCompleted, "", "")}
+		}, all},
+		{"sent again before it had arrived", func(h *History) {
+			x := sent(1000, 1, protocol.StatusCompleted, "", "").lost()
+			x.Answered, x.Received = 0, false
+			h.Exchanges = []Exchange{x, sent(1500, 1, protocol.StatusCompleted, "", "")}
+		}, all},
+
+		{"sent after a 409", func(h *History) {
+			x := sent(1000, 1, protocol.StatusCompleted, "", "").conflict()
+			h.Exchanges = []Exchange{x, sent(3000, 1, protocol.StatusCompleted, "", "").conflict()}
+		}, stale},
+		{"sent though it was given away", func(h *History) {
+			h.Exchanges = []Exchange{asks(1000, "/jobs/1", View{Job: "a", NodeID: "m", Retries: 1}), sent(3000, 1, protocol.StatusCompleted, "", "").conflict()}
+		}, stale},
+		{"sent though another node has it", func(h *History) {
+			h.Exchanges = []Exchange{asks(1000, "/jobs/1", View{Job: "a", NodeID: "m"}), sent(3000, 1, protocol.StatusCompleted, "", "").conflict()}
+		}, stale},
+		{"sent while it stands", func(h *History) {
+			h.Exchanges = []Exchange{asks(1000, "/jobs/1", View{Job: "a", NodeID: "n"}), sent(3000, 1, protocol.StatusCompleted, "", "")}
+		}, all},
+		{"sent by a life that had not been told", func(h *History) {
+			x := sent(6000, 1, protocol.StatusCompleted, "", "").conflict()
+			x.Life = 2
+			h.Exchanges = []Exchange{asks(1000, "/jobs/1", View{Job: "a", NodeID: "m"}), x}
+		}, all},
+		{"told while it stood still", func(h *History) {
+			h.Faults = []Injected{fault("agent: SIGSTOP", 900, 2900)}
+			h.Exchanges = []Exchange{asks(1000, "/jobs/1", View{Job: "a", NodeID: "m"}), sent(3000, 1, protocol.StatusCompleted, "", "").conflict()}
+		}, all},
+
+		{"a late heartbeat", func(h *History) { h.Beats = append(h.Beats, Beat{0, 1, at(2400)}) }, beats},
+		{"a late heartbeat of the next life", func(h *History) { h.Beats = append(h.Beats, Beat{0, 2, at(9000)}) }, all},
+		{"a late heartbeat, whose actor was hit", func(h *History) {
+			f := fault("actor: hang", 1200, 1300)
+			f.Actor = "agent/heartbeat"
+			h.Faults = []Injected{f}
+			h.Beats = append(h.Beats, Beat{0, 1, at(4400)})
+		}, all},
+		{"a late heartbeat, and another actor was hit", func(h *History) {
+			f := fault("actor: hang", 1200, 1300)
+			f.Actor = "agent/poller"
+			h.Faults = []Injected{f}
+			h.Beats = append(h.Beats, Beat{0, 1, at(4400)})
+		}, beats},
+		{"a late heartbeat on a machine that stood still", func(h *History) {
+			h.Stalls = []Span{span(1300, 2500)}
+			h.Beats = append(h.Beats, Beat{0, 1, at(3000)})
+		}, all},
+
+		{"FFmpeg lives on", func(h *History) { h.Lives[0].Survivors = []string{"ffmpeg (pid 7, state R)"} }, outlives},
+		{"a workspace is left", func(h *History) { h.Cleaned[0].Left = []string{"workspace a-00000000-1"} }, cleans},
+		{"an output is cut short", func(h *History) { h.Outputs[0].Problem = "it has 50 frames instead of 100" }, output},
+		{"an output is missing", func(h *History) { h.Outputs = nil }, output},
+
+		{"goroutines leak", func(h *History) { h.Rest[1].Goroutines = 60 }, levels},
+		{"descriptors leak", func(h *History) { h.Rest[1].Descriptors = 40 }, levels},
+		{"threads leak", func(h *History) { h.Rest[1].Threads = 80 }, levels},
+		{"heap leaks", func(h *History) { h.Rest[1].Heap = 90 << 20 }, levels},
+		{"memory leaks", func(h *History) { h.Rest[1].Resident = 200 << 20 }, levels},
+		{"files are left", func(h *History) { h.Rest[1].Disk = 60 << 20 }, levels},
+
+		{"a failure for nothing", func(h *History) { h.Exchanges[0] = failed(1000, protocol.ReasonRuntimeError, "exit status 1") }, reason},
+		{"killed, and says so", func(h *History) {
+			h.Faults = []Injected{fault("ffmpeg: SIGKILL", 900, 910)}
+			h.Exchanges[0] = failed(1000, protocol.ReasonRuntimeError, "ffmpeg was killed by SIGKILL")
+		}, all},
+		{"killed, and names another signal", func(h *History) {
+			h.Faults = []Injected{fault("ffmpeg: SIGKILL", 900, 910)}
+			h.Exchanges[0] = failed(1000, protocol.ReasonRuntimeError, "ffmpeg was killed by SIGSEGV")
+		}, reason},
+		{"killed, and blames the input", func(h *History) {
+			h.Faults = []Injected{fault("ffmpeg: SIGKILL", 900, 910)}
+			h.Exchanges[0] = failed(1000, protocol.ReasonInputError, "SIGKILL")
+		}, reason},
+		{"another attempt was killed", func(h *History) {
+			f := fault("ffmpeg: SIGKILL", 900, 910)
+			f.Hit.Number = 2
+			h.Faults = []Injected{f}
+			h.Exchanges[0] = failed(1000, protocol.ReasonRuntimeError, "ffmpeg was killed by SIGKILL")
+		}, reason},
+		{"stalled", func(h *History) {
+			h.Faults = []Injected{fault("ffmpeg: stopped for good", 100, 910)}
+			h.Exchanges[0] = failed(1000, protocol.ReasonTimeout, "no progress")
+		}, all},
+		{"the agent died", func(h *History) {
+			h.Exchanges[0] = failed(6000, protocol.ReasonPlatformError, "interrupted")
+			h.Exchanges[0].Life = 2
+		}, all},
+		{"the agent died before the job came", func(h *History) {
+			h.Jobs["a"].Submitted = at(5500)
+			h.Exchanges[0] = failed(6000, protocol.ReasonPlatformError, "interrupted")
+		}, reason},
+		{"the job's actor was hit", func(h *History) {
+			f := fault("actor: panic", 900, 910)
+			f.Actor = "agent/jobs/job-a-1"
+			h.Faults = []Injected{f}
+			h.Exchanges[0] = failed(1000, protocol.ReasonPlatformError, "the agent failed")
+		}, all},
+		{"the actor of all jobs was hit, which is to cost none", func(h *History) {
+			f := fault("actor: panic", 900, 910)
+			f.Actor = "agent/jobs"
+			h.Faults = []Injected{f}
+			h.Exchanges[0] = failed(1000, protocol.ReasonPlatformError, "the agent failed")
+		}, reason},
+		{"the disk was full", func(h *History) {
+			h.Faults = []Injected{fault("disk: outputs full", 0, 2000)}
+			h.Exchanges[0] = failed(1000, protocol.ReasonResourceError, "no space left")
+		}, all},
+		{"another agent's disk was full", func(h *History) {
+			f := fault("disk: data full", 0, 2000)
+			f.Agent = 1
+			h.Faults = []Injected{f}
+			h.Exchanges[0] = failed(1000, protocol.ReasonResourceError, "no space left")
+		}, reason},
+		{"canceled by nobody", func(h *History) { h.Exchanges[0] = sent(1000, 1, protocol.StatusCanceled, "", "") }, reason},
+		{"canceled", func(h *History) {
+			h.Jobs["a"].Canceled, h.Jobs["a"].Status = true, protocol.StatusCanceled
+			h.Exchanges[0] = sent(1000, 1, protocol.StatusCanceled, "", "")
+		}, all},
+		{"what cannot be done was done", func(h *History) { h.Jobs["a"].Want = protocol.ReasonUserError }, reason},
+		{"what cannot be done fails for something else", func(h *History) {
+			h.Jobs["a"].Want = protocol.ReasonUserError
+			h.Exchanges[0] = failed(1000, protocol.ReasonInputError, "no such file")
+		}, reason},
+		{"a result of nobody's job", func(h *History) { h.Exchanges[0].Result.JobID = "b" }, reason},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			h := newHistory()
+			c.change(h)
+			fired := false
+			for _, f := range h.Judge() {
+				switch its := c.fires != "" && strings.HasPrefix(f.Invariant, c.fires); {
+				case its && len(f.Breaches) == 0:
+					t.Errorf("%s: does not fire", f.Invariant)
+				case its:
+					fired = true
+				case len(f.Breaches) > 0:
+					t.Errorf("%s fires: %q", f.Invariant, f.Breaches)
+				}
+			}
+			if c.fires != "" && !fired {
+				t.Errorf("no invariant begins with %q", c.fires)
+			}
+		})
+	}
+}
+
+func TestWhatIsCheckedIsCounted(t *testing.T) {
+	for _, f := range newHistory().Judge() {
+		if f.Checked == 0 && !strings.HasPrefix(f.Invariant, "a failure says") {
+			t.Errorf("%s: nothing was checked", f.Invariant)
+		}
+	}
+}

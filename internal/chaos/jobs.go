@@ -1,0 +1,92 @@
+package chaos
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync/atomic"
+	"time"
+
+	"ffmpeg-agent/messages/protocol"
+)
+
+// waitingJobs is how many jobs the master is to have open for each agent.
+const waitingJobs = 2
+
+// feed keeps jobs of a second or three coming.
+type feed struct {
+	master  *master
+	outputs string
+	clip    string // an input, clipLength of it
+	broken  string // an input that is none
+	random  *rand.Rand
+	agents  int
+	paused  atomic.Bool
+	made    int
+}
+
+const (
+	clipLength = 8 // seconds
+	clipRate   = 25
+)
+
+// newFeed makes the files that jobs read.
+func newFeed(ctx context.Context, dir, outputs string, seed uint64, agents int, m *master) (*feed, error) {
+	f := &feed{
+		master: m, outputs: outputs, clip: filepath.Join(dir, "clip.mp4"), broken: filepath.Join(dir, "broken.mp4"),
+		random: rand.New(rand.NewPCG(seed, 2)), agents: agents,
+	}
+	out, err := exec.CommandContext(ctx, "ffmpeg", "-v", "error", "-y", "-f", "lavfi", "-i",
+		fmt.Sprintf("testsrc2=size=320x180:rate=%d:duration=%d", clipRate, clipLength), "-preset", "ultrafast", f.clip).CombinedOutput()
+	if err != nil {
+		return nil, fmt.Errorf("making an input: %w: %s", err, out)
+	}
+	return f, os.WriteFile(f.broken, []byte("this is no film, whatever its name says\n"), 0o644)
+}
+
+// run feeds the master until the context ends.
+func (f *feed) run(ctx context.Context) {
+	ticker := time.NewTicker(300 * time.Millisecond)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		open, err := f.master.look(ctx)
+		for err == nil && !f.paused.Load() && len(open) < waitingJobs*f.agents {
+			var job *Job
+			if job, err = f.submit(ctx); err == nil {
+				open = append(open, protocol.Job{ID: job.ID})
+			}
+		}
+	}
+}
+
+// submit submits an ordinary job: of a made input or of a file, with a named output or
+// without, one rendition or two.
+func (f *feed) submit(ctx context.Context) (*Job, error) {
+	f.made++
+	about := Job{}
+	p := map[string]any{"resolution": "320x180", "bitrate": "100k", "preset": "veryfast", "codec": "h264"}
+	length, rate := 20+f.random.IntN(30), 30
+	if f.random.IntN(3) == 0 {
+		length, rate = clipLength, clipRate
+		p["input"], p["preset"] = f.clip, "slow"
+	} else {
+		p["duration"] = length
+	}
+	p["fps"] = rate
+	if f.random.IntN(2) == 0 {
+		about.Output = filepath.Join(f.outputs, fmt.Sprintf("job-%d%s", f.made, []string{".mp4", ".mkv"}[f.random.IntN(2)]))
+		about.Frames = length * rate
+		p["output"] = about.Output
+	} else if f.random.IntN(6) == 0 {
+		p["outputs"] = []map[string]any{{"resolution": "320x180", "bitrate": "100k"}, {"resolution": "160x90", "bitrate": "50k"}}
+	}
+	return f.master.submit(ctx, protocol.JobRequest{Scenario: "chaos-h264", Parameters: p}, about)
+}

@@ -1,0 +1,87 @@
+package chaos
+
+import (
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// film makes a film of 50 frames.
+func film(t *testing.T, name string) []byte {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), name)
+	out, err := exec.Command("ffmpeg", "-v", "error", "-f", "lavfi", "-i", "testsrc2=size=64x64:rate=25:duration=2", "-preset", "ultrafast", path).CombinedOutput()
+	if err != nil {
+		t.Fatalf("making a film: %v: %s", err, out)
+	}
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return raw
+}
+
+// TestFilesAreJudgedAsTheyStand: complete or not, and a file with a temporary name is
+// nobody's business.
+func TestFilesAreJudgedAsTheyStand(t *testing.T) {
+	mp4, mkv := film(t, "a.mp4"), film(t, "a.mkv")
+	for name, c := range map[string]struct {
+		file    string
+		content []byte
+		frames  int
+		problem string // part of it; "none" for a file that is not looked at
+	}{
+		"complete":           {"a.mp4", mp4, 50, ""},
+		"complete, mkv":      {"a.mkv", mkv, 50, ""},
+		"cut short":          {"a.mp4", mp4[:len(mp4)/2], 50, "cannot be read"},
+		"cut short, mkv":     {"a.mkv", mkv[:len(mkv)/2], 50, "ended prematurely"},
+		"empty":              {"a.mp4", nil, 50, "cannot be read"},
+		"shorter than asked": {"a.mp4", mp4, 100, "50 frames instead of 100"},
+		"nobody's":           {"b.mp4", mp4, 50, "no job names it"},
+		"still written":      {".a.partial-X.mp4", mp4[:100], 50, "none"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir, facts := t.TempDir(), newRecorder(time.Second)
+			for _, named := range []string{"a.mp4", "a.mkv"} {
+				facts.h.Jobs[named] = &Job{ID: named, Output: filepath.Join(dir, named), Frames: c.frames}
+			}
+			if err := os.WriteFile(filepath.Join(dir, c.file), c.content, 0o644); err != nil {
+				t.Fatal(err)
+			}
+			i := newInspector(dir, facts)
+			i.look(context.Background())
+			i.look(context.Background()) // what stands unchanged is judged once
+			looks := facts.h.Outputs
+			if c.problem == "none" {
+				if len(looks) != 0 {
+					t.Errorf("looked at: %+v", looks)
+				}
+				return
+			}
+			if len(looks) != 1 || (looks[0].Problem == "") != (c.problem == "") || !strings.Contains(looks[0].Problem, c.problem) {
+				t.Errorf("judged %+v", looks)
+			}
+		})
+	}
+}
+
+// TestAFileThatIsReplacedIsJudgedAgain: by another attempt, whose output may be worse.
+func TestAFileThatIsReplacedIsJudgedAgain(t *testing.T) {
+	dir, facts := t.TempDir(), newRecorder(time.Second)
+	path, mp4 := filepath.Join(dir, "a.mp4"), film(t, "a.mp4")
+	facts.h.Jobs["a"] = &Job{ID: "a", Output: path, Frames: 50}
+	i := newInspector(dir, facts)
+	for _, content := range [][]byte{mp4, mp4[:len(mp4)/2]} {
+		if err := os.WriteFile(path, content, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		i.look(context.Background())
+	}
+	if looks := facts.h.Outputs; len(looks) != 2 || looks[0].Problem != "" || looks[1].Problem == "" {
+		t.Errorf("judged %+v", looks)
+	}
+}

@@ -1,0 +1,103 @@
+package chaos
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// TestProcessesAreFoundByTheirMark: those that inherit it as well, and no others; one
+// that has ended is not found, though nobody has asked how.
+func TestProcessesAreFoundByTheirMark(t *testing.T) {
+	mark := "PATH=" + t.TempDir() + "/bin:"
+	dir := filepath.Join(t.TempDir(), "0b1c-89abcdef-3")
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	begin := func(environ ...string) *exec.Cmd {
+		cmd := exec.Command("/bin/sh", "-c", "sleep 60 & wait")
+		cmd.Dir, cmd.Env = dir, environ
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL); _ = cmd.Wait() })
+		return cmd
+	}
+	marked := begin(mark + os.Getenv("PATH"))
+	begin("PATH=" + os.Getenv("PATH"))
+	var found []Proc
+	both := func() bool {
+		found, _ = processes(mark)
+		return len(found) == 2 && strings.Contains(found[0].Name+found[1].Name, "sleep")
+	}
+	if !waitFor(20*time.Second, both) {
+		t.Fatalf("found %v", found)
+	}
+	for _, p := range found {
+		if at, ok := p.attempt(); !ok || at != (Attempt{"0b1c", 3}) {
+			t.Errorf("%v works for %v", p, at)
+		}
+	}
+	if err := syscall.Kill(-marked.Process.Pid, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	gone := func() bool { left, err := processes(mark); return err == nil && len(left) == 0 }
+	if !waitFor(20*time.Second, gone) {
+		t.Error("they are found after their end")
+	}
+	if _, lives := found[0].same(); lives {
+		t.Error("it lives after its end")
+	}
+	if err := found[0].signal(syscall.SIGKILL); err != syscall.ESRCH {
+		t.Errorf("signalled after its end: %v", err)
+	}
+}
+
+func TestASpawnedProgramIsWatchedToItsEnd(t *testing.T) {
+	log := filepath.Join(t.TempDir(), "log")
+	p, err := spawn(log, os.Environ(), "/bin/sh", "-c", "echo said; exit 3")
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-p.done
+	said, _ := os.ReadFile(log)
+	if string(said) != "said\n" || p.exit() != "exit status 3" || !p.ended() || p.signal(syscall.SIGTERM) != syscall.ESRCH {
+		t.Errorf("said %q, ended as %s", said, p.exit())
+	}
+	if _, err := spawn(log, nil, "/nonexistent"); err == nil {
+		t.Error("what does not exist was started")
+	}
+}
+
+func TestADiskIsFilledAndFreed(t *testing.T) {
+	d, why := newDisk(filepath.Join(t.TempDir(), "d"), 4)
+	defer d.remove()
+	if why != nil {
+		if d.mounted {
+			t.Fatal(why)
+		}
+		return // nobody but root may mount
+	}
+	stop, done := make(chan struct{}), make(chan error, 1)
+	go func() { done <- d.fill(stop) }()
+	file := filepath.Join(d.dir, "f")
+	full := func() bool { return os.WriteFile(file, make([]byte, 64<<10), 0o644) != nil }
+	if !waitFor(20*time.Second, full) {
+		t.Error("there is room")
+	}
+	close(stop)
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	if err := d.free(); err != nil {
+		t.Error(err)
+	}
+	if full() {
+		t.Error("there is no room")
+	}
+}

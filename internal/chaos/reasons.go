@@ -1,0 +1,131 @@
+package chaos
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"ffmpeg-agent/messages/protocol"
+)
+
+// cause is something that was done to an attempt, and what its failure has to say then.
+type cause struct {
+	reason protocol.FailureReason
+	says   string // part of the error; empty: anything
+}
+
+// trueReasons: an attempt fails only for what was done to it, and says so.
+func (h *History) trueReasons() Finding {
+	f := Finding{Invariant: "a failure says its true reason"}
+	counts := map[protocol.FailureReason]int{}
+	for i := range h.Exchanges {
+		x := &h.Exchanges[i]
+		if x.Result == nil {
+			continue
+		}
+		r := x.Result
+		job := h.Jobs[r.JobID]
+		switch {
+		case job == nil:
+			f.breach("agent %d sent a result of job %s, which nobody submitted", x.Agent, r.JobID)
+		case r.Status == protocol.StatusCanceled:
+			f.Checked++
+			if !job.Canceled {
+				f.breach("job %s, attempt %d, is reported as canceled, and nobody canceled it", r.JobID, r.Attempt)
+			}
+		case r.Status == protocol.StatusFailed:
+			f.Checked++
+			counts[r.FailureReason]++
+			if causes := h.causes(x, job); !explained(r, causes) {
+				f.breach("job %s, attempt %d, of agent %d failed at %s for %s: %q; what was done to it: %s",
+					r.JobID, r.Attempt, x.Agent, stamp(x.From), r.FailureReason, r.Error, list(causes))
+			}
+		case job.Want != "":
+			f.Checked++
+			f.breach("job %s, attempt %d, cannot be done (%s), and is reported as %s", r.JobID, r.Attempt, job.Want, r.Status)
+		}
+	}
+	var notes []string
+	for _, reason := range []protocol.FailureReason{protocol.ReasonCapabilityMismatch, protocol.ReasonUserError, protocol.ReasonInputError, protocol.ReasonNetworkError,
+		protocol.ReasonTimeout, protocol.ReasonResourceError, protocol.ReasonPlatformError, protocol.ReasonRuntimeError} {
+		if counts[reason] > 0 {
+			notes = append(notes, fmt.Sprintf("%d %s", counts[reason], reason))
+		}
+	}
+	f.Note = strings.Join(notes, ", ")
+	return f
+}
+
+func explained(r *protocol.JobResult, causes []cause) bool {
+	for _, c := range causes {
+		if c.reason == r.FailureReason && strings.Contains(r.Error, c.says) {
+			return true
+		}
+	}
+	return false
+}
+
+func list(causes []cause) string {
+	if len(causes) == 0 {
+		return "nothing"
+	}
+	var all []string
+	for _, c := range causes {
+		all = append(all, strings.TrimSuffix(fmt.Sprintf("%s %s", c.reason, c.says), " "))
+	}
+	return strings.Join(all, ", ")
+}
+
+// causes are what was done to the attempt of a result, from when it can have begun.
+func (h *History) causes(x *Exchange, job *Job) []cause {
+	var all []cause
+	if job.Want != "" {
+		all = append(all, cause{reason: job.Want})
+	}
+	begun := h.attemptBegan(x, job)
+	for _, l := range h.Lives {
+		if l.Agent == x.Agent && !l.To.IsZero() && l.To.After(begun) && l.To.Before(x.To) {
+			all = append(all, cause{reason: protocol.ReasonPlatformError})
+		}
+	}
+	for _, f := range h.Faults {
+		if f.Touches(begun, x.To) {
+			all = append(all, f.causes(x, job)...)
+		}
+	}
+	return all
+}
+
+// attemptBegan is the earliest moment at which an attempt can have begun: when the job was
+// submitted, or the attempt before it was given up.
+func (h *History) attemptBegan(x *Exchange, job *Job) time.Time {
+	begun := job.Submitted
+	for i := range h.Exchanges {
+		before := &h.Exchanges[i]
+		if before.Result != nil && before.Result.JobID == job.ID && before.Result.Attempt < x.Result.Attempt && before.Answered/100 == 2 && before.From.After(begun) {
+			begun = before.From
+		}
+	}
+	return begun
+}
+
+// causes are what a fault means to the attempt of a result.
+func (f *Injected) causes(x *Exchange, job *Job) []cause {
+	hit := f.Hit == x.Attempt()
+	mine := f.Agent == x.Agent
+	switch {
+	case f.Kind == "ffmpeg: SIGKILL" && hit:
+		return []cause{{protocol.ReasonRuntimeError, "SIGKILL"}}
+	case f.Kind == "ffmpeg: SIGSEGV" && hit:
+		return []cause{{protocol.ReasonRuntimeError, "SIGSEGV"}}
+	case f.Kind == "ffmpeg: SIGTERM" && hit:
+		return []cause{{protocol.ReasonRuntimeError, "exit status 255"}, {protocol.ReasonRuntimeError, "SIGTERM"}}
+	case f.Kind == "ffmpeg: stopped for good" && hit:
+		return []cause{{reason: protocol.ReasonTimeout}}
+	case f.Kind == "disk: data full" && mine, f.Kind == "disk: outputs full" && job.Output != "":
+		return []cause{{reason: protocol.ReasonResourceError}}
+	case strings.HasPrefix(f.Kind, "actor: ") && mine && strings.Contains(f.Actor, "/job-"+job.ID):
+		return []cause{{reason: protocol.ReasonPlatformError}}
+	}
+	return nil
+}

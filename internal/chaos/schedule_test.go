@@ -1,0 +1,107 @@
+package chaos
+
+import (
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+)
+
+const someTime = 2 * time.Minute
+
+func TestASeedDecidesTheSchedule(t *testing.T) {
+	draw := func(seed uint64) Schedule { return Draw(seed, 2, 420, someTime, 30*time.Second, Kinds()) }
+	if !reflect.DeepEqual(draw(7), draw(7)) {
+		t.Error("one seed, two schedules")
+	}
+	if reflect.DeepEqual(draw(7).Faults, draw(8).Faults) {
+		t.Error("two seeds, one schedule")
+	}
+}
+
+func TestEachKindComes(t *testing.T) {
+	s := Draw(1, 2, len(Kinds()), someTime, 30*time.Second, Kinds())
+	came := map[string]int{}
+	for i, f := range s.Faults {
+		came[f.Kind]++
+		if f.At < 0 || f.At >= someTime || f.Agent < 0 || f.Agent > 1 || f.Number != i+1 || i > 0 && f.At < s.Faults[i-1].At {
+			t.Errorf("fault %+v", f)
+		}
+	}
+	if len(came) != len(Kinds()) {
+		t.Errorf("%d of %d kinds came", len(came), len(Kinds()))
+	}
+}
+
+// TestAgentsEndByTurns: an agent lives through every other burst, but for what it does to
+// itself.
+func TestAgentsEndByTurns(t *testing.T) {
+	ends := map[string]bool{}
+	for _, k := range Kinds() {
+		ends[k.Name] = k.Ends
+	}
+	for _, f := range Draw(3, 2, 420, someTime, 30*time.Second, Kinds()).Faults {
+		if ends[f.Kind] && f.Agent != int(f.At/(30*time.Second))%2 {
+			t.Errorf("%+v", f)
+		}
+	}
+}
+
+func TestKindsHaveNamesOfTheirOwn(t *testing.T) {
+	seen := map[string]bool{}
+	for _, k := range Kinds() {
+		if seen[k.Name] || k.Weight <= 0 || k.play == nil {
+			t.Errorf("%q: weight %v", k.Name, k.Weight)
+		}
+		seen[k.Name] = true
+	}
+}
+
+func TestChoose(t *testing.T) {
+	for _, c := range []struct {
+		prefixes []string
+		want     int // kinds
+		err      string
+	}{
+		{nil, len(Kinds()), ""},
+		{[]string{"master: "}, 4, ""},
+		{[]string{"net: reset", "net: reset before"}, 2, ""},
+		{[]string{"net: reset", "gnu"}, 0, `"gnu"`},
+	} {
+		got, err := Choose(Kinds(), c.prefixes)
+		if len(got) != c.want || (err == nil) != (c.err == "") || err != nil && !strings.Contains(err.Error(), c.err) {
+			t.Errorf("%q: %d kinds, %v", c.prefixes, len(got), err)
+		}
+	}
+}
+
+func TestAScheduleIsReplayed(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "schedule.json")
+	s := Draw(5, 2, 60, someTime, 30*time.Second, Kinds())
+	if err := s.Save(path); err != nil {
+		t.Fatal(err)
+	}
+	if again, err := Load(path); err != nil || !reflect.DeepEqual(s, again) {
+		t.Errorf("%v: read otherwise than written", err)
+	}
+}
+
+func TestAScheduleThatMakesNoSenseIsRefused(t *testing.T) {
+	for name, text := range map[string]string{
+		"no JSON":       `{`,
+		"no agents":     `{"length_ns":1,"burst_ns":1}`,
+		"no length":     `{"agents":1,"burst_ns":1}`,
+		"unknown kind":  `{"agents":1,"length_ns":1,"burst_ns":1,"faults":[{"kind":"gnus"}]}`,
+		"unknown agent": `{"agents":1,"length_ns":1,"burst_ns":1,"faults":[{"kind":"net: 5xx","agent":1}]}`,
+	} {
+		path := filepath.Join(t.TempDir(), "schedule.json")
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if s, err := Load(path); err == nil {
+			t.Errorf("%s: taken as %+v", name, s)
+		}
+	}
+}
