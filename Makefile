@@ -5,6 +5,8 @@ VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unk
 TAGS      = netgo,osusergo
 LDFLAGS   = -s -w -X main.version=$(VERSION)
 BUILD     = $(GO) build -trimpath -tags $(TAGS) -ldflags '$(LDFLAGS)'
+# go-nvml calls what newer drivers have better names for; that is no news here.
+export CGO_CFLAGS ?= -O2 -g -Wno-deprecated-declarations
 # Platforms that must compile without a C compiler.
 CROSS     = linux/arm64 darwin/arm64
 
@@ -38,6 +40,20 @@ check: need-gcc ## gofmt, vet, staticcheck, import directions, builds for other 
 		CGO_ENABLED=0 GOOS=$${platform%/*} GOARCH=$${platform#*/} $(GO) build -tags $(TAGS) ./... || exit 1; \
 	done
 	$(GO) mod tidy -diff
+
+.PHONY: bench
+bench: need-ffmpeg need-gcc build ## how exact the joules are, beside known truths, and what measuring costs
+	$(GO) run -tags $(TAGS) ./cmd/bench
+
+.PHONY: guest
+guest: need-ffmpeg ## limits by every cgroup controller, and power loss, in a small virtual machine
+	@deployment/need.sh qemu-system-x86_64 mkfs.ext4
+	@mkdir -p bin/guest && deployment/guest/fetch.sh bin/guest
+	GUEST_DIR=$(CURDIR)/bin/guest $(GO) test -tags $(TAGS),guest -count=1 -timeout 20m -v ./deployment/guest
+
+.PHONY: gpu-check
+gpu-check: build ## the agent's own reading of this machine's NVIDIA cards: counter against integrated power
+	@bin/agent gpu-check
 
 .PHONY: fuzz
 fuzz: need-gcc ## each fuzz target for FUZZTIME (default 1m)
