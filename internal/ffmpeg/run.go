@@ -584,10 +584,9 @@ func (r *Run) report(p progressReport) {
 func (r *Run) watch() {
 	defer close(r.exited)
 	defer r.ended()
-	timeout := time.NewTimer(time.Until(r.proc.started.Add(r.plan.timeout)))
-	defer timeout.Stop()
-	stall := time.NewTimer(r.settings.StallTimeout)
-	defer stall.Stop()
+	attention := newAttention(min(r.plan.timeout, r.settings.StallTimeout), time.Now())
+	next := time.NewTimer(attention.every)
+	defer next.Stop()
 	look, stop := r.confined.look()
 	defer stop()
 	for {
@@ -601,19 +600,19 @@ func (r *Run) watch() {
 		case <-r.gone:
 			r.proc.stop(r.settings.StopGrace)
 			return
-		case <-timeout.C:
-			r.Stop(messages.StopTimeout)
+		case <-next.C:
+			next.Reset(attention.every) // never two looks in a row, as a ticker that is late gives
+			switch now := time.Now(); {
+			case !attention.paid(now, r.lastMove()):
+			case now.Sub(r.proc.started) >= r.plan.timeout:
+				r.Stop(messages.StopTimeout)
+			case attention.still >= r.settings.StallTimeout:
+				r.Stop(messages.StopStalled)
+			}
 		case <-look:
 			if f := r.exceeded(r.proc); f != nil {
 				r.proc.exceed(f)
 			}
-		case <-stall.C:
-			left := time.Until(r.lastMove().Add(r.settings.StallTimeout))
-			if left <= 0 {
-				r.Stop(messages.StopStalled)
-				continue
-			}
-			stall.Reset(left)
 		}
 	}
 }
