@@ -218,6 +218,7 @@ func agentKinds() []Kind {
 	}
 	return []Kind{
 		dies("agent: SIGKILL", 2, syscall.SIGKILL),
+		{Name: killInAJob, Weight: 2, Ends: true, Alone: true, play: killedInAJob},
 		dies("agent: SIGSEGV", 1, syscall.SIGSEGV),
 		dies("agent: SIGTERM", 0.7, syscall.SIGTERM),
 		{Name: "agent: SIGSTOP", Weight: 1, Alone: true, play: stopped},
@@ -247,6 +248,50 @@ func (s *scene) die(ctx context.Context, sig syscall.Signal) (effect, error) {
 		return effect{}, fmt.Errorf("%s; no next life was seen", how)
 	}
 	return saw("%s; life %d began", how, s.life()), nil
+}
+
+// killInAJob is the kind of fault that kills an agent at work on a job.
+const killInAJob = "agent: killed in a job"
+
+// killedInAJob kills the agent at a random moment of an attempt, and notes which.
+func killedInAJob(ctx context.Context, s *scene) (effect, error) {
+	const (
+		sending  = "sending"
+		patience = 2 * time.Second // for a phase that may not come: then whichever it is
+	)
+	wanted := one(s, []string{"prepare", "run", "run", "run", "run", "check", "quality", "journal", sending})
+	later := time.Duration(0)
+	if wanted == "run" {
+		later = s.between(0, 1500*time.Millisecond)
+	}
+	for {
+		st, err := s.socket.status(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return effect{}, errors.New("no job was under way")
+		case err != nil:
+		case wanted == sending && st.Journal.Unsent > 0 && len(st.Jobs) == 0:
+			e, err := s.die(ctx, syscall.SIGKILL)
+			e.seen = "sending: " + e.seen
+			return e, err
+		case len(st.Jobs) > 0 && (st.Jobs[0].Phase == wanted || time.Since(s.begun) > patience):
+			if !waitFor(later, func() bool { return len(s.status().Jobs) == 0 && s.status() != st }) {
+				if now, err := s.socket.status(ctx); err == nil && len(now.Jobs) > 0 {
+					st = now
+				}
+			}
+			job := st.Jobs[0]
+			e, err := s.die(ctx, syscall.SIGKILL)
+			if e.hit = (Attempt{job.Key.Job, job.Key.Attempt}); err == nil {
+				e.seen = fmt.Sprintf("%s: %s", job.Phase, e.seen)
+			}
+			return e, err
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(5 * time.Millisecond): // the phases after an encode are short
+		}
+	}
 }
 
 // stopped lets the agent stand still, for longer than its master is patient or shorter.

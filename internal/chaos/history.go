@@ -142,7 +142,8 @@ type Memory struct {
 
 // History is all that was seen of a run.
 type History struct {
-	Interval  time.Duration // of heartbeats
+	Interval  time.Duration      // of heartbeats
+	Power     map[string]float64 // true watts of the fake sensors, by zone
 	Faults    []Injected
 	Exchanges []Exchange
 	Lives     []Life

@@ -2,6 +2,7 @@ package chaos
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -25,7 +26,7 @@ func (f *Finding) breach(format string, args ...any) {
 func (h *History) Judge() []Finding {
 	return []Finding{
 		h.everyJobEnds(), h.acceptedOnce(), h.askedFirst(), h.supersededStaysSo(), h.heartbeats(),
-		h.nothingOutlives(), h.cleanedUp(), h.outputsWhole(), h.levelsReturn(), h.trueReasons(),
+		h.nothingOutlives(), h.cleanedUp(), h.requeued(), h.outputsWhole(), h.levelsReturn(), h.trueReasons(), h.joulesTrue(),
 	}
 }
 
@@ -297,6 +298,79 @@ func (h *History) cleanedUp() Finding {
 	}
 	f.Note = fmt.Sprintf("longest %s", longest.Round(time.Millisecond))
 	return f
+}
+
+// requeueWithin is how long after its start a life may take to have the master take what
+// the one before it was killed at.
+const requeueWithin = 2 * time.Second
+
+// requeued: what a killed agent was at work on is reported by its next life at once, where
+// nothing else is in the way.
+func (h *History) requeued() Finding {
+	f := Finding{Invariant: fmt.Sprintf("an interrupted job is re-queued within %s of the restart", requeueWithin)}
+	var delays []time.Duration
+	anew := 0
+	phases := map[string]int{}
+	for _, killed := range h.Faults {
+		if killed.Kind != killInAJob || killed.Seen == "" {
+			continue
+		}
+		phase, _, _ := strings.Cut(killed.Seen, ":")
+		phases[phase]++
+		next := h.nextLife(killed.Agent, killed.From)
+		if killed.Hit.Job == "" || next == nil {
+			continue
+		}
+		due := next.From.Add(requeueWithin)
+		taken := slices.IndexFunc(h.Exchanges, func(x Exchange) bool {
+			return x.Agent == killed.Agent && x.Result != nil && x.Attempt() == killed.Hit && x.Answered != 0 && x.From.After(killed.From)
+		})
+		switch {
+		case taken >= 0 && h.Exchanges[taken].To.Before(next.From): // its result was on its way already
+		case taken >= 0 && h.Exchanges[taken].To.Before(due):
+			f.Checked++
+			delays = append(delays, h.Exchanges[taken].To.Sub(next.From))
+		case taken >= 0 && phase == "prepare" && h.Exchanges[taken].Result.Status == protocol.StatusCompleted:
+			f.Checked++ // killed before anything of it was on disk: found at the master, and begun anew
+			anew++
+		case !next.To.IsZero() && next.To.Before(due), h.disturbed(killed, next.From, due), h.stalled(next.From, due) > 0:
+		default:
+			f.Checked++
+			f.breach("agent %d was killed at job %s, attempt %d, and began anew at %s: not reported by %s", killed.Agent, killed.Hit.Job, killed.Hit.Number, stamp(next.From), stamp(due))
+		}
+	}
+	slices.Sort(delays)
+	if len(delays) > 0 {
+		f.Note = fmt.Sprintf("median %s, longest %s, %d begun anew; killed in %s",
+			delays[len(delays)/2].Round(time.Millisecond), delays[len(delays)-1].Round(time.Millisecond), anew, tally(phases))
+	}
+	return f
+}
+
+// nextLife is the first that an agent began after a moment.
+func (h *History) nextLife(agent int, after time.Time) *Life {
+	for i := range h.Lives {
+		if l := &h.Lives[i]; l.Agent == agent && l.From.After(after) {
+			return l
+		}
+	}
+	return nil
+}
+
+// disturbed reports whether anything but an agent's being killed in a job touches a
+// stretch of time.
+func (h *History) disturbed(but Injected, from, to time.Time) bool {
+	return slices.ContainsFunc(h.Faults, func(f Injected) bool {
+		return f.Number != but.Number && f.Kind != killInAJob && f.Touches(from, to)
+	})
+}
+
+func tally(counts map[string]int) string {
+	var all []string
+	for _, name := range slices.Sorted(maps.Keys(counts)) {
+		all = append(all, fmt.Sprintf("%s %d", name, counts[name]))
+	}
+	return strings.Join(all, ", ")
 }
 
 // outputsWhole: what stands under a final name is complete, and a job that completed has

@@ -63,6 +63,32 @@ func fault(kind string, from, to int) Injected {
 	return Injected{Planned: Planned{Kind: kind}, Span: span(from, to), Hit: Attempt{"a", 1}}
 }
 
+// killed has job a killed at a phase while agent 0 was at it, which begins anew at 1000 and
+// is heard of it so many milliseconds after the run's begin.
+func (h *History) killed(phase string, heard int) {
+	f := fault(killInAJob, 500, 1000)
+	f.Number, f.Seen = 1, phase+": signal: killed; life 2 began"
+	h.Faults = []Injected{f}
+	h.Lives[0].Span, h.Lives[1].From = span(0, 900), at(1000)
+	h.Cleaned, h.Outputs = nil, nil
+	h.Jobs["a"].Output = ""
+	h.Exchanges[0] = failed(heard, protocol.ReasonPlatformError, "interrupted")
+	h.Exchanges[0].Life = 2
+	h.Jobs["a"].Submitted = at(400)
+	if heard < 1000 {
+		h.Exchanges[0] = sent(heard, 1, protocol.StatusCompleted, "", "")
+	}
+}
+
+// measured has job a's result say so many joules of one zone of 60 W in a second.
+func (h *History) measured(joules, coverage, bound float64) {
+	h.Power = map[string]float64{"zone": 60}
+	h.Exchanges[0].Result.AnalyzerOutput = map[string]any{"energy": map[string]any{
+		"start": at(0), "end": at(1000), "machine": map[string]any{"joules": joules},
+		"zones": []map[string]any{{"id": "zone", "counted": true, "joules": joules, "source": "measured", "coverage_percent": coverage, "error_bound_joules": bound}},
+	}}
+}
+
 // TestInvariants: each holds on a history without a fault, and each kind of breach makes
 // exactly its own fire.
 func TestInvariants(t *testing.T) {
@@ -70,6 +96,7 @@ func TestInvariants(t *testing.T) {
 		ends, once, asked, stale    = "every accepted job", "no attempt is accepted twice", "no result is sent again", "a superseded result"
 		beats, outlives, cleans     = "heartbeats", "nothing outlives", "the next life"
 		output, levels, reason, all = "an output", "what the agent holds", "a failure says", ""
+		again, joules               = "an interrupted job", "joules are true"
 	)
 	for _, c := range []struct {
 		name   string
@@ -249,6 +276,33 @@ func TestInvariants(t *testing.T) {
 			h.Jobs["a"].Want = protocol.ReasonUserError
 			h.Exchanges[0] = failed(1000, protocol.ReasonInputError, "no such file")
 		}, reason},
+		{"killed, and reported at once", func(h *History) { h.killed("run", 1500) }, all},
+		{"killed, and reported late", func(h *History) { h.killed("run", 3500) }, again},
+		{"killed, and reported late for a fault", func(h *History) {
+			h.killed("run", 3500)
+			h.Faults = append(h.Faults, Injected{Planned: Planned{Number: 2, Kind: "net: partition", Agent: 1}, Span: span(1000, 2000)})
+		}, all},
+		{"killed, and killed again before it could report", func(h *History) {
+			h.killed("run", 3500)
+			h.Lives[1].To = at(1500)
+		}, all},
+		{"killed, and the result was on its way", func(h *History) { h.killed("journal", 850) }, all},
+		{"killed, and begun anew", func(h *History) {
+			h.killed("prepare", 4000)
+			h.Exchanges[0].Result.Status, h.Exchanges[0].Result.FailureReason = protocol.StatusCompleted, ""
+		}, all},
+
+		{"joules as they were", func(h *History) { h.measured(60, 100, 1) }, all},
+		{"half of the time was missed, and it is said", func(h *History) { h.measured(30, 50, 1) }, all},
+		{"half of the time was missed, and it is not said", func(h *History) { h.measured(30, 100, 1) }, joules},
+		{"too many joules", func(h *History) { h.measured(70, 100, 1) }, joules},
+		{"too many joules, within a bound that says so", func(h *History) { h.measured(70, 100, 12) }, all},
+		{"a false zero", func(h *History) { h.measured(0, 100, 0) }, joules},
+		{"a zone that there is not", func(h *History) { h.measured(60, 100, 1); delete(h.Power, "zone") }, joules},
+		{"the machine's are not the zones'", func(h *History) {
+			h.measured(60, 100, 1)
+			h.Exchanges[0].Result.AnalyzerOutput["energy"].(map[string]any)["machine"] = map[string]any{"joules": 100.0}
+		}, joules},
 		{"a result of nobody's job", func(h *History) { h.Exchanges[0].Result.JobID = "b" }, reason},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -273,7 +327,11 @@ func TestInvariants(t *testing.T) {
 }
 
 func TestWhatIsCheckedIsCounted(t *testing.T) {
-	for _, f := range newHistory().Judge() {
+	h := newHistory()
+	h.killed("run", 1500)
+	h.measured(60, 100, 1)
+	h.Cleaned, h.Outputs = newHistory().Cleaned, newHistory().Outputs
+	for _, f := range h.Judge() {
 		if f.Checked == 0 && !strings.HasPrefix(f.Invariant, "a failure says") {
 			t.Errorf("%s: nothing was checked", f.Invariant)
 		}

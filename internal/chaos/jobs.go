@@ -81,6 +81,9 @@ func (f *feed) submit(ctx context.Context) (*Job, error) {
 		p["duration"] = length
 	}
 	p["fps"] = rate
+	if f.random.IntN(6) == 0 {
+		p["quality"] = "psnr"
+	}
 	if f.random.IntN(2) == 0 {
 		about.Output = filepath.Join(f.outputs, fmt.Sprintf("job-%d%s", f.made, []string{".mp4", ".mkv"}[f.random.IntN(2)]))
 		about.Frames = length * rate

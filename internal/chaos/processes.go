@@ -106,11 +106,11 @@ func (p Proc) attempt() (Attempt, bool) {
 	return Attempt{m[1], n}, err == nil
 }
 
-// encodes reports whether it is the FFmpeg of an encode, and not one that makes an input
-// or tries an encoder.
+// encodes reports whether it is the FFmpeg of an encode, and not one that makes an input,
+// tries an encoder or compares what came out.
 func (p Proc) encodes() bool {
 	_, works := p.attempt()
-	return works && p.Name == "ffmpeg" && !slices.Contains(p.Args, "lavfi")
+	return works && p.Name == "ffmpeg" && slices.Contains(p.Args, "-progress") && !slices.Contains(p.Args, "lavfi")
 }
 
 // samples reports whether it is the child that reads graphics cards.

@@ -122,6 +122,8 @@ func (f *Injected) causes(x *Exchange, job *Job) []cause {
 		return []cause{{protocol.ReasonRuntimeError, "exit status 255"}, {protocol.ReasonRuntimeError, "SIGTERM"}}
 	case f.Kind == "ffmpeg: stopped for good" && hit:
 		return []cause{{reason: protocol.ReasonTimeout}}
+	case f.Kind == "agent: SIGTERM" && mine:
+		return []cause{{protocol.ReasonPlatformError, "interrupted"}}
 	case f.Kind == "disk: data full" && mine, f.Kind == "disk: outputs full" && job.Output != "":
 		return []cause{{reason: protocol.ReasonResourceError}}
 	case strings.HasPrefix(f.Kind, "actor: ") && mine && strings.Contains(f.Actor, "/job-"+job.ID):

@@ -134,17 +134,22 @@ func (f *field) fakeHardware(ctx context.Context, a *agent) (err error) {
 	if a.tree, err = fakehw.New(filepath.Join(a.dir, "hw")); err != nil {
 		return err
 	}
-	for _, z := range []fakehw.ZoneConfig{
-		{ID: "intel-rapl:0", Name: "package-0", Power: fakehw.Constant(60), Range: 262143328850},
-		{ID: "intel-rapl:0:0", Name: "core", Power: fakehw.Constant(40), Range: 262143328850},
-		{ID: "intel-rapl:1", Name: "package-1", Power: fakehw.Constant(50), Range: 262143328850},
-	} {
-		zone, err := a.tree.AddZone(z)
+	power := map[string]float64{}
+	for _, z := range []struct {
+		id, name string
+		watts    float64
+	}{{"intel-rapl:0", "package-0", 60}, {"intel-rapl:0:0", "core", 40}, {"intel-rapl:1", "package-1", 50}} {
+		power[z.id] = z.watts
+		zone, err := a.tree.AddZone(fakehw.ZoneConfig{ID: z.id, Name: z.name, Power: fakehw.Constant(z.watts), Range: 262143328850})
 		if err != nil {
 			return err
 		}
 		a.zones = append(a.zones, zone)
 	}
+	for _, c := range healthyCards().Cards {
+		power[c.UUID] = c.Power.High
+	}
+	f.book.note(func(h *History) { h.Power = power })
 	running, stop := context.WithCancel(ctx)
 	done := make(chan error, 1)
 	go func() { done <- a.tree.Run(running, 10*time.Millisecond) }()

@@ -31,13 +31,15 @@ type Schedule struct {
 
 // Draw makes a schedule from a seed: the same arguments give the same one. Each kind
 // comes once at least, the rest by weight. Agents end by turns, one in each burst, so
-// that the others live long enough to show what they accumulate.
+// that the others live long enough to show what they accumulate; all at once where
+// nothing else is to be shown.
 func Draw(seed uint64, agents, faults int, length, burst time.Duration, kinds []Kind) Schedule {
 	s := Schedule{Seed: seed, Agents: agents, Length: length, Burst: burst}
 	if len(kinds) == 0 || faults <= 0 {
 		return s
 	}
 	rnd := rand.New(rand.NewPCG(seed, 1))
+	byTurns := slices.ContainsFunc(kinds, func(k Kind) bool { return !k.Ends })
 	chosen := slices.Clone(kinds)
 	rnd.Shuffle(len(chosen), func(i, j int) { chosen[i], chosen[j] = chosen[j], chosen[i] })
 	chosen = chosen[:min(len(chosen), faults)]
@@ -47,7 +49,7 @@ func Draw(seed uint64, agents, faults int, length, burst time.Duration, kinds []
 	rnd.Shuffle(len(chosen), func(i, j int) { chosen[i], chosen[j] = chosen[j], chosen[i] })
 	for _, k := range chosen {
 		p := Planned{At: time.Duration(rnd.Int64N(int64(length))), Kind: k.Name, Agent: rnd.IntN(agents), Draw: rnd.Uint64()}
-		if k.Ends {
+		if k.Ends && byTurns {
 			p.Agent = int(p.At/burst) % agents
 		}
 		s.Faults = append(s.Faults, p)

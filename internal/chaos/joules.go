@@ -1,0 +1,102 @@
+package chaos
+
+import (
+	"encoding/json"
+	"fmt"
+	"math"
+	"time"
+)
+
+// measured is what is read of a result's energy.
+type measured struct {
+	Start, End time.Time
+	Machine    figure
+	Zones      []struct {
+		ID      string
+		Counted bool
+		figure
+	}
+}
+
+// figure is an amount of energy with what is said of it.
+type figure struct {
+	Joules   *float64
+	Source   string
+	Coverage float64  `json:"coverage_percent"`
+	Bound    *float64 `json:"error_bound_joules"`
+}
+
+// The fake counters of a zone are written by this program, so that they come late when it
+// does; readings of cards are as old as their library lets them be.
+const (
+	counterLate = 100 * time.Millisecond
+	joulesSlack = 0.01 // of the truth
+)
+
+// joulesTrue: each zone's joules are the true ones of the part of the encode that they
+// are said to cover, an unknown figure is absent, and the whole is the counted zones' sum.
+func (h *History) joulesTrue() Finding {
+	f := Finding{Invariant: "joules are true, or say what they miss"}
+	zones, gaps, absent, worst := 0, 0, 0, 0.0
+	for i := range h.Exchanges {
+		x := &h.Exchanges[i]
+		e, ok := x.energy()
+		if !ok {
+			continue
+		}
+		f.Checked++
+		name := fmt.Sprintf("job %s, attempt %d, of agent %d", x.Result.JobID, x.Result.Attempt, x.Agent)
+		window := e.End.Sub(e.Start).Seconds()
+		sum := 0.0
+		for _, z := range e.Zones {
+			watts, known := h.Power[z.ID]
+			switch {
+			case !known:
+				f.breach("%s has a zone %s, which there is not", name, z.ID)
+				continue
+			case z.Joules == nil:
+				absent++
+				if z.Source == "measured" {
+					f.breach("%s: %s is measured, and absent", name, z.ID)
+				}
+				continue
+			}
+			zones++
+			if z.Counted {
+				sum += *z.Joules
+			}
+			if z.Coverage < 100 {
+				gaps++
+			}
+			truth := watts * window * z.Coverage / 100
+			allowed := watts*(counterLate+h.stalled(e.Start, e.End)).Seconds() + joulesSlack*truth
+			if z.Bound != nil {
+				allowed += *z.Bound
+			}
+			off := math.Abs(*z.Joules - truth)
+			if truth > 0 && z.Coverage == 100 {
+				worst = max(worst, off/truth)
+			}
+			if off > allowed {
+				f.breach("%s: %s is %.2f J of %.1f %% of %.2f s, and was %.2f J (allowed are %.2f J)", name, z.ID, *z.Joules, z.Coverage, window, truth, allowed)
+			}
+		}
+		if e.Machine.Joules != nil && math.Abs(*e.Machine.Joules-sum) > 1e-3 {
+			f.breach("%s: the machine's %.3f J are not the counted zones' %.3f J", name, *e.Machine.Joules, sum)
+		}
+	}
+	f.Note = fmt.Sprintf("%d zones, %d with gaps, %d absent; at most %.1f %% off where covered", zones, gaps, absent, 100*worst)
+	return f
+}
+
+// energy is that of a result; false where it has none.
+func (x *Exchange) energy() (e measured, ok bool) {
+	if x.Result == nil || x.Result.AnalyzerOutput["energy"] == nil {
+		return e, false
+	}
+	raw, err := json.Marshal(x.Result.AnalyzerOutput["energy"])
+	if err != nil || json.Unmarshal(raw, &e) != nil || !e.End.After(e.Start) {
+		return e, false
+	}
+	return e, true
+}
