@@ -20,7 +20,7 @@ demo: need-ffmpeg build ## real transcodes on this machine: embedded master, age
 
 .PHONY: test
 test: need-ffmpeg need-gcc ## all tests, with the race detector
-	$(GO) test -race -tags $(TAGS) -timeout 5m ./...
+	RAPID_SEED=1 $(GO) test -race -tags $(TAGS) -timeout 5m ./...
 
 .PHONY: build build-agent
 build build-agent: ## bin/agent and bin/devmaster
@@ -44,6 +44,12 @@ check: need-gcc ## gofmt, vet, staticcheck, import directions, builds for other 
 .PHONY: bench
 bench: need-ffmpeg need-gcc build ## how exact the joules are, beside known truths, and what measuring costs
 	$(GO) run -tags $(TAGS) ./cmd/bench
+
+.PHONY: chaos
+chaos: need-ffmpeg need-gcc build ## real agents through seeded faults, and a verdict: MINUTES, SEED, CHAOS_FLAGS
+	@deployment/need.sh ip
+	$(BUILD) -o bin/chaos ./cmd/chaos
+	bin/chaos --agent bin/agent --devmaster bin/devmaster --minutes $(or $(MINUTES),2) --seed $(or $(SEED),1) --min-faults $(or $(MIN_FAULTS),300) --min-kinds 20 $(CHAOS_FLAGS)
 
 .PHONY: guest
 guest: need-ffmpeg ## limits by every cgroup controller, and power loss, in a small virtual machine

@@ -11,6 +11,7 @@ for program in "$@"; do
         gcc) package="gcc libc6-dev" ;;
         qemu-system-x86_64) package=qemu-system-x86 ;;
         mkfs.ext4) package=e2fsprogs ;;
+        ip) package=iproute2 ;;
         *) package=$program ;;
     esac
     case " $packages " in

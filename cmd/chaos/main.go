@@ -87,6 +87,7 @@ seen, and whether each invariant held. Exit status 1 where one did not.`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return o.run(cmd.Context(), cmd.OutOrStdout()) },
 	}
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	cmd.AddCommand(sabotageCommand())
 	f := cmd.Flags()
 	f.Float64Var(&o.minutes, "minutes", 2, "how long faults come, in `minutes`; rests between and the end come on top")
 	f.Uint64Var(&o.seed, "seed", 1, "decides the schedule")

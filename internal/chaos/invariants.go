@@ -26,7 +26,7 @@ func (f *Finding) breach(format string, args ...any) {
 func (h *History) Judge() []Finding {
 	return []Finding{
 		h.everyJobEnds(), h.acceptedOnce(), h.askedFirst(), h.supersededStaysSo(), h.heartbeats(),
-		h.nothingOutlives(), h.cleanedUp(), h.requeued(), h.outputsWhole(), h.levelsReturn(), h.trueReasons(), h.joulesTrue(),
+		h.nothingOutlives(), h.cleanedUp(), h.requeued(), h.outputsWhole(), h.levelsReturn(), h.trueReasons(), h.joulesTrue(), h.noStorm(), h.allShow(),
 	}
 }
 
@@ -406,9 +406,10 @@ const (
 // levelsReturn: an agent at rest holds no more than when it first rested.
 func (h *History) levelsReturn() Finding {
 	f := Finding{Invariant: "what the agent holds returns to its level"}
-	first := map[int]Level{}
+	first, last := map[int]Level{}, map[int]Level{}
 	var most Level
 	for _, l := range h.Rest {
+		last[l.Agent] = l
 		base, known := first[l.Agent]
 		if !known {
 			first[l.Agent] = l
@@ -436,5 +437,73 @@ func (h *History) levelsReturn() Finding {
 		most.Threads, most.Resident = max(most.Threads, l.Threads-base.Threads), max(most.Resident, l.Resident-base.Resident)
 	}
 	f.Note = fmt.Sprintf("at most %+d goroutines, %+d descriptors, %+d threads, %+d MiB", most.Goroutines, most.Descriptors, most.Threads, most.Resident>>20)
+	for _, n := range slices.Sorted(maps.Keys(first)) {
+		a, b := first[n], last[n]
+		f.Note += fmt.Sprintf("; agent %d, first to last: %d → %d goroutines, %d → %d descriptors, %.1f → %.1f MiB of heap, %d → %d MiB resident",
+			n, a.Goroutines, b.Goroutines, a.Descriptors, b.Descriptors, float64(a.Heap)/(1<<20), float64(b.Heap)/(1<<20), a.Resident>>20, b.Resident>>20)
+	}
+	return f
+}
+
+// noStorm: heartbeats come as often as they should and little more, so that no timer has
+// been left behind by a restart. Registering, and the heartbeat's own restart, beat once.
+func (h *History) noStorm() Finding {
+	f := Finding{Invariant: "no more heartbeats than are due"}
+	const allowance = 5
+	for _, l := range h.Lives {
+		beats, extra := 0, 0
+		for i := range h.Exchanges {
+			x := &h.Exchanges[i]
+			if x.Agent == l.Agent && x.Life == l.Number {
+				beats += count(x.Call == CallHeartbeat)
+				extra += count(x.Call == CallRegister)
+			}
+		}
+		end := l.To
+		if end.IsZero() {
+			end = h.end(l.From)
+		}
+		for _, fault := range h.Faults {
+			extra += count(fault.Agent == l.Agent && fault.Touches(l.From, end) && strings.HasPrefix(fault.Kind, "actor: "))
+		}
+		f.Checked++
+		due := int(end.Sub(l.From)/h.Interval) + extra + allowance
+		if beats > due+due/4 {
+			f.breach("agent %d, life %d, from %s to %s: %d heartbeats, %d are due", l.Agent, l.Number, stamp(l.From), stamp(end), beats, due)
+		}
+	}
+	return f
+}
+
+func count(holds bool) int {
+	if holds {
+		return 1
+	}
+	return 0
+}
+
+// end is when the last request ended, and no earlier than a moment.
+func (h *History) end(last time.Time) time.Time {
+	for i := range h.Exchanges {
+		if to := h.Exchanges[i].To; to.After(last) {
+			last = to
+		}
+	}
+	return last
+}
+
+// triedOften is how often a kind of fault has to be played before it means something that
+// none of them was seen to have an effect.
+const triedOften = 4
+
+// allShow: an agent that does what it should shows the effect of each kind of fault.
+func (h *History) allShow() Finding {
+	f := Finding{Invariant: "each kind of fault has its effect"}
+	for _, t := range h.Tallies() {
+		f.Checked++
+		if t.Seen == 0 && t.Played >= triedOften {
+			f.breach("%s was played %d times and never seen: %s", t.Kind, t.Played, t.Why)
+		}
+	}
 	return f
 }

@@ -89,6 +89,22 @@ func (h *History) measured(joules, coverage, bound float64) {
 	}}
 }
 
+// beaten has agent 0 send so many heartbeats in its first life.
+func (h *History) beaten(n int) {
+	for i := range n {
+		h.Exchanges = append(h.Exchanges, Exchange{Agent: 0, Life: 1, Span: span(100*i, 100*i+1), Call: CallHeartbeat, Given: 200})
+	}
+}
+
+// unseen has a fault be played so often without an effect.
+func (h *History) unseen(n int) {
+	for range n {
+		f := fault("net: slow", 0, 10)
+		f.Why = "no request came by"
+		h.Faults = append(h.Faults, f)
+	}
+}
+
 // TestInvariants: each holds on a history without a fault, and each kind of breach makes
 // exactly its own fire.
 func TestInvariants(t *testing.T) {
@@ -97,6 +113,7 @@ func TestInvariants(t *testing.T) {
 		beats, outlives, cleans     = "heartbeats", "nothing outlives", "the next life"
 		output, levels, reason, all = "an output", "what the agent holds", "a failure says", ""
 		again, joules               = "an interrupted job", "joules are true"
+		storm, effect               = "no more heartbeats", "each kind of fault"
 	)
 	for _, c := range []struct {
 		name   string
@@ -303,6 +320,10 @@ func TestInvariants(t *testing.T) {
 			h.measured(60, 100, 1)
 			h.Exchanges[0].Result.AnalyzerOutput["energy"].(map[string]any)["machine"] = map[string]any{"joules": 100.0}
 		}, joules},
+		{"heartbeats twice as often as they are due", func(h *History) { h.beaten(60) }, storm},
+		{"heartbeats as often as they are due", func(h *History) { h.beaten(12) }, all},
+		{"a kind of fault that is never seen", func(h *History) { h.unseen(4) }, effect},
+		{"a kind of fault that was not seen yet", func(h *History) { h.unseen(3) }, all},
 		{"a result of nobody's job", func(h *History) { h.Exchanges[0].Result.JobID = "b" }, reason},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -330,6 +351,7 @@ func TestWhatIsCheckedIsCounted(t *testing.T) {
 	h := newHistory()
 	h.killed("run", 1500)
 	h.measured(60, 100, 1)
+	h.beaten(3)
 	h.Cleaned, h.Outputs = newHistory().Cleaned, newHistory().Outputs
 	for _, f := range h.Judge() {
 		if f.Checked == 0 && !strings.HasPrefix(f.Invariant, "a failure says") {

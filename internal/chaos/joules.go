@@ -74,7 +74,7 @@ func (h *History) joulesTrue() Finding {
 				allowed += *z.Bound
 			}
 			off := math.Abs(*z.Joules - truth)
-			if truth > 0 && z.Coverage == 100 {
+			if window >= 1 && z.Coverage == 100 {
 				worst = max(worst, off/truth)
 			}
 			if off > allowed {
@@ -85,7 +85,7 @@ func (h *History) joulesTrue() Finding {
 			f.breach("%s: the machine's %.3f J are not the counted zones' %.3f J", name, *e.Machine.Joules, sum)
 		}
 	}
-	f.Note = fmt.Sprintf("%d zones, %d with gaps, %d absent; at most %.1f %% off where covered", zones, gaps, absent, 100*worst)
+	f.Note = fmt.Sprintf("%d zones, %d with gaps, %d absent; at most %.1f %% off in a second or more, where covered", zones, gaps, absent, 100*worst)
 	return f
 }
 

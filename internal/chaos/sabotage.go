@@ -1,0 +1,202 @@
+package chaos
+
+// Sabotage is a fault put into the agent's own code, to see whether a run catches it.
+type Sabotage struct {
+	Name   string
+	Edits  []Edit
+	Faults []string // kinds, by prefix, that bring it to light; nil: all
+	// Elsewhere names what proves it where a run of chaos cannot: such a one is listed, and
+	// not played.
+	Elsewhere string
+}
+
+// Edit replaces a text that stands once in a file, whose path is from the module's root.
+type Edit struct{ File, Old, New string }
+
+// Sabotages are what chaos has to catch. They were listed before it was tried whether it
+// does.
+func Sabotages() []Sabotage {
+	return []Sabotage{
+		{
+			Name: "a result is sent before it is journalled",
+			Edits: []Edit{{"actors/job.go", `	supervision.Go(ctx, func(context.Context) (struct{}, error) {
+		if _, err := j.Journal.Accept(j.lease); err != nil {`, `	supervision.Go(ctx, func(work context.Context) (struct{}, error) {
+		_ = j.Master.Report(work, messages.Record{Lease: j.lease, State: messages.RecordResult, Result: body})
+		if _, err := j.Journal.Accept(j.lease); err != nil {`}},
+			Faults: []string{"agent: killed", "net: reset", "job: "},
+		},
+		{
+			Name:   "FFmpeg is not killed with the agent",
+			Edits:  []Edit{{"internal/ffmpeg/process_linux.go", `Setpgid: true, Pdeathsig: syscall.SIGKILL`, `Setpgid: true`}},
+			Faults: []string{"agent: SIGKILL", "agent: killed"},
+		},
+		{
+			Name: "the NVML child is not killed with the agent, nor does it end by itself",
+			Edits: []Edit{{"hardware/nvmlchild_linux.go", `Setpgid: true, Pdeathsig: syscall.SIGKILL`, `Setpgid: true`}, {"hardware/nvmlserve.go", `	close(lines)
+	select {`, `	select {`}, {"hardware/nvmlserve.go", `		os.Exit(1)`, ``}},
+			Faults: []string{"agent: SIGKILL"},
+		},
+		{
+			Name: "a result is sent twice",
+			Edits: []Edit{{"actors/uploader.go", `	err := deliver(ctx, o.record)
+`, `	_ = deliver(ctx, o.record)
+	err := deliver(ctx, o.record)
+`}},
+			Faults: []string{"job: ", "net: slow"},
+		},
+		{
+			Name: "the heartbeat waits for the uploader",
+			Edits: []Edit{{"actors/heartbeat.go", `	session := *h.board.Session()
+	status := h.nodeStatus()
+`, `	if h.Journal.Stats().Unsent > 0 {
+		return
+	}
+	session := *h.board.Session()
+	status := h.nodeStatus()
+`}},
+			Faults: []string{"net: ", "master: "},
+		},
+		{
+			Name: "a temporary output is left behind",
+			Edits: []Edit{
+				{"internal/ffmpeg/run.go", `_ = t.dir.Remove(filepath.Base(t.temp))`, `_ = filepath.Base(t.temp)`},
+				{"internal/ffmpeg/workspace.go", `switch err := os.Remove(temp); {`, `switch err := error(fs.ErrNotExist); {`},
+			},
+			Faults: []string{"agent: killed", "ffmpeg: SIGKILL"},
+		},
+		{
+			Name:   "the retry count is ignored when the master is asked",
+			Edits:  []Edit{{"internal/master/leases.go", `job.NodeID != lease.NodeID, now > mine:`, `job.NodeID != lease.NodeID:`}},
+			Faults: []string{"agent: SIGSTOP", "net: partition", "net: reset after", "net: answer", "job: "},
+		},
+		{
+			Name:   "every attempt is the first",
+			Edits:  []Edit{{"messages/lease.go", `Attempt: l.Job.Attempt()}`, `Attempt: 1}`}},
+			Faults: []string{"ffmpeg: SIGKILL", "job: "},
+		},
+		{
+			Name:   "a result is sent again without asking",
+			Edits:  []Edit{{"actors/uploader.go", `if up.doubt != noDoubt || late || taken {`, `if taken {`}},
+			Faults: []string{"net: reset after", "net: answer", "net: stall after", "job: "},
+		},
+		{
+			Name:   "a job that was given away runs on",
+			Edits:  []Edit{{"actors/job.go", `	case messages.StandingEnded, messages.StandingGivenAway:`, `	case messages.StandingEnded:`}},
+			Faults: []string{"agent: SIGSTOP", "net: partition"},
+		},
+		{
+			Name:   "a cancellation is ignored",
+			Edits:  []Edit{{"actors/job.go", `		j.run.Stop(messages.StopCanceled)`, ``}},
+			Faults: []string{"job: canceled"},
+		},
+		{
+			Name: "timers outlive a restart",
+			Edits: []Edit{
+				{"actors/supervision/scope.go", `return func() { timer.Stop() }`, `_ = timer; return func() {}`},
+				{"actors/supervision/middleware.go", `if c.scope.Load().take(m.token) {`, `if c.scope.Load().take(m.token); true {`},
+			},
+			Faults: []string{"actor: panic"},
+		},
+		{
+			Name: "a gap of a counter is counted as zero",
+			Edits: []Edit{{"hardware/energy/accumulator.go", `		step.Kind, step.Energy = Gap, 0
+		a.gaps++
+`, `		step.Energy = 0
+`}},
+			Faults: []string{"rapl: "},
+		},
+		{
+			Name:   "core is counted beside its package",
+			Edits:  []Edit{{"hardware/rapl.go", `zone.Counted = zone.Counted && !counted[key]`, `zone.Counted = true`}},
+			Faults: []string{"job: "},
+		},
+		{
+			Name:   "an output is written under its final name",
+			Edits:  []Edit{{"internal/ffmpeg/hold.go", `t.temp = newTempName(t.final)`, `t.temp = t.final`}},
+			Faults: []string{"ffmpeg: SIGKILL", "agent: SIGKILL"},
+		},
+		{
+			Name: "what a dead life left is not reported",
+			Edits: []Edit{{"actors/jobs.go", `		if len(unfinished) == 0 {
+			return nil, nil
+		}
+		if err := j.Janitor`, `		if len(unfinished) >= 0 {
+			return nil, nil
+		}
+		if err := j.Janitor`}},
+			Faults: []string{"agent: killed"},
+		},
+		{
+			Name: "a lost lease is not looked for",
+			Edits: []Edit{{"internal/master/leases.go", `	return held, nil
+}`, `	return nil, nil
+}`}},
+			Faults: []string{"net: reset after", "net: answer"},
+		},
+		{
+			Name:      "GET /jobs/next goes over a connection that is reused",
+			Edits:     []Edit{{"internal/master/links.go", `newClient(config, true)`, `newClient(config, false)`}},
+			Elsewhere: "the tests of internal/master: a job that is assigned twice is found again, only later",
+		},
+		{
+			Name: "a full disk loses a result",
+			Edits: []Edit{{"actors/job.go", `			j.retry(ctx, err, func(ctx actor.Context) { j.record(ctx, body) })
+			return
+`, ``}},
+			Faults: []string{"disk: data full"},
+		},
+		{
+			Name:      "the journal is not brought to disk",
+			Edits:     []Edit{{"internal/journal/file.go", `NoSync: s.noSync`, `NoSync: true`}},
+			Elsewhere: "make guest, which cuts the power: a killed process loses nothing that the kernel has",
+		},
+		{
+			Name: "a refusal makes a dead letter at once",
+			Edits: []Edit{{"actors/uploader.go", `	case messages.MasterRefused:
+`, `	case messages.MasterRefused, messages.MasterBroken:
+`}},
+			Faults: []string{"net: 5xx", "job: "},
+		},
+		{
+			Name:   "a failure's reason is guessed",
+			Edits:  []Edit{{"internal/ffmpeg/failure.go", `		return failure(protocol.ReasonRuntimeError, "ffmpeg was %s", e.exit)`, `		return failure(protocol.ReasonInputError, "ffmpeg was %s", e.exit)`}},
+			Faults: []string{"ffmpeg: SIG"},
+		},
+		{
+			Name: "a job leaves a goroutine",
+			Edits: []Edit{{"actors/job.go", `	how.Key = j.key
+`, `	how.Key = j.key
+	go func() { select {} }()
+`}},
+			Faults: []string{"job: "},
+		},
+		{
+			Name: "a job leaves a descriptor",
+			Edits: []Edit{{"internal/ffmpeg/cgroup_linux.go", `	_ = c.dir.Close()
+	return removeCgroup(c.path)`, `	return removeCgroup(c.path)`}},
+			Faults: []string{"job: "},
+		},
+		{
+			Name:   "workspaces stay",
+			Edits:  []Edit{{"internal/ffmpeg/workspace.go", `	if err := os.RemoveAll(dir); err != nil {`, `	if err := error(nil); err != nil {`}},
+			Faults: []string{"agent: killed", "job: "},
+		},
+		{
+			Name:   "an FFmpeg that stands still is waited for",
+			Edits:  []Edit{{"internal/ffmpeg/run.go", `case attention.still >= r.settings.StallTimeout:`, `case false:`}},
+			Faults: []string{"ffmpeg: stopped for good"},
+		},
+		{
+			Name:   "an NVML child that hangs is waited for",
+			Edits:  []Edit{{"hardware/nvmlchild.go", `		_ = syscall.Kill(-c.pid, syscall.SIGKILL) // it may`, `		// it may`}},
+			Faults: []string{"nvml: child SIGSTOP", "nvml: call hangs"},
+		},
+		{
+			Name: "a job whose actor crashed is forgotten",
+			Edits: []Edit{{"actors/jobs.go", `			j.bury(ctx, key, a, fmt.Sprintf("the agent failed while it ran the job: %v", m.Reason))
+`, `			_ = fmt.Sprint(m.Reason)
+`}},
+			Faults: []string{"actor: panic"},
+		},
+	}
+}
