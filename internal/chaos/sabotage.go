@@ -60,7 +60,8 @@ func Sabotages() []Sabotage {
 			Name: "a temporary output is left behind",
 			Edits: []Edit{
 				{"internal/ffmpeg/run.go", `_ = t.dir.Remove(filepath.Base(t.temp))`, `_ = filepath.Base(t.temp)`},
-				{"internal/ffmpeg/workspace.go", `switch err := os.Remove(temp); {`, `switch err := error(fs.ErrNotExist); {`},
+				{"internal/ffmpeg/workspace.go", `switch err := os.Remove(temp); {`, `_ = temp
+		switch err := error(fs.ErrNotExist); {`},
 			},
 			Faults: []string{"agent: killed", "ffmpeg: SIGKILL"},
 		},
@@ -154,7 +155,7 @@ func Sabotages() []Sabotage {
 			Name: "a refusal makes a dead letter at once",
 			Edits: []Edit{{"actors/uploader.go", `	case messages.MasterRefused:
 `, `	case messages.MasterRefused, messages.MasterBroken:
-`}},
+`}, {"actors/uploader.go", `	case messages.MasterBroken, messages.MasterUnknown:`, `	case messages.MasterUnknown:`}},
 			Faults: []string{"net: 5xx", "job: "},
 		},
 		{
@@ -188,7 +189,7 @@ func Sabotages() []Sabotage {
 		},
 		{
 			Name:   "an NVML child that hangs is waited for",
-			Edits:  []Edit{{"hardware/nvmlchild.go", `		_ = syscall.Kill(-c.pid, syscall.SIGKILL) // it may`, `		// it may`}},
+			Edits:  []Edit{{"hardware/nvmlchild.go", `		_ = syscall.Kill(-c.pid, syscall.SIGKILL) // it may`, `		_ = syscall.SIGKILL // it may`}},
 			Faults: []string{"nvml: child SIGSTOP", "nvml: call hangs"},
 		},
 		{
