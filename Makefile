@@ -7,6 +7,10 @@ LDFLAGS   = -s -w -X main.version=$(VERSION)
 BUILD     = $(GO) build -trimpath -tags $(TAGS) -ldflags '$(LDFLAGS)'
 # go-nvml calls what newer drivers have better names for; that is no news here.
 export CGO_CFLAGS ?= -O2 -g -Wno-deprecated-declarations
+# What make chaos and make kills play.
+MINUTES  ?= 2
+SEED     ?= 1
+KILLS    ?= 1000
 # Platforms that must compile without a C compiler.
 CROSS     = linux/arm64 darwin/arm64
 
@@ -46,10 +50,21 @@ bench: need-ffmpeg need-gcc build ## how exact the joules are, beside known trut
 	$(GO) run -tags $(TAGS) ./cmd/bench
 
 .PHONY: chaos
-chaos: need-ffmpeg need-gcc build ## real agents through seeded faults, and a verdict: MINUTES, SEED, CHAOS_FLAGS
+chaos: need-ffmpeg need-gcc build ## real agents through seeded faults, and a verdict; MINUTES=2 SEED=1
 	@deployment/need.sh ip
 	$(BUILD) -o bin/chaos ./cmd/chaos
-	bin/chaos --agent bin/agent --devmaster bin/devmaster --minutes $(or $(MINUTES),2) --seed $(or $(SEED),1) --min-faults $(or $(MIN_FAULTS),300) --min-kinds 20 $(CHAOS_FLAGS)
+	bin/chaos --agent bin/agent --devmaster bin/devmaster --minutes $(MINUTES) --seed $(SEED) --min-faults 300 --min-kinds 20
+
+.PHONY: sabotage
+sabotage: need-ffmpeg need-gcc ## break the agent's own code in known ways, and see that chaos catches it
+	@deployment/need.sh ip
+	$(GO) run -tags $(TAGS) ./cmd/chaos sabotage
+
+.PHONY: kills
+kills: need-ffmpeg need-gcc build ## KILLS=1000 times kill -9 of agents at random moments of real encodes
+	@deployment/need.sh ip
+	$(BUILD) -o bin/chaos ./cmd/chaos
+	bin/chaos --agent bin/agent --devmaster bin/devmaster --only 'agent: killed' --faults $(KILLS) --minutes 15 --seed $(SEED)
 
 .PHONY: guest
 guest: need-ffmpeg ## limits by every cgroup controller, and power loss, in a small virtual machine
