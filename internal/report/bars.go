@@ -35,7 +35,7 @@ func bars(a *energy.Account) []bar {
 	all := []bar{useBar(a), domainBar(a)}
 	if a.Machine.Energy != nil && *a.Machine.Energy > *a.Total.Energy {
 		mine, machine := float64(*a.Total.Energy), float64(*a.Machine.Energy)
-		all = append(all, newBar("The machine's energy meanwhile", []share{
+		all = append(all, newBar("The machine's energy meanwhile", partDecimals(&a.Machine), []share{
 			{"u-job", "charged to this job", mine}, {"u-whole", "charged to other jobs", machine - mine},
 		}))
 	}
@@ -49,7 +49,7 @@ func useBar(a *energy.Account) bar {
 			return bar{Title: title, Unknown: or(plain(f.Method), "no reason is recorded")}
 		}
 	}
-	return newBar(title, []share{
+	return newBar(title, partDecimals(&a.Total), []share{
 		{"u-idle", "idle baseline", float64(*a.Idle.Energy)},
 		{"u-job", "this job's own work", float64(*a.Job.Energy)},
 		{"u-rest", "rest: processes of no job", float64(*a.Rest.Energy)},
@@ -66,10 +66,10 @@ func domainBar(a *energy.Account) bar {
 	if len(shares) == 0 {
 		return bar{Title: "By part of the machine", Unknown: "the result does not say"}
 	}
-	return newBar("By part of the machine", shares)
+	return newBar("By part of the machine", partDecimals(&a.Total), shares)
 }
 
-func newBar(title string, shares []share) bar {
+func newBar(title string, decimals int, shares []share) bar {
 	b := bar{Title: title, Label: title + ":"}
 	var whole, at float64
 	for _, s := range shares {
@@ -79,7 +79,7 @@ func newBar(title string, shares []share) bar {
 		wide := max(0, s.joules)
 		seg := segment{
 			X: percentOf(at, whole), Wide: percentOf(wide, whole), Class: s.class, Name: s.name,
-			Value: fixed(s.joules, 3) + hard + "J", Part: part(s.joules, whole), Room: "none",
+			Value: amountOf(s.joules, decimals) + hard + "J", Part: part(s.joules, whole), Room: "none",
 		}
 		if wide > 0 {
 			seg.Room = roomFor(seg.Part, int64(wide/whole*across), across)

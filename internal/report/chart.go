@@ -36,8 +36,9 @@ type panel struct {
 	Small        bool
 	YTicks       []tick
 	XTicks       []tick
-	Gaps         []band // not read
-	Veils        []band // outside of the energy window
+	Borders      []string // where phases meet, in percent
+	Gaps         []band   // not read
+	Veils        []band   // outside of the energy window
 	Areas        []shape
 	Lines        []shape
 	Columns      []column
@@ -50,6 +51,7 @@ type panel struct {
 type band struct {
 	X, Wide           string // in percent
 	Class, Text, Note string
+	Long              string // how long it is
 	Room              string // class of the text: where there is room for it
 }
 
@@ -96,7 +98,7 @@ func (p *plot) chart(noUse string) *chart {
 		c.NoUse = or(noUse, "no length of time could be divided")
 	}
 	for i := range panels {
-		panels[i].Gaps, panels[i].Veils, panels[i].XTicks = gaps, p.veils(), c.Ticks
+		panels[i].Borders, panels[i].Gaps, panels[i].Veils, panels[i].XTicks = c.borders(), gaps, p.veils(), c.Ticks
 	}
 	c.Panels = panels
 	c.Head, c.Rows = p.table()
@@ -162,10 +164,22 @@ func (p *plot) phaseBands() []band {
 		b := p.band(from, to)
 		name := plain(string(phase.Phase))
 		b.Class, b.Text, b.Room = phaseClass(phase.Phase), name, roomFor(name, to-from, p.span)
-		b.Note = name + ": " + length(time.Duration(to-from)*time.Millisecond)
+		b.Long = length(time.Duration(to-from) * time.Millisecond)
+		b.Note = name + ": " + b.Long
 		bands = append(bands, b)
 	}
 	return bands
+}
+
+// borders are where a phase begins, but for the drawing's own edge.
+func (c *chart) borders() []string {
+	var borders []string
+	for _, b := range c.Phases {
+		if b.X != percentOf(0, 1) {
+			borders = append(borders, b.X)
+		}
+	}
+	return borders
 }
 
 func phaseClass(p messages.Phase) string {
@@ -176,16 +190,22 @@ func phaseClass(p messages.Phase) string {
 	return "p-other"
 }
 
+// What a drawing is wide at least, in px: on the narrowest phone, and on the narrowest
+// screen that is none (page.css has the limit).
+const (
+	phoneWidth = 240
+	wideWidth  = 490
+)
+
 // roomFor is the class of a text in a part of the drawing's width: shown always, on
-// wide screens alone, or never. A phone gives the drawing about 280 px, a wide screen
-// 800.
+// wide screens alone, or never.
 func roomFor(text string, part, span int64) string {
-	need := 7*float64(len([]rune(text))) + 10
+	need := 8.2*float64(len([]rune(text))) + 12
 	share := float64(part) / float64(max(1, span))
 	switch {
-	case share*280 >= need:
+	case share*phoneWidth >= need:
 		return "room"
-	case share*800 >= need:
+	case share*wideWidth >= need:
 		return "wide"
 	}
 	return "none"
@@ -205,9 +225,9 @@ func (p *plot) summary(gaps int) []fact {
 		peak.Value, peak.Exact = fixed(s.total, 1)+" W", exact(s.total)
 		peak.Note = fmt.Sprintf("mean of %s s, at %s", p.seconds(s.ms()), p.when(s.from))
 	}
-	silent := fact{Name: "gaps", Value: "none"}
+	silent := fact{Name: "not read", Value: "nothing"}
 	if gaps > 0 {
-		silent.Value, silent.Note = fmt.Sprint(gaps), "not all was read: hatched"
+		silent.Value, silent.Note = several(gaps, "time"), "hatched"
 	}
 	return []fact{mean, peak, silent}
 }

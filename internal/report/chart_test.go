@@ -189,8 +189,13 @@ func TestPhasesAndTheEnergyWindowAreMarked(t *testing.T) {
 	if c.Window == nil || c.Window.X != "6.250%" || c.Window.Wide != "75.000%" {
 		t.Errorf("window %+v", c.Window)
 	}
-	if n := len(c.Panels[0].Veils); n != 2 {
-		t.Errorf("%d veils beside the window", n)
+	for _, d := range c.Panels {
+		if n := len(d.Veils); n != 2 {
+			t.Errorf("%s: %d veils beside the window", d.Title, n)
+		}
+		if want := []string{"6.250%", "81.250%", "82.500%", "98.438%"}; !slices.Equal(d.Borders, want) {
+			t.Errorf("%s: phases meet at %q, want %q", d.Title, d.Borders, want)
+		}
 	}
 }
 
@@ -287,5 +292,15 @@ func TestTheMeanIsTheAccounts(t *testing.T) {
 	got, err := strconv.ParseFloat(mean.Exact, 64)
 	if want := float64(*readResult(&rec).Energy.MeanPower); err != nil || math.Abs(got-want) > want/100 {
 		t.Errorf("mean %s (%v), the account has %v W", mean.Exact, err, want)
+	}
+}
+
+// TestTextsStandWhereThereIsRoom: a text that is shown fits at the narrowest width it is
+// shown at, in a wide font.
+func TestTextsStandWhereThereIsRoom(t *testing.T) {
+	for percent, want := range map[int64]string{6: "none", 12: "wide", 20: "wide", 25: "room", 100: "room"} {
+		if got := roomFor("6.6 %", percent, 100); got != want {
+			t.Errorf("in %d %% of the width: %s, want %s", percent, got, want)
+		}
 	}
 }

@@ -9,19 +9,27 @@ import (
 	"ffmpeg-agent/hardware/energy"
 )
 
-// figureRow makes a table's row of a figure, and tells its part of a whole.
-func figureRow(name, class, note string, f *energy.Figure, whole *energy.Joules) row {
+// table makes rows of figures with so many decimals, parts of one whole.
+type table struct {
+	whole    *energy.Joules // nil: not known
+	decimals int
+}
+
+func tableOf(whole *energy.Figure) table { return table{whole.Energy, partDecimals(whole)} }
+
+// row of a figure, and what part of the whole it is.
+func (t table) row(name, class, note string, f *energy.Figure) row {
 	r := row{Name: name, Class: class, Note: note, Energy: unknown, Bound: unknown, Part: "–"}
 	if f.Energy == nil {
 		r.Origin = or(plain(f.Method), string(energy.Unavailable))
 		return r
 	}
-	r.Energy, r.Exact = fixed(float64(*f.Energy), 3), exact(*f.Energy)
+	r.Energy, r.Exact = amountOf(float64(*f.Energy), t.decimals), exact(*f.Energy)
 	if f.ErrorBound != nil {
-		r.Bound = fixed(float64(*f.ErrorBound), 3)
+		r.Bound = amountOf(float64(*f.ErrorBound), t.decimals)
 	}
-	if whole != nil {
-		r.Part = part(float64(*f.Energy), float64(*whole))
+	if t.whole != nil {
+		r.Part = part(float64(*f.Energy), float64(*t.whole))
 	}
 	r.Origin = fmt.Sprintf("%s, %s %% read, %s", or(plain(string(f.Source)), unknown), percentText(f.CoveragePercent), several(f.Gaps, "gap"))
 	return r
@@ -46,29 +54,32 @@ func group(outer row, parts ...row) []row {
 
 // chargedRows are empty where it is not known what the job is charged.
 func chargedRows(a *energy.Account) []row {
-	whole := a.Total.Energy
-	if whole == nil {
+	if a.Total.Energy == nil {
 		return nil
 	}
-	rows := group(figureRow("this job, in all", "", "", &a.Total, whole),
-		figureRow("idle baseline", "u-idle", "what the machine uses without any job", &a.Idle, whole),
-		figureRow("own work", "u-job", "used by the job's own processes", &a.Job, whole),
-		figureRow("rest", "u-rest", "used by processes of no job", &a.Rest, whole),
-		figureRow("net of idle", "", "own work and rest together", &a.Net, whole))
+	t := tableOf(&a.Total)
+	rows := group(t.row("this job, in all", "", "", &a.Total),
+		t.row("idle baseline", "u-idle", "what the machine uses without any job", &a.Idle),
+		t.row("own work", "u-job", "used by the job's own processes", &a.Job),
+		t.row("rest", "u-rest", "used by processes of no job", &a.Rest),
+		t.row("net of idle", "", "own work and rest together", &a.Net))
 	for _, d := range domainsOf(a) {
 		split := a.Domains[d]
-		var parts []row
-		for _, of := range []struct {
-			name, class string
-			figure      energy.Figure
-		}{{"idle baseline", "u-idle", split.Idle}, {"own work", "u-job", split.Job}, {"rest", "u-rest", split.Rest}} {
-			if of.figure.Energy != nil {
-				parts = append(parts, figureRow(of.name, of.class, "", &of.figure, whole))
-			}
-		}
-		rows = append(rows, group(figureRow(domainName(d), domainClass(d), "", &split.Total, whole), parts...)...)
+		rows = append(rows, group(t.row(domainName(d), domainClass(d), "", &split.Total), t.parts(&split)...)...)
 	}
 	return rows
+}
+
+// parts of a domain: all of them where any is known, so that none seems to be missing.
+func (t table) parts(s *energy.Split) []row {
+	if s.Idle.Energy == nil && s.Job.Energy == nil && s.Rest.Energy == nil {
+		return nil
+	}
+	parts := []row{t.row("idle baseline", "u-idle", "", &s.Idle), t.row("own work", "u-job", "", &s.Job), t.row("rest", "u-rest", "", &s.Rest)}
+	if s.Net.Energy != nil && (s.Job.Energy == nil || s.Rest.Energy == nil) {
+		parts = append(parts, t.row("net of idle", "", "own work and rest together", &s.Net))
+	}
+	return parts
 }
 
 // domainsOf are an account's domains, those that everybody has first.
@@ -99,14 +110,16 @@ func machineRows(a *energy.Account) []row {
 	}
 	var zones []row
 	used := map[string]int{}
+	t := tableOf(&a.Machine)
+	beside := table{nil, t.decimals}
 	for i := range a.Zones {
 		z := &a.Zones[i]
 		name := nameOf(z.Name, z.ID)
 		if z.Counted {
-			zones = append(zones, figureRow(name, zoneClass(z.Domain, used), domainName(z.Domain), &z.Figure, a.Machine.Energy))
+			zones = append(zones, t.row(name, zoneClass(z.Domain, used), domainName(z.Domain), &z.Figure))
 		} else {
-			zones = append(zones, figureRow(name, "", "not added: "+whyNotAdded(z), &z.Figure, nil))
+			zones = append(zones, beside.row(name, "", "not added: "+whyNotAdded(z), &z.Figure))
 		}
 	}
-	return group(figureRow("machine, in all", "", "whatever ran meanwhile", &a.Machine, a.Machine.Energy), zones...)
+	return group(t.row("machine, in all", "", "whatever ran meanwhile", &a.Machine), zones...)
 }

@@ -120,6 +120,14 @@ func decimalsOf(bound float64) int {
 	return int(max(0, min(3, 1-math.Floor(math.Log10(bound)))))
 }
 
+// amountOf is an amount with so many decimals. What is more than 0 is not shown as 0.
+func amountOf(v float64, decimals int) string {
+	if least := math.Pow(10, -float64(decimals)); v > 0 && v < least/2 {
+		return "<" + hard + fixed(least, decimals)
+	}
+	return fixed(v, decimals)
+}
+
 // exact is a figure to its last digit, for programs that read the page.
 func exact[F ~float64](v F) string { return fmt.Sprint(float64(v)) }
 

@@ -95,13 +95,15 @@ func newPage(rec *messages.Record) *page {
 		p.Failure = &fact{Name: or(plain(string(r.FailureReason)), unknown), Value: or(cut(r.Error, 4*mostText), "no message")}
 	}
 	p.drawPower(rec, r.Energy)
-	p.showEncode(r)
+	if rec.StartedAt != nil || r.Energy != nil {
+		p.showEncode(r)
+	}
 	p.showLog(r)
 	if r.Energy == nil {
 		p.Headline = noEnergy(rec)
 		return p
 	}
-	p.Headline = headlineOf(&r.Energy.Total)
+	p.Headline = headlineOf(r.Energy)
 	p.Tiles = tiles(r)
 	p.Bars = bars(r.Energy)
 	p.Charged, p.Machine = chargedRows(r.Energy), machineRows(r.Energy)
@@ -141,8 +143,11 @@ func meta(rec *messages.Record) []fact {
 		{Name: "started", Value: unknown},
 		{Name: "finished", Value: unknown},
 	}
-	if rec.State.Unfinished() {
-		facts[4].Value = "not yet"
+	switch {
+	case rec.State.Unfinished():
+		facts[3].Value, facts[4].Value = "not yet", "not yet"
+	case rec.StartedAt == nil:
+		facts[3].Value = "never"
 	}
 	if rec.StartedAt != nil {
 		facts[3].Time = momentOf(*rec.StartedAt)
@@ -197,7 +202,8 @@ func noEnergy(rec *messages.Record) headline {
 	return h
 }
 
-func headlineOf(f *energy.Figure) headline {
+func headlineOf(a *energy.Account) headline {
+	f := &a.Total
 	h := headline{Value: unknown, Source: sourceOf(f)}
 	if f.Energy == nil {
 		h.Text = "What the job cost is not known: " + or(plain(f.Method), "no reason is recorded") + "."
@@ -210,7 +216,14 @@ func headlineOf(f *energy.Figure) headline {
 		h.Bound = "± " + fixed(float64(*f.ErrorBound), boundDecimals(f)) + hard + "J"
 	}
 	h.Also = also(value)
-	h.Text = "The machine's energy while FFmpeg ran, or this job's share of it; idle power included."
+	switch plain(a.ShareMethod) {
+	case "alone":
+		h.Text = "All that the machine used while FFmpeg ran, idle power included."
+	case "":
+		h.Text = "The machine's energy while FFmpeg ran, or this job's share of it; idle power included."
+	default:
+		h.Text = "This job's share of what the machine used while FFmpeg ran, idle power included."
+	}
 	if f.CoveragePercent < 100 {
 		h.Text += fmt.Sprintf(" %s %% of that time was read; what was used in the rest is not in the figure.", percentText(f.CoveragePercent))
 	}
@@ -265,7 +278,7 @@ func joules(f *energy.Figure) string {
 	if f.Energy == nil {
 		return unknown
 	}
-	return fixed(float64(*f.Energy), 3) + " J"
+	return fixed(float64(*f.Energy), boundDecimals(f)) + hard + "J"
 }
 
 // tiles are the figures beside the headline.
@@ -309,6 +322,10 @@ func boundDecimals(f *energy.Figure) int {
 	return decimalsOf(float64(*f.ErrorBound))
 }
 
+// partDecimals are those of a whole's parts: one more than its own, so that they are seen
+// to add up.
+func partDecimals(f *energy.Figure) int { return min(3, boundDecimals(f)+1) }
+
 func (p *page) drawPower(rec *messages.Record, account *energy.Account) {
 	noUse := ""
 	if account != nil {
@@ -318,7 +335,14 @@ func (p *page) drawPower(rec *messages.Record, account *energy.Account) {
 		p.Chart = drawn.chart(noUse)
 		return
 	}
-	p.NoChart = "The journal has no power over time of this attempt: nothing was recorded, or the record has made room."
+	switch {
+	case len(rec.Result) == 0 && !rec.State.Settled():
+		p.NoChart = "It comes with the result."
+	case rec.StartedAt == nil:
+		p.NoChart = "There is none: FFmpeg did not start."
+	default:
+		p.NoChart = "The journal has no power over time of this attempt: nothing was recorded, or the record has made room."
+	}
 }
 
 // noScores is why there are none; empty where there are.

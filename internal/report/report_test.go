@@ -552,3 +552,83 @@ func FuzzHTML(f *testing.F) {
 		check(t, htmlOf(t, rec))
 	})
 }
+
+func TestWhatIsNotAddedSaysWhy(t *testing.T) {
+	for _, test := range []struct {
+		zone energy.ZoneFigure
+		want string
+	}{
+		{energy.ZoneFigure{ID: "intel-rapl:0:0", Name: "core"}, "inside its package"},
+		{energy.ZoneFigure{ID: "intel-rapl:1:0", Name: "package-1-core"}, "inside its package"},
+		{energy.ZoneFigure{ID: "intel-rapl:2:1", Name: "package-1-die-0-uncore"}, "inside its package"},
+		{energy.ZoneFigure{ID: "intel-rapl-mmio:0", Name: "mmio-package-0"}, "read in another way"},
+		{energy.ZoneFigure{ID: "intel-rapl:2", Name: "psys", Domain: energy.DomainPlatform}, "at its supply"},
+		{energy.ZoneFigure{ID: "intel-rapl:3", Name: "multicore"}, "part of another zone"},
+	} {
+		if got := whyNotAdded(&test.zone); !strings.Contains(got, test.want) {
+			t.Errorf("%s: %q, want something of %q", test.zone.Name, got, test.want)
+		}
+	}
+}
+
+// TestADomainThatIsDividedInPartShowsWhatIsUnknown: what is missing of a domain's energy is
+// named, so that its parts do not seem to be all.
+func TestADomainThatIsDividedInPartShowsWhatIsUnknown(t *testing.T) {
+	known := func(j energy.Joules) energy.Figure {
+		return energy.Figure{Energy: &j, Source: energy.Measured, CoveragePercent: 100, ErrorBound: of(energy.Joules(0.5))}
+	}
+	vague := energy.Figure{Source: energy.Unavailable, Method: "who used the card is not known"}
+	a := &energy.Account{Split: energy.Split{Total: known(70), Idle: known(50), Net: known(20), Job: vague, Rest: vague}}
+	a.Domains = map[energy.Domain]energy.Split{energy.DomainGPU: a.Split}
+	var got []string
+	for _, r := range chargedRows(a)[5:] {
+		got = append(got, r.Name+" "+r.Energy+" "+r.Origin)
+	}
+	want := []string{"GPU 70.000 measured, 100.0 % read, no gaps", "idle baseline 50.000 ", "own work unknown who used the card is not known", "rest unknown ", "net of idle 20.000 "}
+	if !slices.Equal(got, want) {
+		t.Errorf("rows are %q, want %q", got, want)
+	}
+	a.Domains[energy.DomainGPU] = energy.Split{Total: known(70), Idle: vague, Net: vague, Job: vague, Rest: vague}
+	if rows := chargedRows(a)[5:]; len(rows) != 1 {
+		t.Errorf("nothing of it is divided: %+v", rows)
+	}
+}
+
+func TestTheHeadlineSaysWhoseEnergyItIs(t *testing.T) {
+	for name, test := range map[string]struct {
+		rec  messages.Record
+		want string
+	}{
+		"alone": {server(t, 64), "All that the machine used while FFmpeg ran"}, "overlapped": {crowd(t, 40), "This job's share of what the machine used"},
+	} {
+		if got := newPage(&test.rec).Headline.Text; !strings.Contains(got, test.want) {
+			t.Errorf("%s: %q, want something of %q", name, got, test.want)
+		}
+	}
+}
+
+// TestWhatCannotBeKnownIsNotAskedFor: of an attempt without an encode the page has no list of
+// unknowns, and says why it has no drawing.
+func TestWhatCannotBeKnownIsNotAskedFor(t *testing.T) {
+	for name, test := range map[string]struct {
+		rec              messages.Record
+		started, noChart string
+	}{
+		"refused": {refused(t), "never", "FFmpeg did not start"},
+		"taken":   {messages.Record{Lease: leaseOf(1), State: messages.RecordAccepted, AcceptedAt: at(0)}, "not yet", "with the result"},
+		"running": {running(), unknown, "with the result"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := newPage(&test.rec)
+			if len(p.Encode) > 0 {
+				t.Errorf("an encode: %+v", p.Encode)
+			}
+			if started := p.Meta[3]; started.Value != test.started && started.Time == nil {
+				t.Errorf("started %q, want %q", started.Value, test.started)
+			}
+			if !strings.Contains(p.NoChart, test.noChart) {
+				t.Errorf("no drawing: %q, want something of %q", p.NoChart, test.noChart)
+			}
+		})
+	}
+}

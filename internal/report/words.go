@@ -56,12 +56,19 @@ func whyNotAdded(z *energy.ZoneFigure) string {
 	switch {
 	case strings.HasPrefix(z.ID, "intel-rapl-mmio"):
 		return "the same package read in another way"
-	case z.Name == "core" || z.Name == "uncore":
+	case insidePackage(z.Name):
 		return "lies inside its package, which is counted"
 	case z.Domain == energy.DomainPlatform:
 		return "the whole machine at its supply, packages included"
 	}
 	return "part of another zone, or beside them"
+}
+
+// insidePackage: a package's cores or what is beside them, by a name that has the
+// package's before it where there are several.
+func insidePackage(name string) bool {
+	part := name[strings.LastIndexByte(name, '-')+1:]
+	return part == "core" || part == "uncore"
 }
 
 func notAddedWords(a *energy.Account) []string {
@@ -71,7 +78,10 @@ func notAddedWords(a *energy.Account) []string {
 			all = append(all, fmt.Sprintf("%s (%s): %s.", nameOf(z.Name, z.ID), joules(&z.Figure), whyNotAdded(z)))
 		}
 	}
-	if len(all) == 0 {
+	switch {
+	case len(a.Zones) == 0:
+		return []string{"Nothing: no zone was read."}
+	case len(all) == 0:
 		return []string{"Nothing: each zone that was read counts."}
 	}
 	return all
@@ -109,7 +119,7 @@ func boundWords(f *energy.Figure) []string {
 	return []string{fmt.Sprintf("± %s J. It adds up, zone by zone: what may have fallen on the wrong side of the window's two edges "+
 		"(the highest power seen × the time between the edge and the nearest reading and between the sensor's own updates), "+
 		"the sensor's or model's own uncertainty where one is known, and how far two opinions of one sensor lie apart where they contradict each other. "+
-		"What was missed in gaps is not in it.", fixed(float64(*f.ErrorBound), 3))}
+		"What was missed in gaps is not in it.", fixed(float64(*f.ErrorBound), boundDecimals(f)))}
 }
 
 func shareWords(a *energy.Account) []string {
