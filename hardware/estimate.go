@@ -170,7 +170,7 @@ func (e *Estimator) Read() ([]energy.Reading, []energy.Fault) {
 	}
 	e.integrate(times, now)
 	doubt := energy.Microjoules(e.doubt)
-	return []energy.Reading{{Zone: e.zone, At: now, Counter: energy.Microjoules(e.counted), Doubt: &doubt}}, nil
+	return []energy.Reading{{Zone: e.zone, At: now, Counter: energy.Microjoules(e.counted), Doubt: &doubt, Asleep: asleep()}}, nil
 }
 
 // integrate goes on at the present use until /proc/stat, which counts in ticks,

@@ -102,7 +102,7 @@ func (h *Hwmon) Zones() []*energy.Zone { return slices.Clone(h.zones) }
 // driver that comes back gets another number.
 func (h *Hwmon) Read() ([]energy.Reading, []energy.Fault) {
 	h.lookForMore()
-	readings := make([]energy.Reading, 0, len(h.sensors))
+	readings, slept := make([]energy.Reading, 0, len(h.sensors)), asleep()
 	var faults []energy.Fault
 	for _, s := range h.sensors {
 		counter, at, err := s.read(h.now)
@@ -110,7 +110,7 @@ func (h *Hwmon) Read() ([]energy.Reading, []energy.Fault) {
 			faults = append(faults, energy.Fault{Zone: s.zone, At: at, Err: err.Error()})
 			continue
 		}
-		readings = append(readings, energy.Reading{Zone: s.zone, At: at, Counter: counter, Doubt: s.doubt()})
+		readings = append(readings, energy.Reading{Zone: s.zone, At: at, Counter: counter, Doubt: s.doubt(), Asleep: slept})
 	}
 	h.faulty = len(faults) > 0
 	return readings, faults

@@ -399,9 +399,10 @@ func (n *NVML) read(state *nvmlState, card *nvmlCard) (energy.Reading, string) {
 	state.now.Power, state.now.PowerInstant = watts(card.Power), watts(card.Instant)
 	cross := state.power.add(at, watts(card.averaged()))
 	if state.zone == nil && (card.Energy != nil || cross != nil) {
-		n.addZone(state, card.Energy != nil)
+		// Some virtual cards have a counter that stays at 0.
+		n.addZone(state, card.Energy != nil && (*card.Energy > 0 || cross == nil))
 	}
-	reading := energy.Reading{Zone: state.zone, At: at}
+	reading := energy.Reading{Zone: state.zone, At: at, Busy: busiest(&state.details), Asleep: asleep()}
 	switch {
 	case state.zone == nil:
 	case state.counter && card.Energy == nil, !state.counter && cross == nil:
@@ -414,6 +415,18 @@ func (n *NVML) read(state *nvmlState, card *nvmlCard) (energy.Reading, string) {
 		reading.Counter = *cross
 	}
 	return reading, ""
+}
+
+// busiest is the use of a card's busiest part, 0 to 1; nil where it tells of none.
+func busiest(card *energy.GPU) *float64 {
+	var busy *float64
+	for _, percent := range []*float64{card.UsePercent, card.EncoderUsePercent, card.DecoderUsePercent} {
+		if percent != nil && (busy == nil || *percent/100 > *busy) {
+			part := *percent / 100
+			busy = &part
+		}
+	}
+	return busy
 }
 
 // addZone gives a card its zone, which keeps its name and method for good.

@@ -211,6 +211,9 @@ func TestNVMLZonesAndCards(t *testing.T) {
 			t.Errorf("zone %d is %+v, want %+v", i, *z, want)
 		}
 	}
+	if busy := must(t, n)[1].Busy; busy == nil || *busy != 0.6 {
+		t.Errorf("in use by %s, want its encoder's 0.6", figure(busy))
+	}
 	card := n.Cards()[1]
 	if time.Since(card.At) > hangs || card.Fault != "" || card.MIG || card.Driver != "535.183.01" || card.Name != "NVIDIA Fake L4" || card.Index != 1 {
 		t.Errorf("card is %+v", card)
@@ -245,6 +248,20 @@ func figure(v *float64) string {
 		return "not known"
 	}
 	return fmt.Sprint(*v)
+}
+
+// A counter that stays at 0, as some virtual cards have it, is none where power is told.
+func TestNVMLCounterThatStaysAtZero(t *testing.T) {
+	scenario := fakehw.NVMLScenario{Cards: fakehw.NVMLCards(70)}
+	scenario.Cards[0].Scale = 1e-12
+	n := openNVML(t, newFakeNVML(t, scenario))
+	m := tally{}
+	m.sample(t, n, 20*time.Millisecond, 200*time.Millisecond)
+	z := m[scenario.Cards[0].UUID]
+	near(t, "power", float64(z.Total().Joules())/z.last.At.Sub(z.first.At).Seconds(), 70, 0.1)
+	if z.last.Zone.Method != "nvml power" {
+		t.Errorf("by %s", z.last.Zone.Method)
+	}
 }
 
 // What a driver does not have, or a card does not tell, is not known and never 0.
@@ -351,6 +368,9 @@ func TestNVMLMIG(t *testing.T) {
 	n := openNVML(t, newFakeNVML(t, scenario))
 	if readings := must(t, n); len(readings) != 1 {
 		t.Errorf("%d readings, want one: power is the whole card's", len(readings))
+	}
+	if busy := must(t, n)[0].Busy; busy != nil {
+		t.Errorf("in use by %v, want not known", *busy)
 	}
 	card := n.Cards()[0]
 	if !card.MIG || card.EncoderUsePercent != nil || card.UsePercent != nil || card.Processes != nil || card.Power == nil {

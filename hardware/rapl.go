@@ -52,6 +52,7 @@ type RAPL struct {
 	counters []*counter     // in the order of their zones' IDs
 	zones    []*energy.Zone // theirs
 	now      func() time.Time
+	asleep   func() time.Duration
 	looked   time.Time // when zones were last looked for; zero before the first Read
 }
 
@@ -67,7 +68,7 @@ func OpenRAPL(sysfsPath string) (*RAPL, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &RAPL{class: class, counters: counters, zones: zonesOf(counters), now: time.Now}
+	r := &RAPL{class: class, counters: counters, zones: zonesOf(counters), now: time.Now, asleep: asleep}
 	var unreadable error
 	readable := false
 	for _, c := range counters {
@@ -111,7 +112,7 @@ func zonesOf(counters []*counter) []*energy.Zone {
 // call, and once a minute those that have come since are taken in.
 func (r *RAPL) Read() ([]energy.Reading, []energy.Fault) {
 	r.lookForMore()
-	readings := make([]energy.Reading, 0, len(r.counters))
+	readings, slept := make([]energy.Reading, 0, len(r.counters)), r.asleep()
 	var faults []energy.Fault
 	for _, c := range r.counters {
 		value, at, err := c.readAt(r.now)
@@ -119,7 +120,7 @@ func (r *RAPL) Read() ([]energy.Reading, []energy.Fault) {
 			faults = append(faults, energy.Fault{Zone: c.zone, At: at, Err: err.Error()})
 			continue
 		}
-		readings = append(readings, energy.Reading{Zone: c.zone, At: at, Counter: energy.Microjoules(value)})
+		readings = append(readings, energy.Reading{Zone: c.zone, At: at, Counter: energy.Microjoules(value), Asleep: slept})
 	}
 	return readings, faults
 }

@@ -15,6 +15,10 @@ const DefaultMaxPower Watts = 2000
 // was latched.
 const jitter = 20 * time.Millisecond
 
+// sleepGrain is how much of a difference between two clocks is taken for a suspend and
+// not for the time that reading both took.
+const sleepGrain = 50 * time.Millisecond
+
 // StepKind says what one more reading of a counter brought.
 type StepKind int
 
@@ -101,6 +105,9 @@ func (a *Accumulator) breakOff(r Reading) Step {
 // cannot be told. A wrap is (range − previous) + current.
 func (a *Accumulator) difference(r Reading, elapsed time.Duration) (Microjoules, string) {
 	limit := a.maxPower(r.Zone)
+	if slept := r.Asleep - a.last.Asleep; slept > sleepGrain {
+		return 0, fmt.Sprintf("the machine was suspended for %v", slept.Round(time.Millisecond))
+	}
 	if silence := halfWrap(r.Zone.Range, limit); silence > 0 && elapsed > silence {
 		return 0, fmt.Sprintf("silent for %v, in which the counter may have wrapped more than once", elapsed)
 	}

@@ -71,6 +71,24 @@ func TestAccumulatorSteps(t *testing.T) {
 	}
 }
 
+// A suspend stops the clock that readings are stamped by: a step that looks like any other
+// may be of hours.
+func TestAccumulatorSuspend(t *testing.T) {
+	for _, test := range []struct {
+		slept time.Duration
+		gaps  int
+	}{{0, 0}, {sleepGrain, 0}, {-time.Second, 0}, {time.Second, 1}} {
+		zone := &Zone{ID: "z", Range: 262144e6}
+		var a Accumulator
+		a.Add(Reading{Zone: zone, At: at(0), Counter: 5e6, Asleep: time.Hour})
+		step := a.Add(Reading{Zone: zone, At: at(0.1), Counter: 15e6, Asleep: time.Hour + test.slept})
+		a.Add(Reading{Zone: zone, At: at(0.2), Counter: 25e6, Asleep: time.Hour + test.slept})
+		if a.Gaps() != test.gaps || a.Total() != Microjoules(20e6-10e6*test.gaps) || strings.Contains(step.Why, "suspended for 1s") != (test.gaps > 0) {
+			t.Errorf("after %v asleep: %d µJ, %d gaps, %+v", test.slept, a.Total(), a.Gaps(), step)
+		}
+	}
+}
+
 func TestAccumulatorDefaultMaxPower(t *testing.T) {
 	zone := &Zone{ID: "z"}
 	for _, test := range []struct {

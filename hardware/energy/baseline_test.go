@@ -18,6 +18,8 @@ type machine struct {
 	threads  float64
 	crossing float64 // J of the second opinion
 	crossed  bool
+	blind    bool     // nobody tells who uses it
+	part     *float64 // in use, as the readings say
 }
 
 func newMachine(zone *Zone) *machine {
@@ -49,6 +51,10 @@ func (m *machine) read() {
 	r := Reading{
 		Zone: m.zone, At: at(m.now), Counter: Joules(m.joules).Microjoules(),
 		Usage: &Usage{Method: "cpu time", Jobs: jobs, Busy: m.busy, Capacity: seconds(m.threads * m.now)},
+	}
+	r.Busy = m.part
+	if m.blind {
+		r.Usage = nil
 	}
 	if m.crossed {
 		cross := Joules(m.crossing * m.joules).Microjoules()
@@ -142,7 +148,13 @@ func TestBaselineIsUnknownRatherThanWrong(t *testing.T) {
 				m.ledger.NotIdle(at(m.now))
 			}
 		},
-		"others at work": func(m *machine) { m.run(60, constant(90), map[string]float64{"": 2}) },
+		"others at work":              func(m *machine) { m.run(60, constant(90), map[string]float64{"": 2}) },
+		"nobody knows who is at work": func(m *machine) { m.blind = true; m.run(60, constant(90), nil) },
+		"others at work by the card's own word": func(m *machine) {
+			busy := 0.4
+			m.blind, m.part = true, &busy
+			m.run(60, constant(90), nil)
+		},
 		"expired": func(m *machine) {
 			m.ledger.Restore(map[string]ZoneBaseline{pkg.ID: {Power: 20, LearnedAt: at(0).Add(-BaselineMaxAge - time.Second)}})
 		},
@@ -169,6 +181,19 @@ func TestBaselineIsUnknownRatherThanWrong(t *testing.T) {
 				t.Errorf("%+v, total %+v", a.Baseline, a.Total)
 			}
 		})
+	}
+}
+
+// Where nobody tells who uses a card, the card's own word that nobody does is enough.
+func TestBaselineOfACardThatSaysItIsIdle(t *testing.T) {
+	m := newMachine(pkg)
+	idle, busy := 0.05, 0.7
+	m.blind, m.part = true, &idle
+	m.run(10, constant(20), nil)
+	m.part = &busy
+	m.run(10, constant(90), nil)
+	if b := m.ledger.Baselines()[pkg.ID]; b.Power != 20 {
+		t.Errorf("%+v", b)
 	}
 }
 

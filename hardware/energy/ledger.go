@@ -115,7 +115,7 @@ func (l *Ledger) read(z *zoneBook, r Reading) {
 	}
 	if step.Kind != NoStep {
 		s := &span{
-			from: l.instant(step.From), to: at, energy: step.Energy, gap: step.Kind == Gap, usage: z.usage,
+			from: l.instant(step.From), to: at, energy: step.Energy, gap: step.Kind == Gap, usage: z.usage, busy: r.Busy,
 		}
 		s.doubt = z.doubtOf(step, r)
 		if r.Cross != nil && z.cross != nil && *r.Cross >= *z.cross && !s.gap {
@@ -338,12 +338,17 @@ func (l *Ledger) settleOne(z *zoneBook, iv interval) {
 	}
 }
 
-// learn takes an interval for the baseline if the machine was idle in all of it.
+// learn takes an interval for the baseline if the machine was idle in all of it. Where it
+// is not known whether it was, nothing is learned.
 func (l *Ledger) learn(z *zoneBook, iv interval) {
+	busy := iv.usage.known(iv.from).busy()
+	if busy == nil {
+		busy = iv.busy
+	}
 	switch {
 	case len(l.followed) > 0 || iv.from < l.quietAt || iv.gap:
 		z.calm.disturb()
-	case iv.usage.known(iv.from).busy() > calmUse:
+	case busy == nil || *busy > calmUse:
 		z.calm.disturb()
 	default:
 		z.calm.add(iv.energy, iv.to-iv.from, l.wall(iv.to))

@@ -220,6 +220,7 @@ func TestUnknownIsNeverZero(t *testing.T) {
 		{"only faults", func(l *Ledger) { gone(l, 1); gone(l, 3) }, "package-0: input/output error"},
 		{"nothing that counts", func(l *Ledger) { steady(l, core, 50, 0, 9) }, "no sensor that counts"},
 		{"a counter that does not move", func(l *Ledger) { steady(l, pkg, 0, 0, 9) }, "does not move"},
+		{"a counter that does not move, read twice", func(l *Ledger) { steady(l, pkg, 0, 2, 2.1) }, "does not move"},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -238,6 +239,58 @@ func TestUnknownIsNeverZero(t *testing.T) {
 				t.Errorf("as JSON: %s, %v", text, err)
 			}
 		})
+	}
+}
+
+// A counter that has not moved has no power yet, and one that never does has none; neither
+// is 0 W, nor has a job used 0 J by it.
+func TestPowerOfACounterThatDoesNotMove(t *testing.T) {
+	l := NewLedger(LedgerConfig{})
+	l.Open("job", at(0))
+	expect := func(when string, watts float64) {
+		t.Helper()
+		s := l.Snapshot()
+		job, _ := s.Job("job")
+		_, source, known := s.Power()
+		if watts == 0 {
+			if s.Zones[0].Power != nil || known || source != Unavailable {
+				t.Errorf("%s: zone %v, total by %s", when, s.Zones[0].Power, source)
+			}
+			return
+		}
+		if s.Zones[0].Power == nil || job.Energy == nil {
+			t.Fatalf("%s: zone %v, job %+v", when, s.Zones[0].Power, job)
+		}
+		near(t, when, float64(*s.Zones[0].Power), watts, 1e-6)
+	}
+	read := func(seconds, joules float64) { l.Record(sample(seconds, nil, map[*Zone]float64{pkg: joules})) }
+	read(0, 1000)
+	read(0.1, 1000)
+	expect("not renewed yet", 0)
+	if job, _ := l.Snapshot().Job("job"); job.Energy != nil || job.Power != nil || job.Source != Unavailable {
+		t.Errorf("the job used %+v", job)
+	}
+	read(0.2, 1010)
+	expect("renewed", 50)
+	read(0.3, 1010)
+	expect("still from before", 50)
+	for i := range 12 {
+		read(0.4+float64(i)/10, 1010)
+	}
+	expect("stuck", 0)
+}
+
+// A window too short for a sensor to be renewed in it says that it does not know.
+func TestWindowShorterThanTheSensorsUpdate(t *testing.T) {
+	l := NewLedger(LedgerConfig{})
+	l.Open("job", at(0))
+	for i := range 4 {
+		l.Record(sample(float64(i)/10, nil, map[*Zone]float64{pkg: 5 * float64(i), dram: 7}))
+	}
+	a := l.Close("job", at(0.3))
+	near(t, "total", joules(t, a.Total), 15, 1e-6)
+	if a.Total.CoveragePercent != 0 || !strings.Contains(a.Total.Method, "without dram: the counter does not move") {
+		t.Errorf("%+v", a.Total)
 	}
 }
 

@@ -70,6 +70,12 @@ type Reading struct {
 	// Usage says who has used what the zone powers so far; nil: not known. It is
 	// not written to once the reading has been handed over.
 	Usage *Usage
+	// Busy is the part of what the zone powers that was in use around that moment, by
+	// whomever, 0 to 1; nil: not known. It tells idleness where Usage does not.
+	Busy *float64
+	// Asleep is how long the machine has been suspended since it booted: only
+	// differences count. Go's monotonic clock stands still meanwhile, counters may not.
+	Asleep time.Duration
 }
 
 // Usage is how long something was used, by whom, up to a moment: CPU time, or a

@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// stuckAfter is how long a sensor may read the same before it is taken for one
-// that does not count, as some virtual machines have them.
+// stuckAfter is how long a sensor must read the same to be taken for one that never
+// counts, as some virtual machines have them. In less time it may not have been renewed.
 const stuckAfter = time.Second
 
 // part is what one zone brings to a figure.
@@ -22,6 +22,7 @@ type part struct {
 	percent float64 // covered
 	gaps    int
 	missing string // why there is no energy; empty when there is
+	stuck   bool   // it counts nothing at any time
 }
 
 // account draws up what a closed window cost.
@@ -74,8 +75,8 @@ func (z *zoneBook) part(w *window, tail time.Duration, energy func(*tally) Micro
 			p.missing = z.fault
 		}
 		return p
-	case z.zone.Source == Measured && p.tally.machine == 0 && p.tally.covered >= stuckAfter:
-		p.missing = "the counter does not move"
+	case z.zone.Source == Measured && p.tally.machine == 0:
+		p.missing, p.stuck = "the counter does not move", p.tally.covered >= stuckAfter
 		return p
 	}
 	p.energy = energy(p.tally)
@@ -240,10 +241,7 @@ func total(parts []part) Figure {
 	for _, p := range parts {
 		figure.Gaps += p.gaps
 		if p.missing != "" {
-			if p.zone.seen && p.tally != nil && p.tally.covered > 0 {
-				continue // it counts nothing at any time
-			}
-			if p.zone.seen {
+			if p.zone.seen && !p.stuck {
 				figure.CoveragePercent = 0
 			}
 			continue

@@ -169,7 +169,7 @@ func (l *Ledger) jobState(w *window, recent map[string]*tally) JobState {
 			fresh = *t
 		}
 		covered := settled.covered + fresh.covered
-		if covered <= 0 {
+		if covered <= 0 || z.zone.Source == Measured && settled.machine+fresh.machine == 0 {
 			continue
 		}
 		share := settled.share.sum() + fresh.share.sum()
@@ -193,7 +193,8 @@ func (l *Ledger) jobState(w *window, recent map[string]*tally) JobState {
 // sensor's own delay would show as bursts.
 const powerSpan = 50 * time.Millisecond
 
-// powerMeter tells a zone's present power from its steps.
+// powerMeter tells a zone's present power from its steps. A counter that does not move
+// has none: it was not renewed, or never is.
 type powerMeter struct {
 	energy Microjoules
 	length time.Duration
@@ -208,9 +209,12 @@ func (m *powerMeter) add(s Step) {
 	case Counted:
 		m.energy += s.Energy
 		m.length += s.To.Sub(s.From)
-		if m.length >= powerSpan {
+		switch {
+		case m.length >= powerSpan && m.energy > 0:
 			m.power, m.known = Watts(float64(m.energy.Joules())/m.length.Seconds()), true
 			m.energy, m.length = 0, 0
+		case m.length >= stuckAfter:
+			*m = powerMeter{}
 		}
 	}
 }

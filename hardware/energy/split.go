@@ -23,6 +23,7 @@ type span struct {
 	usage    *period      // that the span lies in
 	cross    *Microjoules // the second opinion on energy; nil: there is none
 	doubt    Microjoules  // how far energy may be off by the sensor's own error
+	busy     *float64     // the part in use at its end, where usage does not tell; nil: not known
 }
 
 // period is the time between two readings that told who uses the zone. It may hold
