@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -46,7 +47,42 @@ func TestMain(m *testing.M) {
 		parentThatIsKilled(os.Args[2])
 		return
 	}
-	goleak.VerifyTestMain(m)
+	goleak.VerifyTestMain(m, goleak.Cleanup(func(status int) {
+		os.RemoveAll(builtNVML.dir)
+		os.Exit(status)
+	}))
+}
+
+// builtNVML are the fake libraries by what was left out of them: gcc takes longer than
+// most tests.
+var builtNVML struct {
+	sync.Mutex
+	dir string
+	by  map[string]string
+}
+
+func buildNVML(t testing.TB, without ...string) string {
+	t.Helper()
+	b := &builtNVML
+	b.Lock()
+	defer b.Unlock()
+	key := strings.Join(without, " ")
+	if b.by[key] == "" {
+		var err error
+		if b.dir == "" {
+			b.by = map[string]string{}
+			b.dir, err = os.MkdirTemp("", "nvml-")
+		}
+		dir := filepath.Join(b.dir, fmt.Sprint(len(b.by)))
+		err = errors.Join(err, os.Mkdir(dir, 0o755))
+		if err == nil {
+			b.by[key], err = fakehw.BuildNVML(dir, without...)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	return b.by[key]
 }
 
 func nvmlConfig(library string) NVMLConfig {
@@ -55,7 +91,15 @@ func nvmlConfig(library string) NVMLConfig {
 
 func newFakeNVML(t testing.TB, scenario fakehw.NVMLScenario, without ...string) *fakehw.NVML {
 	t.Helper()
-	fake, err := fakehw.NewNVML(t.TempDir(), scenario, without...)
+	library := filepath.Join(t.TempDir(), "libnvidia-ml.so")
+	content, err := os.ReadFile(buildNVML(t, without...))
+	if err == nil {
+		err = os.WriteFile(library, content, 0o755)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	fake, err := fakehw.NVMLOf(library, scenario)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -306,6 +350,7 @@ func TestNVMLFiguresThatAreNotThere(t *testing.T) {
 		"clocks N/A":                {scenario: all("nvmlDeviceGetClockInfo"), method: "nvml", unknown: "clock"},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			fake := newFakeNVML(t, test.scenario, test.without...)
 			n := openNVML(t, fake)
 			readings := must(t, n)
@@ -392,6 +437,7 @@ func TestNVMLFaultsOfTheLibrary(t *testing.T) {
 		"no cards left": {func(s *fakehw.NVMLScenario) { s.Cards = nil }, "GPU is lost"},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			fake := newFakeNVML(t, twoCards())
 			n := openNVML(t, fake, func(c *NVMLConfig) { c.Timeout, c.StartTimeout = 500*time.Millisecond, 2*time.Second })
 			m := tally{}
@@ -633,6 +679,7 @@ func TestNVMLChildIsBroken(t *testing.T) {
 		"nothing but answers": say(strings.Repeat(`{"id":7}`+"\n", 1000)),
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			fake := newFakeNVML(t, twoCards())
 			n := openNVML(t, fake, func(c *NVMLConfig) { c.Timeout = 300 * time.Millisecond })
 			m := tally{}
@@ -802,6 +849,7 @@ func TestNVMLChildEndsWithItsParent(t *testing.T) {
 		"stopped":   func(_ *testing.T, _ *fakehw.NVML, pid int) { _ = syscall.Kill(pid, syscall.SIGSTOP) },
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			fake := newFakeNVML(t, twoCards())
 			parent := exec.Command("/proc/self/exe", asNVMLParent, fake.Library)
 			out, err := parent.StdoutPipe()
@@ -858,6 +906,7 @@ func TestNVMLChildEndsWithItsInput(t *testing.T) {
 		"hanging at its end": {Cards: fakehw.NVMLCards(70), Hang: "nvmlShutdown"},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			fake := newFakeNVML(t, scenario)
 			child := exec.Command("/proc/self/exe", asNVMLChild)
 			in, err := child.StdinPipe()

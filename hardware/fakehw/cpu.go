@@ -17,7 +17,7 @@ type CPUConfig struct {
 	// Busy is the part of all threads in use, 0 to 1, as a function of the time
 	// since the tree began; nil: none.
 	Busy Curve
-	// Stolen is the part that the hypervisor gave to others.
+	// Stolen is the part that the hypervisor gave to others; nil: none.
 	Stolen Curve
 	// MemoryTotal and MemoryAvailable in bytes.
 	MemoryTotal, MemoryAvailable uint64
@@ -36,9 +36,6 @@ func (t *Tree) SetCPU(config CPUConfig) error {
 	defer t.mu.Unlock()
 	if config.Busy == nil {
 		config.Busy = Constant(0)
-	}
-	if config.Stolen == nil {
-		config.Stolen = Constant(0)
 	}
 	var info strings.Builder
 	for i := range config.Threads {
@@ -62,7 +59,9 @@ func (t *Tree) SetCPU(config CPUConfig) error {
 func (c *cpu) step(from, to time.Duration) error {
 	threads := float64(c.config.Threads)
 	c.busy += threads * c.config.Busy.Joules(from, to)
-	c.stolen += threads * c.config.Stolen.Joules(from, to)
+	if c.config.Stolen != nil {
+		c.stolen += threads * c.config.Stolen.Joules(from, to)
+	}
 	c.passed += threads * (to - from).Seconds()
 	return c.write()
 }

@@ -46,6 +46,22 @@ type Sensor struct {
 	file   *os.File // nil while the chip is gone
 	used   float64  // J up to the last renewal
 	upTo   time.Duration
+	mean   stretch // that power1_average is of
+}
+
+// stretch of time and the J used in it. It moves on with what comes in and goes out.
+type stretch struct {
+	from, to time.Duration
+	joules   float64
+}
+
+func (s *stretch) move(power Curve, from, to time.Duration) float64 {
+	if from < s.from || to < s.to || from > s.to {
+		*s = stretch{from: from, to: from}
+	}
+	s.joules += power.Joules(s.to, to) - power.Joules(s.from, from)
+	s.from, s.to = from, to
+	return s.joules
 }
 
 // AddChip adds a chip: a directory below its device and a link to it from
@@ -194,7 +210,7 @@ func (s *Sensor) value(now time.Duration) float64 {
 		return s.used
 	case average > 0:
 		before := max(0, average-now)
-		return (power(0)*before.Seconds() + power.Joules(max(0, now-average), now)) / average.Seconds()
+		return (power(0)*before.Seconds() + s.mean.move(power, max(0, now-average), now)) / average.Seconds()
 	}
 	return power(now)
 }

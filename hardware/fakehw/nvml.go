@@ -168,6 +168,12 @@ func NewNVML(dir string, scenario NVMLScenario, without ...string) (*NVML, error
 	if err != nil {
 		return nil, err
 	}
+	return NVMLOf(library, scenario)
+}
+
+// NVMLOf gives a library that BuildNVML has built its scenario. It may have been copied to
+// another directory, which is then its own.
+func NVMLOf(library string, scenario NVMLScenario) (*NVML, error) {
 	n := &NVML{Library: library, cards: map[string]*nvmlHistory{}}
 	return n, n.Set(scenario)
 }
