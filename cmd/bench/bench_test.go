@@ -4,7 +4,10 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"go/parser"
+	"go/token"
 	"math"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -37,6 +40,21 @@ func TestUnion(t *testing.T) {
 	got := union([][2]time.Duration{{5, 7}, {1, 3}, {2, 4}, {9, 10}, {6, 7}})
 	if len(got) != 3 || got[0] != [2]time.Duration{1, 4} || got[1] != [2]time.Duration{5, 7} || got[2] != [2]time.Duration{9, 10} {
 		t.Errorf("%v", got)
+	}
+}
+
+// What the truth is made of knows nothing of the meter.
+func TestTruthImportsNothingOfTheMeter(t *testing.T) {
+	for _, name := range []string{"truth.go", "live/live.go"} {
+		file, err := parser.ParseFile(token.NewFileSet(), name, nil, parser.ImportsOnly)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, i := range file.Imports {
+			if path, _ := strconv.Unquote(i.Path.Value); strings.HasPrefix(path, "ffmpeg-agent/") && path != "ffmpeg-agent/hardware/fakehw" {
+				t.Errorf("%s imports %s", name, path)
+			}
+		}
 	}
 }
 

@@ -98,9 +98,13 @@ const (
 	mostTries = 3
 )
 
-// rest lets the agent watch the idle machine for long enough to know what it uses.
+// rest lets the agent watch the idle machine for long enough to know what it uses. While
+// it tries encoders, which takes long on a busy machine, it does not count as idle.
 func (f *field) rest(ctx context.Context) error {
 	if err := f.until(ctx, "a first reading", func(s messages.Status) bool { return s.Power != nil }); err != nil {
+		return err
+	}
+	if err := f.until(ctx, "the encoders' trials", func(messages.Status) bool { return f.tried(ctx) }); err != nil {
 		return err
 	}
 	select {
@@ -178,7 +182,9 @@ func liveRows(m *live.Machine, accounts []energy.Account) []row {
 func liveRow(name string, truth float64, late time.Duration, f energy.Figure) row {
 	r := row{Section: sectionBinary, Scenario: name, True: truth, Ours: value(f), Promised: bound(f), Windows: 1,
 		Edge: (idleWatts + workWatts + 4) * late.Seconds(), Relative: 0.001, Live: true}
-	if f.CoveragePercent < 100 || f.Gaps > 0 {
+	if f.Energy == nil {
+		r.Faults = append(r.Faults, "unknown: "+f.Method)
+	} else if f.CoveragePercent < 100 || f.Gaps > 0 {
 		r.Faults = append(r.Faults, fmt.Sprintf("%d gaps, %.2f %% covered", f.Gaps, f.CoveragePercent))
 	}
 	r.judge()

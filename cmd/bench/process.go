@@ -136,6 +136,27 @@ func (f *field) until(ctx context.Context, what string, reached func(messages.St
 	}
 }
 
+// tried reports whether the agent has told the master which encoders work.
+func (f *field) tried(ctx context.Context) bool {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, f.url+"/nodes", nil)
+	if err != nil {
+		return false
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return false
+	}
+	defer response.Body.Close()
+	var list struct {
+		Nodes []protocol.Node `json:"nodes"`
+	}
+	if json.NewDecoder(response.Body).Decode(&list) != nil || len(list.Nodes) == 0 {
+		return false
+	}
+	_, told := list.Nodes[0].Labels["encoders"]
+	return told
+}
+
 // working waits until a number of FFmpegs run.
 func (f *field) working(ctx context.Context, jobs int) error {
 	return f.until(ctx, fmt.Sprintf("%d running jobs", jobs), func(s messages.Status) bool {
