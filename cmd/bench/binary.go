@@ -159,7 +159,7 @@ func liveRows(m *live.Machine, accounts []energy.Account) []row {
 			return []row{liveRow("real jobs", 1, 0, a.Total)}
 		}
 		total += *a.Total.Energy
-		promised += *a.Total.ErrorBound
+		promised += *a.Machine.ErrorBound // who gets how much leaves the sum alone
 		ours.Gaps += a.Total.Gaps
 		shared = a.ShareMethod
 	}

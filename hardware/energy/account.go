@@ -18,7 +18,8 @@ type Figure struct {
 	Gaps int `json:"gaps"`
 	// ErrorBound in J: the true value lies within Energy ± ErrorBound, what was
 	// missed in gaps not included, and if at the window's edges power was not above the highest
-	// mean between two readings in it. nil when Source is Unavailable.
+	// mean between two readings in it. Of a share it holds all that was divided equally for
+	// want of knowing who used it. nil when Source is Unavailable.
 	ErrorBound *Joules `json:"error_bound_joules,omitempty"`
 }
 

@@ -187,6 +187,15 @@ func TestOverlapWithUnknownCPUTimesIsSharedEqually(t *testing.T) {
 			if a.ShareMethod != "equal" {
 				t.Errorf("share method %q", a.ShareMethod)
 			}
+			// Either may have used all of it or nothing; of the machine that leaves nothing open.
+			for what, f := range map[string]Figure{"total": a.Total, "cpu": a.Domains[DomainCPU].Total} {
+				if *f.ErrorBound < 20 || *f.ErrorBound > 21 {
+					t.Errorf("error bound of the %s %v J", what, *f.ErrorBound)
+				}
+			}
+			if *a.Machine.ErrorBound > 1 {
+				t.Errorf("error bound of the machine %v J", *a.Machine.ErrorBound)
+			}
 		})
 	}
 }
@@ -523,7 +532,8 @@ func TestDoubtOfTheReadingsIsTheBound(t *testing.T) {
 	for i := range 101 {
 		now := float64(i) / 10
 		doubt := Joules(5 * now).Microjoules()
-		l.Record(Sample{At: at(now), Readings: []Reading{{Zone: &zone, At: at(now), Counter: Joules(50 * now).Microjoules(), Doubt: &doubt}}})
+		used := cpu(map[string]time.Duration{"a": seconds(now), "b": seconds(now)})
+		l.Record(Sample{At: at(now), Readings: []Reading{{Zone: &zone, At: at(now), Counter: Joules(50 * now).Microjoules(), Doubt: &doubt, Usage: used}}})
 		if i == 20 {
 			l.Open("a", at(2))
 			l.Open("b", at(2))

@@ -35,6 +35,9 @@ func (l *Ledger) account(w *window, end time.Time, tails map[string]time.Duratio
 			continue
 		}
 		own := z.part(w, tails[z.zone.ID], func(t *tally) Microjoules { return t.share.sum() })
+		if own.missing == "" {
+			own.bound += own.tally.guessed.Joules()
+		}
 		machine := z.part(w, tails[z.zone.ID], func(t *tally) Microjoules { return t.machine })
 		a.Zones = append(a.Zones, ZoneFigure{
 			ID: z.zone.ID, Name: z.zone.Name, Domain: z.zone.Domain, Counted: z.zone.Counted,

@@ -22,6 +22,7 @@ type tally struct {
 	head      time.Duration             // from the window's start to the reading nearest to it
 	cutAt     struct{ start, end bool } // a step was cut at the window's edge
 	shared    map[string]time.Duration  // by method, where not alone
+	guessed   Microjoules               // by how much share may be off where nobody's use was known
 	crossed   Microjoules               // of machine, what there was a second opinion on
 	cross     Microjoules               // and that opinion
 	crossTime time.Duration
@@ -70,6 +71,9 @@ func (t *tally) take(w *window, iv interval, s *stretch, mine parts, power Watts
 	t.peak = max(t.peak, power)
 	if s.method != shareAlone {
 		t.shared[s.method] += s.length
+	}
+	if s.method == shareEqual { // it may have used nothing, or all of it
+		t.guessed += max(mine.sum(), s.energy-mine.sum())
 	}
 	if iv.cross != nil {
 		t.crossed += s.energy
