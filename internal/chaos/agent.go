@@ -25,7 +25,7 @@ const (
 	beatInterval = 500 * time.Millisecond
 	pollInterval = 200 * time.Millisecond
 	hangAfter    = time.Second
-	stallTimeout = 4 * time.Second
+	stallTimeout = 6 * time.Second // FFmpeg is nice, and this machine may be shared
 	jobTimeout   = 30 * time.Second
 	silentAfter  = 4 * time.Second // without a heartbeat, after which the master gives a job away
 	lookInterval = 100 * time.Millisecond

@@ -50,10 +50,10 @@ func (s *scene) strike(ctx context.Context, hit func(path string) error) (effect
 	defer gate.(*sync.Mutex).Unlock()
 	life, before, deaths := s.life(), s.status(), s.deaths.Load()
 	n, _ := before.trouble(path)
-	if err := hit(path); err != nil {
-		return effect{}, err
-	}
 	e := effect{actor: path}
+	if err := hit(path); err != nil { // whether it did is not known
+		return e, err
+	}
 	e.seen = s.until(ctx, func(st *status) string {
 		now, known := st.trouble(path)
 		switch {

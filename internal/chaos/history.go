@@ -95,6 +95,7 @@ type Job struct {
 	Master    int // the memory of the master that it is in
 	Submitted time.Time
 	Want      protocol.FailureReason // of a job that cannot be done; empty: it can
+	Stray     bool                   // the answer to its submission got lost: nobody knows what it asks for
 	Status    protocol.Status        // the last that was seen
 	Retries   int
 	Limit     int    // of retries

@@ -159,12 +159,8 @@ func (h *History) askedFirst() Finding {
 
 // asked reports whether an agent was told something of a job between two moments.
 func (h *History) asked(s sendings, from, to time.Time) bool {
-	paths := []string{"/jobs/" + s.attempt.Job, "/jobs"}
-	if j := h.Jobs[s.attempt.Job]; j != nil {
-		paths = append(paths, fmt.Sprintf("/jobs/%d", j.Sequence))
-	}
 	return slices.ContainsFunc(h.Exchanges, func(x Exchange) bool {
-		return x.Agent == s.agent && (x.Call == CallJob || x.Call == CallJobs) && slices.Contains(paths, x.Path) &&
+		return x.Agent == s.agent && (x.Call == CallJobs || x.Call == CallJob && h.about(&x, s.attempt.Job)) &&
 			x.From.After(from) && x.From.Before(to) && x.Given != 0
 	})
 }
@@ -204,16 +200,26 @@ func (h *History) superseded(sent *Exchange) *Exchange {
 		if e.Result != nil && e.Attempt() == sent.Attempt() && e.Given == 409 && e.Answered == 409 {
 			return e
 		}
-		if e.Call != CallJob {
-			continue
+		if e.Call != CallJob || !h.about(e, sent.Result.JobID) {
+			continue // a master that takes an id for a sequence number answers with another job
 		}
 		for _, v := range e.Views {
-			if v.Job == sent.Result.JobID && (1+v.Retries > sent.Result.Attempt || v.NodeID != "" && v.NodeID != sent.Result.NodeID) {
+			elsewhere := v.NodeID != "" && v.NodeID != sent.Result.NodeID
+			if v.Job == sent.Result.JobID && (1+v.Retries > sent.Result.Attempt || 1+v.Retries == sent.Result.Attempt && elsewhere) {
 				return e
 			}
 		}
 	}
 	return nil
+}
+
+// about reports whether a request asks for a job, by its id or its sequence number.
+func (h *History) about(x *Exchange, job string) bool {
+	paths := []string{"/jobs/" + job}
+	if j := h.Jobs[job]; j != nil {
+		paths = append(paths, fmt.Sprintf("/jobs/%d", j.Sequence))
+	}
+	return slices.Contains(paths, x.Path)
 }
 
 // stood reports whether an agent was made to stand still in a stretch of time.
@@ -230,7 +236,7 @@ func (h *History) heartbeats() Finding {
 	const allowance = 300 * time.Millisecond // for being noticed, and for a machine that is shared
 	last := map[int]Beat{}
 	longest := time.Duration(0)
-	for _, b := range h.Beats {
+	for _, b := range h.attempted() {
 		before, known := last[b.Agent]
 		last[b.Agent] = b
 		if !known || before.Life != b.Life {
@@ -248,6 +254,19 @@ func (h *History) heartbeats() Finding {
 	}
 	f.Note = fmt.Sprintf("longest gap %s", longest.Round(time.Millisecond))
 	return f
+}
+
+// attempted are the heartbeats that agents attempted, by what their status told and by what
+// came to the proxies: at times one of the two sees nothing.
+func (h *History) attempted() []Beat {
+	beats := slices.Clone(h.Beats)
+	for i := range h.Exchanges {
+		if x := &h.Exchanges[i]; x.Call == CallHeartbeat {
+			beats = append(beats, Beat{x.Agent, x.Life, x.From})
+		}
+	}
+	slices.SortStableFunc(beats, func(a, b Beat) int { return a.At.Compare(b.At) })
+	return beats
 }
 
 func (h *History) heartbeatHit(agent int, from, to time.Time) bool {

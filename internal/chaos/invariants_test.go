@@ -89,6 +89,15 @@ func (h *History) measured(joules, coverage, bound float64) {
 	}}
 }
 
+// estimated has job a's result hold 25 estimated joules of so many percent beside the measured.
+func (h *History) estimated(coverage float64) {
+	e := h.Exchanges[0].Result.AnalyzerOutput["energy"].(map[string]any)
+	zones := e["zones"].([]map[string]any)
+	zones[0]["domain"] = "cpu"
+	e["zones"] = append(zones, map[string]any{"id": "estimate:cpu", "domain": "cpu", "counted": true, "joules": 25.0, "source": "estimated", "coverage_percent": coverage})
+	e["machine"] = map[string]any{"joules": zones[0]["joules"].(float64) + 25}
+}
+
 // beaten has agent 0 send so many heartbeats in its first life.
 func (h *History) beaten(n int) {
 	for i := range n {
@@ -315,6 +324,8 @@ func TestInvariants(t *testing.T) {
 		{"too many joules", func(h *History) { h.measured(70, 100, 1) }, joules},
 		{"too many joules, within a bound that says so", func(h *History) { h.measured(70, 100, 12) }, all},
 		{"a false zero", func(h *History) { h.measured(0, 100, 0) }, joules},
+		{"an estimate, for want of a counter", func(h *History) { h.measured(30, 50, 1); h.estimated(50) }, all},
+		{"an estimate beside a counter", func(h *History) { h.measured(60, 100, 1); h.estimated(100) }, joules},
 		{"a zone that there is not", func(h *History) { h.measured(60, 100, 1); delete(h.Power, "zone") }, joules},
 		{"the machine's are not the zones'", func(h *History) {
 			h.measured(60, 100, 1)
@@ -324,6 +335,20 @@ func TestInvariants(t *testing.T) {
 		{"heartbeats as often as they are due", func(h *History) { h.beaten(12) }, all},
 		{"a kind of fault that is never seen", func(h *History) { h.unseen(4) }, effect},
 		{"a kind of fault that was not seen yet", func(h *History) { h.unseen(3) }, all},
+		{"told of the job in answer to a question for another", func(h *History) {
+			h.Exchanges = []Exchange{asks(100, "/jobs/8", View{Job: "a", NodeID: "other", Retries: 5}), sent(1000, 1, protocol.StatusCompleted, "", "")}
+		}, all},
+		{"told of an earlier attempt elsewhere", func(h *History) {
+			h.Exchanges = []Exchange{asks(100, "/jobs/1", View{Job: "a", NodeID: "other", Retries: 0}), sent(1000, 2, protocol.StatusCompleted, "", "")}
+		}, all},
+		{"a heartbeat that the proxy alone has seen", func(h *History) {
+			h.Beats = []Beat{{0, 1, at(0)}, {0, 1, at(1600)}}
+			h.Exchanges = append(h.Exchanges, Exchange{Agent: 0, Life: 1, Span: span(800, 810), Call: CallHeartbeat, Given: 200})
+		}, all},
+		{"a job whose submission got no answer", func(h *History) {
+			h.Jobs["a"].Stray = true
+			h.Exchanges[0] = failed(1000, protocol.ReasonInputError, "no such file")
+		}, all},
 		{"a result of nobody's job", func(h *History) { h.Exchanges[0].Result.JobID = "b" }, reason},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -12,8 +12,8 @@ type measured struct {
 	Start, End time.Time
 	Machine    figure
 	Zones      []struct {
-		ID      string
-		Counted bool
+		ID, Domain string
+		Counted    bool
 		figure
 	}
 }
@@ -34,7 +34,8 @@ const (
 )
 
 // joulesTrue: each zone's joules are the true ones of the part of the encode that they
-// are said to cover, an unknown figure is absent, and the whole is the counted zones' sum.
+// are said to cover, an unknown figure is absent, nothing is measured and estimated at once,
+// and the whole is the counted zones' sum.
 func (h *History) joulesTrue() Finding {
 	f := Finding{Invariant: "joules are true, or say what they miss"}
 	zones, gaps, absent, worst := 0, 0, 0, 0.0
@@ -47,10 +48,14 @@ func (h *History) joulesTrue() Finding {
 		f.Checked++
 		name := fmt.Sprintf("job %s, attempt %d, of agent %d", x.Result.JobID, x.Result.Attempt, x.Agent)
 		window := e.End.Sub(e.Start).Seconds()
-		sum := 0.0
+		sum, estimated, counters := 0.0, 0.0, 0.0
 		for _, z := range e.Zones {
 			watts, known := h.Power[z.ID]
 			switch {
+			case z.Source == "estimated" && z.Joules != nil: // a model's, and named so
+				sum += *z.Joules
+				estimated = z.Coverage
+				continue
 			case !known:
 				f.breach("%s has a zone %s, which there is not", name, z.ID)
 				continue
@@ -64,6 +69,9 @@ func (h *History) joulesTrue() Finding {
 			zones++
 			if z.Counted {
 				sum += *z.Joules
+			}
+			if z.Domain == "cpu" {
+				counters = max(counters, z.Coverage)
 			}
 			if z.Coverage < 100 {
 				gaps++
@@ -80,6 +88,9 @@ func (h *History) joulesTrue() Finding {
 			if off > allowed {
 				f.breach("%s: %s is %.2f J of %.1f %% of %.2f s, and was %.2f J (allowed are %.2f J)", name, z.ID, *z.Joules, z.Coverage, window, truth, allowed)
 			}
+		}
+		if estimated+counters > 101 {
+			f.breach("%s: %.1f %% of the processors' energy are estimated, and %.1f %% are measured as well", name, estimated, counters)
 		}
 		if e.Machine.Joules != nil && math.Abs(*e.Machine.Joules-sum) > 1e-3 {
 			f.breach("%s: the machine's %.3f J are not the counted zones' %.3f J", name, *e.Machine.Joules, sum)

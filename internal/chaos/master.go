@@ -131,6 +131,15 @@ func (h *History) seen(j *protocol.Job) {
 	}
 }
 
+// adopt notes a job that the master accepted, and whose submitter got no answer. One that
+// is just being submitted has its moment to be noted with all that is known of it.
+func (h *History) adopt(j *protocol.Job, memory int) {
+	const moment = 2 * time.Second
+	if h.Jobs[j.ID] == nil && j.CreatedAt != nil && time.Since(*j.CreatedAt) > moment {
+		h.Jobs[j.ID] = &Job{ID: j.ID, Sequence: j.SequenceNumber, Master: memory, Submitted: *j.CreatedAt, Stray: true}
+	}
+}
+
 // submit has the master accept a job.
 func (m *master) submit(ctx context.Context, req protocol.JobRequest, about Job) (*Job, error) {
 	_, memory := m.present()
@@ -160,6 +169,7 @@ func (m *master) look(ctx context.Context) ([]protocol.Job, error) {
 	var open []protocol.Job
 	m.facts.note(func(h *History) {
 		for i := range list.Jobs {
+			h.adopt(&list.Jobs[i], memory)
 			h.seen(&list.Jobs[i])
 			if !list.Jobs[i].Status.Terminal() {
 				open = append(open, list.Jobs[i])

@@ -28,6 +28,7 @@ func (h *History) trueReasons() Finding {
 		switch {
 		case job == nil:
 			f.breach("agent %d sent a result of job %s, which nobody submitted", x.Agent, r.JobID)
+		case job.Stray:
 		case r.Status == protocol.StatusCanceled:
 			f.Checked++
 			if !job.Canceled {
