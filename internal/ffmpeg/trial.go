@@ -106,13 +106,15 @@ func (r *Runner) Prove(ctx context.Context) (Proof, error) {
 			proof.Fails[encoder] = err.Error()
 		default:
 			proof.Works = append(proof.Works, encoder)
+			known[encoder] = true
+			// At once, so that an agent that does not live long does not begin from the beginning.
+			if err := r.writeProved(caps.Identity, slices.Sorted(maps.Keys(known))); err != nil {
+				r.log.Warn("a proved encoder could not be remembered; it is tried again at the next start", zap.String("encoder", encoder), zap.Error(err))
+			}
 		}
 	}
 	slices.Sort(proof.Works)
 	r.proved.Store(&proof)
-	if err := r.writeProved(caps.Identity, proof.Works); err != nil {
-		r.log.Warn("the proved encoders could not be remembered; they are tried again at the next start", zap.Error(err))
-	}
 	return proof, nil
 }
 
@@ -214,10 +216,10 @@ func (r *Runner) provedPath() string { return filepath.Join(r.settings.DataDir, 
 func (r *Runner) readProved(identity string) map[string]bool {
 	raw, err := os.ReadFile(r.provedPath())
 	var p proved
-	if err != nil || json.Unmarshal(raw, &p) != nil || p.FFmpeg != identity {
-		return nil
-	}
 	known := map[string]bool{}
+	if err != nil || json.Unmarshal(raw, &p) != nil || p.FFmpeg != identity {
+		return known
+	}
 	for _, e := range p.Works {
 		known[e] = true
 	}
