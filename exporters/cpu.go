@@ -15,6 +15,10 @@ type CPUSettings struct {
 	// StaleAfter is the age at which a zone's last reading no longer tells its
 	// power; well above the interval between readings. 0 is 3 minutes.
 	StaleAfter time.Duration
+	// Discovered counts the machine's RAPL zones, those that this process may not read
+	// included: the ledger does not know of zones that none of could be opened. nil counts
+	// the ledger's.
+	Discovered func() int
 }
 
 // cpuCollector exports the power and energy of processors and memory. Names that
@@ -91,12 +95,17 @@ func (c *cpuCollector) update(m *metrics) {
 				source = z.Source
 			}
 		}
-		m.gauge(c.discovered, float64(zones))
 		if b := snapshot.Baseline; b != nil {
 			m.gauge(c.idle, float64(b.Power))
 			m.gauge(c.idleSpread, float64(b.Spread))
 			m.gauge(c.idleAge, max(0, time.Since(b.LearnedAt)).Seconds())
 		}
+	}
+	if c.settings.Discovered != nil {
+		zones = max(zones, c.settings.Discovered())
+	}
+	if snapshot != nil || zones > 0 {
+		m.gauge(c.discovered, float64(zones))
 	}
 	m.flag(c.available, available)
 	m.gauge(c.info, 1, c.settings.Version, string(source))

@@ -113,3 +113,30 @@ func TestGPUZonesAreNotTheCPUExporters(t *testing.T) {
 	wantAbsent(t, scrape, "cpu_sensor", "cpu_energy", "rapl_power", "rapl_energy")
 	wantValue(t, scrape, `cpu_exporter_info{source="unavailable",version="1.2.3"}`, "1")
 }
+
+// Counters that only root may read are there all the same: their number is not 0 because
+// an estimate stands in for them.
+func TestZonesThatCannotBeOpenedAreDiscovered(t *testing.T) {
+	for name, test := range map[string]struct {
+		snapshot *energy.Snapshot
+		found    int
+		want     string // empty: absent
+	}{
+		"an estimate stands in": {&energy.Snapshot{Zones: []energy.ZoneState{zone("cpu", "estimate", energy.Estimated, true)}}, 7, "7"},
+		"one came since":        {&energy.Snapshot{Zones: []energy.ZoneState{zone("package-0", "rapl", energy.Measured, true)}}, 2, "2"},
+		"one went since":        {&energy.Snapshot{Zones: []energy.ZoneState{zone("package-0", "rapl", energy.Measured, true)}}, 0, "1"},
+		"none there":            {&energy.Snapshot{}, 0, "0"},
+		"just started":          {nil, 7, "7"},
+		"nothing known yet":     {nil, 0, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			scrape := scrapeOf(t, exporters.NewCPU(func() *energy.Snapshot { return test.snapshot },
+				exporters.CPUSettings{Discovered: func() int { return test.found }}))
+			if test.want == "" {
+				wantAbsent(t, scrape, "rapl_zones_discovered ")
+				return
+			}
+			wantValue(t, scrape, "rapl_zones_discovered", test.want)
+		})
+	}
+}

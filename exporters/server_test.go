@@ -409,7 +409,10 @@ func TestNamesThatDashboardsRelyOn(t *testing.T) {
 	ffmpeg := server.scrape()
 	ofCard := `{gpu_id="0",gpu_name="NVIDIA L4",gpu_uuid="GPU-a"} `
 	for scrape, names := range map[string][]string{
-		cpu: {`rapl_power_watts{zone="package-0"}`, "rapl_zones_discovered", "rapl_available", "cpu_exporter_info{"},
+		cpu: {
+			`rapl_power_watts{zone="package-0"} `, "rapl_zones_discovered ", "rapl_available ", `cpu_exporter_info{source="measured",version="1.2.3"} `,
+			`rapl_energy_joules_total{zone="package-0"} `,
+		},
 		gpu: {
 			"gpu_exporter_alive ", "gpu_count ", "gpu_power_draw_watts" + ofCard, "gpu_power_limit_watts" + ofCard,
 			"gpu_temperature_celsius" + ofCard, "gpu_utilization_percent" + ofCard, "gpu_memory_utilization_percent" + ofCard,

@@ -3,7 +3,9 @@ package main
 import (
 	"context"
 	"fmt"
+	"net"
 	"os"
+	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
@@ -56,13 +58,16 @@ func TestExportersAlone(t *testing.T) {
 	tree, _ := runningTree(t,
 		fakehw.ZoneConfig{ID: "intel-rapl:0", Name: "package-0", Power: fakehw.Constant(50), Range: 262e9},
 		fakehw.ZoneConfig{ID: "intel-rapl:0:0", Name: "core", Power: fakehw.Constant(30), Range: 262e9})
-	cpu, gpu := freePort(t), freePort(t)
+	cpu, gpu, agent, encodes, dir := freePort(t), freePort(t), freePort(t), freePort(t), filepath.Join(t.TempDir(), "data")
 	p := startAgent(t, []string{
 		"FFMPEG_AGENT_HARDWARE_SYSFS_PATH=" + tree.Sys(),
 		"FFMPEG_AGENT_HARDWARE_NVML_LIBRARY=/nowhere/libnvidia-ml.so",
 		"FFMPEG_AGENT_EXPORTERS_LISTEN_ADDRESS=127.0.0.1",
 		fmt.Sprintf("FFMPEG_AGENT_EXPORTERS_CPU_PORT=%d", cpu),
 		fmt.Sprintf("FFMPEG_AGENT_EXPORTERS_GPU_PORT=%d", gpu),
+		fmt.Sprintf("FFMPEG_AGENT_METRICS_PORT=%d", agent),
+		fmt.Sprintf("FFMPEG_AGENT_EXPORTERS_FFMPEG_PORT=%d", encodes),
+		"FFMPEG_AGENT_DATA_DIR=" + dir,
 		"FFMPEG_AGENT_ENERGY_IDLE_INTERVAL=50ms",
 	}, "exporters")
 	var before float64
@@ -78,11 +83,52 @@ func TestExportersAlone(t *testing.T) {
 	if alive, ok := series(cards, "gpu_exporter_alive"); !ok || alive != 0 {
 		t.Errorf("without a card:\n%s", cards)
 	}
+	for _, port := range []int{agent, encodes} {
+		if conn, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port)); err == nil {
+			conn.Close()
+			t.Errorf("port %d is served as well", port)
+		}
+	}
+	if _, err := os.Stat(dir); err == nil {
+		t.Error("a data directory was made")
+	}
 	if err := p.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
 	if state, err := p.Process.Wait(); err != nil || state.ExitCode() != exitOK {
 		t.Errorf("ended with %v, %v", state, err)
+	}
+}
+
+// TestCountersThatCannotBeRead: they are told of, as what they are, and what stands in for
+// them goes by another name.
+func TestCountersThatCannotBeRead(t *testing.T) {
+	tree, zones := runningTree(t, fakehw.ZoneConfig{ID: "intel-rapl:0", Name: "package-0"}, fakehw.ZoneConfig{ID: "intel-rapl:0:0", Name: "core"})
+	for _, zone := range zones {
+		if err := os.Remove(zone.Path()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cpu := freePort(t)
+	startAgent(t, []string{
+		"FFMPEG_AGENT_HARDWARE_SYSFS_PATH=" + tree.Sys(),
+		"FFMPEG_AGENT_EXPORTERS_GPU_ENABLED=false",
+		"FFMPEG_AGENT_EXPORTERS_LISTEN_ADDRESS=127.0.0.1",
+		fmt.Sprintf("FFMPEG_AGENT_EXPORTERS_CPU_PORT=%d", cpu),
+		"FFMPEG_AGENT_ENERGY_IDLE_INTERVAL=50ms",
+	}, "exporters")
+	var scrape string
+	waitFor(t, "an estimate", func() bool {
+		scrape = get(t, fmt.Sprintf("http://127.0.0.1:%d/metrics", cpu))
+		return strings.Contains(scrape, "\ncpu_estimated_power_watts{")
+	})
+	for name, want := range map[string]float64{"rapl_zones_discovered": 2, "rapl_available": 0} {
+		if got, ok := series(scrape, name); !ok || got != want {
+			t.Errorf("%s is %v (there: %v), want %v", name, got, ok, want)
+		}
+	}
+	if strings.Contains(scrape, "\nrapl_power_watts{") || strings.Contains(scrape, "\nrapl_energy_joules_total{") {
+		t.Errorf("what could not be read is told:\n%s", scrape)
 	}
 }
 
