@@ -2,6 +2,7 @@ package ffmpeg
 
 import (
 	"context"
+	"slices"
 	"testing"
 	"time"
 )
@@ -23,7 +24,8 @@ func TestWhatATrialProvedIsKeptThoughTheAgentEnds(t *testing.T) {
 		_, err := r.Prove(ctx)
 		ended <- err
 	}()
-	for !r.readProved(caps.Identity)["h264_nvenc"] && testContext(t).Err() == nil {
+	proves := func(encoder string) bool { return slices.Contains(r.readProved(caps.Identity).Works, encoder) }
+	for !proves("h264_nvenc") {
 		select {
 		case err := <-ended:
 			t.Fatalf("the trials ended: %v; proved are %v", err, r.readProved(caps.Identity))
@@ -34,7 +36,20 @@ func TestWhatATrialProvedIsKeptThoughTheAgentEnds(t *testing.T) {
 	if err := <-ended; err == nil {
 		t.Error("trials that were cut short came to an end")
 	}
-	if proved := r.readProved(caps.Identity); !proved["h264_nvenc"] || proved["hevc_nvenc"] {
-		t.Errorf("proved are %v", proved)
+	if !proves("h264_nvenc") || proves("hevc_nvenc") {
+		t.Errorf("remembered is %+v", r.readProved(caps.Identity))
+	}
+}
+
+func TestAFailedTrialIsTakenAtItsWordForAWhile(t *testing.T) {
+	failed := time.Unix(1000, 0)
+	p := proved{Fails: map[string]trialFailure{"h264_qsv": {failed, "no device"}}}
+	for after, holds := range map[time.Duration]bool{0: true, time.Minute: true, failureHolds: false, time.Hour: false, -time.Second: false} {
+		if why, ok := p.failed("h264_qsv", failed.Add(after)); ok != holds || ok && why != "no device" {
+			t.Errorf("after %s: %t, %q", after, ok, why)
+		}
+	}
+	if _, ok := p.failed("h264_nvenc", failed); ok {
+		t.Error("an encoder that was not tried has failed")
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -72,8 +71,8 @@ func (r *Runner) tried(ctx context.Context, identity string, wait bool) (map[str
 
 // Prove tries every hardware encoder that this FFmpeg lists, and the encoders of each
 // codec that jobs may name, one after another. What worked is remembered on
-// disk for this very FFmpeg; what did not is tried again at each call, since a driver may
-// have been installed meanwhile.
+// disk for this very FFmpeg; what did not is tried again after failureHolds, since a driver
+// may have been installed meanwhile.
 func (r *Runner) Prove(ctx context.Context) (Proof, error) {
 	select {
 	case r.proving <- struct{}{}: // one at a time: trials share the hardware
@@ -92,8 +91,12 @@ func (r *Runner) Prove(ctx context.Context) (Proof, error) {
 	known := r.readProved(caps.Identity)
 	proof := Proof{Fails: map[string]string{}, identity: caps.Identity}
 	for _, encoder := range candidates(caps) {
-		if known[encoder] {
+		if slices.Contains(known.Works, encoder) {
 			proof.Works = append(proof.Works, encoder)
+			continue
+		}
+		if why, ok := known.failed(encoder, time.Now()); ok {
+			proof.Fails[encoder] = why
 			continue
 		}
 		switch err := r.trial(ctx, t.ffmpeg, encoder); {
@@ -104,13 +107,15 @@ func (r *Runner) Prove(ctx context.Context) (Proof, error) {
 			r.log.Warn("the trial of an encoder proved nothing", zap.String("encoder", encoder), zap.Error(err))
 		case err != nil:
 			proof.Fails[encoder] = err.Error()
+			known.Fails[encoder] = trialFailure{time.Now(), err.Error()}
 		default:
 			proof.Works = append(proof.Works, encoder)
-			known[encoder] = true
-			// At once, so that an agent that does not live long does not begin from the beginning.
-			if err := r.writeProved(caps.Identity, slices.Sorted(maps.Keys(known))); err != nil {
-				r.log.Warn("a proved encoder could not be remembered; it is tried again at the next start", zap.String("encoder", encoder), zap.Error(err))
-			}
+			known.Works = append(known.Works, encoder)
+			delete(known.Fails, encoder)
+		}
+		// At once, so that an agent that does not live long does not begin from the beginning.
+		if err := r.writeProved(known); err != nil {
+			r.log.Warn("the trial of an encoder could not be remembered; it is tried again at the next start", zap.String("encoder", encoder), zap.Error(err))
 		}
 	}
 	slices.Sort(proof.Works)
@@ -203,34 +208,45 @@ func deviceOf(encoder string) device {
 	return device{}
 }
 
+// failureHolds is how long a trial that failed is taken at its word: a card-less machine has
+// twenty such encoders, and an agent that is restarted over and over would spend itself on them.
+const failureHolds = 2 * time.Minute
+
 // proved is the file that remembers trials.
 type proved struct {
-	FFmpeg string   `json:"ffmpeg"` // identity of the binary
-	Works  []string `json:"works"`
+	FFmpeg string                  `json:"ffmpeg"` // identity of the binary
+	Works  []string                `json:"works"`
+	Fails  map[string]trialFailure `json:"fails"`
+}
+
+type trialFailure struct {
+	At  time.Time `json:"at"`
+	Why string    `json:"why"`
+}
+
+// failed reports whether an encoder's trial has failed lately, and why.
+func (p *proved) failed(encoder string, now time.Time) (why string, ok bool) {
+	f, ok := p.Fails[encoder]
+	age := now.Sub(f.At)
+	return f.Why, ok && age >= 0 && age < failureHolds
 }
 
 func (r *Runner) provedPath() string { return filepath.Join(r.settings.DataDir, "encoders.json") }
 
-// readProved returns what worked with this very FFmpeg; a file that is missing, damaged
-// or of another FFmpeg counts as none.
-func (r *Runner) readProved(identity string) map[string]bool {
+// readProved returns what is remembered of this very FFmpeg; a file that is missing, damaged
+// or of another FFmpeg counts as empty.
+func (r *Runner) readProved(identity string) proved {
+	fresh := proved{FFmpeg: identity, Fails: map[string]trialFailure{}}
 	raw, err := os.ReadFile(r.provedPath())
 	var p proved
-	known := map[string]bool{}
-	if err != nil || json.Unmarshal(raw, &p) != nil || p.FFmpeg != identity {
-		return known
+	if err != nil || json.Unmarshal(raw, &p) != nil || p.FFmpeg != identity || p.Fails == nil {
+		return fresh
 	}
-	for _, e := range p.Works {
-		known[e] = true
-	}
-	return known
+	return p
 }
 
-func (r *Runner) writeProved(identity string, works []string) error {
-	if known := r.readProved(identity); maps.Equal(known, setOf(works)) {
-		return nil
-	}
-	raw, err := json.Marshal(proved{FFmpeg: identity, Works: works})
+func (r *Runner) writeProved(p proved) error {
+	raw, err := json.Marshal(p)
 	if err != nil {
 		return err
 	}
