@@ -15,8 +15,9 @@ import (
 // back soon, its restart is counted, nobody but its own children is touched,
 // heartbeats go on, and the job's FFmpeg survives.
 func TestACrashStaysWhereItIs(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, nil)
-	job := s.submit(long(t))
+	job := s.submit(long())
 	pid := s.ffmpegPID(job.ID)
 	begun := time.Now()
 
@@ -63,8 +64,9 @@ func (s *site) restarts() map[string]int {
 }
 
 func TestACrashedJobIsReportedAsFailed(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, nil)
-	job := s.submit(long(t))
+	job := s.submit(long())
 	pid := s.ffmpegPID(job.ID)
 	for _, a := range s.agent.Actors() {
 		if a.Parent == "agent/jobs" {
@@ -90,8 +92,8 @@ func TestAHungActorIsReplaced(t *testing.T) {
 	} {
 		t.Run(path, func(t *testing.T) {
 			t.Parallel()
-			s := newSite(t, func(c *siteConfig) { c.hangAfter = 500 * time.Millisecond })
-			job := s.submit(long(t))
+			s := newSite(t, func(c *siteConfig) { c.hangAfter = time.Second })
+			job := s.submit(long())
 			pid := s.ffmpegPID(job.ID)
 			hung := time.Now()
 			must(t, s.agent.Hang(path, 3*time.Second))
@@ -113,6 +115,7 @@ func TestAHungActorIsReplaced(t *testing.T) {
 }
 
 func TestAHungHeartbeatEndsTheAgent(t *testing.T) {
+	t.Parallel()
 	fatal := make(chan string, 1)
 	s := newSite(t, func(c *siteConfig) {
 		c.hangAfter = 500 * time.Millisecond

@@ -24,8 +24,9 @@ func (s *site) drained() {
 }
 
 func TestADrainFinishesTheJobAndTakesNoMore(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, nil)
-	first := s.submit(map[string]any{"input": makeInput(t, 20), "resolution": "640x480", "preset": "medium", "fps": 30})
+	first := s.submit(lasting(t, 3))
 	s.ffmpegPID(first.ID)
 	second := s.submit(quick())
 	begun := time.Now()
@@ -43,10 +44,11 @@ func TestADrainFinishesTheJobAndTakesNoMore(t *testing.T) {
 // TestADrainGoesOnAfterACrash: neither a crash of jobs nor one of the tree's root makes the
 // agent forget that it is on its way out.
 func TestADrainGoesOnAfterACrash(t *testing.T) {
+	t.Parallel()
 	for _, path := range []string{"agent/jobs", "agent"} {
 		t.Run(path, func(t *testing.T) {
 			s := newSite(t, nil)
-			job := s.submit(long(t))
+			job := s.submit(long())
 			s.ffmpegPID(job.ID)
 			s.agent.Drain(time.Hour)
 			s.until("the drain", func() bool { return s.agent.env.stop.jobs.Load() != nil })
@@ -63,8 +65,9 @@ func TestADrainGoesOnAfterACrash(t *testing.T) {
 }
 
 func TestASecondSignalGivesTheJobBack(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, nil)
-	job := s.submit(long(t))
+	job := s.submit(long())
 	s.ffmpegPID(job.ID)
 	s.agent.Drain(time.Hour)
 	s.agent.StopJobs()
@@ -76,8 +79,9 @@ func TestASecondSignalGivesTheJobBack(t *testing.T) {
 }
 
 func TestADrainHasAnEnd(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, nil)
-	job := s.submit(long(t))
+	job := s.submit(long())
 	s.ffmpegPID(job.ID)
 	s.agent.Drain(100 * time.Millisecond)
 	s.drained()
@@ -87,8 +91,9 @@ func TestADrainHasAnEnd(t *testing.T) {
 }
 
 func TestADrainWithoutAMasterEndsAndKeepsTheResult(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, nil)
-	job := s.submit(long(t))
+	job := s.submit(long())
 	s.ffmpegPID(job.ID)
 	s.link.cut()
 	s.agent.Drain(0)
@@ -101,6 +106,7 @@ func TestADrainWithoutAMasterEndsAndKeepsTheResult(t *testing.T) {
 }
 
 func TestALowDiskTakesNoWork(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, func(c *siteConfig) { c.MinFreeDisk = func(total uint64) uint64 { return total + 1 } })
 	job := s.submit(quick())
 	s.until("the closed gate", func() bool {
@@ -114,6 +120,7 @@ func TestALowDiskTakesNoWork(t *testing.T) {
 }
 
 func TestWithoutFFmpegNoWorkIsTaken(t *testing.T) {
+	t.Parallel()
 	bin := t.TempDir()
 	s := newSite(t, func(c *siteConfig) { c.ffmpeg = filepath.Join(bin, "ffmpeg") })
 	job := s.submit(quick())

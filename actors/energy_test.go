@@ -68,7 +68,7 @@ func (s *site) account(jobID string) energy.Account {
 func TestAJobsJoulesAreThoseOfTheCounters(t *testing.T) {
 	tree, counted := meteredMachine(t)
 	s := newSite(t, func(c *siteConfig) { c.sysfs = tree.Sys() })
-	job := s.submit(map[string]any{"input": makeInput(t, 20), "resolution": "640x480", "preset": "ultrafast", "fps": 30})
+	job := s.submit(map[string]any{"input": film(t.TempDir(), 20), "resolution": "640x480", "preset": "ultrafast", "fps": 30})
 	s.result(job.ID, 1)
 	a := s.account(job.ID)
 	if a.Total.Source != energy.Measured || a.Total.Energy == nil || a.Total.ErrorBound == nil || a.Total.Gaps != 0 {
@@ -89,11 +89,12 @@ func TestAJobsJoulesAreThoseOfTheCounters(t *testing.T) {
 // TestACrashedMeterOrSamplerCostsCoverageAndNotTheJob: the window goes on with a new
 // meter, and the figure says what was missed.
 func TestACrashedMeterOrSamplerCostsCoverageAndNotTheJob(t *testing.T) {
+	t.Parallel()
 	for _, path := range []string{"agent/meter", "agent/samplers/rapl", "agent/samplers"} {
 		t.Run(path, func(t *testing.T) {
 			tree, _ := meteredMachine(t)
 			s := newSite(t, func(c *siteConfig) { c.sysfs = tree.Sys() })
-			job := s.submit(long(t))
+			job := s.submit(long())
 			s.ffmpegPID(job.ID)
 			must(t, s.agent.Crash(path))
 			s.until("the restart", func() bool { stats, _ := s.stats(path); return stats.Restarts == 1 })
@@ -148,7 +149,7 @@ func TestAJobsJoulesAreSplitAndItsPowerKept(t *testing.T) {
 		snapshot := s.agent.Board().Energy()
 		return snapshot != nil && snapshot.Baseline != nil
 	})
-	job := s.submit(map[string]any{"resolution": "640x480", "preset": "ultrafast", "fps": 30, "duration": 20, "quality": "psnr"})
+	job := s.submit(map[string]any{"resolution": "640x480", "preset": "ultrafast", "fps": 30, "duration": 5, "quality": "psnr"})
 	s.result(job.ID, 1)
 	a := s.account(job.ID)
 	if a.Baseline == nil || a.Net.Energy == nil {
@@ -217,6 +218,7 @@ func TestSmallCountersAreReadMoreOften(t *testing.T) {
 
 // TestSensorsThatAreNotThereAreNoFault: a machine without graphics cards is in order.
 func TestSensorsThatAreNotThereAreNoFault(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, func(c *siteConfig) {
 		c.wrap = func(p *Parts) {
 			p.OpenGPUs = func() (GPUSensors, error) { return nil, fmt.Errorf("no library: %w", ErrNoSensors) }

@@ -68,6 +68,7 @@ func (j *fullJournal) Stats() messages.JournalStats {
 // result waits in memory, no other job is taken, both are said, and with room again all
 // goes on by itself.
 func TestAFullJournalLosesNothingAndTakesNoWork(t *testing.T) {
+	t.Parallel()
 	var journal *fullJournal
 	s := newSite(t, func(c *siteConfig) {
 		c.wrap = func(p *Parts) {

@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
-	"os/exec"
+	"os"
 	"path/filepath"
 	"slices"
 	"sync/atomic"
@@ -26,7 +26,16 @@ import (
 	"ffmpeg-agent/messages/protocol"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if err := shareFFmpeg(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	goleak.VerifyTestMain(m, goleak.Cleanup(func(status int) {
+		os.RemoveAll(shared.dir)
+		os.Exit(status)
+	}))
+}
 
 // hang is the deadline for whatever a test waits for.
 const hang = 60 * time.Second
@@ -89,7 +98,7 @@ func newSite(t *testing.T, change func(*siteConfig)) *site {
 			MinFreeDisk: func(uint64) uint64 { return 0 },
 		},
 		dir:    t.TempDir(),
-		ffmpeg: "ffmpeg",
+		ffmpeg: shared.ffmpeg,
 		sysfs:  "/sys",
 	}
 	if change != nil {
@@ -115,7 +124,7 @@ func newSite(t *testing.T, change func(*siteConfig)) *site {
 	must(t, err)
 	t.Cleanup(client.Close)
 	s.runner, err = ffmpeg.New(ffmpeg.Settings{
-		FFmpeg: cfg.ffmpeg, FFprobe: "ffprobe", DataDir: cfg.dir, MasterHost: "127.0.0.1", GenerateInput: true,
+		FFmpeg: cfg.ffmpeg, FFprobe: shared.ffprobe, DataDir: cfg.dir, MasterHost: "127.0.0.1", GenerateInput: true,
 		Timeout: time.Hour, StallTimeout: time.Minute, InputRoots: []string{"/"}, InputProtocols: []string{"file"},
 		StopGrace: 500 * time.Millisecond,
 		Logger:    log,
@@ -253,7 +262,7 @@ func (s *site) await(what string, fits func(devmaster.Event) bool) devmaster.Eve
 // until waits for a state that nobody announces.
 func (s *site) until(what string, reached func() bool) {
 	s.t.Helper()
-	for deadline := time.Now().Add(hang); !reached(); time.Sleep(2 * time.Millisecond) {
+	for deadline := time.Now().Add(hang); !reached(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			s.t.Fatalf("waited %s for %s\nlog: %s", hang, what, s.tail())
 		}
@@ -293,29 +302,6 @@ func (s *site) result(id string, attempt int) protocol.JobResult {
 		s.t.Fatalf("the master has no result of job %s", id)
 	}
 	return r
-}
-
-// quick is a job of a second's work at most.
-func quick() map[string]any {
-	return map[string]any{"resolution": "160x120", "duration": 1, "preset": "ultrafast", "fps": 25}
-}
-
-// long is a job that outlasts any test: a small input, scaled up and encoded with all care.
-func long(t *testing.T) map[string]any {
-	t.Helper()
-	return map[string]any{"input": makeInput(t, 60), "resolution": "1920x1080", "preset": "veryslow", "fps": 60}
-}
-
-// makeInput makes a film of so many seconds, 64x64 at 25 a second.
-func makeInput(t *testing.T, seconds int) string {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), "input.mp4")
-	source := fmt.Sprintf("testsrc2=size=64x64:rate=25:duration=%d", seconds)
-	out, err := exec.Command("ffmpeg", "-v", "error", "-f", "lavfi", "-i", source, "-preset", "ultrafast", path).CombinedOutput()
-	if err != nil {
-		t.Fatalf("making an input: %v: %s", err, out)
-	}
-	return path
 }
 
 // ffmpegPID waits until FFmpeg of a job runs.

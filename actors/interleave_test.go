@@ -33,6 +33,7 @@ func (j journalHook) Finish(key messages.AttemptKey, result []byte, release bool
 }
 
 func TestAResultIsSentThoughJobsCrashesBeforeTheWordIsOut(t *testing.T) {
+	t.Parallel()
 	var s *site
 	var once sync.Once
 	ready := make(chan struct{})
@@ -84,6 +85,7 @@ func (r runnerHook) Runs() []Run {
 }
 
 func TestACrashAfterTheExitKeepsTheWholeAccount(t *testing.T) {
+	t.Parallel()
 	tree, _ := meteredMachine(t)
 	held, release := make(chan struct{}), make(chan struct{})
 	var once sync.Once
@@ -120,12 +122,13 @@ func (j reapHook) Reap(ctx context.Context, records []messages.Record) error {
 }
 
 func TestAnOfferWaitsUntilAnEarlierLifeIsClearedUp(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	link := newLink(t)
 	m := newMaster(t, devmaster.Config{FenceAttempts: true})
 	link.connect(m)
 	var job protocol.Job
-	parameters := long(t)
+	parameters := long()
 	t.Run("life that ends in a job", func(t *testing.T) {
 		s := newSite(t, func(c *siteConfig) { c.dir, c.link = dir, link })
 		job = s.submit(parameters)
@@ -163,6 +166,7 @@ func TestAnOfferWaitsUntilAnEarlierLifeIsClearedUp(t *testing.T) {
 // TestAMasterThatRepeatsItselfIsNotHammered: each answer offers an attempt that has
 // ended here.
 func TestAMasterThatRepeatsItselfIsNotHammered(t *testing.T) {
+	t.Parallel()
 	const interval = 150 * time.Millisecond
 	s := newSite(t, func(c *siteConfig) { c.PollInterval = interval })
 	var mu sync.Mutex
@@ -200,6 +204,7 @@ func TestAMasterThatRepeatsItselfIsNotHammered(t *testing.T) {
 // TestAMasterThatLostAResultGetsItAgain: it was restored from a state of before the
 // result, and holds the job as ours.
 func TestAMasterThatLostAResultGetsItAgain(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, func(c *siteConfig) { c.ReconcileInterval = 100 * time.Millisecond })
 	var lost atomic.Bool
 	s.link.interfere(onResults(func(next http.Handler, w http.ResponseWriter, r *http.Request) {
@@ -218,6 +223,7 @@ func TestAMasterThatLostAResultGetsItAgain(t *testing.T) {
 }
 
 func TestAJobThatComesWithTheDrainIsHandedBack(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, nil)
 	s.until("the session", func() bool { return s.agent.Board().Session() != nil })
 	asked, release := make(chan struct{}), make(chan struct{})
@@ -244,9 +250,10 @@ func TestAJobThatComesWithTheDrainIsHandedBack(t *testing.T) {
 // TestALeaseThatWaitsSurvivesACrashOfJobs: the master holds two jobs as ours, one slot
 // is there, jobs crashes.
 func TestALeaseThatWaitsSurvivesACrashOfJobs(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, func(c *siteConfig) { c.ReconcileInterval = 100 * time.Millisecond })
 	s.until("the session", func() bool { return s.agent.Board().Session() != nil })
-	first := s.submit(long(t))
+	first := s.submit(long())
 	pid := s.ffmpegPID(first.ID)
 	second := s.submit(quick())
 	// The answer to this poll is nobody's.
@@ -261,6 +268,7 @@ func TestALeaseThatWaitsSurvivesACrashOfJobs(t *testing.T) {
 }
 
 func TestAResultFoundGivenAwayIsNotSentOn(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, nil)
 	var sendings atomic.Int64
 	var refusing atomic.Bool
@@ -292,6 +300,7 @@ func TestAResultFoundGivenAwayIsNotSentOn(t *testing.T) {
 }
 
 func TestRetryAfterIsObeyedWhateverElseGetsThrough(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, nil)
 	var told atomic.Value
 	told.Store("")

@@ -17,6 +17,7 @@ import (
 )
 
 func TestAJobEndToEnd(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, nil)
 	job := s.submit(map[string]any{"resolution": "640x480", "duration": 5, "preset": "ultrafast", "fps": 30})
 	r := s.result(job.ID, 1)
@@ -64,6 +65,7 @@ func TestAJobEndToEnd(t *testing.T) {
 }
 
 func TestWorkspacesAreRemoved(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	s := newSite(t, func(c *siteConfig) { c.dir = dir })
 	job := s.submit(quick())
@@ -79,6 +81,7 @@ func TestWorkspacesAreRemoved(t *testing.T) {
 // TestAFreeSlotPollsAtOnce: the interval between polls is for an idle agent. Only the
 // poll after registration and those after each job happen here.
 func TestAFreeSlotPollsAtOnce(t *testing.T) {
+	t.Parallel()
 	link := newLink(t)
 	m := newMaster(t, devmaster.Config{FenceAttempts: true})
 	s := newSite(t, func(c *siteConfig) { c.link, c.PollInterval = link, time.Hour })
@@ -95,8 +98,9 @@ func TestAFreeSlotPollsAtOnce(t *testing.T) {
 }
 
 func TestSlotsRunAtOnce(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, func(c *siteConfig) { c.Slots = 2 })
-	a, b := s.submit(long(t)), s.submit(long(t))
+	a, b := s.submit(long()), s.submit(long())
 	if s.ffmpegPID(a.ID) == s.ffmpegPID(b.ID) {
 		t.Error("two jobs share a process")
 	}
@@ -107,8 +111,9 @@ func TestSlotsRunAtOnce(t *testing.T) {
 }
 
 func TestKilledFFmpegIsReportedWithItsSignalAndRetried(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, nil)
-	job := s.submit(long(t))
+	job := s.submit(long())
 	must(t, syscall.Kill(s.ffmpegPID(job.ID), syscall.SIGKILL))
 	r := s.result(job.ID, 1)
 	if r.FailureReason != protocol.ReasonRuntimeError || !strings.Contains(r.Error, "SIGKILL") {
@@ -120,6 +125,7 @@ func TestKilledFFmpegIsReportedWithItsSignalAndRetried(t *testing.T) {
 }
 
 func TestBadJobsFailWithTheirReason(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, nil)
 	text := filepath.Join(t.TempDir(), "notes.txt")
 	must(t, os.WriteFile(text, []byte("no film at all\n"), 0o600))
@@ -153,8 +159,9 @@ func TestBadJobsFailWithTheirReason(t *testing.T) {
 }
 
 func TestACanceledJobStopsAndIsReported(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, nil)
-	job := s.submit(long(t))
+	job := s.submit(long())
 	pid := s.ffmpegPID(job.ID)
 	s.post("/jobs/" + job.ID + "/cancel")
 	s.until("FFmpeg's end", func() bool { return syscall.Kill(pid, 0) == syscall.ESRCH })
@@ -165,8 +172,9 @@ func TestACanceledJobStopsAndIsReported(t *testing.T) {
 }
 
 func TestAPausedJobCarriesOn(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, nil)
-	job := s.submit(long(t))
+	job := s.submit(long())
 	pid := s.ffmpegPID(job.ID)
 	s.post("/jobs/" + job.ID + "/pause")
 	var asked atomic.Int64
@@ -183,10 +191,11 @@ func TestAPausedJobCarriesOn(t *testing.T) {
 }
 
 func TestAJobThatWasGivenAwayIsDiscarded(t *testing.T) {
+	t.Parallel()
 	link := newLink(t)
 	link.connect(newMaster(t, devmaster.Config{FenceAttempts: true, MaxRetries: 3, UnavailableAfter: 500 * time.Millisecond}))
 	s := newSite(t, func(c *siteConfig) { c.link = link })
-	job := s.submit(long(t))
+	job := s.submit(long())
 	pid := s.ffmpegPID(job.ID)
 	// The master hears nothing for a while and gives the job away.
 	link.cut()

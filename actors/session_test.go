@@ -44,6 +44,7 @@ func TestAMasterThatComesLateIsNoReasonToExit(t *testing.T) {
 }
 
 func TestAMasterWithoutMemoryGetsTheNodeAgain(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, nil)
 	s.until("the session", func() bool { return s.agent.Board().Session() != nil })
 	first := *s.agent.Board().Session()
@@ -68,6 +69,7 @@ func TestAMasterWithoutMemoryGetsTheNodeAgain(t *testing.T) {
 }
 
 func TestAnotherLifeResumesTheSession(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	link := newLink(t)
 	m := newMaster(t, devmaster.Config{FenceAttempts: true, MaxRetries: 3, UnavailableAfter: 90 * time.Second})
@@ -91,6 +93,7 @@ func TestAnotherLifeResumesTheSession(t *testing.T) {
 }
 
 func TestAWrongKeyIsSaidOnceAndNotHammered(t *testing.T) {
+	t.Parallel()
 	link := newLink(t)
 	m := newMaster(t, devmaster.Config{APIKeys: []string{"right"}, FenceAttempts: true, MaxRetries: 3, UnavailableAfter: 90 * time.Second})
 	link.connect(m)
@@ -110,6 +113,7 @@ func TestAWrongKeyIsSaidOnceAndNotHammered(t *testing.T) {
 }
 
 func TestHeartbeatsWaitForNothing(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, nil)
 	s.await("the registration", registered)
 	// Every call but the heartbeat hangs.
@@ -132,6 +136,7 @@ func TestHeartbeatsWaitForNothing(t *testing.T) {
 }
 
 func TestAHangingHeartbeatDoesNotStopTheNext(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, nil)
 	s.await("the registration", registered)
 	var arrived atomic.Int64
@@ -179,6 +184,7 @@ func (s *site) checkBeats(from time.Time) {
 // TestALostAnswerToTheRegistrationMakesNoSecondNode: the master registered the node, and
 // the answer got lost.
 func TestALostAnswerToTheRegistrationMakesNoSecondNode(t *testing.T) {
+	t.Parallel()
 	m := newMaster(t, devmaster.Config{FenceAttempts: true})
 	link := newLink(t)
 	link.connect(m)
@@ -201,6 +207,7 @@ func TestALostAnswerToTheRegistrationMakesNoSecondNode(t *testing.T) {
 // TestProvedEncodersAreToldToTheMaster: trial encodes end after the registration, which
 // is repeated for them; a restart of the registrar forgets nothing of it.
 func TestProvedEncodersAreToldToTheMaster(t *testing.T) {
+	t.Parallel()
 	release := make(chan struct{})
 	s := newSite(t, func(c *siteConfig) {
 		c.wrap = func(p *Parts) {

@@ -38,6 +38,7 @@ func (s *site) settled(job protocol.Job, attempt int) messages.Record {
 }
 
 func TestAResultSurvivesAnOutage(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, nil)
 	var refusing atomic.Bool
 	refusing.Store(true)
@@ -60,6 +61,7 @@ func TestAResultSurvivesAnOutage(t *testing.T) {
 // TestAnAnswerLostAfterTheResultWasTakenIsNoSecondSending: the master takes the
 // result, the answer gets lost: the agent asks before it sends again.
 func TestAnAnswerLostAfterTheResultWasTakenIsNoSecondSending(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, nil)
 	var sendings atomic.Int64
 	s.link.interfere(onResults(func(next http.Handler, w http.ResponseWriter, r *http.Request) {
@@ -77,6 +79,7 @@ func TestAnAnswerLostAfterTheResultWasTakenIsNoSecondSending(t *testing.T) {
 }
 
 func TestWhatTheMasterRefusesForGoodIsADeadLetter(t *testing.T) {
+	t.Parallel()
 	for name, test := range map[string]struct {
 		status int
 		want   messages.RecordState
@@ -106,6 +109,7 @@ func TestWhatTheMasterRefusesForGoodIsADeadLetter(t *testing.T) {
 // TestAJobTheMasterDoesNotKnowBlocksNobody: the master lost the job, so its result
 // meets 500s until it is set aside; results behind it get through meanwhile.
 func TestAJobTheMasterDoesNotKnowBlocksNobody(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, nil)
 	var lost atomic.Value
 	lost.Store("")
@@ -141,6 +145,7 @@ func TestAJobTheMasterDoesNotKnowBlocksNobody(t *testing.T) {
 // TestALostOfferIsTakenUp: the master assigns a job and the answer gets lost; the
 // agent finds the job held as its own and runs it.
 func TestALostOfferIsTakenUp(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, nil)
 	s.await("the registration", registered)
 	var lost atomic.Bool
@@ -177,6 +182,7 @@ func TestALostOfferIsTakenUp(t *testing.T) {
 // TestWhatAnEarlierLifeLeftIsReported: an attempt that stands in the journal as
 // running, whose agent is gone, is reported as failed so that the master re-queues it.
 func TestWhatAnEarlierLifeLeftIsReported(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	link := newLink(t)
 	m := newMaster(t, devmaster.Config{FenceAttempts: true, MaxRetries: 3, UnavailableAfter: 90 * time.Second})
@@ -184,7 +190,7 @@ func TestWhatAnEarlierLifeLeftIsReported(t *testing.T) {
 	var job protocol.Job
 	t.Run("life that ends in a job", func(t *testing.T) {
 		s := newSite(t, func(c *siteConfig) { c.dir, c.link = dir, link })
-		job = s.submit(long(t))
+		job = s.submit(long())
 		s.ffmpegPID(job.ID)
 		link.cut()
 	})
