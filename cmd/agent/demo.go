@@ -143,9 +143,14 @@ func demo(ctx context.Context, input, reportFile string, stdout, stderr io.Write
 	case <-ctx.Done():
 	}
 	err = view.table()
-	if reportFile != "" {
-		err = errors.Join(err, w.writeReport(reportFile, jobs[0].ID))
+	if reportFile == "" {
+		fmt.Fprintln(stdout, "power over time and where the joules went: agent demo --report FILE.html writes a page of the first job")
+		return err
 	}
+	if written := w.writeReport(reportFile, jobs[0].ID); written != nil {
+		return errors.Join(err, written)
+	}
+	fmt.Fprintln(stdout, "the first job's page:", reportFile)
 	return err
 }
 

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -181,8 +183,8 @@ func (v *demoView) table() error {
 		return fmt.Errorf("writing the demo's table: %w", err)
 	}
 	fmt.Fprintln(v.out, "\nnet J: without what the idle machine uses anyway")
-	for method := range methods {
-		fmt.Fprintln(v.out, "how the joules were come by:", method)
+	for _, method := range slices.Sorted(maps.Keys(methods)) {
+		fmt.Fprintln(v.out, "how the joules were come by:", plain(method))
 	}
 	if len(failed) > 0 {
 		return fmt.Errorf("%w: %s", errDemo, strings.Join(failed, "; "))

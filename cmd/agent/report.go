@@ -31,6 +31,9 @@ over time. Exit status 1 when the journal has no such job.`,
 		Example: "  agent report 7f3a9c\n  agent report 7f3a9c --attempt 1 --html > report.html\n  agent report 7f3a9c --json | jq .energy_joules",
 		Args:    oneArgument("a job's id"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if asJSON && asHTML {
+				return usageError{errors.New("--json and --html: one of them at a time")}
+			}
 			if cmd.Flags().Changed("attempt") && attempt < 1 {
 				return usageError{fmt.Errorf("--attempt %d: attempts count from 1", attempt)}
 			}
@@ -54,7 +57,6 @@ over time. Exit status 1 when the journal has no such job.`,
 	bindSocketFlags(cmd)
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print the result to the byte as it is sent to the master")
 	cmd.Flags().BoolVar(&asHTML, "html", false, "print one self-contained HTML page")
-	cmd.MarkFlagsMutuallyExclusive("json", "html")
 	cmd.Flags().IntVar(&attempt, "attempt", 0, "show this attempt, from 1 (default the newest)")
 	return cmd
 }

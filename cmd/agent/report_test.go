@@ -11,6 +11,7 @@ import (
 	"ffmpeg-agent/hardware/energy"
 	"ffmpeg-agent/internal/control"
 	"ffmpeg-agent/internal/journal"
+	"ffmpeg-agent/internal/report"
 	"ffmpeg-agent/messages"
 	"ffmpeg-agent/messages/protocol"
 )
@@ -162,6 +163,13 @@ func TestReportOfARunningAgent(t *testing.T) {
 		}
 		return s
 	}
+	page := func(i int) string {
+		var b strings.Builder
+		if err := report.HTML(&b, records, i); err != nil {
+			t.Fatal(err)
+		}
+		return b.String()
+	}
 	for name, test := range map[string]struct {
 		args      []string
 		want, err string
@@ -170,13 +178,15 @@ func TestReportOfARunningAgent(t *testing.T) {
 		"an older one":          {args: []string{"job-a", "--attempt", "2"}, want: text(1)},
 		"as sent":               {args: []string{"job-a", "--attempt", "1", "--json"}, want: string(odd)},
 		"as sent, of a real":    {args: []string{"job-a", "--attempt", "2", "--json"}, want: string(records[1].Result)},
+		"a page of it":          {args: []string{"job-a", "--attempt", "2", "--html"}, want: page(1)},
+		"as a page and as sent": {args: []string{"job-a", "--html", "--json"}, err: "one of them at a time"},
 		"no result yet":         {args: []string{"job-a", "--json"}, err: "attempt 3 at job job-a has no result: running"},
 		"attempt never made":    {args: []string{"job-a", "--attempt", "7"}, err: "there are: 1, 2, 3"},
 		"job that was not here": {args: []string{"job-b"}, err: "no job job-b"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			out, err := operate(t, append([]string{"report", "--socket", socket}, test.args...)...)
-			if out != test.want || isUsage(err) {
+			if out != test.want || isUsage(err) != (name == "as a page and as sent") {
 				t.Errorf("shown is:\n%s\nwant:\n%s", out, test.want)
 			}
 			if got := fmt.Sprint(err); (test.err == "") != (err == nil) || !strings.Contains(got, test.err) {
@@ -228,7 +238,11 @@ func TestReportOfAStoppedAgentReadsItsJournal(t *testing.T) {
 		t.Errorf("%v: %s\nwant %s", err, out, body)
 	}
 	out, err = operate(t, "report", "job-a")
-	if err != nil || !strings.Contains(out, "800.250 J ± 5.000 J, measured") || !strings.Contains(out, "other attempts") {
+	if err != nil || !strings.Contains(out, "800.2 J ± 5.0 J, measured") || !strings.Contains(out, "other attempts") {
+		t.Errorf("%v: %s", err, out)
+	}
+	out, err = operate(t, "report", "job-a", "--html")
+	if err != nil || !strings.HasPrefix(out, "<!DOCTYPE html>") || !strings.HasSuffix(strings.TrimSpace(out), "</html>") || !strings.Contains(out, "800.2\u00a0J") {
 		t.Errorf("%v: %s", err, out)
 	}
 	if _, err = operate(t, "report", "job-b"); err == nil || isUsage(err) || !strings.Contains(err.Error(), "no job job-b") {

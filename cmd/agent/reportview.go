@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
+	"unicode/utf8"
 
 	"ffmpeg-agent/hardware/energy"
 	"ffmpeg-agent/messages"
@@ -221,7 +223,17 @@ func joules(f *energy.Figure) string {
 	if f.Energy == nil {
 		return unknown + ", " + string(energy.Unavailable)
 	}
-	return fmt.Sprintf("%s J ± %s J, %s", figure(f.Energy, 3), figure(f.ErrorBound, 3), f.Source)
+	digits := digitsOf(f)
+	return fmt.Sprintf("%s J ± %s J, %s", figure(f.Energy, digits), figure(f.ErrorBound, digits), f.Source)
+}
+
+// digitsOf is how many decimals a figure deserves: as many as leave its error bound two
+// digits that count, and 3 at most.
+func digitsOf(f *energy.Figure) int {
+	if f.ErrorBound == nil || !(*f.ErrorBound > 0) {
+		return 3
+	}
+	return int(max(0, min(3, 1-math.Floor(math.Log10(float64(*f.ErrorBound))))))
 }
 
 // partOf is a part of the total, or why it is not known.
@@ -250,12 +262,13 @@ func watts(w *energy.Watts) string {
 // writeFigures shows where the joules went: the job's by domain, then the machine's
 // zone by zone.
 func writeFigures(b *strings.Builder, a *energy.Account) {
-	w := tabwriter.NewWriter(b, 0, 0, 2, ' ', 0)
+	// One decimal more than the whole deserves, so that parts are seen to add up.
+	digits := min(3, digitsOf(&a.Machine)+1)
+	rows := [][]string{{"where", "J", "± J", "%", "coverage %", "gaps", "source", "note"}}
 	line := func(name string, f energy.Figure, of *energy.Joules, note string) {
-		fmt.Fprintf(w, "  %s\t%s\t%s\t%s\t%.1f\t%d\t%s\t%s\n", name, figure(f.Energy, 3), figure(f.ErrorBound, 3), percent(f.Energy, of),
-			f.CoveragePercent, f.Gaps, or(string(f.Source), unknown), note)
+		rows = append(rows, []string{name, figure(f.Energy, digits), figure(f.ErrorBound, digits), percent(f.Energy, of),
+			fmt.Sprintf("%.1f", f.CoveragePercent), fmt.Sprint(f.Gaps), or(string(f.Source), unknown), note})
 	}
-	fmt.Fprintln(w, "  where\tJ\t± J\t%\tcoverage %\tgaps\tsource\tnote")
 	line("this job", a.Total, a.Machine.Energy, "% of the machine")
 	for _, part := range []struct {
 		name, note string
@@ -282,7 +295,29 @@ func writeFigures(b *strings.Builder, a *energy.Account) {
 		}
 		line("  "+plain(z.Name), z.Figure, of, note)
 	}
-	w.Flush() //nolint:errcheck // a builder takes everything
+	writeTable(b, rows, 1, 5)
+}
+
+// writeTable writes rows of cells in columns; those from first to last have figures and
+// end at the same place.
+func writeTable(b *strings.Builder, rows [][]string, first, last int) {
+	wide := make([]int, len(rows[0]))
+	for _, row := range rows {
+		for i, cell := range row {
+			wide[i] = max(wide[i], utf8.RuneCountInString(cell))
+		}
+	}
+	for _, row := range rows {
+		line := ""
+		for i, cell := range row {
+			if i >= first && i <= last {
+				line += fmt.Sprintf("  %*s", wide[i], cell)
+			} else {
+				line += fmt.Sprintf("  %-*s", wide[i], cell)
+			}
+		}
+		b.WriteString(strings.TrimRight(line, " ") + "\n")
+	}
 }
 
 func percent(part, of *energy.Joules) string {

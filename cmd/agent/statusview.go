@@ -137,8 +137,11 @@ func hostText(h *messages.HostStatus) string {
 	if h == nil {
 		return unknown
 	}
-	text := fmt.Sprintf("CPU %s %%, free memory %s, free disk %s of %s, %s °C", figure(h.CPULoadPercent, 0),
-		size(h.RAMFreeBytes), size(h.DiskFreeBytes), size(h.DiskTotalBytes), figure(h.TemperatureC, 0))
+	text := fmt.Sprintf("CPU %s %%, free memory %s, free disk %s of %s", figure(h.CPULoadPercent, 0),
+		size(h.RAMFreeBytes), size(h.DiskFreeBytes), size(h.DiskTotalBytes))
+	if h.TemperatureC != nil {
+		text += fmt.Sprintf(", %s °C", figure(h.TemperatureC, 0))
+	}
 	if h.Throttled {
 		text += ", slowed down by heat"
 	}
