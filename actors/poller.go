@@ -37,6 +37,7 @@ type poller struct {
 	// owed: a lease may have been lost, so look at the next occasion, busy or not.
 	owed     bool
 	again    bool // a look for lost leases was asked for while a call was on its way
+	due      bool // so was a poll
 	drain    *messages.Drain
 	pacer    *messages.Pacer
 	failures outage
@@ -134,10 +135,14 @@ func (p *poller) mayPoll() bool {
 
 // poll asks for one job at once, if there is anything to ask for.
 func (p *poller) poll(ctx actor.Context) {
+	if p.asking {
+		p.due = true // no timer may be left to bring it up again
+		return
+	}
 	if !p.mayPoll() {
 		return
 	}
-	p.asking = true
+	p.asking, p.due = true, false
 	session := *p.session
 	supervision.Go(ctx, func(work context.Context) (*messages.Lease, error) {
 		return p.Master.Next(work, session)
@@ -200,6 +205,10 @@ func (p *poller) later(ctx actor.Context, d time.Duration) {
 func (p *poller) called(ctx actor.Context) {
 	if p.again {
 		p.reconcile(ctx, p.poll)
+	}
+	if p.due {
+		p.due = false
+		p.poll(ctx)
 	}
 	p.checkDrained()
 }
