@@ -286,6 +286,18 @@ func TestInvariants(t *testing.T) {
 			h.Faults = []Injected{fault("disk: outputs full", 0, 2000)}
 			h.Exchanges[0] = failed(1000, protocol.ReasonResourceError, "no space left")
 		}, all},
+		{"the disk had been full until just before it was looked at", func(h *History) {
+			h.Faults = []Injected{fault("disk: outputs full", 0, 900)}
+			h.Exchanges[0] = failed(1000, protocol.ReasonRuntimeError, "ffmpeg: exit status 1")
+		}, all},
+		{"the disk is full, and it is not said", func(h *History) {
+			h.Faults = []Injected{fault("disk: outputs full", 0, 2000)}
+			h.Exchanges[0] = failed(1000, protocol.ReasonRuntimeError, "ffmpeg: exit status 1")
+		}, reason},
+		{"drained in a hurry", func(h *History) {
+			h.Faults = []Injected{fault("agent: SIGTERM", 500, 1500)}
+			h.Exchanges[0] = failed(1000, protocol.ReasonPlatformError, "interrupted: agent shutting down")
+		}, all},
 		{"another agent's disk was full", func(h *History) {
 			f := fault("disk: data full", 0, 2000)
 			f.Agent = 1

@@ -110,6 +110,10 @@ func (h *History) attemptBegan(x *Exchange, job *Job) time.Time {
 	return begun
 }
 
+// lookLate is how long after a disk has room again an agent may look at it for the reason of
+// an FFmpeg that had met it full: nothing shows it then.
+const lookLate = 3 * time.Second
+
 // causes are what a fault means to the attempt of a result.
 func (f *Injected) causes(x *Exchange, job *Job) []cause {
 	hit := f.Hit == x.Attempt()
@@ -126,7 +130,11 @@ func (f *Injected) causes(x *Exchange, job *Job) []cause {
 	case f.Kind == "agent: SIGTERM" && mine:
 		return []cause{{protocol.ReasonPlatformError, "interrupted"}}
 	case f.Kind == "disk: data full" && mine, f.Kind == "disk: outputs full" && job.Output != "":
-		return []cause{{reason: protocol.ReasonResourceError}}
+		causes := []cause{{reason: protocol.ReasonResourceError}}
+		if f.To.Before(x.From) && x.From.Sub(f.To) < lookLate {
+			causes = append(causes, cause{protocol.ReasonRuntimeError, "exit status"})
+		}
+		return causes
 	case strings.HasPrefix(f.Kind, "actor: ") && mine && strings.Contains(f.Actor, "/job-"+job.ID):
 		return []cause{{reason: protocol.ReasonPlatformError}}
 	}
