@@ -207,9 +207,11 @@ func (f *field) together(m *live.Machine, jobs int) []energy.Account {
 	f.t.Helper()
 	client := control.Dial(filepath.Join(f.dir, "agent.sock"))
 	var ids []string
-	input := film(f.t, 120)
 	for range jobs {
-		ids = append(ids, f.submit(map[string]any{"input": input, "resolution": "640x480", "preset": "slow", "fps": 60}).ID)
+		// Enough work to be told apart, and not so much that the fake machine is held up.
+		job := long(f.t)
+		job["resolution"], job["preset"], job["fps"] = "320x240", "medium", 30
+		ids = append(ids, f.submit(job).ID)
 	}
 	waitFor(f.t, "all jobs' power", func() bool {
 		status, err := client.Status(context.Background())

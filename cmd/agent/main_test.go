@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -27,7 +28,14 @@ func TestMain(m *testing.M) {
 	if os.Getenv(asAgent) != "" || slices.Contains(os.Args, nvmlCommand) {
 		os.Exit(execute(context.Background(), os.Args[1:], os.Stdout, os.Stderr))
 	}
-	goleak.VerifyTestMain(m)
+	if err := shareFFmpeg(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	goleak.VerifyTestMain(m, goleak.Cleanup(func(status int) {
+		os.RemoveAll(shared.dir)
+		os.Exit(status)
+	}))
 }
 
 // command runs one command line in this process, with nothing of the machine's own
@@ -35,7 +43,8 @@ func TestMain(m *testing.M) {
 func command(t *testing.T, args ...string) (status int, stdout, stderr string) {
 	t.Helper()
 	var out, errs bytes.Buffer
-	ctx, cancel := context.WithTimeout(context.Background(), hang)
+	// A demo on a busy machine takes longer than anything else that is waited for.
+	ctx, cancel := context.WithTimeout(context.Background(), 3*hang)
 	defer cancel()
 	status = execute(ctx, args, &out, &errs)
 	return status, out.String(), errs.String()

@@ -101,6 +101,7 @@ func TestAnOperatorsRound(t *testing.T) {
 
 // TestATakenPortCostsThatPortOnly: the agent says which, and works.
 func TestATakenPortCostsThatPortOnly(t *testing.T) {
+	t.Parallel()
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -75,6 +74,7 @@ func (f *field) agent() *process {
 func (f *field) environment() []string {
 	return []string{
 		"FFMPEG_AGENT_DATA_DIR=" + f.dir, "FFMPEG_AGENT_EXPORTERS_CPU_ENABLED=false", "FFMPEG_AGENT_EXPORTERS_FFMPEG_ENABLED=false", "FFMPEG_AGENT_EXPORTERS_GPU_ENABLED=false",
+		"FFMPEG_AGENT_HARDWARE_FFMPEG=" + shared.ffmpeg, "FFMPEG_AGENT_HARDWARE_FFPROBE=" + shared.ffprobe,
 	}
 }
 
@@ -132,25 +132,10 @@ func ffmpegs(dir string) []int {
 	return pids
 }
 
-func long(t *testing.T) map[string]any {
-	t.Helper()
-	return map[string]any{"input": film(t, 60), "resolution": "1920x1080", "preset": "veryslow", "fps": 60}
-}
-
-func film(t *testing.T, seconds int) string {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), "film.mp4")
-	out, err := exec.Command("ffmpeg", "-v", "error", "-f", "lavfi", "-i",
-		"testsrc2=size=64x64:rate=25:duration="+strconv.Itoa(seconds), "-preset", "ultrafast", path).CombinedOutput()
-	if err != nil {
-		t.Fatalf("making a film: %v: %s", err, out)
-	}
-	return path
-}
-
 // TestAResultOutlivesAgentAndMaster: the master is away when a result is due, the
 // agent is killed, both start again: the result arrives, once.
 func TestAResultOutlivesAgentAndMaster(t *testing.T) {
+	t.Parallel()
 	f := newField(t)
 	agent := f.agent()
 	job := f.submit(map[string]any{"resolution": "160x120", "duration": 1, "preset": "ultrafast"})
@@ -205,6 +190,7 @@ func TestFFmpegNeverOutlivesTheAgent(t *testing.T) {
 }
 
 func TestSignals(t *testing.T) {
+	t.Parallel()
 	f := newField(t)
 	agent := f.agent()
 	job := f.submit(long(t))
@@ -231,6 +217,7 @@ func TestSignals(t *testing.T) {
 // TestAThirdSignalEndsAtOnce: the master hangs on results, so that the drain cannot end
 // by itself.
 func TestAThirdSignalEndsAtOnce(t *testing.T) {
+	t.Parallel()
 	f := newField(t)
 	agent := f.agent()
 	f.submit(long(t))
@@ -267,6 +254,7 @@ func TestAThirdSignalEndsAtOnce(t *testing.T) {
 // TestAFrozenAgentLearnsWhatMovedOn: the master gives the job away while the agent is
 // stopped; awake again, it stops FFmpeg and sends nothing of the lost attempt as current.
 func TestAFrozenAgentLearnsWhatMovedOn(t *testing.T) {
+	t.Parallel()
 	f := newField(t)
 	if err := f.master.Close(); err != nil {
 		t.Fatal(err)
@@ -300,6 +288,7 @@ func TestAFrozenAgentLearnsWhatMovedOn(t *testing.T) {
 }
 
 func TestASecondAgentOnTheSameDataIsRefused(t *testing.T) {
+	t.Parallel()
 	f := newField(t)
 	first := f.agent()
 	f.await("the registration", func(e devmaster.Event) bool { return e.Kind == devmaster.NodeRegistered })
