@@ -5,10 +5,12 @@ import (
 	"context"
 	"encoding/json"
 	"flag"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"sync"
 	"testing"
 	"time"
 
@@ -39,8 +41,30 @@ func testContext(t *testing.T) context.Context {
 	return ctx
 }
 
-// newRunner makes a runner with its own data folder, closed when the test ends.
+// usual is what the FFmpeg of this machine has, asked once: its answer costs more than a small
+// encode.
+var usual = sync.OnceValues(func() (Capabilities, error) {
+	r, err := New(Settings{DataDir: os.TempDir()})
+	if err != nil {
+		return Capabilities{}, err
+	}
+	return r.Capabilities(context.Background())
+})
+
+// newRunner makes a runner with its own data folder, closed when the test ends. It knows what
+// the usual FFmpeg has, and asks any other.
 func newRunner(t *testing.T, change ...func(*Settings)) *Runner {
+	t.Helper()
+	r := newIgnorantRunner(t, change...)
+	if caps, err := usual(); err == nil {
+		r.caps, r.capsKey = caps, caps.Identity
+		r.caps.Filters = maps.Clone(caps.Filters) // which a test takes from
+	}
+	return r
+}
+
+// newIgnorantRunner makes one that has to ask FFmpeg what it has.
+func newIgnorantRunner(t *testing.T, change ...func(*Settings)) *Runner {
 	t.Helper()
 	s := Settings{DataDir: filepath.Join(t.TempDir(), "data"), GenerateInput: true, StopGrace: 5 * time.Second, Logger: zaptest.NewLogger(t)}
 	for _, c := range change {

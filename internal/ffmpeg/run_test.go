@@ -40,12 +40,12 @@ func TestSyntheticJobHasExactlyItsFrames(t *testing.T) {
 	t.Parallel()
 	r := newRunner(t)
 	ctx := testContext(t)
-	run := r.Begin(lease(t, "job-1", `{"resolution":"640x480","duration":"5","fps":"30","preset":"ultrafast","quality":"psnr","output":null}`))
+	run := r.Begin(lease(t, "job-1", `{"resolution":"320x240","duration":"5","fps":"30","preset":"ultrafast","quality":"psnr","output":null}`))
 	if err := walk(ctx, run); err != nil {
 		t.Fatalf("%v\n%s", err, run.Encode().Log)
 	}
 	e := run.Encode()
-	if e.Frames != 150 || e.Pixels != 150*640*480 || e.Width != 640 || e.Height != 480 {
+	if e.Frames != 150 || e.Pixels != 150*320*240 || e.Width != 320 || e.Height != 240 {
 		t.Errorf("frames %d, pixels %d, %dx%d", e.Frames, e.Pixels, e.Width, e.Height)
 	}
 	if !e.InputMade || e.PrepareFor <= 0 || e.Output != "" || e.Bitrate != "2000k" || e.Codec != "h264" || e.Encoder != "libx264" {
@@ -81,12 +81,12 @@ func TestSyntheticJobHasExactlyItsFrames(t *testing.T) {
 func TestLongSyntheticInputIsLooped(t *testing.T) {
 	t.Parallel()
 	r := newRunner(t)
-	run := r.Begin(lease(t, "loop", `{`+small+`,"duration":25}`))
+	run := r.Begin(lease(t, "loop", `{"resolution":"64x64","fps":5,"preset":"ultrafast","bitrate":"200k","duration":25}`))
 	if err := walk(testContext(t), run); err != nil {
 		t.Fatalf("%v\n%s", err, run.Encode().Log)
 	}
-	if e := run.Encode(); e.Frames != 625 {
-		t.Errorf("%d frames, want 625", e.Frames)
+	if e := run.Encode(); e.Frames != 125 {
+		t.Errorf("%d frames, want 125", e.Frames)
 	}
 }
 
@@ -94,19 +94,20 @@ func TestCodecsAndContainersEndInTheRightFile(t *testing.T) {
 	t.Parallel()
 	root := t.TempDir()
 	r := newRunner(t, func(s *Settings) { s.OutputRoots = []string{root} })
-	for name, c := range map[string]struct{ codec, file, wantCodec string }{
-		"h265":     {"h265", "out.mp4", "h265"},
-		"vp9":      {"vp9", "out.webm", "vp9"},
-		"av1":      {"av1", "out.mkv", "av1"},
-		"ts":       {"h264", "out.ts", "h264"},
-		"named":    {"mpeg4", "out.mkv", "mpeg4"},
-		"flv":      {"h264", "out.flv", "h264"},
-		"sideways": {"libx264", "OUT.MOV", "h264"},
+	const fast = `"preset":"ultrafast",`
+	for name, c := range map[string]struct{ codec, file, wantCodec, more string }{
+		"h265":     {"h265", "out.mp4", "h265", fast},
+		"vp9":      {"vp9", "out.webm", "vp9", fast},
+		"av1":      {"av1", "out.mkv", "av1", fast},
+		"ts":       {"h264", "out.ts", "h264", fast},
+		"named":    {"mpeg4", "out.mkv", "mpeg4", ""},
+		"flv":      {"h264", "out.flv", "h264", fast},
+		"sideways": {"libx264", "OUT.MOV", "h264", fast},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := filepath.Join(root, name)
 			out := filepath.Join(dir, c.file)
-			run := r.Begin(lease(t, name, `{"codec":"`+c.codec+`","resolution":"160x120","fps":25,"duration":1,"output":`+quoted(out)+`}`))
+			run := r.Begin(lease(t, name, `{"codec":"`+c.codec+`","resolution":"160x120","fps":25,"duration":1,`+c.more+`"output":`+quoted(out)+`}`))
 			if err := walk(testContext(t), run); err != nil {
 				t.Fatalf("%v\n%s", err, run.Encode().Log)
 			}
@@ -358,6 +359,7 @@ func TestJobsOwnTimeout(t *testing.T) {
 	t.Parallel()
 	r := newRunner(t)
 	l := endless(t, "late")
+	l.Job.Parameters["resolution"], l.Job.Parameters["fps"] = "64x64", 5 // the input is made within the same time
 	l.Job.Parameters["resource_limits"] = map[string]any{"timeout_sec": "2.5"}
 	run := r.Begin(l)
 	f := wantFailure(t, walk(testContext(t), run), protocol.ReasonTimeout)
