@@ -43,7 +43,7 @@ func (s *scene) strike(ctx context.Context, hit func(path string) error) (effect
 		return path
 	})
 	if path == "" {
-		return effect{}, fmt.Errorf("there is no actor %s", role)
+		return effect{}, fmt.Errorf("%w: there is no actor %s", errNothing, role)
 	}
 	gate, _ := s.actorGates.LoadOrStore(path, &sync.Mutex{})
 	gate.(*sync.Mutex).Lock()
@@ -114,7 +114,7 @@ func (s *scene) encoder(ctx context.Context) (Proc, Attempt, error) {
 		}
 		select {
 		case <-ctx.Done():
-			return Proc{}, Attempt{}, errors.New("no FFmpeg was encoding")
+			return Proc{}, Attempt{}, fmt.Errorf("%w: no FFmpeg was encoding", errNothing)
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
@@ -203,7 +203,7 @@ func (s *scene) samplerChild(ctx context.Context, not int) (Proc, error) {
 		}
 		select {
 		case <-ctx.Done():
-			return Proc{}, errors.New("there is no child that reads cards")
+			return Proc{}, fmt.Errorf("%w: there is no child that reads cards", errNothing)
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
@@ -268,7 +268,7 @@ func killedInAJob(ctx context.Context, s *scene) (effect, error) {
 		st, err := s.socket.status(ctx)
 		switch {
 		case ctx.Err() != nil:
-			return effect{}, errors.New("no job was under way")
+			return effect{}, fmt.Errorf("%w: no job was under way", errNothing)
 		case err != nil:
 		case wanted == sending && st.Journal.Unsent > 0 && len(st.Jobs) == 0:
 			e, err := s.die(ctx, syscall.SIGKILL)

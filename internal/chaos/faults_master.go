@@ -115,14 +115,14 @@ func canceled(ctx context.Context, s *scene) (effect, error) {
 	if err != nil {
 		return effect{}, err
 	}
-	if err := s.master.cancel(ctx, at.Job); err != nil {
-		return effect{}, err
-	}
-	s.facts.note(func(h *History) {
+	s.facts.note(func(h *History) { // before: the answer may get lost
 		if j := h.Jobs[at.Job]; j != nil {
 			j.Canceled = true
 		}
 	})
+	if err := s.master.cancel(ctx, at.Job); err != nil {
+		return effect{}, err
+	}
 	x, ok := s.facts.await(ctx, s.begun, func(x *Exchange) bool {
 		return x.Result != nil && x.Attempt() == at && x.Result.Status == protocol.StatusCanceled
 	})

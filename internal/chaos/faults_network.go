@@ -64,7 +64,7 @@ func (s *scene) meet(ctx context.Context, play func(*proxy, http.ResponseWriter,
 	case x := <-r.hit:
 		return saw("%s %s", x.Call, x.Path), nil
 	case <-ctx.Done():
-		return effect{}, fmt.Errorf("no request of %v came by", calls)
+		return effect{}, fmt.Errorf("%w: no request of %v came by", errNothing, calls)
 	}
 }
 

@@ -28,6 +28,7 @@ type Injected struct {
 	Span
 	Seen  string  // its effect; empty: none was seen
 	Why   string  // why none was seen
+	Idle  bool    // it was not played: there was nothing to play it on
 	Hit   Attempt // the attempt that it hit, where it was aimed at one
 	Actor string  // the actor that it hit
 }

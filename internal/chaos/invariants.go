@@ -520,7 +520,7 @@ func (h *History) allShow() Finding {
 	f := Finding{Invariant: "each kind of fault has its effect"}
 	for _, t := range h.Tallies() {
 		f.Checked++
-		if t.Seen == 0 && t.Played >= triedOften {
+		if t.Seen == 0 && t.Played-t.Idle >= triedOften {
 			f.breach("%s was played %d times and never seen: %s", t.Kind, t.Played, t.Why)
 		}
 	}

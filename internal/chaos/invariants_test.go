@@ -346,6 +346,10 @@ func TestInvariants(t *testing.T) {
 		{"heartbeats twice as often as they are due", func(h *History) { h.beaten(60) }, storm},
 		{"heartbeats as often as they are due", func(h *History) { h.beaten(12) }, all},
 		{"a kind of fault that is never seen", func(h *History) { h.unseen(4) }, effect},
+		{"a kind of fault that there was nothing for", func(h *History) {
+			h.unseen(4)
+			h.Faults[0].Idle = true
+		}, all},
 		{"a kind of fault that was not seen yet", func(h *History) { h.unseen(3) }, all},
 		{"told of the job in answer to a question for another", func(h *History) {
 			h.Exchanges = []Exchange{asks(100, "/jobs/8", View{Job: "a", NodeID: "other", Retries: 5}), sent(1000, 1, protocol.StatusCompleted, "", "")}

@@ -2,6 +2,7 @@ package chaos
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"time"
@@ -25,6 +26,9 @@ type scene struct {
 	random *rand.Rand
 	begun  time.Time
 }
+
+// errNothing: what a fault is aimed at was not there, so that it was not played.
+var errNothing = errors.New("nothing to play it on")
 
 // effect is what was seen of a fault; an error says why nothing was.
 type effect struct {

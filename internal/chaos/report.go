@@ -14,6 +14,7 @@ import (
 type Tally struct {
 	Kind         string
 	Played, Seen int
+	Idle         int    // of those played: there was nothing to play it on
 	Why          string // of one that was not seen
 }
 
@@ -27,6 +28,7 @@ func (h *History) Tallies() []Tally {
 				continue
 			}
 			t.Played++
+			t.Idle += count(f.Idle)
 			if f.Seen != "" {
 				t.Seen++
 			} else {

@@ -2,6 +2,7 @@ package chaos
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -283,7 +284,7 @@ func (f *field) inject(ctx context.Context, p Planned) {
 	e, err := kind.play(within, s)
 	fault := Injected{Planned: p, Span: Span{begun, time.Now()}, Seen: e.seen, Hit: e.hit, Actor: e.actor}
 	if err != nil {
-		fault.Seen, fault.Why = "", err.Error()
+		fault.Seen, fault.Why, fault.Idle = "", err.Error(), errors.Is(err, errNothing)
 	}
 	f.book.note(func(h *History) { h.Faults = append(h.Faults, fault) })
 }
