@@ -349,7 +349,7 @@ func (h *History) requeued() Finding {
 		case taken >= 0 && h.Exchanges[taken].To.Before(due):
 			f.Checked++
 			delays = append(delays, h.Exchanges[taken].To.Sub(next.From))
-		case taken >= 0 && phase == "prepare" && h.Exchanges[taken].Result.Status == protocol.StatusCompleted:
+		case phase == "prepare" && (taken >= 0 && h.Exchanges[taken].Result.Status == protocol.StatusCompleted || h.killedAgain(killed)):
 			f.Checked++ // killed before anything of it was on disk: found at the master, and begun anew
 			anew++
 		case !next.To.IsZero() && next.To.Before(due), h.disturbed(killed, next.From, due), h.stalled(next.From, due) > 0:
@@ -364,6 +364,14 @@ func (h *History) requeued() Finding {
 			delays[len(delays)/2].Round(time.Millisecond), delays[len(delays)-1].Round(time.Millisecond), anew, tally(phases))
 	}
 	return f
+}
+
+// killedAgain reports whether a later life was killed at the same attempt, which it had
+// begun anew then.
+func (h *History) killedAgain(killed Injected) bool {
+	return slices.ContainsFunc(h.Faults, func(f Injected) bool {
+		return f.Kind == killInAJob && f.Agent == killed.Agent && f.Hit == killed.Hit && f.From.After(killed.From)
+	})
 }
 
 // nextLife is the first that an agent began after a moment.

@@ -330,6 +330,15 @@ func TestInvariants(t *testing.T) {
 			h.Exchanges[0].Result.Status, h.Exchanges[0].Result.FailureReason = protocol.StatusCompleted, ""
 		}, all},
 
+		{"killed, begun anew, and killed again", func(h *History) {
+			h.killed("prepare", 4000)
+			again := h.Faults[0]
+			again.Number, again.Span = 2, span(3200, 3300)
+			h.Faults = append(h.Faults, again)
+			h.Lives[1].To = at(3300)
+			h.Lives = append(h.Lives, Life{Agent: 0, Number: 3, PID: 300, Span: Span{From: at(3400)}})
+			h.Exchanges[0].Life = 3
+		}, all},
 		{"joules as they were", func(h *History) { h.measured(60, 100, 1) }, all},
 		{"half of the time was missed, and it is said", func(h *History) { h.measured(30, 50, 1) }, all},
 		{"half of the time was missed, and it is not said", func(h *History) { h.measured(30, 100, 1) }, joules},
