@@ -40,8 +40,13 @@ const boundsProcesses = true
 // many CPUs, and get no privilege from the agent or from a setuid file.
 func prepareThread(b bounds) error {
 	if b.nice > 0 {
-		if err := unix.Setpriority(unix.PRIO_PROCESS, 0, b.nice); err != nil {
-			return fmt.Errorf("setting nice %d: %w", b.nice, err)
+		own, err := unix.Getpriority(unix.PRIO_PROCESS, os.Getpid()) // as the kernel has it: 20 − nice
+		if err != nil {
+			return fmt.Errorf("looking how nice the agent is: %w", err)
+		}
+		nice := min(19, 20-own+b.nice)
+		if err := unix.Setpriority(unix.PRIO_PROCESS, 0, nice); err != nil {
+			return fmt.Errorf("setting nice %d: %w", nice, err)
 		}
 	}
 	if b.cpus > 0 {
