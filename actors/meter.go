@@ -25,11 +25,15 @@ type meter struct {
 	readings uint64          // last ID given to a TakeReading
 	health   map[string]bool // power samplers, by name: does it work
 	saved    map[string]energy.ZoneBaseline
+	posting  bool      // a snapshot will be posted
 	saveAt   time.Time // when baselines may be saved next; zero while they are being read or saved
 }
 
 // baselineSaving is how often what is learned of the idle machine is saved.
 const baselineSaving = time.Minute
+
+// postDelay is how old what readers see may be.
+const postDelay = 250 * time.Millisecond
 
 // closing is a window that waits for the readings at its end.
 type closing struct {
@@ -111,8 +115,20 @@ func (m *meter) sampled(ctx actor.Context, s *messages.Sampled) {
 			}
 		}
 	}
-	m.board.energy.Store(m.ledger.Snapshot())
+	m.post(ctx)
 	m.saveBaselines(ctx)
+}
+
+// post has readers see what was recorded: once for samples that come close together.
+func (m *meter) post(ctx actor.Context) {
+	if m.posting {
+		return
+	}
+	m.posting = true
+	supervision.After(ctx, postDelay, func(actor.Context) {
+		m.posting = false
+		m.board.energy.Store(m.ledger.Snapshot())
+	})
 }
 
 // restoreBaselines takes over what an earlier life learned of this machine while it was

@@ -137,10 +137,10 @@ func (s *powerSampler) post(h messages.SamplerHealth) {
 	s.refs.meter.Tell(&h)
 }
 
-// loop reads at absolute times, so that a slow reading does not shift those after
-// it, and in between when asked to. A time that has passed already is left out.
+// loop reads at absolute times, the same for all kinds so that they wake the machine
+// together, and in between when asked to. A slow reading does not shift those after it; a
+// time that has passed already is left out.
 func (s *powerSampler) loop(ctx context.Context, sensors PowerSensors) error {
-	next := time.Now()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	longest := longestInterval(sensors.Zones())
@@ -150,13 +150,12 @@ func (s *powerSampler) loop(ctx context.Context, sensors PowerSensors) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-s.wake:
-			next = time.Now()
 		case id := <-s.edges:
 			answers = s.drainEdges(append(answers, id))
 		case <-timer.C:
-			next = nextTick(next, time.Now(), min(longest, time.Duration(s.interval.Load())))
 		}
-		timer.Reset(time.Until(next))
+		now := time.Now()
+		timer.Reset(nextTick(s.started, now, min(longest, time.Duration(s.interval.Load()))).Sub(now))
 		why, ok := s.read(sensors, answers)
 		switch {
 		case ok && dead >= deadReadings:
@@ -192,10 +191,10 @@ func longestInterval(zones []*energy.Zone) time.Duration {
 	return longest
 }
 
-// nextTick is the first time after now that lies a whole number of intervals after last.
-func nextTick(last, now time.Time, interval time.Duration) time.Time {
-	missed := now.Sub(last) / interval
-	return last.Add((missed + 1) * interval)
+// nextTick is the first time after now that lies a whole number of intervals after start.
+func nextTick(start, now time.Time, interval time.Duration) time.Time {
+	passed := now.Sub(start) / interval
+	return start.Add((passed + 1) * interval)
 }
 
 func (s *powerSampler) drainEdges(ids []uint64) []uint64 {

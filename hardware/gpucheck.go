@@ -12,12 +12,7 @@ import (
 	"ffmpeg-agent/hardware/energy"
 )
 
-const (
-	gpuCheckInterval = 100 * time.Millisecond // as while a job runs
-	// gpuDisagreement is how far energy counter and integrated power may lie apart
-	// before that is worth a word.
-	gpuDisagreement = 0.10
-)
+const gpuCheckInterval = 100 * time.Millisecond // as while a job runs
 
 // CheckGPU samples the machine's cards for a length of time as the agent does while a
 // job runs, and writes a table of what each one's energy counter and its integrated
@@ -114,8 +109,8 @@ func (c *gpuCheck) write(n *NVML, out io.Writer) error {
 		cross, apart := "-", "-"
 		if a := t.apart(); !math.IsNaN(a) {
 			cross, apart = fmt.Sprintf("%.1f J", t.cross.Joules()), fmt.Sprintf("%+.1f %%", 100*a)
-			if math.Abs(a) > gpuDisagreement {
-				notes += fmt.Sprintf("%s: energy counter and power differ by more than %.0f %%; the counter is what is used.\n", z.Name, 100*gpuDisagreement)
+			if math.Abs(a) > energy.ContradictFrom {
+				notes += fmt.Sprintf("%s: energy counter and power differ by more than %.0f %%; the counter is what is used.\n", z.Name, 100*energy.ContradictFrom)
 			}
 		}
 		fmt.Fprintf(table, "%s\t%.1f s\t%.1f J\t%.1f W\t%s\t%s\t%d\t%d\t%d\n", row, t.length.Seconds(), t.counted.Joules(),

@@ -261,6 +261,13 @@ func findZones(class string) ([]*counter, error) {
 	return counters, nil
 }
 
+// RAPLZones counts the zones of a /sys ("" is the real one), those that nobody may read
+// included: the kernel links each of them into one folder.
+func RAPLZones(sysfsPath string) int {
+	names, _ := filepath.Glob(filepath.Join(orDefault(sysfsPath, "/sys"), "class", "powercap", "intel-rapl*:*", "name"))
+	return len(names)
+}
+
 // collect adds the zone that a directory is, if it is one, and those in it.
 func collect(dir string, found map[string]*counter) {
 	if found[dir] != nil {

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/http"
 	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -13,6 +12,7 @@ import (
 	"ffmpeg-agent/actors"
 	"ffmpeg-agent/configs"
 	"ffmpeg-agent/exporters"
+	"ffmpeg-agent/hardware"
 	"ffmpeg-agent/internal/control"
 	"ffmpeg-agent/internal/journal"
 	"ffmpeg-agent/messages"
@@ -95,7 +95,7 @@ func powerPorts(a *actors.Agent, cfg configs.Config) []exporters.Config {
 			Name: "cpu-metrics", Key: "exporters.cpu.port", Port: cfg.Exporters.CPU.Port,
 			Title: "CPU power", Description: "Power and energy of the processors, measured or, under other names, estimated.",
 			Collectors: []prometheus.Collector{exporters.NewCPU(a.Board().Energy, exporters.CPUSettings{
-				Version: version, StaleAfter: staleAfter(cfg), Discovered: func() int { return raplZones(cfg.Hardware.SysfsPath) },
+				Version: version, StaleAfter: staleAfter(cfg), Discovered: func() int { return hardware.RAPLZones(cfg.Hardware.SysfsPath) },
 			})},
 		})
 	}
@@ -109,13 +109,6 @@ func powerPorts(a *actors.Agent, cfg configs.Config) []exporters.Config {
 		})
 	}
 	return ports
-}
-
-// raplZones counts the zones of a /sys, those that nobody may read included: the kernel
-// links each of them into one folder.
-func raplZones(sysfs string) int {
-	names, _ := filepath.Glob(filepath.Join(sysfs, "class", "powercap", "intel-rapl*:*", "name"))
-	return len(names)
 }
 
 // staleAfter is the age at which a sensor's last word is of the past.

@@ -115,19 +115,15 @@ func (z *zoneBook) prepare(now time.Time) {
 }
 
 // busy is the part of the machine that was used in a period, 0 to 1; nil where that is
-// not known. Who tells of jobs alone, and of everybody's use never, watches nobody else:
-// there only jobs keep a machine from being idle.
+// not known.
 func (p *period) busy() *float64 {
-	busy := 0.0
 	switch {
 	case p == nil || p.before == nil || p.after == nil:
 		return nil
-	case p.before.Capacity == 0 && p.after.Capacity == 0:
-		return &busy
 	case p.after.Capacity <= p.before.Capacity || p.after.Busy < p.before.Busy:
 		return nil
 	}
-	busy = (p.after.Busy - p.before.Busy).Seconds() / (p.after.Capacity - p.before.Capacity).Seconds()
+	busy := (p.after.Busy - p.before.Busy).Seconds() / (p.after.Capacity - p.before.Capacity).Seconds()
 	return &busy
 }
 

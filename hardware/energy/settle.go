@@ -94,9 +94,9 @@ func (z *zoneBook) part(w *window, tail time.Duration, energy func(*tally) Micro
 }
 
 const (
-	// contradictFrom is how far apart, as a part of the larger, two opinions of a
+	// ContradictFrom is how far apart, as a part of the larger, two opinions of a
 	// sensor contradict each other.
-	contradictFrom = 0.1
+	ContradictFrom = 0.1
 	// contradictAfter is how long a second opinion must have been heard to count: it
 	// may be an average of the last second.
 	contradictAfter = 2 * time.Second
@@ -109,7 +109,7 @@ func (t *tally) contradiction() (apart float64, contradict bool) {
 		return 0, false
 	}
 	difference := math.Abs(float64(t.cross - t.crossed))
-	return difference / float64(t.crossed), difference > contradictFrom*float64(max(t.cross, t.crossed))
+	return difference / float64(t.crossed), difference > ContradictFrom*float64(max(t.cross, t.crossed))
 }
 
 // contradiction in words; empty without one.

@@ -173,7 +173,7 @@ func Sabotages() []Sabotage {
 		},
 		{
 			Name: "a job leaves a descriptor",
-			Edits: []Edit{{"internal/ffmpeg/cgroup_linux.go", `	_ = c.dir.Close()
+			Edits: []Edit{{"internal/ffmpeg/cgroup_linux.go", `	_, _ = c.dir.Close(), c.stat.Close()
 	return removeCgroup(c.path)`, `	return removeCgroup(c.path)`}},
 			Faults: []string{"job: "},
 		},

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -111,6 +112,7 @@ func openCgroup(c cgroup) (*cgroup, error) {
 		return nil, errors.Join(fmt.Errorf("opening a cgroup: %w", err), os.Remove(c.path))
 	}
 	c.dir = dir
+	c.stat, _ = os.Open(filepath.Join(c.path, "cpu.stat")) // without it CPU time is not known
 	return &c, nil
 }
 
@@ -119,7 +121,8 @@ func openCgroup(c cgroup) (*cgroup, error) {
 type cgroup struct {
 	path        string
 	dir         *os.File
-	of          string // path of the attempt's; empty: it is that itself
+	stat        *os.File // cpu.stat, which is read ten times a second; nil: cannot be had
+	of          string   // path of the attempt's; empty: it is that itself
 	controllers []string
 	lack        string
 }
@@ -172,12 +175,17 @@ func (c *cgroup) value(file string) (int64, bool) {
 	return n, err == nil
 }
 
-// readCount reads one line of a file of names and numbers (flat keyed, see cgroups(7)).
+// readCount reads one line of a file of names and numbers.
 func readCount(path, name string) (int64, bool) {
 	raw, err := os.ReadFile(path)
 	if err != nil {
 		return 0, false
 	}
+	return countIn(raw, name)
+}
+
+// countIn finds one of the lines of names and numbers (flat keyed, see cgroups(7)).
+func countIn(raw []byte, name string) (int64, bool) {
 	for lines := bufio.NewScanner(bytes.NewReader(raw)); lines.Scan(); {
 		if text, ok := strings.CutPrefix(lines.Text(), name+" "); ok {
 			n, err := strconv.ParseInt(text, 10, 64)
@@ -212,8 +220,13 @@ func (c *cgroup) usage() (time.Duration, bool) {
 	if c == nil {
 		return 0, false
 	}
-	n, ok := readCount(filepath.Join(c.path, "cpu.stat"), "usage_usec")
-	return time.Duration(n) * time.Microsecond, ok
+	var line [64]byte // the first
+	n, err := c.stat.ReadAt(line[:], 0)
+	if err != nil && err != io.EOF {
+		return 0, false
+	}
+	count, ok := countIn(line[:n], "usage_usec")
+	return time.Duration(count) * time.Microsecond, ok
 }
 
 // kill ends all that runs in the cgroup, whatever group or session it moved to.
@@ -228,7 +241,7 @@ func (c *cgroup) remove() error {
 	if c == nil {
 		return nil
 	}
-	_ = c.dir.Close()
+	_, _ = c.dir.Close(), c.stat.Close()
 	return removeCgroup(c.path)
 }
 
