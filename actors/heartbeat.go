@@ -57,6 +57,7 @@ func (h *heartbeat) beat(ctx actor.Context) {
 	status := h.nodeStatus()
 	now := time.Now()
 	h.status.LastAttempt = &now
+	h.status.Attempts++
 	h.post()
 	h.inFlight = supervision.Go(ctx, func(work context.Context) (struct{}, error) {
 		work, cancel := context.WithTimeout(work, interval/2)

@@ -140,6 +140,7 @@ type JobFinished struct {
 type HeartbeatStatus struct {
 	LastAttempt *time.Time `json:"last_attempt,omitempty"`
 	LastSuccess *time.Time `json:"last_success,omitempty"`
+	Attempts    uint64     `json:"attempts"` // the last one, which may be under way, included
 	Sent        uint64     `json:"sent"`
 	Failed      uint64     `json:"failed"`
 	Error       string     `json:"error,omitempty"` // of the last attempt

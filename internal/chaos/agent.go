@@ -298,7 +298,7 @@ func (a *agent) watch(ctx context.Context) {
 		a.mu.Unlock()
 		if s.Heartbeat != nil && s.Heartbeat.LastAttempt != nil && s.Heartbeat.LastAttempt.After(beat) {
 			beat = *s.Heartbeat.LastAttempt
-			a.facts.note(func(h *History) { h.Beats = append(h.Beats, Beat{a.n, life, beat}) })
+			a.facts.note(func(h *History) { h.Beats = append(h.Beats, Beat{a.n, life, beat, s.Heartbeat.Attempts}) })
 		}
 		if a.groupsUnknown() && len(s.Jobs) > 0 {
 			for _, p := range a.children(Proc.encodes) {

@@ -20,6 +20,7 @@ type status struct {
 	Session   *struct{ NodeID string }
 	Heartbeat *struct {
 		LastAttempt *time.Time `json:"last_attempt"`
+		Attempts    int
 		Failed      int
 		Error       string
 	}

@@ -87,6 +87,7 @@ type Life struct {
 type Beat struct {
 	Agent, Life int
 	At          time.Time
+	Number      int // from 1 in each life, as the agent counts; 0: a proxy saw it, and does not
 }
 
 // Job is a job that the master accepted.

@@ -243,7 +243,7 @@ func (h *History) heartbeats() Finding {
 			continue
 		}
 		f.Checked++
-		gap := b.At.Sub(before.At)
+		gap := b.At.Sub(before.At) / time.Duration(1+h.untold(before, b))
 		if h.heartbeatHit(b.Agent, before.At, b.At) {
 			continue
 		}
@@ -256,13 +256,38 @@ func (h *History) heartbeats() Finding {
 	return f
 }
 
+// untold is how many heartbeats an agent counted between two that follow each other for all
+// that was seen: it may have been too busy to tell, and its network cut.
+func (h *History) untold(before, after Beat) int {
+	var from, to *Beat // that the agent itself told, around the two
+	for i := range h.Beats {
+		switch b := &h.Beats[i]; {
+		case b.Agent != before.Agent || b.Life != before.Life:
+		case !b.At.After(before.At):
+			from = b
+		case to == nil && !b.At.Before(after.At):
+			to = b
+		}
+	}
+	if from == nil || to == nil || from.Number == 0 || to.Number == 0 {
+		return 0
+	}
+	seen := 1 // to
+	for i := range h.Exchanges {
+		if x := &h.Exchanges[i]; x.Call == CallHeartbeat && x.Agent == after.Agent && !x.From.Before(after.At) && x.From.Before(to.At) {
+			seen++
+		}
+	}
+	return max(0, to.Number-from.Number-seen)
+}
+
 // attempted are the heartbeats that agents attempted, by what their status told and by what
 // came to the proxies: at times one of the two sees nothing.
 func (h *History) attempted() []Beat {
 	beats := slices.Clone(h.Beats)
 	for i := range h.Exchanges {
 		if x := &h.Exchanges[i]; x.Call == CallHeartbeat {
-			beats = append(beats, Beat{x.Agent, x.Life, x.From})
+			beats = append(beats, Beat{Agent: x.Agent, Life: x.Life, At: x.From})
 		}
 	}
 	slices.SortStableFunc(beats, func(a, b Beat) int { return a.At.Compare(b.At) })

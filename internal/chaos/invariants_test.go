@@ -25,7 +25,7 @@ func newHistory() *History {
 		}},
 		Exchanges: []Exchange{sent(1000, 1, protocol.StatusCompleted, "", "")},
 		Outputs:   []Output{{Path: "/out/a.mp4", Job: "a"}},
-		Beats:     []Beat{{0, 1, at(0)}, {0, 1, at(500)}, {0, 1, at(1000)}},
+		Beats:     []Beat{{0, 1, at(0), 1}, {0, 1, at(500), 2}, {0, 1, at(1000), 3}},
 		Lives:     []Life{{Agent: 0, Number: 1, PID: 100, Span: span(0, 5000), Exit: "signal: killed", Emptied: 10 * time.Millisecond}, {Agent: 0, Number: 2, PID: 200, Span: Span{From: at(5100)}}},
 		Cleaned:   []Cleaned{{Agent: 0, Life: 2, Things: 3, After: time.Second}},
 		Rest: []Level{
@@ -208,23 +208,30 @@ func TestInvariants(t *testing.T) {
 			h.Exchanges = []Exchange{asks(1000, "/jobs/1", View{Job: "a", NodeID: "m"}), sent(3000, 1, protocol.StatusCompleted, "", "").conflict()}
 		}, all},
 
-		{"a late heartbeat", func(h *History) { h.Beats = append(h.Beats, Beat{0, 1, at(2400)}) }, beats},
-		{"a late heartbeat of the next life", func(h *History) { h.Beats = append(h.Beats, Beat{0, 2, at(9000)}) }, all},
+		{"a late heartbeat", func(h *History) { h.Beats = append(h.Beats, Beat{Agent: 0, Life: 1, At: at(2400)}) }, beats},
+		{"two late heartbeats that nobody but the agent has seen", func(h *History) {
+			h.Beats = append(h.Beats, Beat{0, 1, at(2400), 6})
+		}, all},
+		{"a late heartbeat, after one that the proxy alone has seen", func(h *History) {
+			h.Beats = append(h.Beats, Beat{0, 1, at(2600), 5})
+			h.Exchanges = append(h.Exchanges, Exchange{Agent: 0, Life: 1, Span: span(2400, 2410), Call: CallHeartbeat, Given: 200})
+		}, beats},
+		{"a late heartbeat of the next life", func(h *History) { h.Beats = append(h.Beats, Beat{Agent: 0, Life: 2, At: at(9000)}) }, all},
 		{"a late heartbeat, whose actor was hit", func(h *History) {
 			f := fault("actor: hang", 1200, 1300)
 			f.Actor = "agent/heartbeat"
 			h.Faults = []Injected{f}
-			h.Beats = append(h.Beats, Beat{0, 1, at(4400)})
+			h.Beats = append(h.Beats, Beat{Agent: 0, Life: 1, At: at(4400)})
 		}, all},
 		{"a late heartbeat, and another actor was hit", func(h *History) {
 			f := fault("actor: hang", 1200, 1300)
 			f.Actor = "agent/poller"
 			h.Faults = []Injected{f}
-			h.Beats = append(h.Beats, Beat{0, 1, at(4400)})
+			h.Beats = append(h.Beats, Beat{Agent: 0, Life: 1, At: at(4400)})
 		}, beats},
 		{"a late heartbeat on a machine that stood still", func(h *History) {
 			h.Stalls = []Span{span(1300, 2500)}
-			h.Beats = append(h.Beats, Beat{0, 1, at(3000)})
+			h.Beats = append(h.Beats, Beat{Agent: 0, Life: 1, At: at(3000)})
 		}, all},
 
 		{"FFmpeg lives on", func(h *History) { h.Lives[0].Survivors = []string{"ffmpeg (pid 7, state R)"} }, outlives},
@@ -367,7 +374,7 @@ func TestInvariants(t *testing.T) {
 			h.Exchanges = []Exchange{asks(100, "/jobs/1", View{Job: "a", NodeID: "other", Retries: 0}), sent(1000, 2, protocol.StatusCompleted, "", "")}
 		}, all},
 		{"a heartbeat that the proxy alone has seen", func(h *History) {
-			h.Beats = []Beat{{0, 1, at(0)}, {0, 1, at(1600)}}
+			h.Beats = []Beat{{0, 1, at(0), 1}, {0, 1, at(1600), 3}}
 			h.Exchanges = append(h.Exchanges, Exchange{Agent: 0, Life: 1, Span: span(800, 810), Call: CallHeartbeat, Given: 200})
 		}, all},
 		{"a job whose submission got no answer", func(h *History) {
