@@ -34,7 +34,8 @@ type job struct {
 	account *energy.Account
 	quality messages.Quality
 	watch   *supervision.Timer
-	ended   bool // FFmpeg is through: no cancellation check any more
+	stood   time.Time // when the master last said that the lease stands
+	ended   bool      // FFmpeg is through: no cancellation check any more
 	disk    outage
 }
 
@@ -42,7 +43,10 @@ func newJob(e *env, run Run) *job {
 	lease := run.Lease()
 	key := lease.Key()
 	log := e.log.Named("job").With(append(jobFields(key), zap.String("node", lease.NodeID))...)
-	return &job{env: e, log: log, run: run, lease: lease, key: key, disk: outage{log: log, what: "writing to the journal"}}
+	return &job{
+		env: e, log: log, run: run, lease: lease, key: key, stood: lease.AcquiredAt,
+		disk: outage{log: log, what: "writing to the journal"},
+	}
 }
 
 func (j *job) Receive(ctx actor.Context) {
@@ -291,7 +295,10 @@ func (j *job) retry(ctx actor.Context, err error, step func(actor.Context)) {
 func (j *job) supersede(ctx actor.Context) {
 	supervision.Go(ctx, func(context.Context) (struct{}, error) {
 		err := j.Journal.Settle(j.key, messages.RecordSuperseded, "the master gave the job away while it ran")
-		if err != nil {
+		switch {
+		case errors.Is(err, messages.ErrUnknownAttempt):
+			err = nil // the journal was set aside meanwhile: there is nothing to settle
+		case err != nil:
 			// What was settled otherwise meanwhile is settled.
 			if record, found, readErr := j.Journal.Record(j.key); readErr == nil && found && record.State.Settled() {
 				err = nil
@@ -314,7 +321,7 @@ func (j *job) end(ctx actor.Context, how messages.JobFinished) {
 	if j.watch != nil {
 		j.watch.Stop()
 	}
-	how.Key = j.key
+	how.Key, how.Stood = j.key, j.stood
 	j.refs.jobs.Tell(&how)
 	supervision.Go(ctx, discard(j.run.Close), func(ctx actor.Context, _ struct{}, err error) {
 		if err != nil {
@@ -327,6 +334,7 @@ func (j *job) end(ctx actor.Context, how messages.JobFinished) {
 // watchLease asks every few seconds whether the job is still ours.
 func (j *job) watchLease(ctx actor.Context) {
 	j.watch = supervision.After(ctx, j.settings.Load().CancelCheckInterval, func(ctx actor.Context) {
+		asked := time.Now()
 		supervision.Go(ctx, func(work context.Context) (messages.Standing, error) {
 			return j.Master.Extend(work, j.lease)
 		}, func(ctx actor.Context, standing messages.Standing, err error) {
@@ -334,6 +342,9 @@ func (j *job) watchLease(ctx actor.Context) {
 				return
 			}
 			if err == nil {
+				if standing == messages.StandingHeld || standing == messages.StandingCanceled {
+					j.stood = asked
+				}
 				j.obey(standing)
 			}
 			j.watchLease(ctx)

@@ -121,7 +121,7 @@ func (j *jobs) clearUp(ctx actor.Context) {
 	}, func(ctx actor.Context, reported []messages.AttemptKey, err error) {
 		for _, key := range reported {
 			j.log.Warn("a job that an earlier life of the agent left is reported as failed", jobFields(key)...)
-			j.refs.uploader.Tell(&messages.ResultReady{Key: key})
+			j.refs.uploader.Tell(&messages.ResultReady{Key: key}) // how the lease stands is not known
 		}
 		if err != nil {
 			j.disk.failed(err)
@@ -168,6 +168,7 @@ func (j *jobs) recordFailed(lease messages.Lease, encode messages.Encode, why st
 
 func (j *jobs) offered(ctx actor.Context, lease messages.Lease) {
 	key := lease.Key()
+	j.refs.uploader.Tell(&messages.LeaseGiven{Key: key})
 	same := func(l messages.Lease) bool { return l.Key() == key }
 	if _, known := j.attempts[key]; known || slices.ContainsFunc(j.waiting, same) {
 		return
@@ -206,7 +207,7 @@ func (j *jobs) handBack(ctx actor.Context, lease messages.Lease) {
 		}
 		if report {
 			j.log.Info("handing a job back: the agent is shutting down", jobFields(key)...)
-			j.refs.uploader.Tell(&messages.ResultReady{Key: key})
+			j.refs.uploader.Tell(&messages.ResultReady{Key: key, Stood: lease.AcquiredAt})
 		}
 	})
 }
@@ -232,7 +233,7 @@ func (j *jobs) finished(ctx actor.Context, m *messages.JobFinished) {
 		// The poller first, so that it knows what to wait for when the uploader has tried.
 		// An attempt that is no longer known here was finished before a restart.
 		j.refs.poller.Tell(&messages.JobEnded{Key: m.Key})
-		j.refs.uploader.Tell(&messages.ResultReady{Key: m.Key})
+		j.refs.uploader.Tell(&messages.ResultReady{Key: m.Key, Stood: m.Stood})
 	}
 	if a, ok := j.attempts[m.Key]; ok {
 		a.finished = true

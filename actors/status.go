@@ -38,7 +38,7 @@ func (a *Agent) Ended() Ended {
 func (c *counts) left(e messages.Encode) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.ended.Frames += e.Frames
+	c.ended.Frames += e.Progress.Frames // as while it ran
 	c.ended.Dropped += e.Dropped
 	c.ended.Media += e.Media
 }

@@ -53,10 +53,12 @@ type upload struct {
 	// doubt is whether an earlier sending may have been taken; it is asked about before
 	// the next.
 	doubt doubt
-	// fresh is when the lease was last known to stand, from the job's end on.
-	fresh    time.Time
-	refused  int // 500s in a row while the master did not list the job
-	refusing time.Time
+	// stood is when the master last said that the lease stands; zero: not in this life.
+	stood time.Time
+	// overtaken: this agent was given a later attempt at the job.
+	overtaken bool
+	refused   int // 500s in a row while the master did not list the job
+	refusing  time.Time
 }
 
 // doubt is how little is known of an earlier sending.
@@ -86,8 +88,14 @@ func (u *uploader) Receive(ctx actor.Context) {
 		u.load(ctx)
 		supervision.After(ctx, rescanInterval, u.rescan)
 	case *messages.ResultReady:
-		u.add(m.Key, noDoubt)
+		u.add(m.Key, noDoubt, m.Stood)
 		u.next(ctx)
+	case *messages.LeaseGiven:
+		for key, up := range u.unsent {
+			if key.JobID == m.Key.JobID && key.Attempt < m.Key.Attempt {
+				up.overtaken = true
+			}
+		}
 	case *messages.Drain:
 		u.startDrain(ctx, m)
 	}
@@ -109,7 +117,7 @@ func (u *uploader) load(ctx actor.Context) {
 			u.log.Info("results of earlier are to be sent", zap.Int("results", len(records)))
 		}
 		for i := range records {
-			u.add(records[i].Key(), lifeBefore)
+			u.add(records[i].Key(), lifeBefore, time.Time{})
 		}
 		u.next(ctx)
 	})
@@ -123,11 +131,11 @@ func (u *uploader) rescan(ctx actor.Context) {
 	supervision.After(ctx, rescanInterval, u.rescan)
 }
 
-func (u *uploader) add(key messages.AttemptKey, d doubt) {
+func (u *uploader) add(key messages.AttemptKey, d doubt, stood time.Time) {
 	if _, known := u.unsent[key]; known {
 		return
 	}
-	u.unsent[key] = &upload{key: key, doubt: d, fresh: time.Now(), pacer: messages.NewUploadPacer()}
+	u.unsent[key] = &upload{key: key, doubt: d, stood: stood, pacer: messages.NewUploadPacer()}
 	u.order = append(u.order, key)
 }
 
@@ -151,6 +159,7 @@ type outcome struct {
 	why      string
 	standing messages.Standing // meaningful when asked
 	asked    bool              // the master said how the lease stands
+	askedAt  time.Time
 	err      error
 }
 
@@ -158,7 +167,7 @@ func (u *uploader) attempt(ctx actor.Context, up *upload) {
 	up.busy = true
 	u.sending++
 	snapshot := *up
-	late := time.Since(up.fresh) > u.settings.Load().UnavailableAfter
+	late := up.overtaken || ago(up.stood) > u.settings.Load().UnavailableAfter
 	supervision.Go(ctx, func(work context.Context) (outcome, error) {
 		return u.try(work, snapshot, late), nil
 	}, func(ctx actor.Context, o outcome, err error) {
@@ -174,6 +183,12 @@ func (u *uploader) attempt(ctx actor.Context, up *upload) {
 		}
 		u.next(ctx)
 	})
+}
+
+// ago is how long a moment lies back, by whichever clock has gone further: the monotonic
+// one stands still while the machine is suspended, and the wall clock may be set back.
+func ago(t time.Time) time.Duration {
+	return max(time.Since(t), time.Now().Round(0).Sub(t.Round(0)))
 }
 
 // try asks how the lease stands where that is due, sends the result, and settles it
@@ -206,7 +221,8 @@ func (u *uploader) try(ctx context.Context, up upload, late bool) (o outcome) {
 		u.send(ctx, up, &o)
 	}
 	if o.end != "" {
-		if err := u.Journal.Settle(up.key, o.end, o.why); err != nil {
+		// A journal that was set aside meanwhile has nothing to settle.
+		if err := u.Journal.Settle(up.key, o.end, o.why); err != nil && !errors.Is(err, messages.ErrUnknownAttempt) {
 			o.end, o.err = "", err
 		}
 	}
@@ -214,12 +230,13 @@ func (u *uploader) try(ctx context.Context, up upload, late bool) (o outcome) {
 }
 
 func (u *uploader) ask(ctx context.Context, o *outcome) {
-	var err error
-	if o.standing, err = u.Master.Extend(ctx, o.record.Lease); err != nil {
+	at := time.Now()
+	standing, err := u.Master.Extend(ctx, o.record.Lease)
+	if err != nil {
 		o.err = err
 		return
 	}
-	o.asked = true
+	o.standing, o.asked, o.askedAt = standing, true, at
 }
 
 // judge settles a result whose lease no longer stands.
@@ -284,7 +301,7 @@ func (u *uploader) conclude(ctx actor.Context, up *upload, o outcome) {
 		up.record = &o.record
 	}
 	if o.asked {
-		up.doubt, up.fresh = noDoubt, time.Now()
+		up.doubt, up.stood = noDoubt, o.askedAt
 	}
 	// A result that was taken but could not be settled on disk is in doubt as well.
 	var fromMaster *messages.MasterError

@@ -24,7 +24,14 @@ type SlotsChanged struct{ Free int }
 type JobEnded struct{ Key AttemptKey }
 
 // ResultReady tells the uploader that a result lies in the journal.
-type ResultReady struct{ Key AttemptKey }
+type ResultReady struct {
+	Key   AttemptKey
+	Stood time.Time // when the master last said that the lease stands; zero: not in this life
+}
+
+// LeaseGiven tells the uploader that the master gave out a job: what is still to be
+// sent of earlier attempts at it is no longer current.
+type LeaseGiven struct{ Key AttemptKey }
 
 // ResultTried tells the poller that a result was sent for the first time, and whether
 // the master took it.
@@ -132,6 +139,7 @@ type JobFinished struct {
 	// Reported: its result lies in the journal. Otherwise the attempt was
 	// discarded as superseded.
 	Reported bool
+	Stood    time.Time // as in ResultReady
 	// Stale: the attempt had ended before it was offered.
 	Stale bool
 }

@@ -99,5 +99,7 @@ type Quality struct {
 	PSNR *float64 `json:"psnr_db,omitempty"` // dB, average over planes
 	SSIM *float64 `json:"ssim,omitempty"`    // 0 to 1
 	VMAF *float64 `json:"vmaf,omitempty"`    // 0 to 100
-	Note string   `json:"note,omitempty"`    // why a measure asked for is missing
+	// Partial: it is of the first of several outputs alone.
+	Partial bool   `json:"partial,omitempty"`
+	Note    string `json:"note,omitempty"` // why a measure asked for is missing, or which output it is of
 }

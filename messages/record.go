@@ -2,6 +2,7 @@ package messages
 
 import (
 	"encoding/json"
+	"errors"
 	"time"
 
 	"ffmpeg-agent/hardware/energy"
@@ -19,6 +20,9 @@ const (
 	RecordSuperseded RecordState = "superseded"  // discarded: the job was given away
 	RecordDeadLetter RecordState = "dead letter" // the master refuses it for good
 )
+
+// ErrUnknownAttempt: the journal has no record of the attempt.
+var ErrUnknownAttempt = errors.New("no such attempt")
 
 // Unfinished reports whether the attempt has no result yet.
 func (s RecordState) Unfinished() bool { return s == RecordAccepted || s == RecordRunning }

@@ -86,14 +86,17 @@ func (e *Ending) progress() int {
 }
 
 func (e *Ending) work() energy.Work {
-	return energy.Work{
+	w := energy.Work{
 		Frames:     e.Encode.Frames,
 		Pixels:     e.Encode.Pixels,
 		Media:      e.Encode.Media,
 		Wall:       e.Encode.Wall(),
 		OutputBits: e.Encode.SizeBytes * 8,
-		VMAF:       e.Quality.VMAF,
 	}
+	if !e.Quality.Partial { // else it is not of all these pixels
+		w.VMAF = e.Quality.VMAF
+	}
+	return w
 }
 
 func (e *Ending) metrics() map[string]any {
@@ -107,12 +110,14 @@ func (e *Ending) metrics() map[string]any {
 		protocol.MetricFPS:             round(enc.MeanFPS(), 3),
 		protocol.MetricDuration:        round(enc.Wall().Seconds(), 6),
 		protocol.MetricMediaDuration:   round(enc.Media.Seconds(), 6),
-		"output_bytes":                 enc.SizeBytes,
 		"cpu_seconds":                  round(enc.CPUTime.Seconds(), 6),
 		"prepare_seconds":              round(enc.PrepareFor.Seconds(), 6),
 	}
 	if enc.Scenario == "" {
 		m[protocol.MetricScenario] = e.Lease.Job.Scenario
+	}
+	if enc.SizeBytes > 0 {
+		m["output_bytes"] = enc.SizeBytes
 	}
 	switch {
 	case enc.Bitrate != "":

@@ -31,8 +31,6 @@ var (
 	ErrInUse = errors.New("in use")
 	// ErrNewerSchema: the file was written by a newer agent. It was left alone.
 	ErrNewerSchema = errors.New("written by a newer agent")
-	// ErrUnknownAttempt: no record of the attempt.
-	ErrUnknownAttempt = errors.New("no such attempt")
 	// ErrOrder: the attempt's state would not move forward.
 	ErrOrder = errors.New("out of order")
 	// ErrClosed: the journal was closed.
@@ -213,7 +211,7 @@ func (j *Journal) change(doing string, key messages.AttemptKey, step func(*messa
 			return err
 		}
 		if !known {
-			return ErrUnknownAttempt
+			return messages.ErrUnknownAttempt
 		}
 		before := placed{rec, at}
 		if err := step(&rec); err != nil {

@@ -116,7 +116,7 @@ func TestStatesMoveOnlyForward(t *testing.T) {
 				case refused:
 					wantErr := ErrOrder
 					if !known {
-						wantErr = ErrUnknownAttempt
+						wantErr = messages.ErrUnknownAttempt
 					}
 					if !errors.Is(err, wantErr) {
 						t.Fatalf("got error %v, want %v", err, wantErr)

@@ -53,7 +53,7 @@ func (m *model) running(key messages.AttemptKey, pid int) error {
 	a := m.find(key)
 	switch {
 	case a == nil:
-		return ErrUnknownAttempt
+		return messages.ErrUnknownAttempt
 	case a.state != messages.RecordAccepted && a.state != messages.RecordRunning:
 		return ErrOrder
 	}
@@ -64,7 +64,7 @@ func (m *model) running(key messages.AttemptKey, pid int) error {
 func (m *model) finish(key messages.AttemptKey, result string) error {
 	a := m.find(key)
 	if a == nil {
-		return ErrUnknownAttempt
+		return messages.ErrUnknownAttempt
 	}
 	if a.state == messages.RecordAccepted || a.state == messages.RecordRunning {
 		a.state, a.result = messages.RecordResult, result
@@ -76,7 +76,7 @@ func (m *model) settle(key messages.AttemptKey, end messages.RecordState, why st
 	a := m.find(key)
 	switch {
 	case a == nil:
-		return ErrUnknownAttempt
+		return messages.ErrUnknownAttempt
 	case a.state == end:
 		return nil
 	case a.state == messages.RecordResult:

@@ -28,7 +28,7 @@ func (j *Journal) SaveSamples(key messages.AttemptKey, samples messages.Samples)
 	}
 	return j.write("saving samples of", key, func(tx *bbolt.Tx) error {
 		if tx.Bucket(bucketIndex).Get(attemptID(key)) == nil {
-			return ErrUnknownAttempt
+			return messages.ErrUnknownAttempt
 		}
 		return tx.Bucket(bucketSamples).Put(attemptID(key), value)
 	})

@@ -49,7 +49,7 @@ func TestSamplesGoWithTheirRecord(t *testing.T) {
 	ok(t, err)
 	want := fullSamples()
 	first := keyOf("first")
-	if err := j.SaveSamples(first, want); !errors.Is(err, ErrUnknownAttempt) {
+	if err := j.SaveSamples(first, want); !errors.Is(err, messages.ErrUnknownAttempt) {
 		t.Errorf("samples of an attempt that is not there: %v", err)
 	}
 	for _, id := range []string{"first", "second"} {

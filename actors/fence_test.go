@@ -1,0 +1,236 @@
+package actors
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"ffmpeg-agent/internal/devmaster"
+	"ffmpeg-agent/internal/journal"
+	"ffmpeg-agent/internal/master"
+	"ffmpeg-agent/messages"
+	"ffmpeg-agent/messages/protocol"
+)
+
+// soon is after how long without a heartbeat the masters of these tests give jobs away.
+const soon = time.Second
+
+// careless is a master that takes any result from anyone: only the agent keeps one that
+// is no longer current from it.
+func careless(t *testing.T) *devmaster.Master {
+	return newMaster(t, devmaster.Config{MaxRetries: 3, UnavailableAfter: soon})
+}
+
+// worker speaks for a node at a master, over a way of its own.
+type worker struct {
+	t       *testing.T
+	client  *master.Client
+	session messages.Session
+}
+
+func newWorker(t *testing.T, m *devmaster.Master, address string) *worker {
+	t.Helper()
+	server := httptest.NewServer(m.Handler())
+	t.Cleanup(server.Close)
+	client, err := master.New(master.Settings{
+		URL: server.URL, APIKey: func() string { return "" }, HeartbeatTimeout: 5 * time.Second, CallTimeout: 5 * time.Second,
+	})
+	must(t, err)
+	t.Cleanup(client.Close)
+	session, err := client.Register(context.Background(), messages.NodeFacts{Address: address, Type: "server", CPUThreads: 2})
+	must(t, err)
+	return &worker{t: t, client: client, session: session}
+}
+
+// takes waits until the master gives it an attempt at a job.
+func (w *worker) takes(job protocol.Job, attempt int) messages.Lease {
+	w.t.Helper()
+	for deadline := time.Now().Add(hang); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+		must(w.t, w.client.Heartbeat(context.Background(), w.session, messages.NodeStatus{Status: "available"}))
+		lease, err := w.client.Next(context.Background(), w.session)
+		must(w.t, err)
+		if lease != nil && lease.Key() == (messages.AttemptKey{JobID: job.ID, Attempt: attempt}) {
+			return *lease
+		}
+	}
+	w.t.Fatalf("the master does not give attempt %d at job %s away", attempt, job.ID)
+	return messages.Lease{}
+}
+
+// completes takes an attempt and reports it as done.
+func (w *worker) completes(job protocol.Job, attempt int) {
+	w.t.Helper()
+	lease := w.takes(job, attempt)
+	body, err := json.Marshal(map[string]any{
+		"job_id": job.ID, "node_id": w.session.NodeID, "attempt": attempt, "status": protocol.StatusCompleted,
+	})
+	must(w.t, err)
+	must(w.t, w.client.Report(context.Background(), messages.Record{Lease: lease, State: messages.RecordResult, Result: body}))
+}
+
+// stands fails the test unless the job ended by this worker's result, and no other was
+// taken.
+func (w *worker) stands(m *devmaster.Master, job protocol.Job) {
+	w.t.Helper()
+	for _, e := range m.Events() {
+		if e.Kind == devmaster.ResultAccepted && e.JobID == job.ID && e.NodeID != w.session.NodeID {
+			w.t.Errorf("a result that was not current was taken: %+v", e)
+		}
+	}
+	if now, _ := m.Job(job.ID); now.Status != protocol.StatusCompleted || now.NodeID != w.session.NodeID {
+		w.t.Errorf("the job is %s of %s, and was completed by %s", now.Status, now.NodeID, w.session.NodeID)
+	}
+}
+
+// turnAway refuses a request without having looked at it.
+func turnAway(w http.ResponseWriter) { http.Error(w, "too busy", http.StatusTooManyRequests) }
+
+// TestAfterAPartitionTheOtherWorkersResultStands: FFmpeg ends while the network is cut,
+// and another worker has done the job by the time it is there again.
+func TestAfterAPartitionTheOtherWorkersResultStands(t *testing.T) {
+	t.Parallel()
+	link, m := newLink(t), careless(t)
+	link.connect(m)
+	s := newSite(t, func(c *siteConfig) {
+		c.link, c.UnavailableAfter = link, soon
+		c.CancelCheckInterval = time.Hour // nothing but the uploader asks
+	})
+	job := s.submit(lasting(t, 2))
+	s.ffmpegPID(job.ID)
+	var whole atomic.Bool
+	link.interfere(func(next http.Handler, w http.ResponseWriter, r *http.Request) {
+		switch {
+		case whole.Load():
+			next.ServeHTTP(w, r)
+		case r.URL.Path == "/results":
+			turnAway(w) // nothing got through: no doubt that is a reason to ask
+		default:
+			hangUp(w)
+		}
+	})
+	other := newWorker(t, m, "other-node")
+	other.completes(job, 2)
+	s.until("a result that cannot be sent", func() bool { return s.journal.Stats().Unsent == 1 })
+	whole.Store(true)
+	if r := s.settled(job, 1); r.State != messages.RecordSuperseded {
+		t.Errorf("ended as %s: %s", r.State, r.Why)
+	}
+	other.stands(m, job)
+}
+
+// TestAfterADowntimeTheOtherWorkersResultStands: the agent died in a job, and comes back
+// after another worker has done it.
+func TestAfterADowntimeTheOtherWorkersResultStands(t *testing.T) {
+	t.Parallel()
+	m, dir := careless(t), t.TempDir()
+	job, err := m.Submit(protocol.JobRequest{Scenario: "test-h264", Parameters: quick()})
+	must(t, err)
+	dead := newWorker(t, m, "test-node")
+	book, err := journal.Open(journal.Settings{Path: filepath.Join(dir, "journal.db")})
+	must(t, err)
+	must(t, book.SaveSession(dead.session))
+	_, err = book.Accept(dead.takes(job, 1))
+	must(t, err)
+	must(t, book.Close())
+	other := newWorker(t, m, "other-node")
+	other.completes(job, 2)
+
+	link := newLink(t)
+	link.connect(m)
+	s := newSite(t, func(c *siteConfig) { c.dir, c.link, c.UnavailableAfter = dir, link, soon })
+	if r := s.settled(job, 1); r.State != messages.RecordSuperseded {
+		t.Errorf("ended as %s: %s", r.State, r.Why)
+	}
+	other.stands(m, job)
+}
+
+// TestAResultIsOvertakenByALaterAttemptHere: while the result of an attempt cannot be
+// sent, the master gives the same agent the next attempt.
+func TestAResultIsOvertakenByALaterAttemptHere(t *testing.T) {
+	t.Parallel()
+	link, m := newLink(t), careless(t)
+	link.connect(m)
+	var silent, refusing, second atomic.Bool
+	refusing.Store(true)
+	var late atomic.Int64
+	link.interfere(func(next http.Handler, w http.ResponseWriter, r *http.Request) {
+		switch {
+		case silent.Load() && r.URL.Path != "/results":
+			hangUp(w)
+			return
+		case r.URL.Path == "/results":
+			body, _ := io.ReadAll(r.Body)
+			r.Body = io.NopCloser(bytes.NewReader(body))
+			var result struct{ Attempt int }
+			if json.Unmarshal(body, &result); result.Attempt == 1 && second.Load() {
+				late.Add(1)
+			}
+			if refusing.Load() {
+				turnAway(w)
+				return
+			}
+		}
+		next.ServeHTTP(w, r)
+	})
+	s := newSite(t, func(c *siteConfig) { c.link = link }) // it waits for 90 s before it asks of its own
+	job := s.submit(quick())
+	s.until("a failed sending", func() bool { return s.logs.FilterMessageSnippet("sending a result failed").Len() > 0 })
+	silent.Store(true)
+	s.await("the giving away", func(e devmaster.Event) bool { return e.Kind == devmaster.JobReassigned && e.JobID == job.ID })
+	silent.Store(false)
+	key := messages.AttemptKey{JobID: job.ID, Attempt: 2}
+	s.until("the next attempt", func() bool { _, known, err := s.journal.Record(key); must(t, err); return known })
+	second.Store(true)
+	refusing.Store(false)
+	if r := s.settled(job, 1); r.State != messages.RecordSuperseded {
+		t.Errorf("ended as %s: %s", r.State, r.Why)
+	}
+	if r := s.settled(job, 2); r.State != messages.RecordSent {
+		t.Errorf("the next attempt ended as %s: %s", r.State, r.Why)
+	}
+	if n := late.Load(); n > 0 {
+		t.Errorf("sent %d times after the next attempt was given", n)
+	}
+}
+
+// setAside is a journal that lost its records to damage after they were made.
+type setAside struct{ Journal }
+
+func (setAside) Settle(messages.AttemptKey, messages.RecordState, string) error {
+	return fmt.Errorf("settling: %w", messages.ErrUnknownAttempt)
+}
+
+// TestWhatAJournalLostIsNotSettledForEver: a result that was taken is done with, and an
+// attempt that was given away frees its slot, though there is nothing to settle on disk.
+func TestWhatAJournalLostIsNotSettledForEver(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, func(c *siteConfig) {
+		c.wrap = func(p *Parts) { p.Journal = setAside{p.Journal} }
+	})
+	first := s.submit(quick())
+	s.result(first.ID, 1)
+	s.until("the delivery", func() bool { return s.logs.FilterMessage("result delivered").Len() == 1 })
+	given := s.submit(long())
+	s.ffmpegPID(given.ID)
+	elsewhere := func(next http.Handler, w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodGet && r.URL.Path == fmt.Sprintf("/jobs/%d", given.SequenceNumber) {
+			fmt.Fprintf(w, `{"id":%q,"status":"assigned","node_id":"another"}`, given.ID)
+			return
+		}
+		next.ServeHTTP(w, r)
+	}
+	s.link.interfere(elsewhere)
+	second := s.submit(quick())
+	s.result(second.ID, 1)
+	if n := s.logs.FilterMessage("sending a result failed").Len(); n > 0 {
+		t.Errorf("sent again %d times", n)
+	}
+}
