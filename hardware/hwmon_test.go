@@ -398,6 +398,50 @@ func TestBetterSourceThatComesLater(t *testing.T) {
 	open("rapl")
 }
 
+// A source that has ended counts no more, whatever it says afterwards: the one that came
+// measures the same processor.
+func TestStopgapThatHasEndedStaysOutOfTheTotal(t *testing.T) {
+	tree := busyMachine(t, fakehw.Constant(1), nil)
+	estimate, err := OpenCPUPower(CPUPowerConfig{SysfsPath: tree.Sys(), ProcfsPath: tree.Proc(), MaxWatts: 100})
+	if err != nil {
+		t.Fatal(err)
+	}
+	gap, begin := estimate.(*stopgap), time.Now()
+	clock := func() time.Time { return begin.Add(tree.Now()) }
+	gap.now, gap.looked, gap.PowerSensors.(*Estimator).now = clock, begin, clock
+	ledger := energy.NewLedger(energy.LedgerConfig{})
+	ledger.Open("job", begin)
+	for at := time.Duration(0); at < lookAgain; at += time.Second {
+		step(t, tree, at)
+		record(t, ledger, estimate)
+	}
+	if _, err := tree.AddZone(zone("intel-rapl:0", "package-0")); err != nil {
+		t.Fatal(err)
+	}
+	for at := lookAgain; at < lookAgain+5*time.Second; at += time.Second {
+		step(t, tree, at)
+		record(t, ledger, estimate)
+		for _, z := range estimate.Zones() {
+			if z.Counted {
+				t.Errorf("at %v: %s counts", at, z.ID)
+			}
+		}
+	}
+	rapl := openRAPL(t, tree)
+	rapl.now = clock
+	for at := lookAgain + 5*time.Second; at <= 2*lookAgain; at += time.Second {
+		step(t, tree, at)
+		record(t, ledger, rapl)
+	}
+	account := ledger.Close("job", clock())
+	if want := 10 * (lookAgain - 5*time.Second).Seconds(); account.Total.Method != "rapl: package-0" || math.Abs(float64(*account.Total.Energy)-want) > 1e-3 {
+		t.Errorf("%v J, want %v J: %+v", *account.Total.Energy, want, account.Total)
+	}
+	if percent := account.Total.CoveragePercent; percent > 50 {
+		t.Errorf("%v %% covered", percent)
+	}
+}
+
 func TestUnreadableChip(t *testing.T) {
 	tree, _ := machine(t)
 	chip := addChip(t, tree, xgene[0])

@@ -407,6 +407,60 @@ func TestNVMLCounterAndPowerApart(t *testing.T) {
 	near(t, "counter against power", float64(z.Total())/float64(z.cross), 1.3, 0.05)
 }
 
+// Power is the counter's second opinion and no more: without it the counter goes on.
+func TestNVMLPowerThatFailsLeavesTheCounter(t *testing.T) {
+	const power, instant, average = "nvmlDeviceGetPowerUsage", "power_instant", "power_average"
+	lost := map[string]int{power: fakehw.NVMLUnknownError, instant: fakehw.NVMLUnknownError, average: fakehw.NVMLUnknownError}
+	scenario := fakehw.NVMLScenario{Update: fakeUpdate, Cards: fakehw.NVMLCards(70)}
+	fake := newFakeNVML(t, scenario)
+	n := openNVML(t, fake)
+	child := n.child.pid
+	m := tally{}
+	look := func(crossed bool) {
+		t.Helper()
+		time.Sleep(2 * fakeUpdate)
+		readings := must(t, n)
+		m.add(readings)
+		if r := readings[0]; (r.Cross != nil) != crossed || r.Zone.Method != "nvml" {
+			t.Errorf("reading is %+v, want a second opinion: %v", r, crossed)
+		}
+	}
+	look(true)
+	for range 3 {
+		change(t, fake, func(s *fakehw.NVMLScenario) { s.Cards[0].Fail = lost })
+		look(false)
+		n.renewals.next = time.Now() // it is time for a new child, if one is needed
+		look(false)
+		change(t, fake, func(s *fakehw.NVMLScenario) { s.Cards[0].Fail = map[string]int{power: fakehw.NVMLUnknownError} })
+		look(true) // by a field
+		change(t, fake, func(s *fakehw.NVMLScenario) { s.Cards[0].Fail = nil })
+		look(true)
+	}
+	if n.child.pid != child {
+		t.Error("there is a new child")
+	}
+	z := m[scenario.Cards[0].UUID]
+	near(t, "energy", float64(z.Total().Joules()), truth(t, fake, scenario.Cards[0].UUID, z.first.At, z.last.At), 2*fakeUpdate.Seconds()*70)
+
+	// Where power is all there is, its failure is the card's.
+	change(t, fake, func(s *fakehw.NVMLScenario) {
+		s.Cards[0].Fail = map[string]int{"nvmlDeviceGetTotalEnergyConsumption": fakehw.NVMLNotSupported}
+	})
+	other := openNVML(t, fake)
+	if r := must(t, other); r[0].Zone.Method != "nvml power" {
+		t.Errorf("reading is %+v", r[0])
+	}
+	change(t, fake, func(s *fakehw.NVMLScenario) {
+		s.Cards[0].Fail = map[string]int{"nvmlDeviceGetTotalEnergyConsumption": fakehw.NVMLNotSupported}
+		for call, code := range lost {
+			s.Cards[0].Fail[call] = code
+		}
+	})
+	if _, faults := other.Read(); len(faults) != 1 || !strings.Contains(faults[0].Err, power) {
+		t.Errorf("faults are %+v", faults)
+	}
+}
+
 func TestNVMLMIG(t *testing.T) {
 	scenario := fakehw.NVMLScenario{Cards: fakehw.NVMLCards(100)}
 	scenario.Cards[0].MIG = true

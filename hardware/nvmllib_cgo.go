@@ -165,8 +165,8 @@ func (s *nvmlSession) read(card *nvmlHandle) nvmlCard {
 		c.Power = average
 	}
 	c.Instant = instant
-	if c.Fault = fault[0]; c.Fault == "" {
-		c.Fault = fault[1]
+	if c.Fault = fault[0]; c.Fault == "" && c.Energy == nil && c.averaged() == nil {
+		c.Fault = fault[1] // else it is the second opinion that is missing
 	}
 	if c.Power != nil && *c.Power > maxCardMW {
 		c.Power = nil // some drivers tell such for "not known"

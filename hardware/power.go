@@ -3,6 +3,7 @@ package hardware
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"ffmpeg-agent/hardware/energy"
@@ -74,10 +75,20 @@ type stopgap struct {
 	now    func() time.Time
 	looked time.Time
 	ended  string // why it has; empty while it has not
+	// retired are its zones once it has ended: none of them counts.
+	retired []*energy.Zone
 }
 
 func newStopgap(sensors PowerSensors, better ...func() (PowerSensors, error)) *stopgap {
 	return &stopgap{PowerSensors: sensors, better: better, now: time.Now, looked: time.Now()}
+}
+
+// Zones are the source's; once it has ended none of them counts.
+func (s *stopgap) Zones() []*energy.Zone {
+	if s.ended != "" {
+		return slices.Clone(s.retired)
+	}
+	return s.PowerSensors.Zones()
 }
 
 // Read reads the source until there is a better one.
@@ -85,7 +96,7 @@ func (s *stopgap) Read() ([]energy.Reading, []energy.Fault) {
 	now := s.now()
 	if s.ended != "" {
 		var faults []energy.Fault
-		for _, zone := range s.Zones() {
+		for _, zone := range s.retired {
 			faults = append(faults, energy.Fault{Zone: zone, At: now, Err: s.ended})
 		}
 		return nil, faults
@@ -96,13 +107,27 @@ func (s *stopgap) Read() ([]energy.Reading, []energy.Fault) {
 		s.look()
 	}
 	if s.ended != "" {
+		retired := s.retire()
 		for i := range readings {
-			retired := *readings[i].Zone
-			retired.Counted = false
-			readings[i].Zone = &retired
+			readings[i].Zone = retired[readings[i].Zone]
+		}
+		for i := range faults {
+			faults[i].Zone = retired[faults[i].Zone]
 		}
 	}
 	return readings, faults
+}
+
+// retire makes zones that do not count of the source's, and tells which is which.
+func (s *stopgap) retire() map[*energy.Zone]*energy.Zone {
+	of := map[*energy.Zone]*energy.Zone{}
+	for _, zone := range s.PowerSensors.Zones() {
+		retired := *zone
+		retired.Counted = false
+		of[zone] = &retired
+		s.retired = append(s.retired, &retired)
+	}
+	return of
 }
 
 // look ends the source if a better one can be opened.

@@ -11,8 +11,9 @@ type Figure struct {
 	// "rapl: package-0 + package-1 + dram".
 	Method string `json:"method,omitempty"`
 	// CoveragePercent is the part of the window in which the sensors were read
-	// without a gap, 0 to 100; of a total, that of its least covered zone. A zone that never
-	// gave a reading has none; Method says "without" it.
+	// without a gap, 0 to 100; of a total, that of its least covered zone, which is 0 where
+	// one that counts gave no reading in it. Method says "without" it, and without a sensor
+	// that never counts anything, which lowers no coverage.
 	CoveragePercent float64 `json:"coverage_percent"`
 	// Gaps is how often the reading broke off inside the window, summed over the
 	// zones of a total.

@@ -38,8 +38,14 @@ func (b *ZoneBaseline) expired(now time.Time) bool {
 type calm struct {
 	energy  Microjoules
 	length  time.Duration
-	powers  []Watts // oldest first
+	pieces  []calmPiece // oldest first
 	learned *ZoneBaseline
+}
+
+// calmPiece is one length of idleness.
+type calmPiece struct {
+	power  Watts
+	length time.Duration
 }
 
 // add takes a piece of idleness, which ended at a moment.
@@ -49,21 +55,27 @@ func (c *calm) add(energy Microjoules, length time.Duration, at time.Time) {
 	if c.length < calmLength {
 		return
 	}
-	c.powers = append(c.powers, Watts(float64(c.energy.Joules())/c.length.Seconds()))
+	c.pieces = append(c.pieces, calmPiece{Watts(float64(c.energy.Joules()) / c.length.Seconds()), c.length})
 	c.energy, c.length = 0, 0
-	if len(c.powers) > calmMost {
-		c.powers = slices.Delete(c.powers, 0, 1)
+	if len(c.pieces) > calmMost {
+		c.pieces = slices.Delete(c.pieces, 0, 1)
 	}
-	if len(c.powers) < calmFewest {
+	if len(c.pieces) < calmFewest {
 		return
 	}
-	sorted := slices.Sorted(slices.Values(c.powers))
+	var all time.Duration
+	sorted := make([]Watts, len(c.pieces))
+	for i, piece := range c.pieces {
+		all += piece.length
+		sorted[i] = piece.power
+	}
+	slices.Sort(sorted)
 	at = at.Round(0)
 	last := len(sorted) - 1
 	c.learned = &ZoneBaseline{
 		Power:     (sorted[last/2] + sorted[(last+1)/2]) / 2,
 		Spread:    (sorted[last-last/10] - sorted[last/10]) / 2,
-		Seconds:   float64(len(sorted)) * calmLength.Seconds(),
+		Seconds:   all.Seconds(),
 		LearnedAt: at,
 	}
 }

@@ -215,6 +215,34 @@ func TestBaselineSurvivesARestart(t *testing.T) {
 	}
 }
 
+// The next run's model may have other figures.
+func TestBaselineOfAnEstimateIsOfThisRunOnly(t *testing.T) {
+	guess := &Zone{ID: "estimate:cpu", Name: "cpu", Domain: DomainCPU, Counted: true, Source: Estimated, Method: "estimate"}
+	m := newMachine(guess)
+	m.run(10, constant(20), nil)
+	if b := m.ledger.Snapshot().Baseline; b == nil || b.Power != 20 {
+		t.Fatalf("%+v", b)
+	}
+	if saved := m.ledger.Baselines(); len(saved) != 0 {
+		t.Errorf("kept: %+v", saved)
+	}
+	m.ledger = NewLedger(LedgerConfig{})
+	m.read()
+	m.ledger.Restore(map[string]ZoneBaseline{guess.ID: {Power: 20, LearnedAt: at(m.now)}})
+	if b := m.ledger.Snapshot().Baseline; b != nil {
+		t.Errorf("restored: %+v", b)
+	}
+}
+
+func TestBaselineSaysHowLongItWasLearned(t *testing.T) {
+	var c calm
+	for i := range calmMost + 10 {
+		c.add(Joules(100).Microjoules(), 5*time.Second, at(float64(5*i)))
+	}
+	near(t, "power", float64(c.learned.Power), 20, 1e-9)
+	near(t, "seconds", c.learned.Seconds, 5*calmMost, 1e-9)
+}
+
 // Overlapping jobs share the baseline and what was used above it; together they get
 // all of it once.
 func TestOverlappingJobsShareTheBaseline(t *testing.T) {

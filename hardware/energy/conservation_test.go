@@ -154,6 +154,7 @@ func TestEnergyIsConserved(t *testing.T) {
 				}
 				i := rapid.IntRange(0, len(open)-1).Draw(t, "job")
 				accounts = append(accounts, l.Close(open[i], told()))
+				withinSources(t, l.Curve(open[i]))
 				l.Forget(open[i])
 				delete(usage, open[i])
 				open = slices.Delete(open, i, i+1)
@@ -223,6 +224,22 @@ func compare(t *rapid.T, l *Ledger, accounts []Account) {
 	}
 	if split != told {
 		t.Fatalf("%d µJ split off to jobs, their accounts say %d", split, told)
+	}
+}
+
+// withinSources: a curve divides no more than was read.
+func withinSources(t *rapid.T, c *Curve) {
+	t.Helper()
+	for _, p := range c.Points {
+		var read Microjoules
+		for i, used := range p.Zones {
+			if used != nil && c.Zones[i].Counted {
+				read += *used
+			}
+		}
+		if p.Job != nil && *p.Job+*p.Idle+*p.Rest > read {
+			t.Fatalf("%d to %d ms: %d + %d + %d µJ of %d", p.From, p.To, *p.Job, *p.Idle, *p.Rest, read)
+		}
 	}
 }
 

@@ -32,8 +32,9 @@ type CurvePoint struct {
 	Zones []*Microjoules `json:"zones_uj"`
 	// Job, Idle and Rest are what the counted zones' energy in this length of time was
 	// split into, in µJ: the job's own processes, the idle baseline, and everybody
-	// else's (other jobs among them). nil: not known, as before FFmpeg's start or
-	// without a baseline.
+	// else's (other jobs among them). They never make more than was read. nil: not known of
+	// each counted zone that was read, as before FFmpeg's start, without a baseline, or of a
+	// card whose users are not told.
 	Job  *Microjoules `json:"job_uj,omitempty"`
 	Idle *Microjoules `json:"idle_uj,omitempty"`
 	Rest *Microjoules `json:"rest_uj,omitempty"`

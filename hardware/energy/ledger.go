@@ -87,7 +87,7 @@ func (l *Ledger) Record(s Sample) {
 			continue
 		}
 		z := l.book(f.Zone, s.Sampler)
-		z.zone = f.Zone // it may have ceased to count
+		l.become(z, f.Zone)
 		z.faults++
 		if at := l.instant(f.At); z.fault == "" && (!z.seen || at > z.readAt) {
 			z.fault, z.faultAt = f.Err, at
@@ -107,8 +107,9 @@ func (l *Ledger) read(z *zoneBook, r Reading) {
 	if z.seen && at <= z.readAt {
 		return
 	}
+	l.become(z, r.Zone)
 	step := z.counter.Add(r)
-	z.zone, z.seen, z.readAt, z.fault = r.Zone, true, at, ""
+	z.seen, z.readAt, z.fault = true, at, ""
 	l.advance(at)
 	for _, w := range l.open {
 		w.near(z, at)
@@ -130,6 +131,28 @@ func (l *Ledger) read(z *zoneBook, r Reading) {
 	z.power.add(step)
 	z.cross, z.doubt = r.Cross, r.Doubt
 	z.heard(r.Usage, at)
+}
+
+// become has a zone be what it is said to be now: it may have ceased to count, or
+// begun to. What it brought to open windows before is no part of their totals then:
+// other zones counted at that time.
+func (l *Ledger) become(z *zoneBook, zone *Zone) {
+	begins := zone.Counted && !z.zone.Counted
+	z.zone = zone
+	if !begins {
+		return
+	}
+	for _, iv := range z.pending {
+		l.settleOne(z, iv)
+	}
+	z.pending = nil
+	for _, w := range l.open {
+		l.giveBackOf(w, z)
+		delete(w.tallies, zone.ID)
+	}
+	for _, record := range l.followed {
+		record.drop(zone)
+	}
 }
 
 // heard closes the period of use at a moment that told who used the zone so far, and
@@ -185,19 +208,19 @@ func (l *Ledger) Curve(job string) *Curve {
 }
 
 // Baselines are what was learned of the idle machine, by zone ID, to be restored in a
-// later run.
+// later run. Those of estimates are left out: the next run's model may have other figures.
 func (l *Ledger) Baselines() map[string]ZoneBaseline {
 	known := map[string]ZoneBaseline{}
 	for _, z := range l.zones {
-		if z.calm.learned != nil {
+		if z.calm.learned != nil && z.zone.Source != Estimated {
 			known[z.zone.ID] = *z.calm.learned
 		}
 	}
 	return known
 }
 
-// Restore takes over what an earlier run on this very machine learned. It expires as
-// if it had been learned here.
+// Restore takes over what an earlier run on this very machine learned, but of estimates.
+// It expires as if it had been learned here.
 func (l *Ledger) Restore(learned map[string]ZoneBaseline) {
 	l.restored = learned
 	for _, z := range l.zones {
@@ -206,7 +229,7 @@ func (l *Ledger) Restore(learned map[string]ZoneBaseline) {
 }
 
 func (l *Ledger) restore(z *zoneBook) {
-	if b, ok := l.restored[z.zone.ID]; ok && z.calm.learned == nil && b.Power >= 0 && b.Spread >= 0 {
+	if b, ok := l.restored[z.zone.ID]; ok && z.zone.Source != Estimated && z.calm.learned == nil && b.Power >= 0 && b.Spread >= 0 {
 		z.calm.learned = &b
 	}
 }
@@ -268,10 +291,14 @@ func (l *Ledger) Forget(job string) {
 // giveBack makes a window's energy the time's without one.
 func (l *Ledger) giveBack(w *window) {
 	for _, z := range l.zones {
-		if t := w.tallies[z.zone.ID]; t != nil {
-			z.used = z.used.minus(t.share)
-			z.loose.add(parts{idle: t.share.idle, rest: t.share.own + t.share.rest, vague: t.share.vague, undivided: t.share.undivided})
-		}
+		l.giveBackOf(w, z)
+	}
+}
+
+func (l *Ledger) giveBackOf(w *window, z *zoneBook) {
+	if t := w.tallies[z.zone.ID]; t != nil {
+		z.used = z.used.minus(t.share)
+		z.loose.add(parts{idle: t.share.idle, rest: t.share.own + t.share.rest, vague: t.share.vague, undivided: t.share.undivided})
 	}
 }
 

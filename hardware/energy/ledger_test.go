@@ -572,6 +572,74 @@ func TestSensorsThatWereReplacedCountNoMore(t *testing.T) {
 	}
 }
 
+// What a zone read while it did not count stays out of the totals when it counts again.
+func TestZoneThatCountsAgainBringsNothingOfBefore(t *testing.T) {
+	guess := &Zone{ID: "estimate:cpu", Name: "cpu", Domain: DomainCPU, Counted: true, Source: Estimated, Method: "estimate"}
+	retired := *guess
+	retired.Counted = false
+	l := NewLedger(LedgerConfig{})
+	l.Open("job", at(0))
+	estimated := func(zone *Zone, from, to float64) {
+		for now := from; now <= to; now++ {
+			l.Record(Sample{At: at(now), Readings: []Reading{{Zone: zone, At: at(now), Counter: Joules(10 * (now - from)).Microjoules()}}})
+		}
+	}
+	steady(l, pkg, 50, 0, 10)
+	estimated(guess, 11, 19)
+	l.Record(Sample{At: at(20), Faults: []Fault{{Zone: &retired, At: at(20), Err: "rapl has come"}}})
+	steady(l, pkg, 50, 20, 30) // the counter went on: it has all of those 30 s
+	estimated(guess, 31, 40)
+	c := l.Curve("job")
+	a := l.Close("job", at(40))
+	near(t, "total", joules(t, a.Total), 30*50+9*10, 1e-3)
+	for i, z := range c.Zones {
+		if z.ID == guess.ID {
+			near(t, "drawn", float64(sumOf(c, i).Joules()), 9*10, 1e-3)
+		}
+	}
+}
+
+// A counter that stands still while its card's power is told is broken, and no sensor that
+// never counts.
+func TestCounterThatStandsStillAgainstItsSecondOpinion(t *testing.T) {
+	card := &Zone{ID: "GPU-1", Name: "gpu0", Domain: DomainGPU, Counted: true, Source: Measured, Method: "nvml"}
+	for _, watts := range []float64{0, 70} {
+		l := NewLedger(LedgerConfig{})
+		l.Open("job", at(0))
+		for i := range 41 {
+			now := float64(i) / 10
+			cross := Joules(watts * now).Microjoules()
+			l.Record(sample(now, nil, map[*Zone]float64{pkg: 50 * now}))
+			l.Record(Sample{Sampler: "nvml", At: at(now), Readings: []Reading{{Zone: card, At: at(now), Counter: 12345, Cross: &cross}}})
+		}
+		a := l.Close("job", at(4))
+		near(t, "total", joules(t, a.Total), 200, 1e-6)
+		percent, why := 100.0, "without gpu0: the counter does not move"
+		if watts > 0 {
+			percent, why = 0, why+", and its power, integrated, is 280 J"
+		}
+		if a.Total.CoveragePercent != percent || !strings.HasSuffix(a.Total.Method, why) {
+			t.Errorf("%v W: %+v", watts, a.Total)
+		}
+	}
+}
+
+// A zone that never gave a reading is missing from the total as one that has failed is.
+func TestZoneThatWasNeverReadLowersTheCoverage(t *testing.T) {
+	l := NewLedger(LedgerConfig{})
+	l.Open("job", at(0))
+	for i := range 11 {
+		s := sample(float64(i)/10, nil, map[*Zone]float64{pkg: float64(i)})
+		s.Faults = []Fault{{dram, s.At, "input/output error"}}
+		l.Record(s)
+	}
+	a := l.Close("job", at(1))
+	near(t, "total", joules(t, a.Total), 10, 1e-6)
+	if a.Total.CoveragePercent != 0 || !strings.Contains(a.Total.Method, "without dram: input/output error") {
+		t.Errorf("%+v", a.Total)
+	}
+}
+
 // A card tells who uses it once a second, and is read ten times as often: what is told
 // holds for all of the second, and for the moment after it that a job ends in.
 func TestUseThatIsToldSeldomHoldsForAllOfItsTime(t *testing.T) {

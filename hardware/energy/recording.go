@@ -12,11 +12,10 @@ const finest = 100 * time.Millisecond
 // recording collects a job's Curve on a grid of time that grows coarser as the job
 // goes on.
 type recording struct {
-	start  time.Time
-	from   instant
-	step   time.Duration // of the grid
-	zones  []*column
-	splits []splitCell
+	start time.Time
+	from  instant
+	step  time.Duration // of the grid
+	zones []*column
 }
 
 // column is one zone's energy by grid cell.
@@ -25,17 +24,13 @@ type column struct {
 	cells []cell
 }
 
-// cell is what was used in one step of the grid and how much of it was read.
+// cell is what was used in one step of the grid, in how much of it that was read, what
+// it was divided into, and in how much of it that was known.
 type cell struct {
-	energy  Microjoules
-	covered time.Duration
-}
-
-// splitCell is what the counted zones' energy in one step was split into, and over how
-// much zone time.
-type splitCell struct {
-	own, idle, rest Microjoules
-	covered         time.Duration
+	energy           Microjoules
+	covered          time.Duration
+	own, idle, other Microjoules
+	divided          time.Duration
 }
 
 func newRecording(start time.Time, from instant) *recording {
@@ -58,21 +53,23 @@ func (r *recording) machine(zone *Zone, s *span) {
 // job adds what the job got of a stretch of a zone that began at a moment. Parts of
 // which not all is known are left out.
 func (r *recording) job(zone *Zone, s *stretch, mine parts, at instant) {
-	if mine.vague > 0 || mine.undivided > 0 {
-		return
-	}
-	var idle Microjoules
+	var idle, undivided Microjoules
 	for _, one := range s.shares {
 		idle += one.idle
+		undivided += one.undivided
 	}
-	rest := s.energy - idle - mine.own
+	if mine.vague > 0 || undivided > 0 {
+		return
+	}
+	other := s.energy - idle - mine.own
+	c := r.column(zone)
 	r.spread(at, at+s.length, func(i int, part, whole time.Duration) {
-		r.splits = grown(r.splits, i)
-		cell := &r.splits[i]
+		c.cells = grown(c.cells, i)
+		cell := &c.cells[i]
 		cell.own += portion(mine.own, part, whole)
 		cell.idle += portion(idle, part, whole)
-		cell.rest += portion(rest, part, whole)
-		cell.covered += part
+		cell.other += portion(other, part, whole)
+		cell.divided += part
 	})
 }
 
@@ -99,19 +96,23 @@ func (r *recording) coarsen() {
 		c.cells = paired(c.cells, func(a *cell, b cell) {
 			a.energy += b.energy
 			a.covered += b.covered
+			a.own += b.own
+			a.idle += b.idle
+			a.other += b.other
+			a.divided += b.divided
 		})
 	}
-	r.splits = paired(r.splits, func(a *splitCell, b splitCell) {
-		a.own += b.own
-		a.idle += b.idle
-		a.rest += b.rest
-		a.covered += b.covered
-	})
+}
+
+// drop forgets what was recorded of a zone.
+func (r *recording) drop(zone *Zone) {
+	r.zones = slices.DeleteFunc(r.zones, func(c *column) bool { return c.zone.ID == zone.ID })
 }
 
 func (r *recording) column(zone *Zone) *column {
 	for _, c := range r.zones {
 		if c.zone.ID == zone.ID {
+			c.zone = zone // it may have ceased to count
 			return c
 		}
 	}
@@ -122,41 +123,67 @@ func (r *recording) column(zone *Zone) *column {
 
 // curve is what was recorded so far. A cell of which less than half was read is
 // not known, and one of which more was is taken to have gone on like that: beside a gap
-// the power shall not seem to fall.
+// the power shall not seem to fall. What it was used for is told where that is known of
+// each counted zone that was read, and adds up to what those used.
 func (r *recording) curve() *Curve {
 	c := &Curve{Start: r.start.Round(0)}
-	counted, cells := 0, 0
+	cells := 0
 	for _, col := range r.zones {
 		z := col.zone
 		c.Zones = append(c.Zones, CurveZone{
 			ID: z.ID, Name: z.Name, Domain: z.Domain, Counted: z.Counted, Source: z.Source, Method: z.Method,
 		})
-		if z.Counted {
-			counted++
-		}
 		cells = max(cells, len(col.cells))
 	}
 	for i := range cells {
 		p := CurvePoint{From: (time.Duration(i) * r.step).Milliseconds(), To: (time.Duration(i+1) * r.step).Milliseconds()}
 		known := false
+		var split splitSum
 		for _, col := range r.zones {
 			var used *Microjoules
 			if i < len(col.cells) && 2*col.cells[i].covered >= r.step {
 				whole := portion(col.cells[i].energy, r.step, col.cells[i].covered)
 				used, known = &whole, true
+				if col.zone.Counted {
+					split.add(&col.cells[i], whole, r.step)
+				}
 			}
 			p.Zones = append(p.Zones, used)
 		}
-		if i < len(r.splits) && 2*r.splits[i].covered >= time.Duration(counted)*r.step {
-			s, all := r.splits[i], time.Duration(counted)*r.step
-			own, idle, rest := portion(s.own, all, s.covered), portion(s.idle, all, s.covered), portion(s.rest, all, s.covered)
-			p.Job, p.Idle, p.Rest = &own, &idle, &rest
+		if split.some && !split.vague {
+			p.Job, p.Idle, p.Rest = &split.own, &split.idle, &split.other
 		}
 		if known {
 			c.Points = append(c.Points, p)
 		}
 	}
 	return c
+}
+
+// splitSum adds up what zones' energy in a cell was divided into.
+type splitSum struct {
+	own, idle, other Microjoules
+	some             bool // there was a zone
+	vague            bool // of one it is not known
+}
+
+// add takes a zone of which so much is told. Less than half of a cell tells nothing of the
+// rest of it.
+func (s *splitSum) add(c *cell, told Microjoules, step time.Duration) {
+	s.some = true
+	if 2*c.divided < step {
+		s.vague = true
+		return
+	}
+	all := time.Duration(c.own + c.idle + c.other)
+	if all == 0 {
+		s.vague = s.vague || told > 0
+		return
+	}
+	of := func(part Microjoules) Microjoules { return portion(part, time.Duration(told), all) }
+	s.own += of(c.own)
+	s.idle += of(c.idle)
+	s.other += of(c.other)
 }
 
 // grown is a slice with at least i+1 elements.

@@ -50,6 +50,51 @@ func TestCurveTellsWhereTheEnergyWentAndWhen(t *testing.T) {
 	}
 }
 
+// What a card used for nobody knows whom is no use of the processor's, however long.
+func TestCurveByUseIsNeverMoreThanWasRead(t *testing.T) {
+	card := &Zone{ID: "GPU-1", Name: "gpu0", Domain: DomainGPU, Counted: true, Source: Measured, Method: "nvml"}
+	for name, test := range map[string]struct {
+		learned map[string]ZoneBaseline
+		known   bool
+		vanish  float64 // when the card is read no more
+	}{
+		"card without a baseline":    {map[string]ZoneBaseline{pkg.ID: {Power: 20, LearnedAt: at(0)}}, true, 9},
+		"users of the card not told": {map[string]ZoneBaseline{pkg.ID: {Power: 20, LearnedAt: at(0)}, card.ID: {Power: 10, LearnedAt: at(0)}}, false, 9},
+		"card that is gone":          {map[string]ZoneBaseline{pkg.ID: {Power: 20, LearnedAt: at(0)}, card.ID: {Power: 10, LearnedAt: at(0)}}, false, 2},
+		"all is known":               {map[string]ZoneBaseline{pkg.ID: {Power: 20, LearnedAt: at(0)}, card.ID: {Power: 10, LearnedAt: at(0)}}, true, 9},
+	} {
+		l := NewLedger(LedgerConfig{})
+		l.Restore(test.learned)
+		l.Open("job", at(0))
+		for i := range 41 {
+			now := float64(i) / 10
+			use := &Usage{Method: "use", Jobs: map[string]time.Duration{"job": seconds(3 * now)}, Busy: seconds(4 * now), Capacity: seconds(8 * now)}
+			s := Sample{At: at(now), Readings: []Reading{{Zone: pkg, At: at(now), Counter: Joules(100 * now).Microjoules(), Usage: use}}}
+			if now < test.vanish {
+				r := Reading{Zone: card, At: at(now), Counter: Joules(70 * now).Microjoules()}
+				if test.known {
+					r.Usage = use
+				}
+				s.Readings = append(s.Readings, r)
+			}
+			l.Record(s)
+		}
+		l.Close("job", at(4))
+		for i, p := range l.Curve("job").Points {
+			divided, all := p.Zones[1] == nil || name == "all is known", *p.Zones[0]
+			if p.Zones[1] != nil {
+				all += *p.Zones[1]
+			}
+			if (p.Job != nil) != divided {
+				t.Fatalf("%s: point %d divided: %v", name, i, p.Job != nil)
+			}
+			if divided {
+				near(t, name, float64((*p.Job + *p.Idle + *p.Rest).Joules()), float64(all.Joules()), 1e-5)
+			}
+		}
+	}
+}
+
 // A gap is no zero.
 func TestCurveLeavesGapsOut(t *testing.T) {
 	l := NewLedger(LedgerConfig{})

@@ -22,7 +22,7 @@ type part struct {
 	percent float64 // covered
 	gaps    int
 	missing string // why there is no energy; empty when there is
-	stuck   bool   // it counts nothing at any time
+	stuck   bool   // it counts nothing at any time, and nothing contradicts it
 }
 
 // account draws up what a closed window cost.
@@ -80,6 +80,9 @@ func (z *zoneBook) part(w *window, tail time.Duration, energy func(*tally) Micro
 		return p
 	case z.zone.Source == Measured && p.tally.machine == 0:
 		p.missing, p.stuck = "the counter does not move", p.tally.covered >= stuckAfter
+		if p.tally.cross > 0 {
+			p.missing, p.stuck = fmt.Sprintf("the counter does not move, and its power, integrated, is %.4g J", p.tally.cross.Joules()), false
+		}
 		return p
 	}
 	p.energy = energy(p.tally)
@@ -235,8 +238,8 @@ func edgeBound(t *tally, update, tail time.Duration) Joules {
 	return Joules(float64(t.peak) * late.Seconds())
 }
 
-// total adds parts up. One part that was never known is left out and named; one
-// that is usually known and was not in this window makes the coverage 0.
+// total adds parts up. One that is not known is left out and named, and makes the
+// coverage 0 unless it is a sensor that never counts.
 func total(parts []part) Figure {
 	var sum Microjoules
 	var bound Joules
@@ -244,7 +247,7 @@ func total(parts []part) Figure {
 	for _, p := range parts {
 		figure.Gaps += p.gaps
 		if p.missing != "" {
-			if p.zone.seen && !p.stuck {
+			if !p.stuck {
 				figure.CoveragePercent = 0
 			}
 			continue
