@@ -13,7 +13,7 @@ import (
 type product struct {
 	frames int64
 	length time.Duration
-	size   int64
+	size   int64 // bytes; 0 while unknown
 }
 
 // checkWork judges what FFmpeg made and publishes it.
@@ -109,9 +109,9 @@ func (r *Run) inspect(ctx context.Context, i int) (product, error) {
 		}
 	}
 	if t.final == "" { // sent: what FFmpeg says of it is all there is
-		made := product{frames: last.Frames, length: last.OutTime, size: last.SizeBytes}
-		if i > 0 {
-			made.frames = int64(float64(last.Frames) * rd.fps.float() / r.plan.renditions[0].fps.float())
+		made := product{frames: r.plan.framesOf(i, last.Frames), length: last.OutTime}
+		if i == 0 { // whose size it says, and no other's
+			made.size = last.SizeBytes
 		}
 		return made, orNil(want.judge(made))
 	}
@@ -232,13 +232,19 @@ func (r *Run) conclude(products []product) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	e := &r.encode
-	e.Frames, e.Media = products[0].frames, products[0].length
-	e.Pixels, e.SizeBytes = 0, 0
+	e.Media = products[0].length
+	e.Frames, e.Pixels, e.SizeBytes = 0, 0, 0
+	sized := true
 	for i, p := range products {
 		rd := r.plan.renditions[i]
+		e.Frames += p.frames
 		e.Pixels += p.frames * int64(rd.width) * int64(rd.height)
 		e.SizeBytes += p.size
+		sized = sized && p.size > 0
 	}
-	e.Progress.Percent, e.Progress.Frames = 100, e.Frames
+	if !sized {
+		e.SizeBytes = 0 // a sum that lacks one is none
+	}
+	e.Progress.Percent, e.Progress.Frames = 100, products[0].frames
 	e.Output = strings.Join(outputs, ", ")
 }

@@ -50,6 +50,18 @@ func (p *place) files() []*os.File {
 	return files
 }
 
+// written is how much lies in the outputs' files; false where an output is none.
+func (p *place) written() (bytes int64, ok bool) {
+	for _, t := range p.targets {
+		info, err := t.file.Stat() // of nil as well
+		if err != nil {
+			return 0, false
+		}
+		bytes += info.Size()
+	}
+	return bytes, true
+}
+
 // release closes what hold has opened.
 func (p *place) release() {
 	_ = p.held.Close() // of nil as well

@@ -103,34 +103,65 @@ func TestStreamThatNobodyTakesIsANetworkError(t *testing.T) {
 	}
 }
 
-func TestStreamIsSentToAnRTMPServer(t *testing.T) {
-	t.Parallel()
-	address := closedPort(t)
-	got := filepath.Join(t.TempDir(), "got.flv")
-	server := exec.Command("ffmpeg", "-nostdin", "-v", "error", "-listen", "1", "-i", "rtmp://"+address+"/live/key-of-stream", "-c", "copy", got)
-	var said strings.Builder
-	server.Stderr = &said
+// rtmpServer takes one stream into a file; ended tells how that went.
+func rtmpServer(t *testing.T, url, into string) (ended chan error, said *strings.Builder) {
+	t.Helper()
+	server := exec.Command("ffmpeg", "-nostdin", "-v", "error", "-listen", "1", "-i", url, "-c", "copy", into)
+	said = &strings.Builder{}
+	server.Stderr = said
 	if err := server.Start(); err != nil {
 		t.Fatal(err)
 	}
-	ended := make(chan error, 1)
+	ended = make(chan error, 1)
 	go func() { ended <- server.Wait() }()
 	t.Cleanup(func() { _ = server.Process.Kill(); <-ended })
+	address, _, _ := strings.Cut(strings.TrimPrefix(url, "rtmp://"), "/")
 	until(t, "the server listening", func() bool { return listens(t, address) })
+	return ended, said
+}
+
+func TestStreamIsSentToAnRTMPServer(t *testing.T) {
+	t.Parallel()
+	url := "rtmp://" + closedPort(t) + "/live/key-of-stream"
+	got := filepath.Join(t.TempDir(), "got.flv")
+	ended, said := rtmpServer(t, url, got)
 
 	r := newRunner(t)
-	run := r.Begin(lease(t, "stream", `{`+small+`,"duration":1,"output_mode":"rtmp","rtmp_url":`+quoted("rtmp://"+address+"/live/key-of-stream")+`}`))
+	run := r.Begin(lease(t, "stream", `{`+small+`,"duration":1,"output_mode":"rtmp","rtmp_url":`+quoted(url)+`}`))
 	if err := walk(testContext(t), run); err != nil {
 		t.Fatalf("%v\n%s\n%s", err, run.Encode().Log, said.String())
 	}
-	if e := run.Encode(); e.Frames != 25 || e.Pixels != 25*160*120 || e.Output != "rtmp://"+address+"/live/***" {
-		t.Errorf("%d frames, %d pixels, output %s", e.Frames, e.Pixels, e.Output)
+	e := run.Encode()
+	if e.Frames != 25 || e.Pixels != 25*160*120 || e.Output != strings.Replace(url, "key-of-stream", "***", 1) || e.SizeBytes <= 0 {
+		t.Errorf("%d frames, %d pixels, %d bytes, output %s", e.Frames, e.Pixels, e.SizeBytes, e.Output)
 	}
 	err := <-ended
 	ended <- err
 	// What arrived is playable from its beginning to its end.
 	if out, err := exec.Command("ffmpeg", "-nostdin", "-v", "error", "-i", got, "-f", "null", "-").CombinedOutput(); err != nil || len(out) > 0 {
 		t.Errorf("received: %v, %s, %s", err, out, said.String())
+	}
+}
+
+// TestStreamedLadderHasNoKnownSize: of the streams after the first FFmpeg tells none.
+func TestStreamedLadderHasNoKnownSize(t *testing.T) {
+	t.Parallel()
+	urls := []string{"rtmp://" + closedPort(t) + "/live/one", "rtmp://" + closedPort(t) + "/live/two"}
+	dir := t.TempDir()
+	for i, url := range urls {
+		rtmpServer(t, url, filepath.Join(dir, fmt.Sprintf("%d.flv", i)))
+	}
+	run := newRunner(t).Begin(lease(t, "streams", `{"fps":25,"preset":"ultrafast","bitrate":"200k","duration":1,"output_mode":"rtmp","outputs":[
+		{"resolution":"160x120","rtmp_url":`+quoted(urls[0])+`},{"resolution":"320x240","fps":50,"rtmp_url":`+quoted(urls[1])+`}]}`))
+	if err := walk(testContext(t), run); err != nil {
+		t.Fatalf("%v\n%s", err, run.Encode().Log)
+	}
+	e := run.Encode()
+	if e.SizeBytes != 0 || e.Progress.SizeBytes <= 0 {
+		t.Errorf("%d bytes, want unknown; the first has %d", e.SizeBytes, e.Progress.SizeBytes)
+	}
+	if e.Frames != 25+50 || e.Pixels != 25*160*120+50*320*240 {
+		t.Errorf("%d frames, %d pixels", e.Frames, e.Pixels)
 	}
 }
 

@@ -71,6 +71,12 @@ type rendition struct {
 	url           string // where a stream goes
 }
 
+// framesOf is how many frames an output has when the first, which alone FFmpeg counts,
+// has so many: all begin and end together, each at its own rate.
+func (p *plan) framesOf(i int, first int64) int64 {
+	return int64(float64(first)*p.renditions[i].fps.float()/p.renditions[0].fps.float() + 0.5)
+}
+
 // planner carries what a plan is made from.
 type planner struct {
 	params

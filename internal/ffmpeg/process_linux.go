@@ -152,7 +152,7 @@ func parseStat(raw []byte) (procStat, error) {
 	}
 	fields := strings.Fields(string(raw[i+1:]))          // the first is field 3
 	const state, utime, stime, starttime = 0, 11, 12, 19 // fields 3, 14, 15, 22
-	if len(fields) <= starttime || len(fields[state]) != 1 {
+	if len(fields) <= starttime || len(fields[state]) != 1 || fields[state][0] < 'A' {
 		return procStat{}, errors.New("too few fields")
 	}
 	var n [3]uint64

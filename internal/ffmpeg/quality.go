@@ -18,7 +18,8 @@ import (
 const mostPSNR = 100
 
 // measureWork compares the first output with its input. That it cannot is no
-// failure of the attempt: the quality says why.
+// failure of the attempt: the quality says why. Of a ladder it says which output it
+// is of, for what the job made as a whole has no such figure.
 func (r *Run) measureWork(ctx context.Context) error {
 	defer r.setPhase(messages.PhaseJournal)
 	if r.plan.quality == "" {
@@ -29,8 +30,13 @@ func (r *Run) measureWork(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if err != nil {
+	switch n := len(r.plan.renditions); {
+	case err != nil:
 		q.Note = fmt.Sprintf("%s not measured: %v", r.plan.quality, err)
+	case n > 1:
+		first := r.plan.renditions[0]
+		q.Partial = true
+		q.Note = fmt.Sprintf("%s of the first output (%dx%d) alone; the job made %d", r.plan.quality, first.width, first.height, n)
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -571,11 +571,15 @@ func (r *Run) report(p progressReport) {
 		At: now, Percent: max(percent, e.Progress.Percent), Frames: p.frames, Dropped: p.dropped, FPS: p.fps, Speed: p.speed,
 		BitrateKbps: p.kbps, OutTime: p.outTime, SizeBytes: p.size,
 	}
-	e.Frames, e.Dropped, e.Media, e.SizeBytes = p.frames, p.dropped, p.outTime, p.size
-	e.Pixels = 0
-	lead := r.plan.renditions[0].fps.float() // FFmpeg counts the first output's frames
-	for _, rd := range r.plan.renditions {
-		e.Pixels += int64(float64(p.frames)*rd.fps.float()/lead+0.5) * int64(rd.width) * int64(rd.height)
+	e.Dropped, e.Media = p.dropped, p.outTime
+	if len(r.plan.renditions) == 1 {
+		e.SizeBytes = p.size
+	}
+	e.Frames, e.Pixels = 0, 0
+	for i, rd := range r.plan.renditions {
+		frames := r.plan.framesOf(i, p.frames)
+		e.Frames += frames
+		e.Pixels += frames * int64(rd.width) * int64(rd.height)
 	}
 }
 
@@ -636,9 +640,13 @@ func (r *Run) lastMove() time.Time {
 func (r *Run) ended() {
 	<-r.proc.done
 	exit := r.proc.exit
+	size, sized := r.place.written()
 	r.mu.Lock()
 	e := &r.encode
 	e.Exited, e.CPUTime = &exit.at, exit.cpu
+	if sized {
+		e.SizeBytes = size
+	}
 	if exit.signal != 0 {
 		e.Signal = signalName(exit.signal)
 	} else if exit.err == nil {

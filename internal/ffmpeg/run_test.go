@@ -189,17 +189,31 @@ func TestLadderMakesEachOutputFromOneDecode(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	r := newRunner(t, func(s *Settings) { s.OutputRoots = []string{dir} })
-	run := r.Begin(lease(t, "ladder", `{"duration":1,"fps":25,"preset":"ultrafast","output":`+quoted(filepath.Join(dir, "x.mp4"))+`,
+	run := r.Begin(lease(t, "ladder", `{"duration":1,"fps":25,"preset":"ultrafast","quality":"psnr","output":`+quoted(filepath.Join(dir, "x.mp4"))+`,
 		"outputs":[{"resolution":"320x240","bitrate":"400k"},{"resolution_width":"160","resolution_height":120,"bitrate":"100k"}]}`))
 	if err := walk(testContext(t), run); err != nil {
 		t.Fatalf("%v\n%s", err, run.Encode().Log)
 	}
 	e := run.Encode()
-	if want := int64(25 * (320*240 + 160*120)); e.Pixels != want || e.Frames != 25 {
-		t.Errorf("%d pixels, want %d; %d frames", e.Pixels, want, e.Frames)
+	if want := int64(25 * (320*240 + 160*120)); e.Pixels != want || e.Frames != 2*25 || e.Progress.Frames != 25 {
+		t.Errorf("%d pixels, want %d; %d frames in all, %d of the first", e.Pixels, want, e.Frames, e.Progress.Frames)
 	}
 	if got := listing(t, dir); got != "x-160x120.mp4 x-320x240.mp4" {
 		t.Errorf("the folder holds %s", got)
+	}
+	var size int64
+	for _, name := range []string{"x-160x120.mp4", "x-320x240.mp4"} {
+		info, err := os.Stat(filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		size += info.Size()
+	}
+	if e.SizeBytes != size {
+		t.Errorf("%d bytes, want the %d of both files", e.SizeBytes, size)
+	}
+	if q, err := run.Measure(testContext(t)); err != nil || q.PSNR == nil || !strings.Contains(q.Note, "first output (320x240) alone") {
+		t.Errorf("quality %+v, %v, which does not say of which output", q, err)
 	}
 	inputs := 0
 	for _, a := range e.Args {
@@ -209,6 +223,31 @@ func TestLadderMakesEachOutputFromOneDecode(t *testing.T) {
 	}
 	if inputs != 1 {
 		t.Errorf("%d inputs: %v", inputs, e.Args)
+	}
+}
+
+// TestLadderThatIsStoppedSaysWhatItWrote: in files of which FFmpeg tells the first one's
+// size alone.
+func TestLadderThatIsStoppedSaysWhatItWrote(t *testing.T) {
+	t.Parallel()
+	r := newRunner(t)
+	run := r.Begin(lease(t, "ladder", `{"fps":25,"preset":"ultrafast","duration":86400,"audio_codec":"none","output":"x.ts",
+		"outputs":[{"resolution":"160x120","bitrate":"50k"},{"resolution":"640x480","bitrate":"2000k"}]}`))
+	running(t, run)
+	until(t, "a size of the first output", func() bool { return run.Progress().SizeBytes > 0 })
+	if e := run.Encode(); e.SizeBytes != 0 || e.Frames != 2*e.Progress.Frames {
+		t.Errorf("while both are written, %d bytes, which is not known, and %d frames, of which the first has %d", e.SizeBytes, e.Frames, e.Progress.Frames)
+	}
+	run.Stop(messages.StopCanceled)
+	if err := run.Wait(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+	e := run.Encode()
+	if first := run.Progress().SizeBytes; e.SizeBytes < 3*first || e.Frames != 2*e.Progress.Frames {
+		t.Errorf("%d bytes in two files, the larger second among them, of which the first has %d; %d frames", e.SizeBytes, first, e.Frames)
+	}
+	if err := run.Check(testContext(t)); err == nil || run.Encode().SizeBytes != e.SizeBytes {
+		t.Errorf("checked with %v, then %d bytes instead of %d", err, run.Encode().SizeBytes, e.SizeBytes)
 	}
 }
 

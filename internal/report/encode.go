@@ -51,7 +51,7 @@ func (p *page) showEncode(r *result) {
 		quantity("CPU time", "cpu_seconds", "s", 3),
 		quantity("pixels encoded", protocol.MetricPixelsProcessed, "", 0),
 		size,
-		named("output", "output"),
+		{Name: "output", Value: or(r.text("output"), "not kept")},
 		quantity("preparing, not in the energy", "prepare_seconds", "s", 3),
 	}
 	if v, ok := r.count("exit_code"); ok {
@@ -96,7 +96,11 @@ func quality(q *messages.Quality) []fact {
 		}
 	}
 	if q.Note != "" {
-		facts = append(facts, fact{Name: "missing", Value: plain(q.Note)})
+		name := "missing"
+		if len(facts) > 0 {
+			name = "note"
+		}
+		facts = append(facts, fact{Name: name, Value: plain(q.Note)})
 	}
 	return facts
 }

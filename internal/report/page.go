@@ -3,6 +3,7 @@ package report
 import (
 	"fmt"
 	"html/template"
+	"strings"
 
 	"ffmpeg-agent/hardware/energy"
 	"ffmpeg-agent/messages"
@@ -228,9 +229,30 @@ func headlineOf(a *energy.Account) headline {
 		h.Text += fmt.Sprintf(" %s %% of that time was read; what was used in the rest is not in the figure.", percentText(f.CoveragePercent))
 	}
 	if f.Source == energy.Estimated {
-		h.Text += " Nothing was measured: the figure comes from a model."
+		h.Text += " " + modelled(a)
 	}
 	return h
+}
+
+// modelled says how much of an estimated total comes from a model.
+func modelled(a *energy.Account) string {
+	var estimated, measured []string
+	for i := range a.Zones {
+		switch z := &a.Zones[i]; {
+		case !z.Counted || z.Energy == nil:
+		case z.Source == energy.Estimated:
+			estimated = append(estimated, nameOf(z.Name, z.ID))
+		case z.Source == energy.Measured:
+			measured = append(measured, nameOf(z.Name, z.ID))
+		}
+	}
+	switch {
+	case len(estimated) == 0:
+		return "At least one part of it was not measured, but comes from a model."
+	case len(measured) == 0:
+		return "Nothing was measured: the figure comes from a model."
+	}
+	return fmt.Sprintf("Only a part was measured (%s); the rest comes from a model (%s).", strings.Join(measured, ", "), strings.Join(estimated, ", "))
 }
 
 // also is an energy in other units; empty where it is too little for them.

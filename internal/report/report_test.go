@@ -632,3 +632,52 @@ func TestWhatCannotBeKnownIsNotAskedFor(t *testing.T) {
 		})
 	}
 }
+
+// TestTheHeadlineSaysWhatWasMeasured: an estimate of the processor beside a measured card is
+// not a figure of which nothing was measured.
+func TestTheHeadlineSaysWhatWasMeasured(t *testing.T) {
+	figure := func(s energy.Source) energy.Figure {
+		return energy.Figure{Energy: of(energy.Joules(50)), Source: s, CoveragePercent: 100}
+	}
+	zone := func(name string, counted bool, s energy.Source) energy.ZoneFigure {
+		return energy.ZoneFigure{ID: name, Name: name, Counted: counted, Figure: figure(s)}
+	}
+	cpu := zone("cpu", true, energy.Estimated)
+	for name, test := range map[string]struct {
+		zones []energy.ZoneFigure
+		want  string
+	}{
+		"nothing":                {[]energy.ZoneFigure{cpu}, "Nothing was measured"},
+		"a card":                 {[]energy.ZoneFigure{cpu, zone("gpu0", true, energy.Measured)}, "Only a part was measured (gpu0); the rest comes from a model (cpu)."},
+		"what does not count":    {[]energy.ZoneFigure{cpu, zone("psys", false, energy.Measured)}, "Nothing was measured"},
+		"a card that was silent": {[]energy.ZoneFigure{cpu, {ID: "gpu0", Counted: true, Figure: energy.Figure{Source: energy.Unavailable}}}, "Nothing was measured"},
+		"unknown":                {nil, "At least one part of it was not measured"},
+	} {
+		a := &energy.Account{Split: energy.Split{Total: figure(energy.Estimated)}, Zones: test.zones}
+		if got := headlineOf(a).Text; !strings.Contains(got, test.want) {
+			t.Errorf("%s: %q, want something of %q", name, got, test.want)
+		}
+	}
+}
+
+// TestAnOutputThatIsGoneIsNotUnknown: it was looked at and removed.
+func TestAnOutputThatIsGoneIsNotUnknown(t *testing.T) {
+	rec := demo(t)
+	if facts := newPage(&rec).Encode; !slices.ContainsFunc(facts, func(f fact) bool { return f.Name == "output" && f.Value == "not kept" }) {
+		t.Errorf("the encode is %+v, want an output that is not kept", facts)
+	}
+}
+
+// TestWhatTheQualityIsOf: a note beside a figure does not say that the figure is missing.
+func TestWhatTheQualityIsOf(t *testing.T) {
+	vmaf := 93.5
+	for name, q := range map[string]messages.Quality{
+		"note":    {VMAF: &vmaf, Note: "vmaf of the first output (640x360) alone; the job made 2"},
+		"missing": {Note: "vmaf not measured: this ffmpeg has no filter libvmaf"},
+	} {
+		facts := quality(&q)
+		if last := facts[len(facts)-1]; last.Name != name || last.Value != q.Note {
+			t.Errorf("%+v, want a fact named %s", last, name)
+		}
+	}
+}
