@@ -11,6 +11,8 @@ export CGO_CFLAGS ?= -O2 -g -Wno-deprecated-declarations
 MINUTES  ?= 2
 SEED     ?= 1
 KILLS    ?= 1000
+# How often make gpu-faults disturbs the reader of the cards.
+FAULTS   ?= 100
 # Platforms that must compile without a C compiler.
 CROSS     = linux/arm64 darwin/arm64
 
@@ -64,7 +66,7 @@ sabotage: need-ffmpeg need-gcc ## break the agent's own code in known ways, and 
 kills: need-ffmpeg need-gcc build ## KILLS=1000 times kill -9 of agents at random moments of real encodes
 	@deployment/need.sh ip
 	$(BUILD) -o bin/chaos ./cmd/chaos
-	bin/chaos --agent bin/agent --devmaster bin/devmaster --only 'agent: killed' --faults $(KILLS) --minutes 15 --seed $(SEED)
+	bin/chaos --agent bin/agent --devmaster bin/devmaster --only 'agent: killed' --faults $$(($(KILLS) * 5 / 4)) --min-faults $(KILLS) --minutes 15 --seed $(SEED)
 
 .PHONY: guest
 guest: need-ffmpeg ## limits by every cgroup controller, and power loss, in a small virtual machine
@@ -75,6 +77,10 @@ guest: need-ffmpeg ## limits by every cgroup controller, and power loss, in a sm
 .PHONY: gpu-check
 gpu-check: build ## the agent's own reading of this machine's NVIDIA cards: counter against integrated power
 	@bin/agent gpu-check
+
+.PHONY: gpu-faults
+gpu-faults: need-ffmpeg need-gcc ## FAULTS=100 times kill, stop and garble the reader of fake cards while a job runs
+	$(GO) test -race -tags $(TAGS) -count=1 -timeout 20m ./cmd/agent -run TestCardsAreMeasuredThroughWhateverBefallsTheirReader -gpu.faults $(FAULTS) -v
 
 .PHONY: fuzz
 fuzz: need-gcc ## each fuzz target for FUZZTIME (default 1m)

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -99,9 +100,9 @@ seen, and whether each invariant held. Exit status 1 where one did not.`,
 	f.StringVar(&o.agent, "agent", "", "the agent's `program` (default: built from this module)")
 	f.StringVar(&o.master, "devmaster", "", "the master's `program` (default: built from this module)")
 	f.StringVar(&o.dir, "dir", "", "`folder` for logs, schedule and data (default: one below the system's temporary folder)")
-	f.BoolVar(&o.keep, "keep", false, "keep the folder of a run in which all held")
+	f.BoolVar(&o.keep, "keep", false, "keep the folder of a run in which all held; one named by --dir is always kept")
 	f.IntVar(&o.minFaults, "min-faults", 0, "fail when fewer faults were observed")
-	f.IntVar(&o.minKinds, "min-kinds", 0, "fail when fewer kinds were observed")
+	f.IntVar(&o.minKinds, "min-kinds", 0, "fail when fewer kinds were observed, or an invariant had nothing to be checked on")
 	return cmd
 }
 
@@ -138,7 +139,8 @@ func (o *options) run(ctx context.Context, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	if o.dir == "" {
+	ours := o.dir == ""
+	if ours {
 		if o.dir, err = os.MkdirTemp("", "chaos-"); err != nil {
 			return err
 		}
@@ -161,28 +163,53 @@ func (o *options) run(ctx context.Context, out io.Writer) error {
 		fmt.Fprintln(out, "note:", n)
 	}
 	if err != nil {
-		return fmt.Errorf("the run was not completed: %w; logs in %s", err, o.dir)
+		return fmt.Errorf("the run was not completed: %w; seed %d, logs in %s; play it again with --replay %s", err, schedule.Seed, o.dir, saved)
 	}
-	return o.verdict(out, history, saved)
+	return o.conclude(out, history, schedule.Seed, saved, ours)
 }
 
-// verdict prints what came of it, and keeps what is needed to look into a breach.
-func (o *options) verdict(out io.Writer, h *chaos.History, schedule string) error {
+// conclude prints the verdict and how to play the same again, and removes the folder where
+// all held and the folder is ours.
+func (o *options) conclude(out io.Writer, h *chaos.History, seed uint64, saved string, ours bool) error {
+	err := o.verdict(out, h)
+	if err == nil && ours && !o.keep {
+		fmt.Fprintf(out, "seed %d; play it again with %s\n", seed, o.again())
+		return os.RemoveAll(o.dir)
+	}
+	fmt.Fprintf(out, "seed %d; logs, history.jsonl and the schedule are in %s; play it again with --replay %s\n", seed, o.dir, saved)
+	return err
+}
+
+// again are the flags that play the same schedule.
+func (o *options) again() string {
+	if o.replay != "" {
+		return "--replay " + o.replay
+	}
+	flags := fmt.Sprintf("--seed %d --minutes %g --agents %d", o.seed, o.minutes, o.agents)
+	if o.faults != 0 {
+		flags += fmt.Sprintf(" --faults %d", o.faults)
+	}
+	if len(o.only) > 0 {
+		flags += fmt.Sprintf(" --only '%s'", strings.Join(o.only, ","))
+	}
+	return flags
+}
+
+// verdict prints what came of it, and saves the history; an error says what does not hold.
+func (o *options) verdict(out io.Writer, h *chaos.History) error {
 	findings := h.Judge()
 	h.Print(out, findings)
 	faults, kinds := h.Observed()
 	var err error
-	switch {
+	switch unchecked := chaos.Unchecked(findings); {
 	case chaos.Breaches(findings) > 0:
 		err = fmt.Errorf("%w: %d breaches", errBreached, chaos.Breaches(findings))
 	case faults < o.minFaults || kinds < o.minKinds:
 		err = fmt.Errorf("%d faults of %d kinds were observed, and %d of %d are wanted", faults, kinds, o.minFaults, o.minKinds)
-	case !o.keep:
-		return os.RemoveAll(o.dir)
+	case o.minKinds > 0 && len(unchecked) > 0:
+		err = fmt.Errorf("no case came up to check whether this holds: %s", strings.Join(unchecked, "; "))
 	}
-	saved := h.Save(filepath.Join(o.dir, "history.jsonl"), findings)
-	fmt.Fprintf(out, "logs, history.jsonl and the schedule are in %s; play it again with --replay %s\n", o.dir, schedule)
-	return errors.Join(err, saved)
+	return errors.Join(err, h.Save(filepath.Join(o.dir, "history.jsonl"), findings))
 }
 
 // build builds the programs that were not named.

@@ -7,6 +7,9 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
+
+	"ffmpeg-agent/internal/chaos"
 )
 
 func execute(args ...string) (code int, stdout, stderr string) {
@@ -57,5 +60,40 @@ func TestAProgramThatDoesNotRunIsNoVerdict(t *testing.T) {
 	}
 	if _, err := os.Stat(filepath.Join(dir, "schedule.json")); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestTheFolderOfARun: one of our own goes where all held, one that was named stays, and
+// how to play it again is said either way.
+func TestTheFolderOfARun(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		o     options
+		ours  bool
+		says  string
+		stays bool
+		fails string
+	}{
+		{"ours", options{}, true, "seed 7; play it again with --seed 7 --minutes 2 --agents 2 --only 'net: slow'\n", false, ""},
+		{"ours, to be kept", options{keep: true}, true, "--replay schedule.json\n", true, ""},
+		{"named", options{}, false, "--replay schedule.json\n", true, ""},
+		{"ours, with a breach", options{minFaults: 2}, true, "--replay schedule.json\n", true, "1 faults of 1 kinds"},
+		{"ours, with nothing to check", options{minKinds: 1}, true, "--replay schedule.json\n", true, "no case came up to check whether this holds: every accepted job"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			c.o.dir, c.o.seed, c.o.minutes, c.o.agents, c.o.only = t.TempDir(), 7, 2, 2, []string{"net: slow"}
+			h := &chaos.History{Interval: time.Second, Faults: []chaos.Injected{{Planned: chaos.Planned{Kind: "net: slow"}, Seen: "next"}}}
+			var out bytes.Buffer
+			err := c.o.conclude(&out, h, 7, "schedule.json", c.ours)
+			if (err != nil) != (c.fails != "") || err != nil && !strings.Contains(err.Error(), c.fails) {
+				t.Errorf("got %v", err)
+			}
+			if !strings.HasSuffix(out.String(), c.says) || !strings.Contains(out.String(), "\nseed 7; ") {
+				t.Errorf("printed %s", out.String())
+			}
+			if _, err := os.Stat(c.o.dir); (err == nil) != c.stays {
+				t.Errorf("the folder: %v", err)
+			}
+		})
 	}
 }

@@ -40,7 +40,7 @@ func sabotageCommand() *cobra.Command {
 		Long: `Build the agent once for each of a list of sabotages of its code, which the files on disk are
 spared, and drive each through the faults that should bring it to light. The code as it is goes
 first, through faults of all kinds: what is caught there too proves nothing. Exit status 1 where
-a sabotage is not caught, or the code as it is breaches an invariant.`,
+a sabotage is not caught or could not be played, or the code as it is breaches an invariant.`,
 		Example: "  chaos sabotage\n  chaos sabotage --only 'a result is sent'",
 		Args:    cobra.NoArgs,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return o.run(cmd.Context(), cmd.OutOrStdout()) },
@@ -88,7 +88,7 @@ func (o *sabotageOptions) run(ctx context.Context, out io.Writer) (err error) {
 		}
 		fmt.Fprintln(out, " 0  clean   the code as it is")
 	}
-	caught, missed := 0, 0
+	var count tally
 	for i, s := range chaos.Sabotages() {
 		switch {
 		case !o.wants(s):
@@ -96,26 +96,52 @@ func (o *sabotageOptions) run(ctx context.Context, out io.Writer) (err error) {
 			fmt.Fprintf(out, "%2d  %s\n", i+1, strings.TrimSuffix(s.Name+" (not played; see "+s.Elsewhere+")", " (not played; see )"))
 		default:
 			by, err := o.try(ctx, fmt.Sprint(i+1), master, s)
+			how, why, err := count.add(by, err)
 			if err != nil {
 				return fmt.Errorf("%s: %w", s.Name, err)
 			}
-			if len(by) == 0 {
-				missed++
-				fmt.Fprintf(out, "%2d  MISSED  %s\n", i+1, s.Name)
-				continue
+			fmt.Fprintf(out, "%2d  %s  %s\n", i+1, how, s.Name)
+			if why != "" {
+				fmt.Fprintf(out, "            %s\n", why)
 			}
-			caught++
-			fmt.Fprintf(out, "%2d  caught  %s\n            by: %s\n", i+1, s.Name, strings.Join(by, "; "))
 		}
 	}
 	if o.list {
 		return nil
 	}
-	fmt.Fprintf(out, "%d caught, %d missed; logs in %s\n", caught, missed, o.dir)
-	if missed > 0 {
-		return fmt.Errorf("%d sabotages are not caught", missed)
+	fmt.Fprintf(out, "%d caught, %d missed, %d could not be played; logs in %s\n", count.caught, count.missed, count.unplayed, o.dir)
+	return count.verdict()
+}
+
+// errUnplayed: a run was not completed, which proves nothing.
+var errUnplayed = errors.New("it could not be played")
+
+// tally counts how sabotages fared.
+type tally struct{ caught, missed, unplayed int }
+
+// add counts what try returned, and says how that sabotage fared and why. An error is one
+// that ends the program.
+func (t *tally) add(by []string, err error) (how, why string, fatal error) {
+	switch {
+	case errors.Is(err, errUnplayed):
+		t.unplayed++
+		return "FAILED", err.Error(), nil
+	case err != nil:
+		return "", "", err
+	case len(by) == 0:
+		t.missed++
+		return "MISSED", "", nil
 	}
-	return nil
+	t.caught++
+	return "caught", "by: " + strings.Join(by, "; "), nil
+}
+
+// verdict is an error where not all were caught.
+func (t *tally) verdict() error {
+	if t.missed+t.unplayed == 0 {
+		return nil
+	}
+	return fmt.Errorf("%d sabotages are not caught, and %d could not be played", t.missed, t.unplayed)
 }
 
 // try plays one sabotage and returns the invariants that it breaches.
@@ -145,7 +171,7 @@ func (o *sabotageOptions) try(ctx context.Context, name, master string, s chaos.
 		return nil, ctx.Err()
 	}
 	if err != nil {
-		return []string{"the run could not be completed: " + err.Error()}, nil
+		return nil, fmt.Errorf("%w: %w", errUnplayed, err)
 	}
 	findings := history.Judge()
 	history.Print(log, findings)

@@ -148,6 +148,7 @@ func (a *agent) keep(ctx context.Context) error {
 		case <-p.done:
 		case <-ctx.Done():
 			_ = p.signal(syscall.SIGCONT)
+			a.told()
 			_ = p.signal(syscall.SIGTERM)
 			if !waitFor(30*time.Second, p.ended) {
 				_ = p.signal(syscall.SIGKILL)
@@ -188,6 +189,27 @@ func (a *agent) launch() (*process, error) {
 	return p, nil
 }
 
+// told notes that the present life is told to end.
+func (a *agent) told() {
+	now := time.Now()
+	a.amend(a.life(), func(l *Life) {
+		if l.Told.IsZero() {
+			l.Told = now
+		}
+	})
+}
+
+// amend changes what was noted of a life.
+func (a *agent) amend(number int, change func(*Life)) {
+	a.facts.note(func(h *History) {
+		for i := range h.Lives {
+			if l := &h.Lives[i]; l.Agent == a.n && l.Number == number {
+				change(l)
+			}
+		}
+	})
+}
+
 // bury notes what outlived a life, ends it, and notes what the next has to clean up.
 func (a *agent) bury(p *process, begun time.Time) {
 	died := time.Now()
@@ -200,6 +222,11 @@ func (a *agent) bury(p *process, begun time.Time) {
 			if conn, err := net.DialTimeout("tcp", net.JoinHostPort(a.net.agent, strconv.Itoa(port)), 100*time.Millisecond); err == nil {
 				conn.Close()
 				who = append(who, fmt.Sprintf("a listener on port %d", port))
+			}
+		}
+		for _, g := range a.groups() {
+			if populated(g) {
+				who = append(who, "processes in cgroup "+g)
 			}
 		}
 		return who
@@ -216,14 +243,7 @@ func (a *agent) bury(p *process, begun time.Time) {
 	maps.Copy(things, a.inherited) // what the life before did not get round to
 	a.inherited = things
 	a.process = nil
-	number := a.number
-	a.facts.note(func(h *History) {
-		for i := range h.Lives {
-			if l := &h.Lives[i]; l.Agent == a.n && l.Number == number {
-				l.To, l.Exit, l.Emptied, l.Survivors = died, p.exit(), emptied, survivors
-			}
-		}
-	})
+	a.amend(a.number, func(l *Life) { l.To, l.Exit, l.Emptied, l.Survivors = died, p.exit(), emptied, survivors })
 }
 
 // leavings are what a dead life has left for the next to clean up, each with a way to
@@ -385,18 +405,35 @@ func (c *cleaning) look(a *agent, life int) {
 	}
 }
 
-// learn finds out how the agent names its jobs' cgroups, from one of them.
+// learn finds out how the agent names its jobs' cgroups, from one of their processes.
 func (a *agent) learn(p Proc) {
-	const prefix = "ffmpeg-agent-"
-	path := p.cgroup()
-	base := filepath.Base(path)
-	const hash = 9 // what tells agents apart, and a dash
-	if !strings.HasPrefix(base, prefix) || len(base) < len(prefix)+hash {
+	pattern := groupPattern(p.cgroup())
+	if pattern == "" {
 		return
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.cgroups = filepath.Join(cgroupMount(), filepath.Dir(path), base[:len(prefix)+hash]+"*")
+	a.cgroups = filepath.Join(cgroupMount(), pattern)
+}
+
+// groupPattern is what the cgroups of all jobs of an agent look like, given the path of one
+// or of one below it; empty: it is no job's.
+func groupPattern(path string) string {
+	const prefix = "ffmpeg-agent-"
+	const hash = 9 // what tells agents apart, and a dash
+	for ; len(path) > 1; path = filepath.Dir(path) {
+		if base := filepath.Base(path); strings.HasPrefix(base, prefix) && len(base) >= len(prefix)+hash {
+			return filepath.Join(filepath.Dir(path), base[:len(prefix)+hash]+"*")
+		}
+	}
+	return ""
+}
+
+// temporary is what only a job at work may have: cgroups, and outputs that are not final
+// yet, in the folder of all agents.
+func (a *agent) temporary() []string {
+	partial, _ := filepath.Glob(filepath.Join(a.outputs, ".*.partial-*"))
+	return append(partial, a.groups()...)
 }
 
 // level is what the agent holds now.
@@ -405,7 +442,7 @@ func (a *agent) level(ctx context.Context) (Level, error) {
 	if p == nil {
 		return Level{}, fmt.Errorf("agent %d does not run", a.n)
 	}
-	l := Level{Agent: a.n, Life: a.life(), At: time.Now()}
+	l := Level{Agent: a.n, Life: a.life(), At: time.Now(), Temporary: a.temporary()}
 	sums, err := scrape(ctx, a.http, a.metrics())
 	if err != nil {
 		return l, err

@@ -230,6 +230,9 @@ func agentKinds() []Kind {
 func (s *scene) die(ctx context.Context, sig syscall.Signal) (effect, error) {
 	p, life := s.present(), s.life()
 	s.deaths.Add(1)
+	if sig == syscall.SIGTERM {
+		s.told()
+	}
 	if p == nil || p.signal(sig) != nil {
 		return effect{}, errors.New("it did not run")
 	}

@@ -74,10 +74,15 @@ type Exchange struct {
 // Attempt names what a result is about.
 func (x *Exchange) Attempt() Attempt { return Attempt{x.Result.JobID, x.Result.Attempt} }
 
+// complete reports whether the agent may have read the whole answer: it was passed on whole,
+// though the link may not have stood.
+func (x *Exchange) complete() bool { return x.Whole || len(x.Views) > 0 }
+
 // Life is one process of an agent.
 type Life struct {
 	Agent, Number, PID int
 	Span
+	Told      time.Time     // when it was first told to end; zero: it was not
 	Exit      string        // how it ended
 	Emptied   time.Duration // from its end until nothing of it ran or listened
 	Survivors []string      // what did 2 s after its end
@@ -130,9 +135,10 @@ type Level struct {
 	Goroutines  int
 	Descriptors int
 	Threads     int
-	Heap        int64 // bytes in use
-	Resident    int64 // bytes
-	Disk        int64 // bytes of its data folder, without what was set aside
+	Heap        int64    // bytes in use
+	Resident    int64    // bytes
+	Disk        int64    // bytes of its data folder, without what was set aside
+	Temporary   []string // what only a job at work may have
 }
 
 // Memory is a master from the moment that it knows nothing to the moment that it has

@@ -25,7 +25,7 @@ func (f *Finding) breach(format string, args ...any) {
 // Judge looks at a history for all that must always hold.
 func (h *History) Judge() []Finding {
 	return []Finding{
-		h.everyJobEnds(), h.acceptedOnce(), h.askedFirst(), h.supersededStaysSo(), h.heartbeats(),
+		h.everyJobEnds(), h.acceptedOnce(), h.askedFirst(), h.supersededStaysSo(), h.wordFirst(), h.oneResult(), h.heartbeats(),
 		h.nothingOutlives(), h.cleanedUp(), h.requeued(), h.outputsWhole(), h.levelsReturn(), h.trueReasons(), h.joulesTrue(), h.noStorm(), h.allShow(),
 	}
 }
@@ -85,7 +85,7 @@ func (h *History) acceptedOnce() Finding {
 	f := Finding{Invariant: "no attempt is accepted twice by a master that fences"}
 	first := map[Attempt]Exchange{}
 	for _, x := range h.Exchanges {
-		if x.Result == nil || x.Answered/100 != 2 || !h.fencedAt(x.From) {
+		if x.Result == nil || x.Answered/100 != 2 || !h.memoryAt(x.From).Fenced {
 			continue
 		}
 		f.Checked++
@@ -98,13 +98,14 @@ func (h *History) acceptedOnce() Finding {
 	return f
 }
 
-func (h *History) fencedAt(at time.Time) bool {
+// memoryAt is the master's memory at a moment.
+func (h *History) memoryAt(at time.Time) Memory {
 	for _, m := range h.Memories {
 		if m.Touches(at, at) {
-			return m.Fenced
+			return m
 		}
 	}
-	return false
+	return Memory{}
 }
 
 // sendings are an agent's sendings of one attempt's result, in order.
@@ -157,11 +158,12 @@ func (h *History) askedFirst() Finding {
 	return f
 }
 
-// asked reports whether an agent was told something of a job between two moments.
+// asked reports whether an agent was told how a job stands between two moments: by a whole
+// answer, and not one that says that the master cannot tell.
 func (h *History) asked(s sendings, from, to time.Time) bool {
 	return slices.ContainsFunc(h.Exchanges, func(x Exchange) bool {
 		return x.Agent == s.agent && (x.Call == CallJobs || x.Call == CallJob && h.about(&x, s.attempt.Job)) &&
-			x.From.After(from) && x.From.Before(to) && x.Given != 0
+			x.From.After(from) && x.From.Before(to) && x.complete() && (x.Given/100 == 2 || x.Given == 404)
 	})
 }
 
@@ -229,17 +231,18 @@ func (h *History) stood(agent int, from, to time.Time) bool {
 	})
 }
 
-// heartbeats: attempts are at most two intervals apart within a life, but for the time
-// in which the process or this program was not scheduled, or the heartbeat itself was hit.
+// heartbeats: attempts are at most two intervals apart within a life and up to its end, but
+// for the time in which the process or this program was not scheduled, the heartbeat itself
+// was hit, or the agent had been told to end.
 func (h *History) heartbeats() Finding {
 	f := Finding{Invariant: fmt.Sprintf("heartbeats at most 2 × %s apart", h.Interval)}
 	const allowance = 300 * time.Millisecond // for being noticed, and for a machine that is shared
-	last := map[int]Beat{}
+	last := map[[2]int]Beat{}                // by agent and life
 	longest := time.Duration(0)
 	for _, b := range h.attempted() {
-		before, known := last[b.Agent]
-		last[b.Agent] = b
-		if !known || before.Life != b.Life {
+		before, known := last[[2]int{b.Agent, b.Life}]
+		last[[2]int{b.Agent, b.Life}] = b
+		if !known {
 			continue
 		}
 		f.Checked++
@@ -252,8 +255,49 @@ func (h *History) heartbeats() Finding {
 			f.breach("agent %d, life %d: no heartbeat for %s from %s on", b.Agent, b.Life, gap.Round(time.Millisecond), stamp(before.At))
 		}
 	}
+	for i := range h.Lives {
+		l := &h.Lives[i]
+		allowed, end := 2*h.Interval, l.due()
+		from := last[[2]int{l.Agent, l.Number}].At
+		if from.IsZero() {
+			allowed, from = fewBeats*h.Interval, h.session(l)
+		}
+		if from.IsZero() || end.IsZero() {
+			continue
+		}
+		f.Checked++
+		gap := end.Sub(from)
+		if h.heartbeatHit(l.Agent, from, end) || h.cutOff(l.Agent, from, end) {
+			continue // beats that nobody but the agent could see count when it tells of them later
+		}
+		longest = max(longest, gap)
+		if gap > allowed+allowance+h.stalled(from, end) {
+			f.breach("agent %d, life %d: no heartbeat for %s from %s on, up to its end", l.Agent, l.Number, gap.Round(time.Millisecond), stamp(from))
+		}
+	}
 	f.Note = fmt.Sprintf("longest gap %s", longest.Round(time.Millisecond))
 	return f
+}
+
+// fewBeats is in how many intervals after its session a life has to have attempted one.
+const fewBeats = 4
+
+// due is until when a life has to do all that it should; zero: it has not ended.
+func (l *Life) due() time.Time {
+	if !l.Told.IsZero() && (l.To.IsZero() || l.Told.Before(l.To)) {
+		return l.Told
+	}
+	return l.To
+}
+
+// session is when a life was first told its session; zero: it was not.
+func (h *History) session(l *Life) time.Time {
+	for i := range h.Exchanges {
+		if x := &h.Exchanges[i]; x.Agent == l.Agent && x.Life == l.Number && x.Call == CallRegister && x.Whole && x.Given/100 == 2 {
+			return x.To
+		}
+	}
+	return time.Time{}
 }
 
 // untold is how many heartbeats an agent counted between two that follow each other for all
@@ -354,6 +398,7 @@ func (h *History) requeued() Finding {
 	f := Finding{Invariant: fmt.Sprintf("an interrupted job is re-queued within %s of the restart", requeueWithin)}
 	var delays []time.Duration
 	anew := 0
+	excuses := map[string]int{}
 	phases := map[string]int{}
 	for _, killed := range h.Faults {
 		if killed.Kind != killInAJob || killed.Seen == "" {
@@ -377,7 +422,12 @@ func (h *History) requeued() Finding {
 		case phase == "prepare" && (taken >= 0 && h.Exchanges[taken].Result.Status == protocol.StatusCompleted || h.killedAgain(killed)):
 			f.Checked++ // killed before anything of it was on disk: found at the master, and begun anew
 			anew++
-		case !next.To.IsZero() && next.To.Before(due), h.disturbed(killed, next.From, due), h.stalled(next.From, due) > 0:
+		case !next.To.IsZero() && next.To.Before(due):
+			excuses["its next life ended"]++
+		case h.disturbed(killed, next.From, due) != "":
+			excuses[h.disturbed(killed, next.From, due)]++
+		case h.stalled(next.From, due) > 0:
+			excuses["this program stood still"]++
 		default:
 			f.Checked++
 			f.breach("agent %d was killed at job %s, attempt %d, and began anew at %s: not reported by %s", killed.Agent, killed.Hit.Job, killed.Hit.Number, stamp(next.From), stamp(due))
@@ -387,6 +437,9 @@ func (h *History) requeued() Finding {
 	if len(delays) > 0 {
 		f.Note = fmt.Sprintf("median %s, longest %s, %d begun anew; killed in %s",
 			delays[len(delays)/2].Round(time.Millisecond), delays[len(delays)-1].Round(time.Millisecond), anew, tally(phases))
+	}
+	if excused := tally(excuses); excused != "" {
+		f.Note += "; excused: " + excused
 	}
 	return f
 }
@@ -409,12 +462,16 @@ func (h *History) nextLife(agent int, after time.Time) *Life {
 	return nil
 }
 
-// disturbed reports whether anything but an agent's being killed in a job touches a
-// stretch of time.
-func (h *History) disturbed(but Injected, from, to time.Time) bool {
-	return slices.ContainsFunc(h.Faults, func(f Injected) bool {
-		return f.Number != but.Number && f.Kind != killInAJob && f.Touches(from, to)
-	})
+// disturbed names what touches a stretch of time, beside kills in a job, and is in the way of
+// the agent that a fault hit, or of its master; empty: nothing is.
+func (h *History) disturbed(hit Injected, from, to time.Time) string {
+	for _, f := range h.Faults {
+		concerns := f.Agent == hit.Agent || strings.HasPrefix(f.Kind, "master: ")
+		if f.Number != hit.Number && f.Kind != killInAJob && concerns && f.Touches(from, to) {
+			return f.Kind
+		}
+	}
+	return ""
 }
 
 func tally(counts map[string]int) string {
@@ -455,13 +512,18 @@ const (
 	moreDisk        = 16 << 20
 )
 
-// levelsReturn: an agent at rest holds no more than when it first rested.
+// levelsReturn: an agent at rest holds no more than when it first rested, and nothing that
+// only a job needs.
 func (h *History) levelsReturn() Finding {
 	f := Finding{Invariant: "what the agent holds returns to its level"}
 	first, last := map[int]Level{}, map[int]Level{}
 	var most Level
 	for _, l := range h.Rest {
 		last[l.Agent] = l
+		f.Checked++
+		if len(l.Temporary) > 0 {
+			f.breach("agent %d, life %d, at rest at %s: %s", l.Agent, l.Life, stamp(l.At), strings.Join(l.Temporary, ", "))
+		}
 		base, known := first[l.Agent]
 		if !known {
 			first[l.Agent] = l

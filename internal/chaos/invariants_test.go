@@ -26,7 +26,7 @@ func newHistory() *History {
 		Exchanges: []Exchange{sent(1000, 1, protocol.StatusCompleted, "", "")},
 		Outputs:   []Output{{Path: "/out/a.mp4", Job: "a"}},
 		Beats:     []Beat{{0, 1, at(0), 1}, {0, 1, at(500), 2}, {0, 1, at(1000), 3}},
-		Lives:     []Life{{Agent: 0, Number: 1, PID: 100, Span: span(0, 5000), Exit: "signal: killed", Emptied: 10 * time.Millisecond}, {Agent: 0, Number: 2, PID: 200, Span: Span{From: at(5100)}}},
+		Lives:     []Life{{Agent: 0, Number: 1, PID: 100, Span: span(0, 5000), Told: at(1200), Exit: "signal: killed", Emptied: 10 * time.Millisecond}, {Agent: 0, Number: 2, PID: 200, Span: Span{From: at(5100)}}},
 		Cleaned:   []Cleaned{{Agent: 0, Life: 2, Things: 3, After: time.Second}},
 		Rest: []Level{
 			{Agent: 0, Goroutines: 30, Descriptors: 20, Threads: 8, Heap: 4 << 20, Resident: 30 << 20, Disk: 1 << 20},
@@ -40,6 +40,37 @@ func sent(ms, attempt int, status protocol.Status, reason protocol.FailureReason
 	return Exchange{
 		Agent: 0, Life: 1, Span: span(ms, ms+10), Call: CallResult, Path: "/results", Received: true, Answered: 200, Given: 200, Whole: true,
 		Result: &protocol.JobResult{JobID: "a", NodeID: "n", Attempt: attempt, Status: status, FailureReason: reason, Error: text},
+	}
+}
+
+// given is the answer by which the master gives agent 0 an attempt at job a.
+func given(ms, attempt int) Exchange {
+	x := asks(ms, "/jobs/next", View{Job: "a", NodeID: "n", Retries: attempt - 1, Status: protocol.StatusAssigned})
+	x.Call = CallNext
+	return x
+}
+
+// listed is an agent's question after all jobs, and what it was told.
+func listed(ms int, views ...View) Exchange {
+	x := asks(ms, "/jobs", views...)
+	x.Call = CallJobs
+	return x
+}
+
+// by is the exchange of another life.
+func (x Exchange) by(life int) Exchange { x.Life = life; return x }
+
+// lease has each life be given the attempts whose results it sends, just before.
+func (h *History) lease() {
+	told := map[[2]any]bool{}
+	for _, x := range h.Exchanges {
+		if x.Result == nil || told[[2]any{x.Agent, x.Life*1000 + x.Result.Attempt}] {
+			continue
+		}
+		told[[2]any{x.Agent, x.Life*1000 + x.Result.Attempt}] = true
+		g := given(0, x.Result.Attempt).by(x.Life)
+		g.Agent, g.Span, g.Views[0].Job = x.Agent, Span{x.From.Add(-5 * time.Millisecond), x.From.Add(-time.Millisecond)}, x.Result.JobID
+		h.Exchanges = append(h.Exchanges, g)
 	}
 }
 
@@ -105,6 +136,13 @@ func (h *History) beaten(n int) {
 	}
 }
 
+// registered has life 2 of agent 0 be told its session.
+func (h *History) registered(ms int) {
+	x := asks(ms, "/nodes/register").by(2)
+	x.Call = CallRegister
+	h.Exchanges = append(h.Exchanges, x)
+}
+
 // unseen has a fault be played so often without an effect.
 func (h *History) unseen(n int) {
 	for range n {
@@ -123,6 +161,7 @@ func TestInvariants(t *testing.T) {
 		output, levels, reason, all = "an output", "what the agent holds", "a failure says", ""
 		again, joules               = "an interrupted job", "joules are true"
 		storm, effect               = "no more heartbeats", "each kind of fault"
+		one                         = "an attempt has one result"
 	)
 	for _, c := range []struct {
 		name   string
@@ -169,6 +208,21 @@ func TestInvariants(t *testing.T) {
 		{"the question got no answer", func(h *History) {
 			h.Exchanges = []Exchange{sent(1000, 1, protocol.StatusCompleted, "", "").lost(), asks(1200, "/jobs/1").lost(), sent(1500, 1, protocol.StatusCompleted, "", "").conflict()}
 		}, asked},
+		{"the question got an error for an answer", func(h *History) {
+			q := asks(1200, "/jobs/1")
+			q.Given = 503
+			h.Exchanges = []Exchange{sent(1000, 1, protocol.StatusCompleted, "", "").lost(), q, sent(1500, 1, protocol.StatusCompleted, "", "").conflict()}
+		}, asked},
+		{"the question got half an answer", func(h *History) {
+			q := asks(1200, "/jobs/1")
+			q.Whole = false
+			h.Exchanges = []Exchange{sent(1000, 1, protocol.StatusCompleted, "", "").lost(), q, sent(1500, 1, protocol.StatusCompleted, "", "").conflict()}
+		}, asked},
+		{"the job is not known when it is asked for", func(h *History) {
+			q := asks(1200, "/jobs/1")
+			q.Given = 404
+			h.Exchanges = []Exchange{sent(1000, 1, protocol.StatusCompleted, "", "").lost(), q, sent(1500, 1, protocol.StatusCompleted, "", "").conflict()}
+		}, all},
 		{"another agent asked", func(h *History) {
 			q := asks(1200, "/jobs/1")
 			q.Agent = 1
@@ -208,6 +262,11 @@ func TestInvariants(t *testing.T) {
 			h.Exchanges = []Exchange{asks(1000, "/jobs/1", View{Job: "a", NodeID: "m"}), sent(3000, 1, protocol.StatusCompleted, "", "").conflict()}
 		}, all},
 
+		{"a restart replaces what was sent", func(h *History) {
+			h.Exchanges = []Exchange{failed(1000, protocol.ReasonUserError, "").lost(), asks(1200, "/jobs/1"), sent(1500, 1, protocol.StatusCompleted, "", "").conflict()}
+			h.Jobs["a"].Stray = true
+		}, one},
+
 		{"a late heartbeat", func(h *History) { h.Beats = append(h.Beats, Beat{Agent: 0, Life: 1, At: at(2400)}) }, beats},
 		{"two late heartbeats that nobody but the agent has seen", func(h *History) {
 			h.Beats = append(h.Beats, Beat{0, 1, at(2400), 6})
@@ -234,6 +293,21 @@ func TestInvariants(t *testing.T) {
 			h.Beats = append(h.Beats, Beat{Agent: 0, Life: 1, At: at(3000)})
 		}, all},
 
+		{"no more heartbeats before the end", func(h *History) { h.Lives[0].Told = time.Time{} }, beats},
+		{"no more heartbeats before it is told to end", func(h *History) { h.Lives[0].Told = at(3000) }, beats},
+		{"heartbeats up to the end", func(h *History) { h.Lives[0].Told, h.Lives[0].To = time.Time{}, at(1900) }, all},
+		{"no more heartbeats, for it stands still", func(h *History) {
+			h.Lives[0].Told = time.Time{}
+			h.Faults = []Injected{fault("agent: SIGSTOP", 1100, 5000)}
+		}, all},
+		{"no more heartbeats that anybody could see", func(h *History) {
+			h.Lives[0].Told = time.Time{}
+			h.Faults = []Injected{fault("net: partition", 1100, 5000)}
+		}, all},
+		{"no heartbeat at all", func(h *History) { h.registered(5200); h.Lives[1].To = at(9000) }, beats},
+		{"no heartbeat of a life that ended at once", func(h *History) { h.registered(5200); h.Lives[1].To = at(6000) }, all},
+		{"no heartbeat without a session", func(h *History) { h.Lives[1].To = at(9000) }, all},
+
 		{"FFmpeg lives on", func(h *History) { h.Lives[0].Survivors = []string{"ffmpeg (pid 7, state R)"} }, outlives},
 		{"a workspace is left", func(h *History) { h.Cleaned[0].Left = []string{"workspace a-00000000-1"} }, cleans},
 		{"an output is cut short", func(h *History) { h.Outputs[0].Problem = "it has 50 frames instead of 100" }, output},
@@ -245,6 +319,9 @@ func TestInvariants(t *testing.T) {
 		{"heap leaks", func(h *History) { h.Rest[1].Heap = 90 << 20 }, levels},
 		{"memory leaks", func(h *History) { h.Rest[1].Resident = 200 << 20 }, levels},
 		{"files are left", func(h *History) { h.Rest[1].Disk = 60 << 20 }, levels},
+
+		{"a temporary output is left", func(h *History) { h.Rest[1].Temporary = []string{"/out/.a.partial-X.mp4"} }, levels},
+		{"a cgroup is there at the first rest", func(h *History) { h.Rest[0].Temporary = []string{"/sys/fs/cgroup/ffmpeg-agent-1"} }, levels},
 
 		{"a failure for nothing", func(h *History) { h.Exchanges[0] = failed(1000, protocol.ReasonRuntimeError, "exit status 1") }, reason},
 		{"killed, and says so", func(h *History) {
@@ -305,6 +382,13 @@ func TestInvariants(t *testing.T) {
 			h.Faults = []Injected{fault("agent: SIGTERM", 500, 1500)}
 			h.Exchanges[0] = failed(1000, protocol.ReasonPlatformError, "interrupted: agent shutting down")
 		}, all},
+		{"handed back, for it was told to end", func(h *History) {
+			h.Faults = []Injected{fault("agent: SIGTERM", 500, 1500)}
+			h.Exchanges[0] = failed(1000, protocol.ReasonPlatformError, "handed back unstarted: the agent is shutting down")
+		}, all},
+		{"handed back for nothing", func(h *History) {
+			h.Exchanges[0] = failed(1000, protocol.ReasonPlatformError, "handed back unstarted: the agent is shutting down")
+		}, reason},
 		{"another agent's disk was full", func(h *History) {
 			f := fault("disk: data full", 0, 2000)
 			f.Agent = 1
@@ -325,8 +409,16 @@ func TestInvariants(t *testing.T) {
 		{"killed, and reported late", func(h *History) { h.killed("run", 3500) }, again},
 		{"killed, and reported late for a fault", func(h *History) {
 			h.killed("run", 3500)
-			h.Faults = append(h.Faults, Injected{Planned: Planned{Number: 2, Kind: "net: partition", Agent: 1}, Span: span(1000, 2000)})
+			h.Faults = append(h.Faults, Injected{Planned: Planned{Number: 2, Kind: "net: partition", Agent: 0}, Span: span(1000, 2000)})
 		}, all},
+		{"killed, and reported late for a fault of the master that another agent was to see", func(h *History) {
+			h.killed("run", 3500)
+			h.Faults = append(h.Faults, Injected{Planned: Planned{Number: 2, Kind: "master: SIGSTOP", Agent: 1}, Span: span(1000, 2000)})
+		}, all},
+		{"killed, and reported late at another agent's fault", func(h *History) {
+			h.killed("run", 3500)
+			h.Faults = append(h.Faults, Injected{Planned: Planned{Number: 2, Kind: "net: partition", Agent: 1}, Span: span(1000, 2000)})
+		}, again},
 		{"killed, and killed again before it could report", func(h *History) {
 			h.killed("run", 3500)
 			h.Lives[1].To = at(1500)
@@ -386,6 +478,7 @@ func TestInvariants(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			h := newHistory()
 			c.change(h)
+			h.lease()
 			fired := false
 			for _, f := range h.Judge() {
 				switch its := c.fires != "" && strings.HasPrefix(f.Invariant, c.fires); {
@@ -401,6 +494,125 @@ func TestInvariants(t *testing.T) {
 				t.Errorf("no invariant begins with %q", c.fires)
 			}
 		})
+	}
+}
+
+// TestWordsOfLeases: which sendings of job a's first attempt follow a word of its lease.
+func TestWordsOfLeases(t *testing.T) {
+	result := sent(6000, 1, protocol.StatusCompleted, "", "")
+	view := func(node string, retries int, status protocol.Status) View {
+		return View{Job: "a", NodeID: node, Retries: retries, Status: status}
+	}
+	half := given(5000, 1)
+	half.Whole, half.Views = false, nil
+	fallen := given(5000, 1)
+	fallen.Whole = false
+	elsewhere := given(5000, 1)
+	elsewhere.Agent = 1
+	missing := asks(5000, "/jobs/1")
+	missing.Answered, missing.Given = 404, 404
+	for _, c := range []struct {
+		name   string
+		before []Exchange
+		faults []Injected
+		stalls []Span
+		fires  bool
+	}{
+		{name: "nothing was told", fires: true},
+		{name: "given", before: []Exchange{given(2000, 1)}},
+		{name: "given long ago", before: []Exchange{given(1000, 1)}, fires: true},
+		{name: "given long ago, and asked after", before: []Exchange{given(100, 1), asks(5900, "/jobs/1", view("n", 0, protocol.StatusProcessing))}},
+		{name: "given long ago, and found in the list", before: []Exchange{given(100, 1), listed(5900, view("n", 0, protocol.StatusPaused))}},
+		{name: "given long ago, while this program stood still", before: []Exchange{given(1000, 1)}, stalls: []Span{span(2000, 4000)}},
+		{name: "given long ago, and connecting took long", before: []Exchange{given(1000, 1)}, faults: []Injected{fault("net: partition", 2000, 5500)}},
+		{name: "given to an earlier life", before: []Exchange{given(5000, 1).by(0)}, fires: true},
+		{name: "given to another agent", before: []Exchange{elsewhere}, fires: true},
+		{name: "given by half an answer", before: []Exchange{half}, fires: true},
+		{name: "given over a link that fell", before: []Exchange{fallen}},
+		{name: "given too late", before: []Exchange{given(6500, 1)}, fires: true},
+		{name: "canceled", before: []Exchange{asks(5000, "/jobs/1", view("n", 0, protocol.StatusCanceled))}},
+		{name: "over", before: []Exchange{asks(5000, "/jobs/1", view("n", 0, protocol.StatusFailed))}, fires: true},
+		{name: "another node's", before: []Exchange{listed(5000, view("m", 0, protocol.StatusAssigned))}, fires: true},
+		{name: "a later attempt's", before: []Exchange{given(5000, 2)}, fires: true},
+		{name: "another job", before: []Exchange{asks(5000, "/jobs/1", View{Job: "b", NodeID: "n", Status: protocol.StatusAssigned})}, fires: true},
+		{name: "not in the list", before: []Exchange{listed(5000)}},
+		{name: "unknown when asked for", before: []Exchange{missing}},
+		{name: "an earlier attempt, which the master went back to", before: []Exchange{asks(5000, "/jobs/1", view("n", -1, protocol.StatusQueued))}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			h := newHistory()
+			h.Exchanges, h.Faults, h.Stalls = append(c.before, result), c.faults, c.stalls
+			if f := h.wordFirst(); (len(f.Breaches) > 0) != c.fires || f.Checked != 1 {
+				t.Errorf("%d checked, %q", f.Checked, f.Breaches)
+			}
+		})
+	}
+}
+
+// TestOneResult: what may differ between two sendings of an attempt.
+func TestOneResult(t *testing.T) {
+	completed := sent(1000, 1, protocol.StatusCompleted, "", "")
+	interrupted := failed(6000, protocol.ReasonPlatformError, "interrupted").by(2)
+	damage := fault("journal: bytes flipped", 4000, 5000)
+	elsewhere := damage
+	elsewhere.Agent = 1
+	for _, c := range []struct {
+		name   string
+		change func(*History)
+		fires  bool
+	}{
+		{"a restart replaces it", func(h *History) { h.Exchanges = []Exchange{completed, interrupted} }, true},
+		{"it is sent again as it was", func(h *History) {
+			h.Exchanges = []Exchange{completed, sent(6000, 1, protocol.StatusCompleted, "", "").by(2)}
+		}, false},
+		{"its reason changes", func(h *History) {
+			h.Exchanges = []Exchange{failed(1000, protocol.ReasonTimeout, "no progress"), interrupted}
+		}, true},
+		{"of two attempts", func(h *History) {
+			h.Exchanges = []Exchange{failed(1000, protocol.ReasonTimeout, ""), sent(6000, 2, protocol.StatusCompleted, "", "")}
+		}, false},
+		{"of two nodes", func(h *History) {
+			h.Exchanges = []Exchange{completed, failed(6000, protocol.ReasonPlatformError, "interrupted").by(2)}
+			h.Exchanges[1].Result.NodeID = "m"
+		}, false},
+		{"of two memories", func(h *History) {
+			h.Exchanges = []Exchange{completed, interrupted}
+			h.Memories[0].To = at(3000)
+			h.Memories = append(h.Memories, Memory{Number: 2, Span: Span{From: at(3001)}})
+		}, false},
+		{"the journal was damaged", func(h *History) {
+			h.Exchanges, h.Faults = []Exchange{completed, interrupted}, []Injected{damage}
+		}, false},
+		{"another agent's journal was damaged", func(h *History) {
+			h.Exchanges, h.Faults = []Exchange{completed, interrupted}, []Injected{elsewhere}
+		}, true},
+		{"it was given out again", func(h *History) { h.Exchanges = []Exchange{completed, given(3000, 1), interrupted} }, false},
+		{"the next was given out", func(h *History) { h.Exchanges = []Exchange{completed, given(3000, 2), interrupted} }, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			h := newHistory()
+			c.change(h)
+			if f := h.oneResult(); (len(f.Breaches) > 0) != c.fires || f.Checked != 2 {
+				t.Errorf("%d checked, %q", f.Checked, f.Breaches)
+			}
+		})
+	}
+}
+
+// TestExcusesAreNamed: a killed job that is reported late for a fault is no case, and said.
+func TestExcusesAreNamed(t *testing.T) {
+	h := newHistory()
+	h.killed("run", 3500)
+	h.Faults = append(h.Faults, Injected{Planned: Planned{Number: 2, Kind: "net: partition"}, Span: span(1000, 2000)})
+	if f := h.requeued(); f.Checked != 0 || !strings.Contains(f.Note, "excused: net: partition 1") {
+		t.Errorf("%d checked, %q", f.Checked, f.Note)
+	}
+}
+
+func TestWhatWasNeverCheckedIsNamed(t *testing.T) {
+	got := Unchecked([]Finding{{Invariant: "a", Checked: 1}, {Invariant: "b"}})
+	if len(got) != 1 || got[0] != "b" {
+		t.Errorf("got %q", got)
 	}
 }
 

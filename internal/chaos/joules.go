@@ -53,8 +53,10 @@ func (h *History) joulesTrue() Finding {
 			watts, known := h.Power[z.ID]
 			switch {
 			case z.Source == "estimated" && z.Joules != nil: // a model's, and named so
-				sum += *z.Joules
-				estimated = z.Coverage
+				if z.Counted { // else it stood in until something better came
+					sum += *z.Joules
+					estimated = z.Coverage
+				}
 				continue
 			case !known:
 				f.breach("%s has a zone %s, which there is not", name, z.ID)

@@ -139,6 +139,12 @@ func cgroupMount() string {
 	return ""
 }
 
+// populated reports whether processes live in a cgroup or below it.
+func populated(group string) bool {
+	raw, _ := os.ReadFile(filepath.Join(group, "cgroup.events"))
+	return bytes.Contains(raw, []byte("populated 1"))
+}
+
 // counts are a process's descriptors, threads and resident bytes.
 func counts(pid int) (descriptors, threads int, resident int64, err error) {
 	dir := filepath.Join("/proc", strconv.Itoa(pid))

@@ -35,7 +35,7 @@ type proxy struct {
 	rules    []*rule
 	cut      chan struct{} // closed when a partition ends; nil: there is none
 	linkDown bool
-	asked    map[string]bool // jobs whose results were sent and whose fate the agent may ask for
+	known    map[string]bool // jobs that the agent was told of, or sent results of
 }
 
 // rule has a fault played on the next requests of some calls.
@@ -56,7 +56,7 @@ type request struct {
 
 func newProxy(agent int, address, backend string, life func() int, facts *recorder) (*proxy, error) {
 	p := &proxy{
-		agent: agent, life: life, backend: backend, facts: facts, address: address, asked: map[string]bool{},
+		agent: agent, life: life, backend: backend, facts: facts, address: address, known: map[string]bool{},
 		client: &http.Client{
 			Transport:     &http.Transport{DisableKeepAlives: true, DisableCompression: true},
 			Timeout:       40 * time.Second,
@@ -206,7 +206,7 @@ func (p *proxy) ServeHTTP(w http.ResponseWriter, hr *http.Request) {
 		var result protocol.JobResult
 		if json.Unmarshal(r.body, &result) == nil {
 			x.Result = &result
-			p.watch(result.JobID)
+			p.learn(result.JobID)
 		}
 	}
 	if cut, parted := p.parted(); parted {
@@ -223,10 +223,10 @@ func (p *proxy) ServeHTTP(w http.ResponseWriter, hr *http.Request) {
 	p.pass(w, r)
 }
 
-func (p *proxy) watch(job string) {
+func (p *proxy) learn(job string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.asked[job] = true
+	p.known[job] = true
 }
 
 // hold waits for a channel, or for the agent to give up.
@@ -300,39 +300,41 @@ func (p *proxy) give(w http.ResponseWriter, r *request, a *response) {
 	}
 }
 
-// views are what an answer told of jobs; of a list, those alone whose fate is open.
+// views are what an answer told of jobs; of a list, those alone that a node holds or that
+// the agent knows.
 func (p *proxy) views(call Call, a *response) []View {
 	if a.status != http.StatusOK {
 		return nil
 	}
-	view := func(j *protocol.Job) View { return View{j.ID, j.NodeID, j.RetryCount, j.Status} }
+	var told []protocol.Job
 	switch call {
 	case CallNext:
 		var next protocol.NextAnswer
 		if json.Unmarshal(a.body, &next) == nil && next.Job != nil {
-			return []View{view(next.Job)}
+			told = append(told, *next.Job)
 		}
 	case CallJob:
 		var job protocol.Job
 		if json.Unmarshal(a.body, &job) == nil {
-			return []View{view(&job)}
+			told = append(told, job)
 		}
 	case CallJobs:
 		var list struct{ Jobs []protocol.Job }
-		if json.Unmarshal(a.body, &list) != nil {
-			return nil
+		if json.Unmarshal(a.body, &list) == nil {
+			told = list.Jobs
 		}
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		var views []View
-		for i := range list.Jobs {
-			if p.asked[list.Jobs[i].ID] {
-				views = append(views, view(&list.Jobs[i]))
-			}
-		}
-		return views
 	}
-	return nil
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var views []View
+	for i := range told {
+		j := &told[i]
+		if call != CallJobs || p.known[j.ID] || j.Status.HeldByNode() {
+			p.known[j.ID] = true
+			views = append(views, View{j.ID, j.NodeID, j.RetryCount, j.Status})
+		}
+	}
+	return views
 }
 
 // reset closes the request's connection so that the agent sees a reset.

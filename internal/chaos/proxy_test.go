@@ -172,10 +172,11 @@ func TestAPartitionAnswersNothing(t *testing.T) {
 }
 
 // TestWhatAnAnswerTellsOfJobs: of one that was asked for always, of a list only the jobs
-// whose results were sent.
+// that a node holds and those whose results were sent.
 func TestWhatAnAnswerTellsOfJobs(t *testing.T) {
-	list := fmt.Sprintf(`{"jobs":[%s,{"id":"b","status":"queued"}],"count":2}`, masterSays)
+	list := fmt.Sprintf(`{"jobs":[%s,{"id":"b","status":"queued"},{"id":"c","status":"failed"}],"count":3}`, masterSays)
 	a := View{Job: "a", NodeID: "n", Retries: 1, Status: protocol.StatusAssigned}
+	c := View{Job: "c", Status: protocol.StatusFailed}
 	for _, c := range []struct {
 		call Call
 		body string
@@ -185,13 +186,13 @@ func TestWhatAnAnswerTellsOfJobs(t *testing.T) {
 		{CallJob, masterSays, false, []View{a}},
 		{CallNext, `{"job":` + masterSays + `}`, false, []View{a}},
 		{CallNext, `{"job":null}`, false, nil},
-		{CallJobs, list, true, []View{a}},
-		{CallJobs, list, false, nil},
+		{CallJobs, list, true, []View{a, c}},
+		{CallJobs, list, false, []View{a}},
 		{CallHeartbeat, masterSays, false, nil},
 	} {
 		b := newBench(t)
 		if c.sent {
-			b.watch("a")
+			b.learn("c")
 		}
 		got := b.views(c.call, &response{status: 200, body: []byte(c.body)})
 		if fmt.Sprint(got) != fmt.Sprint(c.want) {

@@ -128,7 +128,7 @@ func (f *Injected) causes(x *Exchange, job *Job) []cause {
 	case f.Kind == "ffmpeg: stopped for good" && hit:
 		return []cause{{reason: protocol.ReasonTimeout}}
 	case f.Kind == "agent: SIGTERM" && mine:
-		return []cause{{protocol.ReasonPlatformError, "interrupted"}}
+		return []cause{{protocol.ReasonPlatformError, "interrupted"}, {protocol.ReasonPlatformError, "handed back unstarted"}}
 	case f.Kind == "disk: data full" && mine, f.Kind == "disk: outputs full" && job.Output != "":
 		causes := []cause{{reason: protocol.ReasonResourceError}}
 		if f.To.Before(x.From) && x.From.Sub(f.To) < lookLate {

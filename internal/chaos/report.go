@@ -61,6 +61,16 @@ func Breaches(findings []Finding) (n int) {
 	return n
 }
 
+// Unchecked are the invariants of which no case was looked at.
+func Unchecked(findings []Finding) (names []string) {
+	for _, f := range findings {
+		if f.Checked == 0 {
+			names = append(names, f.Invariant)
+		}
+	}
+	return names
+}
+
 // shownBreaches of each invariant are printed; all are in the history.
 const shownBreaches = 8
 

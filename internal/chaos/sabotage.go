@@ -165,8 +165,8 @@ func Sabotages() []Sabotage {
 		},
 		{
 			Name: "a job leaves a goroutine",
-			Edits: []Edit{{"actors/job.go", `	how.Key = j.key
-`, `	how.Key = j.key
+			Edits: []Edit{{"actors/job.go", `	how.Key, how.Stood = j.key, j.stood
+`, `	how.Key, how.Stood = j.key, j.stood
 	go func() { select {} }()
 `}},
 			Faults: []string{"job: "},
