@@ -326,11 +326,17 @@ func (h *History) untold(before, after Beat) int {
 }
 
 // attempted are the heartbeats that agents attempted, by what their status told and by what
-// came to the proxies: at times one of the two sees nothing.
+// came to the proxies: at times one of the two sees nothing. What came before a life told of
+// a heartbeat may be of the life before: a network brings what a dead process has sent.
 func (h *History) attempted() []Beat {
-	beats := slices.Clone(h.Beats)
+	type life struct{ agent, number int }
+	beats, first := slices.Clone(h.Beats), map[life]time.Time{}
+	for _, b := range slices.Backward(h.Beats) {
+		first[life{b.Agent, b.Life}] = b.At
+	}
 	for i := range h.Exchanges {
-		if x := &h.Exchanges[i]; x.Call == CallHeartbeat {
+		x := &h.Exchanges[i]
+		if begun, known := first[life{x.Agent, x.Life}]; x.Call == CallHeartbeat && known && !x.From.Before(begun) {
 			beats = append(beats, Beat{Agent: x.Agent, Life: x.Life, At: x.From})
 		}
 	}

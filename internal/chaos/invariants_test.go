@@ -275,6 +275,10 @@ func TestInvariants(t *testing.T) {
 			h.Beats = append(h.Beats, Beat{0, 1, at(2600), 5})
 			h.Exchanges = append(h.Exchanges, Exchange{Agent: 0, Life: 1, Span: span(2400, 2410), Call: CallHeartbeat, Given: 200})
 		}, beats},
+		{"a heartbeat of the life before that comes late", func(h *History) {
+			h.Exchanges = append(h.Exchanges, Exchange{Agent: 0, Life: 2, Span: span(9000, 9010), Call: CallHeartbeat, Given: 404})
+			h.Beats = append(h.Beats, Beat{Agent: 0, Life: 2, At: at(12000), Number: 1})
+		}, all},
 		{"a late heartbeat of the next life", func(h *History) { h.Beats = append(h.Beats, Beat{Agent: 0, Life: 2, At: at(9000)}) }, all},
 		{"a late heartbeat, whose actor was hit", func(h *History) {
 			f := fault("actor: hang", 1200, 1300)
