@@ -302,6 +302,7 @@ func (a *agent) watch(ctx context.Context) {
 	defer ticker.Stop()
 	var beat time.Time
 	var clean cleaning
+	encodes := map[Encode]bool{} // noted, without their times
 	for {
 		select {
 		case <-ctx.Done():
@@ -319,6 +320,15 @@ func (a *agent) watch(ctx context.Context) {
 		if s.Heartbeat != nil && s.Heartbeat.LastAttempt != nil && s.Heartbeat.LastAttempt.After(beat) {
 			beat = *s.Heartbeat.LastAttempt
 			a.facts.note(func(h *History) { h.Beats = append(h.Beats, Beat{a.n, life, beat, s.Heartbeat.Attempts}) })
+		}
+		for _, j := range s.Jobs {
+			e := Encode{Agent: a.n, Life: life, Attempt: Attempt{j.Key.Job, j.Key.Attempt}, PID: j.PID}
+			if j.PID == 0 || encodes[e] {
+				continue
+			}
+			encodes[e] = true
+			e.At = time.Now()
+			a.facts.note(func(h *History) { h.Encodes = append(h.Encodes, e) })
 		}
 		if a.groupsUnknown() && len(s.Jobs) > 0 {
 			for _, p := range a.children(Proc.encodes) {

@@ -95,6 +95,14 @@ type Beat struct {
 	Number      int // from 1 in each life, as the agent counts; 0: a proxy saw it, and does not
 }
 
+// Encode is an FFmpeg that an agent said it ran for an attempt.
+type Encode struct {
+	Agent, Life int
+	Attempt     Attempt
+	PID         int
+	At          time.Time // when it was first seen
+}
+
 // Job is a job that the master accepted.
 type Job struct {
 	ID        string
@@ -153,10 +161,12 @@ type Memory struct {
 type History struct {
 	Interval  time.Duration      // of heartbeats
 	Power     map[string]float64 // true watts of the fake sensors, by zone
+	Inside    map[string]bool    // zones that lie inside another, and are no part of the whole
 	Faults    []Injected
 	Exchanges []Exchange
 	Lives     []Life
 	Beats     []Beat
+	Encodes   []Encode
 	Stalls    []Span // in which this very program was not scheduled
 	Memories  []Memory
 	Jobs      map[string]*Job

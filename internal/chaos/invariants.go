@@ -25,7 +25,7 @@ func (f *Finding) breach(format string, args ...any) {
 // Judge looks at a history for all that must always hold.
 func (h *History) Judge() []Finding {
 	return []Finding{
-		h.everyJobEnds(), h.acceptedOnce(), h.askedFirst(), h.supersededStaysSo(), h.wordFirst(), h.oneResult(), h.heartbeats(),
+		h.everyJobEnds(), h.acceptedOnce(), h.askedFirst(), h.supersededStaysSo(), h.wordFirst(), h.oneResult(), h.encodedOnce(), h.heartbeats(),
 		h.nothingOutlives(), h.cleanedUp(), h.requeued(), h.outputsWhole(), h.levelsReturn(), h.trueReasons(), h.joulesTrue(), h.noStorm(), h.allShow(),
 	}
 }
@@ -526,7 +526,6 @@ func (h *History) levelsReturn() Finding {
 	var most Level
 	for _, l := range h.Rest {
 		last[l.Agent] = l
-		f.Checked++
 		if len(l.Temporary) > 0 {
 			f.breach("agent %d, life %d, at rest at %s: %s", l.Agent, l.Life, stamp(l.At), strings.Join(l.Temporary, ", "))
 		}

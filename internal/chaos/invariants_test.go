@@ -26,6 +26,7 @@ func newHistory() *History {
 		Exchanges: []Exchange{sent(1000, 1, protocol.StatusCompleted, "", "")},
 		Outputs:   []Output{{Path: "/out/a.mp4", Job: "a"}},
 		Beats:     []Beat{{0, 1, at(0), 1}, {0, 1, at(500), 2}, {0, 1, at(1000), 3}},
+		Encodes:   []Encode{{0, 1, Attempt{"a", 1}, 7, at(100)}},
 		Lives:     []Life{{Agent: 0, Number: 1, PID: 100, Span: span(0, 5000), Told: at(1200), Exit: "signal: killed", Emptied: 10 * time.Millisecond}, {Agent: 0, Number: 2, PID: 200, Span: Span{From: at(5100)}}},
 		Cleaned:   []Cleaned{{Agent: 0, Life: 2, Things: 3, After: time.Second}},
 		Rest: []Level{
@@ -161,7 +162,7 @@ func TestInvariants(t *testing.T) {
 		output, levels, reason, all = "an output", "what the agent holds", "a failure says", ""
 		again, joules               = "an interrupted job", "joules are true"
 		storm, effect               = "no more heartbeats", "each kind of fault"
-		one                         = "an attempt has one result"
+		one, encoded                = "an attempt has one result", "a life encodes an attempt once"
 	)
 	for _, c := range []struct {
 		name   string
@@ -450,11 +451,19 @@ func TestInvariants(t *testing.T) {
 		{"a false zero", func(h *History) { h.measured(0, 100, 0) }, joules},
 		{"an estimate, for want of a counter", func(h *History) { h.measured(30, 50, 1); h.estimated(50) }, all},
 		{"an estimate beside a counter", func(h *History) { h.measured(60, 100, 1); h.estimated(100) }, joules},
+		{"a zone counts that lies inside another", func(h *History) { h.measured(60, 100, 1); h.Inside = map[string]bool{"zone": true} }, joules},
 		{"a zone that there is not", func(h *History) { h.measured(60, 100, 1); delete(h.Power, "zone") }, joules},
 		{"the machine's are not the zones'", func(h *History) {
 			h.measured(60, 100, 1)
 			h.Exchanges[0].Result.AnalyzerOutput["energy"].(map[string]any)["machine"] = map[string]any{"joules": 100.0}
 		}, joules},
+		{"an attempt is encoded twice", func(h *History) { h.Encodes = append(h.Encodes, Encode{0, 1, Attempt{"a", 1}, 8, at(900)}) }, encoded},
+		{"an attempt is encoded twice, given out twice", func(h *History) {
+			h.Encodes = append(h.Encodes, Encode{0, 1, Attempt{"a", 1}, 8, at(900)})
+			h.Exchanges = append(h.Exchanges, given(800, 1))
+		}, all},
+		{"the next attempt is encoded", func(h *History) { h.Encodes = append(h.Encodes, Encode{0, 1, Attempt{"a", 2}, 8, at(900)}) }, all},
+		{"an attempt is encoded by the next life", func(h *History) { h.Encodes = append(h.Encodes, Encode{0, 2, Attempt{"a", 1}, 8, at(6000)}) }, all},
 		{"heartbeats twice as often as they are due", func(h *History) { h.beaten(60) }, storm},
 		{"heartbeats as often as they are due", func(h *History) { h.beaten(12) }, all},
 		{"a kind of fault that is never seen", func(h *History) { h.unseen(4) }, effect},

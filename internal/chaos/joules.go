@@ -35,7 +35,7 @@ const (
 
 // joulesTrue: each zone's joules are the true ones of the part of the encode that they
 // are said to cover, an unknown figure is absent, nothing is measured and estimated at once,
-// and the whole is the counted zones' sum.
+// and the whole is the sum of the counted zones, of which none lies inside another.
 func (h *History) joulesTrue() Finding {
 	f := Finding{Invariant: "joules are true, or say what they miss"}
 	zones, gaps, absent, worst := 0, 0, 0, 0.0
@@ -50,6 +50,9 @@ func (h *History) joulesTrue() Finding {
 		window := e.End.Sub(e.Start).Seconds()
 		sum, estimated, counters := 0.0, 0.0, 0.0
 		for _, z := range e.Zones {
+			if z.Counted && h.Inside[z.ID] {
+				f.breach("%s: %s counts, and so does the zone around it", name, z.ID)
+			}
 			watts, known := h.Power[z.ID]
 			switch {
 			case z.Source == "estimated" && z.Joules != nil: // a model's, and named so

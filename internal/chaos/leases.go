@@ -124,6 +124,28 @@ func (h *History) oneResult() Finding {
 	return f
 }
 
+// encodedOnce: a life that has run FFmpeg for an attempt does not run it again: what came of
+// it is on disk, or waits to be. Excepted is what the master gave out once more.
+func (h *History) encodedOnce() Finding {
+	f := Finding{Invariant: "a life encodes an attempt once"}
+	type work struct {
+		agent, life int
+		attempt     Attempt
+	}
+	first := map[work]Encode{}
+	for _, e := range h.Encodes {
+		f.Checked++
+		w := work{e.Agent, e.Life, e.Attempt}
+		before, again := first[w]
+		first[w] = e
+		if again && !h.givenAgain(sendings{agent: e.Agent, attempt: e.Attempt}, before.At, e.At) {
+			f.breach("agent %d, life %d, ran FFmpeg for job %s, attempt %d, at %s (pid %d) and again at %s (pid %d)",
+				e.Agent, e.Life, e.Attempt.Job, e.Attempt.Number, stamp(before.At), before.PID, stamp(e.At), e.PID)
+		}
+	}
+	return f
+}
+
 // damaged reports whether an agent's journal was damaged in a stretch of time.
 func (h *History) damaged(agent int, from, to time.Time) bool {
 	for _, f := range h.Faults {

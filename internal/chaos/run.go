@@ -150,7 +150,7 @@ func (f *field) fakeHardware(ctx context.Context, a *agent) (err error) {
 	for _, c := range healthyCards().Cards {
 		power[c.UUID] = c.Power.High
 	}
-	f.book.note(func(h *History) { h.Power = power })
+	f.book.note(func(h *History) { h.Power, h.Inside = power, map[string]bool{"intel-rapl:0:0": true} })
 	running, stop := context.WithCancel(ctx)
 	done := make(chan error, 1)
 	go func() { done <- a.tree.Run(running, 10*time.Millisecond) }()
