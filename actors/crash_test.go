@@ -8,6 +8,7 @@ import (
 
 	"ffmpeg-agent/actors/supervision"
 	"ffmpeg-agent/internal/devmaster"
+	"ffmpeg-agent/internal/ffmpegtest"
 	"ffmpeg-agent/messages/protocol"
 )
 
@@ -17,7 +18,7 @@ import (
 func TestACrashStaysWhereItIs(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, nil)
-	job := s.submit(long())
+	job := s.submit(ffmpegtest.Long())
 	pid := s.ffmpegPID(job.ID)
 	begun := time.Now()
 
@@ -50,7 +51,7 @@ func TestACrashStaysWhereItIs(t *testing.T) {
 	if r := s.result(job.ID, 1); r.Status != protocol.StatusCanceled || r.EnergyJoules == nil {
 		t.Errorf("status %s, joules %v", r.Status, r.EnergyJoules)
 	}
-	s.result(s.submit(quick()).ID, 1)
+	s.result(s.submit(ffmpegtest.Quick()).ID, 1)
 }
 
 func (s *site) restarts() map[string]int {
@@ -66,7 +67,7 @@ func (s *site) restarts() map[string]int {
 func TestACrashedJobIsReportedAsFailed(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, nil)
-	job := s.submit(long())
+	job := s.submit(ffmpegtest.Long())
 	pid := s.ffmpegPID(job.ID)
 	for _, a := range s.agent.Actors() {
 		if a.Parent == "agent/jobs" {
@@ -93,7 +94,7 @@ func TestAHungActorIsReplaced(t *testing.T) {
 		t.Run(path, func(t *testing.T) {
 			t.Parallel()
 			s := newSite(t, func(c *siteConfig) { c.hangAfter = time.Second })
-			job := s.submit(long())
+			job := s.submit(ffmpegtest.Long())
 			pid := s.ffmpegPID(job.ID)
 			hung := time.Now()
 			must(t, s.agent.Hang(path, 3*time.Second))

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"ffmpeg-agent/internal/ffmpegtest"
 	"ffmpeg-agent/messages/protocol"
 )
 
@@ -26,9 +27,9 @@ func (s *site) drained() {
 func TestADrainFinishesTheJobAndTakesNoMore(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, nil)
-	first := s.submit(lasting(t, 3))
+	first := s.submit(ffmpegtest.Lasting(t, 3))
 	s.ffmpegPID(first.ID)
-	second := s.submit(quick())
+	second := s.submit(ffmpegtest.Quick())
 	begun := time.Now()
 	s.agent.Drain(hang)
 	s.drained()
@@ -48,7 +49,7 @@ func TestADrainGoesOnAfterACrash(t *testing.T) {
 	for _, path := range []string{"agent/jobs", "agent"} {
 		t.Run(path, func(t *testing.T) {
 			s := newSite(t, nil)
-			job := s.submit(long())
+			job := s.submit(ffmpegtest.Long())
 			s.ffmpegPID(job.ID)
 			s.agent.Drain(time.Hour)
 			s.until("the drain", func() bool { return s.agent.env.stop.jobs.Load() != nil })
@@ -67,7 +68,7 @@ func TestADrainGoesOnAfterACrash(t *testing.T) {
 func TestASecondSignalGivesTheJobBack(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, nil)
-	job := s.submit(long())
+	job := s.submit(ffmpegtest.Long())
 	s.ffmpegPID(job.ID)
 	s.agent.Drain(time.Hour)
 	s.agent.StopJobs()
@@ -81,7 +82,7 @@ func TestASecondSignalGivesTheJobBack(t *testing.T) {
 func TestADrainHasAnEnd(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, nil)
-	job := s.submit(long())
+	job := s.submit(ffmpegtest.Long())
 	s.ffmpegPID(job.ID)
 	s.agent.Drain(100 * time.Millisecond)
 	s.drained()
@@ -93,7 +94,7 @@ func TestADrainHasAnEnd(t *testing.T) {
 func TestADrainWithoutAMasterEndsAndKeepsTheResult(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, nil)
-	job := s.submit(long())
+	job := s.submit(ffmpegtest.Long())
 	s.ffmpegPID(job.ID)
 	s.link.cut()
 	s.agent.Drain(0)
@@ -108,7 +109,7 @@ func TestADrainWithoutAMasterEndsAndKeepsTheResult(t *testing.T) {
 func TestALowDiskTakesNoWork(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, func(c *siteConfig) { c.MinFreeDisk = func(total uint64) uint64 { return total + 1 } })
-	job := s.submit(quick())
+	job := s.submit(ffmpegtest.Quick())
 	s.until("the closed gate", func() bool {
 		return s.agent.Board().Gates()[gateDisk] != "" && s.logs.FilterMessage("taking no work").Len() > 0
 	})
@@ -123,7 +124,7 @@ func TestWithoutFFmpegNoWorkIsTaken(t *testing.T) {
 	t.Parallel()
 	bin := t.TempDir()
 	s := newSite(t, func(c *siteConfig) { c.ffmpeg = filepath.Join(bin, "ffmpeg") })
-	job := s.submit(quick())
+	job := s.submit(ffmpegtest.Quick())
 	s.until("the closed gate", func() bool { return strings.Contains(s.agent.Board().Gates()[gateFFmpeg], bin) })
 	if job, _ := s.master().Job(job.ID); job.Status.HeldByNode() {
 		t.Error("a job was taken without FFmpeg")

@@ -14,6 +14,7 @@ import (
 
 	"ffmpeg-agent/hardware/energy"
 	"ffmpeg-agent/hardware/fakehw"
+	"ffmpeg-agent/internal/ffmpegtest"
 	"ffmpeg-agent/messages"
 )
 
@@ -68,7 +69,7 @@ func (s *site) account(jobID string) energy.Account {
 func TestAJobsJoulesAreThoseOfTheCounters(t *testing.T) {
 	tree, counted := meteredMachine(t)
 	s := newSite(t, func(c *siteConfig) { c.sysfs = tree.Sys() })
-	job := s.submit(map[string]any{"input": film(t.TempDir(), 20), "resolution": "640x480", "preset": "ultrafast", "fps": 30})
+	job := s.submit(map[string]any{"input": ffmpegtest.Film(t.TempDir(), 20), "resolution": "640x480", "preset": "ultrafast", "fps": 30})
 	s.result(job.ID, 1)
 	a := s.account(job.ID)
 	if a.Total.Source != energy.Measured || a.Total.Energy == nil || a.Total.ErrorBound == nil || a.Total.Gaps != 0 {
@@ -94,7 +95,7 @@ func TestACrashedMeterOrSamplerCostsCoverageAndNotTheJob(t *testing.T) {
 		t.Run(path, func(t *testing.T) {
 			tree, _ := meteredMachine(t)
 			s := newSite(t, func(c *siteConfig) { c.sysfs = tree.Sys() })
-			job := s.submit(long())
+			job := s.submit(ffmpegtest.Long())
 			s.ffmpegPID(job.ID)
 			must(t, s.agent.Crash(path))
 			s.until("the restart", func() bool { stats, _ := s.stats(path); return stats.Restarts == 1 })

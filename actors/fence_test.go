@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"ffmpeg-agent/internal/devmaster"
+	"ffmpeg-agent/internal/ffmpegtest"
 	"ffmpeg-agent/internal/journal"
 	"ffmpeg-agent/internal/master"
 	"ffmpeg-agent/messages"
@@ -103,7 +104,7 @@ func TestAfterAPartitionTheOtherWorkersResultStands(t *testing.T) {
 		c.link, c.UnavailableAfter = link, soon
 		c.CancelCheckInterval = time.Hour // nothing but the uploader asks
 	})
-	job := s.submit(lasting(t, 2))
+	job := s.submit(ffmpegtest.Lasting(t, 2))
 	s.ffmpegPID(job.ID)
 	var whole atomic.Bool
 	link.interfere(func(next http.Handler, w http.ResponseWriter, r *http.Request) {
@@ -131,7 +132,7 @@ func TestAfterAPartitionTheOtherWorkersResultStands(t *testing.T) {
 func TestAfterADowntimeTheOtherWorkersResultStands(t *testing.T) {
 	t.Parallel()
 	m, dir := careless(t), t.TempDir()
-	job, err := m.Submit(protocol.JobRequest{Scenario: "test-h264", Parameters: quick()})
+	job, err := m.Submit(protocol.JobRequest{Scenario: "test-h264", Parameters: ffmpegtest.Quick()})
 	must(t, err)
 	dead := newWorker(t, m, "test-node")
 	book, err := journal.Open(journal.Settings{Path: filepath.Join(dir, "journal.db")})
@@ -181,7 +182,7 @@ func TestAResultIsOvertakenByALaterAttemptHere(t *testing.T) {
 		next.ServeHTTP(w, r)
 	})
 	s := newSite(t, func(c *siteConfig) { c.link = link }) // it waits for 90 s before it asks of its own
-	job := s.submit(quick())
+	job := s.submit(ffmpegtest.Quick())
 	s.until("a failed sending", func() bool { return s.logs.FilterMessageSnippet("sending a result failed").Len() > 0 })
 	silent.Store(true)
 	s.await("the giving away", func(e devmaster.Event) bool { return e.Kind == devmaster.JobReassigned && e.JobID == job.ID })
@@ -215,10 +216,10 @@ func TestWhatAJournalLostIsNotSettledForEver(t *testing.T) {
 	s := newSite(t, func(c *siteConfig) {
 		c.wrap = func(p *Parts) { p.Journal = setAside{p.Journal} }
 	})
-	first := s.submit(quick())
+	first := s.submit(ffmpegtest.Quick())
 	s.result(first.ID, 1)
 	s.until("the delivery", func() bool { return s.logs.FilterMessage("result delivered").Len() == 1 })
-	given := s.submit(long())
+	given := s.submit(ffmpegtest.Long())
 	s.ffmpegPID(given.ID)
 	elsewhere := func(next http.Handler, w http.ResponseWriter, r *http.Request) {
 		if r.Method == http.MethodGet && r.URL.Path == fmt.Sprintf("/jobs/%d", given.SequenceNumber) {
@@ -228,7 +229,7 @@ func TestWhatAJournalLostIsNotSettledForEver(t *testing.T) {
 		next.ServeHTTP(w, r)
 	}
 	s.link.interfere(elsewhere)
-	second := s.submit(quick())
+	second := s.submit(ffmpegtest.Quick())
 	s.result(second.ID, 1)
 	if n := s.logs.FilterMessage("sending a result failed").Len(); n > 0 {
 		t.Errorf("sent again %d times", n)

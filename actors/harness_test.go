@@ -2,17 +2,14 @@ package actors
 
 import (
 	"context"
-	"fmt"
 	"net/http"
 	"net/http/httptest"
-	"os"
 	"path/filepath"
 	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
 
@@ -20,22 +17,14 @@ import (
 	"ffmpeg-agent/hardware"
 	"ffmpeg-agent/internal/devmaster"
 	"ffmpeg-agent/internal/ffmpeg"
+	"ffmpeg-agent/internal/ffmpegtest"
 	"ffmpeg-agent/internal/journal"
 	"ffmpeg-agent/internal/master"
 	"ffmpeg-agent/messages"
 	"ffmpeg-agent/messages/protocol"
 )
 
-func TestMain(m *testing.M) {
-	if err := shareFFmpeg(); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-	goleak.VerifyTestMain(m, goleak.Cleanup(func(status int) {
-		os.RemoveAll(shared.dir)
-		os.Exit(status)
-	}))
-}
+func TestMain(m *testing.M) { ffmpegtest.Main(m) }
 
 // hang is the deadline for whatever a test waits for.
 const hang = 60 * time.Second
@@ -98,7 +87,7 @@ func newSite(t *testing.T, change func(*siteConfig)) *site {
 			MinFreeDisk: func(uint64) uint64 { return 0 },
 		},
 		dir:    t.TempDir(),
-		ffmpeg: shared.ffmpeg,
+		ffmpeg: ffmpegtest.FFmpeg(),
 		sysfs:  "/sys",
 	}
 	if change != nil {
@@ -124,7 +113,7 @@ func newSite(t *testing.T, change func(*siteConfig)) *site {
 	must(t, err)
 	t.Cleanup(client.Close)
 	s.runner, err = ffmpeg.New(ffmpeg.Settings{
-		FFmpeg: cfg.ffmpeg, FFprobe: shared.ffprobe, DataDir: cfg.dir, MasterHost: "127.0.0.1", GenerateInput: true,
+		FFmpeg: cfg.ffmpeg, FFprobe: ffmpegtest.FFprobe(), DataDir: cfg.dir, MasterHost: "127.0.0.1", GenerateInput: true,
 		Timeout: time.Hour, StallTimeout: time.Minute, InputRoots: []string{"/"}, InputProtocols: []string{"file"},
 		StopGrace: 500 * time.Millisecond,
 		Logger:    log,

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"ffmpeg-agent/internal/devmaster"
+	"ffmpeg-agent/internal/ffmpegtest"
 	"ffmpeg-agent/messages"
 	"ffmpeg-agent/messages/protocol"
 )
@@ -51,11 +52,11 @@ func TestAResultIsSentThoughJobsCrashesBeforeTheWordIsOut(t *testing.T) {
 		}
 	})
 	close(ready)
-	job := s.submit(quick())
+	job := s.submit(ffmpegtest.Quick())
 	if r := s.result(job.ID, 1); r.Status != protocol.StatusCompleted {
 		t.Errorf("status %s: %s", r.Status, r.Error)
 	}
-	s.result(s.submit(quick()).ID, 1)
+	s.result(s.submit(ffmpegtest.Quick()).ID, 1)
 }
 
 // checkHook holds a run between FFmpeg's exit and its verdict.
@@ -95,7 +96,7 @@ func TestACrashAfterTheExitKeepsTheWholeAccount(t *testing.T) {
 			p.Runner = runnerHook{p.Runner, func() { once.Do(func() { close(held); <-release }) }}
 		}
 	})
-	job := s.submit(quick())
+	job := s.submit(ffmpegtest.Quick())
 	<-held
 	s.until("the job's account", func() bool {
 		snapshot := s.agent.Board().Energy()
@@ -128,7 +129,7 @@ func TestAnOfferWaitsUntilAnEarlierLifeIsClearedUp(t *testing.T) {
 	m := newMaster(t, devmaster.Config{FenceAttempts: true})
 	link.connect(m)
 	var job protocol.Job
-	parameters := long()
+	parameters := ffmpegtest.Long()
 	t.Run("life that ends in a job", func(t *testing.T) {
 		s := newSite(t, func(c *siteConfig) { c.dir, c.link = dir, link })
 		job = s.submit(parameters)
@@ -191,7 +192,7 @@ func TestAMasterThatRepeatsItselfIsNotHammered(t *testing.T) {
 		polls = append(polls, time.Now())
 		w.Write(answer)
 	})
-	s.submit(quick())
+	s.submit(ffmpegtest.Quick())
 	repeated := func() []time.Time { mu.Lock(); defer mu.Unlock(); return polls }
 	s.until("ten repetitions", func() bool { return len(repeated()) >= 10 })
 	got := repeated()
@@ -216,7 +217,7 @@ func TestAMasterThatLostAResultGetsItAgain(t *testing.T) {
 		}
 		next.ServeHTTP(w, r)
 	}))
-	job := s.submit(quick())
+	job := s.submit(ffmpegtest.Quick())
 	if r := s.result(job.ID, 1); r.Status != protocol.StatusCompleted {
 		t.Errorf("status %s", r.Status)
 	}
@@ -236,7 +237,7 @@ func TestAJobThatComesWithTheDrainIsHandedBack(t *testing.T) {
 		next.ServeHTTP(w, r)
 	})
 	<-asked
-	job := s.submit(quick())
+	job := s.submit(ffmpegtest.Quick())
 	s.agent.Drain(hang)
 	s.until("the drain", func() bool { return s.agent.Board().Draining() })
 	close(release)
@@ -253,9 +254,9 @@ func TestALeaseThatWaitsSurvivesACrashOfJobs(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, func(c *siteConfig) { c.ReconcileInterval = 100 * time.Millisecond })
 	s.until("the session", func() bool { return s.agent.Board().Session() != nil })
-	first := s.submit(long())
+	first := s.submit(ffmpegtest.Long())
 	pid := s.ffmpegPID(first.ID)
-	second := s.submit(quick())
+	second := s.submit(ffmpegtest.Quick())
 	// The answer to this poll is nobody's.
 	resp, err := http.Get(s.link.URL + "/jobs/next?node_id=" + s.agent.Board().Session().NodeID)
 	must(t, err)
@@ -293,7 +294,7 @@ func TestAResultFoundGivenAwayIsNotSentOn(t *testing.T) {
 			next.ServeHTTP(w, r)
 		}
 	})
-	job := s.submit(quick())
+	job := s.submit(ffmpegtest.Quick())
 	if r := s.settled(job, 1); r.State != messages.RecordSuperseded || sendings.Load() != 1 {
 		t.Errorf("ended as %s after %d sendings: %s", r.State, sendings.Load(), r.Why)
 	}
@@ -320,9 +321,9 @@ func TestRetryAfterIsObeyedWhateverElseGetsThrough(t *testing.T) {
 		r.Body = io.NopCloser(strings.NewReader(string(body)))
 		next.ServeHTTP(w, r)
 	}))
-	s.submit(quick())
+	s.submit(ffmpegtest.Quick())
 	for range 3 {
-		s.result(s.submit(quick()).ID, 1)
+		s.result(s.submit(ffmpegtest.Quick()).ID, 1)
 	}
 	if n := sendings.Load(); n != 1 {
 		t.Errorf("sent %d times within an hour's Retry-After", n)

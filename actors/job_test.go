@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"ffmpeg-agent/internal/devmaster"
+	"ffmpeg-agent/internal/ffmpegtest"
 	"ffmpeg-agent/messages"
 	"ffmpeg-agent/messages/protocol"
 )
@@ -68,7 +69,7 @@ func TestWorkspacesAreRemoved(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	s := newSite(t, func(c *siteConfig) { c.dir = dir })
-	job := s.submit(quick())
+	job := s.submit(ffmpegtest.Quick())
 	s.result(job.ID, 1)
 	s.until("the run's end", func() bool { return len(s.runner.Runs()) == 0 })
 	left, err := filepath.Glob(filepath.Join(dir, "work", "*"))
@@ -87,7 +88,7 @@ func TestAFreeSlotPollsAtOnce(t *testing.T) {
 	s := newSite(t, func(c *siteConfig) { c.link, c.PollInterval = link, time.Hour })
 	var ids []string
 	for range 3 {
-		job, err := m.Submit(protocol.JobRequest{Parameters: quick()})
+		job, err := m.Submit(protocol.JobRequest{Parameters: ffmpegtest.Quick()})
 		must(t, err)
 		ids = append(ids, job.ID)
 	}
@@ -100,7 +101,7 @@ func TestAFreeSlotPollsAtOnce(t *testing.T) {
 func TestSlotsRunAtOnce(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, func(c *siteConfig) { c.Slots = 2 })
-	a, b := s.submit(long()), s.submit(long())
+	a, b := s.submit(ffmpegtest.Long()), s.submit(ffmpegtest.Long())
 	if s.ffmpegPID(a.ID) == s.ffmpegPID(b.ID) {
 		t.Error("two jobs share a process")
 	}
@@ -113,8 +114,12 @@ func TestSlotsRunAtOnce(t *testing.T) {
 func TestKilledFFmpegIsReportedWithItsSignalAndRetried(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, nil)
-	job := s.submit(long())
-	must(t, syscall.Kill(s.ffmpegPID(job.ID), syscall.SIGKILL))
+	job := s.submit(ffmpegtest.Long())
+	pid := s.ffmpegPID(job.ID)
+	if jobs := s.agent.Status().Jobs; len(jobs) != 1 || jobs[0].PID != pid {
+		t.Errorf("the status shows %+v, want a job whose FFmpeg has pid %d", jobs, pid)
+	}
+	must(t, syscall.Kill(pid, syscall.SIGKILL))
 	r := s.result(job.ID, 1)
 	if r.FailureReason != protocol.ReasonRuntimeError || !strings.Contains(r.Error, "SIGKILL") {
 		t.Errorf("reason %s, error %q", r.FailureReason, r.Error)
@@ -138,7 +143,7 @@ func TestBadJobsFailWithTheirReason(t *testing.T) {
 		"missing input":   {protocol.JobRequest{Parameters: map[string]any{"input": "/nowhere/film.mp4"}}, protocol.ReasonInputError},
 		"text as input":   {protocol.JobRequest{Parameters: map[string]any{"input": text}}, protocol.ReasonInputError},
 		"unknown codec":   {protocol.JobRequest{Parameters: map[string]any{"codec": "h299"}}, protocol.ReasonCapabilityMismatch},
-		"gstreamer":       {protocol.JobRequest{Engine: "gstreamer", Parameters: quick()}, protocol.ReasonCapabilityMismatch},
+		"gstreamer":       {protocol.JobRequest{Engine: "gstreamer", Parameters: ffmpegtest.Quick()}, protocol.ReasonCapabilityMismatch},
 		"option as value": {protocol.JobRequest{Parameters: map[string]any{"bitrate": "-f"}}, protocol.ReasonUserError},
 		"output elsewhere": {protocol.JobRequest{Parameters: map[string]any{"output": "/etc/passwd"}},
 			protocol.ReasonUserError},
@@ -161,7 +166,7 @@ func TestBadJobsFailWithTheirReason(t *testing.T) {
 func TestACanceledJobStopsAndIsReported(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, nil)
-	job := s.submit(long())
+	job := s.submit(ffmpegtest.Long())
 	pid := s.ffmpegPID(job.ID)
 	s.post("/jobs/" + job.ID + "/cancel")
 	s.until("FFmpeg's end", func() bool { return syscall.Kill(pid, 0) == syscall.ESRCH })
@@ -174,7 +179,7 @@ func TestACanceledJobStopsAndIsReported(t *testing.T) {
 func TestAPausedJobCarriesOn(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, nil)
-	job := s.submit(long())
+	job := s.submit(ffmpegtest.Long())
 	pid := s.ffmpegPID(job.ID)
 	s.post("/jobs/" + job.ID + "/pause")
 	var asked atomic.Int64
@@ -195,7 +200,7 @@ func TestAJobThatWasGivenAwayIsDiscarded(t *testing.T) {
 	link := newLink(t)
 	link.connect(newMaster(t, devmaster.Config{FenceAttempts: true, MaxRetries: 3, UnavailableAfter: 500 * time.Millisecond}))
 	s := newSite(t, func(c *siteConfig) { c.link = link })
-	job := s.submit(long())
+	job := s.submit(ffmpegtest.Long())
 	pid := s.ffmpegPID(job.ID)
 	// The master hears nothing for a while and gives the job away.
 	link.cut()

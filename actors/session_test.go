@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"ffmpeg-agent/internal/devmaster"
+	"ffmpeg-agent/internal/ffmpegtest"
 	"ffmpeg-agent/messages"
 )
 
@@ -65,7 +66,7 @@ func TestAMasterWithoutMemoryGetsTheNodeAgain(t *testing.T) {
 	}
 	s.until("the new session", func() bool { return s.agent.Board().Session().NodeID != first.NodeID })
 	// And it works there.
-	s.result(s.submit(quick()).ID, 1)
+	s.result(s.submit(ffmpegtest.Quick()).ID, 1)
 }
 
 func TestAnotherLifeResumesTheSession(t *testing.T) {
@@ -80,7 +81,7 @@ func TestAnotherLifeResumesTheSession(t *testing.T) {
 		s.until("the session on disk", func() bool { _, found, err := s.journal.Session(); return found && err == nil })
 	})
 	s := newSite(t, func(c *siteConfig) { c.dir, c.link, c.Register = dir, link, false })
-	s.result(s.submit(quick()).ID, 1)
+	s.result(s.submit(ffmpegtest.Quick()).ID, 1)
 	var count int
 	for _, e := range m.Events() {
 		if registered(e) {
@@ -198,7 +199,7 @@ func TestALostAnswerToTheRegistrationMakesNoSecondNode(t *testing.T) {
 		next.ServeHTTP(w, r)
 	})
 	s := newSite(t, func(c *siteConfig) { c.link = link })
-	s.result(s.submit(quick()).ID, 1)
+	s.result(s.submit(ffmpegtest.Quick()).ID, 1)
 	if nodes := m.Nodes(); len(nodes) != 1 || !lost.Load() {
 		t.Errorf("the master knows %d nodes", len(nodes))
 	}

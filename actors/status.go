@@ -123,6 +123,9 @@ func jobStatuses(runs []Run, snapshot *energy.Snapshot) []messages.JobStatus {
 			Key: key, Scenario: lease.Job.Scenario, Phase: run.Phase(), Encoder: encode.Encoder,
 			Started: encode.Started, Progress: run.Progress(), Source: energy.Unavailable,
 		}
+		if process, ok := run.Process(); ok && encode.Exited == nil {
+			j.PID = process.PID
+		}
 		j.ETA = eta(&encode, j.Progress)
 		if snapshot != nil {
 			if cost, open := snapshot.Job(key.String()); open {

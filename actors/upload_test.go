@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"ffmpeg-agent/internal/devmaster"
+	"ffmpeg-agent/internal/ffmpegtest"
 	"ffmpeg-agent/messages"
 	"ffmpeg-agent/messages/protocol"
 )
@@ -49,7 +50,7 @@ func TestAResultSurvivesAnOutage(t *testing.T) {
 		}
 		next.ServeHTTP(w, r)
 	}))
-	job := s.submit(quick())
+	job := s.submit(ffmpegtest.Quick())
 	s.until("a failed sending", func() bool { return s.logs.FilterMessageSnippet("sending a result failed").Len() > 0 })
 	refusing.Store(false)
 	s.result(job.ID, 1)
@@ -69,7 +70,7 @@ func TestAnAnswerLostAfterTheResultWasTakenIsNoSecondSending(t *testing.T) {
 		next.ServeHTTP(httptest.NewRecorder(), r)
 		hangUp(w)
 	}))
-	job := s.submit(quick())
+	job := s.submit(ffmpegtest.Quick())
 	if r := s.settled(job, 1); r.State != messages.RecordSent {
 		t.Errorf("ended as %s: %s", r.State, r.Why)
 	}
@@ -94,7 +95,7 @@ func TestWhatTheMasterRefusesForGoodIsADeadLetter(t *testing.T) {
 				sendings.Add(1)
 				http.Error(w, "no", test.status)
 			}))
-			job := s.submit(quick())
+			job := s.submit(ffmpegtest.Quick())
 			r := s.settled(job, 1)
 			if r.State != test.want || len(r.Result) == 0 {
 				t.Errorf("ended as %s with %d bytes kept, want %s", r.State, len(r.Result), test.want)
@@ -133,9 +134,9 @@ func TestAJobTheMasterDoesNotKnowBlocksNobody(t *testing.T) {
 		}
 		next.ServeHTTP(w, r)
 	})
-	job := s.submit(quick())
+	job := s.submit(ffmpegtest.Quick())
 	lost.Store(job.ID)
-	second := s.submit(quick())
+	second := s.submit(ffmpegtest.Quick())
 	s.result(second.ID, 1)
 	if r := s.settled(job, 1); r.State != messages.RecordDeadLetter {
 		t.Errorf("ended as %s: %s", r.State, r.Why)
@@ -163,7 +164,7 @@ func TestALostOfferIsTakenUp(t *testing.T) {
 		}
 		next.ServeHTTP(w, r)
 	})
-	job := s.submit(quick())
+	job := s.submit(ffmpegtest.Quick())
 	s.result(job.ID, 1)
 	if !lost.Load() {
 		t.Error("no answer was lost")
@@ -190,7 +191,7 @@ func TestWhatAnEarlierLifeLeftIsReported(t *testing.T) {
 	var job protocol.Job
 	t.Run("life that ends in a job", func(t *testing.T) {
 		s := newSite(t, func(c *siteConfig) { c.dir, c.link = dir, link })
-		job = s.submit(long())
+		job = s.submit(ffmpegtest.Long())
 		s.ffmpegPID(job.ID)
 		link.cut()
 	})

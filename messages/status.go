@@ -59,7 +59,7 @@ type JobStatus struct {
 	Energy   *energy.Joules `json:"joules,omitempty"` // so far; nil when unknown
 	Power    *energy.Watts  `json:"power_watts,omitempty"`
 	Source   energy.Source  `json:"energy_source"`
-	PID      int            `json:"pid,omitempty"`
+	PID      int            `json:"pid,omitempty"` // of FFmpeg while it runs
 }
 
 // ActorStatus is how one actor of the tree fares.

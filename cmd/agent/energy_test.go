@@ -14,6 +14,7 @@ import (
 	"ffmpeg-agent/hardware/fakehw"
 	"ffmpeg-agent/internal/control"
 	"ffmpeg-agent/internal/devmaster"
+	"ffmpeg-agent/internal/ffmpegtest"
 	"ffmpeg-agent/messages"
 )
 
@@ -209,7 +210,7 @@ func (f *field) together(m *live.Machine, jobs int) []energy.Account {
 	var ids []string
 	for range jobs {
 		// Enough work to be told apart, and not so much that the fake machine is held up.
-		job := long(f.t)
+		job := ffmpegtest.Long()
 		job["resolution"], job["preset"], job["fps"] = "320x240", "medium", 30
 		ids = append(ids, f.submit(job).ID)
 	}

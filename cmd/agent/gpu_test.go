@@ -18,6 +18,7 @@ import (
 	"ffmpeg-agent/hardware/energy"
 	"ffmpeg-agent/hardware/fakehw"
 	"ffmpeg-agent/internal/devmaster"
+	"ffmpeg-agent/internal/ffmpegtest"
 )
 
 var readerFaults = flag.Int("gpu.faults", 3, "how often the reader of the cards is disturbed")
@@ -126,7 +127,7 @@ func TestCardsAreMeasuredThroughWhateverBefallsTheirReader(t *testing.T) {
 	}
 	reader()
 
-	job := f.submit(long(t))
+	job := f.submit(ffmpegtest.Long())
 	f.ffmpegBelow(f.dir)
 	since := time.Now()
 	for i := range *readerFaults {

@@ -14,6 +14,7 @@ import (
 	"ffmpeg-agent/hardware/fakehw"
 	"ffmpeg-agent/internal/control"
 	"ffmpeg-agent/internal/devmaster"
+	"ffmpeg-agent/internal/ffmpegtest"
 	"ffmpeg-agent/messages"
 	"ffmpeg-agent/messages/protocol"
 )
@@ -115,7 +116,7 @@ func (v *cardVariant) play(t *testing.T, tree *fakehw.Tree, usual string) {
 		return err == nil && slices.ContainsFunc(status.Samplers, v.expected)
 	})
 
-	parameters := long(t)
+	parameters := ffmpegtest.Long()
 	parameters["duration"] = 2 // seconds, which FFmpeg takes as well
 	if v.long {
 		parameters["duration"] = 4

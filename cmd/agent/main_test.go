@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -13,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
+	"ffmpeg-agent/internal/ffmpegtest"
 )
 
 // asAgent makes this test binary the agent itself, so that tests can start, signal and
@@ -28,14 +27,7 @@ func TestMain(m *testing.M) {
 	if os.Getenv(asAgent) != "" || slices.Contains(os.Args, nvmlCommand) {
 		os.Exit(execute(context.Background(), os.Args[1:], os.Stdout, os.Stderr))
 	}
-	if err := shareFFmpeg(); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-	goleak.VerifyTestMain(m, goleak.Cleanup(func(status int) {
-		os.RemoveAll(shared.dir)
-		os.Exit(status)
-	}))
+	ffmpegtest.Main(m, "libx264") // TestDemo has an agent that tries all
 }
 
 // command runs one command line in this process, with nothing of the machine's own

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"ffmpeg-agent/internal/devmaster"
+	"ffmpeg-agent/internal/ffmpegtest"
 	"ffmpeg-agent/messages"
 	"ffmpeg-agent/messages/protocol"
 )
@@ -22,7 +23,7 @@ func TestAnOperatorsRound(t *testing.T) {
 	port := freePort(t)
 	agent := startAgent(t, append(f.environment(), "FFMPEG_AGENT_DEBUG_FAULT_INJECTION=true", "FFMPEG_AGENT_EXPORTERS_LISTEN_ADDRESS=127.0.0.1"),
 		append(f.flags(), "--metrics-port", fmt.Sprint(port))...)
-	job := f.submit(long(t))
+	job := f.submit(ffmpegtest.Long())
 	f.ffmpegBelow(f.dir)
 	socket := filepath.Join(f.dir, "agent.sock")
 

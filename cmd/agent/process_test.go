@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"ffmpeg-agent/internal/devmaster"
+	"ffmpeg-agent/internal/ffmpegtest"
 	"ffmpeg-agent/messages/protocol"
 )
 
@@ -74,7 +75,7 @@ func (f *field) agent() *process {
 func (f *field) environment() []string {
 	return []string{
 		"FFMPEG_AGENT_DATA_DIR=" + f.dir, "FFMPEG_AGENT_EXPORTERS_CPU_ENABLED=false", "FFMPEG_AGENT_EXPORTERS_FFMPEG_ENABLED=false", "FFMPEG_AGENT_EXPORTERS_GPU_ENABLED=false",
-		"FFMPEG_AGENT_HARDWARE_FFMPEG=" + shared.ffmpeg, "FFMPEG_AGENT_HARDWARE_FFPROBE=" + shared.ffprobe,
+		"FFMPEG_AGENT_HARDWARE_FFMPEG=" + ffmpegtest.FFmpeg(), "FFMPEG_AGENT_HARDWARE_FFPROBE=" + ffmpegtest.FFprobe(),
 	}
 }
 
@@ -168,7 +169,7 @@ func TestAResultOutlivesAgentAndMaster(t *testing.T) {
 func TestFFmpegNeverOutlivesTheAgent(t *testing.T) {
 	f := newField(t)
 	agent := f.agent()
-	job := f.submit(long(t))
+	job := f.submit(ffmpegtest.Long())
 	f.ffmpegBelow(f.dir)
 	if err := agent.Process.Kill(); err != nil {
 		t.Fatal(err)
@@ -193,7 +194,7 @@ func TestSignals(t *testing.T) {
 	t.Parallel()
 	f := newField(t)
 	agent := f.agent()
-	job := f.submit(long(t))
+	job := f.submit(ffmpegtest.Long())
 	f.ffmpegBelow(f.dir)
 	signal := func() {
 		if err := agent.Process.Signal(syscall.SIGTERM); err != nil {
@@ -220,7 +221,7 @@ func TestAThirdSignalEndsAtOnce(t *testing.T) {
 	t.Parallel()
 	f := newField(t)
 	agent := f.agent()
-	f.submit(long(t))
+	f.submit(ffmpegtest.Long())
 	f.ffmpegBelow(f.dir)
 	reported := make(chan struct{})
 	next, once := *f.handler.Load(), sync.Once{}
@@ -267,7 +268,7 @@ func TestAFrozenAgentLearnsWhatMovedOn(t *testing.T) {
 	h := m.Handler()
 	f.handler.Store(&h)
 	agent := f.agent()
-	job := f.submit(long(t))
+	job := f.submit(ffmpegtest.Long())
 	pid := f.ffmpegBelow(f.dir)
 	if err := agent.Process.Signal(syscall.SIGSTOP); err != nil {
 		t.Fatal(err)

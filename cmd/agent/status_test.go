@@ -121,7 +121,7 @@ func busyStatus() messages.Status {
 			{
 				Key: messages.AttemptKey{JobID: "job-a", Attempt: 1}, Scenario: "720p30-h264", Phase: messages.PhaseRun, Encoder: "libx264",
 				Progress: messages.Progress{Percent: 42.4, FPS: 118.25, Speed: 3.94}, ETA: of(75 * time.Second),
-				Energy: of(energy.Joules(321.98)), Power: of(energy.Watts(35.14)), Source: energy.Measured,
+				Energy: of(energy.Joules(321.98)), Power: of(energy.Watts(35.14)), Source: energy.Measured, PID: 4815,
 			},
 			{Key: messages.AttemptKey{JobID: "job-b", Attempt: 3}, Phase: messages.PhasePrepare, Source: energy.Unavailable},
 		},

@@ -170,6 +170,9 @@ func writeJobs(b *strings.Builder, jobs []messages.JobStatus) {
 	for i := range jobs {
 		j := &jobs[i]
 		fmt.Fprintf(b, "\n%s  %s  %s  %s\n", plain(j.Key.String()), or(plain(j.Scenario), unknown), j.Phase, or(plain(j.Encoder), unknown))
+		if j.PID != 0 {
+			fmt.Fprintf(b, "  ffmpeg is pid %d\n", j.PID)
+		}
 		fmt.Fprintf(b, "  %s\n", progressText(j))
 	}
 }

@@ -19,15 +19,16 @@ const module = "ffmpeg-agent"
 var allowed = map[string][]string{
 	"cmd/...": {"..."},
 
-	"actors":             {"actors/supervision", "messages", "hardware/energy"},
-	"exporters/...":      {"messages", "hardware/energy"},
-	"internal/ffmpeg":    {"messages", "messages/protocol", "hardware/energy"},
-	"internal/journal":   {"messages", "messages/protocol", "hardware/energy"},
-	"internal/master":    {"messages", "messages/protocol", "hardware/energy"},
-	"internal/control":   {"messages", "messages/protocol", "hardware/energy"},
-	"internal/report":    {"messages", "messages/protocol", "hardware/energy"},
-	"internal/devmaster": {"messages/protocol"},
-	"internal/chaos":     {"messages/protocol", "hardware/fakehw"},
+	"actors":              {"actors/supervision", "messages", "hardware/energy"},
+	"exporters/...":       {"messages", "hardware/energy"},
+	"internal/ffmpeg":     {"messages", "messages/protocol", "hardware/energy"},
+	"internal/journal":    {"messages", "messages/protocol", "hardware/energy"},
+	"internal/master":     {"messages", "messages/protocol", "hardware/energy"},
+	"internal/control":    {"messages", "messages/protocol", "hardware/energy"},
+	"internal/report":     {"messages", "messages/protocol", "hardware/energy"},
+	"internal/devmaster":  {"messages/protocol"},
+	"internal/chaos":      {"messages/protocol", "hardware/fakehw"},
+	"internal/ffmpegtest": {},
 
 	"messages": {"messages/protocol", "hardware/energy"},
 

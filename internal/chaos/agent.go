@@ -1,9 +1,11 @@
 package chaos
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"maps"
 	"net"
 	"net/http"
@@ -302,7 +304,6 @@ func (a *agent) watch(ctx context.Context) {
 	defer ticker.Stop()
 	var beat time.Time
 	var clean cleaning
-	encodes := map[Encode]bool{} // noted, without their times
 	for {
 		select {
 		case <-ctx.Done():
@@ -320,15 +321,6 @@ func (a *agent) watch(ctx context.Context) {
 		if s.Heartbeat != nil && s.Heartbeat.LastAttempt != nil && s.Heartbeat.LastAttempt.After(beat) {
 			beat = *s.Heartbeat.LastAttempt
 			a.facts.note(func(h *History) { h.Beats = append(h.Beats, Beat{a.n, life, beat, s.Heartbeat.Attempts}) })
-		}
-		for _, j := range s.Jobs {
-			e := Encode{Agent: a.n, Life: life, Attempt: Attempt{j.Key.Job, j.Key.Attempt}, PID: j.PID}
-			if j.PID == 0 || encodes[e] {
-				continue
-			}
-			encodes[e] = true
-			e.At = time.Now()
-			a.facts.note(func(h *History) { h.Encodes = append(h.Encodes, e) })
 		}
 		if a.groupsUnknown() && len(s.Jobs) > 0 {
 			for _, p := range a.children(Proc.encodes) {
@@ -461,4 +453,39 @@ func (a *agent) level(ctx context.Context) (Level, error) {
 	l.Descriptors, l.Threads, l.Resident, err = counts(p.pid)
 	l.Disk = sizeBelow(a.data.dir, func(name string) bool { return strings.Contains(name, ".damaged-") || name == ballast })
 	return l, err
+}
+
+// ended reads from the agent's log which attempts came to their end.
+func (a *agent) ended() ([]Ended, error) {
+	f, err := os.Open(a.logFile)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return readEnded(a.n, f)
+}
+
+func readEnded(agent int, log io.Reader) (all []Ended, err error) {
+	adopted := map[Attempt]bool{}
+	lines := bufio.NewScanner(log)
+	lines.Buffer(nil, 1<<20)
+	for lines.Scan() {
+		var line struct {
+			Time         time.Time
+			Message, Job string
+			Attempt      int
+		}
+		if json.Unmarshal(lines.Bytes(), &line) != nil {
+			continue // of a kill in the middle of it, or what the runtime says of a crash
+		}
+		at := Attempt{line.Job, line.Attempt}
+		switch line.Message {
+		case "going on with a running job":
+			adopted[at] = true
+		case "job ended":
+			all = append(all, Ended{agent, at, line.Time, adopted[at]})
+			delete(adopted, at)
+		}
+	}
+	return all, lines.Err()
 }

@@ -1,6 +1,31 @@
 package chaos
 
-import "testing"
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestEndsAreReadFromAnAgentsLog(t *testing.T) {
+	log := `{"level":"info","time":"2026-01-02T03:04:05.5Z","logger":"job","message":"job accepted","job":"a","attempt":1}
+{"level":"info","time":"2026-01-02T03:04:06Z","logger":"job","message":"job ended","job":"a","attempt":1,"status":"failed"}
+{"level":"info","time":"2026-01-02T03:04:07Z","logger":"jobs","message":"going on with a running job","job":"a","attempt":1}
+{"level":"info","time":"2026-01-02T03:04:08Z","logger":"job","message":"job ended","job":"a","attempt":1,"status":"failed"}
+{"level":"info","time":"2026-01-02T03:04:09Z","logger":"jo
+panic: of an actor
+{"level":"info","time":"2026-01-02T03:04:10Z","logger":"job","message":"job ended","job":"a","attempt":2,"status":"completed"}
+`
+	got, err := readEnded(7, strings.NewReader(log))
+	if err != nil {
+		t.Fatal(err)
+	}
+	second := func(n int) time.Time { return time.Date(2026, 1, 2, 3, 4, n, 0, time.UTC) }
+	want := []Ended{{7, Attempt{"a", 1}, second(6), false}, {7, Attempt{"a", 1}, second(8), true}, {7, Attempt{"a", 2}, second(10), false}}
+	if !slices.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+}
 
 func TestTheCgroupsOfAnAgentsJobsAreKnownByOne(t *testing.T) {
 	for path, want := range map[string]string{

@@ -95,12 +95,14 @@ type Beat struct {
 	Number      int // from 1 in each life, as the agent counts; 0: a proxy saw it, and does not
 }
 
-// Encode is an FFmpeg that an agent said it ran for an attempt.
-type Encode struct {
-	Agent, Life int
-	Attempt     Attempt
-	PID         int
-	At          time.Time // when it was first seen
+// Ended is an attempt that an agent says came to its end, in its log.
+type Ended struct {
+	Agent   int
+	Attempt Attempt
+	At      time.Time
+	// Adopted: it ended once before, and since then an actor that took over from a crashed
+	// one went the last steps again.
+	Adopted bool
 }
 
 // Job is a job that the master accepted.
@@ -166,8 +168,8 @@ type History struct {
 	Exchanges []Exchange
 	Lives     []Life
 	Beats     []Beat
-	Encodes   []Encode
-	Stalls    []Span // in which this very program was not scheduled
+	Ended     []Ended // by agent, in order of time
+	Stalls    []Span  // in which this very program was not scheduled
 	Memories  []Memory
 	Jobs      map[string]*Job
 	Outputs   []Output

@@ -26,7 +26,7 @@ func newHistory() *History {
 		Exchanges: []Exchange{sent(1000, 1, protocol.StatusCompleted, "", "")},
 		Outputs:   []Output{{Path: "/out/a.mp4", Job: "a"}},
 		Beats:     []Beat{{0, 1, at(0), 1}, {0, 1, at(500), 2}, {0, 1, at(1000), 3}},
-		Encodes:   []Encode{{0, 1, Attempt{"a", 1}, 7, at(100)}},
+		Ended:     []Ended{{Agent: 0, Attempt: Attempt{"a", 1}, At: at(100)}},
 		Lives:     []Life{{Agent: 0, Number: 1, PID: 100, Span: span(0, 5000), Told: at(1200), Exit: "signal: killed", Emptied: 10 * time.Millisecond}, {Agent: 0, Number: 2, PID: 200, Span: Span{From: at(5100)}}},
 		Cleaned:   []Cleaned{{Agent: 0, Life: 2, Things: 3, After: time.Second}},
 		Rest: []Level{
@@ -162,7 +162,7 @@ func TestInvariants(t *testing.T) {
 		output, levels, reason, all = "an output", "what the agent holds", "a failure says", ""
 		again, joules               = "an interrupted job", "joules are true"
 		storm, effect               = "no more heartbeats", "each kind of fault"
-		one, encoded                = "an attempt has one result", "a life encodes an attempt once"
+		one, ended                  = "an attempt has one result", "a life ends an attempt once"
 	)
 	for _, c := range []struct {
 		name   string
@@ -457,13 +457,19 @@ func TestInvariants(t *testing.T) {
 			h.measured(60, 100, 1)
 			h.Exchanges[0].Result.AnalyzerOutput["energy"].(map[string]any)["machine"] = map[string]any{"joules": 100.0}
 		}, joules},
-		{"an attempt is encoded twice", func(h *History) { h.Encodes = append(h.Encodes, Encode{0, 1, Attempt{"a", 1}, 8, at(900)}) }, encoded},
-		{"an attempt is encoded twice, given out twice", func(h *History) {
-			h.Encodes = append(h.Encodes, Encode{0, 1, Attempt{"a", 1}, 8, at(900)})
+		{"an attempt ends twice", func(h *History) { h.Ended = append(h.Ended, Ended{0, Attempt{"a", 1}, at(900), false}) }, ended},
+		{"an attempt ends twice, for it was given out twice", func(h *History) {
+			h.Ended = append(h.Ended, Ended{0, Attempt{"a", 1}, at(900), false})
 			h.Exchanges = append(h.Exchanges, given(800, 1))
+		}, ended},
+		{"an attempt that was taken over ends again", func(h *History) { h.Ended = append(h.Ended, Ended{0, Attempt{"a", 1}, at(900), true}) }, all},
+		{"an attempt ends twice beside a damaged journal", func(h *History) {
+			h.Ended = append(h.Ended, Ended{0, Attempt{"a", 1}, at(900), false})
+			h.Faults = append(h.Faults, Injected{Planned: Planned{Kind: "journal: bytes flipped"}, Span: span(500, 600), Seen: "yes"})
 		}, all},
-		{"the next attempt is encoded", func(h *History) { h.Encodes = append(h.Encodes, Encode{0, 1, Attempt{"a", 2}, 8, at(900)}) }, all},
-		{"an attempt is encoded by the next life", func(h *History) { h.Encodes = append(h.Encodes, Encode{0, 2, Attempt{"a", 1}, 8, at(6000)}) }, all},
+		{"the next attempt ends", func(h *History) { h.Ended = append(h.Ended, Ended{0, Attempt{"a", 2}, at(900), false}) }, all},
+		{"an attempt ends in the next life", func(h *History) { h.Ended = append(h.Ended, Ended{0, Attempt{"a", 1}, at(6000), false}) }, all},
+		{"an attempt ends with another agent", func(h *History) { h.Ended = append(h.Ended, Ended{1, Attempt{"a", 1}, at(900), false}) }, all},
 		{"heartbeats twice as often as they are due", func(h *History) { h.beaten(60) }, storm},
 		{"heartbeats as often as they are due", func(h *History) { h.beaten(12) }, all},
 		{"a kind of fault that is never seen", func(h *History) { h.unseen(4) }, effect},

@@ -124,26 +124,43 @@ func (h *History) oneResult() Finding {
 	return f
 }
 
-// encodedOnce: a life that has run FFmpeg for an attempt does not run it again: what came of
-// it is on disk, or waits to be. Excepted is what the master gave out once more.
-func (h *History) encodedOnce() Finding {
-	f := Finding{Invariant: "a life encodes an attempt once"}
+// endedOnce: an attempt comes to its end once in a life, however often the master offers it:
+// what came of it is on disk, or waits to be. It has one end more where an actor took over from
+// a crashed one, or the journal was damaged.
+func (h *History) endedOnce() Finding {
+	f := Finding{Invariant: "a life ends an attempt once"}
 	type work struct {
 		agent, life int
 		attempt     Attempt
 	}
-	first := map[work]Encode{}
-	for _, e := range h.Encodes {
+	last := map[work]Ended{}
+	adopted := 0
+	for _, e := range h.Ended {
 		f.Checked++
-		w := work{e.Agent, e.Life, e.Attempt}
-		before, again := first[w]
-		first[w] = e
-		if again && !h.givenAgain(sendings{agent: e.Agent, attempt: e.Attempt}, before.At, e.At) {
-			f.breach("agent %d, life %d, ran FFmpeg for job %s, attempt %d, at %s (pid %d) and again at %s (pid %d)",
-				e.Agent, e.Life, e.Attempt.Job, e.Attempt.Number, stamp(before.At), before.PID, stamp(e.At), e.PID)
+		w := work{e.Agent, h.lifeAt(e.Agent, e.At), e.Attempt}
+		before, again := last[w]
+		last[w] = e
+		switch {
+		case !again, h.damaged(e.Agent, before.At, e.At):
+		case e.Adopted:
+			adopted++
+		default:
+			f.breach("agent %d, life %d, ended job %s, attempt %d, at %s and again at %s",
+				e.Agent, w.life, e.Attempt.Job, e.Attempt.Number, stamp(before.At), stamp(e.At))
 		}
 	}
+	f.Note = fmt.Sprintf("%d again by an actor that took over", adopted)
 	return f
+}
+
+// lifeAt is the number of the life that an agent was in; 0: none.
+func (h *History) lifeAt(agent int, at time.Time) (number int) {
+	for _, l := range h.Lives {
+		if l.Agent == agent && !l.From.After(at) {
+			number = max(number, l.Number)
+		}
+	}
+	return number
 }
 
 // damaged reports whether an agent's journal was damaged in a stretch of time.

@@ -213,7 +213,15 @@ func (f *field) play(ctx context.Context) error {
 	why := f.rest(ctx, settleWithin)
 	f.sayRest(begun, why)
 	lost := f.deadLetters(ctx)
-	f.book.note(func(h *History) { h.Unsettled, h.DeadLost = why, lost })
+	var ended []Ended
+	for _, a := range f.agents {
+		of, err := a.ended()
+		if err != nil {
+			return fmt.Errorf("reading the log of agent %d: %w", a.n, err)
+		}
+		ended = append(ended, of...)
+	}
+	f.book.note(func(h *History) { h.Unsettled, h.DeadLost, h.Ended = why, lost, ended })
 	return context.Cause(ctx)
 }
 
