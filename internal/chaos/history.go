@@ -16,6 +16,17 @@ func (s Span) Touches(from, to time.Time) bool {
 	return !s.From.After(to) && (s.To.IsZero() || !s.To.Before(from))
 }
 
+// during is for how long of another stretch it lasted.
+func (s Span) during(from, to time.Time) time.Duration {
+	if s.From.After(from) {
+		from = s.From
+	}
+	if !s.To.IsZero() && s.To.Before(to) {
+		to = s.To
+	}
+	return max(0, to.Sub(from))
+}
+
 // Attempt is one attempt at a job, from 1.
 type Attempt struct {
 	Job    string

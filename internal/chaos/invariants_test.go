@@ -375,10 +375,16 @@ func TestInvariants(t *testing.T) {
 			h.Faults = []Injected{fault("disk: outputs full", 0, 2000)}
 			h.Exchanges[0] = failed(1000, protocol.ReasonResourceError, "no space left")
 		}, all},
-		{"the disk had been full until just before it was looked at", func(h *History) {
-			h.Faults = []Injected{fault("disk: outputs full", 0, 900)}
+		{"the disk had been full too shortly to be seen", func(h *History) {
+			h.Faults = []Injected{fault("disk: outputs full", -2000, 900)}
 			h.Exchanges[0] = failed(1000, protocol.ReasonRuntimeError, "ffmpeg: exit status 1")
+			h.measured(60, 100, 1)
 		}, all},
+		{"the disk had been full long enough to be seen, and it is not said", func(h *History) {
+			h.Faults = []Injected{fault("disk: outputs full", -2000, 1100)}
+			h.Exchanges[0] = failed(1200, protocol.ReasonRuntimeError, "ffmpeg: exit status 1")
+			h.measured(60, 100, 1)
+		}, reason},
 		{"the disk is full, and it is not said", func(h *History) {
 			h.Faults = []Injected{fault("disk: outputs full", 0, 2000)}
 			h.Exchanges[0] = failed(1000, protocol.ReasonRuntimeError, "ffmpeg: exit status 1")

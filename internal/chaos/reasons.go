@@ -110,9 +110,9 @@ func (h *History) attemptBegan(x *Exchange, job *Job) time.Time {
 	return begun
 }
 
-// lookLate is how long after a disk has room again an agent may look at it for the reason of
-// an FFmpeg that had met it full: nothing shows it then.
-const lookLate = 3 * time.Second
+// seenFull is for how long a disk has to be full while FFmpeg runs for an agent to see it: it
+// looks a few times a second, and nothing shows it once there is room again.
+const seenFull = time.Second
 
 // causes are what a fault means to the attempt of a result.
 func (f *Injected) causes(x *Exchange, job *Job) []cause {
@@ -131,7 +131,7 @@ func (f *Injected) causes(x *Exchange, job *Job) []cause {
 		return []cause{{protocol.ReasonPlatformError, "interrupted"}, {protocol.ReasonPlatformError, "handed back unstarted"}}
 	case f.Kind == "disk: data full" && mine, f.Kind == "disk: outputs full" && job.Output != "":
 		causes := []cause{{reason: protocol.ReasonResourceError}}
-		if f.To.Before(x.From) && x.From.Sub(f.To) < lookLate {
+		if e, ran := x.energy(); ran && f.during(e.Start, e.End) < seenFull {
 			causes = append(causes, cause{protocol.ReasonRuntimeError, "exit status"})
 		}
 		return causes

@@ -35,7 +35,7 @@ func (r *Run) checkWork(ctx context.Context) (err error) {
 	products := make([]product, len(r.plan.renditions))
 	for i := range r.plan.renditions {
 		if products[i], err = r.inspect(ctx, i); err != nil {
-			if ctx.Err() == nil && r.diskIsFull() { // which FFmpeg may have passed over
+			if ctx.Err() == nil && (r.diskIsFull() || r.full.Load()) { // which FFmpeg may have passed over
 				return failure(protocol.ReasonResourceError, "no space left on the disk of the output: %v", err)
 			}
 			return err
@@ -60,7 +60,7 @@ func (r *Run) explain(ctx context.Context, exit exitStatus) error {
 	if f := r.overrun(r.proc); f != nil {
 		return f
 	}
-	e := evidence{exit: exit, hasInput: r.plan.input != "", streaming: r.plan.streaming}
+	e := evidence{exit: exit, wasFull: r.full.Load(), hasInput: r.plan.input != "", streaming: r.plan.streaming}
 	if exit.err == nil && exit.signal == 0 {
 		if e.diskFull = r.diskIsFull(); !e.diskFull {
 			e.input = r.judgeInput(ctx)

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"syscall"
 	"time"
@@ -262,18 +263,20 @@ func (r *Run) memoryFigures() string {
 	return said
 }
 
+// diskLooksFull reports whether a file system that the attempt writes to says that it has
+// no room left.
+func (r *Run) diskLooksFull() bool {
+	return diskFull(r.workspace) || slices.ContainsFunc(r.place.targets, func(t target) bool {
+		return t.file != nil && diskFull(filepath.Dir(t.temp))
+	})
+}
+
 // diskIsFull reports whether what the attempt writes to has no room left, by what the
 // file systems say, and for its outputs by trying: a quota shows in no other way.
 func (r *Run) diskIsFull() bool {
-	if diskFull(r.workspace) {
-		return true
-	}
-	for _, t := range r.place.targets {
-		if t.file != nil && (diskFull(filepath.Dir(t.temp)) || takesNoMore(t.file)) {
-			return true
-		}
-	}
-	return false
+	return r.diskLooksFull() || slices.ContainsFunc(r.place.targets, func(t target) bool {
+		return t.file != nil && takesNoMore(t.file)
+	})
 }
 
 // takesNoMore tries to add to the file of an attempt that has failed.

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -295,7 +296,7 @@ func onFullDisks(t *testing.T, dir string) {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		t.Fatal(err)
 	}
-	for name, options := range map[string]string{"work": "size=4m", "out": "size=1m", "nodes": "size=100m,nr_inodes=4"} {
+	for name, options := range map[string]string{"work": "size=4m", "out": "size=1m", "again": "size=8m", "nodes": "size=100m,nr_inodes=4"} {
 		if err := os.Mkdir(filepath.Join(dir, name), 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -324,4 +325,23 @@ func onFullDisks(t *testing.T, dir string) {
 			}
 		})
 	}
+	t.Run("that has room again when FFmpeg has ended", func(t *testing.T) {
+		ballast := filepath.Join(dir, "again/ballast")
+		if err := os.WriteFile(ballast, make([]byte, 7<<20), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		program := filepath.Join(t.TempDir(), "ffmpeg")
+		slow := "#!/bin/sh\nffmpeg \"$@\"; status=$?\ncase \"$*\" in *\" -progress \"*) sleep 1; rm -f '" + ballast + "' ;; esac\nexit $status\n"
+		if err := os.WriteFile(program, []byte(slow), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		r := newRunner(t, func(s *Settings) {
+			s.DataDir, s.OutputRoots, s.FFmpeg, s.StallTimeout = data, []string{dir}, program, 2*time.Second
+		})
+		run := r.Begin(lease(t, "again", `{"resolution":"640x480","fps":25,"preset":"ultrafast","crf":0,"audio_codec":"none","input":`+quoted(in)+`,"output":`+quoted(filepath.Join(dir, "again/o.mp4"))+`}`))
+		f := wantFailure(t, walk(testContext(t), run), protocol.ReasonResourceError)
+		if !strings.Contains(f.Message, "no space left on the disk of the output for a time") {
+			t.Errorf("message: %s", f.Message)
+		}
+	})
 }

@@ -50,6 +50,7 @@ const decodeErrorsExit = 69
 type evidence struct {
 	exit      exitStatus
 	diskFull  bool              // where it wrote
+	wasFull   bool              // it was while it ran, and may have room again
 	input     *messages.Failure // what is wrong with the job's input; nil: nothing, or it has none
 	said      string            // FFmpeg's last error, for people; nothing is decided by it
 	hasInput  bool
@@ -73,6 +74,8 @@ func classify(e evidence) *messages.Failure {
 		return e.input
 	case e.hasInput && e.exit.code == decodeErrorsExit:
 		return failure(protocol.ReasonInputError, "input: too many frames cannot be decoded")
+	case e.wasFull:
+		return failure(protocol.ReasonResourceError, "ffmpeg: %s: no space left on the disk of the output for a time", e.exit)
 	case e.streaming:
 		return failure(protocol.ReasonNetworkError, "ffmpeg: %s: sending the stream failed", e.exit)
 	}

@@ -65,6 +65,7 @@ type Run struct {
 
 	input lazy[probed] // what ffprobe says of the job's input
 	moved atomic.Int64 // when FFmpeg last came forward, Unix ns
+	full  atomic.Bool  // while FFmpeg ran, what the attempt writes to had no room left once
 }
 
 // step is work that is done once, however often it is asked for.
@@ -606,6 +607,9 @@ func (r *Run) watch() {
 			return
 		case <-next.C:
 			next.Reset(attention.every) // never two looks in a row, as a ticker that is late gives
+			if r.diskLooksFull() {
+				r.full.Store(true)
+			}
 			switch now := time.Now(); {
 			case !attention.paid(now, r.lastMove()):
 			case now.Sub(r.proc.started) >= r.plan.timeout:
