@@ -26,12 +26,18 @@ const (
 
 var errNoReadings = errors.New("the sensors no longer give readings")
 
+// cpuUseInterval is how often it is told who uses the processors while nothing begins or
+// ends: the kernel counts everybody's use in steps of 10 ms, of which few lie in a shorter time.
+const cpuUseInterval = 400 * time.Millisecond
+
 // powerKind is one kind of power sensors.
 type powerKind struct {
 	name string
 	open func() (PowerSensors, error)
-	// attribute adds to readings just made who has used what their zones power.
-	attribute func(PowerSensors, []energy.Reading)
+	// attribute adds to readings just made who has used what their zones power: to all, or
+	// to those that are asked for and to one in every so often.
+	attribute      func(PowerSensors, []energy.Reading)
+	attributeEvery time.Duration
 	// heals: sensors that bring nothing come back by themselves; others are opened anew.
 	heals bool
 }
@@ -48,7 +54,8 @@ type powerSampler struct {
 	edges    chan uint64
 	pacer    *messages.Pacer
 	failures outage
-	absent   bool // it was said that there are no sensors of the kind
+	absent   bool      // it was said that there are no sensors of the kind
+	told     time.Time // when it was told last who uses what the zones power
 }
 
 func newPowerSampler(e *env, kind powerKind) *powerSampler {
@@ -213,7 +220,10 @@ func (s *powerSampler) drainEdges(ids []uint64) []uint64 {
 func (s *powerSampler) read(sensors PowerSensors, answers []uint64) (why string, ok bool) {
 	sample := energy.Sample{Sampler: s.kind.name, At: time.Now()}
 	sample.Readings, sample.Faults = sensors.Read()
-	s.kind.attribute(sensors, sample.Readings)
+	if len(answers) > 0 || sample.At.Sub(s.told) >= s.kind.attributeEvery {
+		s.told = sample.At
+		s.kind.attribute(sensors, sample.Readings)
+	}
 	s.refs.meter.Tell(&messages.Sampled{Sample: sample, Answers: answers})
 	if len(sample.Readings) == 0 && len(sample.Faults) > 0 {
 		why = sample.Faults[0].Err
