@@ -27,17 +27,18 @@ const (
 var errNoReadings = errors.New("the sensors no longer give readings")
 
 // cpuUseInterval is how often it is told who uses the processors while nothing begins or
-// ends: the kernel counts everybody's use in steps of 10 ms, of which few lie in a shorter time.
+// ends and there are no jobs to divide between: the kernel counts everybody's use in steps of
+// 10 ms, of which few lie in a shorter time.
 const cpuUseInterval = 400 * time.Millisecond
 
 // powerKind is one kind of power sensors.
 type powerKind struct {
 	name string
 	open func() (PowerSensors, error)
-	// attribute adds to readings just made who has used what their zones power: to all, or
-	// to those that are asked for and to one in every so often.
-	attribute      func(PowerSensors, []energy.Reading)
-	attributeEvery time.Duration
+	// attribute adds to readings just made who has used what their zones power.
+	attribute func(PowerSensors, []energy.Reading)
+	// attributeEvery is how often that is needed, beside the readings that are asked for; nil: with each.
+	attributeEvery func() time.Duration
 	// heals: sensors that bring nothing come back by themselves; others are opened anew.
 	heals bool
 }
@@ -220,7 +221,7 @@ func (s *powerSampler) drainEdges(ids []uint64) []uint64 {
 func (s *powerSampler) read(sensors PowerSensors, answers []uint64) (why string, ok bool) {
 	sample := energy.Sample{Sampler: s.kind.name, At: time.Now()}
 	sample.Readings, sample.Faults = sensors.Read()
-	if len(answers) > 0 || sample.At.Sub(s.told) >= s.kind.attributeEvery {
+	if len(answers) > 0 || s.kind.attributeEvery == nil || sample.At.Sub(s.told) >= s.kind.attributeEvery() {
 		s.told = sample.At
 		s.kind.attribute(sensors, sample.Readings)
 	}
@@ -229,6 +230,15 @@ func (s *powerSampler) read(sensors PowerSensors, answers []uint64) (why string,
 		why = sample.Faults[0].Err
 	}
 	return why, len(sample.Readings) > 0 || len(sensors.Zones()) == 0
+}
+
+// cpuUseEvery is how often it has to be told who uses the processors: with each reading where
+// jobs divide what is used, for they do not use the same part of it all the time.
+func (e *env) cpuUseEvery() time.Duration {
+	if len(e.runs()) > 1 {
+		return 0
+	}
+	return cpuUseInterval
 }
 
 // attributeCPU tells who used the processors, by CPU time.

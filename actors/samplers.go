@@ -38,7 +38,7 @@ func (s *samplers) Receive(ctx actor.Context) {
 
 // kinds of power sensors that are looked for.
 func (s *samplers) kinds() []powerKind {
-	kinds := []powerKind{{name: "rapl", open: s.OpenPower, attribute: s.attributeCPU, attributeEvery: cpuUseInterval}}
+	kinds := []powerKind{{name: "rapl", open: s.OpenPower, attribute: s.attributeCPU, attributeEvery: s.cpuUseEvery}}
 	if s.OpenGPUs != nil {
 		kinds = append(kinds, powerKind{
 			name: "nvml", open: func() (PowerSensors, error) { return s.OpenGPUs() }, attribute: s.attributeGPUs,

@@ -18,6 +18,7 @@ const (
 	counterUpdate = time.Millisecond       // of the counters' files
 	jobPace       = 100 * time.Millisecond // between readings while there is a job
 	idlePace      = time.Second            // and otherwise
+	usePace       = 400 * time.Millisecond // between words of who uses the processors while one job is known, but for its edges
 	// mostSkew is how far a reading's time stamp lies from its moment at most, and
 	// mostDelay how long after a job's start or end its extra reading comes, which is
 	// never stamped before it.
@@ -47,6 +48,7 @@ type run struct {
 	used     []float64       // thread seconds by job, up to usedTo
 	other    float64
 	usedTo   time.Duration
+	toldAt   time.Duration // when it was told last who uses the processors
 	accounts []energy.Account
 }
 
@@ -106,7 +108,7 @@ func (r *run) events() []event {
 	pace := idlePace
 	for at := time.Duration(0); at <= r.length; at += pace {
 		if !r.blind(at) {
-			add(at, func() error { return r.look(at) })
+			add(at, func() error { return r.look(at, len(r.load.jobs) > 1 || at-r.toldAt >= usePace) })
 		}
 		if at+idlePace > first-prepared {
 			pace = jobPace
@@ -120,13 +122,13 @@ func (r *run) events() []event {
 			return nil
 		})
 		before := job.from - 2*r.delay() // as FFmpeg is about to start
-		add(before, func() error { return r.look(before) })
+		add(before, func() error { return r.look(before, true) })
 		add(opened, func() error {
 			r.ledger.Open(name, r.clock(job.from))
-			return r.look(opened)
+			return r.look(opened, true)
 		})
 		add(closed, func() error {
-			err := r.look(closed)
+			err := r.look(closed, true)
 			r.accounts[i] = r.ledger.Close(name, r.clock(job.to))
 			return err
 		})
@@ -165,15 +167,19 @@ func (r *run) pass(at time.Duration) error {
 }
 
 // look reads all counters and hands them to the ledger, with time stamps that are a
-// little off and who used the processors up to a moment a little later.
-func (r *run) look(at time.Duration) error {
+// little off and, where it is to be told, who used the processors up to a moment a little
+// later.
+func (r *run) look(at time.Duration, tell bool) error {
 	if err := r.pass(at); err != nil {
 		return err
 	}
 	r.looks = append(r.looks, at)
 	readings, faults := r.rapl.Read()
 	stamp := r.clock(at + r.skew())
-	usage := r.usage(at + r.delay()/2)
+	var usage *energy.Usage
+	if tell {
+		usage, r.toldAt = r.usage(at+r.delay()/2), at
+	}
 	for i := range readings {
 		readings[i].At, readings[i].Usage = stamp, usage
 	}
