@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"math"
-	"net/http"
 	"path/filepath"
 	"slices"
 	"testing"
@@ -229,14 +228,7 @@ func (f *field) together(m *live.Machine, jobs int) []energy.Account {
 	waitFor(f.t, "two wraps", func() bool { return wraps(m, m.Now()) > before+1 })
 	accounts := make([]energy.Account, jobs)
 	for i, id := range ids {
-		resp, err := http.Post(f.server.URL+"/jobs/"+id+"/cancel", "", nil)
-		if err != nil {
-			f.t.Fatal(err)
-		}
-		resp.Body.Close()
-		f.await("the result", func(e devmaster.Event) bool { return e.Kind == devmaster.ResultAccepted && e.JobID == id })
-		accounts[i] = resultAccount(f.t, f.master, id)
+		accounts[i] = f.cancel(id)
 	}
-	http.DefaultClient.CloseIdleConnections()
 	return accounts
 }

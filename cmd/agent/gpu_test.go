@@ -2,11 +2,11 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"flag"
 	"fmt"
 	"math"
-	"net/http"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -17,6 +17,7 @@ import (
 
 	"ffmpeg-agent/hardware/energy"
 	"ffmpeg-agent/hardware/fakehw"
+	"ffmpeg-agent/internal/control"
 	"ffmpeg-agent/internal/devmaster"
 	"ffmpeg-agent/internal/ffmpegtest"
 )
@@ -151,15 +152,7 @@ func TestCardsAreMeasuredThroughWhateverBefallsTheirReader(t *testing.T) {
 	disturbed := time.Now()
 	waitFor(t, "heartbeats", func() bool { return time.Since(disturbed) > 4*cardsBeat })
 	heartbeatsUnmoved(t, f.master, since)
-	resp, err := http.Post(f.server.URL+"/jobs/"+job.ID+"/cancel", "", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	resp.Body.Close()
-	http.DefaultClient.CloseIdleConnections()
-	f.await("the result", func(e devmaster.Event) bool { return e.Kind == devmaster.ResultAccepted && e.JobID == job.ID })
-
-	a := resultAccount(t, f.master, job.ID)
+	a := f.cancel(job.ID)
 	gpu := a.Domains[energy.DomainGPU].Total
 	if gpu.Source != energy.Measured || gpu.Energy == nil {
 		t.Fatalf("cards: %+v", gpu)
@@ -183,4 +176,72 @@ func TestCardsAreMeasuredThroughWhateverBefallsTheirReader(t *testing.T) {
 	}
 	agent.Wait()
 	waitFor(t, "the child's end", func() bool { return syscall.Kill(child, 0) == syscall.ESRCH })
+}
+
+// TestACardIsSharedByWhatEachJobDidOnIt: of two jobs at once one does three times as much on
+// the card, by what the library says of its FFmpeg's use of multiprocessors and encoder.
+func TestACardIsSharedByWhatEachJobDidOnIt(t *testing.T) {
+	t.Parallel()
+	const watts = 120
+	scenario := fakehw.NVMLScenario{Driver: "550.1", Cards: fakehw.NVMLCards(watts)}
+	nvml, err := fakehw.NewNVML(t.TempDir(), scenario)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := newField(t)
+	startAgent(t, append(f.environment(), "FFMPEG_AGENT_HARDWARE_SYSFS_PATH="+t.TempDir(), "FFMPEG_AGENT_HARDWARE_NVML_LIBRARY="+nvml.Library),
+		append(f.flags(), "--metrics-port", "0", "--max-concurrent-jobs", "2")...)
+	client := control.Dial(filepath.Join(f.dir, "agent.sock"))
+	jobs := []string{f.submit(ffmpegtest.Long()).ID, f.submit(ffmpegtest.Long()).ID}
+	pids := map[string]int{}
+	waitFor(t, "both jobs' FFmpeg, and the card", func() bool {
+		status, err := client.Status(context.Background())
+		for _, j := range status.Jobs {
+			if j.PID != 0 && j.Energy != nil {
+				pids[j.Key.JobID] = j.PID
+			}
+		}
+		return err == nil && len(pids) == 2
+	})
+	scenario.Cards[0].Processes = []fakehw.NVMLProcess{{PID: pids[jobs[0]], SM: 20, Encoder: 40}, {PID: pids[jobs[1]], Encoder: 20}}
+	if err := nvml.Set(scenario); err != nil {
+		t.Fatal(err)
+	}
+	told := time.Now()
+	used := func(from, to time.Time) float64 {
+		t.Helper()
+		joules, err := nvml.Joules(scenario.Cards[0].UUID, from, to)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return joules
+	}
+	waitFor(t, "8 s of use", func() bool { return used(told, time.Now()) > 8*watts })
+	b, a := f.cancel(jobs[1]), f.cancel(jobs[0])
+
+	gpu := func(a energy.Account) float64 {
+		t.Helper()
+		total := a.Domains[energy.DomainGPU].Total
+		if total.Energy == nil || total.CoveragePercent != 100 {
+			t.Fatalf("of the card there is %+v", total)
+		}
+		return float64(*total.Energy)
+	}
+	// What was used before it was told by whom is divided equally, and it is told once a second.
+	truth, vague := used(told, b.End)/4, used(b.Start, told)/2+watts*1.5/2
+	t.Logf("the second job: true %.1f J, and up to %.1f J of what nobody told; ours %.1f J", truth, vague, gpu(b))
+	if off := gpu(b) - truth; off < -vague || off > vague {
+		t.Errorf("the second job used %.1f J of the card, and truly %.1f ± %.1f J", gpu(b), truth, vague)
+	}
+	if !strings.Contains(b.ShareMethod, "gpu use") {
+		t.Errorf("shared by %q", b.ShareMethod)
+	}
+	begin := a.Start
+	if b.Start.Before(begin) {
+		begin = b.Start
+	}
+	whole := used(begin, a.End)
+	if sum := gpu(a) + gpu(b); math.Abs(sum-whole) > watts*0.1 {
+		t.Errorf("the jobs' shares are %.1f J together, and the card used %.1f J", sum, whole)
+	}
 }

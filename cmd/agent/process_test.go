@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"ffmpeg-agent/hardware/energy"
 	"ffmpeg-agent/internal/devmaster"
 	"ffmpeg-agent/internal/ffmpegtest"
 	"ffmpeg-agent/messages/protocol"
@@ -92,6 +93,19 @@ func (f *field) submit(parameters map[string]any) protocol.Job {
 		f.t.Fatal(err)
 	}
 	return job
+}
+
+// cancel has the master take a job back, and returns what the agent measured of it.
+func (f *field) cancel(job string) energy.Account {
+	f.t.Helper()
+	resp, err := http.Post(f.server.URL+"/jobs/"+job+"/cancel", "", nil)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	resp.Body.Close()
+	http.DefaultClient.CloseIdleConnections()
+	f.await("the result", func(e devmaster.Event) bool { return e.Kind == devmaster.ResultAccepted && e.JobID == job })
+	return resultAccount(f.t, f.master, job)
 }
 
 func (f *field) await(what string, fits func(devmaster.Event) bool) devmaster.Event {
