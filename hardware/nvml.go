@@ -412,7 +412,7 @@ func (n *NVML) read(state *nvmlState, card *nvmlCard) (energy.Reading, string) {
 	case state.counter:
 		reading.Counter, reading.Cross = energy.Microjoules(*card.Energy)*1000, cross
 	default:
-		reading.Counter = *cross
+		reading.Counter, reading.Doubt = *cross, state.power.doubted(nvmlUncertainty)
 	}
 	return reading, ""
 }

@@ -18,8 +18,11 @@ type machine struct {
 	threads  float64
 	crossing float64 // J of the second opinion
 	crossed  bool
-	blind    bool     // nobody tells who uses it
-	part     *float64 // in use, as the readings say
+	last     [10]float64 // W, of the last second
+	averaged float64     // J of the last second's mean power
+	late     bool        // the second opinion is by that
+	blind    bool        // nobody tells who uses it
+	part     *float64    // in use, as the readings say
 }
 
 func newMachine(zone *Zone) *machine {
@@ -30,7 +33,13 @@ func newMachine(zone *Zone) *machine {
 // nobody's) keeps busy.
 func (m *machine) run(length float64, watts func() float64, use map[string]float64) {
 	for range int(length*10 + 0.5) {
-		m.joules += watts() / 10
+		power := watts()
+		m.joules += power / 10
+		copy(m.last[:], m.last[1:])
+		m.last[len(m.last)-1] = power
+		for _, p := range m.last {
+			m.averaged += p / 10 / float64(len(m.last))
+		}
 		for job, threads := range use {
 			used := seconds(threads / 10)
 			m.busy += used
@@ -58,6 +67,9 @@ func (m *machine) read() {
 	}
 	if m.crossed {
 		cross := Joules(m.crossing * m.joules).Microjoules()
+		if m.late {
+			cross = Joules(m.crossing * m.averaged).Microjoules()
+		}
 		r.Cross = &cross
 	}
 	m.ledger.Record(Sample{Sampler: "rapl", At: at(m.now), Readings: []Reading{r}})
@@ -241,6 +253,23 @@ func TestBaselineSaysHowLongItWasLearned(t *testing.T) {
 	}
 	near(t, "power", float64(c.learned.Power), 20, 1e-9)
 	near(t, "seconds", c.learned.Seconds, 5*calmMost, 1e-9)
+}
+
+// A second opinion that is the mean of the last second comes late where the power changes.
+func TestSecondOpinionThatIsLateContradictsNothing(t *testing.T) {
+	for _, test := range []struct {
+		crossing float64
+		flagged  bool
+	}{{1, false}, {2, true}} {
+		m := newMachine(pkg)
+		m.crossing, m.crossed, m.late = test.crossing, true, true
+		m.run(5, constant(20), nil)
+		m.open("job")
+		m.run(2.5, constant(200), nil) // of which the second opinion misses 90 J
+		if a := m.ledger.Close("job", at(m.now)); (len(a.Notes) == 1) != test.flagged {
+			t.Errorf("×%v: notes %q", test.crossing, a.Notes)
+		}
+	}
 }
 
 // Overlapping jobs share the baseline and what was used above it; together they get

@@ -100,19 +100,23 @@ const (
 	// ContradictFrom is how far apart, as a part of the larger, two opinions of a
 	// sensor contradict each other.
 	ContradictFrom = 0.1
-	// contradictAfter is how long a second opinion must have been heard to count: it
-	// may be an average of the last second.
-	contradictAfter = 2 * time.Second
+	// averagedOver is how much of the past a second opinion may be the mean of: NVML's power
+	// is the last second's. It must have been heard for twice as long to count.
+	averagedOver    = time.Second
+	contradictAfter = 2 * averagedOver
 )
 
 // contradiction is how far the second opinion lies from the counter, as a part of
-// the counter's energy, where that is too far.
+// the counter's energy, where that is too far. A mean of the past is half its length late: it
+// misses, or has too much of, what power has changed by in that time.
 func (t *tally) contradiction() (apart float64, contradict bool) {
 	if t.crossTime < contradictAfter || t.crossed <= 0 {
 		return 0, false
 	}
 	difference := math.Abs(float64(t.cross - t.crossed))
-	return difference / float64(t.crossed), difference > ContradictFrom*float64(max(t.cross, t.crossed))
+	late := (t.crossHigh - t.crossLow) * Watts((averagedOver / 2).Seconds()) // J
+	allowed := ContradictFrom*float64(max(t.cross, t.crossed)) + float64(Joules(late).Microjoules())
+	return difference / float64(t.crossed), difference > allowed
 }
 
 // contradiction in words; empty without one.

@@ -26,6 +26,8 @@ type tally struct {
 	crossed   Microjoules               // of machine, what there was a second opinion on
 	cross     Microjoules               // and that opinion
 	crossTime time.Duration
+	crossLow  Watts // and the least and the greatest power that it told
+	crossHigh Watts
 }
 
 func newWindow(job string, start time.Time, from instant) *window {
@@ -78,6 +80,11 @@ func (t *tally) take(w *window, iv interval, s *stretch, mine parts, power Watts
 	if iv.cross != nil {
 		t.crossed += s.energy
 		t.cross += portion(*iv.cross, s.length, iv.span.to-iv.span.from)
+		told := Watts(iv.cross.Joules()) / Watts((iv.span.to - iv.span.from).Seconds())
+		if t.crossTime == 0 {
+			t.crossLow = told
+		}
+		t.crossLow, t.crossHigh = min(t.crossLow, told), max(t.crossHigh, told)
 		t.crossTime += s.length
 	}
 }
