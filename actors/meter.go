@@ -46,7 +46,7 @@ func newMeter(e *env) *meter {
 	return &meter{
 		env:     e,
 		log:     e.log.Named("meter"),
-		ledger:  energy.NewLedger(energy.LedgerConfig{}),
+		ledger:  energy.NewLedger(),
 		taken:   map[messages.AttemptKey]bool{},
 		closed:  map[messages.AttemptKey]bool{},
 		closing: map[uint64]*closing{},

@@ -62,7 +62,7 @@ func measured(t *testing.T, counters []counter) *energy.Snapshot {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { rapl.Close() })
-	ledger, begin := energy.NewLedger(energy.LedgerConfig{}), time.Now()
+	ledger, begin := energy.NewLedger(), time.Now()
 	for second := range int64(21) {
 		for i, c := range counters {
 			value := (most - 1_000_000 + c.watts*second*1_000_000) % most

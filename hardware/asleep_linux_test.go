@@ -29,7 +29,7 @@ func TestSuspendIsAGap(t *testing.T) {
 	var slept time.Duration
 	rapl.now = func() time.Time { return begin.Add(tree.Now() - slept) }
 	rapl.asleep = func() time.Duration { return time.Hour + slept }
-	ledger := energy.NewLedger(energy.LedgerConfig{})
+	ledger := energy.NewLedger()
 	ledger.Open("job", begin)
 	for i := range 101 {
 		if i == 50 {

@@ -61,7 +61,7 @@ func TestEstimateFollowsCPUUse(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			tree := busyMachine(t, fakehw.Constant(test.busy), fakehw.Constant(test.stolen))
 			e := newEstimator(t, tree, test.config)
-			ledger := energy.NewLedger(energy.LedgerConfig{})
+			ledger := energy.NewLedger()
 			record(t, ledger, e)
 			ledger.Open("job", e.now())
 			for i := 1; i <= 50; i++ {

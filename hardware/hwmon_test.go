@@ -136,7 +136,7 @@ func TestChipsOfEveryMachine(t *testing.T) {
 			}
 			h := openHwmon(t, tree)
 			describeZones(t, &text, h)
-			ledger := energy.NewLedger(energy.LedgerConfig{})
+			ledger := energy.NewLedger()
 			record(t, ledger, h)
 			ledger.Open("job", h.now())
 			for at := 100 * time.Millisecond; at <= 2*time.Second; at += 100 * time.Millisecond {
@@ -258,7 +258,7 @@ func TestNothingFromASensorIsAGap(t *testing.T) {
 				meter("power1_input", "", 100),
 			}})
 			h := openHwmon(t, tree)
-			ledger := energy.NewLedger(energy.LedgerConfig{})
+			ledger := energy.NewLedger()
 			ledger.Open("job", h.now())
 			for i := range 11 {
 				step(t, tree, time.Duration(i)*time.Second)
@@ -409,7 +409,7 @@ func TestStopgapThatHasEndedStaysOutOfTheTotal(t *testing.T) {
 	gap, begin := estimate.(*stopgap), time.Now()
 	clock := func() time.Time { return begin.Add(tree.Now()) }
 	gap.now, gap.looked, gap.PowerSensors.(*Estimator).now = clock, begin, clock
-	ledger := energy.NewLedger(energy.LedgerConfig{})
+	ledger := energy.NewLedger()
 	ledger.Open("job", begin)
 	for at := time.Duration(0); at < lookAgain; at += time.Second {
 		step(t, tree, at)

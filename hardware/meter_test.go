@@ -39,7 +39,7 @@ func TestEnergyOfKnownCurves(t *testing.T) {
 			clock := func(since time.Duration) time.Time { return begin.Add(since) }
 			rapl.now = func() time.Time { return clock(tree.Now()) }
 
-			ledger := energy.NewLedger(energy.LedgerConfig{})
+			ledger := energy.NewLedger()
 			look := func(at time.Duration) {
 				step(t, tree, at)
 				record(t, ledger, rapl)
@@ -85,7 +85,7 @@ func TestHundredWraps(t *testing.T) {
 	rapl.zones[0].MaxPower = 300
 	begin := time.Now()
 	rapl.now = func() time.Time { return begin.Add(tree.Now()) }
-	ledger := energy.NewLedger(energy.LedgerConfig{})
+	ledger := energy.NewLedger()
 	const length = 45 * time.Second // × 150 W = 103 × 65.5 J
 	for at := time.Duration(0); at <= length; at += 100 * time.Millisecond {
 		step(t, tree, at)
@@ -103,7 +103,7 @@ func TestResetOfTheCounterIsAGap(t *testing.T) {
 	rapl := openRAPL(t, tree)
 	begin := time.Now()
 	rapl.now = func() time.Time { return begin.Add(tree.Now()) }
-	ledger := energy.NewLedger(energy.LedgerConfig{})
+	ledger := energy.NewLedger()
 	ledger.Open("job", begin)
 	for i := range 101 {
 		step(t, tree, time.Duration(i)*100*time.Millisecond)
@@ -129,7 +129,7 @@ func TestRunningTree(t *testing.T) {
 	failed := make(chan error, 1)
 	go func() { failed <- tree.Run(ctx, time.Millisecond) }()
 	rapl := openRAPL(t, tree)
-	ledger := energy.NewLedger(energy.LedgerConfig{})
+	ledger := energy.NewLedger()
 	for tree.Now() == 0 {
 		select {
 		case err := <-failed:

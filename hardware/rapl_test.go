@@ -141,7 +141,7 @@ func TestEveryTopology(t *testing.T) {
 			describeZones(t, &text, rapl)
 			begin := time.Now()
 			rapl.now = func() time.Time { return begin.Add(tree.Now()) }
-			ledger := energy.NewLedger(energy.LedgerConfig{})
+			ledger := energy.NewLedger()
 			look := func(at time.Duration) {
 				readings, faults := record(t, ledger, rapl)
 				for _, fault := range faults {

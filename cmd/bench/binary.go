@@ -150,7 +150,7 @@ func liveRows(m *live.Machine, accounts []energy.Account) []row {
 		return rows
 	}
 	var spans [][2]time.Duration
-	var ours energy.Figure
+	ours := energy.Figure{CoveragePercent: 100}
 	var total, promised energy.Joules
 	shared := ""
 	for _, a := range accounts {
@@ -161,9 +161,10 @@ func liveRows(m *live.Machine, accounts []energy.Account) []row {
 		total += *a.Total.Energy
 		promised += *a.Machine.ErrorBound // who gets how much leaves the sum alone
 		ours.Gaps += a.Total.Gaps
+		ours.CoveragePercent = min(ours.CoveragePercent, a.Total.CoveragePercent)
 		shared = a.ShareMethod
 	}
-	ours.Energy, ours.ErrorBound, ours.CoveragePercent = &total, &promised, 100
+	ours.Energy, ours.ErrorBound = &total, &promised
 	truth, length := 0.0, time.Duration(0)
 	var late time.Duration
 	for _, s := range union(spans) {

@@ -65,7 +65,7 @@ func perform(s *scenario, jobs []work, rnd *rand.Rand) (*run, error) {
 		return nil, err
 	}
 	defer os.RemoveAll(dir)
-	r := &run{scenario: s, rnd: rnd, zones: map[string]*fakehw.Zone{}, ledger: energy.NewLedger(energy.LedgerConfig{}), begin: time.Now()}
+	r := &run{scenario: s, rnd: rnd, zones: map[string]*fakehw.Zone{}, ledger: energy.NewLedger(), begin: time.Now()}
 	r.load = load{power: s.counted(), idle: s.idle, others: s.others, jobs: jobs}
 	r.used, r.accounts = make([]float64, len(jobs)), make([]energy.Account, len(jobs))
 	if err := r.open(dir); err != nil {

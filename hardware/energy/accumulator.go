@@ -42,9 +42,6 @@ type Step struct {
 // Accumulator follows one zone's counter, which wraps, is reset and now and then
 // lies, and adds up in 64 bits what can be believed. The zero value is ready.
 type Accumulator struct {
-	// DefaultMaxPower holds for zones without a MaxPower; 0 takes the package's.
-	DefaultMaxPower Watts
-
 	last  Reading
 	read  bool
 	total Microjoules
@@ -104,7 +101,7 @@ func (a *Accumulator) breakOff(r Reading) Step {
 // difference is what the counter moved by since the last reading, or why that
 // cannot be told. A wrap is (range − previous) + current.
 func (a *Accumulator) difference(r Reading, elapsed time.Duration) (Microjoules, string) {
-	limit := a.maxPower(r.Zone)
+	limit := r.Zone.maxPower()
 	if slept := r.Asleep - a.last.Asleep; slept > sleepGrain {
 		return 0, fmt.Sprintf("the machine was suspended for %v", slept.Round(time.Millisecond))
 	}
@@ -125,13 +122,6 @@ func (a *Accumulator) difference(r Reading, elapsed time.Duration) (Microjoules,
 		return 0, "more energy than 64 bits hold"
 	}
 	return moved, ""
-}
-
-func (a *Accumulator) maxPower(z *Zone) Watts {
-	if z.MaxPower <= 0 && a.DefaultMaxPower > 0 {
-		return a.DefaultMaxPower
-	}
-	return z.maxPower()
 }
 
 func (z *Zone) maxPower() Watts {

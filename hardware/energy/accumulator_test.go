@@ -92,14 +92,14 @@ func TestAccumulatorSuspend(t *testing.T) {
 func TestAccumulatorDefaultMaxPower(t *testing.T) {
 	zone := &Zone{ID: "z"}
 	for _, test := range []struct {
-		limit Watts
+		power Watts
 		gaps  int
-	}{{0, 0}, {1000, 1}} {
-		a := Accumulator{DefaultMaxPower: test.limit}
+	}{{1500, 0}, {2500, 1}} {
+		var a Accumulator
 		a.Add(Reading{Zone: zone, At: at(0), Counter: 0})
-		a.Add(Reading{Zone: zone, At: at(1), Counter: 1500e6})
+		a.Add(Reading{Zone: zone, At: at(1), Counter: Joules(test.power).Microjoules()})
 		if a.Gaps() != test.gaps {
-			t.Errorf("1500 W under a default limit of %v W: %d gaps, want %d", test.limit, a.Gaps(), test.gaps)
+			t.Errorf("%v W of a zone that names no limit: %d gaps, want %d", test.power, a.Gaps(), test.gaps)
 		}
 	}
 }

@@ -26,7 +26,7 @@ type machine struct {
 }
 
 func newMachine(zone *Zone) *machine {
-	return &machine{ledger: NewLedger(LedgerConfig{}), zone: zone, joules: 1000, jobs: map[string]time.Duration{}, threads: 4}
+	return &machine{ledger: NewLedger(), zone: zone, joules: 1000, jobs: map[string]time.Duration{}, threads: 4}
 }
 
 // run lets time pass: watts tells power, and use the threads that each job ("" is
@@ -216,7 +216,7 @@ func TestBaselineSurvivesARestart(t *testing.T) {
 	if b := saved[pkg.ID]; b.Power != 20 || b.LearnedAt.IsZero() {
 		t.Fatalf("%+v", saved)
 	}
-	m.ledger = NewLedger(LedgerConfig{})
+	m.ledger = NewLedger()
 	m.ledger.Restore(saved)
 	m.open("job")
 	m.run(10, constant(100), map[string]float64{"job": 3})
@@ -238,7 +238,7 @@ func TestBaselineOfAnEstimateIsOfThisRunOnly(t *testing.T) {
 	if saved := m.ledger.Baselines(); len(saved) != 0 {
 		t.Errorf("kept: %+v", saved)
 	}
-	m.ledger = NewLedger(LedgerConfig{})
+	m.ledger = NewLedger()
 	m.read()
 	m.ledger.Restore(map[string]ZoneBaseline{guess.ID: {Power: 20, LearnedAt: at(m.now)}})
 	if b := m.ledger.Snapshot().Baseline; b != nil {

@@ -58,7 +58,8 @@ func (s *source) read(now float64) Reading {
 // adds up to what was read, to the microjoule.
 func TestEnergyIsConserved(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		l := NewLedger(LedgerConfig{SettleAfter: time.Duration(rapid.IntRange(1, 5000).Draw(t, "settle after ms")) * time.Millisecond})
+		l := NewLedger()
+		l.settleAfter = time.Duration(rapid.IntRange(1, 5000).Draw(t, "settle after ms")) * time.Millisecond
 		var sources []*source
 		for i := range rapid.IntRange(1, 5).Draw(t, "zones") {
 			limit := Microjoules(rapid.SampledFrom([]int64{0, 65536e6, 262144e6}).Draw(t, "range"))

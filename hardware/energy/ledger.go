@@ -5,16 +5,9 @@ import (
 	"time"
 )
 
-// LedgerConfig sets a Ledger up; the zero value is useful.
-type LedgerConfig struct {
-	// DefaultMaxPower is the highest power that can be true of a zone that names
-	// none; 0 takes the package's DefaultMaxPower.
-	DefaultMaxPower Watts
-	// SettleAfter is how long an interval waits before it is split for good, so
-	// that the word of a job's start may come later than the readings around
-	// it; 0 takes 2 s.
-	SettleAfter time.Duration
-}
+// settleAfter is how long an interval waits before it is split for good, so that the word of a
+// job's start may come later than the readings around it.
+const settleAfter = 2 * time.Second
 
 // Ledger splits what the zones' counters say between jobs, the idle machine and the
 // rest. Per zone, the parts and what is not yet settled add up to what was read, to the
@@ -24,26 +17,24 @@ type LedgerConfig struct {
 // that moment: Record it, then Open or Close. All times should carry Go's
 // monotonic clock, and then no setting of the wall clock matters.
 type Ledger struct {
-	config   LedgerConfig
-	epoch    time.Time
-	started  bool
-	latest   instant
-	zones    []*zoneBook // in the order they were first heard of
-	open     []*window   // in the order they were opened
-	closed   map[string]Account
-	followed map[string]*recording
-	quietAt  instant // since when no job is worked for
-	restored map[string]ZoneBaseline
-	samplers map[string]SamplerState
+	settleAfter time.Duration
+	epoch       time.Time
+	started     bool
+	latest      instant
+	zones       []*zoneBook // in the order they were first heard of
+	open        []*window   // in the order they were opened
+	closed      map[string]Account
+	followed    map[string]*recording
+	quietAt     instant // since when no job is worked for
+	restored    map[string]ZoneBaseline
+	samplers    map[string]SamplerState
 }
 
 // NewLedger makes an empty ledger.
-func NewLedger(config LedgerConfig) *Ledger {
-	if config.SettleAfter <= 0 {
-		config.SettleAfter = 2 * time.Second
-	}
+func NewLedger() *Ledger {
 	return &Ledger{
-		config: config, closed: map[string]Account{}, followed: map[string]*recording{}, samplers: map[string]SamplerState{},
+		settleAfter: settleAfter,
+		closed:      map[string]Account{}, followed: map[string]*recording{}, samplers: map[string]SamplerState{},
 	}
 }
 
@@ -98,7 +89,7 @@ func (l *Ledger) Record(s Sample) {
 			l.read(l.book(r.Zone, s.Sampler), r)
 		}
 	}
-	l.settle(l.latest - l.config.SettleAfter)
+	l.settle(l.latest - l.settleAfter)
 }
 
 // read takes one reading of a zone.
@@ -401,7 +392,7 @@ func (l *Ledger) book(zone *Zone, sampler string) *zoneBook {
 			return z
 		}
 	}
-	z := &zoneBook{zone: zone, sampler: sampler, counter: Accumulator{DefaultMaxPower: l.config.DefaultMaxPower}}
+	z := &zoneBook{zone: zone, sampler: sampler}
 	l.zones = append(l.zones, z)
 	l.restore(z)
 	return z

@@ -59,7 +59,7 @@ func near(t *testing.T, what string, got, want, tolerance float64) {
 }
 
 func TestJobAloneGetsTheMachinesEnergyOfItsWindow(t *testing.T) {
-	l := NewLedger(LedgerConfig{})
+	l := NewLedger()
 	for i := range 101 {
 		now := float64(i) / 10
 		l.Record(sample(now, nil, map[*Zone]float64{pkg: 50 * now, core: 40 * now, dram: 3 * now}))
@@ -99,7 +99,7 @@ func TestEdgesLieWhereTheJobSaysWhateverTheOrderOfTheMessages(t *testing.T) {
 	moments := []float64{0, 0.5, 1.0, 1.004, 1.5, 2, 2.5, 3, 3.005, 3.5, 4}
 	for _, late := range []int{0, 1, 3} {
 		t.Run(fmt.Sprintf("%d samples late", late), func(t *testing.T) {
-			l := NewLedger(LedgerConfig{})
+			l := NewLedger()
 			record := func(i int) { l.Record(sample(moments[i], nil, map[*Zone]float64{pkg: power(moments[i])})) }
 			next := 0
 			until := func(n int) {
@@ -121,7 +121,7 @@ func TestEdgesLieWhereTheJobSaysWhateverTheOrderOfTheMessages(t *testing.T) {
 }
 
 func TestEndThatIsToldTooLateLiesWithinTheErrorBound(t *testing.T) {
-	l := NewLedger(LedgerConfig{})
+	l := NewLedger()
 	steady(l, pkg, 50, 0, 1)
 	l.Open("job", at(1))
 	steady(l, pkg, 50, 1.1, 8)
@@ -133,7 +133,7 @@ func TestEndThatIsToldTooLateLiesWithinTheErrorBound(t *testing.T) {
 }
 
 func TestOverlapIsSharedByCPUTime(t *testing.T) {
-	l := NewLedger(LedgerConfig{})
+	l := NewLedger()
 	ms := time.Millisecond
 	var a, b Account
 	// a runs from 1 to 5 on 3 threads, b from 3 to 7 on 1; 40 W throughout.
@@ -176,7 +176,7 @@ func TestOverlapWithUnknownCPUTimesIsSharedEqually(t *testing.T) {
 		"one is beyond anything": {{"a": second, "b": second}, {"a": 2 * second, "b": math.MaxInt64}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			l := NewLedger(LedgerConfig{})
+			l := NewLedger()
 			l.Open("a", at(-1))
 			l.Open("b", at(-1))
 			l.Record(sample(0, usages[0], map[*Zone]float64{pkg: 0}))
@@ -201,7 +201,7 @@ func TestOverlapWithUnknownCPUTimesIsSharedEqually(t *testing.T) {
 }
 
 func TestMixedSharesSayTheirParts(t *testing.T) {
-	l := NewLedger(LedgerConfig{})
+	l := NewLedger()
 	l.Open("a", at(0))
 	l.Open("b", at(0))
 	l.Record(sample(0, map[string]time.Duration{}, map[*Zone]float64{pkg: 0}))
@@ -233,7 +233,7 @@ func TestUnknownIsNeverZero(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			l := NewLedger(LedgerConfig{})
+			l := NewLedger()
 			l.Open("job", at(1))
 			test.run(l)
 			a := l.Close("job", at(4))
@@ -254,7 +254,7 @@ func TestUnknownIsNeverZero(t *testing.T) {
 // A counter that has not moved has no power yet, and one that never does has none; neither
 // is 0 W, nor has a job used 0 J by it.
 func TestPowerOfACounterThatDoesNotMove(t *testing.T) {
-	l := NewLedger(LedgerConfig{})
+	l := NewLedger()
 	l.Open("job", at(0))
 	expect := func(when string, watts float64) {
 		t.Helper()
@@ -291,7 +291,7 @@ func TestPowerOfACounterThatDoesNotMove(t *testing.T) {
 
 // A window too short for a sensor to be renewed in it says that it does not know.
 func TestWindowShorterThanTheSensorsUpdate(t *testing.T) {
-	l := NewLedger(LedgerConfig{})
+	l := NewLedger()
 	l.Open("job", at(0))
 	for i := range 4 {
 		l.Record(sample(float64(i)/10, nil, map[*Zone]float64{pkg: 5 * float64(i), dram: 7}))
@@ -304,7 +304,7 @@ func TestWindowShorterThanTheSensorsUpdate(t *testing.T) {
 }
 
 func TestWindowsThatWereNeverOpenedOrHaveNoLength(t *testing.T) {
-	l := NewLedger(LedgerConfig{})
+	l := NewLedger()
 	steady(l, pkg, 50, 0, 5)
 	if a := l.Close("stranger", at(2)); a.Total.Source != Unavailable || !strings.Contains(a.Total.Method, "no start") {
 		t.Errorf("never opened: %+v", a.Total)
@@ -319,7 +319,7 @@ func TestWindowsThatWereNeverOpenedOrHaveNoLength(t *testing.T) {
 }
 
 func TestOpenIsIdempotentAndForgetForgets(t *testing.T) {
-	l := NewLedger(LedgerConfig{})
+	l := NewLedger()
 	steady(l, pkg, 50, 0, 1)
 	l.Open("job", at(1))
 	steady(l, pkg, 50, 1.1, 2)
@@ -338,7 +338,7 @@ func TestOpenIsIdempotentAndForgetForgets(t *testing.T) {
 }
 
 func TestGapsAreCountedAndLowerTheCoverage(t *testing.T) {
-	l := NewLedger(LedgerConfig{})
+	l := NewLedger()
 	steady(l, pkg, 50, 0, 2)
 	l.Open("job", at(2))
 	l.Open("other", at(2))
@@ -361,7 +361,7 @@ func TestGapsAreCountedAndLowerTheCoverage(t *testing.T) {
 }
 
 func TestZoneThatVanishesInAJobIsAGapToTheEnd(t *testing.T) {
-	l := NewLedger(LedgerConfig{})
+	l := NewLedger()
 	l.Open("job", at(0))
 	for i := range 41 {
 		now := float64(i) / 10
@@ -396,7 +396,7 @@ func TestZoneThatVanishesInAJobIsAGapToTheEnd(t *testing.T) {
 }
 
 func TestMissedReadThatIsMadeUpForIsNoGap(t *testing.T) {
-	l := NewLedger(LedgerConfig{})
+	l := NewLedger()
 	l.Open("job", at(0))
 	l.Record(sample(0, nil, map[*Zone]float64{pkg: 0}))
 	l.Record(Sample{Sampler: "rapl", At: at(1), Faults: []Fault{{pkg, at(1), "interrupted"}}})
@@ -411,7 +411,7 @@ func TestMissedReadThatIsMadeUpForIsNoGap(t *testing.T) {
 func TestEstimatesStayEstimates(t *testing.T) {
 	guess := &Zone{ID: "estimate:cpu", Name: "cpu", Domain: DomainCPU, Counted: true, Source: Estimated, Method: "estimate", Model: "P = 2 + 8u W", Uncertainty: 0.5}
 	card := &Zone{ID: "GPU-1", Name: "card", Domain: DomainGPU, Counted: true, Source: Measured, Method: "nvml"}
-	l := NewLedger(LedgerConfig{})
+	l := NewLedger()
 	l.Open("job", at(0))
 	for _, now := range []float64{0, 1, 2} {
 		l.Record(Sample{Sampler: "estimate", At: at(now), Readings: []Reading{{Zone: guess, At: at(now), Counter: Microjoules(now * 10e6)}}})
@@ -432,7 +432,7 @@ func TestEstimatesStayEstimates(t *testing.T) {
 }
 
 func TestSnapshotTellsWhatJobsUsedSoFar(t *testing.T) {
-	l := NewLedger(LedgerConfig{})
+	l := NewLedger()
 	steady(l, pkg, 50, 0, 1)
 	l.Open("job", at(1))
 	if j, ok := l.Snapshot().Job("job"); !ok || j.Energy != nil || j.Power != nil || j.Source != Unavailable {
@@ -447,8 +447,8 @@ func TestSnapshotTellsWhatJobsUsedSoFar(t *testing.T) {
 	if z := s.Zones[0]; z.Energy != 450e6 || z.Energy != z.Undivided+z.Unsettled || !z.Healthy() || !z.LastReading.Equal(at(9)) {
 		t.Errorf("zone %+v", z)
 	}
-	if age := s.Samplers["rapl"].Age(at(10)); age != time.Second {
-		t.Errorf("age %v", age)
+	if last := s.Samplers["rapl"].At; !last.Equal(at(9)) {
+		t.Errorf("the sampler's last sample is of %v", last)
 	}
 	l.Record(sample(9.1, nil, map[*Zone]float64{pkg: 0.001}))
 	if z := l.Snapshot().Zones[0]; z.Power != nil || z.Gaps != 1 {
@@ -478,7 +478,7 @@ func setClock(t *testing.T, moment time.Time, forward time.Duration) time.Time {
 
 func TestStepOfTheWallClockDoesNotMatter(t *testing.T) {
 	base := time.Now()
-	l := NewLedger(LedgerConfig{})
+	l := NewLedger()
 	l.Open("job", base)
 	for i := range 41 {
 		now := base.Add(time.Duration(i) * 100 * time.Millisecond)
@@ -497,7 +497,7 @@ func TestStepOfTheWallClockDoesNotMatter(t *testing.T) {
 func BenchmarkRecord(b *testing.B) {
 	for _, jobs := range []int{0, 1, 4} {
 		b.Run(fmt.Sprintf("6 zones, %d jobs", jobs), func(b *testing.B) {
-			l := NewLedger(LedgerConfig{})
+			l := NewLedger()
 			usage := map[string]time.Duration{}
 			for j := range jobs {
 				l.Open(fmt.Sprint(j), t0)
@@ -528,7 +528,7 @@ func BenchmarkRecord(b *testing.B) {
 func TestDoubtOfTheReadingsIsTheBound(t *testing.T) {
 	zone := *pkg
 	zone.Uncertainty = 1
-	l := NewLedger(LedgerConfig{})
+	l := NewLedger()
 	for i := range 101 {
 		now := float64(i) / 10
 		doubt := Joules(5 * now).Microjoules()
@@ -548,7 +548,7 @@ func TestDoubtOfTheReadingsIsTheBound(t *testing.T) {
 // Sensors that took the place of others leave nothing of them in later figures.
 func TestSensorsThatWereReplacedCountNoMore(t *testing.T) {
 	guess := &Zone{ID: "estimate:cpu", Name: "cpu", Domain: DomainCPU, Counted: true, Source: Estimated, Method: "estimate"}
-	l := NewLedger(LedgerConfig{})
+	l := NewLedger()
 	l.Sensors("rapl", []*Zone{pkg})
 	steady(l, pkg, 50, 0, 5)
 	l.Record(Sample{Sampler: "rapl", At: at(5.1), Faults: []Fault{{Zone: pkg, At: at(5.1), Err: "no such file"}}})
@@ -577,7 +577,7 @@ func TestZoneThatCountsAgainBringsNothingOfBefore(t *testing.T) {
 	guess := &Zone{ID: "estimate:cpu", Name: "cpu", Domain: DomainCPU, Counted: true, Source: Estimated, Method: "estimate"}
 	retired := *guess
 	retired.Counted = false
-	l := NewLedger(LedgerConfig{})
+	l := NewLedger()
 	l.Open("job", at(0))
 	estimated := func(zone *Zone, from, to float64) {
 		for now := from; now <= to; now++ {
@@ -604,7 +604,7 @@ func TestZoneThatCountsAgainBringsNothingOfBefore(t *testing.T) {
 func TestCounterThatStandsStillAgainstItsSecondOpinion(t *testing.T) {
 	card := &Zone{ID: "GPU-1", Name: "gpu0", Domain: DomainGPU, Counted: true, Source: Measured, Method: "nvml"}
 	for _, watts := range []float64{0, 70} {
-		l := NewLedger(LedgerConfig{})
+		l := NewLedger()
 		l.Open("job", at(0))
 		for i := range 41 {
 			now := float64(i) / 10
@@ -626,7 +626,7 @@ func TestCounterThatStandsStillAgainstItsSecondOpinion(t *testing.T) {
 
 // A zone that never gave a reading is missing from the total as one that has failed is.
 func TestZoneThatWasNeverReadLowersTheCoverage(t *testing.T) {
-	l := NewLedger(LedgerConfig{})
+	l := NewLedger()
 	l.Open("job", at(0))
 	for i := range 11 {
 		s := sample(float64(i)/10, nil, map[*Zone]float64{pkg: float64(i)})
@@ -644,7 +644,7 @@ func TestZoneThatWasNeverReadLowersTheCoverage(t *testing.T) {
 // holds for all of the second, and for the moment after it that a job ends in.
 func TestUseThatIsToldSeldomHoldsForAllOfItsTime(t *testing.T) {
 	card := &Zone{ID: "GPU-1", Name: "gpu0", Domain: DomainGPU, Counted: true, Source: Measured, Method: "nvml"}
-	l := NewLedger(LedgerConfig{})
+	l := NewLedger()
 	l.Restore(map[string]ZoneBaseline{card.ID: {Power: 20, LearnedAt: at(0)}})
 	for i := range 95 {
 		now := float64(i) / 10

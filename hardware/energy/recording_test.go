@@ -63,7 +63,7 @@ func TestCurveByUseIsNeverMoreThanWasRead(t *testing.T) {
 		"card that is gone":          {map[string]ZoneBaseline{pkg.ID: {Power: 20, LearnedAt: at(0)}, card.ID: {Power: 10, LearnedAt: at(0)}}, false, 2},
 		"all is known":               {map[string]ZoneBaseline{pkg.ID: {Power: 20, LearnedAt: at(0)}, card.ID: {Power: 10, LearnedAt: at(0)}}, true, 9},
 	} {
-		l := NewLedger(LedgerConfig{})
+		l := NewLedger()
 		l.Restore(test.learned)
 		l.Open("job", at(0))
 		for i := range 41 {
@@ -97,7 +97,7 @@ func TestCurveByUseIsNeverMoreThanWasRead(t *testing.T) {
 
 // A gap is no zero.
 func TestCurveLeavesGapsOut(t *testing.T) {
-	l := NewLedger(LedgerConfig{})
+	l := NewLedger()
 	l.Follow("job", at(0))
 	steady(l, pkg, 50, 0, 2)
 	l.Record(Sample{At: at(2.05), Readings: []Reading{{Zone: pkg, At: at(2.05), Counter: 300e9}}}) // a reset
@@ -112,7 +112,7 @@ func TestCurveLeavesGapsOut(t *testing.T) {
 // However long a job, its curve keeps within its bound and adds up.
 func TestCurveAddsUpHoweverLongTheJob(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		l := NewLedger(LedgerConfig{})
+		l := NewLedger()
 		zones := []*Zone{pkg, dram}
 		counters := make([]Microjoules, len(zones))
 		l.Follow("job", at(0))

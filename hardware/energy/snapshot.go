@@ -58,9 +58,6 @@ type SamplerState struct {
 	Faults  int       `json:"faults"`
 }
 
-// Age is how long ago the sampler was last heard of.
-func (s SamplerState) Age(now time.Time) time.Duration { return now.Sub(s.At) }
-
 // Power of the counted zones, in W, and its source; false when none is known.
 func (s *Snapshot) Power() (Watts, Source, bool) {
 	var sum Watts
