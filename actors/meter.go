@@ -2,7 +2,9 @@ package actors
 
 import (
 	"context"
+	"fmt"
 	"maps"
+	"slices"
 	"time"
 
 	"github.com/asynkron/protoactor-go/actor"
@@ -22,8 +24,9 @@ type meter struct {
 	taken    map[messages.AttemptKey]bool // worked for
 	closed   map[messages.AttemptKey]bool // accounted for; the ledger can say it again
 	closing  map[uint64]*closing
-	readings uint64          // last ID given to a TakeReading
-	health   map[string]bool // power samplers, by name: does it work
+	readings uint64            // last ID given to a TakeReading
+	health   map[string]bool   // power samplers, by name: does it work
+	trouble  map[string]string // and why it does not, where there should be something to read
 	saved    map[string]energy.ZoneBaseline
 	posting  bool      // a snapshot will be posted
 	saveAt   time.Time // when baselines may be saved next; zero while they are being read or saved
@@ -51,6 +54,7 @@ func newMeter(e *env) *meter {
 		closed:  map[messages.AttemptKey]bool{},
 		closing: map[uint64]*closing{},
 		health:  map[string]bool{},
+		trouble: map[string]string{},
 	}
 }
 
@@ -64,6 +68,7 @@ func (m *meter) Receive(ctx actor.Context) {
 		m.setPace()
 	case *messages.SamplerHealth:
 		m.health[msg.Name] = msg.Error == "" && msg.Absent == ""
+		m.trouble[msg.Name] = msg.Error
 		if msg.Have != nil {
 			m.ledger.Sensors(msg.Name, msg.Have)
 		}
@@ -105,7 +110,7 @@ func (m *meter) sampled(ctx actor.Context, s *messages.Sampled) {
 	}
 	m.ledger.Record(s.Sample)
 	if len(s.Sample.Readings) > 0 {
-		m.health[s.Sample.Sampler] = true
+		m.health[s.Sample.Sampler], m.trouble[s.Sample.Sampler] = true, ""
 	}
 	for _, id := range s.Answers {
 		if c := m.closing[id]; c != nil {
@@ -185,7 +190,7 @@ func (m *meter) takeReading() uint64 {
 // the window.
 func (m *meter) exited(ctx actor.Context, msg *messages.JobExited) {
 	if m.closed[msg.Key] {
-		msg.Reply(m.ledger.Close(msg.Key.String(), msg.At))
+		msg.Reply(m.account(msg))
 		return
 	}
 	// A window whose opening was lost with an earlier incarnation starts where it started.
@@ -214,9 +219,21 @@ func (m *meter) close(id uint64) {
 	if c.giveUp != nil {
 		c.giveUp.Stop()
 	}
-	account := m.ledger.Close(c.exited.Key.String(), c.exited.At)
+	account := m.account(c.exited)
 	m.closed[c.exited.Key] = true
 	c.exited.Reply(account)
+}
+
+// account is the ledger's, and says what was not read at all: of sensors that there were no
+// readings of, no zone tells.
+func (m *meter) account(exited *messages.JobExited) energy.Account {
+	account := m.ledger.Close(exited.Key.String(), exited.At)
+	for _, name := range slices.Sorted(maps.Keys(m.trouble)) {
+		if why := m.trouble[name]; why != "" {
+			account.Notes = append(slices.Clip(account.Notes), fmt.Sprintf("%s sensors are not read: %s", name, why))
+		}
+	}
+	return account
 }
 
 func (m *meter) forget(key messages.AttemptKey) {

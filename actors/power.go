@@ -151,7 +151,6 @@ func (s *powerSampler) post(h messages.SamplerHealth) {
 func (s *powerSampler) loop(ctx context.Context, sensors PowerSensors) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	longest := longestInterval(sensors.Zones())
 	for dead := 0; ; {
 		var answers []uint64
 		select {
@@ -163,7 +162,7 @@ func (s *powerSampler) loop(ctx context.Context, sensors PowerSensors) error {
 		case <-timer.C:
 		}
 		now := time.Now()
-		timer.Reset(nextTick(s.started, now, min(longest, time.Duration(s.interval.Load()))).Sub(now))
+		timer.Reset(nextTick(s.started, now, min(longestInterval(sensors.Zones()), time.Duration(s.interval.Load()))).Sub(now))
 		why, ok := s.read(sensors, answers)
 		switch {
 		case ok && dead >= deadReadings:
