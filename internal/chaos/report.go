@@ -106,8 +106,7 @@ func (h *History) Print(w io.Writer, findings []Finding) {
 	fmt.Fprintf(w, "%d faults of %d kinds observed, %d breaches\n", faults, kinds, Breaches(findings))
 }
 
-// Save writes all that was seen, one JSON value a line: first the findings, then faults,
-// lives, requests and jobs.
+// Save writes all that was seen, one JSON value a line, named by its kind: first the findings.
 func (h *History) Save(path string, findings []Finding) error {
 	f, err := os.Create(path)
 	if err != nil {
@@ -134,6 +133,21 @@ func (h *History) Save(path string, findings []Finding) error {
 	}
 	for _, x := range h.Rest {
 		write("rest", x)
+	}
+	for _, x := range h.Memories {
+		write("memory", x)
+	}
+	for _, x := range h.Stalls {
+		write("stall", x)
+	}
+	for _, x := range h.Beats {
+		write("beat", x)
+	}
+	for _, x := range h.Ended {
+		write("ended", x)
+	}
+	for _, x := range h.Outputs {
+		write("output", x)
 	}
 	for _, x := range h.Exchanges {
 		if x.Result != nil {
