@@ -11,7 +11,10 @@ import (
 	"ffmpeg-agent/messages/protocol"
 )
 
-var errNoCards = errors.New("this run has no fake cards")
+var (
+	errNoCards = fmt.Errorf("%w: this run has no fake cards", errNothing)
+	errNoDisk  = fmt.Errorf("%w: no file system of its own could be mounted", errNothing)
+)
 
 // hostKinds are what befalls the agent's machine.
 func hostKinds() []Kind {
@@ -130,7 +133,7 @@ func healthyCards() fakehw.NVMLScenario {
 // dataFull fills the disk of the agent's data folder.
 func dataFull(ctx context.Context, s *scene) (effect, error) {
 	if !s.data.mounted {
-		return effect{}, errors.New("no file system of its own could be mounted")
+		return effect{}, errNoDisk
 	}
 	s.broken.Add(1)
 	defer s.broken.Add(-1)
@@ -156,10 +159,10 @@ func dataFull(ctx context.Context, s *scene) (effect, error) {
 // job fails for it.
 func outputsFull(ctx context.Context, s *scene) (effect, error) {
 	if !s.outputDisk.mounted {
-		return effect{}, errors.New("no file system of its own could be mounted")
+		return effect{}, errNoDisk
 	}
 	if !s.outputGate.TryLock() {
-		return effect{}, errors.New("it is full already")
+		return effect{}, fmt.Errorf("%w: it is full already", errNothing)
 	}
 	defer s.outputGate.Unlock()
 	undo := s.fill(s.outputDisk)
