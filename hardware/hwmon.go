@@ -309,7 +309,6 @@ func (s *powerSensor) read(now func() time.Time) (energy.Microjoules, time.Time,
 type integral struct {
 	update time.Duration // how often the chip renews its value
 	held   bool          // the value is that of a moment, and no mean
-	mean   time.Duration // the value is the mean of so much time before
 
 	at      time.Time // of the last reading; zero before the first
 	power   float64   // W, then
@@ -318,7 +317,7 @@ type integral struct {
 	// doubt in µJ is how far the readings leave open what was used between them: half of
 	// the change times the time between two, which bounds the rule's error for a power that
 	// only rises or only falls meanwhile; the whole change for as long as the chip holds a
-	// value that was true of one moment; and for half of a mean's time, by which it is late.
+	// value that was true of one moment.
 	doubt float64
 }
 
@@ -340,7 +339,6 @@ func (i *integral) add(power float64, at time.Time) {
 		if i.held && elapsed < 2*i.update {
 			open = i.update.Seconds()
 		}
-		open += i.mean.Seconds() / 2
 		i.doubt += math.Abs(power-i.power) * open * 1e6
 	}
 	i.at, i.power, i.broken = at, power, false
@@ -352,13 +350,7 @@ func (s *powerSensor) doubt() *energy.Microjoules {
 	if s.integral == nil {
 		return nil
 	}
-	return s.integral.doubted(s.zone.Uncertainty)
-}
-
-// doubted is what the readings leave open and what the accuracy does of a sensor that may be
-// off by a part of its value.
-func (i *integral) doubted(uncertainty float64) *energy.Microjoules {
-	doubt := energy.Microjoules(i.doubt + uncertainty*i.counted)
+	doubt := energy.Microjoules(s.integral.doubt + s.zone.Uncertainty*s.integral.counted)
 	return &doubt
 }
 

@@ -39,6 +39,9 @@ const (
 	// and Kepler, and nothing is said of later cards. The paper above found up to
 	// as much on those).
 	nvmlUncertainty = 0.05
+	// nvmlAveraged is how much of the past a card's power is the mean of (nvml.h,
+	// nvmlDeviceGetPowerUsage: since Ampere; older cards tell that of the moment).
+	nvmlAveraged = time.Second
 	// maxPowerMargin is how far above the highest limit a card's power may lie
 	// for moments.
 	maxPowerMargin = 2
@@ -412,7 +415,7 @@ func (n *NVML) read(state *nvmlState, card *nvmlCard) (energy.Reading, string) {
 	case state.counter:
 		reading.Counter, reading.Cross = energy.Microjoules(*card.Energy)*1000, cross
 	default:
-		reading.Counter, reading.Doubt = *cross, state.power.doubted(nvmlUncertainty)
+		reading.Counter = *cross
 	}
 	return reading, ""
 }
@@ -431,15 +434,15 @@ func busiest(card *energy.GPU) *float64 {
 
 // addZone gives a card its zone, which keeps its name and method for good.
 func (n *NVML) addZone(state *nvmlState, counter bool) {
-	method := "nvml power"
+	method, averaged := "nvml power", nvmlAveraged
 	if counter {
-		method = "nvml"
+		method, averaged = "nvml", 0
 	}
 	state.counter = counter
 	state.zone = &energy.Zone{
 		ID: state.details.UUID, Name: n.freeName(state.details.Index), Domain: energy.DomainGPU,
 		Counted: true, Source: energy.Measured, Method: method,
-		Update: nvmlUpdate, Uncertainty: nvmlUncertainty, MaxPower: maxPowerMargin * state.maxPower,
+		Update: nvmlUpdate, Uncertainty: nvmlUncertainty, Averaged: averaged, MaxPower: maxPowerMargin * state.maxPower,
 	}
 	n.zones = append(n.zones, state.zone)
 }

@@ -10,10 +10,6 @@ import (
 // could not be read meanwhile.
 const bridged = 2 * time.Second
 
-// nvmlMean is how much of the past a card's power is the mean of (nvmlDeviceGetPowerUsage;
-// older cards tell that of the moment).
-const nvmlMean = time.Second
-
 // cardPower adds up a card's power.
 type cardPower struct {
 	integral
@@ -21,7 +17,7 @@ type cardPower struct {
 }
 
 func newCardPower() cardPower {
-	return cardPower{integral: integral{update: nvmlUpdate, mean: nvmlMean, counted: integralStart}}
+	return cardPower{integral: integral{update: nvmlUpdate, counted: integralStart}}
 }
 
 // add takes a reading and returns the counter; nil where the power is not known.

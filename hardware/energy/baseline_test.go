@@ -1,6 +1,7 @@
 package energy
 
 import (
+	"math"
 	"math/rand/v2"
 	"strings"
 	"testing"
@@ -20,7 +21,7 @@ type machine struct {
 	crossed  bool
 	last     [10]float64 // W, of the last second
 	averaged float64     // J of the last second's mean power
-	late     bool        // the second opinion is by that
+	late     bool        // the second opinion, or the counter where there is none, is by that
 	blind    bool        // nobody tells who uses it
 	part     *float64    // in use, as the readings say
 }
@@ -62,6 +63,9 @@ func (m *machine) read() {
 		Usage: &Usage{Method: "cpu time", Jobs: jobs, Busy: m.busy, Capacity: seconds(m.threads * m.now)},
 	}
 	r.Busy = m.part
+	if m.late && !m.crossed {
+		r.Counter = Joules(m.averaged).Microjoules()
+	}
 	if m.blind {
 		r.Usage = nil
 	}
@@ -258,16 +262,58 @@ func TestBaselineSaysHowLongItWasLearned(t *testing.T) {
 // A second opinion that is the mean of the last second comes late where the power changes.
 func TestSecondOpinionThatIsLateContradictsNothing(t *testing.T) {
 	for _, test := range []struct {
-		crossing float64
-		flagged  bool
-	}{{1, false}, {2, true}} {
+		crossing, length float64
+		flagged          bool
+	}{{1, 2.5, false}, {2, 10, true}} {
 		m := newMachine(pkg)
 		m.crossing, m.crossed, m.late = test.crossing, true, true
 		m.run(5, constant(20), nil)
 		m.open("job")
-		m.run(2.5, constant(200), nil) // of which the second opinion misses 90 J
+		m.run(test.length, constant(200), nil) // of which the second opinion misses 90 J
 		if a := m.ledger.Close("job", at(m.now)); (len(a.Notes) == 1) != test.flagged {
 			t.Errorf("×%v: notes %q", test.crossing, a.Notes)
+		}
+	}
+}
+
+// A card without a counter tells the mean of the last second, whose integral misses a part of
+// what a job begins with.
+func TestAveragedPowerIsBoundedByItsChanges(t *testing.T) {
+	card := &Zone{ID: "gpu0", Name: "gpu0", Domain: DomainGPU, Counted: true, Source: Measured, Update: 100 * time.Millisecond, Averaged: time.Second}
+	m := newMachine(card)
+	m.late = true
+	m.run(5, constant(20), nil)
+	m.open("job")
+	m.run(2, constant(200), nil)
+	a := m.ledger.Close("job", at(m.now))
+	off, bound := 400-joules(t, a.Total), float64(*a.Total.ErrorBound)
+	if off < 50 || off > bound || bound > 250 {
+		t.Errorf("off by %.1f J, and the bound is %.1f J", off, bound)
+	}
+	m = newMachine(card)
+	m.run(5, constant(200), nil)
+	m.open("job")
+	m.run(2, constant(200), nil)
+	near(t, "bound of a steady power", float64(*m.ledger.Close("job", at(m.now)).Total.ErrorBound), 200*2*0.1, 0.1)
+}
+
+// A counter that is renewed each 100 ms and read as often shows nothing at one look and twice the
+// energy at the next: at each edge up to 100 ms may be missing.
+func TestTheEdgesOfASlowCounterAreBounded(t *testing.T) {
+	l, card := NewLedger(), &Zone{ID: "gpu0", Counted: true, Source: Measured, Update: 100 * time.Millisecond}
+	counter := func(seconds float64) Microjoules { return Joules(120 * math.Floor(seconds*10) / 10).Microjoules() }
+	for i := range 100 {
+		now := 0.07 + float64(i)*0.1 + 0.06*float64(i%2)
+		if i == 30 {
+			l.Open("job", at(now))
+		}
+		l.Record(Sample{Sampler: "nvml", At: at(now), Readings: []Reading{{Zone: card, At: at(now), Counter: counter(now)}}})
+		if i == 50 {
+			a := l.Close("job", at(now))
+			if bound := float64(*a.Total.ErrorBound); bound < 24 || bound > 60 {
+				t.Errorf("the bound is %.1f J, and 12 J may be missing at each edge", bound)
+			}
+			return
 		}
 	}
 }

@@ -48,10 +48,11 @@ type zoneBook struct {
 	cross     *Microjoules  // the second opinion at the last reading
 	doubt     *Microjoules  // the sensor's doubt at the last reading
 	ahead     time.Duration // by which jobs have used more than all together: of clocks that tick differently
-	pending   []interval    // read and not yet split for good
-	settledTo instant       // up to where it was split for good
-	used      parts         // in windows, split for good
-	loose     parts         // in the time without a window, split for good
+	trail     trail
+	pending   []interval // read and not yet split for good
+	settledTo instant    // up to where it was split for good
+	used      parts      // in windows, split for good
+	loose     parts      // in the time without a window, split for good
 	calm      calm
 	idle      idleBudget
 	power     powerMeter
@@ -114,6 +115,7 @@ func (l *Ledger) read(z *zoneBook, r Reading) {
 			moved := *r.Cross - *z.cross
 			s.cross = &moved
 		}
+		z.trail.add(s, z.zone.Update)
 		z.pending = append(z.pending, interval{span: s, from: s.from, to: s.to, energy: step.Energy})
 		for _, record := range l.followed {
 			record.machine(z.zone, s)
@@ -341,13 +343,12 @@ func (l *Ledger) settleOne(z *zoneBook, iv interval) {
 	z.settledTo = iv.to
 	l.learn(z, iv)
 	z.prepare(l.wall(iv.to))
-	power := iv.span.power(z.zone.Update)
 	at := iv.from
 	for _, s := range split(iv, l.open, &z.idle) {
 		z.loose.add(s.loose)
 		for _, one := range s.shares {
 			z.used.add(one.parts)
-			one.owner.tally(z).take(one.owner, iv, &s, one.parts, power)
+			one.owner.tally(z).take(one.owner, iv, &s, one.parts)
 			if record := l.followed[one.owner.job]; record != nil && z.zone.Counted && !iv.gap {
 				record.job(z.zone, &s, one.parts, at)
 			}

@@ -49,6 +49,9 @@ type Zone struct {
 	// Uncertainty is the sensor's own relative error at most: 0.4 is ±40 %. 0 where
 	// none is documented.
 	Uncertainty float64 `json:"uncertainty,omitempty"`
+	// Averaged is how much of the past the sensor's power is the mean of, where that is
+	// integrated for want of a counter.
+	Averaged time.Duration `json:"-"`
 	// MaxPower is the highest power that can be true of this zone; a step above
 	// it is a gap. 0 takes the default: see DefaultMaxPower.
 	MaxPower Watts `json:"max_power_watts,omitempty"`

@@ -89,7 +89,7 @@ func (z *zoneBook) part(w *window, tail time.Duration, energy func(*tally) Micro
 	p.percent = min(100, 100*float64(p.tally.covered)/float64(w.to-w.from))
 	// An end that was told too late has more than its share already.
 	p.tally.cutAt.end = p.tally.cutAt.end || z.settledTo > w.to
-	p.bound = edgeBound(p.tally, z.zone.Update, tail) + portion(p.energy, time.Duration(p.tally.doubt), time.Duration(p.tally.machine)).Joules()
+	p.bound = edgeBound(p.tally, z.zone.Update, tail) + p.tally.power.late(z.zone.Averaged) + portion(p.energy, time.Duration(p.tally.doubt), time.Duration(p.tally.machine)).Joules()
 	if apart, contradict := p.tally.contradiction(); contradict {
 		p.bound += Joules(apart) * p.energy.Joules()
 	}
@@ -107,15 +107,14 @@ const (
 )
 
 // contradiction is how far the second opinion lies from the counter, as a part of
-// the counter's energy, where that is too far. A mean of the past is half its length late: it
-// misses, or has too much of, what power has changed by in that time.
+// the counter's energy, where that is too far. Short windows in which the power changes much
+// are judged loosely.
 func (t *tally) contradiction() (apart float64, contradict bool) {
 	if t.crossTime < contradictAfter || t.crossed <= 0 {
 		return 0, false
 	}
 	difference := math.Abs(float64(t.cross - t.crossed))
-	late := (t.crossHigh - t.crossLow) * Watts((averagedOver / 2).Seconds()) // J
-	allowed := ContradictFrom*float64(max(t.cross, t.crossed)) + float64(Joules(late).Microjoules())
+	allowed := ContradictFrom*float64(max(t.cross, t.crossed)) + float64(t.told.late(averagedOver).Microjoules())
 	return difference / float64(t.crossed), difference > allowed
 }
 
@@ -239,7 +238,7 @@ func edgeBound(t *tally, update, tail time.Duration) Joules {
 	if t.cutAt.end {
 		late += tail
 	}
-	return Joules(float64(t.peak) * late.Seconds())
+	return Joules(float64(t.power.most) * late.Seconds())
 }
 
 // total adds parts up. One that is not known is left out and named, and makes the

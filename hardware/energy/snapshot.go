@@ -141,7 +141,7 @@ func (l *Ledger) recent() map[*window]map[string]*tally {
 						t = newTally()
 						all[one.owner][z.zone.ID] = t
 					}
-					t.take(one.owner, iv, &s, one.parts, 0)
+					t.take(one.owner, iv, &s, one.parts)
 				}
 			}
 		}

@@ -24,6 +24,32 @@ type span struct {
 	cross    *Microjoules // the second opinion on energy; nil: there is none
 	doubt    Microjoules  // how far energy may be off by the sensor's own error
 	busy     *float64     // the part in use at its end, where usage does not tell; nil: not known
+	power    Watts        // the mean over it, see trail
+}
+
+// trail is the latest spans of a zone without a gap, as many as it takes for a mean power: over
+// less than the sensor needs to renew its value, or than readings are apart but at a job's edges, a
+// step of the counter would look like a burst.
+type trail []*span
+
+const shortestMean = 10 * time.Millisecond
+
+// add takes the next span and sets its power.
+func (t *trail) add(s *span, update time.Duration) {
+	if s.gap {
+		*t = nil
+		return
+	}
+	*t = append(*t, s)
+	enough := max(update, shortestMean)
+	for len(*t) > 1 && s.to-(*t)[1].from >= enough {
+		*t = slices.Delete(*t, 0, 1)
+	}
+	var sum Microjoules
+	for _, one := range *t {
+		sum += one.energy
+	}
+	s.power = Watts(sum.Joules()) / Watts(max(s.to-(*t)[0].from, enough).Seconds())
 }
 
 // period is the time between two readings that told who uses the zone. It may hold
@@ -45,12 +71,6 @@ func (p *period) known(at instant) *period {
 		return p.last
 	}
 	return p
-}
-
-// power is the mean over a span, or over ten of the sensor's updates if that is
-// longer: two readings shortly after each other would look like a burst.
-func (s *span) power(update time.Duration) Watts {
-	return Watts(float64(s.energy) / 1e6 / max(s.to-s.from, 10*update).Seconds())
 }
 
 // interval is a span or what is left of one after cuts.

@@ -18,7 +18,7 @@ type tally struct {
 	doubt     Microjoules   // of machine, by the sensor's own error
 	gaps      int
 	lastGap   *span                     // counted already, also when it is cut
-	peak      Watts                     // of the spans that touch the window
+	power     extent                    // of the spans that touch the window
 	head      time.Duration             // from the window's start to the reading nearest to it
 	cutAt     struct{ start, end bool } // a step was cut at the window's edge
 	shared    map[string]time.Duration  // by method, where not alone
@@ -26,8 +26,26 @@ type tally struct {
 	crossed   Microjoules               // of machine, what there was a second opinion on
 	cross     Microjoules               // and that opinion
 	crossTime time.Duration
-	crossLow  Watts // and the least and the greatest power that it told
-	crossHigh Watts
+	told      extent // the power by that opinion
+}
+
+// extent is the least and the greatest of some powers.
+type extent struct {
+	least, most Watts
+	known       bool
+}
+
+func (e *extent) add(w Watts) {
+	if !e.known {
+		e.least, e.most, e.known = w, w, true
+	}
+	e.least, e.most = min(e.least, w), max(e.most, w)
+}
+
+// late is by how much energy may be off where these powers are each the mean of so much of the
+// past: it misses, or has too much of, what they changed by in that time.
+func (e *extent) late(mean time.Duration) Joules {
+	return Joules(float64(e.most-e.least) * mean.Seconds())
 }
 
 func newWindow(job string, start time.Time, from instant) *window {
@@ -56,7 +74,7 @@ func (w *window) near(z *zoneBook, reading instant) {
 }
 
 // take adds the window's share of a stretch.
-func (t *tally) take(w *window, iv interval, s *stretch, mine parts, power Watts) {
+func (t *tally) take(w *window, iv interval, s *stretch, mine parts) {
 	if iv.gap {
 		if t.lastGap != iv.span {
 			t.gaps++
@@ -70,7 +88,7 @@ func (t *tally) take(w *window, iv interval, s *stretch, mine parts, power Watts
 	t.machine += s.energy
 	t.covered += s.length
 	t.doubt += portion(iv.doubt, s.length, iv.span.to-iv.span.from)
-	t.peak = max(t.peak, power)
+	t.power.add(iv.power)
 	if s.method != shareAlone {
 		t.shared[s.method] += s.length
 	}
@@ -80,11 +98,7 @@ func (t *tally) take(w *window, iv interval, s *stretch, mine parts, power Watts
 	if iv.cross != nil {
 		t.crossed += s.energy
 		t.cross += portion(*iv.cross, s.length, iv.span.to-iv.span.from)
-		told := Watts(iv.cross.Joules()) / Watts((iv.span.to - iv.span.from).Seconds())
-		if t.crossTime == 0 {
-			t.crossLow = told
-		}
-		t.crossLow, t.crossHigh = min(t.crossLow, told), max(t.crossHigh, told)
+		t.told.add(Watts(iv.cross.Joules()) / Watts((iv.span.to - iv.span.from).Seconds()))
 		t.crossTime += s.length
 	}
 }
