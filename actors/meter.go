@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"maps"
-	"slices"
 	"time"
 
 	"github.com/asynkron/protoactor-go/actor"
@@ -22,11 +21,11 @@ type meter struct {
 	log      *zap.Logger
 	ledger   *energy.Ledger
 	taken    map[messages.AttemptKey]bool // worked for
-	closed   map[messages.AttemptKey]bool // accounted for; the ledger can say it again
+	closed   map[messages.AttemptKey]energy.Account
 	closing  map[uint64]*closing
-	readings uint64            // last ID given to a TakeReading
-	health   map[string]bool   // power samplers, by name: does it work
-	trouble  map[string]string // and why it does not, where there should be something to read
+	readings uint64          // last ID given to a TakeReading
+	health   map[string]bool // power samplers, by name: does it work
+	heard    map[string]bool // those that have given a reading
 	saved    map[string]energy.ZoneBaseline
 	posting  bool      // a snapshot will be posted
 	saveAt   time.Time // when baselines may be saved next; zero while they are being read or saved
@@ -51,10 +50,10 @@ func newMeter(e *env) *meter {
 		log:     e.log.Named("meter"),
 		ledger:  energy.NewLedger(),
 		taken:   map[messages.AttemptKey]bool{},
-		closed:  map[messages.AttemptKey]bool{},
+		closed:  map[messages.AttemptKey]energy.Account{},
 		closing: map[uint64]*closing{},
 		health:  map[string]bool{},
-		trouble: map[string]string{},
+		heard:   map[string]bool{},
 	}
 }
 
@@ -68,7 +67,6 @@ func (m *meter) Receive(ctx actor.Context) {
 		m.setPace()
 	case *messages.SamplerHealth:
 		m.health[msg.Name] = msg.Error == "" && msg.Absent == ""
-		m.trouble[msg.Name] = msg.Error
 		if msg.Have != nil {
 			m.ledger.Sensors(msg.Name, msg.Have)
 		}
@@ -96,7 +94,7 @@ func (m *meter) take(key messages.AttemptKey, at time.Time) {
 }
 
 func (m *meter) started(msg *messages.JobStarted) {
-	if m.closed[msg.Key] {
+	if _, closed := m.closed[msg.Key]; closed {
 		return // an actor that adopts the job walks through its steps again
 	}
 	m.take(msg.Key, msg.At)
@@ -110,7 +108,7 @@ func (m *meter) sampled(ctx actor.Context, s *messages.Sampled) {
 	}
 	m.ledger.Record(s.Sample)
 	if len(s.Sample.Readings) > 0 {
-		m.health[s.Sample.Sampler], m.trouble[s.Sample.Sampler] = true, ""
+		m.health[s.Sample.Sampler], m.heard[s.Sample.Sampler] = true, true
 	}
 	for _, id := range s.Answers {
 		if c := m.closing[id]; c != nil {
@@ -189,8 +187,8 @@ func (m *meter) takeReading() uint64 {
 // exited waits for one last reading of each working sampler before it accounts for
 // the window.
 func (m *meter) exited(ctx actor.Context, msg *messages.JobExited) {
-	if m.closed[msg.Key] {
-		msg.Reply(m.account(msg))
+	if account, closed := m.closed[msg.Key]; closed {
+		msg.Reply(account)
 		return
 	}
 	// A window whose opening was lost with an earlier incarnation starts where it started.
@@ -220,17 +218,17 @@ func (m *meter) close(id uint64) {
 		c.giveUp.Stop()
 	}
 	account := m.account(c.exited)
-	m.closed[c.exited.Key] = true
+	m.closed[c.exited.Key] = account
 	c.exited.Reply(account)
 }
 
-// account is the ledger's, and says what was not read at all: of sensors that there were no
-// readings of, no zone tells.
+// account is the ledger's, and names the samplers that should read something and never did: no
+// zone tells of them.
 func (m *meter) account(exited *messages.JobExited) energy.Account {
 	account := m.ledger.Close(exited.Key.String(), exited.At)
-	for _, name := range slices.Sorted(maps.Keys(m.trouble)) {
-		if why := m.trouble[name]; why != "" {
-			account.Notes = append(slices.Clip(account.Notes), fmt.Sprintf("%s sensors are not read: %s", name, why))
+	for _, sampler := range m.board.Samplers() {
+		if sampler.Error != "" && !m.heard[sampler.Name] {
+			account.Notes = append(account.Notes, fmt.Sprintf("%s sensors are not read: %s", sampler.Name, sampler.Error))
 		}
 	}
 	return account

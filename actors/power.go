@@ -26,9 +26,9 @@ const (
 
 var errNoReadings = errors.New("the sensors no longer give readings")
 
-// cpuUseInterval is how often it is told who uses the processors while nothing begins or
-// ends and there are no jobs to divide between: the kernel counts everybody's use in steps of
-// 10 ms, of which few lie in a shorter time.
+// cpuUseInterval is how often at most it is told who uses the processors while nothing begins
+// or ends and there is one job at most: the kernel counts everybody's use in steps of 10 ms, of
+// which few lie in a shorter time.
 const cpuUseInterval = 400 * time.Millisecond
 
 // powerKind is one kind of power sensors.
@@ -37,7 +37,7 @@ type powerKind struct {
 	open func() (PowerSensors, error)
 	// attribute adds to readings just made who has used what their zones power.
 	attribute func(PowerSensors, []energy.Reading)
-	// attributeEvery is how often that is needed, beside the readings that are asked for; nil: with each.
+	// attributeEvery is the least time between such, but for readings that are asked for; nil: none.
 	attributeEvery func() time.Duration
 	// heals: sensors that bring nothing come back by themselves; others are opened anew.
 	heals bool
@@ -56,7 +56,7 @@ type powerSampler struct {
 	pacer    *messages.Pacer
 	failures outage
 	absent   bool      // it was said that there are no sensors of the kind
-	told     time.Time // when it was told last who uses what the zones power
+	usedAt   time.Time // when it was told last who uses what the zones power
 }
 
 func newPowerSampler(e *env, kind powerKind) *powerSampler {
@@ -220,8 +220,8 @@ func (s *powerSampler) drainEdges(ids []uint64) []uint64 {
 func (s *powerSampler) read(sensors PowerSensors, answers []uint64) (why string, ok bool) {
 	sample := energy.Sample{Sampler: s.kind.name, At: time.Now()}
 	sample.Readings, sample.Faults = sensors.Read()
-	if len(answers) > 0 || s.kind.attributeEvery == nil || sample.At.Sub(s.told) >= s.kind.attributeEvery() {
-		s.told = sample.At
+	if len(answers) > 0 || s.kind.attributeEvery == nil || sample.At.Sub(s.usedAt) >= s.kind.attributeEvery() {
+		s.usedAt = sample.At
 		s.kind.attribute(sensors, sample.Readings)
 	}
 	s.refs.meter.Tell(&messages.Sampled{Sample: sample, Answers: answers})

@@ -108,7 +108,7 @@ func (r *run) events() []event {
 	pace := idlePace
 	for at := time.Duration(0); at <= r.length; at += pace {
 		if !r.blind(at) {
-			add(at, func() error { return r.look(at, len(r.load.jobs) > 1 || at-r.toldAt >= usePace) })
+			add(at, func() error { return r.look(at, r.known(at) > 1 || at-r.toldAt >= usePace) })
 		}
 		if at+idlePace > first-prepared {
 			pace = jobPace
@@ -139,6 +139,16 @@ func (r *run) events() []event {
 	}
 	slices.SortStableFunc(events, func(a, b event) int { return cmp.Compare(a.at, b.at) })
 	return events
+}
+
+// known is how many jobs the agent knows of at a moment.
+func (r *run) known(at time.Duration) (n int) {
+	for _, job := range r.load.jobs {
+		if job.from-prepared <= at && at < job.to {
+			n++
+		}
+	}
+	return n
 }
 
 // blind reports whether the machine sleeps at a moment, so that nothing is read.

@@ -455,18 +455,17 @@ func (a *agent) level(ctx context.Context) (Level, error) {
 	return l, err
 }
 
-// ended reads from the agent's log which attempts came to their end.
-func (a *agent) ended() ([]Ended, error) {
+// steps reads from the agent's log what it did for which attempt.
+func (a *agent) steps() ([]Step, error) {
 	f, err := os.Open(a.logFile)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	return readEnded(a.n, f)
+	return readSteps(a.n, f)
 }
 
-func readEnded(agent int, log io.Reader) (all []Ended, err error) {
-	adopted := map[Attempt]bool{}
+func readSteps(agent int, log io.Reader) (all []Step, err error) {
 	lines := bufio.NewScanner(log)
 	lines.Buffer(nil, 1<<20)
 	for lines.Scan() {
@@ -475,16 +474,9 @@ func readEnded(agent int, log io.Reader) (all []Ended, err error) {
 			Message, Job string
 			Attempt      int
 		}
-		if json.Unmarshal(lines.Bytes(), &line) != nil {
-			continue // of a kill in the middle of it, or what the runtime says of a crash
-		}
-		at := Attempt{line.Job, line.Attempt}
-		switch line.Message {
-		case "going on with a running job":
-			adopted[at] = true
-		case "job ended":
-			all = append(all, Ended{agent, at, line.Time, adopted[at]})
-			delete(adopted, at)
+		// What cannot be read is of a kill in the middle of it, or what the runtime says of a crash.
+		if json.Unmarshal(lines.Bytes(), &line) == nil && slices.Contains(steps, line.Message) {
+			all = append(all, Step{agent, Attempt{line.Job, line.Attempt}, line.Message, line.Time})
 		}
 	}
 	return all, lines.Err()

@@ -7,21 +7,24 @@ import (
 	"time"
 )
 
-func TestEndsAreReadFromAnAgentsLog(t *testing.T) {
+func TestStepsAreReadFromAnAgentsLog(t *testing.T) {
 	log := `{"level":"info","time":"2026-01-02T03:04:05.5Z","logger":"job","message":"job accepted","job":"a","attempt":1}
-{"level":"info","time":"2026-01-02T03:04:06Z","logger":"job","message":"job ended","job":"a","attempt":1,"status":"failed"}
+{"level":"info","time":"2026-01-02T03:04:06Z","logger":"job","message":"ffmpeg started","job":"a","attempt":1,"pid":7}
 {"level":"info","time":"2026-01-02T03:04:07Z","logger":"jobs","message":"going on with a running job","job":"a","attempt":1}
 {"level":"info","time":"2026-01-02T03:04:08Z","logger":"job","message":"job ended","job":"a","attempt":1,"status":"failed"}
 {"level":"info","time":"2026-01-02T03:04:09Z","logger":"jo
 panic: of an actor
 {"level":"info","time":"2026-01-02T03:04:10Z","logger":"job","message":"job ended","job":"a","attempt":2,"status":"completed"}
 `
-	got, err := readEnded(7, strings.NewReader(log))
+	got, err := readSteps(7, strings.NewReader(log))
 	if err != nil {
 		t.Fatal(err)
 	}
 	second := func(n int) time.Time { return time.Date(2026, 1, 2, 3, 4, n, 0, time.UTC) }
-	want := []Ended{{7, Attempt{"a", 1}, second(6), false}, {7, Attempt{"a", 1}, second(8), true}, {7, Attempt{"a", 2}, second(10), false}}
+	want := []Step{
+		{7, Attempt{"a", 1}, stepStarted, second(6)}, {7, Attempt{"a", 1}, stepAdopted, second(7)},
+		{7, Attempt{"a", 1}, stepEnded, second(8)}, {7, Attempt{"a", 2}, stepEnded, second(10)},
+	}
 	if !slices.Equal(got, want) {
 		t.Errorf("%v, want %v", got, want)
 	}

@@ -31,7 +31,6 @@ type status struct {
 			Attempt int
 		}
 		Phase string
-		PID   int
 	}
 	Actors []struct {
 		Path                          string

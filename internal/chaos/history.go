@@ -106,15 +106,22 @@ type Beat struct {
 	Number      int // from 1 in each life, as the agent counts; 0: a proxy saw it, and does not
 }
 
-// Ended is an attempt that an agent says came to its end, in its log.
-type Ended struct {
+// Step is one that an agent says it took for an attempt, in its log.
+type Step struct {
 	Agent   int
 	Attempt Attempt
+	What    string // one of steps
 	At      time.Time
-	// Adopted: it ended once before, and since then an actor that took over from a crashed
-	// one went the last steps again.
-	Adopted bool
 }
+
+// The steps that are read from a log, by their messages.
+const (
+	stepAdopted = "going on with a running job" // an actor took over from a crashed one, and goes its steps again
+	stepStarted = "ffmpeg started"
+	stepEnded   = "job ended"
+)
+
+var steps = []string{stepAdopted, stepStarted, stepEnded}
 
 // Job is a job that the master accepted.
 type Job struct {
@@ -179,8 +186,8 @@ type History struct {
 	Exchanges []Exchange
 	Lives     []Life
 	Beats     []Beat
-	Ended     []Ended // by agent, in order of time
-	Stalls    []Span  // in which this very program was not scheduled
+	Steps     []Step // by agent, in order of time
+	Stalls    []Span // in which this very program was not scheduled
 	Memories  []Memory
 	Jobs      map[string]*Job
 	Outputs   []Output

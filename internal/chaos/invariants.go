@@ -25,7 +25,7 @@ func (f *Finding) breach(format string, args ...any) {
 // Judge looks at a history for all that must always hold.
 func (h *History) Judge() []Finding {
 	return []Finding{
-		h.everyJobEnds(), h.acceptedOnce(), h.askedFirst(), h.supersededStaysSo(), h.wordFirst(), h.oneResult(), h.endedOnce(), h.heartbeats(),
+		h.everyJobEnds(), h.acceptedOnce(), h.askedFirst(), h.supersededStaysSo(), h.wordFirst(), h.oneResult(), h.triedOnce(), h.heartbeats(),
 		h.nothingOutlives(), h.cleanedUp(), h.requeued(), h.outputsWhole(), h.levelsReturn(), h.trueReasons(), h.joulesTrue(), h.noStorm(), h.allShow(),
 	}
 }

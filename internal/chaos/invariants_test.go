@@ -26,7 +26,7 @@ func newHistory() *History {
 		Exchanges: []Exchange{sent(1000, 1, protocol.StatusCompleted, "", "")},
 		Outputs:   []Output{{Path: "/out/a.mp4", Job: "a"}},
 		Beats:     []Beat{{0, 1, at(0), 1}, {0, 1, at(500), 2}, {0, 1, at(1000), 3}},
-		Ended:     []Ended{{Agent: 0, Attempt: Attempt{"a", 1}, At: at(100)}},
+		Steps:     []Step{{0, Attempt{"a", 1}, stepStarted, at(50)}, {0, Attempt{"a", 1}, stepEnded, at(100)}, {1, Attempt{"b", 1}, stepEnded, at(100)}},
 		Lives:     []Life{{Agent: 0, Number: 1, PID: 100, Span: span(0, 5000), Told: at(1200), Exit: "signal: killed", Emptied: 10 * time.Millisecond}, {Agent: 0, Number: 2, PID: 200, Span: Span{From: at(5100)}}},
 		Cleaned:   []Cleaned{{Agent: 0, Life: 2, Things: 3, After: time.Second}},
 		Rest: []Level{
@@ -130,6 +130,11 @@ func (h *History) estimated(coverage float64) {
 	e["machine"] = map[string]any{"joules": zones[0]["joules"].(float64) + 25}
 }
 
+// stepped has an agent say a step of an attempt at job a.
+func (h *History) stepped(agent, attempt int, what string, ms int) {
+	h.Steps = append(h.Steps, Step{agent, Attempt{"a", attempt}, what, at(ms)})
+}
+
 // beaten has agent 0 send so many heartbeats in its first life.
 func (h *History) beaten(n int) {
 	for i := range n {
@@ -162,7 +167,7 @@ func TestInvariants(t *testing.T) {
 		output, levels, reason, all = "an output", "what the agent holds", "a failure says", ""
 		again, joules               = "an interrupted job", "joules are true"
 		storm, effect               = "no more heartbeats", "each kind of fault"
-		one, ended                  = "an attempt has one result", "a life ends an attempt once"
+		one, tried                  = "an attempt has one result", "a life tries an attempt once"
 	)
 	for _, c := range []struct {
 		name   string
@@ -380,6 +385,17 @@ func TestInvariants(t *testing.T) {
 			h.Exchanges[0] = failed(1000, protocol.ReasonRuntimeError, "ffmpeg: exit status 1")
 			h.measured(60, 100, 1)
 		}, all},
+		{"the disk had been full before FFmpeg ran", func(h *History) {
+			h.Faults = []Injected{fault("disk: outputs full", -2000, -1)}
+			h.Jobs["a"].Submitted = at(-3000)
+			h.Exchanges[0] = failed(1200, protocol.ReasonRuntimeError, "ffmpeg: exit status 1")
+			h.measured(60, 100, 1)
+		}, reason},
+		{"the disk was full while the agent stood still", func(h *History) {
+			h.Faults = []Injected{fault("disk: outputs full", -2000, 1100), fault("agent: SIGSTOP", 50, 1100)}
+			h.Exchanges[0] = failed(1200, protocol.ReasonRuntimeError, "ffmpeg: exit status 1")
+			h.measured(60, 100, 1)
+		}, all},
 		{"the disk had been full long enough to be seen, and it is not said", func(h *History) {
 			h.Faults = []Injected{fault("disk: outputs full", -2000, 1100)}
 			h.Exchanges[0] = failed(1200, protocol.ReasonRuntimeError, "ffmpeg: exit status 1")
@@ -463,19 +479,32 @@ func TestInvariants(t *testing.T) {
 			h.measured(60, 100, 1)
 			h.Exchanges[0].Result.AnalyzerOutput["energy"].(map[string]any)["machine"] = map[string]any{"joules": 100.0}
 		}, joules},
-		{"an attempt ends twice", func(h *History) { h.Ended = append(h.Ended, Ended{0, Attempt{"a", 1}, at(900), false}) }, ended},
+		{"an attempt ends twice", func(h *History) { h.stepped(0, 1, stepEnded, 900) }, tried},
 		{"an attempt ends twice, for it was given out twice", func(h *History) {
-			h.Ended = append(h.Ended, Ended{0, Attempt{"a", 1}, at(900), false})
+			h.stepped(0, 1, stepEnded, 900)
 			h.Exchanges = append(h.Exchanges, given(800, 1))
-		}, ended},
-		{"an attempt that was taken over ends again", func(h *History) { h.Ended = append(h.Ended, Ended{0, Attempt{"a", 1}, at(900), true}) }, all},
+		}, tried},
+		{"FFmpeg is started twice", func(h *History) { h.stepped(0, 1, stepStarted, 900) }, tried},
+		{"FFmpeg is started again by an actor that took over", func(h *History) {
+			h.stepped(0, 1, stepAdopted, 800)
+			h.stepped(0, 1, stepStarted, 900)
+		}, tried},
+		{"an attempt that was taken over ends again", func(h *History) {
+			h.stepped(0, 1, stepAdopted, 800)
+			h.stepped(0, 1, stepEnded, 900)
+		}, all},
+		{"an attempt that was taken over before it ended ends twice", func(h *History) {
+			h.stepped(0, 1, stepAdopted, 80)
+			h.stepped(0, 1, stepEnded, 900)
+		}, tried},
 		{"an attempt ends twice beside a damaged journal", func(h *History) {
-			h.Ended = append(h.Ended, Ended{0, Attempt{"a", 1}, at(900), false})
+			h.stepped(0, 1, stepEnded, 900)
 			h.Faults = append(h.Faults, Injected{Planned: Planned{Kind: "journal: bytes flipped"}, Span: span(500, 600), Seen: "yes"})
 		}, all},
-		{"the next attempt ends", func(h *History) { h.Ended = append(h.Ended, Ended{0, Attempt{"a", 2}, at(900), false}) }, all},
-		{"an attempt ends in the next life", func(h *History) { h.Ended = append(h.Ended, Ended{0, Attempt{"a", 1}, at(6000), false}) }, all},
-		{"an attempt ends with another agent", func(h *History) { h.Ended = append(h.Ended, Ended{1, Attempt{"a", 1}, at(900), false}) }, all},
+		{"the next attempt ends", func(h *History) { h.stepped(0, 2, stepEnded, 900) }, all},
+		{"an attempt ends in the next life", func(h *History) { h.stepped(0, 1, stepEnded, 6000) }, all},
+		{"an attempt ends with another agent", func(h *History) { h.stepped(1, 1, stepEnded, 900) }, all},
+		{"no log says that what is completed ended", func(h *History) { h.Steps = h.Steps[:1] }, tried},
 		{"heartbeats twice as often as they are due", func(h *History) { h.beaten(60) }, storm},
 		{"heartbeats as often as they are due", func(h *History) { h.beaten(12) }, all},
 		{"a kind of fault that is never seen", func(h *History) { h.unseen(4) }, effect},

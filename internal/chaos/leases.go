@@ -124,32 +124,44 @@ func (h *History) oneResult() Finding {
 	return f
 }
 
-// endedOnce: an attempt comes to its end once in a life, however often the master offers it:
-// what came of it is on disk, or waits to be. It has one end more where an actor took over from
-// a crashed one, or the journal was damaged.
-func (h *History) endedOnce() Finding {
-	f := Finding{Invariant: "a life ends an attempt once"}
-	type work struct {
+// triedOnce: a life starts FFmpeg once for an attempt, and brings it to its end once, however
+// often the master offers it: what came of it is on disk, or waits to be. It has one end more where
+// an actor took over from a crashed one, and both where the journal was damaged.
+func (h *History) triedOnce() Finding {
+	f := Finding{Invariant: "a life tries an attempt once"}
+	type deed struct {
 		agent, life int
 		attempt     Attempt
+		what        string
 	}
-	last := map[work]Ended{}
-	adopted := 0
-	for _, e := range h.Ended {
+	last := map[deed]Step{}
+	tells := map[int]bool{} // agents whose logs tell of ends
+	again := 0
+	for _, s := range h.Steps {
+		d := deed{s.Agent, h.lifeAt(s.Agent, s.At), s.Attempt, s.What}
+		before, repeated := last[d]
+		last[d] = s
+		if s.What == stepAdopted {
+			continue
+		}
 		f.Checked++
-		w := work{e.Agent, h.lifeAt(e.Agent, e.At), e.Attempt}
-		before, again := last[w]
-		last[w] = e
+		tells[s.Agent] = tells[s.Agent] || s.What == stepEnded
+		d.what = stepAdopted
 		switch {
-		case !again, h.damaged(e.Agent, before.At, e.At):
-		case e.Adopted:
-			adopted++
+		case !repeated, h.damaged(s.Agent, before.At, s.At):
+		case s.What == stepEnded && last[d].At.After(before.At):
+			again++
 		default:
-			f.breach("agent %d, life %d, ended job %s, attempt %d, at %s and again at %s",
-				e.Agent, w.life, e.Attempt.Job, e.Attempt.Number, stamp(before.At), stamp(e.At))
+			f.breach("agent %d, life %d, says %q of job %s, attempt %d, at %s and again at %s",
+				s.Agent, d.life, s.What, s.Attempt.Job, s.Attempt.Number, stamp(before.At), stamp(s.At))
 		}
 	}
-	f.Note = fmt.Sprintf("%d again by an actor that took over", adopted)
+	for i := range h.Exchanges {
+		if x := &h.Exchanges[i]; x.Result != nil && x.Result.Status == protocol.StatusCompleted && !tells[x.Agent] {
+			f.breach("agent %d sent that job %s is completed, and its log tells of no end", x.Agent, x.Result.JobID)
+		}
+	}
+	f.Note = fmt.Sprintf("%d ended again by an actor that took over", again)
 	return f
 }
 

@@ -90,8 +90,8 @@ func (h *History) causes(x *Exchange, job *Job) []cause {
 		}
 	}
 	for _, f := range h.Faults {
-		if f.Touches(begun, x.To) {
-			all = append(all, f.causes(x, job)...)
+		if f.Touches(begun, x.To) && !f.Idle {
+			all = append(all, f.causes(h, x, job)...)
 		}
 	}
 	return all
@@ -111,11 +111,22 @@ func (h *History) attemptBegan(x *Exchange, job *Job) time.Time {
 }
 
 // seenFull is for how long a disk has to be full while FFmpeg runs for an agent to see it: it
-// looks a few times a second, and nothing shows it once there is room again.
-const seenFull = time.Second
+// looks twenty times in the stall timeout, and nothing shows it once there is room again.
+const seenFull = stallTimeout / 6
+
+// halted is for how long at most an agent did not run in a stretch of time.
+func (h *History) halted(agent int, from, to time.Time) time.Duration {
+	sum := h.stalled(from, to)
+	for _, f := range h.Faults {
+		if f.Agent == agent && f.Kind == "agent: SIGSTOP" {
+			sum += f.during(from, to)
+		}
+	}
+	return sum
+}
 
 // causes are what a fault means to the attempt of a result.
-func (f *Injected) causes(x *Exchange, job *Job) []cause {
+func (f *Injected) causes(h *History, x *Exchange, job *Job) []cause {
 	hit := f.Hit == x.Attempt()
 	mine := f.Agent == x.Agent
 	switch {
@@ -131,7 +142,7 @@ func (f *Injected) causes(x *Exchange, job *Job) []cause {
 		return []cause{{protocol.ReasonPlatformError, "interrupted"}, {protocol.ReasonPlatformError, "handed back unstarted"}}
 	case f.Kind == "disk: data full" && mine, f.Kind == "disk: outputs full" && job.Output != "":
 		causes := []cause{{reason: protocol.ReasonResourceError}}
-		if e, ran := x.energy(); ran && f.during(e.Start, e.End) < seenFull {
+		if e, ran := x.energy(); ran && f.during(e.Start, e.End) > 0 && f.during(e.Start, e.End)-h.halted(x.Agent, e.Start, e.End) < seenFull {
 			causes = append(causes, cause{protocol.ReasonRuntimeError, "exit status"})
 		}
 		return causes

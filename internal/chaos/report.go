@@ -143,8 +143,8 @@ func (h *History) Save(path string, findings []Finding) error {
 	for _, x := range h.Beats {
 		write("beat", x)
 	}
-	for _, x := range h.Ended {
-		write("ended", x)
+	for _, x := range h.Steps {
+		write("step", x)
 	}
 	for _, x := range h.Outputs {
 		write("output", x)

@@ -213,15 +213,15 @@ func (f *field) play(ctx context.Context) error {
 	why := f.rest(ctx, settleWithin)
 	f.sayRest(begun, why)
 	lost := f.deadLetters(ctx)
-	var ended []Ended
+	var steps []Step
 	for _, a := range f.agents {
-		of, err := a.ended()
+		of, err := a.steps()
 		if err != nil {
 			return fmt.Errorf("reading the log of agent %d: %w", a.n, err)
 		}
-		ended = append(ended, of...)
+		steps = append(steps, of...)
 	}
-	f.book.note(func(h *History) { h.Unsettled, h.DeadLost, h.Ended = why, lost, ended })
+	f.book.note(func(h *History) { h.Unsettled, h.DeadLost, h.Steps = why, lost, steps })
 	return context.Cause(ctx)
 }
 

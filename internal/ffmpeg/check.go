@@ -2,6 +2,7 @@ package ffmpeg
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"time"
 
@@ -35,8 +36,13 @@ func (r *Run) checkWork(ctx context.Context) (err error) {
 	products := make([]product, len(r.plan.renditions))
 	for i := range r.plan.renditions {
 		if products[i], err = r.inspect(ctx, i); err != nil {
-			if ctx.Err() == nil && (r.diskIsFull() || r.full.Load()) { // which FFmpeg may have passed over
+			var judged *messages.Failure
+			switch { // which FFmpeg may have passed over
+			case ctx.Err() != nil:
+			case r.diskIsFull():
 				return failure(protocol.ReasonResourceError, "no space left on the disk of the output: %v", err)
+			case r.wasFull() && errors.As(err, &judged) && judged.Reason == protocol.ReasonRuntimeError:
+				return failure(protocol.ReasonResourceError, "no space left on the disk of the output for a time: %v", err)
 			}
 			return err
 		}
@@ -60,7 +66,7 @@ func (r *Run) explain(ctx context.Context, exit exitStatus) error {
 	if f := r.overrun(r.proc); f != nil {
 		return f
 	}
-	e := evidence{exit: exit, wasFull: r.full.Load(), hasInput: r.plan.input != "", streaming: r.plan.streaming}
+	e := evidence{exit: exit, wasFull: r.wasFull(), hasInput: r.plan.input != "", streaming: r.plan.streaming}
 	if exit.err == nil && exit.signal == 0 {
 		if e.diskFull = r.diskIsFull(); !e.diskFull {
 			e.input = r.judgeInput(ctx)

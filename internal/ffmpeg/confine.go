@@ -263,18 +263,27 @@ func (r *Run) memoryFigures() string {
 	return said
 }
 
-// diskLooksFull reports whether a file system that the attempt writes to says that it has
-// no room left.
-func (r *Run) diskLooksFull() bool {
-	return diskFull(r.workspace) || slices.ContainsFunc(r.place.targets, func(t target) bool {
+// outputsLookFull reports whether a file system that an output goes to says that it has no room
+// left.
+func (r *Run) outputsLookFull() bool {
+	return slices.ContainsFunc(r.place.targets, func(t target) bool {
 		return t.file != nil && diskFull(filepath.Dir(t.temp))
 	})
+}
+
+// fullLately is how long before FFmpeg's end a full disk may have been the cause of it: it ends
+// at the next frame that it writes.
+const fullLately = 10 * time.Second
+
+// wasFull reports whether an output's disk had no room left shortly before FFmpeg's end.
+func (r *Run) wasFull() bool {
+	return r.proc.exit.at.Sub(time.Unix(0, r.full.Load())) < fullLately
 }
 
 // diskIsFull reports whether what the attempt writes to has no room left, by what the
 // file systems say, and for its outputs by trying: a quota shows in no other way.
 func (r *Run) diskIsFull() bool {
-	return r.diskLooksFull() || slices.ContainsFunc(r.place.targets, func(t target) bool {
+	return diskFull(r.workspace) || r.outputsLookFull() || slices.ContainsFunc(r.place.targets, func(t target) bool {
 		return t.file != nil && takesNoMore(t.file)
 	})
 }

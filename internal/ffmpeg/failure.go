@@ -50,7 +50,7 @@ const decodeErrorsExit = 69
 type evidence struct {
 	exit      exitStatus
 	diskFull  bool              // where it wrote
-	wasFull   bool              // it was while it ran, and may have room again
+	wasFull   bool              // it was shortly before, and may have room again
 	input     *messages.Failure // what is wrong with the job's input; nil: nothing, or it has none
 	said      string            // FFmpeg's last error, for people; nothing is decided by it
 	hasInput  bool

@@ -26,7 +26,7 @@ func TestWhyFFmpegEndedBadly(t *testing.T) {
 		"file too large":             {evidence{exit: exitStatus{code: -1, signal: syscall.SIGXFSZ}}, protocol.ReasonResourceError, "SIGXFSZ"},
 		"out of CPU time":            {evidence{exit: exitStatus{code: -1, signal: syscall.SIGXCPU}}, protocol.ReasonResourceError, "SIGXCPU"},
 		"disk full":                  {evidence{exit: exitStatus{code: 1}, diskFull: true, input: broken}, protocol.ReasonResourceError, "space"},
-		"disk full for a time":       {evidence{exit: exitStatus{code: 1}, wasFull: true, streaming: true}, protocol.ReasonResourceError, "space"},
+		"disk full for a time":       {evidence{exit: exitStatus{code: 1}, wasFull: true}, protocol.ReasonResourceError, "space"},
 		"input broken, disk full":    {evidence{exit: exitStatus{code: 1}, wasFull: true, hasInput: true, input: broken}, protocol.ReasonInputError, "broken"},
 		"input broken":               {evidence{exit: exitStatus{code: 1}, hasInput: true, input: broken, streaming: true}, protocol.ReasonInputError, "broken"},
 		"too many frames undecoded":  {evidence{exit: exitStatus{code: 69}, hasInput: true}, protocol.ReasonInputError, "decoded"},

@@ -65,7 +65,7 @@ type Run struct {
 
 	input lazy[probed] // what ffprobe says of the job's input
 	moved atomic.Int64 // when FFmpeg last came forward, Unix ns
-	full  atomic.Bool  // while FFmpeg ran, what the attempt writes to had no room left once
+	full  atomic.Int64 // when an output's disk was last seen without room while FFmpeg ran, Unix ns
 }
 
 // step is work that is done once, however often it is asked for.
@@ -607,8 +607,8 @@ func (r *Run) watch() {
 			return
 		case <-next.C:
 			next.Reset(attention.every) // never two looks in a row, as a ticker that is late gives
-			if r.diskLooksFull() {
-				r.full.Store(true)
+			if r.outputsLookFull() {
+				r.full.Store(time.Now().UnixNano())
 			}
 			switch now := time.Now(); {
 			case !attention.paid(now, r.lastMove()):
