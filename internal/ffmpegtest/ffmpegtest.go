@@ -21,14 +21,16 @@ const unhurried = "77k"
 
 // shared is what all tests of a program use and none changes.
 var shared struct {
-	dir  string
-	film func() string // of ten minutes
+	dir             string
+	ffmpeg, ffprobe string        // the machine's own
+	film            func() string // of ten minutes
 }
 
-// Main runs a program's tests, for its TestMain. Their FFmpeg names all its video encoders, or
+// Main runs a program's tests, for its TestMain, which all that follows needs. Their FFmpeg names all its video encoders, or
 // only those given: each that is named is tried at every start of an agent.
 func Main(m *testing.M, encoders ...string) {
 	if err := share(encoders); err != nil {
+		os.RemoveAll(shared.dir)
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
@@ -49,14 +51,14 @@ func share(encoders []string) (err error) {
 	if shared.dir, err = os.MkdirTemp("", "ffmpegtest-"); err != nil {
 		return err
 	}
-	var real [2]string
-	for i, name := range []string{"ffmpeg", "ffprobe"} {
-		if real[i], err = exec.LookPath(name); err != nil {
-			return err
-		}
+	if shared.ffmpeg, err = exec.LookPath("ffmpeg"); err != nil {
+		return err
+	}
+	if shared.ffprobe, err = exec.LookPath("ffprobe"); err != nil {
+		return err
 	}
 	for _, list := range []string{"encoders", "filters"} {
-		out, err := exec.Command(real[0], "-hide_banner", "-loglevel", "error", "-"+list).Output()
+		out, err := exec.Command(shared.ffmpeg, "-hide_banner", "-loglevel", "error", "-"+list).Output()
 		if err != nil {
 			return fmt.Errorf("asking FFmpeg for its %s: %w", list, err)
 		}
@@ -68,7 +70,7 @@ func share(encoders []string) (err error) {
 			return err
 		}
 	}
-	script := strings.NewReplacer("DIR", shared.dir, "FFMPEG", real[0], "FFPROBE", real[1], "UNHURRIED", unhurried)
+	script := strings.NewReplacer("DIR", shared.dir, "FFMPEG", shared.ffmpeg, "FFPROBE", shared.ffprobe, "UNHURRIED", unhurried)
 	for path, text := range map[string]string{
 		FFmpeg(): `#!/bin/sh
 case "$*" in
@@ -108,7 +110,7 @@ func withoutVideo(list string, keep []string) string {
 func Film(dir string, seconds int) string {
 	path := filepath.Join(dir, fmt.Sprintf("film-%d.mp4", seconds))
 	source := fmt.Sprintf("testsrc2=size=64x64:rate=10:duration=%d", seconds)
-	out, err := exec.Command("ffmpeg", "-nostdin", "-v", "error", "-f", "lavfi", "-i", source, "-preset", "ultrafast", path).CombinedOutput()
+	out, err := exec.Command(shared.ffmpeg, "-nostdin", "-v", "error", "-f", "lavfi", "-i", source, "-preset", "ultrafast", path).CombinedOutput()
 	if err != nil {
 		panic(fmt.Sprintf("making a film: %v: %s", err, out))
 	}
