@@ -24,15 +24,17 @@ type span struct {
 	cross    *Microjoules // the second opinion on energy; nil: there is none
 	doubt    Microjoules  // how far energy may be off by the sensor's own error
 	busy     *float64     // the part in use at its end, where usage does not tell; nil: not known
-	power    Watts        // the mean over it, see trail
+	power    Watts        // the highest mean that it shows, see trail
 }
 
 // trail is the latest spans of a zone without a gap, as many as it takes for a mean power: over
-// less than the sensor needs to renew its value, or than readings are apart but at a job's edges, a
-// step of the counter would look like a burst.
+// less than the sensor needs to renew its value, a step of the counter would look like a burst.
 type trail []*span
 
-const shortestMean = 10 * time.Millisecond
+const (
+	shortestMean = 10 * time.Millisecond
+	manyUpdates  = 10 // of the sensor's value, among which one more or less makes no burst
+)
 
 // add takes the next span and sets its power.
 func (t *trail) add(s *span, update time.Duration) {
@@ -49,7 +51,8 @@ func (t *trail) add(s *span, update time.Duration) {
 	for _, one := range *t {
 		sum += one.energy
 	}
-	s.power = Watts(sum.Joules()) / Watts(max(s.to-(*t)[0].from, enough).Seconds())
+	over := func(e Microjoules, length time.Duration) Watts { return Watts(float64(e.Joules()) / length.Seconds()) }
+	s.power = max(over(sum, max(s.to-(*t)[0].from, enough)), over(s.energy, max(s.to-s.from, manyUpdates*update, shortestMean)))
 }
 
 // period is the time between two readings that told who uses the zone. It may hold
