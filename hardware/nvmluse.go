@@ -125,12 +125,11 @@ func (u *useTotals) add(teller any, sums map[int]energy.GPUUse) map[int]energy.G
 		if now.Busy() < before.Busy() {
 			before = energy.GPUUse{} // another process of that number
 		}
-		u.total[pid] = energy.GPUUse{
-			SM: total.SM + now.SM - before.SM, Encoder: total.Encoder + now.Encoder - before.Encoder, Decoder: total.Decoder + now.Decoder - before.Decoder,
-		}
+		u.total[pid] = total.Plus(now).Minus(before)
 	}
-	for pid := range u.total {
-		if _, told := sums[pid]; !told && !visible(u.procfs, pid) {
+	for pid, total := range u.total {
+		if _, told := sums[pid]; !told && pid != energy.EndedProcesses && !visible(u.procfs, pid) {
+			u.total[energy.EndedProcesses] = u.total[energy.EndedProcesses].Plus(total)
 			delete(u.total, pid)
 		}
 	}

@@ -142,10 +142,11 @@ func TestUseTotals(t *testing.T) {
 		{"first child", sums{1: sm(5), 2: sm(3)}, sums{1: sm(5), 2: sm(3)}},
 		{"first child", sums{1: sm(9), 2: sm(3)}, sums{1: sm(9), 2: sm(3)}},
 		{"first child", nil, nil},
-		{"second child", sums{}, sums{1: sm(9)}}, // 2 has ended
-		{"second child", sums{1: sm(2)}, sums{1: sm(11)}},
-		{"second child", sums{1: sm(1)}, sums{1: sm(12)}}, // began again
-		{"third child", sums{1: sm(4), 3: sm(1)}, sums{1: sm(16), 3: sm(1)}},
+		{"second child", sums{}, sums{1: sm(9), energy.EndedProcesses: sm(3)}}, // 2 has ended
+		{"second child", sums{1: sm(2)}, sums{1: sm(11), energy.EndedProcesses: sm(3)}},
+		{"second child", sums{1: sm(1)}, sums{1: sm(12), energy.EndedProcesses: sm(3)}}, // began again
+		{"third child", sums{1: sm(4), 3: sm(1)}, sums{1: sm(16), 3: sm(1), energy.EndedProcesses: sm(3)}},
+		{"third child", sums{1: sm(4)}, sums{1: sm(16), energy.EndedProcesses: sm(4)}},
 	} {
 		if got := u.add(look.teller, look.told); !maps.Equal(got, look.want) || (got == nil) != (look.want == nil) {
 			t.Errorf("look %d: %v, want %v", i, got, look.want)

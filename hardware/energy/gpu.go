@@ -41,12 +41,15 @@ type GPU struct {
 	ProcessesAt time.Time `json:"processes_at,omitzero"`
 	// Processes tell how much of the card each process has used so far; nil: not
 	// known (MIG, a driver that does not tell, or processes of another PID
-	// namespace).
-	Processes map[int]GPUUse `json:"processes,omitzero"` // by PID
+	// namespace). What long ended ones have used stays, so that the sum never falls.
+	Processes map[int]GPUUse `json:"processes,omitzero"` // by PID, and EndedProcesses
 
 	// Fault is why the card cannot be read at present; empty: it can.
 	Fault string `json:"fault,omitempty"`
 }
+
+// EndedProcesses stands for the PIDs of processes that ended, which may be others' by now.
+const EndedProcesses = 0
 
 // GPUUse is how long a process has kept a card's parts busy, added up since the
 // reader began: use in percent × time.
@@ -54,6 +57,16 @@ type GPUUse struct {
 	SM      time.Duration `json:"sm_ns"`
 	Encoder time.Duration `json:"encoder_ns"`
 	Decoder time.Duration `json:"decoder_ns"`
+}
+
+// Plus adds two up.
+func (u GPUUse) Plus(v GPUUse) GPUUse {
+	return GPUUse{SM: u.SM + v.SM, Encoder: u.Encoder + v.Encoder, Decoder: u.Decoder + v.Decoder}
+}
+
+// Minus is what u is more than v.
+func (u GPUUse) Minus(v GPUUse) GPUUse {
+	return GPUUse{SM: u.SM - v.SM, Encoder: u.Encoder - v.Encoder, Decoder: u.Decoder - v.Decoder}
 }
 
 // Busy is the time by which energy is shared: a card's encoder and decoder draw
