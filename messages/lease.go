@@ -29,9 +29,10 @@ func (k AttemptKey) String() string { return fmt.Sprintf("%s#%d", k.JobID, k.Att
 // It is extended by asking whether it still stands, and ends when its result was
 // reported or it was released.
 type Lease struct {
-	Job        protocol.Job `json:"job"`
-	NodeID     string       `json:"node_id"`
-	AcquiredAt time.Time    `json:"acquired_at"`
+	Job    protocol.Job `json:"job"`
+	NodeID string       `json:"node_id"`
+	// AcquiredAt is when the master was asked for it: what it answered may have come late.
+	AcquiredAt time.Time `json:"acquired_at"`
 }
 
 // Key names the attempt this lease is for.

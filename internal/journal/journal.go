@@ -116,7 +116,7 @@ func (j *Journal) Close() error {
 // Accept records a lease before anything is done for it. Accepting an attempt
 // that is there already changes nothing and returns the record as it stands; but one
 // that was superseded begins anew, since a master that gave it away may give it back
-// under the same number.
+// under the same number. A lease from before that is not such a one: it has waited meanwhile.
 func (j *Journal) Accept(lease messages.Lease) (messages.Record, error) {
 	var rec messages.Record
 	err := j.write("accepting", lease.Key(), func(tx *bbolt.Tx) error {
@@ -126,7 +126,7 @@ func (j *Journal) Accept(lease messages.Lease) (messages.Record, error) {
 		}
 		var before *placed
 		if known {
-			if found.State != messages.RecordSuperseded {
+			if found.State != messages.RecordSuperseded || found.SettledAt != nil && lease.AcquiredAt.Before(*found.SettledAt) {
 				rec = found
 				return errUnchanged
 			}

@@ -437,6 +437,23 @@ func reopen(t testing.TB, j *Journal) *Journal {
 	return open(t, j.settings)
 }
 
+// A master may give back what it gave away; a lease from before that is no such gift.
+func TestOnlyALaterLeaseBeginsASupersededAttemptAnew(t *testing.T) {
+	j := open(t, Settings{})
+	early := lease("a", 1)
+	bring(t, j, "a", messages.RecordSuperseded)
+	rec, err := j.Accept(early)
+	ok(t, err)
+	if rec.State != messages.RecordSuperseded {
+		t.Errorf("a lease from before brought it to %q", rec.State)
+	}
+	rec, err = j.Accept(lease("a", 1))
+	ok(t, err)
+	if rec.State != messages.RecordAccepted {
+		t.Errorf("a later lease left it %q", rec.State)
+	}
+}
+
 func ok(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {

@@ -189,6 +189,7 @@ func (c *Client) Next(ctx context.Context, s messages.Session) (*messages.Lease,
 		return nil, unregistered("GET /jobs/next")
 	}
 	var job *protocol.Job
+	asked := time.Now()
 	err := c.do(ctx, call{
 		method: http.MethodGet, path: "/jobs/next", query: "node_id=" + url.QueryEscape(s.NodeID),
 		timeout: c.settings.CallTimeout, over: (*links).once,
@@ -199,7 +200,7 @@ func (c *Client) Next(ctx context.Context, s messages.Session) (*messages.Lease,
 	if err != nil || job == nil {
 		return nil, err
 	}
-	return &messages.Lease{Job: *job, NodeID: s.NodeID, AcquiredAt: time.Now()}, nil
+	return &messages.Lease{Job: *job, NodeID: s.NodeID, AcquiredAt: asked}, nil
 }
 
 func nextJob(a *answer) (*protocol.Job, error) {

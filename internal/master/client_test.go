@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -117,6 +118,35 @@ func TestNextReadsTheAnswer(t *testing.T) {
 				t.Errorf("asked at %s", uri)
 			}
 		})
+	}
+}
+
+// An answer that was long on its way says what stood when it was given.
+func TestALeaseIsAsOldAsTheQuestion(t *testing.T) {
+	var given time.Time // the first answer
+	server, _ := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		if given.IsZero() {
+			given = time.Now()
+		}
+		body := `{"job":{"id":"j1"}}`
+		if r.URL.Path != "/jobs/next" {
+			body = `{"id":"n/1 ü","current_job_id":"j1","job":{"id":"j1"},"jobs":[{"id":"j1","status":"assigned","node_id":"n/1 ü"}]}`
+		}
+		w.Header().Set("Content-Length", strconv.Itoa(len(body)))
+		io.WriteString(w, body[:5])
+		w.(http.Flusher).Flush()
+		time.Sleep(5 * time.Millisecond)
+		io.WriteString(w, body[5:])
+	})
+	c := clientFor(t, server.URL)
+	lease, err := c.Next(context.Background(), session)
+	if err != nil || lease == nil || lease.AcquiredAt.After(given) {
+		t.Errorf("lease %+v, %v; the answer was given at %v", lease, err, given)
+	}
+	given = time.Time{}
+	held, err := c.Held(context.Background(), session)
+	if err != nil || len(held) != 1 || held[0].AcquiredAt.After(given) {
+		t.Errorf("held %+v, %v; the first answer was given at %v", held, err, given)
 	}
 }
 

@@ -17,6 +17,7 @@ import (
 // the node's current one, and those it lists under the node's id. Where the
 // current job was found, a list that cannot be had is no error.
 func (c *Client) Held(ctx context.Context, s messages.Session) ([]messages.Lease, error) {
+	asked := time.Now()
 	node, err := c.node(ctx, s)
 	if err != nil {
 		return nil, err
@@ -26,7 +27,7 @@ func (c *Client) Held(ctx context.Context, s messages.Session) ([]messages.Lease
 	keep := func(job protocol.Job) {
 		if !seen[job.ID] {
 			seen[job.ID] = true
-			held = append(held, messages.Lease{Job: job, NodeID: s.NodeID, AcquiredAt: time.Now()})
+			held = append(held, messages.Lease{Job: job, NodeID: s.NodeID, AcquiredAt: asked})
 		}
 	}
 
