@@ -338,6 +338,9 @@ func (c *cleaning) rerun(a *agent) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, j := range now.Jobs {
+		if j.Phase == "prepare" {
+			continue // so far the journal may still say that it has ended
+		}
 		entry := journalEntry(Attempt{j.Key.Job, j.Key.Attempt})
 		if _, begun := a.inherited[entry]; begun && !a.amnesia {
 			again := entry + " runs again"

@@ -192,7 +192,8 @@ const margin = 500 * time.Millisecond
 
 // superseded finds the answer that told a life, before it sent a result, that the
 // attempt is not the job's any more. What was on its way while the agent stood still, or
-// its link was down, may never have been read.
+// its link was down, may never have been read; and what is told once the master has taken
+// this very result is what came of it.
 func (h *History) superseded(sent *Exchange) *Exchange {
 	for i := range h.Exchanges {
 		e := &h.Exchanges[i]
@@ -207,12 +208,20 @@ func (h *History) superseded(sent *Exchange) *Exchange {
 		}
 		for _, v := range e.Views {
 			elsewhere := v.NodeID != "" && v.NodeID != sent.Result.NodeID
-			if v.Job == sent.Result.JobID && (1+v.Retries > sent.Result.Attempt || 1+v.Retries == sent.Result.Attempt && elsewhere) {
+			moved := 1+v.Retries > sent.Result.Attempt || 1+v.Retries == sent.Result.Attempt && elsewhere
+			if v.Job == sent.Result.JobID && moved && !h.taken(sent, e.To) {
 				return e
 			}
 		}
 	}
 	return nil
+}
+
+// taken reports whether the master took an earlier sending of a result before a moment.
+func (h *History) taken(sent *Exchange, before time.Time) bool {
+	return slices.ContainsFunc(h.Exchanges, func(x Exchange) bool {
+		return x.Result != nil && x.Attempt() == sent.Attempt() && x.Result.NodeID == sent.Result.NodeID && x.Answered/100 == 2 && x.From.Before(before)
+	})
 }
 
 // about reports whether a request asks for a job, by its id or its sequence number.

@@ -255,6 +255,11 @@ func TestInvariants(t *testing.T) {
 		{"sent though another node has it", func(h *History) {
 			h.Exchanges = []Exchange{asks(1000, "/jobs/1", View{Job: "a", NodeID: "m"}), sent(3000, 1, protocol.StatusCompleted, "", "").conflict()}
 		}, stale},
+		{"sent again to a master that had taken it and forgot", func(h *History) {
+			q := asks(2900, "/jobs/1")
+			q.Given = 404
+			h.Exchanges = []Exchange{sent(1000, 1, protocol.StatusCompleted, "", "").lost(), asks(1200, "/jobs/1", View{Job: "a", Retries: 1}), q, sent(3000, 1, protocol.StatusCompleted, "", "").conflict()}
+		}, all},
 		{"sent while it stands", func(h *History) {
 			h.Exchanges = []Exchange{asks(1000, "/jobs/1", View{Job: "a", NodeID: "n"}), sent(3000, 1, protocol.StatusCompleted, "", "")}
 		}, all},
