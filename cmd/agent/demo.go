@@ -227,24 +227,7 @@ func (m *demoMaster) close() {
 	m.Master.Close()
 }
 
-// analysis is the part of a result that the demo's table shows beside its metrics.
-type analysis struct {
-	Energy struct {
-		Total struct {
-			Source string   `json:"source"`
-			Bound  *float64 `json:"error_bound_joules"`
-			Method string   `json:"method"`
-		} `json:"total"`
-		Net struct {
-			Joules *float64 `json:"joules"`
-		} `json:"net"`
-	} `json:"energy"`
-	Scores struct {
-		MicrojoulesPerPixel *float64 `json:"microjoules_per_pixel"`
-		PixelsPerJoule      *float64 `json:"pixels_per_joule"`
-	} `json:"scores"`
-}
-
+// readAnalysis takes what the agent found out from a result that came over the wire.
 func readAnalysis(r protocol.JobResult) (analysis, error) {
 	var a analysis
 	raw, err := json.Marshal(r.AnalyzerOutput)

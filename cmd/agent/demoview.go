@@ -10,6 +10,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"ffmpeg-agent/hardware/energy"
 	"ffmpeg-agent/internal/devmaster"
 	"ffmpeg-agent/messages"
 	"ffmpeg-agent/messages/protocol"
@@ -173,11 +174,15 @@ func (v *demoView) table() error {
 		if err != nil {
 			return err
 		}
-		methods[a.Energy.Total.Method] = true
+		cost := energy.Account{}
+		if a.Energy != nil {
+			cost = *a.Energy
+			methods[cost.Total.Method] = true
+		}
 		fmt.Fprintf(w, "%s\t%s\t%s\t%v\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t\n", job.Scenario, job.Status,
 			number(r.Metrics[protocol.MetricDuration], 2), r.Metrics[protocol.MetricFrames], number(r.Metrics[protocol.MetricFPS], 1),
-			optional(r.EnergyJoules, 1), optional(a.Energy.Total.Bound, 1), optional(a.Energy.Net.Joules, 1), optional(a.Scores.MicrojoulesPerPixel, 2),
-			optional(a.Scores.PixelsPerJoule, 0), a.Energy.Total.Source)
+			optional(r.EnergyJoules, 1), optional(cost.Total.ErrorBound, 1), optional(cost.Net.Energy, 1), optional(a.Scores.MicrojoulesPerPixel, 2),
+			optional(a.Scores.PixelsPerJoule, 0), cost.Total.Source)
 	}
 	if err := w.Flush(); err != nil {
 		return fmt.Errorf("writing the demo's table: %w", err)
@@ -193,11 +198,11 @@ func (v *demoView) table() error {
 }
 
 // optional is a figure with so many digits, or a dash where it is not known.
-func optional(f *float64, digits int) string {
+func optional[F ~float64](f *F, digits int) string {
 	if f == nil {
 		return "-"
 	}
-	return fmt.Sprintf("%.*f", digits, *f)
+	return fmt.Sprintf("%.*f", digits, float64(*f))
 }
 
 // known is a figure that FFmpeg tells as 0 while it does not know it.

@@ -19,11 +19,14 @@ import (
 // storedResult is a result as the journal has it.
 type storedResult struct {
 	protocol.JobResult
-	AnalyzerOutput struct {
-		Energy  *energy.Account  `json:"energy"`
-		Scores  energy.Scores    `json:"scores"`
-		Quality messages.Quality `json:"quality"`
-	} `json:"analyzer_output"`
+	AnalyzerOutput analysis `json:"analyzer_output"`
+}
+
+// analysis is what the agent found out about an attempt.
+type analysis struct {
+	Energy  *energy.Account  `json:"energy"`
+	Scores  energy.Scores    `json:"scores"`
+	Quality messages.Quality `json:"quality"`
 }
 
 func readResult(rec *messages.Record) (*storedResult, error) {
