@@ -427,7 +427,8 @@ func (h *History) requeued() Finding {
 		}
 		due := next.From.Add(requeueWithin)
 		taken := slices.IndexFunc(h.Exchanges, func(x Exchange) bool {
-			return x.Agent == killed.Agent && x.Result != nil && x.Attempt() == killed.Hit && x.Answered != 0 && x.From.After(killed.From)
+			// The job was seen in a status that may have been as old as the look before.
+			return x.Agent == killed.Agent && x.Result != nil && x.Attempt() == killed.Hit && x.Answered != 0 && x.To.After(killed.From.Add(-lookInterval))
 		})
 		switch {
 		case taken >= 0 && h.Exchanges[taken].To.Before(next.From): // its result was on its way already

@@ -456,6 +456,11 @@ func TestInvariants(t *testing.T) {
 			h.Lives[1].To = at(1500)
 		}, all},
 		{"killed, and the result was on its way", func(h *History) { h.killed("journal", 850) }, all},
+		{"killed, and the result had just been sent", func(h *History) { h.killed("prepare", 450) }, all},
+		{"killed, and the result of it was sent long before", func(h *History) {
+			h.killed("run", 100)
+			h.Jobs["a"].Submitted = at(50)
+		}, again},
 		{"killed, and begun anew", func(h *History) {
 			h.killed("prepare", 4000)
 			h.Exchanges[0].Result.Status, h.Exchanges[0].Result.FailureReason = protocol.StatusCompleted, ""
