@@ -55,7 +55,7 @@ type options struct {
 	seed               uint64
 	agents, faults     int
 	only               []string
-	replay             string
+	replay, judge      string
 	agent, master, dir string
 	keep, list         bool
 	minFaults          int
@@ -97,6 +97,7 @@ seen, and whether each invariant held. Exit status 1 where one did not.`,
 	f.StringSliceVar(&o.only, "only", nil, "only kinds that begin so, separated by commas")
 	f.BoolVar(&o.list, "list", false, "print the kinds of faults, and do nothing")
 	f.StringVar(&o.replay, "replay", "", "`file` with a schedule to play instead of one by seed")
+	f.StringVar(&o.judge, "judge", "", "`file` with the history of a run to judge again instead of playing one")
 	f.StringVar(&o.agent, "agent", "", "the agent's `program` (default: built from this module)")
 	f.StringVar(&o.master, "devmaster", "", "the master's `program` (default: built from this module)")
 	f.StringVar(&o.dir, "dir", "", "`folder` for logs, schedule and data (default: one below the system's temporary folder)")
@@ -135,6 +136,13 @@ func (o *options) run(ctx context.Context, out io.Writer) error {
 		fmt.Fprintln(out, chaos.Names(chaos.Kinds()))
 		return nil
 	}
+	if o.judge != "" {
+		history, err := chaos.LoadHistory(o.judge)
+		if err != nil {
+			return err
+		}
+		return o.verdict(out, history, history.Judge())
+	}
 	schedule, err := o.schedule()
 	if err != nil {
 		return err
@@ -171,7 +179,8 @@ func (o *options) run(ctx context.Context, out io.Writer) error {
 // conclude prints the verdict and how to play the same again, and removes the folder where
 // all held and the folder is ours.
 func (o *options) conclude(out io.Writer, h *chaos.History, seed uint64, saved string, ours bool) error {
-	err := o.verdict(out, h)
+	findings := h.Judge()
+	err := errors.Join(o.verdict(out, h, findings), h.Save(filepath.Join(o.dir, "history.jsonl"), findings))
 	if err == nil && ours && !o.keep {
 		fmt.Fprintf(out, "seed %d; play it again with %s\n", seed, o.again())
 		return os.RemoveAll(o.dir)
@@ -195,21 +204,19 @@ func (o *options) again() string {
 	return flags
 }
 
-// verdict prints what came of it, and saves the history; an error says what does not hold.
-func (o *options) verdict(out io.Writer, h *chaos.History) error {
-	findings := h.Judge()
+// verdict prints what came of it; an error says what does not hold.
+func (o *options) verdict(out io.Writer, h *chaos.History, findings []chaos.Finding) error {
 	h.Print(out, findings)
 	faults, kinds := h.Observed()
-	var err error
 	switch unchecked := chaos.Unchecked(findings); {
 	case chaos.Breaches(findings) > 0:
-		err = fmt.Errorf("%w: %d breaches", errBreached, chaos.Breaches(findings))
+		return fmt.Errorf("%w: %d breaches", errBreached, chaos.Breaches(findings))
 	case faults < o.minFaults || kinds < o.minKinds:
-		err = fmt.Errorf("%d faults of %d kinds were observed, and %d of %d are wanted", faults, kinds, o.minFaults, o.minKinds)
+		return fmt.Errorf("%d faults of %d kinds were observed, and %d of %d are wanted", faults, kinds, o.minFaults, o.minKinds)
 	case o.minKinds > 0 && len(unchecked) > 0:
-		err = fmt.Errorf("no case came up to check whether this holds: %s", strings.Join(unchecked, "; "))
+		return fmt.Errorf("no case came up to check whether this holds: %s", strings.Join(unchecked, "; "))
 	}
-	return errors.Join(err, h.Save(filepath.Join(o.dir, "history.jsonl"), findings))
+	return nil
 }
 
 // build builds the programs that were not named.

@@ -1,10 +1,8 @@
 package chaos
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
-	"os"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -104,63 +102,6 @@ func (h *History) Print(w io.Writer, findings []Finding) {
 	faults, kinds := h.Observed()
 	fmt.Fprintf(w, "\n%d jobs, %d requests, %d heartbeats, %d lives, %d memories of the master\n", len(h.Jobs), len(h.Exchanges), len(h.Beats), len(h.Lives), len(h.Memories))
 	fmt.Fprintf(w, "%d faults of %d kinds observed, %d breaches\n", faults, kinds, Breaches(findings))
-}
-
-// Save writes all that was seen, one JSON value a line, named by its kind: first the findings.
-func (h *History) Save(path string, findings []Finding) error {
-	f, err := os.Create(path)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	out := json.NewEncoder(f)
-	write := func(kind string, value any) {
-		if err == nil {
-			err = out.Encode(map[string]any{kind: value})
-		}
-	}
-	for _, x := range findings {
-		write("finding", x)
-	}
-	for _, x := range h.Faults {
-		write("fault", x)
-	}
-	for _, x := range h.Lives {
-		write("life", x)
-	}
-	for _, x := range h.Cleaned {
-		write("cleaned", x)
-	}
-	for _, x := range h.Rest {
-		write("rest", x)
-	}
-	for _, x := range h.Memories {
-		write("memory", x)
-	}
-	for _, x := range h.Stalls {
-		write("stall", x)
-	}
-	for _, x := range h.Beats {
-		write("beat", x)
-	}
-	for _, x := range h.Steps {
-		write("step", x)
-	}
-	for _, x := range h.Outputs {
-		write("output", x)
-	}
-	for _, x := range h.Exchanges {
-		if x.Result != nil {
-			brief := *x.Result
-			brief.Logs, brief.Metrics, brief.AnalyzerOutput = "", nil, nil
-			x.Result = &brief
-		}
-		write("request", x)
-	}
-	for _, x := range h.sortedJobs() {
-		write("job", x)
-	}
-	return err
 }
 
 // Names are the names of kinds, one a line.

@@ -1,0 +1,147 @@
+package chaos
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"os"
+	"time"
+)
+
+// A history is saved as one JSON value a line, each an object of one field that names its
+// kind: "run", then the findings, which are for readers alone, and one kind after the other.
+
+// about is what a run was, and how it ended.
+type about struct {
+	Interval  time.Duration
+	Power     map[string]float64
+	Inside    map[string]bool
+	Unsettled string
+	DeadLost  int
+}
+
+// part is one kind of what a history holds.
+type part struct {
+	each func(write func(any))
+	add  func(raw []byte) error
+}
+
+func allOf[T any](all *[]T) part {
+	return part{
+		each: func(write func(any)) {
+			for _, x := range *all {
+				write(x)
+			}
+		},
+		add: func(raw []byte) error {
+			var x T
+			err := json.Unmarshal(raw, &x)
+			*all = append(*all, x)
+			return err
+		},
+	}
+}
+
+// partNames are in the order in which they are written.
+var partNames = []string{"fault", "life", "cleaned", "rest", "memory", "stall", "beat", "step", "output", "request", "job"}
+
+func partsOf(h *History, jobs *[]*Job) map[string]part {
+	return map[string]part{
+		"fault": allOf(&h.Faults), "life": allOf(&h.Lives), "cleaned": allOf(&h.Cleaned), "rest": allOf(&h.Rest), "memory": allOf(&h.Memories),
+		"stall": allOf(&h.Stalls), "beat": allOf(&h.Beats), "step": allOf(&h.Steps), "output": allOf(&h.Outputs), "request": allOf(&h.Exchanges), "job": allOf(jobs),
+	}
+}
+
+// Save writes what was seen and what was found, but of results only what is judged.
+func (h *History) Save(path string, findings []Finding) error {
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	buffered := bufio.NewWriter(f)
+	out := json.NewEncoder(buffered)
+	write := func(kind string, value any) {
+		if err == nil {
+			err = out.Encode(map[string]any{kind: value})
+		}
+	}
+	write("run", about{h.Interval, h.Power, h.Inside, h.Unsettled, h.DeadLost})
+	for _, x := range findings {
+		write("finding", x)
+	}
+	jobs := h.sortedJobs()
+	parts := partsOf(h, &jobs)
+	for _, name := range partNames {
+		parts[name].each(func(value any) {
+			if x, ok := value.(Exchange); ok {
+				value = x.brief()
+			}
+			write(name, value)
+		})
+	}
+	if err != nil {
+		return err
+	}
+	return buffered.Flush()
+}
+
+// brief is an exchange without what is not judged.
+func (x Exchange) brief() Exchange {
+	if x.Result != nil {
+		brief := *x.Result
+		brief.Logs, brief.Metrics, brief.AnalyzerOutput = "", nil, nil
+		if e := x.Result.AnalyzerOutput["energy"]; e != nil {
+			brief.AnalyzerOutput = map[string]any{"energy": e}
+		}
+		x.Result = &brief
+	}
+	return x
+}
+
+// LoadHistory reads what Save has written, so that it can be judged again.
+func LoadHistory(path string) (*History, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	h := &History{Interval: beatInterval, Jobs: map[string]*Job{}}
+	var jobs []*Job
+	parts := partsOf(h, &jobs)
+	in := json.NewDecoder(bufio.NewReader(f))
+	for n := 1; in.More(); n++ {
+		var line map[string]json.RawMessage
+		if err := in.Decode(&line); err != nil {
+			return nil, fmt.Errorf("reading %s, value %d: %w", path, n, err)
+		}
+		for name, raw := range line {
+			if err := h.restore(parts, name, raw); err != nil {
+				return nil, fmt.Errorf("reading %s, value %d, a %s: %w", path, n, name, err)
+			}
+		}
+	}
+	for _, j := range jobs {
+		h.Jobs[j.ID] = j
+	}
+	return h, nil
+}
+
+func (h *History) restore(parts map[string]part, name string, raw []byte) error {
+	switch name {
+	case "finding":
+		return nil
+	case "run":
+		var a about
+		if err := json.Unmarshal(raw, &a); err != nil {
+			return err
+		}
+		h.Interval, h.Power, h.Inside, h.Unsettled, h.DeadLost = a.Interval, a.Power, a.Inside, a.Unsettled, a.DeadLost
+		return nil
+	}
+	k, known := parts[name]
+	if !known {
+		return fmt.Errorf("there is no such kind")
+	}
+	return k.add(raw)
+}
