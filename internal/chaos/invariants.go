@@ -193,7 +193,7 @@ const margin = 500 * time.Millisecond
 // superseded finds the answer that told a life, before it sent a result, that the
 // attempt is not the job's any more. What was on its way while the agent stood still, or
 // its link was down, may never have been read; and what is told once the master has taken
-// this very result is what came of it.
+// this very result is what came of it, which means nothing when the master has forgotten it since.
 func (h *History) superseded(sent *Exchange) *Exchange {
 	for i := range h.Exchanges {
 		e := &h.Exchanges[i]
@@ -209,7 +209,7 @@ func (h *History) superseded(sent *Exchange) *Exchange {
 		for _, v := range e.Views {
 			elsewhere := v.NodeID != "" && v.NodeID != sent.Result.NodeID
 			moved := 1+v.Retries > sent.Result.Attempt || 1+v.Retries == sent.Result.Attempt && elsewhere
-			if v.Job == sent.Result.JobID && moved && !h.taken(sent, e.To) {
+			if v.Job == sent.Result.JobID && moved && !(h.taken(sent, e.To) && h.forgotten(sent)) {
 				return e
 			}
 		}
@@ -222,6 +222,20 @@ func (h *History) taken(sent *Exchange, before time.Time) bool {
 	return slices.ContainsFunc(h.Exchanges, func(x Exchange) bool {
 		return x.Result != nil && x.Attempt() == sent.Attempt() && x.Result.NodeID == sent.Result.NodeID && x.Answered/100 == 2 && x.From.Before(before)
 	})
+}
+
+// forgotten reports whether the latest that a life was told of a job when it asked for it, before
+// it sent a result, is that the master does not know it.
+func (h *History) forgotten(sent *Exchange) bool {
+	var last *Exchange
+	for i := range h.Exchanges {
+		e := &h.Exchanges[i]
+		if e.Agent == sent.Agent && e.Life == sent.Life && e.Call == CallJob && h.about(e, sent.Result.JobID) && e.complete() &&
+			e.To.Before(sent.From.Add(noted)) && (last == nil || e.To.After(last.To)) {
+			last = e
+		}
+	}
+	return last != nil && !slices.ContainsFunc(last.Views, func(v View) bool { return v.Job == sent.Result.JobID })
 }
 
 // about reports whether a request asks for a job, by its id or its sequence number.

@@ -257,9 +257,12 @@ func TestInvariants(t *testing.T) {
 		}, stale},
 		{"sent again to a master that had taken it and forgot", func(h *History) {
 			q := asks(2900, "/jobs/1")
-			q.Given = 404
+			q.Given, q.Views = 404, nil
 			h.Exchanges = []Exchange{sent(1000, 1, protocol.StatusCompleted, "", "").lost(), asks(1200, "/jobs/1", View{Job: "a", Retries: 1}), q, sent(3000, 1, protocol.StatusCompleted, "", "").conflict()}
 		}, all},
+		{"sent again to a master that had taken it and knows", func(h *History) {
+			h.Exchanges = []Exchange{sent(1000, 1, protocol.StatusCompleted, "", "").lost(), asks(1200, "/jobs/1", View{Job: "a", Retries: 1}), sent(3000, 1, protocol.StatusCompleted, "", "").conflict()}
+		}, stale},
 		{"sent while it stands", func(h *History) {
 			h.Exchanges = []Exchange{asks(1000, "/jobs/1", View{Job: "a", NodeID: "n"}), sent(3000, 1, protocol.StatusCompleted, "", "")}
 		}, all},

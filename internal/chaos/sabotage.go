@@ -68,7 +68,7 @@ func Sabotages() []Sabotage {
 		{
 			Name:   "the retry count is ignored when the master is asked",
 			Edits:  []Edit{{"internal/master/leases.go", `job.NodeID != lease.NodeID, now > mine:`, `job.NodeID != lease.NodeID:`}},
-			Faults: []string{"agent: SIGSTOP", "net: partition", "net: reset after", "net: answer", "job: "},
+			Faults: []string{"net: reset after", "net: stall after", "job: invalid", "job: input"},
 		},
 		{
 			Name:   "every attempt is the first",
