@@ -173,8 +173,11 @@ func Sabotages() []Sabotage {
 		},
 		{
 			Name: "a job leaves a descriptor",
+			// One that is only forgotten is closed by the garbage collector.
 			Edits: []Edit{{"internal/ffmpeg/cgroup_linux.go", `	_, _ = c.dir.Close(), c.stat.Close()
-	return removeCgroup(c.path)`, `	return removeCgroup(c.path)`}},
+	return removeCgroup(c.path)`, `	_, _ = syscall.Dup(int(c.dir.Fd()))
+	_, _ = c.dir.Close(), c.stat.Close()
+	return removeCgroup(c.path)`}},
 			Faults: []string{"job: "},
 		},
 		{
