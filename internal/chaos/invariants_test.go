@@ -346,6 +346,10 @@ func TestInvariants(t *testing.T) {
 			h.Faults = []Injected{fault("ffmpeg: SIGKILL", 900, 910)}
 			h.Exchanges[0] = failed(1000, protocol.ReasonRuntimeError, "ffmpeg was killed by SIGKILL")
 		}, all},
+		{"ended while it opened its input", func(h *History) {
+			h.Faults = []Injected{fault("ffmpeg: SIGTERM", 900, 910)}
+			h.Exchanges[0] = failed(1000, protocol.ReasonRuntimeError, "ffmpeg: exit status 1: Invalid data found when processing input")
+		}, all},
 		{"killed, and names another signal", func(h *History) {
 			h.Faults = []Injected{fault("ffmpeg: SIGKILL", 900, 910)}
 			h.Exchanges[0] = failed(1000, protocol.ReasonRuntimeError, "ffmpeg was killed by SIGSEGV")
