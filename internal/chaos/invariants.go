@@ -195,9 +195,13 @@ const margin = 500 * time.Millisecond
 // its link was down, may never have been read; and what is told once the master has taken
 // this very result is what came of it, which means nothing when the master has forgotten it since.
 func (h *History) superseded(sent *Exchange) *Exchange {
+	wait := margin
+	if h.sentBefore(sent) {
+		wait = 0 // it is decided on by the answer to a question that was asked for it
+	}
 	for i := range h.Exchanges {
 		e := &h.Exchanges[i]
-		if e.Agent != sent.Agent || e.Life != sent.Life || !e.Whole || !e.To.Add(margin).Before(sent.From) || h.stood(e.Agent, e.From, e.To.Add(margin)) {
+		if e.Agent != sent.Agent || e.Life != sent.Life || !e.Whole || !e.To.Add(wait).Before(sent.From) || h.stood(e.Agent, e.From, e.To.Add(wait)) {
 			continue
 		}
 		if e.Result != nil && e.Attempt() == sent.Attempt() && e.Given == 409 && e.Answered == 409 {
@@ -215,6 +219,13 @@ func (h *History) superseded(sent *Exchange) *Exchange {
 		}
 	}
 	return nil
+}
+
+// sentBefore reports whether a life had sent a result before.
+func (h *History) sentBefore(sent *Exchange) bool {
+	return slices.ContainsFunc(h.Exchanges, func(x Exchange) bool {
+		return x.Result != nil && x.Attempt() == sent.Attempt() && x.Agent == sent.Agent && x.Life == sent.Life && x.From.Before(sent.From)
+	})
 }
 
 // taken reports whether the master took an earlier sending of a result before a moment.
