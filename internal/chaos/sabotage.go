@@ -66,8 +66,8 @@ func Sabotages() []Sabotage {
 			Faults: []string{"agent: killed", "ffmpeg: SIGKILL"},
 		},
 		{
-			Name:   "the retry count is ignored when the master is asked",
-			Edits:  []Edit{{"internal/master/leases.go", `job.NodeID != lease.NodeID, now > mine:`, `job.NodeID != lease.NodeID:`}},
+			Name:  "the retry count is ignored when the master is asked",
+			Edits: []Edit{{"internal/master/leases.go", `job.NodeID != lease.NodeID, now > mine:`, `job.NodeID != lease.NodeID:`}},
 			// It shows where the answer to a failed result gets lost and the same agent is at
 			// the next attempt when it asks.
 			Faults: []string{"ffmpeg: SIGKILL", "ffmpeg: SIGSEGV", "net: reset after"},
