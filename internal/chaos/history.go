@@ -192,9 +192,10 @@ type History struct {
 	Jobs      map[string]*Job
 	Outputs   []Output
 	Cleaned   []Cleaned
-	Rest      []Level // the first of each agent is what the others are compared with
-	Unsettled string  // why the run did not come to rest at its end; empty: it did
-	DeadLost  int     // dead letters of jobs that no master forgot
+	Rest      []Level  // the first of each agent is what the others are compared with
+	Unsettled string   // why the run did not come to rest at its end; empty: it did
+	DeadLost  int      // dead letters of jobs that no master forgot
+	Blind     []string // sensors that were not read again after the last fault
 }
 
 // recorder collects facts from many goroutines.

@@ -559,6 +559,9 @@ func (h *History) levelsReturn() Finding {
 	f := Finding{Invariant: "what the agent holds returns to its level"}
 	first, last := map[int]Level{}, map[int]Level{}
 	var most Level
+	for _, sensors := range h.Blind {
+		f.breach("not read again after the last fault: %s", sensors)
+	}
 	for _, l := range h.Rest {
 		last[l.Agent] = l
 		if len(l.Temporary) > 0 {

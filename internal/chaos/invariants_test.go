@@ -338,6 +338,7 @@ func TestInvariants(t *testing.T) {
 		{"memory leaks", func(h *History) { h.Rest[1].Resident = 200 << 20 }, levels},
 		{"files are left", func(h *History) { h.Rest[1].Disk = 60 << 20 }, levels},
 
+		{"cards are not read again", func(h *History) { h.Blind = []string{"nvml of agent 0: it hangs"} }, levels},
 		{"a temporary output is left", func(h *History) { h.Rest[1].Temporary = []string{"/out/.a.partial-X.mp4"} }, levels},
 		{"a cgroup is there at the first rest", func(h *History) { h.Rest[0].Temporary = []string{"/sys/fs/cgroup/ffmpeg-agent-1"} }, levels},
 

@@ -212,7 +212,7 @@ func (f *field) play(ctx context.Context) error {
 	begun := time.Now()
 	why := f.rest(ctx, settleWithin)
 	f.sayRest(begun, why)
-	lost := f.deadLetters(ctx)
+	lost, blind := f.deadLetters(ctx), f.blind(ctx)
 	var steps []Step
 	for _, a := range f.agents {
 		of, err := a.steps()
@@ -221,7 +221,7 @@ func (f *field) play(ctx context.Context) error {
 		}
 		steps = append(steps, of...)
 	}
-	f.book.note(func(h *History) { h.Unsettled, h.DeadLost, h.Steps = why, lost, steps })
+	f.book.note(func(h *History) { h.Unsettled, h.DeadLost, h.Blind, h.Steps = why, lost, blind, steps })
 	return context.Cause(ctx)
 }
 
@@ -232,6 +232,9 @@ const (
 	// settleWithin is how long they may take at the end: a lost lease is looked for once
 	// a minute, a result is sent again once a minute at the latest, and several in turn.
 	settleWithin = 3 * time.Minute
+	// seeAgainWithin is how long sensors may take to be read again at the end: what failed
+	// often is looked for seldom.
+	seeAgainWithin = 90 * time.Second
 	// calm is how long an agent that rests is let be before it is looked at.
 	calm = 1500 * time.Millisecond
 )
@@ -350,6 +353,28 @@ func (f *field) deadLetters(ctx context.Context) (lost int) {
 		}
 	}
 	return lost
+}
+
+// blind are the sensors that agents do not read again in time.
+func (f *field) blind(ctx context.Context) (names []string) {
+	for end := time.Now().Add(seeAgainWithin); ; {
+		names = nil
+		for _, a := range f.agents {
+			kinds := []string{"rapl"}
+			if a.cards != nil {
+				kinds = append(kinds, "nvml")
+			}
+			for _, kind := range kinds {
+				if trouble, zones := a.status().sampler(kind); zones == 0 {
+					names = append(names, fmt.Sprintf("%s of agent %d: %s", kind, a.n, trouble))
+				}
+			}
+		}
+		if len(names) == 0 || ctx.Err() != nil || time.Now().After(end) {
+			return names
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
 }
 
 func (f *field) sayRest(begun time.Time, why string) {

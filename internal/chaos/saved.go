@@ -18,6 +18,7 @@ type about struct {
 	Inside    map[string]bool
 	Unsettled string
 	DeadLost  int
+	Blind     []string
 }
 
 // part is one kind of what a history holds.
@@ -66,7 +67,7 @@ func (h *History) Save(path string, findings []Finding) error {
 			err = out.Encode(map[string]any{kind: value})
 		}
 	}
-	write("run", about{h.Interval, h.Power, h.Inside, h.Unsettled, h.DeadLost})
+	write("run", about{h.Interval, h.Power, h.Inside, h.Unsettled, h.DeadLost, h.Blind})
 	for _, x := range findings {
 		write("finding", x)
 	}
@@ -136,7 +137,7 @@ func (h *History) restore(parts map[string]part, name string, raw []byte) error 
 		if err := json.Unmarshal(raw, &a); err != nil {
 			return err
 		}
-		h.Interval, h.Power, h.Inside, h.Unsettled, h.DeadLost = a.Interval, a.Power, a.Inside, a.Unsettled, a.DeadLost
+		h.Interval, h.Power, h.Inside, h.Unsettled, h.DeadLost, h.Blind = a.Interval, a.Power, a.Inside, a.Unsettled, a.DeadLost, a.Blind
 		return nil
 	}
 	k, known := parts[name]
