@@ -9,6 +9,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -20,6 +21,7 @@ import (
 	"ffmpeg-agent/internal/control"
 	"ffmpeg-agent/internal/devmaster"
 	"ffmpeg-agent/internal/ffmpegtest"
+	"ffmpeg-agent/messages"
 )
 
 var readerFaults = flag.Int("gpu.faults", 3, "how often the reader of the cards is disturbed")
@@ -192,6 +194,10 @@ func TestACardIsSharedByWhatEachJobDidOnIt(t *testing.T) {
 	startAgent(t, append(f.environment(), "FFMPEG_AGENT_HARDWARE_SYSFS_PATH="+t.TempDir(), "FFMPEG_AGENT_HARDWARE_NVML_LIBRARY="+nvml.Library),
 		append(f.flags(), "--metrics-port", "0", "--max-concurrent-jobs", "2")...)
 	client := control.Dial(filepath.Join(f.dir, "agent.sock"))
+	waitFor(t, "the card", func() bool {
+		status, err := client.Status(context.Background())
+		return err == nil && slices.ContainsFunc(status.Samplers, func(s messages.SamplerHealth) bool { return s.Name == "nvml" && s.Zones == 1 })
+	})
 	jobs := []string{f.submit(ffmpegtest.Long()).ID, f.submit(ffmpegtest.Long()).ID}
 	pids := map[string]int{}
 	waitFor(t, "both jobs' FFmpeg, and the card", func() bool {
