@@ -14,6 +14,7 @@ import (
 type Finding struct {
 	Invariant string
 	Checked   int // cases that were looked at
+	Excused   int // cases that could not tell
 	Note      string
 	Breaches  []string
 }
@@ -448,6 +449,7 @@ func (h *History) requeued() Finding {
 		phases[phase]++
 		next := h.nextLife(killed.Agent, killed.From)
 		if killed.Hit.Job == "" || next == nil {
+			f.Excused++
 			continue
 		}
 		due := next.From.Add(requeueWithin)
@@ -457,6 +459,7 @@ func (h *History) requeued() Finding {
 		})
 		switch {
 		case taken >= 0 && h.Exchanges[taken].To.Before(next.From): // its result was on its way already
+			f.Excused++
 		case taken >= 0 && h.Exchanges[taken].To.Before(due):
 			f.Checked++
 			delays = append(delays, h.Exchanges[taken].To.Sub(next.From))
@@ -464,10 +467,13 @@ func (h *History) requeued() Finding {
 			f.Checked++ // killed before anything of it was on disk: found at the master, and begun anew
 			anew++
 		case !next.To.IsZero() && next.To.Before(due):
+			f.Excused++
 			excuses["its next life ended"]++
 		case h.disturbed(killed, next.From, due) != "":
+			f.Excused++
 			excuses[h.disturbed(killed, next.From, due)]++
 		case h.stalled(next.From, due) > 0:
+			f.Excused++
 			excuses["this program stood still"]++
 		default:
 			f.Checked++
