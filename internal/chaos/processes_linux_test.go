@@ -86,7 +86,10 @@ func TestADiskIsFilledAndFreed(t *testing.T) {
 	stop, done := make(chan struct{}), make(chan error, 1)
 	go func() { done <- d.fill(stop) }()
 	file := filepath.Join(d.dir, "f")
-	full := func() bool { return os.WriteFile(file, make([]byte, 64<<10), 0o644) != nil }
+	full := func() bool {
+		defer os.Remove(file) // whose room is to be taken as well
+		return os.WriteFile(file, make([]byte, 64<<10), 0o644) != nil
+	}
 	if !waitFor(20*time.Second, full) {
 		t.Error("there is room")
 	}
