@@ -351,6 +351,10 @@ func TestInvariants(t *testing.T) {
 			h.Faults = []Injected{fault("ffmpeg: SIGTERM", 900, 910)}
 			h.Exchanges[0] = failed(1000, protocol.ReasonRuntimeError, "ffmpeg: exit status 1: Invalid data found when processing input")
 		}, all},
+		{"told to end, and exits otherwise", func(h *History) {
+			h.Faults = []Injected{fault("ffmpeg: SIGTERM", 900, 910)}
+			h.Exchanges[0] = failed(1000, protocol.ReasonRuntimeError, "ffmpeg: exit status 134")
+		}, reason},
 		{"killed, and names another signal", func(h *History) {
 			h.Faults = []Injected{fault("ffmpeg: SIGKILL", 900, 910)}
 			h.Exchanges[0] = failed(1000, protocol.ReasonRuntimeError, "ffmpeg was killed by SIGSEGV")

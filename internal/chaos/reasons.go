@@ -135,8 +135,8 @@ func (f *Injected) causes(h *History, x *Exchange, job *Job) []cause {
 	case f.Kind == "ffmpeg: SIGSEGV" && hit:
 		return []cause{{protocol.ReasonRuntimeError, "SIGSEGV"}}
 	case f.Kind == "ffmpeg: SIGTERM" && hit:
-		// 255, but 1 while it opens its input.
-		return []cause{{protocol.ReasonRuntimeError, "exit status"}, {protocol.ReasonRuntimeError, "SIGTERM"}}
+		// 1, and what it says of its input, while it opens that.
+		return []cause{{protocol.ReasonRuntimeError, "exit status 255"}, {protocol.ReasonRuntimeError, "exit status 1: "}, {protocol.ReasonRuntimeError, "SIGTERM"}}
 	case f.Kind == "ffmpeg: stopped for good" && hit:
 		return []cause{{reason: protocol.ReasonTimeout}}
 	case f.Kind == "agent: SIGTERM" && mine:
