@@ -10,12 +10,13 @@ import (
 	"testing"
 	"time"
 
+	"ffmpeg-agent/messages/job"
+
 	"go.uber.org/zap"
 
 	"ffmpeg-agent/hardware/energy"
 	"ffmpeg-agent/hardware/fakehw"
 	"ffmpeg-agent/internal/ffmpegtest"
-	"ffmpeg-agent/messages"
 )
 
 // meteredMachine is a running fake of a package with cores inside it and memory beside it.
@@ -69,9 +70,9 @@ func (s *site) account(jobID string) energy.Account {
 func TestAJobsJoulesAreThoseOfTheCounters(t *testing.T) {
 	tree, counted := meteredMachine(t)
 	s := newSite(t, func(c *siteConfig) { c.sysfs = tree.Sys() })
-	job := s.submit(map[string]any{"input": ffmpegtest.Film(t.TempDir(), 20), "resolution": "640x480", "preset": "ultrafast", "fps": 30})
-	s.result(job.ID, 1)
-	a := s.account(job.ID)
+	submitted := s.submit(map[string]any{"input": ffmpegtest.Film(t.TempDir(), 20), "resolution": "640x480", "preset": "ultrafast", "fps": 30})
+	s.result(submitted.ID, 1)
+	a := s.account(submitted.ID)
 	if a.Total.Source != energy.Measured || a.Total.Energy == nil || a.Total.ErrorBound == nil || a.Total.Gaps != 0 {
 		t.Fatalf("total is %+v", a.Total)
 	}
@@ -95,17 +96,17 @@ func TestACrashedMeterOrSamplerCostsCoverageAndNotTheJob(t *testing.T) {
 		t.Run(path, func(t *testing.T) {
 			tree, _ := meteredMachine(t)
 			s := newSite(t, func(c *siteConfig) { c.sysfs = tree.Sys() })
-			job := s.submit(ffmpegtest.Long())
-			s.ffmpegPID(job.ID)
+			submitted := s.submit(ffmpegtest.Long())
+			s.ffmpegPID(submitted.ID)
 			must(t, s.agent.Crash(path))
 			s.until("the restart", func() bool { stats, _ := s.stats(path); return stats.Restarts == 1 })
 			s.until("the job's energy in the snapshot", func() bool {
 				snapshot := s.agent.Board().Energy()
 				return snapshot != nil && len(snapshot.Jobs) == 1 && snapshot.Jobs[0].Energy != nil
 			})
-			s.post("/jobs/" + job.ID + "/cancel")
-			s.result(job.ID, 1)
-			a := s.account(job.ID)
+			s.post("/jobs/" + submitted.ID + "/cancel")
+			s.result(submitted.ID, 1)
+			a := s.account(submitted.ID)
 			if a.Total.Source != energy.Measured || a.Total.Energy == nil || a.Total.CoveragePercent >= 100 && a.Total.Gaps == 0 && path == "agent/meter" {
 				t.Errorf("total is %+v", a.Total)
 			}
@@ -151,9 +152,9 @@ func TestAJobsJoulesAreSplitAndItsPowerKept(t *testing.T) {
 		snapshot := s.agent.Board().Energy()
 		return snapshot != nil && snapshot.Baseline != nil
 	})
-	job := s.submit(map[string]any{"resolution": "640x480", "preset": "ultrafast", "fps": 30, "duration": 5, "quality": "psnr"})
-	s.result(job.ID, 1)
-	a := s.account(job.ID)
+	submitted := s.submit(map[string]any{"resolution": "640x480", "preset": "ultrafast", "fps": 30, "duration": 5, "quality": "psnr"})
+	s.result(submitted.ID, 1)
+	a := s.account(submitted.ID)
 	if a.Baseline == nil || a.Net.Energy == nil {
 		t.Fatalf("baseline %+v, net %+v", a.Baseline, a.Net)
 	}
@@ -164,20 +165,20 @@ func TestAJobsJoulesAreSplitAndItsPowerKept(t *testing.T) {
 		t.Errorf("idle %v + net %v are not %v", *a.Idle.Energy, *a.Net.Energy, *a.Total.Energy)
 	}
 
-	records, err := s.journal.Find(job.ID)
+	records, err := s.journal.Find(submitted.ID)
 	must(t, err)
 	samples := records[0].Samples
 	if samples == nil {
 		t.Fatal("no samples")
 	}
-	var phases []messages.Phase
+	var phases []job.Phase
 	for _, p := range samples.Phases {
 		phases = append(phases, p.Phase)
 		if p.To.Before(p.From) {
 			t.Errorf("phase %+v", p)
 		}
 	}
-	if !slices.Equal(phases, []messages.Phase{messages.PhasePrepare, messages.PhaseRun, messages.PhaseCheck, messages.PhaseQuality, messages.PhaseJournal}) {
+	if !slices.Equal(phases, []job.Phase{job.PhasePrepare, job.PhaseRun, job.PhaseCheck, job.PhaseQuality, job.PhaseJournal}) {
 		t.Errorf("phases %v", phases)
 	}
 	if !samples.Curve.Start.Before(a.Start) || len(samples.Curve.Zones) != 3 || len(samples.Curve.Points) < 2 {

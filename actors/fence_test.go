@@ -18,6 +18,7 @@ import (
 	"ffmpeg-agent/internal/journal"
 	"ffmpeg-agent/internal/master"
 	"ffmpeg-agent/messages"
+	"ffmpeg-agent/messages/job"
 	"ffmpeg-agent/messages/protocol"
 )
 
@@ -52,41 +53,41 @@ func newWorker(t *testing.T, m *devmaster.Master, address string) *worker {
 }
 
 // takes waits until the master gives it an attempt at a job.
-func (w *worker) takes(job protocol.Job, attempt int) messages.Lease {
+func (w *worker) takes(j protocol.Job, attempt int) job.Lease {
 	w.t.Helper()
 	for deadline := time.Now().Add(hang); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
 		must(w.t, w.client.Heartbeat(context.Background(), w.session, messages.NodeStatus{Status: "available"}))
 		lease, err := w.client.Next(context.Background(), w.session)
 		must(w.t, err)
-		if lease != nil && lease.Key() == (messages.AttemptKey{JobID: job.ID, Attempt: attempt}) {
+		if lease != nil && lease.Key() == (job.Key{JobID: j.ID, Attempt: attempt}) {
 			return *lease
 		}
 	}
-	w.t.Fatalf("the master does not give attempt %d at job %s away", attempt, job.ID)
-	return messages.Lease{}
+	w.t.Fatalf("the master does not give attempt %d at job %s away", attempt, j.ID)
+	return job.Lease{}
 }
 
 // completes takes an attempt and reports it as done.
-func (w *worker) completes(job protocol.Job, attempt int) {
+func (w *worker) completes(j protocol.Job, attempt int) {
 	w.t.Helper()
-	lease := w.takes(job, attempt)
+	lease := w.takes(j, attempt)
 	body, err := json.Marshal(map[string]any{
-		"job_id": job.ID, "node_id": w.session.NodeID, "attempt": attempt, "status": protocol.StatusCompleted,
+		"job_id": j.ID, "node_id": w.session.NodeID, "attempt": attempt, "status": protocol.StatusCompleted,
 	})
 	must(w.t, err)
-	must(w.t, w.client.Report(context.Background(), messages.Record{Lease: lease, State: messages.RecordResult, Result: body}))
+	must(w.t, w.client.Report(context.Background(), job.Record{Lease: lease, State: job.RecordResult, Result: body}))
 }
 
 // stands fails the test unless the job ended by this worker's result, and no other was
 // taken.
-func (w *worker) stands(m *devmaster.Master, job protocol.Job) {
+func (w *worker) stands(m *devmaster.Master, j protocol.Job) {
 	w.t.Helper()
 	for _, e := range m.Events() {
-		if e.Kind == devmaster.ResultAccepted && e.JobID == job.ID && e.NodeID != w.session.NodeID {
+		if e.Kind == devmaster.ResultAccepted && e.JobID == j.ID && e.NodeID != w.session.NodeID {
 			w.t.Errorf("a result that was not current was taken: %+v", e)
 		}
 	}
-	if now, _ := m.Job(job.ID); now.Status != protocol.StatusCompleted || now.NodeID != w.session.NodeID {
+	if now, _ := m.Job(j.ID); now.Status != protocol.StatusCompleted || now.NodeID != w.session.NodeID {
 		w.t.Errorf("the job is %s of %s, and was completed by %s", now.Status, now.NodeID, w.session.NodeID)
 	}
 }
@@ -104,8 +105,8 @@ func TestAfterAPartitionTheOtherWorkersResultStands(t *testing.T) {
 		c.link, c.UnavailableAfter = link, soon
 		c.CancelCheckInterval = time.Hour // nothing but the uploader asks
 	})
-	job := s.submit(ffmpegtest.Lasting(t, 2))
-	s.ffmpegPID(job.ID)
+	j := s.submit(ffmpegtest.Lasting(t, 2))
+	s.ffmpegPID(j.ID)
 	var whole atomic.Bool
 	link.interfere(func(next http.Handler, w http.ResponseWriter, r *http.Request) {
 		switch {
@@ -118,13 +119,13 @@ func TestAfterAPartitionTheOtherWorkersResultStands(t *testing.T) {
 		}
 	})
 	other := newWorker(t, m, "other-node")
-	other.completes(job, 2)
+	other.completes(j, 2)
 	s.until("a result that cannot be sent", func() bool { return s.journal.Stats().Unsent == 1 })
 	whole.Store(true)
-	if r := s.settled(job, 1); r.State != messages.RecordSuperseded {
+	if r := s.settled(j, 1); r.State != job.RecordSuperseded {
 		t.Errorf("ended as %s: %s", r.State, r.Why)
 	}
-	other.stands(m, job)
+	other.stands(m, j)
 }
 
 // TestAfterADowntimeTheOtherWorkersResultStands: the agent died in a job, and comes back
@@ -132,25 +133,25 @@ func TestAfterAPartitionTheOtherWorkersResultStands(t *testing.T) {
 func TestAfterADowntimeTheOtherWorkersResultStands(t *testing.T) {
 	t.Parallel()
 	m, dir := careless(t), t.TempDir()
-	job, err := m.Submit(protocol.JobRequest{Scenario: "test-h264", Parameters: ffmpegtest.Quick()})
+	j, err := m.Submit(protocol.JobRequest{Scenario: "test-h264", Parameters: ffmpegtest.Quick()})
 	must(t, err)
 	dead := newWorker(t, m, "test-node")
 	book, err := journal.Open(journal.Settings{Path: filepath.Join(dir, "journal.db")})
 	must(t, err)
 	must(t, book.SaveSession(dead.session))
-	_, err = book.Accept(dead.takes(job, 1))
+	_, err = book.Accept(dead.takes(j, 1))
 	must(t, err)
 	must(t, book.Close())
 	other := newWorker(t, m, "other-node")
-	other.completes(job, 2)
+	other.completes(j, 2)
 
 	link := newLink(t)
 	link.connect(m)
 	s := newSite(t, func(c *siteConfig) { c.dir, c.link, c.UnavailableAfter = dir, link, soon })
-	if r := s.settled(job, 1); r.State != messages.RecordSuperseded {
+	if r := s.settled(j, 1); r.State != job.RecordSuperseded {
 		t.Errorf("ended as %s: %s", r.State, r.Why)
 	}
-	other.stands(m, job)
+	other.stands(m, j)
 }
 
 // TestAResultIsOvertakenByALaterAttemptHere: while the result of an attempt cannot be
@@ -182,19 +183,19 @@ func TestAResultIsOvertakenByALaterAttemptHere(t *testing.T) {
 		next.ServeHTTP(w, r)
 	})
 	s := newSite(t, func(c *siteConfig) { c.link = link }) // it waits for 90 s before it asks of its own
-	job := s.submit(ffmpegtest.Quick())
+	j := s.submit(ffmpegtest.Quick())
 	s.until("a failed sending", func() bool { return s.logs.FilterMessageSnippet("sending a result failed").Len() > 0 })
 	silent.Store(true)
-	s.await("the giving away", func(e devmaster.Event) bool { return e.Kind == devmaster.JobReassigned && e.JobID == job.ID })
+	s.await("the giving away", func(e devmaster.Event) bool { return e.Kind == devmaster.JobReassigned && e.JobID == j.ID })
 	silent.Store(false)
-	key := messages.AttemptKey{JobID: job.ID, Attempt: 2}
+	key := job.Key{JobID: j.ID, Attempt: 2}
 	s.until("the next attempt", func() bool { _, known, err := s.journal.Record(key); must(t, err); return known })
 	second.Store(true)
 	refusing.Store(false)
-	if r := s.settled(job, 1); r.State != messages.RecordSuperseded {
+	if r := s.settled(j, 1); r.State != job.RecordSuperseded {
 		t.Errorf("ended as %s: %s", r.State, r.Why)
 	}
-	if r := s.settled(job, 2); r.State != messages.RecordSent {
+	if r := s.settled(j, 2); r.State != job.RecordSent {
 		t.Errorf("the next attempt ended as %s: %s", r.State, r.Why)
 	}
 	if n := late.Load(); n > 0 {
@@ -205,8 +206,8 @@ func TestAResultIsOvertakenByALaterAttemptHere(t *testing.T) {
 // setAside is a journal that lost its records to damage after they were made.
 type setAside struct{ Journal }
 
-func (setAside) Settle(messages.AttemptKey, messages.RecordState, string) error {
-	return fmt.Errorf("settling: %w", messages.ErrUnknownAttempt)
+func (setAside) Settle(job.Key, job.RecordState, string) error {
+	return fmt.Errorf("settling: %w", job.ErrUnknownAttempt)
 }
 
 // TestWhatAJournalLostIsNotSettledForEver: a result that was taken is done with, and an

@@ -7,7 +7,7 @@ import (
 	"syscall"
 	"testing"
 
-	"ffmpeg-agent/messages"
+	"ffmpeg-agent/messages/job"
 )
 
 // fullJournal is the real journal on a disk that is full while it is told to be.
@@ -28,21 +28,21 @@ func (j *fullJournal) try() error {
 	return err
 }
 
-func (j *fullJournal) Accept(lease messages.Lease) (messages.Record, error) {
+func (j *fullJournal) Accept(lease job.Lease) (job.Record, error) {
 	if err := j.try(); err != nil {
-		return messages.Record{}, err
+		return job.Record{}, err
 	}
 	return j.Journal.Accept(lease)
 }
 
-func (j *fullJournal) Finish(key messages.AttemptKey, result []byte, release bool) error {
+func (j *fullJournal) Finish(key job.Key, result []byte, release bool) error {
 	if err := j.try(); err != nil {
 		return err
 	}
 	return j.Journal.Finish(key, result, release)
 }
 
-func (j *fullJournal) SaveSamples(key messages.AttemptKey, samples messages.Samples) error {
+func (j *fullJournal) SaveSamples(key job.Key, samples job.Samples) error {
 	if err := j.try(); err != nil {
 		return err
 	}
@@ -56,7 +56,7 @@ func (j *fullJournal) Probe() error {
 	return j.Journal.Probe()
 }
 
-func (j *fullJournal) Stats() messages.JournalStats {
+func (j *fullJournal) Stats() job.JournalStats {
 	stats := j.Journal.Stats()
 	if text := j.error.Load(); text != nil {
 		stats.Error = *text
@@ -76,15 +76,15 @@ func TestAFullJournalLosesNothingAndTakesNoWork(t *testing.T) {
 			p.Journal = journal
 		}
 	})
-	job := s.submit(map[string]any{"resolution": "320x240", "preset": "ultrafast", "duration": 2})
-	s.ffmpegPID(job.ID)
+	submitted := s.submit(map[string]any{"resolution": "320x240", "preset": "ultrafast", "duration": 2})
+	s.ffmpegPID(submitted.ID)
 	journal.full.Store(true)
 	s.until("the journal to be tried", func() bool { return journal.error.Load() != nil })
 	s.until("the check to fail", func() bool {
 		return strings.Contains(s.agent.Board().Gates()[gateJournal], "no space left")
 	})
 	waiting := s.submit(map[string]any{"resolution": "160x120", "preset": "ultrafast", "duration": 1})
-	if _, _, sent := s.master().Result(job.ID); sent {
+	if _, _, sent := s.master().Result(submitted.ID); sent {
 		t.Error("a result was sent before it was on disk")
 	}
 	if status := s.agent.Status(); status.Journal.Error == "" {
@@ -94,7 +94,7 @@ func TestAFullJournalLosesNothingAndTakesNoWork(t *testing.T) {
 		t.Errorf("the second job is %s", held.Status)
 	}
 	journal.full.Store(false)
-	s.result(job.ID, 1)
+	s.result(submitted.ID, 1)
 	s.result(waiting.ID, 1)
 	if gates := s.agent.Board().Gates(); gates[gateJournal] != "" {
 		t.Errorf("gates %v", gates)

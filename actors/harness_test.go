@@ -21,6 +21,7 @@ import (
 	"ffmpeg-agent/internal/journal"
 	"ffmpeg-agent/internal/master"
 	"ffmpeg-agent/messages"
+	"ffmpeg-agent/messages/job"
 	"ffmpeg-agent/messages/protocol"
 )
 
@@ -146,7 +147,7 @@ func newSite(t *testing.T, change func(*siteConfig)) *site {
 		ctx, cancel := context.WithTimeout(context.Background(), hang)
 		defer cancel()
 		for _, run := range s.runner.Runs() {
-			run.Stop(messages.StopShutdown)
+			run.Stop(job.StopShutdown)
 		}
 		if cfg.hangAfter > 0 {
 			// One that hung on purpose comes back when its time is up.
@@ -161,7 +162,7 @@ func newSite(t *testing.T, change func(*siteConfig)) *site {
 // portRunner gives the real runner as the port, as the command does.
 type portRunner struct{ *ffmpeg.Runner }
 
-func (r portRunner) Begin(l messages.Lease) Run { return r.Runner.Begin(l) }
+func (r portRunner) Begin(l job.Lease) Run { return r.Runner.Begin(l) }
 
 func (r portRunner) Runs() []Run {
 	var runs []Run
@@ -275,9 +276,9 @@ func (s *site) tail() string {
 
 func (s *site) submit(parameters map[string]any) protocol.Job {
 	s.t.Helper()
-	job, err := s.master().Submit(protocol.JobRequest{Scenario: "test-h264", Parameters: parameters})
+	j, err := s.master().Submit(protocol.JobRequest{Scenario: "test-h264", Parameters: parameters})
 	must(s.t, err)
-	return job
+	return j
 }
 
 // result waits for the job's accepted result of an attempt.

@@ -9,6 +9,7 @@ import (
 
 	"ffmpeg-agent/actors/supervision"
 	"ffmpeg-agent/messages"
+	"ffmpeg-agent/messages/protocol"
 )
 
 // heartbeat tells the master that the node lives, on schedule, whatever else the
@@ -74,7 +75,7 @@ func (h *heartbeat) answered(session messages.Session, err error) {
 	if err != nil {
 		h.status.Failed++
 		h.status.Error = err.Error()
-		if masterErrorKind(err) == messages.MasterUnknown {
+		if masterErrorKind(err) == protocol.NotFound {
 			h.refs.registrar.Tell(&messages.NodeForgotten{Session: session})
 			return
 		}

@@ -15,7 +15,7 @@ import (
 
 	"ffmpeg-agent/internal/devmaster"
 	"ffmpeg-agent/internal/ffmpegtest"
-	"ffmpeg-agent/messages"
+	"ffmpeg-agent/messages/job"
 	"ffmpeg-agent/messages/protocol"
 )
 
@@ -27,7 +27,7 @@ type journalHook struct {
 	finished func()
 }
 
-func (j journalHook) Finish(key messages.AttemptKey, result []byte, release bool) error {
+func (j journalHook) Finish(key job.Key, result []byte, release bool) error {
 	err := j.Journal.Finish(key, result, release)
 	j.finished()
 	return err
@@ -52,8 +52,8 @@ func TestAResultIsSentThoughJobsCrashesBeforeTheWordIsOut(t *testing.T) {
 		}
 	})
 	close(ready)
-	job := s.submit(ffmpegtest.Quick())
-	if r := s.result(job.ID, 1); r.Status != protocol.StatusCompleted {
+	submitted := s.submit(ffmpegtest.Quick())
+	if r := s.result(submitted.ID, 1); r.Status != protocol.StatusCompleted {
 		t.Errorf("status %s: %s", r.Status, r.Error)
 	}
 	s.result(s.submit(ffmpegtest.Quick()).ID, 1)
@@ -75,7 +75,7 @@ type runnerHook struct {
 	hold func()
 }
 
-func (r runnerHook) Begin(l messages.Lease) Run { return checkHook{r.Runner.Begin(l), r.hold} }
+func (r runnerHook) Begin(l job.Lease) Run { return checkHook{r.Runner.Begin(l), r.hold} }
 
 func (r runnerHook) Runs() []Run {
 	runs := r.Runner.Runs()
@@ -96,7 +96,7 @@ func TestACrashAfterTheExitKeepsTheWholeAccount(t *testing.T) {
 			p.Runner = runnerHook{p.Runner, func() { once.Do(func() { close(held); <-release }) }}
 		}
 	})
-	job := s.submit(ffmpegtest.Quick())
+	submitted := s.submit(ffmpegtest.Quick())
 	<-held
 	s.until("the job's account", func() bool {
 		snapshot := s.agent.Board().Energy()
@@ -105,8 +105,8 @@ func TestACrashAfterTheExitKeepsTheWholeAccount(t *testing.T) {
 	must(t, s.agent.Crash("agent/jobs"))
 	s.until("the adoption", func() bool { return s.logs.FilterMessage("going on with a running job").Len() == 1 })
 	close(release)
-	s.result(job.ID, 1)
-	if a := s.account(job.ID); a.Total.CoveragePercent < 90 || a.Total.Gaps != 0 {
+	s.result(submitted.ID, 1)
+	if a := s.account(submitted.ID); a.Total.CoveragePercent < 90 || a.Total.Gaps != 0 {
 		t.Errorf("total is %+v", a.Total)
 	}
 }
@@ -117,7 +117,7 @@ type reapHook struct {
 	hold func()
 }
 
-func (j reapHook) Reap(ctx context.Context, records []messages.Record) error {
+func (j reapHook) Reap(ctx context.Context, records []job.Record) error {
 	j.hold()
 	return j.Janitor.Reap(ctx, records)
 }
@@ -128,12 +128,12 @@ func TestAnOfferWaitsUntilAnEarlierLifeIsClearedUp(t *testing.T) {
 	link := newLink(t)
 	m := newMaster(t, devmaster.Config{FenceAttempts: true})
 	link.connect(m)
-	var job protocol.Job
+	var submitted protocol.Job
 	parameters := ffmpegtest.Long()
 	t.Run("life that ends in a job", func(t *testing.T) {
 		s := newSite(t, func(c *siteConfig) { c.dir, c.link = dir, link })
-		job = s.submit(parameters)
-		s.ffmpegPID(job.ID)
+		submitted = s.submit(parameters)
+		s.ffmpegPID(submitted.ID)
 		link.cut()
 	})
 	link.connect(m)
@@ -155,13 +155,13 @@ func TestAnOfferWaitsUntilAnEarlierLifeIsClearedUp(t *testing.T) {
 		t.Error("the interrupted attempt was started again")
 	}
 	close(release)
-	if r := s.result(job.ID, 1); r.FailureReason != protocol.ReasonPlatformError {
+	if r := s.result(submitted.ID, 1); r.FailureReason != protocol.ReasonPlatformError {
 		t.Errorf("reason %s: %s", r.FailureReason, r.Error)
 	}
 	s.await("the second attempt", func(e devmaster.Event) bool {
-		return e.Kind == devmaster.JobAssigned && e.JobID == job.ID && e.Attempt == 2
+		return e.Kind == devmaster.JobAssigned && e.JobID == submitted.ID && e.Attempt == 2
 	})
-	s.ffmpegPID(job.ID)
+	s.ffmpegPID(submitted.ID)
 }
 
 // TestAMasterThatRepeatsItselfIsNotHammered: each answer offers an attempt that has
@@ -217,8 +217,8 @@ func TestAMasterThatLostAResultGetsItAgain(t *testing.T) {
 		}
 		next.ServeHTTP(w, r)
 	}))
-	job := s.submit(ffmpegtest.Quick())
-	if r := s.result(job.ID, 1); r.Status != protocol.StatusCompleted {
+	submitted := s.submit(ffmpegtest.Quick())
+	if r := s.result(submitted.ID, 1); r.Status != protocol.StatusCompleted {
 		t.Errorf("status %s", r.Status)
 	}
 }
@@ -237,12 +237,12 @@ func TestAJobThatComesWithTheDrainIsHandedBack(t *testing.T) {
 		next.ServeHTTP(w, r)
 	})
 	<-asked
-	job := s.submit(ffmpegtest.Quick())
+	submitted := s.submit(ffmpegtest.Quick())
 	s.agent.Drain(hang)
 	s.until("the drain", func() bool { return s.agent.Board().Draining() })
 	close(release)
 	s.drained()
-	r := s.result(job.ID, 1)
+	r := s.result(submitted.ID, 1)
 	if r.Status != protocol.StatusFailed || r.FailureReason != protocol.ReasonPlatformError {
 		t.Errorf("status %s, reason %s: %s", r.Status, r.FailureReason, r.Error)
 	}
@@ -294,8 +294,8 @@ func TestAResultFoundGivenAwayIsNotSentOn(t *testing.T) {
 			next.ServeHTTP(w, r)
 		}
 	})
-	job := s.submit(ffmpegtest.Quick())
-	if r := s.settled(job, 1); r.State != messages.RecordSuperseded || sendings.Load() != 1 {
+	submitted := s.submit(ffmpegtest.Quick())
+	if r := s.settled(submitted, 1); r.State != job.RecordSuperseded || sendings.Load() != 1 {
 		t.Errorf("ended as %s after %d sendings: %s", r.State, sendings.Load(), r.Why)
 	}
 }

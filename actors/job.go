@@ -5,6 +5,8 @@ import (
 	"errors"
 	"time"
 
+	"ffmpeg-agent/messages/job"
+
 	"github.com/asynkron/protoactor-go/actor"
 	"go.uber.org/zap"
 
@@ -20,46 +22,46 @@ const (
 	diskRetry = time.Second
 )
 
-// job leads one attempt through its phases: accept → prepare → run → check →
+// jobActor leads one attempt through its phases: accept → prepare → run → check →
 // measure quality → journal. Each step of the Run is done once however often it is
 // asked for, so an actor that takes over another's run walks the same way.
-type job struct {
+type jobActor struct {
 	*env
 	log     *zap.Logger
 	run     Run
-	lease   messages.Lease
-	key     messages.AttemptKey
-	failure *messages.Failure
+	lease   job.Lease
+	key     job.Key
+	failure *job.Failure
 	checked bool
 	account *energy.Account
-	quality messages.Quality
+	quality job.Quality
 	watch   *supervision.Timer
 	stood   time.Time // when the master last said that the lease stands
 	ended   bool      // FFmpeg is through: no cancellation check any more
 	disk    outage
 }
 
-func newJob(e *env, run Run) *job {
+func newJob(e *env, run Run) *jobActor {
 	lease := run.Lease()
 	key := lease.Key()
 	log := e.log.Named("job").With(append(jobFields(key), zap.String("node", lease.NodeID))...)
-	return &job{
+	return &jobActor{
 		env: e, log: log, run: run, lease: lease, key: key, stood: lease.AcquiredAt,
 		disk: outage{log: log, what: "writing to the journal"},
 	}
 }
 
-func (j *job) Receive(ctx actor.Context) {
+func (j *jobActor) Receive(ctx actor.Context) {
 	if _, ok := ctx.Message().(*actor.Started); ok {
 		j.accept(ctx)
 	}
 }
 
 // accept records the lease before anything is done for it.
-func (j *job) accept(ctx actor.Context) {
-	supervision.Go(ctx, func(context.Context) (messages.Record, error) {
+func (j *jobActor) accept(ctx actor.Context) {
+	supervision.Go(ctx, func(context.Context) (job.Record, error) {
 		return j.Journal.Accept(j.lease)
-	}, func(ctx actor.Context, record messages.Record, err error) {
+	}, func(ctx actor.Context, record job.Record, err error) {
 		if err != nil {
 			j.retry(ctx, err, j.accept)
 			return
@@ -71,10 +73,10 @@ func (j *job) accept(ctx actor.Context) {
 			// the uploader knows what to do with the result.
 			j.log.Warn("the attempt has ended here already", zap.String("state", string(record.State)))
 			j.end(ctx, messages.JobFinished{
-				Reported: record.State == messages.RecordResult || record.State == messages.RecordSent, Stale: true,
+				Reported: record.State == job.RecordResult || record.State == job.RecordSent, Stale: true,
 			})
 		default:
-			if record.State == messages.RecordAccepted {
+			if record.State == job.RecordAccepted {
 				j.log.Info("job accepted", zap.String("scenario", j.lease.Job.Scenario))
 			}
 			j.watchLease(ctx)
@@ -84,7 +86,7 @@ func (j *job) accept(ctx actor.Context) {
 	})
 }
 
-func (j *job) prepare(ctx actor.Context) {
+func (j *jobActor) prepare(ctx actor.Context) {
 	supervision.Go(ctx, discard(j.run.Prepare), func(ctx actor.Context, _ struct{}, err error) {
 		if err != nil {
 			j.fail(ctx, err)
@@ -96,12 +98,12 @@ func (j *job) prepare(ctx actor.Context) {
 
 // start opens the energy window as close around FFmpeg's start as can be: one
 // reading before, one after, neither waited for.
-func (j *job) start(ctx actor.Context) {
+func (j *jobActor) start(ctx actor.Context) {
 	adopted := j.run.Encode().Started != nil
 	if !adopted {
 		j.refs.meter.Tell(&messages.JobStarting{Key: j.key})
 	}
-	supervision.Go(ctx, j.run.Start, func(ctx actor.Context, process messages.Process, err error) {
+	supervision.Go(ctx, j.run.Start, func(ctx actor.Context, process job.Process, err error) {
 		if err != nil {
 			j.fail(ctx, err)
 			return
@@ -119,7 +121,7 @@ func (j *job) start(ctx actor.Context) {
 
 // recordProcess lets a later life of the agent end exactly this process. It runs
 // beside the job: were the agent to die first, the parent-death signal ends FFmpeg.
-func (j *job) recordProcess(ctx actor.Context, process messages.Process) {
+func (j *jobActor) recordProcess(ctx actor.Context, process job.Process) {
 	supervision.Go(ctx, func(context.Context) (struct{}, error) {
 		return struct{}{}, j.Journal.Running(j.key, process)
 	}, func(_ actor.Context, _ struct{}, err error) {
@@ -129,7 +131,7 @@ func (j *job) recordProcess(ctx actor.Context, process messages.Process) {
 	})
 }
 
-func (j *job) awaitExit(ctx actor.Context) {
+func (j *jobActor) awaitExit(ctx actor.Context) {
 	supervision.Go(ctx, discard(j.run.Wait), func(ctx actor.Context, _ struct{}, err error) {
 		if err != nil {
 			j.fail(ctx, err)
@@ -140,7 +142,7 @@ func (j *job) awaitExit(ctx actor.Context) {
 	})
 }
 
-func (j *job) closeWindow(ctx actor.Context) {
+func (j *jobActor) closeWindow(ctx actor.Context) {
 	enc := j.run.Encode()
 	if enc.Started == nil || enc.Exited == nil {
 		return
@@ -167,13 +169,13 @@ func (j *job) closeWindow(ctx actor.Context) {
 	})
 }
 
-func (j *job) check(ctx actor.Context) {
+func (j *jobActor) check(ctx actor.Context) {
 	supervision.Go(ctx, discard(j.run.Check), func(ctx actor.Context, _ struct{}, err error) {
 		if err != nil {
 			j.fail(ctx, err)
 			return
 		}
-		supervision.Go(ctx, j.run.Measure, func(ctx actor.Context, q messages.Quality, err error) {
+		supervision.Go(ctx, j.run.Measure, func(ctx actor.Context, q job.Quality, err error) {
 			if err != nil {
 				q.Note = err.Error()
 			}
@@ -184,26 +186,26 @@ func (j *job) check(ctx actor.Context) {
 	})
 }
 
-func (j *job) fail(ctx actor.Context, err error) {
+func (j *jobActor) fail(ctx actor.Context, err error) {
 	if !errors.As(err, &j.failure) {
-		j.failure = messages.PlatformFailure(err.Error())
+		j.failure = job.PlatformFailure(err.Error())
 	}
 	j.checked = true
 	j.report(ctx)
 }
 
 // report composes the result once the verdict is in and, where FFmpeg ran, the account.
-func (j *job) report(ctx actor.Context) {
+func (j *jobActor) report(ctx actor.Context) {
 	enc := j.run.Encode()
 	if !j.checked || (enc.Exited != nil && j.account == nil) {
 		return
 	}
 	j.ended = true
-	ending := messages.Ending{
-		Lease: j.lease, Failure: j.failure, Canceled: j.run.Stopped() == messages.StopCanceled,
+	ending := job.Outcome{
+		Lease: j.lease, Failure: j.failure, Canceled: j.run.Stopped() == job.StopCanceled,
 		Encode: enc, Energy: j.account, Quality: j.quality, At: time.Now(),
 	}
-	if j.run.Stopped() == messages.StopSuperseded {
+	if j.run.Stopped() == job.StopSuperseded {
 		j.counts.superseded.Add(1)
 		j.supersede(ctx)
 		return
@@ -224,7 +226,7 @@ func (j *job) report(ctx actor.Context) {
 
 // keepSamples puts the attempt's power over time on disk, if it can be had, and goes on. A
 // result is good without it.
-func (j *job) keepSamples(ctx actor.Context, next func(actor.Context)) {
+func (j *jobActor) keepSamples(ctx actor.Context, next func(actor.Context)) {
 	done := false
 	once := func(ctx actor.Context) {
 		if !done {
@@ -240,7 +242,7 @@ func (j *job) keepSamples(ctx actor.Context, next func(actor.Context)) {
 				return
 			}
 			supervision.Go(ctx, func(context.Context) (struct{}, error) {
-				return struct{}{}, j.Journal.SaveSamples(j.key, messages.Samples{Curve: *curve, Phases: j.run.Phases()})
+				return struct{}{}, j.Journal.SaveSamples(j.key, job.Samples{Curve: *curve, Phases: j.run.Phases()})
 			}, func(ctx actor.Context, _ struct{}, err error) {
 				if err != nil {
 					j.log.Warn("the job's power over time could not be kept", zap.Error(err))
@@ -253,7 +255,7 @@ func (j *job) keepSamples(ctx actor.Context, next func(actor.Context)) {
 	supervision.After(ctx, 4*accountPatience, once)
 }
 
-func (j *job) logEnding(e *messages.Ending) {
+func (j *jobActor) logEnding(e *job.Outcome) {
 	fields := []zap.Field{zap.String("status", string(e.Status())), zap.Duration("wall", e.Encode.Wall()), zap.Int64("frames", e.Encode.Frames)}
 	if e.Energy != nil && e.Energy.Total.Energy != nil {
 		fields = append(fields, zap.Float64("joules", float64(*e.Energy.Total.Energy)), zap.String("energy_source", string(e.Energy.Total.Source)))
@@ -268,7 +270,7 @@ func (j *job) logEnding(e *messages.Ending) {
 
 // record puts the result on disk, however long the disk takes to have room for it.
 // A journal that was set aside as damaged meanwhile gets the attempt anew.
-func (j *job) record(ctx actor.Context, body []byte) {
+func (j *jobActor) record(ctx actor.Context, body []byte) {
 	supervision.Go(ctx, func(context.Context) (struct{}, error) {
 		if _, err := j.Journal.Accept(j.lease); err != nil {
 			return struct{}{}, err
@@ -285,18 +287,18 @@ func (j *job) record(ctx actor.Context, body []byte) {
 }
 
 // retry does again what the disk refused.
-func (j *job) retry(ctx actor.Context, err error, step func(actor.Context)) {
+func (j *jobActor) retry(ctx actor.Context, err error, step func(actor.Context)) {
 	j.disk.failed(err, zap.Duration("next_try", diskRetry))
 	j.refs.janitor.Tell(&messages.JournalFailed{})
 	supervision.After(ctx, diskRetry, step)
 }
 
 // supersede discards the attempt: the master gave it away.
-func (j *job) supersede(ctx actor.Context) {
+func (j *jobActor) supersede(ctx actor.Context) {
 	supervision.Go(ctx, func(context.Context) (struct{}, error) {
-		err := j.Journal.Settle(j.key, messages.RecordSuperseded, "the master gave the job away while it ran")
+		err := j.Journal.Settle(j.key, job.RecordSuperseded, "the master gave the job away while it ran")
 		switch {
-		case errors.Is(err, messages.ErrUnknownAttempt):
+		case errors.Is(err, job.ErrUnknownAttempt):
 			err = nil // the journal was set aside meanwhile: there is nothing to settle
 		case err != nil:
 			// What was settled otherwise meanwhile is settled.
@@ -316,7 +318,7 @@ func (j *job) supersede(ctx actor.Context) {
 }
 
 // end frees the slot at once and cleans up beside it.
-func (j *job) end(ctx actor.Context, how messages.JobFinished) {
+func (j *jobActor) end(ctx actor.Context, how messages.JobFinished) {
 	j.ended = true
 	if j.watch != nil {
 		j.watch.Stop()
@@ -332,17 +334,17 @@ func (j *job) end(ctx actor.Context, how messages.JobFinished) {
 }
 
 // watchLease asks every few seconds whether the job is still ours.
-func (j *job) watchLease(ctx actor.Context) {
+func (j *jobActor) watchLease(ctx actor.Context) {
 	j.watch = supervision.After(ctx, j.settings.Load().CancelCheckInterval, func(ctx actor.Context) {
 		asked := time.Now()
-		supervision.Go(ctx, func(work context.Context) (messages.Standing, error) {
+		supervision.Go(ctx, func(work context.Context) (job.LeaseStatus, error) {
 			return j.Master.Extend(work, j.lease)
-		}, func(ctx actor.Context, standing messages.Standing, err error) {
+		}, func(ctx actor.Context, standing job.LeaseStatus, err error) {
 			if j.ended {
 				return
 			}
 			if err == nil {
-				if standing == messages.StandingHeld || standing == messages.StandingCanceled {
+				if standing == job.LeaseHeld || standing == job.LeaseCanceled {
 					j.stood = asked
 				}
 				j.obey(standing)
@@ -352,17 +354,17 @@ func (j *job) watchLease(ctx actor.Context) {
 	})
 }
 
-func (j *job) obey(standing messages.Standing) {
+func (j *jobActor) obey(standing job.LeaseStatus) {
 	if j.run.Stopped() != "" {
 		return
 	}
 	switch standing {
-	case messages.StandingCanceled:
+	case job.LeaseCanceled:
 		j.log.Info("the job was canceled; stopping ffmpeg")
-		j.run.Stop(messages.StopCanceled)
-	case messages.StandingEnded, messages.StandingGivenAway:
+		j.run.Stop(job.StopCanceled)
+	case job.LeaseEnded, job.LeaseReassigned:
 		j.log.Warn("the master gave the job away; stopping ffmpeg and discarding the attempt", zap.Stringer("standing", standing))
-		j.run.Stop(messages.StopSuperseded)
+		j.run.Stop(job.StopSuperseded)
 	}
 }
 

@@ -11,17 +11,18 @@ import (
 	"testing"
 	"time"
 
+	"ffmpeg-agent/messages/job"
+
 	"ffmpeg-agent/internal/devmaster"
 	"ffmpeg-agent/internal/ffmpegtest"
-	"ffmpeg-agent/messages"
 	"ffmpeg-agent/messages/protocol"
 )
 
 func TestAJobEndToEnd(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, nil)
-	job := s.submit(map[string]any{"resolution": "640x480", "duration": 5, "preset": "ultrafast", "fps": 30})
-	r := s.result(job.ID, 1)
+	submitted := s.submit(map[string]any{"resolution": "640x480", "duration": 5, "preset": "ultrafast", "fps": 30})
+	r := s.result(submitted.ID, 1)
 
 	if r.Status != protocol.StatusCompleted || r.Progress != 100 || r.Error != "" {
 		t.Errorf("status %s, progress %d, error %q", r.Status, r.Progress, r.Error)
@@ -34,7 +35,7 @@ func TestAJobEndToEnd(t *testing.T) {
 			t.Errorf("metric %s is %v, want %v", key, r.Metrics[key], want)
 		}
 	}
-	_, raw, _ := s.master().Result(job.ID)
+	_, raw, _ := s.master().Result(submitted.ID)
 	var sent struct {
 		Analysis struct {
 			Energy struct {
@@ -56,11 +57,11 @@ func TestAJobEndToEnd(t *testing.T) {
 		t.Errorf("energy_joules %v, efficiency_score %v", r.EnergyJoules, r.EfficiencyScore)
 	}
 
-	key := messages.AttemptKey{JobID: job.ID, Attempt: 1}
+	key := job.Key{JobID: submitted.ID, Attempt: 1}
 	s.until("the result's settling", func() bool {
 		record, found, err := s.journal.Record(key)
 		must(t, err)
-		return found && record.State == messages.RecordSent
+		return found && record.State == job.RecordSent
 	})
 	s.until("the workspace's removal", func() bool { return len(s.runner.Runs()) == 0 })
 }
@@ -69,8 +70,8 @@ func TestWorkspacesAreRemoved(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	s := newSite(t, func(c *siteConfig) { c.dir = dir })
-	job := s.submit(ffmpegtest.Quick())
-	s.result(job.ID, 1)
+	submitted := s.submit(ffmpegtest.Quick())
+	s.result(submitted.ID, 1)
 	s.until("the run's end", func() bool { return len(s.runner.Runs()) == 0 })
 	left, err := filepath.Glob(filepath.Join(dir, "work", "*"))
 	must(t, err)
@@ -88,9 +89,9 @@ func TestAFreeSlotPollsAtOnce(t *testing.T) {
 	s := newSite(t, func(c *siteConfig) { c.link, c.PollInterval = link, time.Hour })
 	var ids []string
 	for range 3 {
-		job, err := m.Submit(protocol.JobRequest{Parameters: ffmpegtest.Quick()})
+		submitted, err := m.Submit(protocol.JobRequest{Parameters: ffmpegtest.Quick()})
 		must(t, err)
-		ids = append(ids, job.ID)
+		ids = append(ids, submitted.ID)
 	}
 	link.connect(m)
 	for _, id := range ids {
@@ -114,18 +115,18 @@ func TestSlotsRunAtOnce(t *testing.T) {
 func TestKilledFFmpegIsReportedWithItsSignalAndRetried(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, nil)
-	job := s.submit(ffmpegtest.Long())
-	pid := s.ffmpegPID(job.ID)
+	submitted := s.submit(ffmpegtest.Long())
+	pid := s.ffmpegPID(submitted.ID)
 	if jobs := s.agent.Status().Jobs; len(jobs) != 1 || jobs[0].PID != pid {
 		t.Errorf("the status shows %+v, want a job whose FFmpeg has pid %d", jobs, pid)
 	}
 	must(t, syscall.Kill(pid, syscall.SIGKILL))
-	r := s.result(job.ID, 1)
+	r := s.result(submitted.ID, 1)
 	if r.FailureReason != protocol.ReasonRuntimeError || !strings.Contains(r.Error, "SIGKILL") {
 		t.Errorf("reason %s, error %q", r.FailureReason, r.Error)
 	}
 	s.await("the second attempt", func(e devmaster.Event) bool {
-		return e.Kind == devmaster.JobAssigned && e.JobID == job.ID && e.Attempt == 2
+		return e.Kind == devmaster.JobAssigned && e.JobID == submitted.ID && e.Attempt == 2
 	})
 }
 
@@ -151,9 +152,9 @@ func TestBadJobsFailWithTheirReason(t *testing.T) {
 			protocol.ReasonUserError},
 	} {
 		t.Run(name, func(t *testing.T) {
-			job, err := s.master().Submit(test.request)
+			submitted, err := s.master().Submit(test.request)
 			must(t, err)
-			if r := s.result(job.ID, 1); r.FailureReason != test.want || r.Status != protocol.StatusFailed {
+			if r := s.result(submitted.ID, 1); r.FailureReason != test.want || r.Status != protocol.StatusFailed {
 				t.Errorf("status %s, reason %s: %s; want %s", r.Status, r.FailureReason, r.Error, test.want)
 			}
 		})
@@ -166,11 +167,11 @@ func TestBadJobsFailWithTheirReason(t *testing.T) {
 func TestACanceledJobStopsAndIsReported(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, nil)
-	job := s.submit(ffmpegtest.Long())
-	pid := s.ffmpegPID(job.ID)
-	s.post("/jobs/" + job.ID + "/cancel")
+	submitted := s.submit(ffmpegtest.Long())
+	pid := s.ffmpegPID(submitted.ID)
+	s.post("/jobs/" + submitted.ID + "/cancel")
 	s.until("FFmpeg's end", func() bool { return syscall.Kill(pid, 0) == syscall.ESRCH })
-	r := s.result(job.ID, 1)
+	r := s.result(submitted.ID, 1)
 	if r.Status != protocol.StatusCanceled || r.EnergyJoules == nil {
 		t.Errorf("status %s, joules %v", r.Status, r.EnergyJoules)
 	}
@@ -179,9 +180,9 @@ func TestACanceledJobStopsAndIsReported(t *testing.T) {
 func TestAPausedJobCarriesOn(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, nil)
-	job := s.submit(ffmpegtest.Long())
-	pid := s.ffmpegPID(job.ID)
-	s.post("/jobs/" + job.ID + "/pause")
+	submitted := s.submit(ffmpegtest.Long())
+	pid := s.ffmpegPID(submitted.ID)
+	s.post("/jobs/" + submitted.ID + "/pause")
 	var asked atomic.Int64
 	s.link.interfere(func(next http.Handler, w http.ResponseWriter, r *http.Request) {
 		next.ServeHTTP(w, r)
@@ -200,21 +201,21 @@ func TestAJobThatWasGivenAwayIsDiscarded(t *testing.T) {
 	link := newLink(t)
 	link.connect(newMaster(t, devmaster.Config{FenceAttempts: true, MaxRetries: 3, UnavailableAfter: 500 * time.Millisecond}))
 	s := newSite(t, func(c *siteConfig) { c.link = link })
-	job := s.submit(ffmpegtest.Long())
-	pid := s.ffmpegPID(job.ID)
+	submitted := s.submit(ffmpegtest.Long())
+	pid := s.ffmpegPID(submitted.ID)
 	// The master hears nothing for a while and gives the job away.
 	link.cut()
-	ended := func(e devmaster.Event) bool { return e.Kind == devmaster.JobReassigned && e.JobID == job.ID }
+	ended := func(e devmaster.Event) bool { return e.Kind == devmaster.JobReassigned && e.JobID == submitted.ID }
 	s.await("the job's reassignment", ended)
 	link.connect(s.master())
 	s.until("FFmpeg's end", func() bool { return syscall.Kill(pid, 0) == syscall.ESRCH })
 	s.until("the attempt's discarding", func() bool {
-		record, found, err := s.journal.Record(messages.AttemptKey{JobID: job.ID, Attempt: 1})
+		record, found, err := s.journal.Record(job.Key{JobID: submitted.ID, Attempt: 1})
 		must(t, err)
-		return found && record.State == messages.RecordSuperseded
+		return found && record.State == job.RecordSuperseded
 	})
 	for _, e := range s.master().Events() {
-		if e.JobID == job.ID && e.Attempt == 1 && (e.Kind == devmaster.ResultAccepted || e.Kind == devmaster.ResultRefused) {
+		if e.JobID == submitted.ID && e.Attempt == 1 && (e.Kind == devmaster.ResultAccepted || e.Kind == devmaster.ResultRefused) {
 			t.Errorf("a result of the lost attempt was sent: %+v", e)
 		}
 	}

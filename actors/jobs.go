@@ -12,6 +12,7 @@ import (
 
 	"ffmpeg-agent/actors/supervision"
 	"ffmpeg-agent/messages"
+	"ffmpeg-agent/messages/job"
 )
 
 // jobs holds the slots. Each running attempt has an actor of its own below it; the
@@ -20,11 +21,11 @@ import (
 type jobs struct {
 	*env
 	log      *zap.Logger
-	attempts map[messages.AttemptKey]*attempt
-	waiting  []messages.Lease // ours, but no slot is free: more than one was held for us
-	early    []messages.Lease // offered before an earlier life's leavings were cleared up
-	clear    bool             // they are
-	handing  int              // leases being handed back
+	attempts map[job.Key]*attempt
+	waiting  []job.Lease // ours, but no slot is free: more than one was held for us
+	early    []job.Lease // offered before an earlier life's leavings were cleared up
+	clear    bool        // they are
+	handing  int         // leases being handed back
 	drain    *messages.Drain
 	spawned  int
 	disk     outage
@@ -42,7 +43,7 @@ type attempt struct {
 func newJobs(e *env) *jobs {
 	log := e.log.Named("jobs")
 	return &jobs{
-		env: e, log: log, attempts: map[messages.AttemptKey]*attempt{},
+		env: e, log: log, attempts: map[job.Key]*attempt{},
 		disk: outage{log: log, what: "writing to the journal"},
 	}
 }
@@ -95,21 +96,21 @@ func (j *jobs) adopt(ctx actor.Context) {
 // that the master re-queues it now. Every attempt of this life has a run until its
 // result is on disk.
 func (j *jobs) clearUp(ctx actor.Context) {
-	supervision.Go(ctx, func(work context.Context) ([]messages.AttemptKey, error) {
+	supervision.Go(ctx, func(work context.Context) ([]job.Key, error) {
 		unfinished, err := j.Journal.Unfinished()
 		if err != nil {
 			return nil, fmt.Errorf("reading unfinished attempts from the journal: %w", err)
 		}
-		unfinished = slices.DeleteFunc(unfinished, func(r messages.Record) bool { return j.hasRun(r.Key()) })
+		unfinished = slices.DeleteFunc(unfinished, func(r job.Record) bool { return j.hasRun(r.Key()) })
 		if len(unfinished) == 0 {
 			return nil, nil
 		}
 		if err := j.Janitor.Reap(work, unfinished); err != nil {
 			j.log.Error("a process of an earlier life could not be ended", zap.Error(err))
 		}
-		var reported []messages.AttemptKey
+		var reported []job.Key
 		for _, r := range unfinished {
-			fresh, err := j.recordFailed(r.Lease, messages.Encode{}, "interrupted: the agent ended while the job ran", false)
+			fresh, err := j.recordFailed(r.Lease, job.Encode{}, "interrupted: the agent ended while the job ran", false)
 			if err != nil {
 				return reported, err
 			}
@@ -118,7 +119,7 @@ func (j *jobs) clearUp(ctx actor.Context) {
 			}
 		}
 		return reported, nil
-	}, func(ctx actor.Context, reported []messages.AttemptKey, err error) {
+	}, func(ctx actor.Context, reported []job.Key, err error) {
 		for _, key := range reported {
 			j.log.Warn("a job that an earlier life of the agent left is reported as failed", jobFields(key)...)
 			j.refs.uploader.Tell(&messages.ResultReady{Key: key}) // how the lease stands is not known
@@ -140,7 +141,7 @@ func (j *jobs) clearUp(ctx actor.Context) {
 	})
 }
 
-func (j *jobs) hasRun(key messages.AttemptKey) bool {
+func (j *jobs) hasRun(key job.Key) bool {
 	return slices.ContainsFunc(j.Runner.Runs(), func(r Run) bool {
 		lease := r.Lease()
 		return lease.Key() == key
@@ -149,12 +150,12 @@ func (j *jobs) hasRun(key messages.AttemptKey) bool {
 
 // recordFailed puts a failed result on disk for an attempt that has no actor (any
 // more); false when it has a result already. release: it was never started.
-func (j *jobs) recordFailed(lease messages.Lease, encode messages.Encode, why string, release bool) (bool, error) {
+func (j *jobs) recordFailed(lease job.Lease, encode job.Encode, why string, release bool) (bool, error) {
 	record, err := j.Journal.Accept(lease)
 	if err != nil || !record.State.Unfinished() {
 		return false, err
 	}
-	ending := messages.Ending{Lease: lease, Failure: messages.PlatformFailure(why), Encode: encode, At: time.Now()}
+	ending := job.Outcome{Lease: lease, Failure: job.PlatformFailure(why), Encode: encode, At: time.Now()}
 	body, err := ending.Body()
 	if err != nil {
 		return false, err
@@ -166,10 +167,10 @@ func (j *jobs) recordFailed(lease messages.Lease, encode messages.Encode, why st
 	return true, nil
 }
 
-func (j *jobs) offered(ctx actor.Context, lease messages.Lease) {
+func (j *jobs) offered(ctx actor.Context, lease job.Lease) {
 	key := lease.Key()
 	j.refs.uploader.Tell(&messages.LeaseGiven{Key: key})
-	same := func(l messages.Lease) bool { return l.Key() == key }
+	same := func(l job.Lease) bool { return l.Key() == key }
 	if _, known := j.attempts[key]; known || slices.ContainsFunc(j.waiting, same) {
 		return
 	}
@@ -193,11 +194,11 @@ func (j *jobs) offered(ctx actor.Context, lease messages.Lease) {
 
 // handBack gives back a lease that came too late: through the journal like every result,
 // so that it is not lost either.
-func (j *jobs) handBack(ctx actor.Context, lease messages.Lease) {
+func (j *jobs) handBack(ctx actor.Context, lease job.Lease) {
 	key := lease.Key()
 	j.handing++
 	supervision.Go(ctx, func(context.Context) (bool, error) {
-		return j.recordFailed(lease, messages.Encode{}, "handed back unstarted: the agent is shutting down", true)
+		return j.recordFailed(lease, job.Encode{}, "handed back unstarted: the agent is shutting down", true)
 	}, func(_ actor.Context, report bool, err error) {
 		defer j.checkDrained()
 		j.handing--
@@ -243,7 +244,7 @@ func (j *jobs) finished(ctx actor.Context, m *messages.JobFinished) {
 	j.checkDrained()
 }
 
-func (j *jobs) closed(key messages.AttemptKey) {
+func (j *jobs) closed(key job.Key) {
 	if a, ok := j.attempts[key]; ok {
 		j.counts.left(a.run.Encode())
 		a.ref.Stop()
@@ -258,7 +259,7 @@ func (j *jobs) crashed(ctx actor.Context, m *supervision.ChildFailed) {
 	for key, a := range j.attempts {
 		if a.name == m.Name {
 			j.log.Error("the actor of a job failed; the attempt is reported as failed", jobFields(key)...)
-			a.run.Stop(messages.StopShutdown)
+			a.run.Stop(job.StopShutdown)
 			j.bury(ctx, key, a, fmt.Sprintf("the agent failed while it ran the job: %v", m.Reason))
 			return
 		}
@@ -266,7 +267,7 @@ func (j *jobs) crashed(ctx actor.Context, m *supervision.ChildFailed) {
 }
 
 // bury reports a run whose actor is gone, and closes it.
-func (j *jobs) bury(ctx actor.Context, key messages.AttemptKey, a *attempt, why string) {
+func (j *jobs) bury(ctx actor.Context, key job.Key, a *attempt, why string) {
 	supervision.Go(ctx, func(context.Context) (bool, error) {
 		if a.finished {
 			return false, nil
@@ -349,7 +350,7 @@ func (j *jobs) checkDrained() {
 
 func (j *jobs) stopAll() {
 	for _, a := range j.attempts {
-		a.run.Stop(messages.StopShutdown)
+		a.run.Stop(job.StopShutdown)
 	}
 }
 
@@ -367,6 +368,6 @@ func actorName(id string) string {
 	}, id)
 }
 
-func jobFields(key messages.AttemptKey) []zap.Field {
+func jobFields(key job.Key) []zap.Field {
 	return []zap.Field{zap.String("job", key.JobID), zap.Int("attempt", key.Attempt)}
 }

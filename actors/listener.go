@@ -9,7 +9,6 @@ import (
 	"go.uber.org/zap"
 
 	"ffmpeg-agent/actors/supervision"
-	"ffmpeg-agent/messages"
 )
 
 // servedFor is how long an endpoint must serve until it counts as served.
@@ -23,14 +22,14 @@ var errStoppedServing = errors.New("it stopped serving")
 type listener struct {
 	*env
 	endpoint Endpoint
-	pacer    *messages.Pacer
+	pacer    *Pacer
 	failures outage
 }
 
 func newListener(e *env, endpoint Endpoint) *listener {
 	log := e.log.Named(endpoint.Name())
 	return &listener{
-		env: e, endpoint: endpoint, pacer: messages.NewProbePacer(),
+		env: e, endpoint: endpoint, pacer: NewProbePacer(),
 		failures: outage{log: log, what: "serving " + endpoint.Name()},
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"ffmpeg-agent/actors/supervision"
 	"ffmpeg-agent/hardware/energy"
 	"ffmpeg-agent/messages"
+	"ffmpeg-agent/messages/job"
 )
 
 // meter owns the energy ledger: it gets the samplers' readings, opens and closes
@@ -20,8 +21,8 @@ type meter struct {
 	*env
 	log      *zap.Logger
 	ledger   *energy.Ledger
-	taken    map[messages.AttemptKey]bool // worked for
-	closed   map[messages.AttemptKey]energy.Account
+	taken    map[job.Key]bool // worked for
+	closed   map[job.Key]energy.Account
 	closing  map[uint64]*closing
 	readings uint64          // last ID given to a TakeReading
 	health   map[string]bool // power samplers, by name: does it work
@@ -49,8 +50,8 @@ func newMeter(e *env) *meter {
 		env:     e,
 		log:     e.log.Named("meter"),
 		ledger:  energy.NewLedger(),
-		taken:   map[messages.AttemptKey]bool{},
-		closed:  map[messages.AttemptKey]energy.Account{},
+		taken:   map[job.Key]bool{},
+		closed:  map[job.Key]energy.Account{},
 		closing: map[uint64]*closing{},
 		health:  map[string]bool{},
 		heard:   map[string]bool{},
@@ -87,7 +88,7 @@ func (m *meter) Receive(ctx actor.Context) {
 	}
 }
 
-func (m *meter) take(key messages.AttemptKey, at time.Time) {
+func (m *meter) take(key job.Key, at time.Time) {
 	m.taken[key] = true
 	m.ledger.Follow(key.String(), at)
 	m.setPace()
@@ -140,10 +141,10 @@ func (m *meter) restoreBaselines(ctx actor.Context) {
 	if m.Journal == nil {
 		return // what is learned is not kept
 	}
-	supervision.Go(ctx, func(context.Context) (messages.Baselines, error) {
+	supervision.Go(ctx, func(context.Context) (energy.Baselines, error) {
 		saved, _, err := m.Journal.Baselines()
 		return saved, err
-	}, func(_ actor.Context, saved messages.Baselines, err error) {
+	}, func(_ actor.Context, saved energy.Baselines, err error) {
 		if err != nil {
 			m.log.Warn("what was learned of the idle machine cannot be read", zap.Error(err))
 		}
@@ -166,7 +167,7 @@ func (m *meter) saveBaselines(ctx actor.Context) {
 	}
 	m.saveAt = time.Time{}
 	supervision.Go(ctx, func(context.Context) (struct{}, error) {
-		return struct{}{}, m.Journal.SaveBaselines(messages.Baselines{Machine: m.Facts.CPUModel, Zones: learned})
+		return struct{}{}, m.Journal.SaveBaselines(energy.Baselines{Machine: m.Facts.CPUModel, Zones: learned})
 	}, func(_ actor.Context, _ struct{}, err error) {
 		if err != nil {
 			m.log.Debug("what was learned of the idle machine cannot be saved", zap.Error(err))
@@ -234,7 +235,7 @@ func (m *meter) account(exited *messages.JobExited) energy.Account {
 	return account
 }
 
-func (m *meter) forget(key messages.AttemptKey) {
+func (m *meter) forget(key job.Key) {
 	delete(m.taken, key)
 	delete(m.closed, key)
 	m.ledger.Forget(key.String())

@@ -4,9 +4,9 @@ import (
 	"errors"
 	"time"
 
-	"go.uber.org/zap"
+	"ffmpeg-agent/messages/protocol"
 
-	"ffmpeg-agent/messages"
+	"go.uber.org/zap"
 )
 
 // outage says in the log that something keeps failing without saying it each time:
@@ -33,7 +33,7 @@ func (o *outage) failed(err error, fields ...zap.Field) {
 	}
 	o.last, o.said = err.Error(), now
 	fields = append(fields, zap.Error(err), zap.Int("failures", o.count))
-	if masterErrorKind(err) == messages.MasterUnauthorized {
+	if masterErrorKind(err) == protocol.Unauthorized {
 		o.log.Error(o.what+" failed: the master does not accept this agent's key", fields...)
 		return
 	}
@@ -48,10 +48,10 @@ func (o *outage) over() {
 }
 
 // masterErrorKind is the kind of a master's error; any other error counts as unreachable.
-func masterErrorKind(err error) messages.MasterErrorKind {
-	var m *messages.MasterError
+func masterErrorKind(err error) protocol.ErrorKind {
+	var m *protocol.Error
 	if errors.As(err, &m) {
 		return m.Kind
 	}
-	return messages.MasterUnreachable
+	return protocol.Unreachable
 }

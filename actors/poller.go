@@ -11,6 +11,8 @@ import (
 
 	"ffmpeg-agent/actors/supervision"
 	"ffmpeg-agent/messages"
+	"ffmpeg-agent/messages/job"
+	"ffmpeg-agent/messages/protocol"
 )
 
 // resultPatience is how long a poll waits for the last job's result to be sent.
@@ -28,7 +30,7 @@ type poller struct {
 	free    int
 	gates   map[string]string // by name, why no work is taken; empty: the check passes
 	// awaiting are the results that must be tried before the next poll.
-	awaiting map[messages.AttemptKey]*supervision.Timer
+	awaiting map[job.Key]*supervision.Timer
 	asking   bool               // a call is on its way
 	pause    time.Time          // after a failure: no poll before
 	repeated time.Time          // after an offer of what has ended here: no poll before
@@ -39,7 +41,7 @@ type poller struct {
 	again    bool // a look for lost leases was asked for while a call was on its way
 	due      bool // so was a poll
 	drain    *messages.Drain
-	pacer    *messages.Pacer
+	pacer    *Pacer
 	failures outage
 }
 
@@ -50,8 +52,8 @@ func newPoller(e *env) *poller {
 		log:      log,
 		session:  e.board.Session(),
 		gates:    map[string]string{gateDisk: notYet, gateFFmpeg: notYet},
-		awaiting: map[messages.AttemptKey]*supervision.Timer{},
-		pacer:    messages.NewRegistrationPacer(),
+		awaiting: map[job.Key]*supervision.Timer{},
+		pacer:    NewRegistrationPacer(),
 		failures: outage{log: log, what: "asking the master for work"},
 	}
 }
@@ -93,7 +95,7 @@ func (p *poller) Receive(ctx actor.Context) {
 	}
 }
 
-func (p *poller) tried(ctx actor.Context, key messages.AttemptKey) {
+func (p *poller) tried(ctx actor.Context, key job.Key) {
 	if t, ok := p.awaiting[key]; ok {
 		t.Stop()
 		delete(p.awaiting, key)
@@ -144,9 +146,9 @@ func (p *poller) poll(ctx actor.Context) {
 	}
 	p.asking, p.due = true, false
 	session := *p.session
-	supervision.Go(ctx, func(work context.Context) (*messages.Lease, error) {
+	supervision.Go(ctx, func(work context.Context) (*job.Lease, error) {
 		return p.Master.Next(work, session)
-	}, func(ctx actor.Context, lease *messages.Lease, err error) {
+	}, func(ctx actor.Context, lease *job.Lease, err error) {
 		p.asking = false
 		switch {
 		case err != nil:
@@ -158,7 +160,7 @@ func (p *poller) poll(ctx actor.Context) {
 			p.worked()
 			// The slot is taken until jobs says otherwise.
 			p.free--
-			p.refs.jobs.Tell(&messages.Offer{Leases: []messages.Lease{*lease}})
+			p.refs.jobs.Tell(&messages.Offer{Leases: []job.Lease{*lease}})
 		}
 		p.called(ctx)
 	})
@@ -176,7 +178,7 @@ func (p *poller) failed(ctx actor.Context, err error) {
 	paced := p.pacer.Next(time.Now(), err)
 	p.holdOff(ctx, max(paced, jitter(p.settings.Load().PollInterval)))
 	switch masterErrorKind(err) {
-	case messages.MasterUnauthorized, messages.MasterBusy:
+	case protocol.Unauthorized, protocol.Busy:
 	default:
 		// What the master does after this look is found by the next.
 		p.owed = true
@@ -229,16 +231,16 @@ func (p *poller) reconcile(ctx actor.Context, then func(actor.Context)) {
 	}
 	p.asking, p.again = true, false
 	session := *p.session
-	supervision.Go(ctx, func(work context.Context) ([]messages.Lease, error) {
+	supervision.Go(ctx, func(work context.Context) ([]job.Lease, error) {
 		return p.Master.Held(work, session)
-	}, func(ctx actor.Context, leases []messages.Lease, err error) {
+	}, func(ctx actor.Context, leases []job.Lease, err error) {
 		p.asking = false
 		switch {
 		case err == nil:
 			if len(leases) > 0 {
 				p.refs.jobs.Tell(&messages.Offer{Leases: leases})
 			}
-		case masterErrorKind(err) == messages.MasterUnknown:
+		case masterErrorKind(err) == protocol.NotFound:
 			p.refs.registrar.Tell(&messages.NodeForgotten{Session: session})
 			p.holdOff(ctx, jitter(p.settings.Load().PollInterval))
 		default:

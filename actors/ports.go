@@ -7,6 +7,7 @@ import (
 
 	"ffmpeg-agent/hardware/energy"
 	"ffmpeg-agent/messages"
+	"ffmpeg-agent/messages/job"
 )
 
 // The ports: what the actors need from outside. Each is implemented elsewhere and
@@ -15,7 +16,7 @@ import (
 // comment says otherwise. All are safe for concurrent use.
 
 // Master is the other end of the work: a lease goes from Next to Report or Release,
-// and is extended in between by asking how it stands. Errors are *messages.MasterError.
+// and is extended in between by asking how it stands. Errors are *protocol.Error.
 type Master interface {
 	// Register announces the node. It may be repeated at any time: the address is
 	// the node's identity and the answer the same node.
@@ -26,16 +27,16 @@ type Master interface {
 	// Next asks for work; nil when there is none. The master assigns as it answers,
 	// so the call is never repeated behind the caller's back, and after an error
 	// Held tells whether a lease was lost on the way.
-	Next(context.Context, messages.Session) (*messages.Lease, error)
+	Next(context.Context, messages.Session) (*job.Lease, error)
 	// Held lists the leases that the master holds as ours. A MasterUnknown error
 	// means that it does not know the node.
-	Held(context.Context, messages.Session) ([]messages.Lease, error)
+	Held(context.Context, messages.Session) ([]job.Lease, error)
 	// Extend asks how a lease stands.
-	Extend(context.Context, messages.Lease) (messages.Standing, error)
+	Extend(context.Context, job.Lease) (job.LeaseStatus, error)
 	// Report delivers a result, the record's bytes as they are. nil: the master took it.
-	Report(context.Context, messages.Record) error
+	Report(context.Context, job.Record) error
 	// Release gives a lease back unstarted, so that another worker gets it now.
-	Release(context.Context, messages.Record) error
+	Release(context.Context, job.Record) error
 }
 
 // Journal is the durable record of attempts. Each call is on disk when it returns.
@@ -43,25 +44,25 @@ type Journal interface {
 	// Accept records a lease before anything is done for it. Accepting an attempt
 	// that is there already changes nothing and returns the record as it stands; one that
 	// was superseded begins anew.
-	Accept(messages.Lease) (messages.Record, error)
+	Accept(job.Lease) (job.Record, error)
 	// Running records FFmpeg's identity.
-	Running(messages.AttemptKey, messages.Process) error
+	Running(job.Key, job.Process) error
 	// Finish puts the attempt's result on disk; what was finished stays as it was.
-	Finish(key messages.AttemptKey, result []byte, release bool) error
+	Finish(key job.Key, result []byte, release bool) error
 	// Settle ends an attempt: sent, superseded or dead letter, and why.
-	Settle(key messages.AttemptKey, end messages.RecordState, why string) error
+	Settle(key job.Key, end job.RecordState, why string) error
 	// Record returns one attempt; false when it is not there.
-	Record(messages.AttemptKey) (messages.Record, bool, error)
+	Record(job.Key) (job.Record, bool, error)
 	// Unfinished lists attempts without a result, oldest first.
-	Unfinished() ([]messages.Record, error)
+	Unfinished() ([]job.Record, error)
 	// Unsent lists results that are not settled, oldest first.
-	Unsent() ([]messages.Record, error)
+	Unsent() ([]job.Record, error)
 	// SaveSamples keeps an attempt's power over time beside its record.
-	SaveSamples(messages.AttemptKey, messages.Samples) error
+	SaveSamples(job.Key, job.Samples) error
 	// SaveBaselines keeps what was learned of the idle machine; Baselines returns it, false
 	// when there is none.
-	SaveBaselines(messages.Baselines) error
-	Baselines() (messages.Baselines, bool, error)
+	SaveBaselines(energy.Baselines) error
+	Baselines() (energy.Baselines, bool, error)
 	// SaveSession keeps the node's session; Session returns it, false when none was saved.
 	SaveSession(messages.Session) error
 	Session() (messages.Session, bool, error)
@@ -69,7 +70,7 @@ type Journal interface {
 	Probe() error
 	// Stats tells how much the journal holds, and whether it could be written. It does not
 	// block.
-	Stats() messages.JournalStats
+	Stats() job.JournalStats
 }
 
 // Runner holds the attempts' FFmpeg processes. It outlives the actors: a restarted
@@ -77,7 +78,7 @@ type Journal interface {
 type Runner interface {
 	// Begin returns the run of a lease, making it when there is none yet. It does
 	// not block.
-	Begin(messages.Lease) Run
+	Begin(job.Lease) Run
 	// Runs lists all runs that are not closed. It does not block.
 	Runs() []Run
 	// Ready is nil when FFmpeg can be run, and says what is missing otherwise.
@@ -91,34 +92,34 @@ type Runner interface {
 // waiting and not the work; Stop stops the work.
 type Run interface {
 	// Lease is what the run is for. It does not block.
-	Lease() messages.Lease
+	Lease() job.Lease
 	// Prepare checks the job and makes its workspace and input. The error is a
-	// *messages.Failure, or the context's.
+	// *job.Failure, or the context's.
 	Prepare(context.Context) error
 	// Start starts FFmpeg.
-	Start(context.Context) (messages.Process, error)
+	Start(context.Context) (job.Process, error)
 	// Wait returns when FFmpeg has exited, or with the context's error.
 	Wait(context.Context) error
 	// Check judges what FFmpeg made and puts the output in its place: nil when the
-	// attempt is good, a *messages.Failure when it is not.
+	// attempt is good, a *job.Failure when it is not.
 	Check(context.Context) error
 	// Measure measures the quality that the job asks for.
-	Measure(context.Context) (messages.Quality, error)
+	Measure(context.Context) (job.Quality, error)
 	// Stop asks FFmpeg to end, and kills it 10 s later. The first cause counts. It
 	// returns at once, and is right at any time.
-	Stop(messages.StopCause)
+	Stop(job.StopCause)
 	// Stopped returns the cause of Stop, or "". It does not block.
-	Stopped() messages.StopCause
+	Stopped() job.StopCause
 	// Phase and all that follow but Close tell how far the run is. They do not block.
-	Phase() messages.Phase
-	Progress() messages.Progress
-	Encode() messages.Encode
+	Phase() job.Phase
+	Progress() job.Progress
+	Encode() job.Encode
 	// Phases are those so far with their times, the present one up to now.
-	Phases() []messages.PhaseSpan
+	Phases() []job.PhaseSpan
 	// Usage is the CPU time FFmpeg has used so far; false while it is not known.
 	Usage() (time.Duration, bool)
 	// Process is FFmpeg; false before it was started.
-	Process() (messages.Process, bool)
+	Process() (job.Process, bool)
 	// Close stops what still runs, waits for its end, removes the workspace and forgets the run.
 	Close(context.Context) error
 }
@@ -162,7 +163,7 @@ type Host interface {
 type Janitor interface {
 	// Reap ends exactly the processes that the records name, if they still run,
 	// with their process groups and cgroups.
-	Reap(context.Context, []messages.Record) error
+	Reap(context.Context, []job.Record) error
 	// Sweep removes workspaces and temporary outputs that no run of this life owns, and
 	// returns how many there were.
 	Sweep(context.Context) (int, error)

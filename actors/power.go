@@ -53,7 +53,7 @@ type powerSampler struct {
 	interval atomic.Int64
 	wake     chan struct{}
 	edges    chan uint64
-	pacer    *messages.Pacer
+	pacer    *Pacer
 	failures outage
 	absent   bool      // it was said that there are no sensors of the kind
 	usedAt   time.Time // when it was told last who uses what the zones power
@@ -65,7 +65,7 @@ func newPowerSampler(e *env, kind powerKind) *powerSampler {
 		env: e, log: log, kind: kind,
 		wake:     make(chan struct{}, 1),
 		edges:    make(chan uint64, pendingEdges),
-		pacer:    messages.NewProbePacer(),
+		pacer:    NewProbePacer(),
 		failures: outage{log: log, what: "reading power sensors"},
 	}
 	s.interval.Store(int64(e.settings.Load().IdleSampleInterval))

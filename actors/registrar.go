@@ -26,7 +26,7 @@ type registrar struct {
 	busy     bool
 	again    bool      // what the node says of itself changed meanwhile
 	forgot   time.Time // when the master last said that it does not know us
-	pacer    *messages.Pacer
+	pacer    *Pacer
 	failures outage
 }
 
@@ -35,7 +35,7 @@ func newRegistrar(e *env) *registrar {
 	return &registrar{
 		env:      e,
 		log:      log,
-		pacer:    messages.NewRegistrationPacer(),
+		pacer:    NewRegistrationPacer(),
 		failures: outage{log: log, what: "registering at the master"},
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"ffmpeg-agent/actors/supervision"
 	"ffmpeg-agent/hardware/energy"
 	"ffmpeg-agent/messages"
+	"ffmpeg-agent/messages/job"
 )
 
 // counts are totals since the agent started; they survive the restart of who counts.
@@ -35,7 +36,7 @@ func (a *Agent) Ended() Ended {
 }
 
 // left adds a run that is gone.
-func (c *counts) left(e messages.Encode) {
+func (c *counts) left(e job.Encode) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.ended.Frames += e.Progress.Frames // as while it ran
@@ -43,7 +44,7 @@ func (c *counts) left(e messages.Encode) {
 	c.ended.Media += e.Media
 }
 
-func (c *counts) count(e *messages.Ending) {
+func (c *counts) count(e *job.Outcome) {
 	switch {
 	case e.Canceled:
 		c.canceled.Add(1)
@@ -139,7 +140,7 @@ func jobStatuses(runs []Run, snapshot *energy.Snapshot) []messages.JobStatus {
 }
 
 // eta takes the rest to go as fast as what is done went; nil before there is anything to go by.
-func eta(e *messages.Encode, p messages.Progress) *time.Duration {
+func eta(e *job.Encode, p job.Progress) *time.Duration {
 	if e.Started == nil || e.Exited != nil || p.Percent <= 0 || p.Percent > 100 {
 		return nil
 	}

@@ -11,7 +11,7 @@ import (
 
 	"ffmpeg-agent/internal/devmaster"
 	"ffmpeg-agent/internal/ffmpegtest"
-	"ffmpeg-agent/messages"
+	"ffmpeg-agent/messages/job"
 	"ffmpeg-agent/messages/protocol"
 )
 
@@ -26,11 +26,11 @@ func onResults(f func(next http.Handler, w http.ResponseWriter, r *http.Request)
 	}
 }
 
-func (s *site) settled(job protocol.Job, attempt int) messages.Record {
+func (s *site) settled(j protocol.Job, attempt int) job.Record {
 	s.t.Helper()
-	var record messages.Record
-	s.until("the end of the result of job "+job.ID, func() bool {
-		r, found, err := s.journal.Record(messages.AttemptKey{JobID: job.ID, Attempt: attempt})
+	var record job.Record
+	s.until("the end of the result of job "+j.ID, func() bool {
+		r, found, err := s.journal.Record(job.Key{JobID: j.ID, Attempt: attempt})
 		must(s.t, err)
 		record = r
 		return found && r.State.Settled()
@@ -50,11 +50,11 @@ func TestAResultSurvivesAnOutage(t *testing.T) {
 		}
 		next.ServeHTTP(w, r)
 	}))
-	job := s.submit(ffmpegtest.Quick())
+	j := s.submit(ffmpegtest.Quick())
 	s.until("a failed sending", func() bool { return s.logs.FilterMessageSnippet("sending a result failed").Len() > 0 })
 	refusing.Store(false)
-	s.result(job.ID, 1)
-	if r := s.settled(job, 1); r.State != messages.RecordSent {
+	s.result(j.ID, 1)
+	if r := s.settled(j, 1); r.State != job.RecordSent {
 		t.Errorf("ended as %s: %s", r.State, r.Why)
 	}
 }
@@ -70,8 +70,8 @@ func TestAnAnswerLostAfterTheResultWasTakenIsNoSecondSending(t *testing.T) {
 		next.ServeHTTP(httptest.NewRecorder(), r)
 		hangUp(w)
 	}))
-	job := s.submit(ffmpegtest.Quick())
-	if r := s.settled(job, 1); r.State != messages.RecordSent {
+	j := s.submit(ffmpegtest.Quick())
+	if r := s.settled(j, 1); r.State != job.RecordSent {
 		t.Errorf("ended as %s: %s", r.State, r.Why)
 	}
 	if n := sendings.Load(); n != 1 {
@@ -83,10 +83,10 @@ func TestWhatTheMasterRefusesForGoodIsADeadLetter(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
 		status int
-		want   messages.RecordState
+		want   job.RecordState
 	}{
-		"400": {http.StatusBadRequest, messages.RecordDeadLetter},
-		"409": {http.StatusConflict, messages.RecordSuperseded},
+		"400": {http.StatusBadRequest, job.RecordDeadLetter},
+		"409": {http.StatusConflict, job.RecordSuperseded},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newSite(t, nil)
@@ -95,8 +95,8 @@ func TestWhatTheMasterRefusesForGoodIsADeadLetter(t *testing.T) {
 				sendings.Add(1)
 				http.Error(w, "no", test.status)
 			}))
-			job := s.submit(ffmpegtest.Quick())
-			r := s.settled(job, 1)
+			j := s.submit(ffmpegtest.Quick())
+			r := s.settled(j, 1)
 			if r.State != test.want || len(r.Result) == 0 {
 				t.Errorf("ended as %s with %d bytes kept, want %s", r.State, len(r.Result), test.want)
 			}
@@ -134,11 +134,11 @@ func TestAJobTheMasterDoesNotKnowBlocksNobody(t *testing.T) {
 		}
 		next.ServeHTTP(w, r)
 	})
-	job := s.submit(ffmpegtest.Quick())
-	lost.Store(job.ID)
+	j := s.submit(ffmpegtest.Quick())
+	lost.Store(j.ID)
 	second := s.submit(ffmpegtest.Quick())
 	s.result(second.ID, 1)
-	if r := s.settled(job, 1); r.State != messages.RecordDeadLetter {
+	if r := s.settled(j, 1); r.State != job.RecordDeadLetter {
 		t.Errorf("ended as %s: %s", r.State, r.Why)
 	}
 }
@@ -164,14 +164,14 @@ func TestALostOfferIsTakenUp(t *testing.T) {
 		}
 		next.ServeHTTP(w, r)
 	})
-	job := s.submit(ffmpegtest.Quick())
-	s.result(job.ID, 1)
+	j := s.submit(ffmpegtest.Quick())
+	s.result(j.ID, 1)
 	if !lost.Load() {
 		t.Error("no answer was lost")
 	}
 	assigned := 0
 	for _, e := range s.master().Events() {
-		if e.Kind == devmaster.JobAssigned && e.JobID == job.ID {
+		if e.Kind == devmaster.JobAssigned && e.JobID == j.ID {
 			assigned++
 		}
 	}
@@ -188,16 +188,16 @@ func TestWhatAnEarlierLifeLeftIsReported(t *testing.T) {
 	link := newLink(t)
 	m := newMaster(t, devmaster.Config{FenceAttempts: true, MaxRetries: 3, UnavailableAfter: 90 * time.Second})
 	link.connect(m)
-	var job protocol.Job
+	var j protocol.Job
 	t.Run("life that ends in a job", func(t *testing.T) {
 		s := newSite(t, func(c *siteConfig) { c.dir, c.link = dir, link })
-		job = s.submit(ffmpegtest.Long())
-		s.ffmpegPID(job.ID)
+		j = s.submit(ffmpegtest.Long())
+		s.ffmpegPID(j.ID)
 		link.cut()
 	})
 	link.connect(m)
 	s := newSite(t, func(c *siteConfig) { c.dir, c.link = dir, link })
-	if r := s.result(job.ID, 1); r.FailureReason != protocol.ReasonPlatformError {
+	if r := s.result(j.ID, 1); r.FailureReason != protocol.ReasonPlatformError {
 		t.Errorf("reason %s: %s", r.FailureReason, r.Error)
 	}
 }

@@ -11,6 +11,8 @@ import (
 
 	"ffmpeg-agent/actors/supervision"
 	"ffmpeg-agent/messages"
+	"ffmpeg-agent/messages/job"
+	"ffmpeg-agent/messages/protocol"
 )
 
 const (
@@ -32,8 +34,8 @@ const (
 type uploader struct {
 	*env
 	log      *zap.Logger
-	unsent   map[messages.AttemptKey]*upload
-	order    []messages.AttemptKey // oldest first
+	unsent   map[job.Key]*upload
+	order    []job.Key // oldest first
 	sending  int
 	drain    *messages.Drain
 	failures outage
@@ -42,9 +44,9 @@ type uploader struct {
 
 // upload is one unsent result.
 type upload struct {
-	key    messages.AttemptKey
-	record *messages.Record // nil until read from the journal
-	pacer  *messages.Pacer
+	key    job.Key
+	record *job.Record // nil until read from the journal
+	pacer  *Pacer
 	retry  *supervision.Timer
 	// unreachable: the retry waits for a master that did not answer at all.
 	unreachable bool
@@ -76,7 +78,7 @@ func newUploader(e *env) *uploader {
 	log := e.log.Named("uploader")
 	return &uploader{
 		env: e, log: log,
-		unsent:   map[messages.AttemptKey]*upload{},
+		unsent:   map[job.Key]*upload{},
 		failures: outage{log: log, what: "sending a result"},
 		disk:     outage{log: log, what: "reading unsent results from the journal"},
 	}
@@ -104,9 +106,9 @@ func (u *uploader) Receive(ctx actor.Context) {
 // load takes up what an earlier incarnation or life left unsent. It cannot know
 // whether a sending was under way then, so it asks first.
 func (u *uploader) load(ctx actor.Context) {
-	supervision.Go(ctx, func(context.Context) ([]messages.Record, error) {
+	supervision.Go(ctx, func(context.Context) ([]job.Record, error) {
 		return u.Journal.Unsent()
-	}, func(ctx actor.Context, records []messages.Record, err error) {
+	}, func(ctx actor.Context, records []job.Record, err error) {
 		if err != nil {
 			u.disk.failed(err)
 			supervision.After(ctx, diskRetry, u.load)
@@ -131,11 +133,11 @@ func (u *uploader) rescan(ctx actor.Context) {
 	supervision.After(ctx, rescanInterval, u.rescan)
 }
 
-func (u *uploader) add(key messages.AttemptKey, d doubt, stood time.Time) {
+func (u *uploader) add(key job.Key, d doubt, stood time.Time) {
 	if _, known := u.unsent[key]; known {
 		return
 	}
-	u.unsent[key] = &upload{key: key, doubt: d, stood: stood, pacer: messages.NewUploadPacer()}
+	u.unsent[key] = &upload{key: key, doubt: d, stood: stood, pacer: NewUploadPacer()}
 	u.order = append(u.order, key)
 }
 
@@ -153,12 +155,12 @@ func (u *uploader) next(ctx actor.Context) {
 
 // outcome is what one try came to: settled, gone, or err says why not.
 type outcome struct {
-	record   messages.Record
-	end      messages.RecordState // set when the result is settled
-	gone     bool                 // there is nothing to send
+	record   job.Record
+	end      job.RecordState // set when the result is settled
+	gone     bool            // there is nothing to send
 	why      string
-	standing messages.Standing // meaningful when asked
-	asked    bool              // the master said how the lease stands
+	standing job.LeaseStatus // meaningful when asked
+	asked    bool            // the master said how the lease stands
 	askedAt  time.Time
 	err      error
 }
@@ -179,7 +181,7 @@ func (u *uploader) attempt(ctx actor.Context, up *upload) {
 		u.conclude(ctx, up, o)
 		if !up.tried {
 			up.tried = true
-			u.refs.poller.Tell(&messages.ResultTried{Key: up.key, Delivered: o.end == messages.RecordSent})
+			u.refs.poller.Tell(&messages.ResultTried{Key: up.key, Delivered: o.end == job.RecordSent})
 		}
 		u.next(ctx)
 	})
@@ -200,18 +202,18 @@ func (u *uploader) try(ctx context.Context, up upload, late bool) (o outcome) {
 		if err != nil {
 			return outcome{err: err}
 		}
-		if !found || (record.State != messages.RecordResult && record.State != messages.RecordSent) {
+		if !found || (record.State != job.RecordResult && record.State != job.RecordSent) {
 			return outcome{gone: true}
 		}
 		up.record = &record
 	}
 	o.record = *up.record
-	taken := o.record.State == messages.RecordSent
+	taken := o.record.State == job.RecordSent
 	if up.doubt != noDoubt || late || taken {
 		if u.ask(ctx, &o); o.err != nil {
 			return o
 		}
-		if taken && o.standing != messages.StandingHeld {
+		if taken && o.standing != job.LeaseHeld {
 			o.gone = true
 			return o
 		}
@@ -222,7 +224,7 @@ func (u *uploader) try(ctx context.Context, up upload, late bool) (o outcome) {
 	}
 	if o.end != "" {
 		// A journal that was set aside meanwhile has nothing to settle.
-		if err := u.Journal.Settle(up.key, o.end, o.why); err != nil && !errors.Is(err, messages.ErrUnknownAttempt) {
+		if err := u.Journal.Settle(up.key, o.end, o.why); err != nil && !errors.Is(err, job.ErrUnknownAttempt) {
 			o.end, o.err = "", err
 		}
 	}
@@ -242,14 +244,14 @@ func (u *uploader) ask(ctx context.Context, o *outcome) {
 // judge settles a result whose lease no longer stands.
 func (o *outcome) judge(d doubt) {
 	switch {
-	case o.standing == messages.StandingGivenAway:
-		o.end, o.why = messages.RecordSuperseded, "the master had given the job away"
-	case o.standing == messages.StandingEnded && d == answerLost:
-		o.end, o.why = messages.RecordSent, "the job had ended when the master was asked: the sending whose answer got lost was taken"
-	case o.standing == messages.StandingEnded && d == lifeBefore:
-		o.end, o.why = messages.RecordSuperseded, "the job had ended when the master was asked; whether by a sending of the agent's earlier life is not known"
-	case o.standing == messages.StandingEnded:
-		o.end, o.why = messages.RecordSuperseded, "the job had ended at the master without this result"
+	case o.standing == job.LeaseReassigned:
+		o.end, o.why = job.RecordSuperseded, "the master had given the job away"
+	case o.standing == job.LeaseEnded && d == answerLost:
+		o.end, o.why = job.RecordSent, "the job had ended when the master was asked: the sending whose answer got lost was taken"
+	case o.standing == job.LeaseEnded && d == lifeBefore:
+		o.end, o.why = job.RecordSuperseded, "the job had ended when the master was asked; whether by a sending of the agent's earlier life is not known"
+	case o.standing == job.LeaseEnded:
+		o.end, o.why = job.RecordSuperseded, "the job had ended at the master without this result"
 	}
 }
 
@@ -261,21 +263,21 @@ func (u *uploader) send(ctx context.Context, up upload, o *outcome) {
 	}
 	err := deliver(ctx, o.record)
 	if err == nil {
-		o.end = messages.RecordSent
+		o.end = job.RecordSent
 		return
 	}
 	switch masterErrorKind(err) {
-	case messages.MasterConflict:
-		o.end, o.why = messages.RecordSuperseded, err.Error()
-	case messages.MasterRefused:
-		o.end, o.why = messages.RecordDeadLetter, err.Error()
-	case messages.MasterBroken, messages.MasterUnknown:
+	case protocol.Conflict:
+		o.end, o.why = job.RecordSuperseded, err.Error()
+	case protocol.Rejected:
+		o.end, o.why = job.RecordDeadLetter, err.Error()
+	case protocol.ServerError, protocol.NotFound:
 		// A master answers so for a job that it does not know; make sure before giving up.
 		if u.ask(ctx, o); o.asked {
 			o.judge(noDoubt)
 		}
 		if o.doubtful() && up.refused+1 >= unknownRefusals && time.Since(up.refusing) >= unknownFor {
-			o.end, o.why = messages.RecordDeadLetter, "the master does not know the job: "+err.Error()
+			o.end, o.why = job.RecordDeadLetter, "the master does not know the job: "+err.Error()
 		}
 	}
 	if o.err = nil; o.end == "" {
@@ -284,7 +286,7 @@ func (u *uploader) send(ctx context.Context, up upload, o *outcome) {
 }
 
 // doubtful: the master answered, and does not know the job.
-func (o *outcome) doubtful() bool { return o.asked && o.standing == messages.StandingUnknown }
+func (o *outcome) doubtful() bool { return o.asked && o.standing == job.LeaseUnknown }
 
 // conclude forgets a settled result and tries the others again later.
 func (u *uploader) conclude(ctx actor.Context, up *upload, o outcome) {
@@ -304,7 +306,7 @@ func (u *uploader) conclude(ctx actor.Context, up *upload, o outcome) {
 		up.doubt, up.stood = noDoubt, o.askedAt
 	}
 	// A result that was taken but could not be settled on disk is in doubt as well.
-	var fromMaster *messages.MasterError
+	var fromMaster *protocol.Error
 	if !errors.As(o.err, &fromMaster) || fromMaster.Ambiguous {
 		up.doubt = answerLost
 	}
@@ -314,7 +316,7 @@ func (u *uploader) conclude(ctx actor.Context, up *upload, o outcome) {
 		up.refusing = time.Now()
 	}
 	wait := up.pacer.Next(time.Now(), o.err)
-	up.unreachable = masterErrorKind(o.err) == messages.MasterUnreachable
+	up.unreachable = masterErrorKind(o.err) == protocol.Unreachable
 	u.failures.failed(o.err, zap.String("job", up.key.JobID), zap.Duration("next_try", wait))
 	up.retry = supervision.After(ctx, wait, func(ctx actor.Context) {
 		up.retry = nil
@@ -325,17 +327,17 @@ func (u *uploader) conclude(ctx actor.Context, up *upload, o outcome) {
 
 func (u *uploader) forget(up *upload) {
 	delete(u.unsent, up.key)
-	u.order = slices.DeleteFunc(u.order, func(key messages.AttemptKey) bool { return key == up.key })
+	u.order = slices.DeleteFunc(u.order, func(key job.Key) bool { return key == up.key })
 }
 
 func (u *uploader) settled(ctx actor.Context, up *upload, o outcome) {
 	u.forget(up)
 	fields := append(jobFields(up.key), zap.String("state", string(o.end)))
 	switch o.end {
-	case messages.RecordDeadLetter:
+	case job.RecordDeadLetter:
 		u.counts.deadLetters.Add(1)
 		u.log.Error("the master refuses a result for good; it is kept as a dead letter", append(fields, zap.String("reason", o.why))...)
-	case messages.RecordSuperseded:
+	case job.RecordSuperseded:
 		u.counts.superseded.Add(1)
 		u.log.Warn("a result is superseded and was discarded", append(fields, zap.String("reason", o.why))...)
 	default:

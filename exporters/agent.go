@@ -12,6 +12,7 @@ import (
 
 	"ffmpeg-agent/hardware/energy"
 	"ffmpeg-agent/messages"
+	"ffmpeg-agent/messages/job"
 )
 
 // BuildInfo says what was built.
@@ -139,8 +140,8 @@ func (c *agentCollector) updateReadiness(m *metrics, s *messages.Status) {
 
 func (c *agentCollector) updateJobs(m *metrics, s *messages.Status) {
 	m.gauge(c.slots, float64(s.Slots))
-	phases := map[messages.Phase]int{
-		messages.PhasePrepare: 0, messages.PhaseRun: 0, messages.PhaseCheck: 0, messages.PhaseQuality: 0, messages.PhaseJournal: 0,
+	phases := map[job.Phase]int{
+		job.PhasePrepare: 0, job.PhaseRun: 0, job.PhaseCheck: 0, job.PhaseQuality: 0, job.PhaseJournal: 0,
 	}
 	for _, j := range s.Jobs {
 		phases[j.Phase]++

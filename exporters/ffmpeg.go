@@ -8,6 +8,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"ffmpeg-agent/messages"
+	"ffmpeg-agent/messages/job"
 )
 
 // EncodeTotals add up what encodes made.
@@ -30,7 +31,7 @@ type ffmpegCollector struct {
 	ended  func() EncodeTotals
 
 	totals  EncodeTotals // the highest told so far
-	running map[messages.AttemptKey]*encode
+	running map[job.Key]*encode
 
 	up, active, streams, uptime   *prometheus.Desc
 	frames, dropped, media        *prometheus.Desc
@@ -43,7 +44,7 @@ type ffmpegCollector struct {
 // encode is what the collector remembers of a running one.
 type encode struct {
 	slot   int
-	points []messages.Progress // to tell the present bitrate by, oldest first
+	points []job.Progress // to tell the present bitrate by, oldest first
 }
 
 // NewFFmpeg collects for port 9506 from the agent's status. ended adds up the encodes
@@ -54,7 +55,7 @@ func NewFFmpeg(status func() messages.Status, ended func() EncodeTotals) prometh
 	var d describer
 	c := &ffmpegCollector{
 		status: status, ended: ended,
-		running: map[messages.AttemptKey]*encode{},
+		running: map[job.Key]*encode{},
 
 		up:      d.desc("ffmpeg_exporter_up", "Whether the exporter works."),
 		active:  d.desc("ffmpeg_stream_active", "Whether an encode runs."),
@@ -105,7 +106,7 @@ func (c *ffmpegCollector) update(m *metrics) {
 // others.
 func (c *ffmpegCollector) remember(jobs []messages.JobStatus) {
 	before := c.running
-	c.running = map[messages.AttemptKey]*encode{}
+	c.running = map[job.Key]*encode{}
 	var taken []int
 	for _, j := range jobs {
 		if e, ok := before[j.Key]; ok && encoding(&j) {
@@ -122,12 +123,12 @@ func (c *ffmpegCollector) remember(jobs []messages.JobStatus) {
 			slot++
 		}
 		taken = append(taken, slot)
-		c.running[j.Key] = &encode{slot: slot, points: []messages.Progress{{At: *j.Started}}}
+		c.running[j.Key] = &encode{slot: slot, points: []job.Progress{{At: *j.Started}}}
 	}
 }
 
 // encoding: FFmpeg runs on the job itself, not on what comes before or after.
-func encoding(j *messages.JobStatus) bool { return j.Phase == messages.PhaseRun && j.Started != nil }
+func encoding(j *messages.JobStatus) bool { return j.Phase == job.PhaseRun && j.Started != nil }
 
 func (c *ffmpegCollector) updateTotals(m *metrics, ended EncodeTotals, jobs []messages.JobStatus) {
 	now := ended
@@ -183,7 +184,7 @@ const recent = 10 * time.Second
 // bitrate of what was written between the latest progress and one about recent before
 // it, in kbit per second of media; false while FFmpeg does not know a size. Scrapers at
 // different intervals get the same as long as the rarest comes within recent.
-func (e *encode) bitrate(latest messages.Progress) (float64, bool) {
+func (e *encode) bitrate(latest job.Progress) (float64, bool) {
 	if latest.SizeBytes <= 0 {
 		return 0, false
 	}

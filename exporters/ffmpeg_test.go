@@ -13,6 +13,7 @@ import (
 
 	"ffmpeg-agent/exporters"
 	"ffmpeg-agent/messages"
+	"ffmpeg-agent/messages/job"
 )
 
 // worker is an agent's jobs as the FFmpeg exporter sees them.
@@ -52,7 +53,7 @@ func TestFFmpegScrape(t *testing.T) {
 	golden(t, "ffmpeg_idle", server.scrape())
 
 	fresh := encoding("job-b", 0)
-	fresh.Encoder, fresh.Progress, fresh.Power, fresh.Energy = "", messages.Progress{}, nil, nil
+	fresh.Encoder, fresh.Progress, fresh.Power, fresh.Energy = "", job.Progress{}, nil, nil
 	w.set(exporters.EncodeTotals{}, encoding("job-a", 500), fresh)
 	scrape := server.scrape()
 	golden(t, "ffmpeg_running", scrape)
@@ -71,7 +72,7 @@ func TestSeriesOfAnEndedEncodeGoAndItsFramesStay(t *testing.T) {
 	wantValue(t, before, "ffmpeg_stream_active", "1")
 
 	checked := encoding("a", 600)
-	checked.Phase = messages.PhaseCheck
+	checked.Phase = job.PhaseCheck
 	w.set(exporters.EncodeTotals{}, checked)
 	checking := server.scrape()
 	wantAbsent(t, checking, "ffmpeg_fps{", "ffmpeg_encode_info{")

@@ -21,6 +21,7 @@ import (
 	"ffmpeg-agent/exporters"
 	"ffmpeg-agent/hardware/energy"
 	"ffmpeg-agent/messages"
+	"ffmpeg-agent/messages/job"
 )
 
 var update = flag.Bool("update", false, "write the golden files")
@@ -197,9 +198,9 @@ func pointer[T any](v T) *T { return &v }
 // encoding is a job whose FFmpeg runs.
 func encoding(id string, frames int64) messages.JobStatus {
 	return messages.JobStatus{
-		Key: messages.AttemptKey{JobID: id, Attempt: 1}, Scenario: "720p30-h264", Phase: messages.PhaseRun,
+		Key: job.Key{JobID: id, Attempt: 1}, Scenario: "720p30-h264", Phase: job.PhaseRun,
 		Encoder: "libx264", Started: at(50 * time.Second), PID: 4711,
-		Progress: messages.Progress{
+		Progress: job.Progress{
 			At: start.Add(60 * time.Second), Percent: 25, Frames: frames, Dropped: 2, FPS: 50, Speed: 2.5,
 			BitrateKbps: 1900, OutTime: 20 * time.Second, SizeBytes: 5_000_000,
 		},
@@ -226,7 +227,7 @@ func status(jobs ...messages.JobStatus) messages.Status {
 		},
 		Samplers: []messages.SamplerHealth{{Name: "rapl", Source: "rapl", Zones: 2, Since: start}},
 		Power:    pointer(energy.Watts(95.5)), Source: energy.Measured,
-		Journal: messages.JournalStats{Unfinished: len(jobs), Unsent: 2, OldestAt: at(15 * time.Second), Sent: 7, Superseded: 1, DeadLetters: 1},
+		Journal: job.JournalStats{Unfinished: len(jobs), Unsent: 2, OldestAt: at(15 * time.Second), Sent: 7, Superseded: 1, DeadLetters: 1},
 		Counts:  messages.Counts{Completed: 6, Failed: 2, Canceled: 1, Superseded: 1, Delivered: 7, DeadLetters: 1},
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"ffmpeg-agent/hardware/energy"
+	"ffmpeg-agent/messages/job"
 )
 
 // What actors say to each other. A Reply or Ready function may be called from any
@@ -21,28 +22,28 @@ type SlotsChanged struct{ Free int }
 
 // JobEnded tells the poller that a result was handed to the uploader: the poll for
 // the next job waits for ResultTried, or 1 s.
-type JobEnded struct{ Key AttemptKey }
+type JobEnded struct{ Key job.Key }
 
 // ResultReady tells the uploader that a result lies in the journal.
 type ResultReady struct {
-	Key   AttemptKey
+	Key   job.Key
 	Stood time.Time // when the master last said that the lease stands; zero: not in this life
 }
 
 // LeaseGiven tells the uploader that the master gave out a job: what is still to be
 // sent of earlier attempts at it is no longer current.
-type LeaseGiven struct{ Key AttemptKey }
+type LeaseGiven struct{ Key job.Key }
 
 // ResultTried tells the poller that a result was sent for the first time, and whether
 // the master took it.
 type ResultTried struct {
-	Key       AttemptKey
+	Key       job.Key
 	Delivered bool
 }
 
 // Offer brings jobs a lease that the master just gave, or leases that it says it
 // holds as ours.
-type Offer struct{ Leases []Lease }
+type Offer struct{ Leases []job.Lease }
 
 // Gate opens (Reason empty) or closes the taking of work under a name, such as "disk".
 type Gate struct{ Name, Reason string }
@@ -65,23 +66,23 @@ type Shutdown struct{ Done func(late []string) }
 // JobTaken tells the meter that an attempt's work has begun: read every sensor often
 // from now on. It may be repeated.
 type JobTaken struct {
-	Key AttemptKey
+	Key job.Key
 	At  time.Time
 }
 
 // JobStarting tells the meter that FFmpeg is about to start: read every sensor now.
-type JobStarting struct{ Key AttemptKey }
+type JobStarting struct{ Key job.Key }
 
 // JobStarted opens the job's energy window at FFmpeg's start. It may be repeated.
 type JobStarted struct {
-	Key AttemptKey
+	Key job.Key
 	At  time.Time
 }
 
 // JobExited closes the job's energy window at FFmpeg's exit; Reply gets the
 // account within Within, with or without a last reading.
 type JobExited struct {
-	Key    AttemptKey
+	Key    job.Key
 	Start  time.Time
 	At     time.Time
 	Within time.Duration
@@ -91,13 +92,13 @@ type JobExited struct {
 // CurveWanted asks the meter for an attempt's power over time; Reply gets nil where there
 // is none.
 type CurveWanted struct {
-	Key   AttemptKey
+	Key   job.Key
 	Reply func(*energy.Curve)
 }
 
 // JobGone tells the meter that nothing is left of an attempt, and nothing more will be
 // asked about it.
-type JobGone struct{ Key AttemptKey }
+type JobGone struct{ Key job.Key }
 
 // MeterStarted tells jobs that the meter knows no windows: announce the running
 // ones again.
@@ -135,7 +136,7 @@ type HostLooked struct{ Status HostStatus }
 
 // JobFinished tells jobs that an attempt's actor is done with it.
 type JobFinished struct {
-	Key AttemptKey
+	Key job.Key
 	// Reported: its result lies in the journal. Otherwise the attempt was
 	// discarded as superseded.
 	Reported bool
@@ -170,4 +171,4 @@ type PollerStarted struct{}
 type SamplersStarted struct{}
 
 // JobClosed tells jobs that nothing is left of an attempt: process, workspace, actor.
-type JobClosed struct{ Key AttemptKey }
+type JobClosed struct{ Key job.Key }

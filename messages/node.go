@@ -1,5 +1,15 @@
 package messages
 
+import "time"
+
+// Session is what registering with a master returned.
+type Session struct {
+	NodeID  string    `json:"node_id"`
+	Address string    `json:"address"` // the identity we registered with
+	Master  string    `json:"master"`  // URL of the master that gave the id
+	Since   time.Time `json:"since"`
+}
+
 // NodeFacts is what a node says of itself when it registers.
 type NodeFacts struct {
 	Address         string // the node's identity

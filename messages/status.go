@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"ffmpeg-agent/hardware/energy"
+	"ffmpeg-agent/messages/job"
 )
 
 // Status is all that an operator may want to know of a running agent, as it is
@@ -25,7 +26,7 @@ type Status struct {
 	Listeners []ListenerHealth `json:"listeners"`
 	Power     *energy.Watts    `json:"power_watts,omitempty"` // of the counted zones; nil when unknown
 	Source    energy.Source    `json:"energy_source"`
-	Journal   JournalStats     `json:"journal"`
+	Journal   job.JournalStats `json:"journal"`
 	Counts    Counts           `json:"counts"`
 	Host      *HostStatus      `json:"host,omitempty"`
 	// Cgroups says how jobs are kept apart: the parent cgroup, or why there is none.
@@ -49,12 +50,12 @@ type ListenerHealth struct {
 
 // JobStatus is one running attempt.
 type JobStatus struct {
-	Key      AttemptKey     `json:"key"`
+	Key      job.Key        `json:"key"`
 	Scenario string         `json:"scenario"`
-	Phase    Phase          `json:"phase"`
+	Phase    job.Phase      `json:"phase"`
 	Encoder  string         `json:"encoder,omitempty"`
 	Started  *time.Time     `json:"started,omitempty"` // FFmpeg's start
-	Progress Progress       `json:"progress"`
+	Progress job.Progress   `json:"progress"`
 	ETA      *time.Duration `json:"eta_ns,omitempty"` // until FFmpeg's end; nil while unknown
 	Energy   *energy.Joules `json:"joules,omitempty"` // so far; nil when unknown
 	Power    *energy.Watts  `json:"power_watts,omitempty"`

@@ -12,7 +12,7 @@ import (
 
 	"ffmpeg-agent/hardware/energy"
 	"ffmpeg-agent/internal/devmaster"
-	"ffmpeg-agent/messages"
+	"ffmpeg-agent/messages/job"
 	"ffmpeg-agent/messages/protocol"
 )
 
@@ -76,8 +76,8 @@ func (v *demoView) watch(ctx context.Context) error {
 
 func (v *demoView) refresh() (ended int) {
 	for i := range v.jobs {
-		if job, ok := v.master.Job(v.jobs[i].ID); ok {
-			v.jobs[i] = job
+		if j, ok := v.master.Job(v.jobs[i].ID); ok {
+			v.jobs[i] = j
 		}
 		if v.jobs[i].Status.Terminal() {
 			ended++
@@ -100,33 +100,33 @@ func (v *demoView) redraw() {
 func (v *demoView) plain() {
 	due := time.Since(v.saidAt) >= plainEvery
 	for i := range v.jobs {
-		job := &v.jobs[i]
-		worthRepeating := job.Status.HeldByNode() || v.keptOut() != ""
-		if v.said[job.ID] == job.Status && !(due && worthRepeating) {
+		j := &v.jobs[i]
+		worthRepeating := j.Status.HeldByNode() || v.keptOut() != ""
+		if v.said[j.ID] == j.Status && !(due && worthRepeating) {
 			continue
 		}
-		v.said[job.ID] = job.Status
-		fmt.Fprintln(v.out, v.line(job))
+		v.said[j.ID] = j.Status
+		fmt.Fprintln(v.out, v.line(j))
 	}
 	if due {
 		v.saidAt = time.Now()
 	}
 }
 
-func (v *demoView) line(job *protocol.Job) string {
-	name := fmt.Sprintf("%-12s", job.Scenario)
-	if job.Status.Terminal() {
-		if r, _, ok := v.master.Result(job.ID); ok {
-			return fmt.Sprintf("%s %s %3d %%  %s", name, bar(float64(r.Progress)), r.Progress, job.Status)
+func (v *demoView) line(j *protocol.Job) string {
+	name := fmt.Sprintf("%-12s", j.Scenario)
+	if j.Status.Terminal() {
+		if r, _, ok := v.master.Result(j.ID); ok {
+			return fmt.Sprintf("%s %s %3d %%  %s", name, bar(float64(r.Progress)), r.Progress, j.Status)
 		}
-		return fmt.Sprintf("%s %s", name, job.Status)
+		return fmt.Sprintf("%s %s", name, j.Status)
 	}
 	for _, run := range v.worker.runner.Runs() {
-		if lease := run.Lease(); lease.Job.ID == job.ID {
+		if lease := run.Lease(); lease.Job.ID == j.ID {
 			return name + " " + v.running(lease.Key(), run.Phase(), run.Progress())
 		}
 	}
-	return fmt.Sprintf("%s %s       %s%s", name, bar(0), job.Status, v.keptOut())
+	return fmt.Sprintf("%s %s       %s%s", name, bar(0), j.Status, v.keptOut())
 }
 
 // keptOut says what keeps the agent from taking work, if something does for good.
@@ -139,14 +139,14 @@ func (v *demoView) keptOut() string {
 	return ""
 }
 
-func (v *demoView) running(key messages.AttemptKey, phase messages.Phase, p messages.Progress) string {
-	if phase != messages.PhaseRun {
+func (v *demoView) running(key job.Key, phase job.Phase, p job.Progress) string {
+	if phase != job.PhaseRun {
 		return fmt.Sprintf("%s %3.0f %%  %s", bar(p.Percent), p.Percent, phase)
 	}
 	line := fmt.Sprintf("%s %3.0f %%  %6s fps  %5sx", bar(p.Percent), p.Percent, known(p.FPS, 1), known(p.Speed, 2))
 	if snapshot := v.worker.agent.Board().Energy(); snapshot != nil {
-		if job, ok := snapshot.Job(key.String()); ok && job.Power != nil {
-			line += fmt.Sprintf("  %5.1f W (%s)", float64(*job.Power), job.Source)
+		if j, ok := snapshot.Job(key.String()); ok && j.Power != nil {
+			line += fmt.Sprintf("  %5.1f W (%s)", float64(*j.Power), j.Source)
 		}
 	}
 	return line
@@ -163,11 +163,11 @@ func (v *demoView) table() error {
 	fmt.Fprintln(w, "scenario\tstatus\twall s\tframes\tfps\tJ\t±J\tnet J\tµJ/pixel\tpixels/J\tjoules are\t")
 	var failed []string
 	methods := map[string]bool{}
-	for _, job := range v.jobs {
-		r, _, ok := v.master.Result(job.ID)
-		if job.Status != protocol.StatusCompleted || !ok {
-			failed = append(failed, fmt.Sprintf("%s %s: %s: %s", job.Scenario, job.Status, r.FailureReason, r.Error))
-			fmt.Fprintf(w, "%s\t%s\t\t\t\t\t\t\t\t\t\t\n", job.Scenario, job.Status)
+	for _, j := range v.jobs {
+		r, _, ok := v.master.Result(j.ID)
+		if j.Status != protocol.StatusCompleted || !ok {
+			failed = append(failed, fmt.Sprintf("%s %s: %s: %s", j.Scenario, j.Status, r.FailureReason, r.Error))
+			fmt.Fprintf(w, "%s\t%s\t\t\t\t\t\t\t\t\t\t\n", j.Scenario, j.Status)
 			continue
 		}
 		a, err := readAnalysis(r)
@@ -179,7 +179,7 @@ func (v *demoView) table() error {
 			cost = *a.Energy
 			methods[cost.Total.Method] = true
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%v\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t\n", job.Scenario, job.Status,
+		fmt.Fprintf(w, "%s\t%s\t%s\t%v\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t\n", j.Scenario, j.Status,
 			number(r.Metrics[protocol.MetricDuration], 2), r.Metrics[protocol.MetricFrames], number(r.Metrics[protocol.MetricFPS], 1),
 			optional(r.EnergyJoules, 1), optional(cost.Total.ErrorBound, 1), optional(cost.Net.Energy, 1), optional(a.Scores.MicrojoulesPerPixel, 2),
 			optional(a.Scores.PixelsPerJoule, 0), cost.Total.Source)

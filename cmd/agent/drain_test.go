@@ -14,6 +14,7 @@ import (
 
 	"ffmpeg-agent/internal/control"
 	"ffmpeg-agent/messages"
+	"ffmpeg-agent/messages/job"
 )
 
 // sleeper is a process that stands for an agent's, and how to end it.
@@ -41,7 +42,7 @@ func drainOf(ctx context.Context, socket string, silence time.Duration) (string,
 
 func TestDrainSaysWhatTheAgentWillWaitFor(t *testing.T) {
 	idle := messages.Status{PID: 1}
-	sending := messages.Status{PID: 1, Journal: messages.JournalStats{Unsent: 1}}
+	sending := messages.Status{PID: 1, Journal: job.JournalStats{Unsent: 1}}
 	for name, test := range map[string]struct {
 		status messages.Status
 		want   string

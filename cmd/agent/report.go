@@ -15,7 +15,7 @@ import (
 	"ffmpeg-agent/internal/control"
 	"ffmpeg-agent/internal/journal"
 	"ffmpeg-agent/internal/report"
-	"ffmpeg-agent/messages"
+	"ffmpeg-agent/messages/job"
 )
 
 func newReport() *cobra.Command {
@@ -63,12 +63,12 @@ over time. Exit status 1 when the journal has no such job.`,
 
 // findRecords asks the running agent, and reads its journal where none runs: no two
 // processes can have the journal open.
-func findRecords(cmd *cobra.Command, job string) ([]messages.Record, error) {
+func findRecords(cmd *cobra.Command, id string) ([]job.Record, error) {
 	client, err := dialAgent(cmd)
 	if err != nil {
 		return nil, err
 	}
-	records, err := client.Find(cmd.Context(), job)
+	records, err := client.Find(cmd.Context(), id)
 	if !errors.Is(err, control.ErrNotRunning) {
 		return records, err
 	}
@@ -76,7 +76,7 @@ func findRecords(cmd *cobra.Command, job string) ([]messages.Record, error) {
 	if err != nil {
 		return nil, err
 	}
-	return readRecords(cmd.Context(), client, journalPath(loaded.Config.DataDir), job)
+	return readRecords(cmd.Context(), client, journalPath(loaded.Config.DataDir), id)
 }
 
 // journalPath is where an agent keeps its journal.
@@ -84,11 +84,11 @@ func journalPath(dataDir string) string { return filepath.Join(dataDir, "journal
 
 // readRecords reads the journal of an agent that does not run. One that is just
 // starting has the journal before it answers, so it is asked once more.
-func readRecords(ctx context.Context, client *control.Client, path, job string) (records []messages.Record, err error) {
+func readRecords(ctx context.Context, client *control.Client, path, id string) (records []job.Record, err error) {
 	reader, err := journal.OpenReadOnly(path)
 	switch {
 	case errors.Is(err, journal.ErrInUse):
-		records, again := client.Find(ctx, job)
+		records, again := client.Find(ctx, id)
 		if errors.Is(again, control.ErrNotRunning) {
 			return nil, fmt.Errorf("an agent has the journal %s in use, but does not answer on the control socket %s; try again, or name its socket with --socket",
 				path, client.Socket())
@@ -100,25 +100,25 @@ func readRecords(ctx context.Context, client *control.Client, path, job string) 
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, reader.Close()) }()
-	return reader.Find(job)
+	return reader.Find(id)
 }
 
 // chooseAttempt finds the attempt, or the newest for 0.
-func chooseAttempt(job string, records []messages.Record, attempt int) (int, error) {
+func chooseAttempt(id string, records []job.Record, attempt int) (int, error) {
 	if len(records) == 0 {
-		return 0, fmt.Errorf("the journal has no job %s: it never ran here, or was so long ago that its record has made room", plain(job))
+		return 0, fmt.Errorf("the journal has no job %s: it never ran here, or was so long ago that its record has made room", plain(id))
 	}
 	if attempt == 0 {
 		return len(records) - 1, nil
 	}
-	i := slices.IndexFunc(records, func(r messages.Record) bool { return r.Key().Attempt == attempt })
+	i := slices.IndexFunc(records, func(r job.Record) bool { return r.Key().Attempt == attempt })
 	if i < 0 {
-		return 0, fmt.Errorf("the journal has no attempt %d at job %s; there are: %s", attempt, plain(job), strings.Join(attempts(records), ", "))
+		return 0, fmt.Errorf("the journal has no attempt %d at job %s; there are: %s", attempt, plain(id), strings.Join(attempts(records), ", "))
 	}
 	return i, nil
 }
 
-func attempts(records []messages.Record) []string {
+func attempts(records []job.Record) []string {
 	var all []string
 	for i := range records {
 		all = append(all, fmt.Sprint(records[i].Key().Attempt))
@@ -126,7 +126,7 @@ func attempts(records []messages.Record) []string {
 	return all
 }
 
-func printReport(out io.Writer, records []messages.Record, chosen int) error {
+func printReport(out io.Writer, records []job.Record, chosen int) error {
 	text, err := reportText(records, chosen)
 	if err != nil {
 		return err
@@ -136,7 +136,7 @@ func printReport(out io.Writer, records []messages.Record, chosen int) error {
 }
 
 // printResult prints a result to the byte as it is sent.
-func printResult(out io.Writer, rec *messages.Record) error {
+func printResult(out io.Writer, rec *job.Record) error {
 	if len(rec.Result) == 0 {
 		return fmt.Errorf("attempt %d at job %s has no result: %s", rec.Key().Attempt, plain(rec.Key().JobID), standing(rec))
 	}

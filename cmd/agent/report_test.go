@@ -12,13 +12,13 @@ import (
 	"ffmpeg-agent/internal/control"
 	"ffmpeg-agent/internal/journal"
 	"ffmpeg-agent/internal/report"
-	"ffmpeg-agent/messages"
+	"ffmpeg-agent/messages/job"
 	"ffmpeg-agent/messages/protocol"
 )
 
-func leaseOf(job string, attempt int) messages.Lease {
-	return messages.Lease{
-		Job:        protocol.Job{ID: job, Scenario: "720p30-h264", RetryCount: attempt - 1, Parameters: protocol.Parameters{"stream_key": "s3cr3t"}},
+func leaseOf(j string, attempt int) job.Lease {
+	return job.Lease{
+		Job:        protocol.Job{ID: j, Scenario: "720p30-h264", RetryCount: attempt - 1, Parameters: protocol.Parameters{"stream_key": "s3cr3t"}},
 		NodeID:     "node-42",
 		AcquiredAt: ago(time.Minute),
 	}
@@ -58,13 +58,13 @@ func measured() *energy.Account {
 }
 
 // recordOf is what the journal has of an attempt that ended.
-func recordOf(t *testing.T, e messages.Ending, state messages.RecordState, why string) messages.Record {
+func recordOf(t *testing.T, e job.Outcome, state job.RecordState, why string) job.Record {
 	t.Helper()
 	body, err := e.Body()
 	if err != nil {
 		t.Fatal(err)
 	}
-	rec := messages.Record{
+	rec := job.Record{
 		Lease: e.Lease, State: state, Result: body, Why: why,
 		AcceptedAt: ago(time.Minute), StartedAt: e.Encode.Started, FinishedAt: of(ago(15 * time.Second)),
 	}
@@ -74,25 +74,25 @@ func recordOf(t *testing.T, e messages.Ending, state messages.RecordState, why s
 	return rec
 }
 
-func completed(attempt int) messages.Ending {
-	return messages.Ending{
+func completed(attempt int) job.Outcome {
+	return job.Outcome{
 		Lease: leaseOf("job-a", attempt),
-		Encode: messages.Encode{
+		Encode: job.Encode{
 			Encoder: "libx264", Bitrate: "2000k", Width: 1280, Height: 720, Started: of(ago(30 * time.Second)), Exited: of(ago(18 * time.Second)),
 			CPUTime: 21500 * time.Millisecond, Frames: 1800, Pixels: 1800 * 1280 * 720, Media: time.Minute, SizeBytes: 15_000_000,
 		},
 		Energy:  measured(),
-		Quality: messages.Quality{VMAF: of(94.31), PSNR: of(41.5)},
+		Quality: job.Quality{VMAF: of(94.31), PSNR: of(41.5)},
 		At:      ago(15 * time.Second),
 	}
 }
 
-func failed(attempt int) messages.Ending {
+func failed(attempt int) job.Outcome {
 	account := energy.Unknown(ago(30*time.Second), ago(18*time.Second), "no sensor of this machine could be read")
-	return messages.Ending{
+	return job.Outcome{
 		Lease:   leaseOf("job-a", attempt),
-		Failure: &messages.Failure{Reason: protocol.ReasonInputError, Message: "the input is \x1b[31mcorrupt\nindeed"},
-		Encode: messages.Encode{
+		Failure: &job.Failure{Reason: protocol.ReasonInputError, Message: "the input is \x1b[31mcorrupt\nindeed"},
+		Encode: job.Encode{
 			Started: of(ago(30 * time.Second)), Exited: of(ago(18 * time.Second)), Frames: 3,
 			Log: "one\ntwo\nthree\nfour\nfive\n\x1b[2Jsix\n",
 		},
@@ -102,25 +102,25 @@ func failed(attempt int) messages.Ending {
 }
 
 // refused never came to start FFmpeg.
-func refused(attempt int) messages.Ending {
-	return messages.Ending{
+func refused(attempt int) job.Outcome {
+	return job.Outcome{
 		Lease:   leaseOf("job-a", attempt),
-		Failure: &messages.Failure{Reason: protocol.ReasonUserError, Message: "bitrate: fast is none"},
+		Failure: &job.Failure{Reason: protocol.ReasonUserError, Message: "bitrate: fast is none"},
 		At:      ago(15 * time.Second),
 	}
 }
 
 func TestReportText(t *testing.T) {
-	running := messages.Record{Lease: leaseOf("job-a", 1), State: messages.RecordRunning, AcceptedAt: ago(time.Minute), StartedAt: of(ago(time.Second))}
-	released := messages.Record{Lease: leaseOf("job-a", 1), State: messages.RecordSent, Release: true, AcceptedAt: ago(time.Minute), SettledAt: of(noon)}
-	for name, records := range map[string][]messages.Record{
+	running := job.Record{Lease: leaseOf("job-a", 1), State: job.RecordRunning, AcceptedAt: ago(time.Minute), StartedAt: of(ago(time.Second))}
+	released := job.Record{Lease: leaseOf("job-a", 1), State: job.RecordSent, Release: true, AcceptedAt: ago(time.Minute), SettledAt: of(noon)}
+	for name, records := range map[string][]job.Record{
 		"report-completed": {
-			recordOf(t, refused(1), messages.RecordDeadLetter, "400 Bad Request"),
-			recordOf(t, failed(2), messages.RecordSuperseded, "the master gave the job away"),
-			recordOf(t, completed(3), messages.RecordSent, ""),
+			recordOf(t, refused(1), job.RecordDeadLetter, "400 Bad Request"),
+			recordOf(t, failed(2), job.RecordSuperseded, "the master gave the job away"),
+			recordOf(t, completed(3), job.RecordSent, ""),
 		},
-		"report-failed":   {recordOf(t, failed(1), messages.RecordResult, "")},
-		"report-refused":  {recordOf(t, refused(1), messages.RecordSent, "")},
+		"report-failed":   {recordOf(t, failed(1), job.RecordResult, "")},
+		"report-refused":  {recordOf(t, refused(1), job.RecordSent, "")},
 		"report-running":  {running},
 		"report-released": {released},
 	} {
@@ -135,8 +135,8 @@ func TestReportText(t *testing.T) {
 }
 
 func TestAResultThatCannotBeReadIsSaid(t *testing.T) {
-	rec := messages.Record{Lease: leaseOf("job-a", 1), State: messages.RecordSent, Result: json.RawMessage(`{"progress":"all"}`)}
-	if text, err := reportText([]messages.Record{rec}, 0); err == nil || !strings.Contains(err.Error(), "--json") {
+	rec := job.Record{Lease: leaseOf("job-a", 1), State: job.RecordSent, Result: json.RawMessage(`{"progress":"all"}`)}
+	if text, err := reportText([]job.Record{rec}, 0); err == nil || !strings.Contains(err.Error(), "--json") {
 		t.Errorf("%v: %s", err, text)
 	}
 }
@@ -144,13 +144,13 @@ func TestAResultThatCannotBeReadIsSaid(t *testing.T) {
 // TestReportOfARunningAgent is asked for over the socket: the result comes to the byte.
 func TestReportOfARunningAgent(t *testing.T) {
 	odd := json.RawMessage(`{ "job_id":"job-a",  "status":"failed", "logs":"<&> ü" }` + "\n")
-	records := []messages.Record{
-		{Lease: leaseOf("job-a", 1), State: messages.RecordSent, Result: odd},
-		recordOf(t, completed(2), messages.RecordSent, ""),
-		{Lease: leaseOf("job-a", 3), State: messages.RecordRunning, AcceptedAt: noon},
+	records := []job.Record{
+		{Lease: leaseOf("job-a", 1), State: job.RecordSent, Result: odd},
+		recordOf(t, completed(2), job.RecordSent, ""),
+		{Lease: leaseOf("job-a", 3), State: job.RecordRunning, AcceptedAt: noon},
 	}
 	socket := filepath.Join(shortDir(t), "agent.sock")
-	answer(t, socket, control.Handlers{Find: func(id string) ([]messages.Record, error) {
+	answer(t, socket, control.Handlers{Find: func(id string) ([]job.Record, error) {
 		if id != "job-a" {
 			return nil, nil
 		}
@@ -220,7 +220,7 @@ func kept(t *testing.T) (dir string, book *journal.Journal, body []byte) {
 		if err := book.Finish(key, body, false); err != nil {
 			t.Fatal(err)
 		}
-		if err := book.Settle(key, messages.RecordSent, ""); err != nil {
+		if err := book.Settle(key, job.RecordSent, ""); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -12,7 +12,7 @@ import (
 	"unicode/utf8"
 
 	"ffmpeg-agent/hardware/energy"
-	"ffmpeg-agent/messages"
+	"ffmpeg-agent/messages/job"
 	"ffmpeg-agent/messages/protocol"
 )
 
@@ -24,12 +24,12 @@ type storedResult struct {
 
 // analysis is what the agent found out about an attempt.
 type analysis struct {
-	Energy  *energy.Account  `json:"energy"`
-	Scores  energy.Scores    `json:"scores"`
-	Quality messages.Quality `json:"quality"`
+	Energy  *energy.Account `json:"energy"`
+	Scores  energy.Scores   `json:"scores"`
+	Quality job.Quality     `json:"quality"`
 }
 
-func readResult(rec *messages.Record) (*storedResult, error) {
+func readResult(rec *job.Record) (*storedResult, error) {
 	if len(rec.Result) == 0 {
 		return nil, nil
 	}
@@ -43,7 +43,7 @@ func readResult(rec *messages.Record) (*storedResult, error) {
 }
 
 // reportText is what an attempt came to, for people.
-func reportText(records []messages.Record, chosen int) (string, error) {
+func reportText(records []job.Record, chosen int) (string, error) {
 	rec := &records[chosen]
 	r, err := readResult(rec)
 	if err != nil {
@@ -75,7 +75,7 @@ func writeRows(b *strings.Builder, indent string, rows [][2]string) {
 	w.Flush() //nolint:errcheck // a builder takes everything
 }
 
-func writeOutcome(b *strings.Builder, rec *messages.Record, r *storedResult) {
+func writeOutcome(b *strings.Builder, rec *job.Record, r *storedResult) {
 	key := rec.Key()
 	rows := [][2]string{{"job", plain(key.JobID)}, {"attempt", fmt.Sprint(key.Attempt)}, {"outcome", outcome(rec, r)}}
 	if r != nil && (r.Error != "" || r.FailureReason != "") {
@@ -91,7 +91,7 @@ func writeOutcome(b *strings.Builder, rec *messages.Record, r *storedResult) {
 	writeRows(b, "", rows)
 }
 
-func outcome(rec *messages.Record, r *storedResult) string {
+func outcome(rec *job.Record, r *storedResult) string {
 	switch {
 	case r != nil:
 		return plain(string(r.Status))
@@ -102,23 +102,23 @@ func outcome(rec *messages.Record, r *storedResult) string {
 }
 
 // standing is where an attempt stands with the master.
-func standing(rec *messages.Record) string {
+func standing(rec *job.Record) string {
 	text := ""
 	switch rec.State {
-	case messages.RecordAccepted:
+	case job.RecordAccepted:
 		return "taken, FFmpeg not started; if no agent runs, its next start reports it as failed"
-	case messages.RecordRunning:
+	case job.RecordRunning:
 		return "running, as agent status shows; if no agent runs, it was interrupted and the next start reports it as failed"
-	case messages.RecordResult:
+	case job.RecordResult:
 		return "waits to be sent to the master"
-	case messages.RecordSent:
+	case job.RecordSent:
 		text = "the master took the result"
 		if rec.Release {
 			text = "the master has the job again"
 		}
-	case messages.RecordSuperseded:
+	case job.RecordSuperseded:
 		text = "discarded: the job was given away"
-	case messages.RecordDeadLetter:
+	case job.RecordDeadLetter:
 		text = "dead letter: the master refuses the result for good"
 	default:
 		text = plain(string(rec.State))
@@ -173,7 +173,7 @@ func (r *storedResult) known(key, unit string) string {
 }
 
 // qualityText is empty where no quality was asked for.
-func qualityText(q *messages.Quality) string {
+func qualityText(q *job.Quality) string {
 	var parts []string
 	for _, m := range []struct {
 		name   string
@@ -192,7 +192,7 @@ func qualityText(q *messages.Quality) string {
 
 // writeAnalysis shows the encode and what it cost; there is no account where FFmpeg
 // did not start, or was interrupted together with the agent.
-func writeAnalysis(b *strings.Builder, rec *messages.Record, r *storedResult) {
+func writeAnalysis(b *strings.Builder, rec *job.Record, r *storedResult) {
 	account := r.AnalyzerOutput.Energy
 	switch {
 	case account != nil:
@@ -370,7 +370,7 @@ func writeLog(b *strings.Builder, r *storedResult) {
 	}
 }
 
-func writeOthers(b *strings.Builder, records []messages.Record, chosen int) {
+func writeOthers(b *strings.Builder, records []job.Record, chosen int) {
 	if len(records) < 2 {
 		return
 	}

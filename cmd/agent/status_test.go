@@ -23,6 +23,7 @@ import (
 	"ffmpeg-agent/hardware/energy"
 	"ffmpeg-agent/internal/control"
 	"ffmpeg-agent/messages"
+	"ffmpeg-agent/messages/job"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -119,11 +120,11 @@ func busyStatus() messages.Status {
 		Checks: []messages.Check{{Name: "ffmpeg"}, {Name: "disk", Reason: "4.1 GiB free, 5 GiB are needed"}, {Name: "session"}},
 		Jobs: []messages.JobStatus{
 			{
-				Key: messages.AttemptKey{JobID: "job-a", Attempt: 1}, Scenario: "720p30-h264", Phase: messages.PhaseRun, Encoder: "libx264",
-				Progress: messages.Progress{Percent: 42.4, FPS: 118.25, Speed: 3.94}, ETA: of(75 * time.Second),
+				Key: job.Key{JobID: "job-a", Attempt: 1}, Scenario: "720p30-h264", Phase: job.PhaseRun, Encoder: "libx264",
+				Progress: job.Progress{Percent: 42.4, FPS: 118.25, Speed: 3.94}, ETA: of(75 * time.Second),
 				Energy: of(energy.Joules(321.98)), Power: of(energy.Watts(35.14)), Source: energy.Measured, PID: 4815,
 			},
-			{Key: messages.AttemptKey{JobID: "job-b", Attempt: 3}, Phase: messages.PhasePrepare, Source: energy.Unavailable},
+			{Key: job.Key{JobID: "job-b", Attempt: 3}, Phase: job.PhasePrepare, Source: energy.Unavailable},
 		},
 		Actors: []messages.ActorStatus{
 			{Path: "agent", State: "running"},
@@ -140,7 +141,7 @@ func busyStatus() messages.Status {
 			{Name: "nvml", Error: "no driver", Since: ago(time.Hour)},
 		},
 		Power: of(energy.Watts(83.26)), Source: energy.Measured,
-		Journal: messages.JournalStats{Unfinished: 2, Unsent: 3, OldestAt: of(ago(250 * time.Second)), Sent: 120, DeadLetters: 1},
+		Journal: job.JournalStats{Unfinished: 2, Unsent: 3, OldestAt: of(ago(250 * time.Second)), Sent: 120, DeadLetters: 1},
 		Counts:  messages.Counts{Completed: 117, Failed: 4, Canceled: 2, Superseded: 1},
 		Host: &messages.HostStatus{
 			CPULoadPercent: of(97.2), RAMFreeBytes: of(uint64(12) << 30), DiskFreeBytes: of(uint64(4200) << 20), DiskTotalBytes: of(uint64(200) << 30),
@@ -154,7 +155,7 @@ func busyStatus() messages.Status {
 func freshStatus() messages.Status {
 	return messages.Status{
 		Version: "v1.2.3", PID: 1, StartedAt: ago(1500 * time.Millisecond), At: noon, Address: "worker-7", Slots: 1, Source: energy.Unavailable,
-		Jobs:     []messages.JobStatus{{Key: messages.AttemptKey{JobID: "j", Attempt: 1}, Phase: messages.PhaseRun, Encoder: "libx265", Source: energy.Unavailable}},
+		Jobs:     []messages.JobStatus{{Key: job.Key{JobID: "j", Attempt: 1}, Phase: job.PhaseRun, Encoder: "libx265", Source: energy.Unavailable}},
 		Host:     &messages.HostStatus{},
 		Samplers: []messages.SamplerHealth{},
 	}

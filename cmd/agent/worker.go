@@ -20,6 +20,7 @@ import (
 	"ffmpeg-agent/internal/journal"
 	"ffmpeg-agent/internal/master"
 	"ffmpeg-agent/messages"
+	"ffmpeg-agent/messages/job"
 )
 
 // worker is a running agent with all its parts.
@@ -268,7 +269,7 @@ type runner struct{ *ffmpeg.Runner }
 
 var _ actors.Runner = runner{}
 
-func (r runner) Begin(lease messages.Lease) actors.Run { return r.Runner.Begin(lease) }
+func (r runner) Begin(lease job.Lease) actors.Run { return r.Runner.Begin(lease) }
 
 func (r runner) Runs() []actors.Run {
 	runs := r.Runner.Runs()

@@ -14,8 +14,9 @@ import (
 	"testing"
 	"time"
 
+	"ffmpeg-agent/messages/job"
+
 	"ffmpeg-agent/internal/journal"
-	"ffmpeg-agent/messages"
 	"ffmpeg-agent/messages/protocol"
 )
 
@@ -61,7 +62,7 @@ func TestLimitsHoldWhereTheControllersAre(t *testing.T) {
 }
 
 // rank orders the states that an attempt goes through.
-var rank = map[messages.RecordState]int{messages.RecordAccepted: 1, messages.RecordRunning: 2, messages.RecordResult: 3, messages.RecordSent: 4}
+var rank = map[job.RecordState]int{job.RecordAccepted: 1, job.RecordRunning: 2, job.RecordResult: 3, job.RecordSent: 4}
 
 // TestNothingAcknowledgedIsLostWithThePower cuts a guest's power at random moments while it
 // writes a journal, boots it again and compares. The guest's memory is lost, the disk
@@ -81,7 +82,7 @@ func TestNothingAcknowledgedIsLostWithThePower(t *testing.T) {
 	img := newImage(t, "power.sh")
 	img.addTests("/guest.test", "ffmpeg-agent/deployment/guest")
 	at, disk, on := img.done(), newDisk(t), accelerator(t)
-	said := map[string]messages.RecordState{}
+	said := map[string]job.RecordState{}
 	unsynced, lost := 0, 0
 	for round := range rounds + 1 {
 		m := boot(t, on, at, disk, "512M")
@@ -107,9 +108,9 @@ func TestNothingAcknowledgedIsLostWithThePower(t *testing.T) {
 }
 
 // recall reads what the guest finds on its disk after it came up.
-func (m *machine) recall(t *testing.T) (held map[string]messages.RecordState, bare int) {
+func (m *machine) recall(t *testing.T) (held map[string]job.RecordState, bare int) {
 	t.Helper()
-	held = map[string]messages.RecordState{}
+	held = map[string]job.RecordState{}
 	for {
 		line, ok := m.next(silence)
 		if !ok {
@@ -119,7 +120,7 @@ func (m *machine) recall(t *testing.T) (held map[string]messages.RecordState, ba
 		switch kind {
 		case "held":
 			id, state, _ := strings.Cut(rest, " ")
-			held[id] = messages.RecordState(state)
+			held[id] = job.RecordState(state)
 		case "bare":
 			bare, _ = strconv.Atoi(rest)
 		case "ready":
@@ -135,7 +136,7 @@ func (m *machine) recall(t *testing.T) (held map[string]messages.RecordState, ba
 
 // listen takes in at least so many acknowledgements, and then what comes for a while.
 // It returns how long the unsynced file was at the last one.
-func (m *machine) listen(t *testing.T, said map[string]messages.RecordState, count int, more time.Duration) (unsynced int) {
+func (m *machine) listen(t *testing.T, said map[string]job.RecordState, count int, more time.Duration) (unsynced int) {
 	t.Helper()
 	patience := silence
 	var end time.Time
@@ -154,7 +155,7 @@ func (m *machine) listen(t *testing.T, said map[string]messages.RecordState, cou
 			t.Fatal("the guest went off or silent")
 		}
 		if f := strings.Fields(line); len(f) == 4 && f[0] == "said" {
-			said[f[1]] = messages.RecordState(f[2])
+			said[f[1]] = job.RecordState(f[2])
 			unsynced, _ = strconv.Atoi(f[3])
 			count--
 		}
@@ -170,7 +171,7 @@ func write(dir string) {
 	if len(files) > 0 {
 		fmt.Println("damaged:", files)
 	}
-	for _, list := range []func() ([]messages.Record, error){j.Unfinished, j.Unsent, func() ([]messages.Record, error) { return j.Settled(1 << 20) }} {
+	for _, list := range []func() ([]job.Record, error){j.Unfinished, j.Unsent, func() ([]job.Record, error) { return j.Settled(1 << 20) }} {
 		records, err := list()
 		must(err)
 		for _, r := range records {
@@ -189,23 +190,23 @@ func write(dir string) {
 	fmt.Println("ready")
 	for n := 0; ; n++ {
 		id := fmt.Sprintf("%.8s-%d", boot, n)
-		say := func(state messages.RecordState, err error) {
+		say := func(state job.RecordState, err error) {
 			must(err)
 			_, err = fmt.Fprintln(bare, id)
 			must(err)
 			lines++
 			fmt.Println("said", id, state, lines)
 		}
-		lease := messages.Lease{Job: protocol.Job{ID: id}, NodeID: "node"}
+		lease := job.Lease{Job: protocol.Job{ID: id}, NodeID: "node"}
 		key := lease.Key()
 		_, err := j.Accept(lease)
-		say(messages.RecordAccepted, err)
-		say(messages.RecordRunning, j.Running(key, messages.Process{PID: 7}))
+		say(job.RecordAccepted, err)
+		say(job.RecordRunning, j.Running(key, job.Process{PID: 7}))
 		result, err := json.Marshal(protocol.JobResult{JobID: id, Logs: strings.Repeat("log ", n%5000)})
 		must(err)
-		say(messages.RecordResult, j.Finish(key, result, false))
+		say(job.RecordResult, j.Finish(key, result, false))
 		if n%2 == 0 {
-			say(messages.RecordSent, j.Settle(key, messages.RecordSent, ""))
+			say(job.RecordSent, j.Settle(key, job.RecordSent, ""))
 		}
 	}
 }

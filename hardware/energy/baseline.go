@@ -155,3 +155,10 @@ func others(before, after *Usage, ahead time.Duration) (*time.Duration, time.Dur
 	used, ahead := max(0, left), max(0, -left)
 	return &used, min(ahead, after.Capacity-before.Capacity)
 }
+
+// Baselines are what was learned of the idle machine, for a later life of the agent.
+type Baselines struct {
+	// Machine tells machines apart: a data directory may move to another.
+	Machine string                  `json:"machine"`
+	Zones   map[string]ZoneBaseline `json:"zones"` // by zone ID
+}

@@ -19,18 +19,19 @@ const module = "ffmpeg-agent"
 var allowed = map[string][]string{
 	"cmd/...": {"..."},
 
-	"actors":              {"actors/supervision", "messages", "hardware/energy"},
-	"exporters/...":       {"messages", "hardware/energy"},
-	"internal/ffmpeg":     {"messages", "messages/protocol", "hardware/energy"},
-	"internal/journal":    {"messages", "messages/protocol", "hardware/energy"},
-	"internal/master":     {"messages", "messages/protocol", "hardware/energy"},
-	"internal/control":    {"messages", "messages/protocol", "hardware/energy"},
-	"internal/report":     {"messages", "messages/protocol", "hardware/energy"},
+	"actors":              {"actors/supervision", "messages", "messages/job", "messages/protocol", "hardware/energy"},
+	"exporters/...":       {"messages", "messages/job", "hardware/energy"},
+	"internal/ffmpeg":     {"messages", "messages/job", "messages/protocol", "hardware/energy"},
+	"internal/journal":    {"messages", "messages/job", "messages/protocol", "hardware/energy"},
+	"internal/master":     {"messages", "messages/job", "messages/protocol", "hardware/energy"},
+	"internal/control":    {"messages", "messages/job", "messages/protocol", "hardware/energy"},
+	"internal/report":     {"messages", "messages/job", "messages/protocol", "hardware/energy"},
 	"internal/devmaster":  {"messages/protocol"},
 	"internal/chaos":      {"messages/protocol", "hardware/fakehw"},
 	"internal/ffmpegtest": {},
 
-	"messages": {"messages/protocol", "hardware/energy"},
+	"messages":     {"messages/job", "messages/protocol", "hardware/energy"},
+	"messages/job": {"messages/protocol", "hardware/energy"},
 
 	"hardware":           {"hardware/energy"},
 	"hardware/fakehw":    {},

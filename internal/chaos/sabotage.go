@@ -21,7 +21,7 @@ func Sabotages() []Sabotage {
 			Name: "a result is sent before it is journalled",
 			Edits: []Edit{{"actors/job.go", `	supervision.Go(ctx, func(context.Context) (struct{}, error) {
 		if _, err := j.Journal.Accept(j.lease); err != nil {`, `	supervision.Go(ctx, func(work context.Context) (struct{}, error) {
-		_ = j.Master.Report(work, messages.Record{Lease: j.lease, State: messages.RecordResult, Result: body})
+		_ = j.Master.Report(work, job.Record{Lease: j.lease, State: job.RecordResult, Result: body})
 		if _, err := j.Journal.Accept(j.lease); err != nil {`}},
 			Faults: []string{"agent: killed", "net: reset", "job: "},
 		},
@@ -67,14 +67,14 @@ func Sabotages() []Sabotage {
 		},
 		{
 			Name:  "the retry count is ignored when the master is asked",
-			Edits: []Edit{{"internal/master/leases.go", `job.NodeID != lease.NodeID, now > mine:`, `job.NodeID != lease.NodeID:`}},
+			Edits: []Edit{{"internal/master/leases.go", `j.NodeID != lease.NodeID, now > mine:`, `j.NodeID != lease.NodeID:`}},
 			// It shows where the answer to a failed result gets lost and the same agent is at
 			// the next attempt when it asks.
 			Faults: []string{"ffmpeg: SIGKILL", "ffmpeg: SIGSEGV", "net: reset after"},
 		},
 		{
 			Name:   "every attempt is the first",
-			Edits:  []Edit{{"messages/lease.go", `Attempt: l.Job.Attempt()}`, `Attempt: 1}`}},
+			Edits:  []Edit{{"messages/job/lease.go", `Attempt: l.Job.Attempt()}`, `Attempt: 1}`}},
 			Faults: []string{"ffmpeg: SIGKILL", "job: "},
 		},
 		{
@@ -84,12 +84,12 @@ func Sabotages() []Sabotage {
 		},
 		{
 			Name:      "a job that was given away runs on",
-			Edits:     []Edit{{"actors/job.go", `	case messages.StandingEnded, messages.StandingGivenAway:`, `	case messages.StandingEnded:`}},
+			Edits:     []Edit{{"actors/job.go", `	case job.LeaseEnded, job.LeaseReassigned:`, `	case job.LeaseEnded:`}},
 			Elsewhere: "TestAFrozenAgentLearnsWhatMovedOn of cmd/agent: the jobs of a run end by themselves before it shows",
 		},
 		{
 			Name:   "a cancellation is ignored",
-			Edits:  []Edit{{"actors/job.go", `		j.run.Stop(messages.StopCanceled)`, ``}},
+			Edits:  []Edit{{"actors/job.go", `		j.run.Stop(job.StopCanceled)`, ``}},
 			Faults: []string{"job: canceled"},
 		},
 		{
@@ -155,9 +155,9 @@ func Sabotages() []Sabotage {
 		},
 		{
 			Name: "a refusal makes a dead letter at once",
-			Edits: []Edit{{"actors/uploader.go", `	case messages.MasterRefused:
-`, `	case messages.MasterRefused, messages.MasterBroken:
-`}, {"actors/uploader.go", `	case messages.MasterBroken, messages.MasterUnknown:`, `	case messages.MasterUnknown:`}},
+			Edits: []Edit{{"actors/uploader.go", `	case protocol.Rejected:
+`, `	case protocol.Rejected, protocol.ServerError:
+`}, {"actors/uploader.go", `	case protocol.ServerError, protocol.NotFound:`, `	case protocol.NotFound:`}},
 			Faults: []string{"net: 5xx", "job: "},
 		},
 		{

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"ffmpeg-agent/messages"
+	"ffmpeg-agent/messages/job"
 )
 
 // ErrNotRunning: no agent answers on the socket.
@@ -62,13 +63,13 @@ func (c *Client) Drain(ctx context.Context) error {
 
 // Find asks for the attempts at a job that the agent's journal has, the newest
 // last; none is no error. The job's parameters are not told.
-func (c *Client) Find(ctx context.Context, jobID string) ([]messages.Record, error) {
+func (c *Client) Find(ctx context.Context, jobID string) ([]job.Record, error) {
 	var answer recordsAnswer
 	query := url.Values{queryJob: {jobID}}
 	if err := c.call(ctx, "asking for job "+jobID, http.MethodGet, pathRecords+"?"+query.Encode(), nil, &answer); err != nil {
 		return nil, err
 	}
-	var records []messages.Record
+	var records []job.Record
 	for _, r := range answer.Records {
 		records = append(records, r.untell())
 	}

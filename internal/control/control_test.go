@@ -27,6 +27,7 @@ import (
 
 	"ffmpeg-agent/hardware/energy"
 	"ffmpeg-agent/messages"
+	"ffmpeg-agent/messages/job"
 	"ffmpeg-agent/messages/protocol"
 )
 
@@ -102,8 +103,8 @@ func status() messages.Status {
 		Session: &messages.Session{NodeID: "n-1", Address: "worker-1", Master: "http://m:8080", Since: at},
 		Checks:  []messages.Check{{Name: "disk", Reason: "full"}},
 		Jobs: []messages.JobStatus{{
-			Key: messages.AttemptKey{JobID: "j", Attempt: 2}, Phase: messages.PhaseRun,
-			Progress: messages.Progress{Percent: 12.5, FPS: 30}, ETA: &eta, Power: &watts, Source: energy.Measured,
+			Key: job.Key{JobID: "j", Attempt: 2}, Phase: job.PhaseRun,
+			Progress: job.Progress{Percent: 12.5, FPS: 30}, ETA: &eta, Power: &watts, Source: energy.Measured,
 		}},
 		Power: &watts, Source: energy.Measured,
 	}
@@ -135,17 +136,17 @@ func TestADrainIsAskedForAndItsRefusalIsTold(t *testing.T) {
 func TestRecordsKeepTheirResultToTheByteAndLoseTheJobsParameters(t *testing.T) {
 	at := time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC)
 	result := json.RawMessage(`{ "job_id" : "a/b c", "progress":100,  "logs":"<&>\u00e4 é" }` + "\n")
-	stored := []messages.Record{
+	stored := []job.Record{
 		{
-			Lease: messages.Lease{Job: protocol.Job{ID: "a/b c", Parameters: protocol.Parameters{"stream_key": "s3cr3t"}}, NodeID: "n"},
-			State: messages.RecordAccepted, AcceptedAt: at,
+			Lease: job.Lease{Job: protocol.Job{ID: "a/b c", Parameters: protocol.Parameters{"stream_key": "s3cr3t"}}, NodeID: "n"},
+			State: job.RecordAccepted, AcceptedAt: at,
 		},
 		{
-			Lease: messages.Lease{Job: protocol.Job{ID: "a/b c", RetryCount: 1, Scenario: "720p30-h264"}, NodeID: "n"},
-			State: messages.RecordSent, Result: result, Why: "sent", AcceptedAt: at, StartedAt: &at, FinishedAt: &at, SettledAt: &at,
+			Lease: job.Lease{Job: protocol.Job{ID: "a/b c", RetryCount: 1, Scenario: "720p30-h264"}, NodeID: "n"},
+			State: job.RecordSent, Result: result, Why: "sent", AcceptedAt: at, StartedAt: &at, FinishedAt: &at, SettledAt: &at,
 		},
 	}
-	c := serve(t, Handlers{Find: func(id string) ([]messages.Record, error) {
+	c := serve(t, Handlers{Find: func(id string) ([]job.Record, error) {
 		if id != "a/b c" {
 			return nil, fmt.Errorf("asked for %q", id)
 		}
@@ -170,7 +171,7 @@ func TestRecordsKeepTheirResultToTheByteAndLoseTheJobsParameters(t *testing.T) {
 }
 
 func TestAJobThatIsNotThereIsNoError(t *testing.T) {
-	c := serve(t, Handlers{Find: func(string) ([]messages.Record, error) { return nil, nil }})
+	c := serve(t, Handlers{Find: func(string) ([]job.Record, error) { return nil, nil }})
 	if got, err := c.Find(t.Context(), "x"); err != nil || len(got) != 0 {
 		t.Errorf("got %v, %v", got, err)
 	}
@@ -215,12 +216,12 @@ func TestWhatIsNotMeantIsRefusedClearly(t *testing.T) {
 		"hang of nobody":             {h: fault, do: func(c *Client) error { return c.Hang(t.Context(), "", time.Second) }, want: "actor's path"},
 		"hang for no time":           {h: fault, do: func(c *Client) error { return c.Hang(t.Context(), "agent", 0) }, want: "more than 0"},
 		"hang for negative time":     {h: fault, do: func(c *Client) error { return c.Hang(t.Context(), "agent", -time.Second) }, want: "more than 0"},
-		"report without a job": {h: Handlers{Find: func(string) ([]messages.Record, error) { return nil, nil }},
+		"report without a job": {h: Handlers{Find: func(string) ([]job.Record, error) { return nil, nil }},
 			do: func(c *Client) error { _, err := c.Find(t.Context(), ""); return err }, want: "job's id"},
 		"status nobody gives":  {do: func(c *Client) error { _, err := c.Status(t.Context()); return err }, want: "cannot do that"},
 		"drain nobody does":    {do: func(c *Client) error { return c.Drain(t.Context()) }, want: "cannot do that"},
 		"records nobody keeps": {do: func(c *Client) error { _, err := c.Find(t.Context(), "j"); return err }, want: "cannot do that"},
-		"journal that fails": {h: Handlers{Find: func(string) ([]messages.Record, error) { return nil, errors.New("disk on fire") }},
+		"journal that fails": {h: Handlers{Find: func(string) ([]job.Record, error) { return nil, errors.New("disk on fire") }},
 			do: func(c *Client) error { _, err := c.Find(t.Context(), "j"); return err }, want: "disk on fire"},
 		"a request that is too large": {h: fault, do: func(c *Client) error { return c.Crash(t.Context(), strings.Repeat("x", 2*maxRequest)) }, want: "larger than"},
 		"another version's request":   {do: func(c *Client) error { return c.call(t.Context(), "trying", "GET", "/later", nil, nil) }, want: "404"},
@@ -279,7 +280,7 @@ func TestTooManyRequestsAtATimeAreRefused(t *testing.T) {
 	release := make(chan struct{})
 	var inside atomic.Int32
 	c := serve(t, Handlers{
-		Find:   func(string) ([]messages.Record, error) { inside.Add(1); <-release; return nil, nil },
+		Find:   func(string) ([]job.Record, error) { inside.Add(1); <-release; return nil, nil },
 		Status: status,
 	})
 	var wg sync.WaitGroup

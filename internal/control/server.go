@@ -12,6 +12,7 @@ import (
 	"go.uber.org/zap"
 
 	"ffmpeg-agent/messages"
+	"ffmpeg-agent/messages/job"
 )
 
 // Handlers are what requests do. They are called from several goroutines at a time.
@@ -23,7 +24,7 @@ type Handlers struct {
 	// may be repeated.
 	Drain func(context.Context) error
 	// Find lists the attempts at a job, the newest last; none is no error.
-	Find func(jobID string) ([]messages.Record, error)
+	Find func(jobID string) ([]job.Record, error)
 	// Crash and Hang put a fault into an actor; nil unless debug.fault_injection is
 	// on. The error for an unknown actor names those there are.
 	Crash func(actorPath string) error
@@ -228,11 +229,11 @@ func (h *Handlers) records(r *http.Request) (any, error) {
 	if h.Find == nil {
 		return nil, refuse(http.StatusNotImplemented, errNotProvided)
 	}
-	job := r.URL.Query().Get(queryJob)
-	if job == "" {
+	id := r.URL.Query().Get(queryJob)
+	if id == "" {
 		return nil, refuse(http.StatusBadRequest, errors.New("a job's id is needed"))
 	}
-	found, err := h.Find(job)
+	found, err := h.Find(id)
 	if err != nil {
 		return nil, err
 	}

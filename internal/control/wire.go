@@ -7,7 +7,7 @@ import (
 	"path/filepath"
 	"time"
 
-	"ffmpeg-agent/messages"
+	"ffmpeg-agent/messages/job"
 )
 
 // The requests that there are.
@@ -45,19 +45,19 @@ type recordsAnswer struct {
 // record is a journal record whose result stays what it is to the byte: as a JSON
 // value inside another it would be written anew.
 type record struct {
-	messages.Record
+	job.Record
 	Result []byte `json:"result,omitempty"`
 }
 
 // tell is what an operator is told of a record.
-func tell(r messages.Record) record {
+func tell(r job.Record) record {
 	told := record{Record: r, Result: r.Result}
 	told.Record.Result = nil
 	told.Lease.Job.Parameters = nil
 	return told
 }
 
-func (r record) untell() messages.Record {
+func (r record) untell() job.Record {
 	told := r.Record
 	told.Result = json.RawMessage(r.Result)
 	return told

@@ -10,7 +10,7 @@ import (
 	"syscall"
 	"testing"
 
-	"ffmpeg-agent/messages"
+	"ffmpeg-agent/messages/job"
 )
 
 func TestNoFFmpegOutlivesAKilledAgentAndTheNextLifeCleansUp(t *testing.T) {
@@ -28,7 +28,7 @@ func TestNoFFmpegOutlivesAKilledAgentAndTheNextLifeCleansUp(t *testing.T) {
 	}
 	lines := bufio.NewScanner(out)
 	lines.Scan()
-	var p messages.Process
+	var p job.Process
 	if err := json.Unmarshal(lines.Bytes(), &p); err != nil {
 		t.Fatalf("%v: %s", err, lines.Bytes())
 	}
@@ -80,12 +80,12 @@ func TestReapEndsExactlyTheRecordedProcess(t *testing.T) {
 		t.Cleanup(func() { p.signal(syscall.SIGKILL); <-p.done })
 		return p
 	}
-	record := func(p messages.Process) messages.Record { return messages.Record{Process: &p} }
+	record := func(p job.Process) job.Record { return job.Record{Process: &p} }
 	victim, stranger := begin(), begin()
 	reused, rebooted := stranger.id, stranger.id
 	reused.StartTicks--
 	rebooted.BootID = "another boot"
-	err := r.Janitor().Reap(testContext(t), []messages.Record{record(reused), record(rebooted), {}, record(victim.id), record(messages.Process{PID: 1, BootID: r.bootID})})
+	err := r.Janitor().Reap(testContext(t), []job.Record{record(reused), record(rebooted), {}, record(victim.id), record(job.Process{PID: 1, BootID: r.bootID})})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -96,7 +96,7 @@ func TestReapEndsExactlyTheRecordedProcess(t *testing.T) {
 	if !alive(stranger.id, r.bootID) {
 		t.Error("a stranger was killed")
 	}
-	if err := r.Janitor().Reap(testContext(t), []messages.Record{record(victim.id)}); err != nil {
+	if err := r.Janitor().Reap(testContext(t), []job.Record{record(victim.id)}); err != nil {
 		t.Errorf("reaping the dead: %v", err)
 	}
 }
@@ -118,7 +118,7 @@ func TestAttemptNamesStayInOneFolderAndApart(t *testing.T) {
 	seen := map[string]bool{}
 	for _, id := range []string{"a", "A", "../../etc", "", ".", "a/b", "a_b", "日本", string(make([]byte, 5000))} {
 		for attempt := 1; attempt < 3; attempt++ {
-			name := attemptName(messages.AttemptKey{JobID: id, Attempt: attempt})
+			name := attemptName(job.Key{JobID: id, Attempt: attempt})
 			if !filepath.IsLocal(name) || filepath.Base(name) != name || len(name) > 100 || seen[name] {
 				t.Errorf("%q is %q", id, name)
 			}

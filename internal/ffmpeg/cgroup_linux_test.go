@@ -11,9 +11,9 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"ffmpeg-agent/messages/job"
 
-	"ffmpeg-agent/messages"
+	"golang.org/x/sys/unix"
 )
 
 // grouped returns a cgroup to run processes in.
@@ -74,8 +74,8 @@ func TestReapEndsWhoeverAFormerLifeLeftInACgroup(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := &Runner{bootID: bootID(), cgroups: all}
-	record := messages.Record{Process: &p.id}
-	if err := r.Janitor().Reap(context.Background(), []messages.Record{record}); err != nil {
+	record := job.Record{Process: &p.id}
+	if err := r.Janitor().Reap(context.Background(), []job.Record{record}); err != nil {
 		t.Fatal(err)
 	}
 	until(t, "the stray child's end", func() bool { return dead(stray) })

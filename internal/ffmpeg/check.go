@@ -6,7 +6,7 @@ import (
 	"strings"
 	"time"
 
-	"ffmpeg-agent/messages"
+	"ffmpeg-agent/messages/job"
 	"ffmpeg-agent/messages/protocol"
 )
 
@@ -36,7 +36,7 @@ func (r *Run) checkWork(ctx context.Context) (err error) {
 	products := make([]product, len(r.plan.renditions))
 	for i := range r.plan.renditions {
 		if products[i], err = r.inspect(ctx, i); err != nil {
-			var judged *messages.Failure
+			var judged *job.Failure
 			switch { // which FFmpeg may have passed over
 			case ctx.Err() != nil:
 			case r.diskIsFull():
@@ -138,7 +138,7 @@ func (r *Run) inspect(ctx context.Context, i int) (product, error) {
 }
 
 // orNil keeps a nil failure from becoming an error that is not nil.
-func orNil(f *messages.Failure) error {
+func orNil(f *job.Failure) error {
 	if f == nil {
 		return nil
 	}
@@ -157,7 +157,7 @@ type expectation struct {
 }
 
 // read takes ffprobe's view of an output.
-func (x expectation) read(p probed) (product, *messages.Failure) {
+func (x expectation) read(p probed) (product, *job.Failure) {
 	video, ok := p.video()
 	frames, counted := video.frames()
 	if p.Error != nil || !ok || !counted {
@@ -172,7 +172,7 @@ func (x expectation) read(p probed) (product, *messages.Failure) {
 	return product{frames: frames, length: p.duration()}, nil
 }
 
-func (x expectation) nothing() *messages.Failure {
+func (x expectation) nothing() *job.Failure {
 	if x.synthetic {
 		return failure(protocol.ReasonRuntimeError, "ffmpeg ended well, but made no frame")
 	}
@@ -182,7 +182,7 @@ func (x expectation) nothing() *messages.Failure {
 // judge compares an output with what was asked for: as many frames as FFmpeg says it
 // wrote; from a synthetic input as many as rate and duration make; from another one
 // as much media as the job wants and the input has.
-func (x expectation) judge(made product) *messages.Failure {
+func (x expectation) judge(made product) *job.Failure {
 	if made.frames == 0 {
 		return x.nothing()
 	}
@@ -201,7 +201,7 @@ func (x expectation) judge(made product) *messages.Failure {
 
 // judgeLength allows half a second and 2 %: containers state lengths by their longest
 // stream, and sound is padded to whole packets.
-func (x expectation) judgeLength(made product) *messages.Failure {
+func (x expectation) judgeLength(made product) *job.Failure {
 	slack := func(d time.Duration) time.Duration {
 		return d/50 + 500*time.Millisecond + time.Duration(2/x.fps.float()*float64(time.Second))
 	}

@@ -14,7 +14,7 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
 
-	"ffmpeg-agent/messages"
+	"ffmpeg-agent/messages/job"
 	"ffmpeg-agent/messages/protocol"
 )
 
@@ -186,7 +186,7 @@ func (c *confinement) look() (ticks <-chan time.Time, stop func()) {
 }
 
 // exceeded looks whether the attempt is over a limit that the kernel does not keep.
-func (r *Run) exceeded(p *process) *messages.Failure {
+func (r *Run) exceeded(p *process) *job.Failure {
 	l, c := r.plan.limits, &r.confined
 	if c.watchMemory {
 		if used, ok := p.resident(); ok && used > l.memory {
@@ -197,7 +197,7 @@ func (r *Run) exceeded(p *process) *messages.Failure {
 }
 
 // diskExceeded looks whether the attempt has written more than it may.
-func (r *Run) diskExceeded() *messages.Failure {
+func (r *Run) diskExceeded() *job.Failure {
 	if l := r.plan.limits; r.confined.watchDisk {
 		if written := r.written(); written > l.disk {
 			return failure(protocol.ReasonResourceError, "the job's disk limit of %s is exceeded: it has written %s", mebibytes(l.disk), mebibytes(written))
@@ -231,7 +231,7 @@ func (r *Run) written() (bytes int64) {
 
 // overrun says which limit ended one of the attempt's processes, nil when none did: by
 // the kernel's counts, or the signal that stands for a limit.
-func (r *Run) overrun(p *process) *messages.Failure {
+func (r *Run) overrun(p *process) *job.Failure {
 	exit, group := p.exit, r.confined.group
 	if over := p.over.Load(); over != nil {
 		return over

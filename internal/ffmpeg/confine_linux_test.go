@@ -17,7 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"ffmpeg-agent/messages"
+	"ffmpeg-agent/messages/job"
 	"ffmpeg-agent/messages/protocol"
 )
 
@@ -29,7 +29,7 @@ func uncontrolled(t *testing.T, change ...func(*Settings)) *Runner {
 	return r
 }
 
-func limited(l messages.Lease, resourceLimits string) messages.Lease {
+func limited(l job.Lease, resourceLimits string) job.Lease {
 	var m map[string]any
 	if err := json.Unmarshal([]byte(resourceLimits), &m); err != nil {
 		panic(err)

@@ -7,16 +7,16 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"ffmpeg-agent/messages"
+	"ffmpeg-agent/messages/job"
 	"ffmpeg-agent/messages/protocol"
 )
 
-func failure(reason protocol.FailureReason, format string, args ...any) *messages.Failure {
-	return &messages.Failure{Reason: reason, Message: fmt.Sprintf(format, args...)}
+func failure(reason protocol.FailureReason, format string, args ...any) *job.Failure {
+	return &job.Failure{Reason: reason, Message: fmt.Sprintf(format, args...)}
 }
 
 // osFailure is the failure of something that the agent itself did.
-func osFailure(err error) *messages.Failure {
+func osFailure(err error) *job.Failure {
 	for _, errno := range []syscall.Errno{
 		syscall.ENOSPC, syscall.EDQUOT, syscall.EFBIG, syscall.ENOMEM, syscall.EAGAIN, syscall.EMFILE, syscall.ENFILE,
 	} {
@@ -28,15 +28,15 @@ func osFailure(err error) *messages.Failure {
 }
 
 // stopFailure is the failure of a run that was stopped.
-func (r *Run) stopFailure(cause messages.StopCause) *messages.Failure {
+func (r *Run) stopFailure(cause job.StopCause) *job.Failure {
 	switch cause {
-	case messages.StopTimeout:
+	case job.StopTimeout:
 		return failure(protocol.ReasonTimeout, "the job's time is up: %s", r.plan.timeout)
-	case messages.StopStalled:
+	case job.StopStalled:
 		return failure(protocol.ReasonTimeout, "ffmpeg made no progress for %s", r.settings.StallTimeout)
-	case messages.StopShutdown:
+	case job.StopShutdown:
 		return failure(protocol.ReasonPlatformError, "interrupted: agent shutting down")
-	case messages.StopSuperseded:
+	case job.StopSuperseded:
 		return failure(protocol.ReasonPlatformError, "interrupted: the job was given away")
 	}
 	return failure(protocol.ReasonPlatformError, "interrupted: %s", cause)
@@ -49,16 +49,16 @@ const decodeErrorsExit = 69
 // evidence is what is known of an FFmpeg that ended badly.
 type evidence struct {
 	exit      exitStatus
-	diskFull  bool              // where it wrote
-	wasFull   bool              // it was shortly before, and may have room again
-	input     *messages.Failure // what is wrong with the job's input; nil: nothing, or it has none
-	said      string            // FFmpeg's last error, for people; nothing is decided by it
+	diskFull  bool         // where it wrote
+	wasFull   bool         // it was shortly before, and may have room again
+	input     *job.Failure // what is wrong with the job's input; nil: nothing, or it has none
+	said      string       // FFmpeg's last error, for people; nothing is decided by it
 	hasInput  bool
 	streaming bool // it wrote to the network
 }
 
 // classify says why an FFmpeg that was not stopped ended badly.
-func classify(e evidence) *messages.Failure {
+func classify(e evidence) *job.Failure {
 	switch {
 	case e.exit.err != nil:
 		return failure(protocol.ReasonPlatformError, "ffmpeg: %v", e.exit.err)
@@ -102,7 +102,7 @@ func avHTTP(a, b, c int) int { return -(0xF8 | a<<8 | b<<16 | c<<24) }
 
 // inputFailure reads ffprobe's error number for an input: what the network did, or
 // what is wrong with the input itself.
-func inputFailure(e probeError, network bool) *messages.Failure {
+func inputFailure(e probeError, network bool) *job.Failure {
 	reason := protocol.ReasonInputError
 	if network {
 		reason = protocol.ReasonNetworkError

@@ -17,7 +17,7 @@ import (
 	"go.uber.org/goleak"
 	"go.uber.org/zap/zaptest"
 
-	"ffmpeg-agent/messages"
+	"ffmpeg-agent/messages/job"
 	"ffmpeg-agent/messages/protocol"
 )
 
@@ -97,17 +97,17 @@ func ask(r *Runner) error {
 }
 
 // lease makes a lease for a job with these parameters, in the master's JSON.
-func lease(t *testing.T, id, parameters string) messages.Lease {
+func lease(t *testing.T, id, parameters string) job.Lease {
 	t.Helper()
-	var job protocol.Job
+	var j protocol.Job
 	raw, err := json.Marshal(id)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := json.Unmarshal([]byte(`{"id":`+string(raw)+`,"parameters":`+parameters+`}`), &job); err != nil {
+	if err := json.Unmarshal([]byte(`{"id":`+string(raw)+`,"parameters":`+parameters+`}`), &j); err != nil {
 		t.Fatalf("%s: %v", parameters, err)
 	}
-	return messages.Lease{Job: job, NodeID: "node"}
+	return job.Lease{Job: j, NodeID: "node"}
 }
 
 // walk takes a run through its steps up to the check.
@@ -125,9 +125,9 @@ func walk(ctx context.Context, run *Run) error {
 }
 
 // wantFailure demands a failure for this reason and returns it.
-func wantFailure(t *testing.T, err error, reason protocol.FailureReason) *messages.Failure {
+func wantFailure(t *testing.T, err error, reason protocol.FailureReason) *job.Failure {
 	t.Helper()
-	f, ok := err.(*messages.Failure)
+	f, ok := err.(*job.Failure)
 	if !ok {
 		t.Fatalf("error is %T %v, want a failure", err, err)
 	}
@@ -204,7 +204,7 @@ func agentThatIsKilled(dir string) {
 	if err := json.Unmarshal([]byte(`{"resolution":"160x120","preset":"veryslow","duration":86400,"output":"`+filepath.Join(dir, "out.mp4")+`"}`), &params); err != nil {
 		panic(err)
 	}
-	run := r.Begin(messages.Lease{Job: protocol.Job{ID: "orphan", Parameters: params}})
+	run := r.Begin(job.Lease{Job: protocol.Job{ID: "orphan", Parameters: params}})
 	if err := run.Prepare(context.Background()); err != nil {
 		panic(err)
 	}

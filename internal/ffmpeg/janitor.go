@@ -7,7 +7,7 @@ import (
 	"io/fs"
 	"os"
 
-	"ffmpeg-agent/messages"
+	"ffmpeg-agent/messages/job"
 )
 
 // Janitor removes what an earlier life of the agent left behind.
@@ -19,7 +19,7 @@ func (r *Runner) Janitor() *Janitor { return &Janitor{r} }
 // Reap ends exactly the processes that the records name, if they still run, with
 // their process groups and cgroups, and waits until they are dead. A process of another boot,
 // or with another start, is somebody else's and left alone.
-func (j *Janitor) Reap(ctx context.Context, records []messages.Record) error {
+func (j *Janitor) Reap(ctx context.Context, records []job.Record) error {
 	var errs []error
 	for _, record := range records {
 		if record.Process == nil {

@@ -11,7 +11,7 @@ import (
 	"slices"
 	"strings"
 
-	"ffmpeg-agent/messages"
+	"ffmpeg-agent/messages/job"
 	"ffmpeg-agent/messages/protocol"
 )
 
@@ -56,7 +56,7 @@ func (s *places) problem(name, format string, args ...any) {
 
 // find places input and outputs. bad is set for an input that cannot be read, which
 // counts only when there are no problems.
-func (s *places) find(p *plan) (pl place, bad *messages.Failure) {
+func (s *places) find(p *plan) (pl place, bad *job.Failure) {
 	if p.input != "" {
 		pl.input, pl.local, bad = s.input(p.input)
 	} else if !s.settings.GenerateInput {
@@ -75,7 +75,7 @@ func (s *places) find(p *plan) (pl place, bad *messages.Failure) {
 	return pl, bad
 }
 
-func (s *places) input(given string) (src source, local string, bad *messages.Failure) {
+func (s *places) input(given string) (src source, local string, bad *job.Failure) {
 	if m := protocolName.FindStringSubmatch(given); m != nil {
 		scheme := strings.ToLower(m[1])
 		if m[2] != "" || !slices.Contains(s.settings.InputProtocols, scheme) {
@@ -145,7 +145,7 @@ func whitelist(protocols []string, formats string, more ...string) []string {
 
 // localInput takes a regular file within the input roots. A relative path is looked
 // up in the workspace, where there is none.
-func (s *places) localInput(given string) (src source, local string, bad *messages.Failure) {
+func (s *places) localInput(given string) (src source, local string, bad *job.Failure) {
 	if !filepath.IsAbs(given) {
 		given = filepath.Join(s.workspace, given)
 	}

@@ -11,7 +11,7 @@ import (
 	"strings"
 	"time"
 
-	"ffmpeg-agent/messages"
+	"ffmpeg-agent/messages/job"
 	"ffmpeg-agent/messages/protocol"
 )
 
@@ -92,9 +92,9 @@ type planner struct {
 // newPlan understands a job. It looks at nothing but its arguments. problems names
 // each bad parameter, lacks what this FFmpeg has not; the plan is good when both
 // are empty.
-func newPlan(job protocol.Job, caps Capabilities, tried map[string]bool, masterHost string, timeout time.Duration) (p plan, problems, lacks []string) {
-	pl := &planner{params: newParams(job.Parameters), job: job, caps: caps, tried: tried, masterHost: masterHost, timeout: timeout}
-	*pl.problems = append(*pl.problems, job.Problems...)
+func newPlan(j protocol.Job, caps Capabilities, tried map[string]bool, masterHost string, timeout time.Duration) (p plan, problems, lacks []string) {
+	pl := &planner{params: newParams(j.Parameters), job: j, caps: caps, tried: tried, masterHost: masterHost, timeout: timeout}
+	*pl.problems = append(*pl.problems, j.Problems...)
 	p = pl.plan()
 	return p, unique(*pl.problems), unique(pl.lacks) // a ladder meets the same one several times
 }
@@ -110,7 +110,7 @@ func unique(texts []string) []string {
 }
 
 // refusal is the failure of a job that cannot be run as it is; nil when it can.
-func refusal(problems, lacks []string) *messages.Failure {
+func refusal(problems, lacks []string) *job.Failure {
 	switch {
 	case len(problems) > 0:
 		return failure(protocol.ReasonUserError, "invalid parameters: %s", strings.Join(problems, "; "))
@@ -377,12 +377,12 @@ func (pl *planner) accelerated(name, family string) (encoder, codec string) {
 
 // wantsHardware reports whether a job can only be understood once hardware encoders
 // were tried.
-func wantsHardware(job protocol.Job) bool {
-	pl := &planner{params: newParams(job.Parameters)}
+func wantsHardware(j protocol.Job) bool {
+	pl := &planner{params: newParams(j.Parameters)}
 	if pl.acceleration() != "" {
 		return true
 	}
-	raw, err := json.Marshal(job.Parameters)
+	raw, err := json.Marshal(j.Parameters)
 	return err == nil && slices.ContainsFunc(hardwareSuffixes, func(s string) bool { return strings.Contains(string(raw), s) })
 }
 

@@ -12,7 +12,7 @@ import (
 	"strings"
 	"time"
 
-	"ffmpeg-agent/messages"
+	"ffmpeg-agent/messages/job"
 	"ffmpeg-agent/messages/protocol"
 )
 
@@ -169,7 +169,7 @@ func (r *Run) probeInput(ctx context.Context) (probed, error) {
 
 // judgeInput finds out, after FFmpeg failed, whether the job's input is to blame;
 // nil when it is not, or the job has none.
-func (r *Run) judgeInput(ctx context.Context) *messages.Failure {
+func (r *Run) judgeInput(ctx context.Context) *job.Failure {
 	if r.plan.input == "" {
 		return nil
 	}

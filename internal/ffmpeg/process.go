@@ -15,9 +15,9 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"ffmpeg-agent/messages/job"
 
-	"ffmpeg-agent/messages"
+	"golang.org/x/sys/unix"
 )
 
 // drainFor bounds how long after a process's end its pipes are read: they end with
@@ -72,13 +72,13 @@ func signalName(s syscall.Signal) string {
 
 // process is a started command.
 type process struct {
-	id      messages.Process
+	id      job.Process
 	started time.Time
 	done    chan struct{} // closed when it has ended and its pipes were read
 	exit    exitStatus    // valid once done is closed
 	cgroup  *cgroup       // nil: the agent's own
 
-	over atomic.Pointer[messages.Failure] // the limit for which it was ended
+	over atomic.Pointer[job.Failure] // the limit for which it was ended
 
 	mu   sync.Mutex
 	gone bool // it has ended: its number may soon be somebody else's
@@ -140,7 +140,7 @@ func (p *process) live(cmd *exec.Cmd, b bounds, bootID string, pipes *pipes, sta
 		return
 	}
 	pipes.startReading()
-	p.id = messages.Process{PID: cmd.Process.Pid, BootID: bootID, Cgroup: p.cgroup.name()}
+	p.id = job.Process{PID: cmd.Process.Pid, BootID: bootID, Cgroup: p.cgroup.name()}
 	p.id.StartTicks, _ = startTicks(p.id.PID)
 	started <- nil
 
@@ -237,7 +237,7 @@ func (p *process) resident() (bytes int64, ok bool) {
 }
 
 // exceed ends it for a limit.
-func (p *process) exceed(f *messages.Failure) {
+func (p *process) exceed(f *job.Failure) {
 	p.over.CompareAndSwap(nil, f)
 	p.signal(syscall.SIGKILL)
 }

@@ -11,9 +11,9 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"ffmpeg-agent/messages/job"
 
-	"ffmpeg-agent/messages"
+	"golang.org/x/sys/unix"
 )
 
 // handedPath is how a child names the file that it is given at a descriptor. Whoever
@@ -184,7 +184,7 @@ func bootID() string {
 
 // alive reports whether exactly this process still runs. One that has ended and
 // was not waited for is dead.
-func alive(p messages.Process, boot string) bool {
+func alive(p job.Process, boot string) bool {
 	if p.PID <= 1 || p.BootID == "" || p.BootID != boot {
 		return false
 	}
@@ -195,7 +195,7 @@ func alive(p messages.Process, boot string) bool {
 // kill ends exactly this process and its group, and waits until it is dead. The
 // process is held by a descriptor while it is compared, so that its number cannot
 // pass to another one in between.
-func kill(ctx context.Context, p messages.Process, boot string) error {
+func kill(ctx context.Context, p job.Process, boot string) error {
 	if p.PID <= 1 {
 		return nil
 	}

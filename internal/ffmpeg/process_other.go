@@ -8,7 +8,7 @@ import (
 	"syscall"
 	"time"
 
-	"ffmpeg-agent/messages"
+	"ffmpeg-agent/messages/job"
 )
 
 // The twin for development elsewhere than on Linux: no parent-death signal, no
@@ -36,4 +36,4 @@ func cpuTime(int) (time.Duration, bool) { return 0, false }
 
 func bootID() string { return "" }
 
-func kill(context.Context, messages.Process, string) error { return nil }
+func kill(context.Context, job.Process, string) error { return nil }

@@ -11,7 +11,7 @@ import (
 	"strconv"
 	"strings"
 
-	"ffmpeg-agent/messages"
+	"ffmpeg-agent/messages/job"
 )
 
 // mostPSNR stands for an output that equals its input, whose PSNR is infinite, dB.
@@ -21,11 +21,11 @@ const mostPSNR = 100
 // failure of the attempt: the quality says why. Of a ladder it says which output it
 // is of, for what the job made as a whole has no such figure.
 func (r *Run) measureWork(ctx context.Context) error {
-	defer r.setPhase(messages.PhaseJournal)
+	defer r.setPhase(job.PhaseJournal)
 	if r.plan.quality == "" {
 		return nil
 	}
-	r.setPhase(messages.PhaseQuality)
+	r.setPhase(job.PhaseQuality)
 	q, err := r.compare(ctx)
 	if err := ctx.Err(); err != nil {
 		return err
@@ -55,7 +55,7 @@ var measures = map[string]struct {
 	"vmaf": {"libvmaf", "log_fmt=json:log_path=/dev/stdout", readVMAF},
 }
 
-func (r *Run) compare(ctx context.Context) (q messages.Quality, err error) {
+func (r *Run) compare(ctx context.Context) (q job.Quality, err error) {
 	measure := measures[r.plan.quality]
 	switch {
 	case r.plan.streaming:

@@ -15,7 +15,7 @@ import (
 
 	"go.uber.org/zap"
 
-	"ffmpeg-agent/messages"
+	"ffmpeg-agent/messages/job"
 	"ffmpeg-agent/messages/protocol"
 )
 
@@ -27,7 +27,7 @@ import (
 type Run struct {
 	runner    *Runner
 	settings  Settings
-	lease     messages.Lease
+	lease     job.Lease
 	log       *zap.Logger
 	name      string // of the attempt, as a file's name
 	workspace string
@@ -56,11 +56,11 @@ type Run struct {
 
 	mu       sync.Mutex
 	closed   bool
-	working  sync.WaitGroup       // goroutines of the run
-	phases   []messages.PhaseSpan // the last is the present one
-	cause    messages.StopCause
-	encode   messages.Encode
-	quality  messages.Quality
+	working  sync.WaitGroup  // goroutines of the run
+	phases   []job.PhaseSpan // the last is the present one
+	cause    job.StopCause
+	encode   job.Encode
+	quality  job.Quality
 	expected time.Duration // media that is to come; 0 while unknown
 
 	input lazy[probed] // what ffprobe says of the job's input
@@ -75,12 +75,12 @@ type step struct {
 	err  error // valid once done is closed
 }
 
-func newRun(r *Runner, lease messages.Lease) *Run {
+func newRun(r *Runner, lease job.Lease) *Run {
 	key := lease.Key()
 	run := &Run{
 		runner: r, settings: r.settings, lease: lease, name: attemptName(key),
 		log:    r.log.With(zap.String("job", key.JobID), zap.Int("attempt", key.Attempt)),
-		phases: []messages.PhaseSpan{{Phase: messages.PhasePrepare, From: time.Now()}}, gone: make(chan struct{}), stopping: make(chan struct{}), exited: make(chan struct{}),
+		phases: []job.PhaseSpan{{Phase: job.PhasePrepare, From: time.Now()}}, gone: make(chan struct{}), stopping: make(chan struct{}), exited: make(chan struct{}),
 	}
 	run.workspace = r.work.path(run.name)
 	run.ctx, run.cancel = context.WithCancel(context.Background())
@@ -98,18 +98,18 @@ func (r *Run) refuse() {
 }
 
 // Lease is what the run is for.
-func (r *Run) Lease() messages.Lease { return r.lease }
+func (r *Run) Lease() job.Lease { return r.lease }
 
 // Prepare checks the job and makes its workspace and input. The error is a
-// *messages.Failure, or the context's.
+// *job.Failure, or the context's.
 func (r *Run) Prepare(ctx context.Context) error {
 	return r.do(ctx, &r.prepare, r.prepareWork)
 }
 
 // Start starts FFmpeg and returns its identity.
-func (r *Run) Start(ctx context.Context) (messages.Process, error) {
+func (r *Run) Start(ctx context.Context) (job.Process, error) {
 	if err := r.do(ctx, &r.start, r.startWork); err != nil {
-		return messages.Process{}, err
+		return job.Process{}, err
 	}
 	return r.proc.id, nil
 }
@@ -136,7 +136,7 @@ func (r *Run) Wait(ctx context.Context) error {
 }
 
 // Check judges what FFmpeg made, once it has exited, and puts the output in its
-// place: nil when the attempt is good, a *messages.Failure when it is not.
+// place: nil when the attempt is good, a *job.Failure when it is not.
 func (r *Run) Check(ctx context.Context) error {
 	if err := r.Wait(ctx); err != nil {
 		return err
@@ -146,12 +146,12 @@ func (r *Run) Check(ctx context.Context) error {
 
 // Measure measures the quality that the job asks for. What could not be measured is
 // nil, with a note; the error is that of an attempt that is not good.
-func (r *Run) Measure(ctx context.Context) (messages.Quality, error) {
+func (r *Run) Measure(ctx context.Context) (job.Quality, error) {
 	if err := r.Check(ctx); err != nil {
-		return messages.Quality{}, err
+		return job.Quality{}, err
 	}
 	if err := r.do(ctx, &r.measure, r.measureWork); err != nil {
-		return messages.Quality{}, err
+		return job.Quality{}, err
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -160,7 +160,7 @@ func (r *Run) Measure(ctx context.Context) (messages.Quality, error) {
 
 // Stop asks FFmpeg to end, and kills it StopGrace later; it ends whatever else the
 // run is doing. The first cause counts. It returns at once.
-func (r *Run) Stop(cause messages.StopCause) {
+func (r *Run) Stop(cause job.StopCause) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.cause != "" {
@@ -172,21 +172,21 @@ func (r *Run) Stop(cause messages.StopCause) {
 }
 
 // Stopped returns the cause of Stop, or "".
-func (r *Run) Stopped() messages.StopCause {
+func (r *Run) Stopped() job.StopCause {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.cause
 }
 
 // Phase tells where the run stands. After PhaseQuality it has nothing more to do.
-func (r *Run) Phase() messages.Phase {
+func (r *Run) Phase() job.Phase {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.phases[len(r.phases)-1].Phase
 }
 
 // Phases are those so far, the present one up to now.
-func (r *Run) Phases() []messages.PhaseSpan {
+func (r *Run) Phases() []job.PhaseSpan {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	phases := slices.Clone(r.phases)
@@ -195,22 +195,22 @@ func (r *Run) Phases() []messages.PhaseSpan {
 }
 
 // Process is FFmpeg; false before it was started.
-func (r *Run) Process() (messages.Process, bool) {
+func (r *Run) Process() (job.Process, bool) {
 	if !r.started() {
-		return messages.Process{}, false
+		return job.Process{}, false
 	}
 	return r.proc.id, true
 }
 
 // Progress is FFmpeg's latest report.
-func (r *Run) Progress() messages.Progress {
+func (r *Run) Progress() job.Progress {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.encode.Progress
 }
 
 // Encode is what is known of FFmpeg's run so far.
-func (r *Run) Encode() messages.Encode {
+func (r *Run) Encode() job.Encode {
 	r.mu.Lock()
 	e, secret := r.encode, r.secret
 	r.mu.Unlock()
@@ -332,7 +332,7 @@ func (r *Run) spawn(work func()) bool {
 	return true
 }
 
-func (r *Run) panicked(where string, v any) *messages.Failure {
+func (r *Run) panicked(where string, v any) *job.Failure {
 	r.log.Error("panic in a run", zap.String("where", where), zap.Any("panic", v), zap.ByteString("stack", debug.Stack()))
 	return failure(protocol.ReasonPlatformError, "the agent failed: panic in %s: %v", where, v)
 }
@@ -345,7 +345,7 @@ func (r *Run) verdict(err error) error {
 	if cause := r.Stopped(); cause != "" {
 		return r.stopFailure(cause)
 	}
-	var f *messages.Failure
+	var f *job.Failure
 	var missing *missingError
 	switch {
 	case errors.As(err, &f):
@@ -358,19 +358,19 @@ func (r *Run) verdict(err error) error {
 	return osFailure(err)
 }
 
-func (r *Run) setPhase(p messages.Phase) {
+func (r *Run) setPhase(p job.Phase) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.enter(p, time.Now())
 }
 
 // enter begins a phase; r.mu is held.
-func (r *Run) enter(p messages.Phase, at time.Time) {
+func (r *Run) enter(p job.Phase, at time.Time) {
 	r.phases[len(r.phases)-1].To = at
-	r.phases = append(r.phases, messages.PhaseSpan{Phase: p, From: at})
+	r.phases = append(r.phases, job.PhaseSpan{Phase: p, From: at})
 }
 
-func (r *Run) update(f func(*messages.Encode)) {
+func (r *Run) update(f func(*job.Encode)) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	f(&r.encode)
@@ -379,7 +379,7 @@ func (r *Run) update(f func(*messages.Encode)) {
 // prepareWork understands the job and makes its workspace and input.
 func (r *Run) prepareWork(ctx context.Context) (err error) {
 	begun := time.Now()
-	defer func() { r.update(func(e *messages.Encode) { e.PrepareFor = time.Since(begun) }) }()
+	defer func() { r.update(func(e *job.Encode) { e.PrepareFor = time.Since(begun) }) }()
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -457,7 +457,7 @@ func (r *Run) startWork(ctx context.Context) error {
 	}
 	args := r.plan.args(r.place.input, destinations)
 	shown := r.secret.hideAll(append([]string{r.tools.ffmpeg}, args...))
-	r.update(func(e *messages.Encode) { e.Args = shown })
+	r.update(func(e *job.Encode) { e.Args = shown })
 	proc, err := r.launch("encode", command{
 		path: r.tools.ffmpeg, args: args, dir: r.workspace, files: r.place.files(),
 		stderr:   func(in io.Reader) { _, _ = io.Copy(&r.stderr, in) },
@@ -469,7 +469,7 @@ func (r *Run) startWork(ctx context.Context) error {
 	r.proc = proc
 	r.moved.CompareAndSwap(0, proc.started.UnixNano())
 	r.mu.Lock()
-	r.enter(messages.PhaseRun, proc.started)
+	r.enter(job.PhaseRun, proc.started)
 	r.encode.Started = &proc.started
 	r.mu.Unlock()
 	r.log.Debug("FFmpeg started", zap.Int("pid", proc.id.PID), zap.Strings("args", shown))
@@ -500,7 +500,7 @@ func (r *Run) launch(name string, c command) (*process, error) {
 	}
 	if err != nil {
 		r.log.Warn("a process of the job gets no cgroup of its own", zap.String("process", name), zap.Error(err))
-		r.update(func(e *messages.Encode) {
+		r.update(func(e *job.Encode) {
 			e.Notes = append(e.Notes, fmt.Sprintf("%s ran outside the job's cgroup, which does not limit it: %v", name, err))
 		})
 	}
@@ -568,7 +568,7 @@ func (r *Run) report(p progressReport) {
 	if r.expected > 0 {
 		percent = min(100, 100*p.outTime.Seconds()/r.expected.Seconds())
 	}
-	e.Progress = messages.Progress{
+	e.Progress = job.Progress{
 		At: now, Percent: max(percent, e.Progress.Percent), Frames: p.frames, Dropped: p.dropped, FPS: p.fps, Speed: p.speed,
 		BitrateKbps: p.kbps, OutTime: p.outTime, SizeBytes: p.size,
 	}
@@ -613,9 +613,9 @@ func (r *Run) watch() {
 			switch now := time.Now(); {
 			case !attention.paid(now, r.lastMove()):
 			case now.Sub(r.proc.started) >= r.plan.timeout:
-				r.Stop(messages.StopTimeout)
+				r.Stop(job.StopTimeout)
 			case attention.still >= r.settings.StallTimeout:
-				r.Stop(messages.StopStalled)
+				r.Stop(job.StopStalled)
 			}
 		case <-look:
 			if f := r.exceeded(r.proc); f != nil {
@@ -656,8 +656,8 @@ func (r *Run) ended() {
 	} else if exit.err == nil {
 		e.ExitCode = &exit.code
 	}
-	if r.phases[len(r.phases)-1].Phase == messages.PhaseRun {
-		r.enter(messages.PhaseCheck, *r.encode.Exited)
+	if r.phases[len(r.phases)-1].Phase == job.PhaseRun {
+		r.enter(job.PhaseCheck, *r.encode.Exited)
 	}
 	r.mu.Unlock()
 	r.log.Debug("FFmpeg ended", zap.Int("pid", r.proc.id.PID), zap.Stringer("exit", exit))

@@ -10,19 +10,19 @@ import (
 	"testing"
 	"time"
 
-	"ffmpeg-agent/messages"
+	"ffmpeg-agent/messages/job"
 	"ffmpeg-agent/messages/protocol"
 )
 
 const small = `"resolution":"160x120","fps":25,"preset":"ultrafast","bitrate":"200k"`
 
 // endless is a job that runs for longer than any test.
-func endless(t *testing.T, id string) messages.Lease {
+func endless(t *testing.T, id string) job.Lease {
 	return lease(t, id, `{"resolution":"160x120","fps":25,"preset":"veryslow","duration":86400,"audio_codec":"none"}`)
 }
 
 // running takes a run to where FFmpeg has made frames.
-func running(t *testing.T, run *Run) messages.Process {
+func running(t *testing.T, run *Run) job.Process {
 	t.Helper()
 	ctx := testContext(t)
 	if err := run.Prepare(ctx); err != nil {
@@ -61,7 +61,7 @@ func TestSyntheticJobHasExactlyItsFrames(t *testing.T) {
 	if err != nil || q.PSNR == nil || *q.PSNR < 20 || *q.PSNR > 100 || q.Note != "" {
 		t.Errorf("quality %+v, %v", q, err)
 	}
-	if run.Phase() != messages.PhaseJournal {
+	if run.Phase() != job.PhaseJournal {
 		t.Errorf("phase is %s", run.Phase())
 	}
 	if info, err := os.Stat(run.workspace); err != nil || info.Mode().Perm() != 0o700 {
@@ -238,7 +238,7 @@ func TestLadderThatIsStoppedSaysWhatItWrote(t *testing.T) {
 	if e := run.Encode(); e.SizeBytes != 0 || e.Frames != 2*e.Progress.Frames {
 		t.Errorf("while both are written, %d bytes, which is not known, and %d frames, of which the first has %d", e.SizeBytes, e.Frames, e.Progress.Frames)
 	}
-	run.Stop(messages.StopCanceled)
+	run.Stop(job.StopCanceled)
 	if err := run.Wait(testContext(t)); err != nil {
 		t.Fatal(err)
 	}
@@ -334,7 +334,7 @@ func TestKilledFFmpegIsNamedBySignal(t *testing.T) {
 	if used, ok := run.Usage(); !ok || used < 0 {
 		t.Errorf("usage while it runs: %v %v", used, ok)
 	}
-	if run.Phase() != messages.PhaseRun {
+	if run.Phase() != job.PhaseRun {
 		t.Errorf("phase is %s", run.Phase())
 	}
 	if err := syscall.Kill(p.PID, syscall.SIGKILL); err != nil {
@@ -354,10 +354,10 @@ func TestStopEndsTheRunAndKeepsItsFirstCause(t *testing.T) {
 	r := newRunner(t)
 	run := r.Begin(endless(t, "stopped"))
 	running(t, run)
-	run.Stop(messages.StopShutdown)
-	run.Stop(messages.StopCanceled)
+	run.Stop(job.StopShutdown)
+	run.Stop(job.StopCanceled)
 	f := wantFailure(t, run.Check(testContext(t)), protocol.ReasonPlatformError)
-	if run.Stopped() != messages.StopShutdown || f.Message != "interrupted: agent shutting down" {
+	if run.Stopped() != job.StopShutdown || f.Message != "interrupted: agent shutting down" {
 		t.Errorf("cause %s, message %s", run.Stopped(), f.Message)
 	}
 	if e := run.Encode(); e.ExitCode == nil || *e.ExitCode != 255 {
@@ -376,7 +376,7 @@ func TestStopEndsTheMakingOfAnInput(t *testing.T) {
 		info, err := os.Stat(filepath.Join(run.workspace, syntheticName))
 		return err == nil && info.Size() >= 0
 	})
-	run.Stop(messages.StopCanceled)
+	run.Stop(job.StopCanceled)
 	wantFailure(t, <-done, protocol.ReasonPlatformError)
 	if _, err := run.Start(ctx); err == nil {
 		t.Error("a stopped run was started")
@@ -387,7 +387,7 @@ func TestStopBeforeAnythingIsHeeded(t *testing.T) {
 	t.Parallel()
 	r := newRunner(t)
 	run := r.Begin(lease(t, "early", `{}`))
-	run.Stop(messages.StopSuperseded)
+	run.Stop(job.StopSuperseded)
 	wantFailure(t, walk(testContext(t), run), protocol.ReasonPlatformError)
 	if _, err := os.Stat(run.workspace); err == nil {
 		t.Error("a workspace was made")
@@ -402,7 +402,7 @@ func TestJobsOwnTimeout(t *testing.T) {
 	l.Job.Parameters["resource_limits"] = map[string]any{"timeout_sec": "2.5"}
 	run := r.Begin(l)
 	f := wantFailure(t, walk(testContext(t), run), protocol.ReasonTimeout)
-	if run.Stopped() != messages.StopTimeout || !strings.Contains(f.Message, "2.5s") {
+	if run.Stopped() != job.StopTimeout || !strings.Contains(f.Message, "2.5s") {
 		t.Errorf("cause %s, message %s", run.Stopped(), f.Message)
 	}
 }
@@ -416,7 +416,7 @@ func TestStalledFFmpegIsEndedThoughItIsStopped(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantFailure(t, run.Check(testContext(t)), protocol.ReasonTimeout)
-	if run.Stopped() != messages.StopStalled {
+	if run.Stopped() != job.StopStalled {
 		t.Errorf("cause %s", run.Stopped())
 	}
 }
@@ -523,7 +523,7 @@ func TestExistingOutputIsReplacedOnlyByAGoodOne(t *testing.T) {
 	l.Job.Parameters["output"] = out
 	bad := r.Begin(l)
 	running(t, bad)
-	bad.Stop(messages.StopCanceled)
+	bad.Stop(job.StopCanceled)
 	if err := bad.Check(testContext(t)); err == nil {
 		t.Fatal("a stopped run was good")
 	}

@@ -10,9 +10,9 @@ import (
 	"sync/atomic"
 	"time"
 
-	"go.uber.org/zap"
+	"ffmpeg-agent/messages/job"
 
-	"ffmpeg-agent/messages"
+	"go.uber.org/zap"
 )
 
 // Settings of a Runner. Zero fields take the defaults named; DataDir has none.
@@ -95,7 +95,7 @@ type Runner struct {
 	caps    Capabilities
 
 	mu     sync.Mutex
-	runs   map[messages.AttemptKey]*Run
+	runs   map[job.Key]*Run
 	closed bool
 }
 
@@ -113,7 +113,7 @@ func New(s Settings) (*Runner, error) {
 		proving:  make(chan struct{}, 1),
 		trialFor: trialFor,
 		asking:   make(chan struct{}, 1),
-		runs:     map[messages.AttemptKey]*Run{},
+		runs:     map[job.Key]*Run{},
 	}, nil
 }
 
@@ -133,7 +133,7 @@ func (r *Runner) Cgroups() string {
 
 // Begin returns the run of a lease, making it when there is none yet. It does not
 // block and touches nothing; on a closed runner the run's steps fail.
-func (r *Runner) Begin(lease messages.Lease) *Run {
+func (r *Runner) Begin(lease job.Lease) *Run {
 	key := lease.Key()
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -14,7 +14,7 @@ import (
 	"strings"
 	"sync"
 
-	"ffmpeg-agent/messages"
+	"ffmpeg-agent/messages/job"
 )
 
 // Names below the data folder, and in a workspace.
@@ -27,7 +27,7 @@ const (
 
 // attemptName is an attempt's key as a file's name. Ids come from the master and may
 // hold anything, so what is not plain is replaced and the id's hash keeps them apart.
-func attemptName(key messages.AttemptKey) string {
+func attemptName(key job.Key) string {
 	plain := strings.Map(func(r rune) rune {
 		if r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-' || r == '_' {
 			return r

@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"testing"
 
-	"ffmpeg-agent/messages"
+	"ffmpeg-agent/messages/job"
 )
 
 // One job's way through the journal, each step on disk: what a job waits for.
@@ -14,12 +14,12 @@ func BenchmarkJob(b *testing.B) {
 	i := 0
 	for b.Loop() {
 		i++
-		key := messages.AttemptKey{JobID: fmt.Sprint("job-", i), Attempt: 1}
+		key := job.Key{JobID: fmt.Sprint("job-", i), Attempt: 1}
 		_, err := j.Accept(lease(key.JobID, 1))
 		ok(b, err)
-		ok(b, j.Running(key, messages.Process{PID: i}))
+		ok(b, j.Running(key, job.Process{PID: i}))
 		ok(b, j.Finish(key, result, false))
-		ok(b, j.Settle(key, messages.RecordSent, ""))
+		ok(b, j.Settle(key, job.RecordSent, ""))
 	}
 }
 
@@ -36,7 +36,7 @@ func BenchmarkAccept(b *testing.B) {
 
 func BenchmarkRecord(b *testing.B) {
 	j := open(b, Settings{})
-	key := bring(b, j, "job", messages.RecordResult)
+	key := bring(b, j, "job", job.RecordResult)
 	for b.Loop() {
 		record(b, j, key)
 	}
@@ -45,11 +45,11 @@ func BenchmarkRecord(b *testing.B) {
 func BenchmarkOpen(b *testing.B) {
 	j := open(b, Settings{noSync: true})
 	for i := range 1000 {
-		key := messages.AttemptKey{JobID: fmt.Sprint("job-", i), Attempt: 1}
+		key := job.Key{JobID: fmt.Sprint("job-", i), Attempt: 1}
 		_, err := j.Accept(lease(key.JobID, 1))
 		ok(b, err)
 		ok(b, j.Finish(key, resultOf(20_000), false))
-		ok(b, j.Settle(key, messages.RecordSent, ""))
+		ok(b, j.Settle(key, job.RecordSent, ""))
 	}
 	for b.Loop() {
 		ok(b, j.Close())

@@ -13,9 +13,9 @@ import (
 	"syscall"
 	"testing"
 
-	"golang.org/x/sys/unix"
+	"ffmpeg-agent/messages/job"
 
-	"ffmpeg-agent/messages"
+	"golang.org/x/sys/unix"
 )
 
 // The test binary is also the process that is killed, that holds the lock, and that
@@ -50,23 +50,23 @@ func writeForEver(dir, prefix string) {
 	j, err := Open(Settings{Path: filepath.Join(dir, "journal.db"), KeepSettled: 100_000})
 	must(err)
 	for i := 0; ; i++ {
-		key := messages.AttemptKey{JobID: fmt.Sprintf("%s-%d", prefix, i), Attempt: 1}
+		key := job.Key{JobID: fmt.Sprintf("%s-%d", prefix, i), Attempt: 1}
 		_, err := j.Accept(lease(key.JobID, 1))
 		must(err)
-		fmt.Println(key.JobID, messages.RecordAccepted)
-		must(j.Running(key, messages.Process{PID: i + 1}))
-		fmt.Println(key.JobID, messages.RecordRunning)
+		fmt.Println(key.JobID, job.RecordAccepted)
+		must(j.Running(key, job.Process{PID: i + 1}))
+		fmt.Println(key.JobID, job.RecordRunning)
 		must(j.Finish(key, resultOf(i*100), false))
-		fmt.Println(key.JobID, messages.RecordResult)
-		must(j.Settle(key, messages.RecordSent, ""))
-		fmt.Println(key.JobID, messages.RecordSent)
+		fmt.Println(key.JobID, job.RecordResult)
+		must(j.Settle(key, job.RecordSent, ""))
+		fmt.Println(key.JobID, job.RecordSent)
 	}
 }
 
 func TestNothingAcknowledgedIsLostWhenTheAgentIsKilled(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	acknowledged := make(map[string]messages.RecordState)
+	acknowledged := make(map[string]job.RecordState)
 	for round := range 24 {
 		cmd := helper(t, "writer", dir, fmt.Sprint("round-", round))
 		out, err := cmd.StdoutPipe()
@@ -82,7 +82,7 @@ func TestNothingAcknowledgedIsLostWhenTheAgentIsKilled(t *testing.T) {
 				break
 			}
 			id, state, _ := strings.Cut(strings.TrimSpace(line), " ")
-			acknowledged[id] = messages.RecordState(state)
+			acknowledged[id] = job.RecordState(state)
 			if left == 0 {
 				left = -1
 			}
@@ -96,20 +96,20 @@ func TestNothingAcknowledgedIsLostWhenTheAgentIsKilled(t *testing.T) {
 	t.Logf("%d jobs over all rounds", len(acknowledged))
 }
 
-func checkAcknowledged(t *testing.T, dir string, acknowledged map[string]messages.RecordState) {
+func checkAcknowledged(t *testing.T, dir string, acknowledged map[string]job.RecordState) {
 	t.Helper()
 	j, err := Open(Settings{Path: filepath.Join(dir, "journal.db"), KeepSettled: 100_000})
 	ok(t, err)
 	defer func() { ok(t, j.Close()) }()
 	for id, state := range acknowledged {
-		rec := record(t, j, messages.AttemptKey{JobID: id, Attempt: 1})
+		rec := record(t, j, job.Key{JobID: id, Attempt: 1})
 		if rank(rec.State) < rank(state) {
 			t.Fatalf("%s is %s, and was %s before", id, rec.State, state)
 		}
 		var number, round int
 		_, err := fmt.Sscanf(id, "round-%d-%d", &round, &number)
 		ok(t, err)
-		if state == messages.RecordSent && string(rec.Result) != string(resultOf(number*100)) {
+		if state == job.RecordSent && string(rec.Result) != string(resultOf(number*100)) {
 			t.Fatalf("%s has another result", id)
 		}
 	}
@@ -199,16 +199,16 @@ func fillTheDisk(dir string, want syscall.Errno, makeRoom func()) {
 	must(err)
 
 	// write does one job's writing; done before, it does nothing.
-	write := func(key messages.AttemptKey) error {
+	write := func(key job.Key) error {
 		if _, err := j.Accept(lease(key.JobID, key.Attempt)); err != nil {
 			return err
 		}
 		return j.Finish(key, resultOf(100_000), false)
 	}
-	var done []messages.AttemptKey
-	var key messages.AttemptKey
+	var done []job.Key
+	var key job.Key
 	for {
-		key = messages.AttemptKey{JobID: fmt.Sprint("job-", len(done)), Attempt: 1}
+		key = job.Key{JobID: fmt.Sprint("job-", len(done)), Attempt: 1}
 		if err = write(key); err != nil {
 			break
 		}

@@ -20,6 +20,7 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 
 	"ffmpeg-agent/messages"
+	"ffmpeg-agent/messages/job"
 )
 
 // specimen is a journal file with a history.
@@ -28,7 +29,7 @@ type specimen struct {
 	// versions holds each record as it was at any time, by its text.
 	versions map[string]bool
 	// last holds the records as they stand in the file, by attempt.
-	last map[string]messages.Record
+	last map[string]job.Record
 }
 
 var makeSpecimen = sync.OnceValue(func() specimen {
@@ -37,8 +38,8 @@ var makeSpecimen = sync.OnceValue(func() specimen {
 	defer func() { _ = os.RemoveAll(dir) }()
 	j, err := Open(Settings{Path: filepath.Join(dir, "journal.db"), noSync: true, KeepSettled: 20})
 	must(err)
-	s := specimen{versions: make(map[string]bool), last: make(map[string]messages.Record)}
-	note := func(key messages.AttemptKey) {
+	s := specimen{versions: make(map[string]bool), last: make(map[string]job.Record)}
+	note := func(key job.Key) {
 		rec, _, err := j.Record(key)
 		must(err)
 		s.versions[text(rec)] = true
@@ -51,7 +52,7 @@ var makeSpecimen = sync.OnceValue(func() specimen {
 		_, err := j.Accept(l)
 		must(err)
 		note(key)
-		must(j.Running(key, messages.Process{PID: i}))
+		must(j.Running(key, job.Process{PID: i}))
 		note(key)
 		if i%10 == 9 {
 			continue // stays unfinished
@@ -61,7 +62,7 @@ var makeSpecimen = sync.OnceValue(func() specimen {
 		if i%10 == 8 {
 			continue // stays unsent
 		}
-		must(j.Settle(key, []messages.RecordState{messages.RecordSent, messages.RecordSuperseded, messages.RecordDeadLetter}[i%3], "why"))
+		must(j.Settle(key, []job.RecordState{job.RecordSent, job.RecordSuperseded, job.RecordDeadLetter}[i%3], "why"))
 		note(key)
 	}
 	for key, rec := range s.last {
@@ -82,7 +83,7 @@ func must(err error) {
 }
 
 // text is a record without its times, which differ from one specimen to the next.
-func text(rec messages.Record) string {
+func text(rec job.Record) string {
 	result := string(rec.Result)
 	rec.Result = nil
 	rec.Lease.AcquiredAt, rec.AcceptedAt = time.Time{}, time.Time{}
@@ -99,7 +100,7 @@ func text(rec messages.Record) string {
 // openBytes opens a journal with these contents and checks what must hold for any:
 // it opens, what it still has was once written, it works on, and where it says that
 // the file was damaged the bytes are kept. It returns the records by attempt.
-func openBytes(t *testing.T, contents []byte) (records map[string]messages.Record, setAside bool) {
+func openBytes(t *testing.T, contents []byte) (records map[string]job.Record, setAside bool) {
 	t.Helper()
 	logs, seen := observer.New(zapcore.ErrorLevel)
 	path := filepath.Join(t.TempDir(), "journal.db")
@@ -123,7 +124,7 @@ func openBytes(t *testing.T, contents []byte) (records map[string]messages.Recor
 			t.Fatal("what was set aside is not what was there")
 		}
 	}
-	bring(t, j, "a job that comes later", messages.RecordSent)
+	bring(t, j, "a job that comes later", job.RecordSent)
 	j = reopen(t, j)
 	if again := setAsideOf(t, path); len(again) != len(aside) {
 		t.Fatal("the journal found its own file damaged")
@@ -135,13 +136,13 @@ func openBytes(t *testing.T, contents []byte) (records map[string]messages.Recor
 	return records, len(aside) == 1
 }
 
-func allOf(t *testing.T, j *Journal) map[string]messages.Record {
+func allOf(t *testing.T, j *Journal) map[string]job.Record {
 	t.Helper()
-	all := make(map[string]messages.Record)
-	for _, list := range []func() ([]messages.Record, error){
+	all := make(map[string]job.Record)
+	for _, list := range []func() ([]job.Record, error){
 		j.Unfinished, j.Unsent,
-		func() ([]messages.Record, error) { return j.Settled(0) },
-		func() ([]messages.Record, error) { return j.DeadLetters(0) },
+		func() ([]job.Record, error) { return j.Settled(0) },
+		func() ([]job.Record, error) { return j.DeadLetters(0) },
 	} {
 		records, err := list()
 		ok(t, err)
@@ -314,7 +315,7 @@ func TestAnEmptyDatabaseIsMigrated(t *testing.T) {
 	ok(t, err)
 	ok(t, db.Close())
 	j := open(t, Settings{Path: path})
-	bring(t, j, "job", messages.RecordSent)
+	bring(t, j, "job", job.RecordSent)
 	if len(setAsideOf(t, path)) != 0 {
 		t.Fatal("set aside")
 	}
@@ -361,13 +362,13 @@ func TestAFileThatBreaksWhileInUse(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			j := open(t, Settings{})
 			for i := range 30 {
-				bring(t, j, fmt.Sprint("job-", i), messages.RecordSent)
+				bring(t, j, fmt.Sprint("job-", i), job.RecordSent)
 			}
 			breakIt(t, j.path)
 			if _, err := j.Settled(0); err == nil {
 				t.Fatal("read what is not there")
 			}
-			bring(t, j, "after", messages.RecordResult) // on a fresh file
+			bring(t, j, "after", job.RecordResult) // on a fresh file
 			if unsent, err := j.Unsent(); err != nil || keys(unsent) != "after#1" {
 				t.Fatalf("unsent %s, %v", keys(unsent), err)
 			}

@@ -12,12 +12,12 @@ import (
 	"strings"
 	"time"
 
+	"ffmpeg-agent/messages/job"
+
 	"go.etcd.io/bbolt"
 	bolterrors "go.etcd.io/bbolt/errors"
 	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
-
-	"ffmpeg-agent/messages"
 )
 
 // lockName is the file beside the journal that the agent keeps locked, and that holds
@@ -323,10 +323,10 @@ func salvage(path string) (saved, error) {
 }
 
 // rank is how far a state is on its way.
-func rank(s messages.RecordState) int {
-	return slices.Index([]messages.RecordState{
-		messages.RecordAccepted, messages.RecordRunning, messages.RecordResult,
-		messages.RecordSuperseded, messages.RecordDeadLetter, messages.RecordSent,
+func rank(s job.RecordState) int {
+	return slices.Index([]job.RecordState{
+		job.RecordAccepted, job.RecordRunning, job.RecordResult,
+		job.RecordSuperseded, job.RecordDeadLetter, job.RecordSent,
 	}, s)
 }
 

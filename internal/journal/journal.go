@@ -22,6 +22,7 @@ import (
 	"go.uber.org/zap"
 
 	"ffmpeg-agent/messages"
+	"ffmpeg-agent/messages/job"
 )
 
 // What callers may decide by; errors wrap them. A full disk is syscall.ENOSPC: nothing
@@ -117,8 +118,8 @@ func (j *Journal) Close() error {
 // that is there already changes nothing and returns the record as it stands; but one
 // that was superseded begins anew, since a master that gave it away may give it back
 // under the same number. A lease from before that is not such a one: it has waited meanwhile.
-func (j *Journal) Accept(lease messages.Lease) (messages.Record, error) {
-	var rec messages.Record
+func (j *Journal) Accept(lease job.Lease) (job.Record, error) {
+	var rec job.Record
 	err := j.write("accepting", lease.Key(), func(tx *bbolt.Tx) error {
 		found, at, known, err := find(tx, lease.Key())
 		if err != nil {
@@ -126,13 +127,13 @@ func (j *Journal) Accept(lease messages.Lease) (messages.Record, error) {
 		}
 		var before *placed
 		if known {
-			if found.State != messages.RecordSuperseded || found.SettledAt != nil && lease.AcquiredAt.Before(*found.SettledAt) {
+			if found.State != job.RecordSuperseded || found.SettledAt != nil && lease.AcquiredAt.Before(*found.SettledAt) {
 				rec = found
 				return errUnchanged
 			}
 			before = &placed{found, at}
 		}
-		fresh := messages.Record{Lease: lease, State: messages.RecordAccepted, AcceptedAt: now()}
+		fresh := job.Record{Lease: lease, State: job.RecordAccepted, AcceptedAt: now()}
 		if rec, err = asWritten(fresh); err != nil {
 			return err
 		}
@@ -143,8 +144,8 @@ func (j *Journal) Accept(lease messages.Lease) (messages.Record, error) {
 
 // Running records FFmpeg's identity. It may be repeated, the last one counts; with
 // a result on disk it is an error.
-func (j *Journal) Running(key messages.AttemptKey, process messages.Process) error {
-	return j.change("recording FFmpeg of", key, func(rec *messages.Record) error {
+func (j *Journal) Running(key job.Key, process job.Process) error {
+	return j.change("recording FFmpeg of", key, func(rec *job.Record) error {
 		if !rec.State.Unfinished() {
 			return fmt.Errorf("%w: it is %s", ErrOrder, rec.State)
 		}
@@ -152,7 +153,7 @@ func (j *Journal) Running(key messages.AttemptKey, process messages.Process) err
 			return errUnchanged
 		}
 		at := now()
-		rec.State, rec.Process, rec.StartedAt = messages.RecordRunning, &process, &at
+		rec.State, rec.Process, rec.StartedAt = job.RecordRunning, &process, &at
 		return nil
 	})
 }
@@ -160,8 +161,8 @@ func (j *Journal) Running(key messages.AttemptKey, process messages.Process) err
 // Finish puts the attempt's result on disk, byte for byte: one JSON value, which may
 // be absent only when the attempt is released. What was finished or has ended stays
 // as it was, and that is no error.
-func (j *Journal) Finish(key messages.AttemptKey, result []byte, release bool) error {
-	return j.change("finishing", key, func(rec *messages.Record) error {
+func (j *Journal) Finish(key job.Key, result []byte, release bool) error {
+	return j.change("finishing", key, func(rec *job.Record) error {
 		if !rec.State.Unfinished() {
 			return errUnchanged
 		}
@@ -169,21 +170,21 @@ func (j *Journal) Finish(key messages.AttemptKey, result []byte, release bool) e
 			return errors.New("the result is not JSON")
 		}
 		at := now()
-		rec.State, rec.Result, rec.Release, rec.FinishedAt = messages.RecordResult, result, release, &at
+		rec.State, rec.Result, rec.Release, rec.FinishedAt = job.RecordResult, result, release, &at
 		return nil
 	})
 }
 
 // Settle ends an attempt: sent, superseded or dead letter, and why. Only superseded
 // may end one that has no result. Settling it the same way again changes nothing.
-func (j *Journal) Settle(key messages.AttemptKey, end messages.RecordState, why string) error {
-	return j.change("settling", key, func(rec *messages.Record) error {
+func (j *Journal) Settle(key job.Key, end job.RecordState, why string) error {
+	return j.change("settling", key, func(rec *job.Record) error {
 		switch {
 		case !end.Settled():
 			return fmt.Errorf("%w: %q is no end", ErrOrder, end)
 		case rec.State == end:
 			return errUnchanged
-		case rec.State.Settled(), rec.State.Unfinished() && end != messages.RecordSuperseded:
+		case rec.State.Settled(), rec.State.Unfinished() && end != job.RecordSuperseded:
 			return fmt.Errorf("%w: it is %s and cannot become %s", ErrOrder, rec.State, end)
 		}
 		at := now()
@@ -204,14 +205,14 @@ func (j *Journal) SaveSession(s messages.Session) error {
 }
 
 // change applies a step to one attempt's record.
-func (j *Journal) change(doing string, key messages.AttemptKey, step func(*messages.Record) error) error {
+func (j *Journal) change(doing string, key job.Key, step func(*job.Record) error) error {
 	return j.write(doing, key, func(tx *bbolt.Tx) error {
 		rec, at, known, err := find(tx, key)
 		if err != nil {
 			return err
 		}
 		if !known {
-			return messages.ErrUnknownAttempt
+			return job.ErrUnknownAttempt
 		}
 		before := placed{rec, at}
 		if err := step(&rec); err != nil {
@@ -223,13 +224,13 @@ func (j *Journal) change(doing string, key messages.AttemptKey, step func(*messa
 
 // placed is a record and where it lies.
 type placed struct {
-	rec messages.Record
+	rec job.Record
 	at  ref
 }
 
 // replace writes a record in the place of what it was before, nil for nothing, and
 // keeps the books.
-func (j *Journal) replace(tx *bbolt.Tx, rec messages.Record, before *placed) error {
+func (j *Journal) replace(tx *bbolt.Tx, rec job.Record, before *placed) error {
 	var was *ref
 	if before != nil {
 		was = &before.at
@@ -249,11 +250,11 @@ func (j *Journal) replace(tx *bbolt.Tx, rec messages.Record, before *placed) err
 func (j *Journal) trim(tx *bbolt.Tx) error {
 	stats := &j.books.stats
 	settled := stats.Sent + stats.Superseded - j.settings.KeepSettled
-	if err := j.remove(tx, bucketSettled, settled, func(messages.Record) {}); err != nil {
+	if err := j.remove(tx, bucketSettled, settled, func(job.Record) {}); err != nil {
 		return err
 	}
 	dead := stats.DeadLetters - j.settings.KeepDeadLetters
-	return j.remove(tx, bucketDead, dead, func(rec messages.Record) {
+	return j.remove(tx, bucketDead, dead, func(rec job.Record) {
 		j.settings.Logger.Warn("too many dead letters: the oldest is dropped from the journal",
 			zap.String("job", rec.Lease.Job.ID), zap.Int("attempt", rec.Key().Attempt),
 			zap.String("why", rec.Why), zap.Int("kept", j.settings.KeepDeadLetters))
@@ -261,12 +262,12 @@ func (j *Journal) trim(tx *bbolt.Tx) error {
 }
 
 // remove deletes the n oldest records of a bucket; none when n is not positive.
-func (j *Journal) remove(tx *bbolt.Tx, bucket []byte, n int, removed func(messages.Record)) error {
+func (j *Journal) remove(tx *bbolt.Tx, bucket []byte, n int, removed func(job.Record)) error {
 	if n <= 0 {
 		return nil
 	}
 	oldest := make([]placed, 0, n)
-	err := each(tx, bucket, false, func(seq uint64, rec messages.Record) (bool, error) {
+	err := each(tx, bucket, false, func(seq uint64, rec job.Record) (bool, error) {
 		oldest = append(oldest, placed{rec, ref{bucket, seq}})
 		return len(oldest) < n, nil
 	})
@@ -289,7 +290,7 @@ func (j *Journal) remove(tx *bbolt.Tx, bucket []byte, n int, removed func(messag
 }
 
 // write is update for one attempt.
-func (j *Journal) write(doing string, key messages.AttemptKey, fn func(*bbolt.Tx) error) error {
+func (j *Journal) write(doing string, key job.Key, fn func(*bbolt.Tx) error) error {
 	return j.update(fmt.Sprintf("%s %.100s", doing, key), fn)
 }
 
@@ -335,7 +336,7 @@ func (j *Journal) Probe() error {
 }
 
 // asWritten is the record as reading it again gives it.
-func asWritten(rec messages.Record) (messages.Record, error) {
+func asWritten(rec job.Record) (job.Record, error) {
 	value, err := encodeRecord(rec)
 	if err != nil {
 		return rec, fmt.Errorf("encoding record: %w", err)

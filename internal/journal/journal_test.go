@@ -19,6 +19,7 @@ import (
 
 	"ffmpeg-agent/actors"
 	"ffmpeg-agent/messages"
+	"ffmpeg-agent/messages/job"
 	"ffmpeg-agent/messages/protocol"
 )
 
@@ -31,15 +32,15 @@ func TestAnAttemptGoesItsWay(t *testing.T) {
 
 	rec, err := j.Accept(l)
 	ok(t, err)
-	if rec.State != messages.RecordAccepted || rec.AcceptedAt.IsZero() || rec.Key() != key {
+	if rec.State != job.RecordAccepted || rec.AcceptedAt.IsZero() || rec.Key() != key {
 		t.Fatalf("accepted: %+v", rec)
 	}
 	same(t, rec, record(t, j, key))
 
-	p := messages.Process{PID: 4711, StartTicks: 99, BootID: "boot", Cgroup: "/sys/fs/cgroup/x"}
+	p := job.Process{PID: 4711, StartTicks: 99, BootID: "boot", Cgroup: "/sys/fs/cgroup/x"}
 	ok(t, j.Running(key, p))
 	rec = record(t, j, key)
-	if rec.State != messages.RecordRunning || rec.StartedAt == nil || *rec.Process != p {
+	if rec.State != job.RecordRunning || rec.StartedAt == nil || *rec.Process != p {
 		t.Fatalf("running: %+v", rec)
 	}
 
@@ -47,13 +48,13 @@ func TestAnAttemptGoesItsWay(t *testing.T) {
 	result := []byte("{ \"job_id\":\"job-1\",\n \"error\":\"a<b && c>d\" }\n")
 	ok(t, j.Finish(key, result, false))
 	rec = record(t, j, key)
-	if rec.State != messages.RecordResult || rec.FinishedAt == nil || string(rec.Result) != string(result) {
+	if rec.State != job.RecordResult || rec.FinishedAt == nil || string(rec.Result) != string(result) {
 		t.Fatalf("finished: %+v", rec)
 	}
 
-	ok(t, j.Settle(key, messages.RecordSent, "taken"))
+	ok(t, j.Settle(key, job.RecordSent, "taken"))
 	rec = record(t, j, key)
-	if rec.State != messages.RecordSent || rec.SettledAt == nil || rec.Why != "taken" || string(rec.Result) != string(result) {
+	if rec.State != job.RecordSent || rec.SettledAt == nil || rec.Why != "taken" || string(rec.Result) != string(result) {
 		t.Fatalf("settled: %+v", rec)
 	}
 	if *rec.Process != p || rec.StartedAt == nil || rec.FinishedAt == nil {
@@ -67,36 +68,36 @@ func TestAnAttemptGoesItsWay(t *testing.T) {
 // Each state against each operation: what it leads to, or which error.
 func TestStatesMoveOnlyForward(t *testing.T) {
 	const (
-		accepted   = messages.RecordAccepted
-		running    = messages.RecordRunning
-		result     = messages.RecordResult
-		sent       = messages.RecordSent
-		superseded = messages.RecordSuperseded
-		dead       = messages.RecordDeadLetter
+		accepted   = job.RecordAccepted
+		running    = job.RecordRunning
+		result     = job.RecordResult
+		sent       = job.RecordSent
+		superseded = job.RecordSuperseded
+		dead       = job.RecordDeadLetter
 	)
-	operations := map[string]func(*Journal, messages.AttemptKey) error{
-		"running":    func(j *Journal, k messages.AttemptKey) error { return j.Running(k, messages.Process{PID: 7}) },
-		"finish":     func(j *Journal, k messages.AttemptKey) error { return j.Finish(k, []byte(`"second"`), true) },
-		"sent":       func(j *Journal, k messages.AttemptKey) error { return j.Settle(k, sent, "again") },
-		"superseded": func(j *Journal, k messages.AttemptKey) error { return j.Settle(k, superseded, "again") },
-		"dead":       func(j *Journal, k messages.AttemptKey) error { return j.Settle(k, dead, "again") },
-		"settled as running": func(j *Journal, k messages.AttemptKey) error {
+	operations := map[string]func(*Journal, job.Key) error{
+		"running":    func(j *Journal, k job.Key) error { return j.Running(k, job.Process{PID: 7}) },
+		"finish":     func(j *Journal, k job.Key) error { return j.Finish(k, []byte(`"second"`), true) },
+		"sent":       func(j *Journal, k job.Key) error { return j.Settle(k, sent, "again") },
+		"superseded": func(j *Journal, k job.Key) error { return j.Settle(k, superseded, "again") },
+		"dead":       func(j *Journal, k job.Key) error { return j.Settle(k, dead, "again") },
+		"settled as running": func(j *Journal, k job.Key) error {
 			return j.Settle(k, running, "again")
 		},
 	}
-	const unchanged = messages.RecordState("unchanged")
-	const refused = messages.RecordState("refused")
+	const unchanged = job.RecordState("unchanged")
+	const refused = job.RecordState("refused")
 	cases := []struct {
-		from messages.RecordState
-		want map[string]messages.RecordState
+		from job.RecordState
+		want map[string]job.RecordState
 	}{
-		{"", map[string]messages.RecordState{}},
-		{accepted, map[string]messages.RecordState{"running": running, "finish": result, "superseded": superseded}},
-		{running, map[string]messages.RecordState{"running": running, "finish": result, "superseded": superseded}},
-		{result, map[string]messages.RecordState{"finish": unchanged, "sent": sent, "superseded": superseded, "dead": dead}},
-		{sent, map[string]messages.RecordState{"finish": unchanged, "sent": unchanged}},
-		{superseded, map[string]messages.RecordState{"finish": unchanged, "superseded": unchanged}},
-		{dead, map[string]messages.RecordState{"finish": unchanged, "dead": unchanged}},
+		{"", map[string]job.RecordState{}},
+		{accepted, map[string]job.RecordState{"running": running, "finish": result, "superseded": superseded}},
+		{running, map[string]job.RecordState{"running": running, "finish": result, "superseded": superseded}},
+		{result, map[string]job.RecordState{"finish": unchanged, "sent": sent, "superseded": superseded, "dead": dead}},
+		{sent, map[string]job.RecordState{"finish": unchanged, "sent": unchanged}},
+		{superseded, map[string]job.RecordState{"finish": unchanged, "superseded": unchanged}},
+		{dead, map[string]job.RecordState{"finish": unchanged, "dead": unchanged}},
 	}
 	j := open(t, Settings{noSync: true})
 	for _, c := range cases {
@@ -116,7 +117,7 @@ func TestStatesMoveOnlyForward(t *testing.T) {
 				case refused:
 					wantErr := ErrOrder
 					if !known {
-						wantErr = messages.ErrUnknownAttempt
+						wantErr = job.ErrUnknownAttempt
 					}
 					if !errors.Is(err, wantErr) {
 						t.Fatalf("got error %v, want %v", err, wantErr)
@@ -138,7 +139,7 @@ func TestStatesMoveOnlyForward(t *testing.T) {
 
 func TestAcceptingAgainReturnsTheRecordAsItStands(t *testing.T) {
 	j := open(t, Settings{})
-	for _, state := range []messages.RecordState{messages.RecordAccepted, messages.RecordRunning, messages.RecordResult, messages.RecordSent} {
+	for _, state := range []job.RecordState{job.RecordAccepted, job.RecordRunning, job.RecordResult, job.RecordSent} {
 		key := bring(t, j, string(state), state)
 		before := record(t, j, key)
 		other := lease(key.JobID, key.Attempt)
@@ -158,13 +159,13 @@ func TestAttemptsAtOneJobAreApart(t *testing.T) {
 	}
 	_, err := j.Accept(lease("job2", 1))
 	ok(t, err)
-	ok(t, j.Finish(messages.AttemptKey{JobID: "job", Attempt: 2}, []byte(`{}`), false))
+	ok(t, j.Finish(job.Key{JobID: "job", Attempt: 2}, []byte(`{}`), false))
 	records, err := j.Find("job")
 	ok(t, err)
 	if got := keys(records); got != "job#1 job#2 job#11" {
 		t.Fatalf("found %s, want the newest attempt last", got)
 	}
-	if records[0].State != messages.RecordAccepted || records[1].State != messages.RecordResult {
+	if records[0].State != job.RecordAccepted || records[1].State != job.RecordResult {
 		t.Fatalf("states %s and %s", records[0].State, records[1].State)
 	}
 	records, err = j.Find("jo")
@@ -181,9 +182,9 @@ func TestListsAreOldestFirst(t *testing.T) {
 		ok(t, err)
 	}
 	for _, id := range []string{"b", "c"} { // finished in another order than accepted
-		ok(t, j.Finish(messages.AttemptKey{JobID: id, Attempt: 1}, []byte(`{}`), false))
+		ok(t, j.Finish(job.Key{JobID: id, Attempt: 1}, []byte(`{}`), false))
 	}
-	ok(t, j.Running(messages.AttemptKey{JobID: "d", Attempt: 1}, messages.Process{PID: 1}))
+	ok(t, j.Running(job.Key{JobID: "d", Attempt: 1}, job.Process{PID: 1}))
 	j = reopen(t, j)
 	unfinished, err := j.Unfinished()
 	ok(t, err)
@@ -193,7 +194,7 @@ func TestListsAreOldestFirst(t *testing.T) {
 		t.Fatalf("unfinished %s, unsent %s", keys(unfinished), keys(unsent))
 	}
 	for _, id := range []string{"b", "c"} {
-		ok(t, j.Settle(messages.AttemptKey{JobID: id, Attempt: 1}, messages.RecordSent, ""))
+		ok(t, j.Settle(job.Key{JobID: id, Attempt: 1}, job.RecordSent, ""))
 	}
 	settled, err := j.Settled(0)
 	ok(t, err)
@@ -207,12 +208,12 @@ func TestListsAreOldestFirst(t *testing.T) {
 func TestAnyJobIDWillDo(t *testing.T) {
 	j := open(t, Settings{})
 	for _, id := range []string{"", "ä/../\x00\n#1", strings.Repeat("long", 30_000), "broken \xff\xfe utf-8"} {
-		key := messages.AttemptKey{JobID: id, Attempt: 1}
+		key := job.Key{JobID: id, Attempt: 1}
 		_, err := j.Accept(lease(id, 1))
 		ok(t, err)
 		ok(t, j.Finish(key, []byte(`{}`), false))
 		j = reopen(t, j)
-		if rec := record(t, j, key); rec.State != messages.RecordResult {
+		if rec := record(t, j, key); rec.State != job.RecordResult {
 			t.Errorf("%.20q is %s", id, rec.State)
 		}
 		records, err := j.Find(id)
@@ -225,13 +226,13 @@ func TestAnyJobIDWillDo(t *testing.T) {
 
 func TestAResultIsJSON(t *testing.T) {
 	j := open(t, Settings{})
-	key := bring(t, j, "job", messages.RecordRunning)
+	key := bring(t, j, "job", job.RecordRunning)
 	for _, bad := range []string{"", "{", "{} {}", "nonsense"} {
 		if err := j.Finish(key, []byte(bad), false); err == nil {
 			t.Errorf("%q was taken for a result", bad)
 		}
 	}
-	if rec := record(t, j, key); rec.State != messages.RecordRunning {
+	if rec := record(t, j, key); rec.State != job.RecordRunning {
 		t.Fatalf("is %s", rec.State)
 	}
 	ok(t, j.Finish(key, nil, true)) // nothing needs to be said of a job that was never started
@@ -259,24 +260,24 @@ func TestSessionIsKept(t *testing.T) {
 
 func TestStatsFollowTheRecords(t *testing.T) {
 	j := open(t, Settings{})
-	states := []messages.RecordState{
-		messages.RecordAccepted, messages.RecordRunning, messages.RecordResult, messages.RecordResult,
-		messages.RecordSent, messages.RecordSent, messages.RecordSent, messages.RecordSuperseded, messages.RecordDeadLetter,
+	states := []job.RecordState{
+		job.RecordAccepted, job.RecordRunning, job.RecordResult, job.RecordResult,
+		job.RecordSent, job.RecordSent, job.RecordSent, job.RecordSuperseded, job.RecordDeadLetter,
 	}
 	var oldest *time.Time
 	for i, s := range states {
 		rec := record(t, j, bring(t, j, fmt.Sprintf("job-%d", i), s))
-		if s == messages.RecordResult && oldest == nil {
+		if s == job.RecordResult && oldest == nil {
 			oldest = rec.FinishedAt
 		}
 	}
-	want := messages.JournalStats{Unfinished: 2, Unsent: 2, OldestAt: oldest, Sent: 3, Superseded: 1, DeadLetters: 1}
+	want := job.JournalStats{Unfinished: 2, Unsent: 2, OldestAt: oldest, Sent: 3, Superseded: 1, DeadLetters: 1}
 	same(t, want, j.Stats())
 	j = reopen(t, j)
 	same(t, want, j.Stats())
 
-	ok(t, j.Settle(messages.AttemptKey{JobID: "job-2", Attempt: 1}, messages.RecordSent, ""))
-	want.Unsent, want.Sent, want.OldestAt = 1, 4, record(t, j, messages.AttemptKey{JobID: "job-3", Attempt: 1}).FinishedAt
+	ok(t, j.Settle(job.Key{JobID: "job-2", Attempt: 1}, job.RecordSent, ""))
+	want.Unsent, want.Sent, want.OldestAt = 1, 4, record(t, j, job.Key{JobID: "job-3", Attempt: 1}).FinishedAt
 	same(t, want, j.Stats())
 }
 
@@ -284,13 +285,13 @@ func TestOldSettledRecordsGo(t *testing.T) {
 	logs, seen := observer.New(zapcore.WarnLevel)
 	s := Settings{KeepSettled: 3, KeepDeadLetters: 2, Logger: zap.New(logs)}
 	j := open(t, s)
-	bring(t, j, "unsent", messages.RecordResult)
-	bring(t, j, "open", messages.RecordRunning)
+	bring(t, j, "unsent", job.RecordResult)
+	bring(t, j, "open", job.RecordRunning)
 	for i := range 5 {
-		bring(t, j, fmt.Sprintf("sent-%d", i), messages.RecordSent)
-		bring(t, j, fmt.Sprintf("dead-%d", i), messages.RecordDeadLetter)
+		bring(t, j, fmt.Sprintf("sent-%d", i), job.RecordSent)
+		bring(t, j, fmt.Sprintf("dead-%d", i), job.RecordDeadLetter)
 	}
-	bring(t, j, "given away", messages.RecordSuperseded)
+	bring(t, j, "given away", job.RecordSuperseded)
 
 	settled, err := j.Settled(0)
 	ok(t, err)
@@ -317,12 +318,12 @@ func TestTheFileStopsGrowing(t *testing.T) {
 	cycle := func(from, to int) int64 {
 		for i := from; i < to; i++ {
 			id := fmt.Sprintf("job-%d", i)
-			key := messages.AttemptKey{JobID: id, Attempt: 1}
+			key := job.Key{JobID: id, Attempt: 1}
 			_, err := j.Accept(lease(id, 1))
 			ok(t, err)
-			ok(t, j.Running(key, messages.Process{PID: i}))
+			ok(t, j.Running(key, job.Process{PID: i}))
 			ok(t, j.Finish(key, resultOf(i*7919%6_000), false))
-			ok(t, j.Settle(key, messages.RecordSent, ""))
+			ok(t, j.Settle(key, job.RecordSent, ""))
 		}
 		info, err := os.Stat(j.path)
 		ok(t, err)
@@ -341,20 +342,20 @@ func TestManyAtOnce(t *testing.T) {
 	for worker := range 8 {
 		group.Go(func() {
 			for i := range 25 {
-				key := messages.AttemptKey{JobID: fmt.Sprintf("job-%d-%d", worker, i), Attempt: 1}
+				key := job.Key{JobID: fmt.Sprintf("job-%d-%d", worker, i), Attempt: 1}
 				_, err := j.Accept(lease(key.JobID, 1))
-				err = errors.Join(err, j.Running(key, messages.Process{PID: i}), j.Finish(key, []byte(`{}`), false))
+				err = errors.Join(err, j.Running(key, job.Process{PID: i}), j.Finish(key, []byte(`{}`), false))
 				_, err2 := j.Unsent()
 				j.Stats()
 				_, err3 := j.Find(key.JobID)
-				if err := errors.Join(err, err2, err3, j.Settle(key, messages.RecordSent, "")); err != nil {
+				if err := errors.Join(err, err2, err3, j.Settle(key, job.RecordSent, "")); err != nil {
 					t.Error(err)
 				}
 			}
 		})
 	}
 	group.Wait()
-	same(t, messages.JournalStats{Sent: 20}, j.Stats())
+	same(t, job.JournalStats{Sent: 20}, j.Stats())
 	reopen(t, j)
 }
 
@@ -386,7 +387,7 @@ func TestAfterClosingNothingIsDone(t *testing.T) {
 func TestReadOnly(t *testing.T) {
 	t.Parallel()
 	j := open(t, Settings{})
-	key := bring(t, j, "job", messages.RecordSent)
+	key := bring(t, j, "job", job.RecordSent)
 	want, stats := record(t, j, key), j.Stats()
 
 	if _, err := OpenReadOnly(j.path); !errors.Is(err, ErrInUse) {
@@ -441,15 +442,15 @@ func reopen(t testing.TB, j *Journal) *Journal {
 func TestOnlyALaterLeaseBeginsASupersededAttemptAnew(t *testing.T) {
 	j := open(t, Settings{})
 	early := lease("a", 1)
-	bring(t, j, "a", messages.RecordSuperseded)
+	bring(t, j, "a", job.RecordSuperseded)
 	rec, err := j.Accept(early)
 	ok(t, err)
-	if rec.State != messages.RecordSuperseded {
+	if rec.State != job.RecordSuperseded {
 		t.Errorf("a lease from before brought it to %q", rec.State)
 	}
 	rec, err = j.Accept(lease("a", 1))
 	ok(t, err)
-	if rec.State != messages.RecordAccepted {
+	if rec.State != job.RecordAccepted {
 		t.Errorf("a later lease left it %q", rec.State)
 	}
 }
@@ -468,8 +469,8 @@ func same(t testing.TB, want, got any) {
 	}
 }
 
-func lease(id string, attempt int) messages.Lease {
-	return messages.Lease{
+func lease(id string, attempt int) job.Lease {
+	return job.Lease{
 		Job: protocol.Job{
 			ID: id, RetryCount: attempt - 1, Scenario: "720p30-h264",
 			Parameters: protocol.Parameters{"bitrate": "2000k", "duration": json.Number("5"), "outputs": []any{map[string]any{"crf": json.Number("23")}}},
@@ -485,30 +486,30 @@ func resultOf(size int) []byte {
 }
 
 // bring makes an attempt and brings it to a state; "" is one that is not there.
-func bring(t testing.TB, j *Journal, id string, state messages.RecordState) messages.AttemptKey {
+func bring(t testing.TB, j *Journal, id string, state job.RecordState) job.Key {
 	t.Helper()
-	key := messages.AttemptKey{JobID: id, Attempt: 1}
+	key := job.Key{JobID: id, Attempt: 1}
 	if state == "" {
 		return key
 	}
 	_, err := j.Accept(lease(id, 1))
 	ok(t, err)
-	if state == messages.RecordAccepted {
+	if state == job.RecordAccepted {
 		return key
 	}
-	ok(t, j.Running(key, messages.Process{PID: 1}))
-	if state == messages.RecordRunning {
+	ok(t, j.Running(key, job.Process{PID: 1}))
+	if state == job.RecordRunning {
 		return key
 	}
 	ok(t, j.Finish(key, []byte(`"first"`), false))
-	if state == messages.RecordResult {
+	if state == job.RecordResult {
 		return key
 	}
 	ok(t, j.Settle(key, state, "first"))
 	return key
 }
 
-func record(t testing.TB, j *Journal, key messages.AttemptKey) messages.Record {
+func record(t testing.TB, j *Journal, key job.Key) job.Record {
 	t.Helper()
 	rec, found, err := j.Record(key)
 	ok(t, err)
@@ -518,7 +519,7 @@ func record(t testing.TB, j *Journal, key messages.AttemptKey) messages.Record {
 	return rec
 }
 
-func keys(records []messages.Record) string {
+func keys(records []job.Record) string {
 	var all []string
 	for _, r := range records {
 		all = append(all, r.Key().String())

@@ -10,6 +10,7 @@ import (
 	"pgregory.net/rapid"
 
 	"ffmpeg-agent/messages"
+	"ffmpeg-agent/messages/job"
 )
 
 // model is the journal as plain lists.
@@ -19,8 +20,8 @@ type model struct {
 }
 
 type attempt struct {
-	key     messages.AttemptKey
-	state   messages.RecordState
+	key     job.Key
+	state   job.RecordState
 	process int
 	result  string
 	why     string
@@ -28,7 +29,7 @@ type attempt struct {
 
 const modelKeeps = 3
 
-func (m *model) find(key messages.AttemptKey) *attempt {
+func (m *model) find(key job.Key) *attempt {
 	for _, list := range [][]*attempt{m.open, m.settled, m.dead} {
 		for _, a := range list {
 			if a.key == key {
@@ -39,55 +40,55 @@ func (m *model) find(key messages.AttemptKey) *attempt {
 	return nil
 }
 
-func (m *model) accept(key messages.AttemptKey) {
-	if a := m.find(key); a != nil && a.state == messages.RecordSuperseded {
+func (m *model) accept(key job.Key) {
+	if a := m.find(key); a != nil && a.state == job.RecordSuperseded {
 		// It may be ours again, and then begins anew.
 		m.settled = slices.DeleteFunc(m.settled, func(b *attempt) bool { return a == b })
 	}
 	if m.find(key) == nil {
-		m.open = append(m.open, &attempt{key: key, state: messages.RecordAccepted})
+		m.open = append(m.open, &attempt{key: key, state: job.RecordAccepted})
 	}
 }
 
-func (m *model) running(key messages.AttemptKey, pid int) error {
+func (m *model) running(key job.Key, pid int) error {
 	a := m.find(key)
 	switch {
 	case a == nil:
-		return messages.ErrUnknownAttempt
-	case a.state != messages.RecordAccepted && a.state != messages.RecordRunning:
+		return job.ErrUnknownAttempt
+	case a.state != job.RecordAccepted && a.state != job.RecordRunning:
 		return ErrOrder
 	}
-	a.state, a.process = messages.RecordRunning, pid
+	a.state, a.process = job.RecordRunning, pid
 	return nil
 }
 
-func (m *model) finish(key messages.AttemptKey, result string) error {
+func (m *model) finish(key job.Key, result string) error {
 	a := m.find(key)
 	if a == nil {
-		return messages.ErrUnknownAttempt
+		return job.ErrUnknownAttempt
 	}
-	if a.state == messages.RecordAccepted || a.state == messages.RecordRunning {
-		a.state, a.result = messages.RecordResult, result
+	if a.state == job.RecordAccepted || a.state == job.RecordRunning {
+		a.state, a.result = job.RecordResult, result
 	}
 	return nil
 }
 
-func (m *model) settle(key messages.AttemptKey, end messages.RecordState, why string) error {
+func (m *model) settle(key job.Key, end job.RecordState, why string) error {
 	a := m.find(key)
 	switch {
 	case a == nil:
-		return messages.ErrUnknownAttempt
+		return job.ErrUnknownAttempt
 	case a.state == end:
 		return nil
-	case a.state == messages.RecordResult:
-	case a.state.Unfinished() && end == messages.RecordSuperseded:
+	case a.state == job.RecordResult:
+	case a.state.Unfinished() && end == job.RecordSuperseded:
 	default:
 		return ErrOrder
 	}
 	a.state, a.why = end, why
 	m.open = slices.DeleteFunc(m.open, func(b *attempt) bool { return a == b })
 	into := &m.settled
-	if end == messages.RecordDeadLetter {
+	if end == job.RecordDeadLetter {
 		into = &m.dead
 	}
 	*into = append(*into, a)
@@ -97,19 +98,19 @@ func (m *model) settle(key messages.AttemptKey, end messages.RecordState, why st
 	return nil
 }
 
-func (m *model) stats() (s messages.JournalStats) {
+func (m *model) stats() (s job.JournalStats) {
 	for _, list := range [][]*attempt{m.open, m.settled, m.dead} {
 		for _, a := range list {
 			switch a.state {
-			case messages.RecordAccepted, messages.RecordRunning:
+			case job.RecordAccepted, job.RecordRunning:
 				s.Unfinished++
-			case messages.RecordResult:
+			case job.RecordResult:
 				s.Unsent++
-			case messages.RecordSent:
+			case job.RecordSent:
 				s.Sent++
-			case messages.RecordSuperseded:
+			case job.RecordSuperseded:
 				s.Superseded++
-			case messages.RecordDeadLetter:
+			case job.RecordDeadLetter:
 				s.DeadLetters++
 			}
 		}
@@ -133,8 +134,8 @@ func TestTheJournalIsWhatItsModelIs(t *testing.T) {
 		defer func() { _ = j.Close() }()
 		m := &model{}
 
-		aKey := rapid.Custom(func(t *rapid.T) messages.AttemptKey {
-			return messages.AttemptKey{
+		aKey := rapid.Custom(func(t *rapid.T) job.Key {
+			return job.Key{
 				JobID:   rapid.SampledFrom([]string{"a", "b", "b#1", "ü\xff"}).Draw(t, "job"),
 				Attempt: rapid.IntRange(1, 3).Draw(t, "attempt"),
 			}
@@ -153,7 +154,7 @@ func TestTheJournalIsWhatItsModelIs(t *testing.T) {
 			},
 			"running": func(t *rapid.T) {
 				key, pid := aKey.Draw(t, "key"), rapid.IntRange(1, 2).Draw(t, "pid")
-				agree("running", m.running(key, pid), j.Running(key, messages.Process{PID: pid}))
+				agree("running", m.running(key, pid), j.Running(key, job.Process{PID: pid}))
 			},
 			"finish": func(t *rapid.T) {
 				key, result := aKey.Draw(t, "key"), fmt.Sprint(rapid.Int().Draw(t, "result"))
@@ -161,8 +162,8 @@ func TestTheJournalIsWhatItsModelIs(t *testing.T) {
 			},
 			"settle": func(t *rapid.T) {
 				key, why := aKey.Draw(t, "key"), rapid.StringMatching("[a-z]{0,3}").Draw(t, "why")
-				end := rapid.SampledFrom([]messages.RecordState{
-					messages.RecordSent, messages.RecordSuperseded, messages.RecordDeadLetter,
+				end := rapid.SampledFrom([]job.RecordState{
+					job.RecordSent, job.RecordSuperseded, job.RecordDeadLetter,
 				}).Draw(t, "end")
 				agree("settle", m.settle(key, end, why), j.Settle(key, end, why))
 			},
@@ -194,7 +195,7 @@ func compare(t *rapid.T, m *model, j *Journal) {
 		return out
 	}
 	all := func(*attempt) bool { return true }
-	check := func(name string, want []string, records []messages.Record, err error) {
+	check := func(name string, want []string, records []job.Record, err error) {
 		must(err)
 		var got []string
 		for _, rec := range records {
@@ -207,7 +208,7 @@ func compare(t *rapid.T, m *model, j *Journal) {
 	records, err := j.Unfinished()
 	check("unfinished", pick(m.open, func(a *attempt) bool { return a.state.Unfinished() }, false), records, err)
 	records, err = j.Unsent()
-	check("unsent", pick(m.open, func(a *attempt) bool { return a.state == messages.RecordResult }, false), records, err)
+	check("unsent", pick(m.open, func(a *attempt) bool { return a.state == job.RecordResult }, false), records, err)
 	records, err = j.Settled(0)
 	check("settled", pick(m.settled, all, true), records, err)
 	records, err = j.DeadLetters(0)
@@ -241,7 +242,7 @@ func normal(a *attempt) *attempt {
 	return &b
 }
 
-func asAttempt(rec messages.Record) *attempt {
+func asAttempt(rec job.Record) *attempt {
 	a := &attempt{key: rec.Key(), state: rec.State, result: string(rec.Result), why: rec.Why}
 	if rec.Process != nil {
 		a.process = rec.Process.PID

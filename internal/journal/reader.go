@@ -18,12 +18,13 @@ import (
 	"golang.org/x/sys/unix"
 
 	"ffmpeg-agent/messages"
+	"ffmpeg-agent/messages/job"
 )
 
 // Reader reads a journal. It is safe for concurrent use.
 type Reader struct {
 	path  string
-	stats atomic.Pointer[messages.JournalStats]
+	stats atomic.Pointer[job.JournalStats]
 
 	mu     sync.Mutex // one transaction at a time
 	db     *handle    // nil: let go of, or closed
@@ -96,12 +97,12 @@ func (r *Reader) Close() error {
 }
 
 // Stats tells how much the journal holds, as of the last write. It never blocks.
-func (r *Reader) Stats() messages.JournalStats {
+func (r *Reader) Stats() job.JournalStats {
 	return *r.stats.Load()
 }
 
 // Record returns one attempt; false when it is not there.
-func (r *Reader) Record(key messages.AttemptKey) (rec messages.Record, found bool, err error) {
+func (r *Reader) Record(key job.Key) (rec job.Record, found bool, err error) {
 	err = r.view(fmt.Sprintf("reading %.100s", key), func(tx *bbolt.Tx) error {
 		rec, _, found, err = find(tx, key)
 		return err
@@ -110,34 +111,34 @@ func (r *Reader) Record(key messages.AttemptKey) (rec messages.Record, found boo
 }
 
 // Unfinished lists attempts without a result, oldest first.
-func (r *Reader) Unfinished() ([]messages.Record, error) {
-	return r.list("listing unfinished attempts", bucketOpen, false, 0, func(rec messages.Record) bool {
+func (r *Reader) Unfinished() ([]job.Record, error) {
+	return r.list("listing unfinished attempts", bucketOpen, false, 0, func(rec job.Record) bool {
 		return rec.State.Unfinished()
 	})
 }
 
 // Unsent lists results that are not settled, oldest first.
-func (r *Reader) Unsent() ([]messages.Record, error) {
-	return r.list("listing unsent results", bucketOpen, false, 0, func(rec messages.Record) bool {
-		return rec.State == messages.RecordResult
+func (r *Reader) Unsent() ([]job.Record, error) {
+	return r.list("listing unsent results", bucketOpen, false, 0, func(rec job.Record) bool {
+		return rec.State == job.RecordResult
 	})
 }
 
 // Settled lists attempts whose result was sent or that were superseded, at most limit
 // of them, last settled first; limit 0 is all.
-func (r *Reader) Settled(limit int) ([]messages.Record, error) {
-	return r.list("listing settled attempts", bucketSettled, true, limit, func(messages.Record) bool { return true })
+func (r *Reader) Settled(limit int) ([]job.Record, error) {
+	return r.list("listing settled attempts", bucketSettled, true, limit, func(job.Record) bool { return true })
 }
 
 // DeadLetters lists results that the master refused for good, at most limit of them,
 // last settled first; limit 0 is all.
-func (r *Reader) DeadLetters(limit int) ([]messages.Record, error) {
-	return r.list("listing dead letters", bucketDead, true, limit, func(messages.Record) bool { return true })
+func (r *Reader) DeadLetters(limit int) ([]job.Record, error) {
+	return r.list("listing dead letters", bucketDead, true, limit, func(job.Record) bool { return true })
 }
 
 // Find lists all attempts at a job that the journal still has, the newest last, with
 // their samples.
-func (r *Reader) Find(jobID string) (records []messages.Record, err error) {
+func (r *Reader) Find(jobID string) (records []job.Record, err error) {
 	err = r.view(fmt.Sprintf("looking for job %.100s", jobID), func(tx *bbolt.Tx) error {
 		records = nil
 		prefix := jobSum(jobID)
@@ -164,10 +165,10 @@ func (r *Reader) Session() (s messages.Session, found bool, err error) {
 	return s, found, err
 }
 
-func (r *Reader) list(doing string, bucket []byte, newestFirst bool, limit int, want func(messages.Record) bool) (records []messages.Record, err error) {
+func (r *Reader) list(doing string, bucket []byte, newestFirst bool, limit int, want func(job.Record) bool) (records []job.Record, err error) {
 	err = r.view(doing, func(tx *bbolt.Tx) error {
 		records = nil
-		return each(tx, bucket, newestFirst, func(_ uint64, rec messages.Record) (bool, error) {
+		return each(tx, bucket, newestFirst, func(_ uint64, rec job.Record) (bool, error) {
 			if want(rec) {
 				records = append(records, rec)
 			}

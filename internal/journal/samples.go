@@ -7,9 +7,10 @@ import (
 	"fmt"
 	"io"
 
-	"go.etcd.io/bbolt"
+	"ffmpeg-agent/hardware/energy"
+	"ffmpeg-agent/messages/job"
 
-	"ffmpeg-agent/messages"
+	"go.etcd.io/bbolt"
 )
 
 // MaxSamples is the most that the samples of one attempt may take in the journal, in
@@ -21,14 +22,14 @@ const maxSamplesText = 4 << 20
 
 // SaveSamples keeps what was recorded of an attempt's power. The last that were saved
 // count.
-func (j *Journal) SaveSamples(key messages.AttemptKey, samples messages.Samples) error {
+func (j *Journal) SaveSamples(key job.Key, samples job.Samples) error {
 	value, err := encodeSamples(samples)
 	if err != nil {
 		return j.fail(fmt.Sprintf("saving samples of %.100s", key), err)
 	}
 	return j.write("saving samples of", key, func(tx *bbolt.Tx) error {
 		if tx.Bucket(bucketIndex).Get(attemptID(key)) == nil {
-			return messages.ErrUnknownAttempt
+			return job.ErrUnknownAttempt
 		}
 		return tx.Bucket(bucketSamples).Put(attemptID(key), value)
 	})
@@ -36,7 +37,7 @@ func (j *Journal) SaveSamples(key messages.AttemptKey, samples messages.Samples)
 
 // samplesOf are the samples of an attempt; nil where there are none that can be read:
 // a record is good without them.
-func samplesOf(tx *bbolt.Tx, key messages.AttemptKey) *messages.Samples {
+func samplesOf(tx *bbolt.Tx, key job.Key) *job.Samples {
 	b := tx.Bucket(bucketSamples)
 	if b == nil {
 		return nil
@@ -52,7 +53,7 @@ func samplesOf(tx *bbolt.Tx, key messages.AttemptKey) *messages.Samples {
 	return &samples
 }
 
-func encodeSamples(samples messages.Samples) ([]byte, error) {
+func encodeSamples(samples job.Samples) ([]byte, error) {
 	text, err := json.Marshal(samples)
 	if err != nil {
 		return nil, err
@@ -71,7 +72,7 @@ func encodeSamples(samples messages.Samples) ([]byte, error) {
 	return seal(nil, packed.Bytes())
 }
 
-func decodeSamples(value []byte) (samples messages.Samples, err error) {
+func decodeSamples(value []byte) (samples job.Samples, err error) {
 	_, packed, err := unseal(value)
 	if err != nil {
 		return samples, err
@@ -84,7 +85,7 @@ func decodeSamples(value []byte) (samples messages.Samples, err error) {
 }
 
 // SaveBaselines keeps what was learned of the idle machine.
-func (j *Journal) SaveBaselines(b messages.Baselines) error {
+func (j *Journal) SaveBaselines(b energy.Baselines) error {
 	return j.update("saving the idle baselines", func(tx *bbolt.Tx) error {
 		value, err := seal(b, nil)
 		if err != nil {
@@ -96,7 +97,7 @@ func (j *Journal) SaveBaselines(b messages.Baselines) error {
 
 // Baselines returns what was learned of the idle machine, false when nothing was saved
 // that can be read.
-func (r *Reader) Baselines() (b messages.Baselines, found bool, err error) {
+func (r *Reader) Baselines() (b energy.Baselines, found bool, err error) {
 	err = r.view("reading the idle baselines", func(tx *bbolt.Tx) error {
 		doc, _, err := unseal(tx.Bucket(bucketMeta).Get(keyBaselines))
 		found = err == nil && json.Unmarshal(doc, &b) == nil

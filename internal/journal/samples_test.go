@@ -12,17 +12,17 @@ import (
 	"go.etcd.io/bbolt"
 
 	"ffmpeg-agent/hardware/energy"
-	"ffmpeg-agent/messages"
+	"ffmpeg-agent/messages/job"
 )
 
 // fullSamples are as large as they get: every point that a curve may have, of eight
 // zones of unruly power.
-func fullSamples() messages.Samples {
+func fullSamples() job.Samples {
 	random := rand.New(rand.NewPCG(1, 2))
 	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
-	s := messages.Samples{
+	s := job.Samples{
 		Curve:  energy.Curve{Start: at},
-		Phases: []messages.PhaseSpan{{Phase: messages.PhaseRun, From: at, To: at.Add(time.Hour)}},
+		Phases: []job.PhaseSpan{{Phase: job.PhaseRun, From: at, To: at.Add(time.Hour)}},
 	}
 	some := func() *energy.Microjoules {
 		e := energy.Microjoules(random.Int64N(3e9))
@@ -41,7 +41,7 @@ func fullSamples() messages.Samples {
 	return s
 }
 
-func keyOf(id string) messages.AttemptKey { return messages.AttemptKey{JobID: id, Attempt: 1} }
+func keyOf(id string) job.Key { return job.Key{JobID: id, Attempt: 1} }
 
 func TestSamplesGoWithTheirRecord(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "journal.db")
@@ -49,7 +49,7 @@ func TestSamplesGoWithTheirRecord(t *testing.T) {
 	ok(t, err)
 	want := fullSamples()
 	first := keyOf("first")
-	if err := j.SaveSamples(first, want); !errors.Is(err, messages.ErrUnknownAttempt) {
+	if err := j.SaveSamples(first, want); !errors.Is(err, job.ErrUnknownAttempt) {
 		t.Errorf("samples of an attempt that is not there: %v", err)
 	}
 	for _, id := range []string{"first", "second"} {
@@ -65,7 +65,7 @@ func TestSamplesGoWithTheirRecord(t *testing.T) {
 				t.Error(diff)
 			}
 		}
-		ok(t, j.Settle(key, messages.RecordSent, ""))
+		ok(t, j.Settle(key, job.RecordSent, ""))
 	}
 	ok(t, j.view("counting", func(tx *bbolt.Tx) error {
 		if n := tx.Bucket(bucketSamples).Stats().KeyN; n != 1 {
@@ -125,7 +125,7 @@ func TestBaselinesAreKept(t *testing.T) {
 	if _, found, err := j.Baselines(); err != nil || found {
 		t.Errorf("%v, %v", found, err)
 	}
-	want := messages.Baselines{Machine: "cpu", Zones: map[string]energy.ZoneBaseline{
+	want := energy.Baselines{Machine: "cpu", Zones: map[string]energy.ZoneBaseline{
 		"intel-rapl:0": {Power: 20, Spread: 1, Seconds: 60, LearnedAt: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)},
 	}}
 	ok(t, j.SaveBaselines(want))

@@ -10,6 +10,7 @@ import (
 	"go.etcd.io/bbolt"
 
 	"ffmpeg-agent/messages"
+	"ffmpeg-agent/messages/job"
 )
 
 // The buckets. A record lies in the one that its state belongs to, under a number
@@ -31,11 +32,11 @@ var (
 )
 
 // bucketOf tells where a record in this state lies; nil for a state that is none.
-func bucketOf(s messages.RecordState) []byte {
+func bucketOf(s job.RecordState) []byte {
 	switch {
-	case s.Unfinished(), s == messages.RecordResult:
+	case s.Unfinished(), s == job.RecordResult:
 		return bucketOpen
-	case s == messages.RecordDeadLetter:
+	case s == job.RecordDeadLetter:
 		return bucketDead
 	case s.Settled():
 		return bucketSettled
@@ -135,24 +136,24 @@ func parseRef(value []byte) (ref, bool) {
 }
 
 // find looks an attempt up; false when it is not there.
-func find(tx *bbolt.Tx, key messages.AttemptKey) (messages.Record, ref, bool, error) {
+func find(tx *bbolt.Tx, key job.Key) (job.Record, ref, bool, error) {
 	value := tx.Bucket(bucketIndex).Get(attemptID(key))
 	if value == nil {
-		return messages.Record{}, ref{}, false, nil
+		return job.Record{}, ref{}, false, nil
 	}
 	rec, at, err := follow(tx, value)
 	return rec, at, err == nil, err
 }
 
 // follow reads the record that an index entry points to.
-func follow(tx *bbolt.Tx, entry []byte) (messages.Record, ref, error) {
+func follow(tx *bbolt.Tx, entry []byte) (job.Record, ref, error) {
 	at, ok := parseRef(entry)
 	if !ok {
-		return messages.Record{}, ref{}, &damage{fmt.Errorf("index entry %x is none", entry)}
+		return job.Record{}, ref{}, &damage{fmt.Errorf("index entry %x is none", entry)}
 	}
 	value := tx.Bucket(at.bucket).Get(seqKey(at.seq))
 	if value == nil {
-		return messages.Record{}, ref{}, &damage{fmt.Errorf("%s %d is missing", at.bucket, at.seq)}
+		return job.Record{}, ref{}, &damage{fmt.Errorf("%s %d is missing", at.bucket, at.seq)}
 	}
 	rec, err := decodeRecord(value)
 	if err != nil {
@@ -163,7 +164,7 @@ func follow(tx *bbolt.Tx, entry []byte) (messages.Record, ref, error) {
 
 // put writes a record, under a new number when it was nowhere or moves to another
 // bucket, and returns where it lies now.
-func put(tx *bbolt.Tx, rec messages.Record, was *ref) (ref, error) {
+func put(tx *bbolt.Tx, rec job.Record, was *ref) (ref, error) {
 	at := ref{bucket: bucketOf(rec.State)}
 	if was != nil && string(was.bucket) == string(at.bucket) {
 		at = *was
@@ -190,7 +191,7 @@ func put(tx *bbolt.Tx, rec messages.Record, was *ref) (ref, error) {
 }
 
 // each reads a bucket's records, oldest first or newest first, until it is told to stop.
-func each(tx *bbolt.Tx, bucket []byte, newestFirst bool, visit func(uint64, messages.Record) (more bool, err error)) error {
+func each(tx *bbolt.Tx, bucket []byte, newestFirst bool, visit func(uint64, job.Record) (more bool, err error)) error {
 	c := tx.Bucket(bucket).Cursor()
 	first, next := c.First, c.Next
 	if newestFirst {
@@ -214,33 +215,33 @@ func each(tx *bbolt.Tx, bucket []byte, newestFirst bool, visit func(uint64, mess
 
 // books are the counts kept in memory beside the file.
 type books struct {
-	stats  messages.JournalStats
+	stats  job.JournalStats
 	unsent map[uint64]time.Time // number in the open bucket → when it was finished
 }
 
 // count adds n records in this state: 1 or -1.
-func (b *books) count(rec messages.Record, at ref, n int) {
+func (b *books) count(rec job.Record, at ref, n int) {
 	switch rec.State {
-	case messages.RecordAccepted, messages.RecordRunning:
+	case job.RecordAccepted, job.RecordRunning:
 		b.stats.Unfinished += n
-	case messages.RecordResult:
+	case job.RecordResult:
 		b.stats.Unsent += n
 		if n < 0 {
 			delete(b.unsent, at.seq)
 		} else if rec.FinishedAt != nil {
 			b.unsent[at.seq] = *rec.FinishedAt
 		}
-	case messages.RecordSent:
+	case job.RecordSent:
 		b.stats.Sent += n
-	case messages.RecordSuperseded:
+	case job.RecordSuperseded:
 		b.stats.Superseded += n
-	case messages.RecordDeadLetter:
+	case job.RecordDeadLetter:
 		b.stats.DeadLetters += n
 	}
 }
 
 // snapshot is the statistics as they stand.
-func (b *books) snapshot() *messages.JournalStats {
+func (b *books) snapshot() *job.JournalStats {
 	s := b.stats
 	for _, at := range b.unsent {
 		if s.OldestAt == nil || at.Before(*s.OldestAt) {
@@ -266,7 +267,7 @@ func audit(tx *bbolt.Tx) (*books, error) {
 	records := 0
 	for _, name := range recordBuckets {
 		var last uint64
-		err := each(tx, name, false, func(seq uint64, rec messages.Record) (bool, error) {
+		err := each(tx, name, false, func(seq uint64, rec job.Record) (bool, error) {
 			at := ref{name, seq}
 			switch {
 			case string(bucketOf(rec.State)) != string(name):

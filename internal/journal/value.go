@@ -10,7 +10,7 @@ import (
 	"hash/crc32"
 	"unicode/utf8"
 
-	"ffmpeg-agent/messages"
+	"ffmpeg-agent/messages/job"
 )
 
 // A value in the journal is text in three parts:
@@ -58,7 +58,7 @@ func unseal(value []byte) (doc, tail []byte, err error) {
 }
 
 // encodeRecord makes the value of a record.
-func encodeRecord(rec messages.Record) ([]byte, error) {
+func encodeRecord(rec job.Record) ([]byte, error) {
 	result := rec.Result
 	rec.Result = nil // kept apart: as part of the document its bytes would be changed
 	rec.Samples = nil
@@ -66,7 +66,7 @@ func encodeRecord(rec messages.Record) ([]byte, error) {
 }
 
 // decodeRecord reads a record's value; nothing of the record points into it.
-func decodeRecord(value []byte) (rec messages.Record, err error) {
+func decodeRecord(value []byte) (rec job.Record, err error) {
 	doc, tail, err := unseal(value)
 	if err != nil {
 		return rec, err
@@ -83,7 +83,7 @@ func decodeRecord(value []byte) (rec messages.Record, err error) {
 // attemptID is how the index names an attempt: SHA-256 of the job's id, so that an
 // id of any length fits, then the attempt's number, so that a job's attempts stand
 // together and in order.
-func attemptID(key messages.AttemptKey) []byte {
+func attemptID(key job.Key) []byte {
 	sum := jobSum(key.JobID)
 	return binary.BigEndian.AppendUint64(sum, uint64(key.Attempt))
 }

@@ -13,7 +13,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"ffmpeg-agent/messages"
+	"ffmpeg-agent/messages/protocol"
 )
 
 // call is one request to the master.
@@ -34,7 +34,7 @@ type call struct {
 func (k call) name() string { return k.method + " " + shorten(k.path, 120) }
 
 // do sends a request and has a 2xx answer read within the call's deadline. The
-// error is a *messages.MasterError.
+// error is a *protocol.Error.
 func (c *Client) do(ctx context.Context, k call, read func(*answer) error) error {
 	within := k.timeout
 	if deadline, ok := ctx.Deadline(); ok {
@@ -43,26 +43,26 @@ func (c *Client) do(ctx context.Context, k call, read func(*answer) error) error
 	ctx, cancel := context.WithTimeout(ctx, k.timeout)
 	defer cancel()
 	key := strings.TrimSpace(c.settings.APIKey())
-	fail := func(e *messages.MasterError, text string) error {
+	fail := func(e *protocol.Error, text string) error {
 		e.Err = &callError{text: k.name() + ": " + redact(text, key), cause: e.Err}
 		return e
 	}
 	if !headerValue(key) {
-		return fail(&messages.MasterError{Kind: messages.MasterUnauthorized},
+		return fail(&protocol.Error{Kind: protocol.Unauthorized},
 			"the API key (master.api_key, master.api_key_file) contains characters that no header can carry")
 	}
 
 	sent := &sending{}
 	req, err := c.request(httptrace.WithClientTrace(ctx, sent.trace()), k, key)
 	if err != nil {
-		return fail(&messages.MasterError{Kind: messages.MasterRefused, Err: err}, oneLine(err.Error()))
+		return fail(&protocol.Error{Kind: protocol.Rejected, Err: err}, oneLine(err.Error()))
 	}
 	if k.over == nil {
 		k.over = (*links).ordinary
 	}
 	response, err := k.over(c.current()).Do(req)
 	if err != nil {
-		return fail(&messages.MasterError{Kind: messages.MasterUnreachable, Err: err, Ambiguous: sent.maybe() && !certificateRefused(err)},
+		return fail(&protocol.Error{Kind: protocol.Unreachable, Err: err, Ambiguous: sent.maybe() && !certificateRefused(err)},
 			c.explain(ctx, within, err))
 	}
 	defer response.Body.Close()
@@ -77,10 +77,10 @@ func (c *Client) do(ctx context.Context, k call, read func(*answer) error) error
 	case err == nil:
 		return nil
 	case errors.As(err, &garbled):
-		return fail(&messages.MasterError{Kind: messages.MasterGarbled, Status: response.StatusCode, Ambiguous: true, Err: err},
+		return fail(&protocol.Error{Kind: protocol.Malformed, Status: response.StatusCode, Ambiguous: true, Err: err},
 			statusText(response.StatusCode)+", but it is no answer: "+oneLine(err.Error()))
 	default:
-		return fail(&messages.MasterError{Kind: messages.MasterUnreachable, Status: response.StatusCode, Ambiguous: true, Err: err},
+		return fail(&protocol.Error{Kind: protocol.Unreachable, Status: response.StatusCode, Ambiguous: true, Err: err},
 			statusText(response.StatusCode)+", but "+c.explain(ctx, within, err))
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"go.uber.org/zap"
 
 	"ffmpeg-agent/messages"
+	"ffmpeg-agent/messages/job"
 	"ffmpeg-agent/messages/protocol"
 )
 
@@ -184,23 +185,23 @@ func (c *Client) Heartbeat(ctx context.Context, s messages.Session, status messa
 }
 
 // Next asks for work; nil when there is none.
-func (c *Client) Next(ctx context.Context, s messages.Session) (*messages.Lease, error) {
+func (c *Client) Next(ctx context.Context, s messages.Session) (*job.Lease, error) {
 	if s.NodeID == "" {
 		return nil, unregistered("GET /jobs/next")
 	}
-	var job *protocol.Job
+	var j *protocol.Job
 	asked := time.Now()
 	err := c.do(ctx, call{
 		method: http.MethodGet, path: "/jobs/next", query: "node_id=" + url.QueryEscape(s.NodeID),
 		timeout: c.settings.CallTimeout, over: (*links).once,
 	}, func(a *answer) (err error) {
-		job, err = nextJob(a)
+		j, err = nextJob(a)
 		return err
 	})
-	if err != nil || job == nil {
+	if err != nil || j == nil {
 		return nil, err
 	}
-	return &messages.Lease{Job: *job, NodeID: s.NodeID, AcquiredAt: asked}, nil
+	return &job.Lease{Job: *j, NodeID: s.NodeID, AcquiredAt: asked}, nil
 }
 
 func nextJob(a *answer) (*protocol.Job, error) {
@@ -215,19 +216,19 @@ func nextJob(a *answer) (*protocol.Job, error) {
 	if !ok {
 		return nil, garbledError{errors.New(`the answer has no "job"`)}
 	}
-	var job *protocol.Job
-	if err := json.Unmarshal(raw, &job); err != nil {
+	var j *protocol.Job
+	if err := json.Unmarshal(raw, &j); err != nil {
 		return nil, garbledError{err}
 	}
-	if job != nil && job.ID == "" {
+	if j != nil && j.ID == "" {
 		return nil, garbledError{errors.New("the job has no id")}
 	}
-	return job, nil
+	return j, nil
 }
 
 // Report delivers the record's result, byte for byte. A 2xx means that the master
 // took it, whatever follows the status.
-func (c *Client) Report(ctx context.Context, r messages.Record) error {
+func (c *Client) Report(ctx context.Context, r job.Record) error {
 	if len(r.Result) == 0 {
 		return refusedHere("POST /results", fmt.Errorf("%s has no result to send", r.Key()))
 	}
@@ -239,4 +240,4 @@ func (c *Client) Report(ctx context.Context, r messages.Record) error {
 
 // Release gives a lease back unstarted. This protocol has no call for it: the
 // record's result says failed, for which the master re-queues the job at once.
-func (c *Client) Release(ctx context.Context, r messages.Record) error { return c.Report(ctx, r) }
+func (c *Client) Release(ctx context.Context, r job.Record) error { return c.Report(ctx, r) }

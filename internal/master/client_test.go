@@ -19,6 +19,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"ffmpeg-agent/messages"
+	"ffmpeg-agent/messages/job"
 	"ffmpeg-agent/messages/protocol"
 )
 
@@ -81,20 +82,20 @@ func TestNextReadsTheAnswer(t *testing.T) {
 		status int
 		body   string
 		job    string
-		kind   messages.MasterErrorKind
+		kind   protocol.ErrorKind
 		fails  bool
 	}{
 		"no work":                {status: 200, body: `{"job":null}`},
 		"no work, no content":    {status: 204},
 		"a job":                  {status: 200, body: `{"job":{"id":"j1","retry_count":"1","parameters":null}}`, job: "j1#2"},
 		"a job full of nonsense": {status: 200, body: `{"job":{"id":"j1","retry_count":{},"scenario":[]}}`, job: "j1#1"},
-		"a job without an id":    {status: 200, body: `{"job":{}}`, kind: messages.MasterGarbled, fails: true},
-		"another document":       {status: 200, body: `{"jobs":[]}`, kind: messages.MasterGarbled, fails: true},
-		"no object":              {status: 200, body: `{"job":"j1"}`, kind: messages.MasterGarbled, fails: true},
-		"null":                   {status: 200, body: `null`, kind: messages.MasterGarbled, fails: true},
-		"no JSON":                {status: 200, body: `<html>`, kind: messages.MasterGarbled, fails: true},
-		"nothing":                {status: 200, body: ``, kind: messages.MasterGarbled, fails: true},
-		"two documents":          {status: 200, body: `{"job":null}{"job":null}`, kind: messages.MasterGarbled, fails: true},
+		"a job without an id":    {status: 200, body: `{"job":{}}`, kind: protocol.Malformed, fails: true},
+		"another document":       {status: 200, body: `{"jobs":[]}`, kind: protocol.Malformed, fails: true},
+		"no object":              {status: 200, body: `{"job":"j1"}`, kind: protocol.Malformed, fails: true},
+		"null":                   {status: 200, body: `null`, kind: protocol.Malformed, fails: true},
+		"no JSON":                {status: 200, body: `<html>`, kind: protocol.Malformed, fails: true},
+		"nothing":                {status: 200, body: ``, kind: protocol.Malformed, fails: true},
+		"two documents":          {status: 200, body: `{"job":null}{"job":null}`, kind: protocol.Malformed, fails: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			server, arrived := answering(t, c.status, c.body)
@@ -154,7 +155,7 @@ func TestReportAndReleaseSendTheRecordAsItIs(t *testing.T) {
 	const body = "{\"job_id\": \"j1\",  \"progress\":100}\n"
 	server, arrived := answering(t, 200, `{"status":"success"}`)
 	c := clientFor(t, server.URL)
-	for name, send := range map[string]func(context.Context, messages.Record) error{"report": c.Report, "release": c.Release} {
+	for name, send := range map[string]func(context.Context, job.Record) error{"report": c.Report, "release": c.Release} {
 		if err := send(context.Background(), record(body)); err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
@@ -164,7 +165,7 @@ func TestReportAndReleaseSendTheRecordAsItIs(t *testing.T) {
 			t.Errorf("request %+v", r)
 		}
 	}
-	wantFailure(t, c.Report(context.Background(), messages.Record{Lease: lease(protocol.Job{ID: "j1"})}), messages.MasterRefused, "j1#1 has no result")
+	wantFailure(t, c.Report(context.Background(), job.Record{Lease: lease(protocol.Job{ID: "j1"})}), protocol.Rejected, "j1#1 has no result")
 	if n := len(arrived.all()); n != 2 {
 		t.Errorf("%d requests, want 2", n)
 	}
@@ -195,12 +196,12 @@ func TestATakenResultIsTakenWhateverFollows(t *testing.T) {
 }
 
 func TestEveryStatusHasItsKind(t *testing.T) {
-	for status, kind := range map[int]messages.MasterErrorKind{
-		400: messages.MasterRefused, 401: messages.MasterUnauthorized, 403: messages.MasterUnauthorized, 404: messages.MasterUnknown,
-		405: messages.MasterRefused, 407: messages.MasterUnauthorized, 408: messages.MasterBusy, 409: messages.MasterConflict,
-		413: messages.MasterRefused, 422: messages.MasterRefused, 425: messages.MasterBusy, 429: messages.MasterBusy,
-		500: messages.MasterBroken, 501: messages.MasterBroken, 502: messages.MasterBroken, 503: messages.MasterBusy, 504: messages.MasterBroken,
-		599: messages.MasterBroken, 302: messages.MasterGarbled, 304: messages.MasterGarbled, 600: messages.MasterGarbled,
+	for status, kind := range map[int]protocol.ErrorKind{
+		400: protocol.Rejected, 401: protocol.Unauthorized, 403: protocol.Unauthorized, 404: protocol.NotFound,
+		405: protocol.Rejected, 407: protocol.Unauthorized, 408: protocol.Busy, 409: protocol.Conflict,
+		413: protocol.Rejected, 422: protocol.Rejected, 425: protocol.Busy, 429: protocol.Busy,
+		500: protocol.ServerError, 501: protocol.ServerError, 502: protocol.ServerError, 503: protocol.Busy, 504: protocol.ServerError,
+		599: protocol.ServerError, 302: protocol.Malformed, 304: protocol.Malformed, 600: protocol.Malformed,
 	} {
 		server, _ := serve(t, func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Retry-After", "7")
@@ -214,7 +215,7 @@ func TestEveryStatusHasItsKind(t *testing.T) {
 		if e.Status != status {
 			t.Errorf("status %d, want %d", e.Status, status)
 		}
-		if want := kind == messages.MasterBusy; (e.RetryAfter == 7*time.Second) != want {
+		if want := kind == protocol.Busy; (e.RetryAfter == 7*time.Second) != want {
 			t.Errorf("%d: retry after %v", status, e.RetryAfter)
 		}
 		if want := status == 502 || status == 504; e.Ambiguous != want {
@@ -283,7 +284,7 @@ func TestBrokenConnections(t *testing.T) {
 	for name, c := range map[string]struct {
 		master    func(net.Conn)
 		change    func(*Settings)
-		kind      messages.MasterErrorKind
+		kind      protocol.ErrorKind
 		ambiguous bool
 		says      string
 	}{
@@ -298,9 +299,9 @@ func TestBrokenConnections(t *testing.T) {
 		"silence":                  {master: hang, change: hasty, ambiguous: true, says: "no whole answer within 1s"},
 		"silence after a header":   {master: afterRequest(func(c net.Conn) { says(head + "Content-Length: 5\r\n\r\n")(c); hang(c) }), change: hasty, ambiguous: true, says: "no whole answer within 1s"},
 		"a trickle":                {master: afterRequest(trickle(head + "Content-Length: 100000\r\n\r\n")), change: hasty, ambiguous: true, says: "no whole answer within 1s"},
-		"garbage":                  {master: afterRequest(says(head + "Content-Length: 4\r\n\r\n\x00\xff{]")), kind: messages.MasterGarbled, ambiguous: true, says: "200 OK, but it is no answer: invalid character"},
-		"an empty answer":          {master: afterRequest(says(head + "Content-Length: 0\r\n\r\n")), kind: messages.MasterGarbled, ambiguous: true, says: "no answer"},
-		"an error that breaks off": {master: afterRequest(says("HTTP/1.1 500 X\r\nContent-Length: 50\r\n\r\nout of")), kind: messages.MasterBroken, says: "500 Internal Server Error: out of"},
+		"garbage":                  {master: afterRequest(says(head + "Content-Length: 4\r\n\r\n\x00\xff{]")), kind: protocol.Malformed, ambiguous: true, says: "200 OK, but it is no answer: invalid character"},
+		"an empty answer":          {master: afterRequest(says(head + "Content-Length: 0\r\n\r\n")), kind: protocol.Malformed, ambiguous: true, says: "no answer"},
+		"an error that breaks off": {master: afterRequest(says("HTTP/1.1 500 X\r\nContent-Length: 50\r\n\r\nout of")), kind: protocol.ServerError, says: "500 Internal Server Error: out of"},
 	} {
 		url := raw(t, c.master)
 		for _, call := range []string{"next", "register"} {
@@ -346,7 +347,7 @@ func TestNobodyListens(t *testing.T) {
 	listener.Close()
 	c := clientFor(t, "http://"+address)
 	for name, call := range everyCall {
-		e := wantFailure(t, call(context.Background(), c), messages.MasterUnreachable, "connection refused: nothing listens at "+address)
+		e := wantFailure(t, call(context.Background(), c), protocol.Unreachable, "connection refused: nothing listens at "+address)
 		if e.Ambiguous || e.Status != 0 {
 			t.Errorf("%s: %+v: nothing was sent", name, e)
 		}
@@ -363,7 +364,7 @@ func TestEveryCallHasADeadline(t *testing.T) {
 	for name, wait := range waits {
 		t.Run(name, func(t *testing.T) {
 			err := wait()
-			wantFailure(t, err, messages.MasterUnreachable, "no whole answer within 1s")
+			wantFailure(t, err, protocol.Unreachable, "no whole answer within 1s")
 			if !errors.Is(err, context.DeadlineExceeded) {
 				t.Errorf("%v is not DeadlineExceeded", err)
 			}
@@ -377,7 +378,7 @@ func TestACallEndsWithItsCaller(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	go func() { <-asked; cancel() }()
 	_, err := c.Next(ctx, session)
-	if e := wantFailure(t, err, messages.MasterUnreachable, "given up"); !e.Ambiguous || !errors.Is(err, context.Canceled) {
+	if e := wantFailure(t, err, protocol.Unreachable, "given up"); !e.Ambiguous || !errors.Is(err, context.Canceled) {
 		t.Errorf("%+v", e)
 	}
 }
@@ -407,7 +408,7 @@ func TestNextAndReportAreNeverRepeated(t *testing.T) {
 		if err := everyCall[name](context.Background(), c); err != nil {
 			t.Fatal(err)
 		}
-		e := wantFailure(t, everyCall[name](context.Background(), c), messages.MasterUnreachable)
+		e := wantFailure(t, everyCall[name](context.Background(), c), protocol.Unreachable)
 		if !e.Ambiguous {
 			t.Errorf("%s: a request that the master read is not ambiguous", name)
 		}
@@ -505,7 +506,7 @@ func TestRedirectsAreNotFollowed(t *testing.T) {
 	c := clientFor(t, server.URL)
 	for name, call := range everyCall {
 		err := call(context.Background(), c)
-		wantFailure(t, err, messages.MasterGarbled, "307 Temporary Redirect", host)
+		wantFailure(t, err, protocol.Malformed, "307 Temporary Redirect", host)
 		if strings.Contains(err.Error(), "secret-path") || strings.Contains(err.Error(), "token") {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -540,7 +541,7 @@ func TestTheKeyIsAskedForAtEachCall(t *testing.T) {
 
 	keys = []string{"two\nlines"}
 	_, err := c.Next(context.Background(), session)
-	wantFailure(t, err, messages.MasterUnauthorized, "API key")
+	wantFailure(t, err, protocol.Unauthorized, "API key")
 	if strings.Contains(err.Error(), "two") || len(arrived.all()) != 3 {
 		t.Errorf("%v after %d requests", err, len(arrived.all()))
 	}
@@ -554,7 +555,7 @@ func TestCallsBeforeRegistration(t *testing.T) {
 	_, next := c.Next(ctx, none)
 	_, held := c.Held(ctx, none)
 	for _, err := range []error{c.Heartbeat(ctx, none, messages.NodeStatus{}), next, held} {
-		wantFailure(t, err, messages.MasterUnknown, "must register first")
+		wantFailure(t, err, protocol.NotFound, "must register first")
 	}
 	if n := len(arrived.all()); n != 0 {
 		t.Errorf("%d requests", n)
@@ -564,7 +565,7 @@ func TestCallsBeforeRegistration(t *testing.T) {
 func TestRegistrationWithoutAnIDIsNone(t *testing.T) {
 	server, _ := answering(t, 201, `{"status":"ok"}`)
 	_, err := clientFor(t, server.URL).Register(context.Background(), messages.NodeFacts{})
-	wantFailure(t, err, messages.MasterGarbled, "no node id")
+	wantFailure(t, err, protocol.Malformed, "no node id")
 }
 
 func TestNewNamesTheFaultySetting(t *testing.T) {

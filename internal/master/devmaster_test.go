@@ -13,6 +13,7 @@ import (
 	"ffmpeg-agent/internal/devmaster"
 	"ffmpeg-agent/internal/master"
 	"ffmpeg-agent/messages"
+	"ffmpeg-agent/messages/job"
 	"ffmpeg-agent/messages/protocol"
 )
 
@@ -37,7 +38,7 @@ func TestALeaseFromFirstToLast(t *testing.T) {
 	c := newClient("key")
 	facts := messages.NodeFacts{Address: "host", Type: protocol.NodeServer, CPUThreads: 4, CPUModel: "c", RAMTotalBytes: 1 << 33}
 
-	if _, err := newClient("wrong").Register(ctx, facts); kind(err) != messages.MasterUnauthorized {
+	if _, err := newClient("wrong").Register(ctx, facts); kind(err) != protocol.Unauthorized {
 		t.Errorf("wrong key: %v", err)
 	}
 	session, err := c.Register(ctx, facts)
@@ -50,10 +51,10 @@ func TestALeaseFromFirstToLast(t *testing.T) {
 	if err := c.Heartbeat(ctx, session, messages.NodeStatus{Status: "available"}); err != nil {
 		t.Error(err)
 	}
-	if err := c.Heartbeat(ctx, messages.Session{NodeID: "nobody"}, messages.NodeStatus{}); kind(err) != messages.MasterUnknown {
+	if err := c.Heartbeat(ctx, messages.Session{NodeID: "nobody"}, messages.NodeStatus{}); kind(err) != protocol.NotFound {
 		t.Errorf("heartbeat of an unknown node: %v", err)
 	}
-	if _, err := c.Held(ctx, messages.Session{NodeID: "nobody"}); kind(err) != messages.MasterUnknown {
+	if _, err := c.Held(ctx, messages.Session{NodeID: "nobody"}); kind(err) != protocol.NotFound {
 		t.Errorf("held by an unknown node: %v", err)
 	}
 	if l, err := c.Next(ctx, session); l != nil || err != nil {
@@ -61,55 +62,55 @@ func TestALeaseFromFirstToLast(t *testing.T) {
 	}
 
 	submit := func() protocol.Job {
-		job, err := m.Submit(protocol.JobRequest{Scenario: "720p30-h264"})
+		j, err := m.Submit(protocol.JobRequest{Scenario: "720p30-h264"})
 		if err != nil {
 			t.Fatal(err)
 		}
-		return job
+		return j
 	}
-	take := func(job protocol.Job) messages.Lease {
+	take := func(j protocol.Job) job.Lease {
 		l, err := c.Next(ctx, session)
-		if err != nil || l == nil || l.Job.ID != job.ID {
-			t.Fatalf("next: %v, %v; want %s", l, err, job.ID)
+		if err != nil || l == nil || l.Job.ID != j.ID {
+			t.Fatalf("next: %v, %v; want %s", l, err, j.ID)
 		}
 		return *l
 	}
-	standing := func(l messages.Lease, want messages.Standing) {
+	standing := func(l job.Lease, want job.LeaseStatus) {
 		t.Helper()
 		if got, err := c.Extend(ctx, l); err != nil || got != want {
 			t.Errorf("%s is %v, %v; want %v", l.Key(), got, err, want)
 		}
 	}
-	result := func(l messages.Lease, status protocol.Status) messages.Record {
+	result := func(l job.Lease, status protocol.Status) job.Record {
 		body, err := json.Marshal(protocol.JobResult{JobID: l.Job.ID, NodeID: l.NodeID, Status: status, Attempt: l.Job.Attempt(), CompletedAt: time.Now().UTC()})
 		if err != nil {
 			t.Fatal(err)
 		}
-		return messages.Record{Lease: l, Result: body}
+		return job.Record{Lease: l, Result: body}
 	}
 
 	done := take(submit())
-	standing(done, messages.StandingHeld)
+	standing(done, job.LeaseHeld)
 	if held, err := c.Held(ctx, session); err != nil || len(held) != 1 || held[0].Key() != done.Key() {
 		t.Errorf("held %v, %v; want %s", held, err, done.Key())
 	}
 	if err := c.Report(ctx, result(done, protocol.StatusCompleted)); err != nil {
 		t.Error(err)
 	}
-	standing(done, messages.StandingEnded)
+	standing(done, job.LeaseEnded)
 
 	released := take(submit())
 	if err := c.Release(ctx, result(released, protocol.StatusFailed)); err != nil {
 		t.Error(err)
 	}
-	standing(released, messages.StandingGivenAway)
+	standing(released, job.LeaseReassigned)
 	second := take(released.Job)
 	if second.Job.Attempt() != 2 {
 		t.Errorf("attempt %d, want 2", second.Job.Attempt())
 	}
-	standing(released, messages.StandingGivenAway)
-	standing(second, messages.StandingHeld)
-	if err := c.Report(ctx, result(released, protocol.StatusCompleted)); kind(err) != messages.MasterConflict {
+	standing(released, job.LeaseReassigned)
+	standing(second, job.LeaseHeld)
+	if err := c.Report(ctx, result(released, protocol.StatusCompleted)); kind(err) != protocol.Conflict {
 		t.Errorf("a stale attempt: %v", err)
 	}
 
@@ -124,18 +125,18 @@ func TestALeaseFromFirstToLast(t *testing.T) {
 	}
 	answer.Body.Close()
 	http.DefaultClient.CloseIdleConnections()
-	standing(second, messages.StandingCanceled)
-	if err := c.Report(ctx, messages.Record{Lease: second, Result: []byte(`{"progress":99.5}`)}); kind(err) != messages.MasterRefused {
+	standing(second, job.LeaseCanceled)
+	if err := c.Report(ctx, job.Record{Lease: second, Result: []byte(`{"progress":99.5}`)}); kind(err) != protocol.Rejected {
 		t.Errorf("a malformed result: %v", err)
 	}
 	if held, err := c.Held(ctx, session); err != nil || len(held) != 0 {
 		t.Errorf("held %v, %v; want none", held, err)
 	}
-	standing(messages.Lease{Job: protocol.Job{ID: "nowhere"}, NodeID: session.NodeID}, messages.StandingUnknown)
+	standing(job.Lease{Job: protocol.Job{ID: "nowhere"}, NodeID: session.NodeID}, job.LeaseUnknown)
 }
 
-func kind(err error) messages.MasterErrorKind {
-	var e *messages.MasterError
+func kind(err error) protocol.ErrorKind {
+	var e *protocol.Error
 	if !errors.As(err, &e) {
 		return -1
 	}

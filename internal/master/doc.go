@@ -3,6 +3,6 @@
 // lease stands and delivers results.
 //
 // Every call has its own deadline, reads a bounded answer and fails with a
-// *messages.MasterError. The package retries nothing and decides nothing: pacing
-// lies in messages.Pacer, and what a failure means for a job lies with the actors.
+// *protocol.Error. The package retries nothing and decides nothing: pacing
+// lies in Pacer, and what a failure means for a job lies with the actors.
 package master

@@ -15,7 +15,7 @@ import (
 	"time"
 	"unicode"
 
-	"ffmpeg-agent/messages"
+	"ffmpeg-agent/messages/protocol"
 )
 
 // callError is a failed call in one plain line; its cause is there for errors.Is.
@@ -30,32 +30,32 @@ func (e *callError) Unwrap() error { return e.cause }
 
 // unregistered is the error of a call that needs a node id, made without one.
 func unregistered(name string) error {
-	return &messages.MasterError{Kind: messages.MasterUnknown, Err: errors.New(name + ": this node has no id yet: it must register first")}
+	return &protocol.Error{Kind: protocol.NotFound, Err: errors.New(name + ": this node has no id yet: it must register first")}
 }
 
 // refusedHere is the error of a call that could not even be put into words.
 func refusedHere(name string, err error) error {
-	return &messages.MasterError{Kind: messages.MasterRefused, Err: fmt.Errorf("%s: %w", name, err)}
+	return &protocol.Error{Kind: protocol.Rejected, Err: fmt.Errorf("%s: %w", name, err)}
 }
 
 // refusal turns an answer other than 2xx into an error and a text for people.
-func refusal(r *http.Response, key string) (*messages.MasterError, string) {
-	e := &messages.MasterError{Kind: kindOf(r.StatusCode), Status: r.StatusCode}
+func refusal(r *http.Response, key string) (*protocol.Error, string) {
+	e := &protocol.Error{Kind: kindOf(r.StatusCode), Status: r.StatusCode}
 	said := firstLine(r, key)
 	text := statusText(r.StatusCode)
 	switch {
-	case e.Kind == messages.MasterBusy:
+	case e.Kind == protocol.Busy:
 		e.RetryAfter = retryAfter(r.Header, time.Now())
-	case e.Kind == messages.MasterUnauthorized && r.StatusCode != http.StatusProxyAuthRequired && key != "":
+	case e.Kind == protocol.Unauthorized && r.StatusCode != http.StatusProxyAuthRequired && key != "":
 		text += ": the master does not accept the API key (--api-key, MASTER_API_KEY, master.api_key_file)"
-	case e.Kind == messages.MasterUnauthorized && r.StatusCode != http.StatusProxyAuthRequired:
+	case e.Kind == protocol.Unauthorized && r.StatusCode != http.StatusProxyAuthRequired:
 		text += ": the master wants an API key (--api-key, MASTER_API_KEY, master.api_key_file)"
 	case r.StatusCode/100 == 3:
 		text += redirection(r)
 		said = ""
 	case r.StatusCode == http.StatusBadRequest && wantsTLS(said):
 		// Nothing has judged the request yet: it is the URL that is wrong.
-		e.Kind = messages.MasterGarbled
+		e.Kind = protocol.Malformed
 		text += ": the master speaks TLS: its URL begins with https://"
 		said = ""
 	case r.StatusCode == http.StatusBadGateway || r.StatusCode == http.StatusGatewayTimeout:
@@ -72,24 +72,24 @@ func statusText(status int) string {
 	return strings.TrimSpace(strconv.Itoa(status) + " " + http.StatusText(status))
 }
 
-func kindOf(status int) messages.MasterErrorKind {
+func kindOf(status int) protocol.ErrorKind {
 	switch status {
 	case http.StatusUnauthorized, http.StatusForbidden, http.StatusProxyAuthRequired:
-		return messages.MasterUnauthorized
+		return protocol.Unauthorized
 	case http.StatusNotFound:
-		return messages.MasterUnknown
+		return protocol.NotFound
 	case http.StatusConflict:
-		return messages.MasterConflict
+		return protocol.Conflict
 	case http.StatusTooManyRequests, http.StatusServiceUnavailable, http.StatusRequestTimeout, http.StatusTooEarly:
-		return messages.MasterBusy
+		return protocol.Busy
 	}
 	switch status / 100 {
 	case 4:
-		return messages.MasterRefused
+		return protocol.Rejected
 	case 5:
-		return messages.MasterBroken
+		return protocol.ServerError
 	}
-	return messages.MasterGarbled
+	return protocol.Malformed
 }
 
 // redirection says where a redirect points to. It is not followed, since the key

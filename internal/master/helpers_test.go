@@ -16,6 +16,7 @@ import (
 	"go.uber.org/goleak"
 
 	"ffmpeg-agent/messages"
+	"ffmpeg-agent/messages/job"
 	"ffmpeg-agent/messages/protocol"
 )
 
@@ -164,9 +165,9 @@ func says(text string) func(net.Conn) {
 }
 
 // failure is the error as the port promises it.
-func failure(t *testing.T, err error) *messages.MasterError {
+func failure(t *testing.T, err error) *protocol.Error {
 	t.Helper()
-	var e *messages.MasterError
+	var e *protocol.Error
 	if !errors.As(err, &e) {
 		t.Fatalf("error %v (%T), want a MasterError", err, err)
 	}
@@ -180,7 +181,7 @@ func failure(t *testing.T, err error) *messages.MasterError {
 	return e
 }
 
-func wantFailure(t *testing.T, err error, kind messages.MasterErrorKind, text ...string) *messages.MasterError {
+func wantFailure(t *testing.T, err error, kind protocol.ErrorKind, text ...string) *protocol.Error {
 	t.Helper()
 	e := failure(t, err)
 	if e.Kind != kind {
@@ -194,10 +195,10 @@ func wantFailure(t *testing.T, err error, kind messages.MasterErrorKind, text ..
 	return e
 }
 
-func lease(job protocol.Job) messages.Lease { return messages.Lease{Job: job, NodeID: session.NodeID} }
+func lease(j protocol.Job) job.Lease { return job.Lease{Job: j, NodeID: session.NodeID} }
 
-func record(result string) messages.Record {
-	return messages.Record{Lease: lease(protocol.Job{ID: "j1"}), Result: []byte(result)}
+func record(result string) job.Record {
+	return job.Record{Lease: lease(protocol.Job{ID: "j1"}), Result: []byte(result)}
 }
 
 // everyCall is each call of the port, by name.

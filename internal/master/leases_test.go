@@ -11,7 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"ffmpeg-agent/messages"
+	"ffmpeg-agent/messages/job"
 	"ffmpeg-agent/messages/protocol"
 )
 
@@ -84,15 +84,15 @@ func TestHeldTellsAnUnknownNodeFromAnAnswerThatIsNone(t *testing.T) {
 	const node = "/nodes/n%2F1%20%C3%BC"
 	for name, c := range map[string]struct {
 		master pages
-		want   messages.MasterErrorKind
+		want   protocol.ErrorKind
 	}{
-		"unknown node":          {pages{"/jobs": `{"jobs":[]}`}, messages.MasterUnknown},
-		"another node":          {pages{node: `{"id":"n2"}`, "/jobs": `{"jobs":[]}`}, messages.MasterUnknown},
-		"no node":               {pages{node: `{"status":"healthy"}`}, messages.MasterGarbled},
-		"no list there":         {pages{node: `{"id":"n/1 ü"}`}, messages.MasterBroken},
-		"another document":      {pages{node: `{"id":"n/1 ü"}`, "/jobs": `{"count":0}`}, messages.MasterGarbled},
-		"half a list":           {pages{node: `{"id":"n/1 ü"}`, "/jobs": `{"jobs":[{"id":"a","node_id":"n/1 ü","status":"running"},`}, messages.MasterGarbled},
-		"the job cannot be had": {pages{node: `{"id":"n/1 ü","current_job_id":"a"}`, "/jobs/a": `!503`, "/jobs": `{"jobs":[]}`}, messages.MasterBusy},
+		"unknown node":          {pages{"/jobs": `{"jobs":[]}`}, protocol.NotFound},
+		"another node":          {pages{node: `{"id":"n2"}`, "/jobs": `{"jobs":[]}`}, protocol.NotFound},
+		"no node":               {pages{node: `{"status":"healthy"}`}, protocol.Malformed},
+		"no list there":         {pages{node: `{"id":"n/1 ü"}`}, protocol.ServerError},
+		"another document":      {pages{node: `{"id":"n/1 ü"}`, "/jobs": `{"count":0}`}, protocol.Malformed},
+		"half a list":           {pages{node: `{"id":"n/1 ü"}`, "/jobs": `{"jobs":[{"id":"a","node_id":"n/1 ü","status":"running"},`}, protocol.Malformed},
+		"the job cannot be had": {pages{node: `{"id":"n/1 ü","current_job_id":"a"}`, "/jobs/a": `!503`, "/jobs": `{"jobs":[]}`}, protocol.Busy},
 	} {
 		t.Run(name, func(t *testing.T) {
 			server, _ := serve(t, c.master.serve)
@@ -109,38 +109,38 @@ func TestStandingOfALease(t *testing.T) {
 	for _, c := range []struct {
 		name string
 		now  string
-		want messages.Standing
+		want job.LeaseStatus
 	}{
-		{"assigned", `{"status":"assigned","node_id":"n/1 ü","retry_count":1}`, messages.StandingHeld},
-		{"processing", `{"status":"processing","node_id":"n/1 ü","retry_count":1}`, messages.StandingHeld},
-		{"running", `{"status":"running","node_id":"n/1 ü","retry_count":1}`, messages.StandingHeld},
-		{"running, node not said", `{"status":"running","retry_count":1}`, messages.StandingHeld},
-		{"paused", `{"status":"paused","node_id":"n/1 ü","retry_count":1}`, messages.StandingHeld},
-		{"paused, node not said", `{"status":"paused","retry_count":1}`, messages.StandingHeld},
-		{"canceled", `{"status":"canceled","node_id":"n/1 ü","retry_count":1}`, messages.StandingCanceled},
-		{"canceled, freed", `{"status":"canceled","retry_count":1}`, messages.StandingCanceled},
-		{"completed", `{"status":"completed","node_id":"n/1 ü","retry_count":1}`, messages.StandingEnded},
-		{"failed", `{"status":"failed","node_id":"n/1 ü","retry_count":1}`, messages.StandingEnded},
-		{"timed out", `{"status":"timed_out","retry_count":1}`, messages.StandingEnded},
-		{"rejected", `{"status":"rejected","retry_count":1}`, messages.StandingEnded},
-		{"elsewhere", `{"status":"running","node_id":"n2","retry_count":1}`, messages.StandingGivenAway},
-		{"ended elsewhere", `{"status":"completed","node_id":"n2","retry_count":1}`, messages.StandingGivenAway},
-		{"canceled elsewhere", `{"status":"canceled","node_id":"n2","retry_count":1}`, messages.StandingGivenAway},
-		{"ours again", `{"status":"running","node_id":"n/1 ü","retry_count":2}`, messages.StandingGivenAway},
-		{"canceled in a later attempt", `{"status":"canceled","node_id":"n/1 ü","retry_count":2}`, messages.StandingGivenAway},
-		{"pending", `{"status":"pending","node_id":"n/1 ü","retry_count":1}`, messages.StandingGivenAway},
-		{"queued", `{"status":"queued","retry_count":1}`, messages.StandingGivenAway},
-		{"retrying", `{"status":"retrying","retry_count":1}`, messages.StandingGivenAway},
-		{"an earlier attempt", `{"status":"running","node_id":"n/1 ü"}`, messages.StandingUnknown},
-		{"canceled in an earlier attempt", `{"status":"canceled","node_id":"n/1 ü"}`, messages.StandingUnknown},
-		{"a state to come", `{"status":"hibernating","node_id":"n/1 ü","retry_count":1}`, messages.StandingUnknown},
-		{"no state", `{"node_id":"n/1 ü","retry_count":1}`, messages.StandingUnknown},
+		{"assigned", `{"status":"assigned","node_id":"n/1 ü","retry_count":1}`, job.LeaseHeld},
+		{"processing", `{"status":"processing","node_id":"n/1 ü","retry_count":1}`, job.LeaseHeld},
+		{"running", `{"status":"running","node_id":"n/1 ü","retry_count":1}`, job.LeaseHeld},
+		{"running, node not said", `{"status":"running","retry_count":1}`, job.LeaseHeld},
+		{"paused", `{"status":"paused","node_id":"n/1 ü","retry_count":1}`, job.LeaseHeld},
+		{"paused, node not said", `{"status":"paused","retry_count":1}`, job.LeaseHeld},
+		{"canceled", `{"status":"canceled","node_id":"n/1 ü","retry_count":1}`, job.LeaseCanceled},
+		{"canceled, freed", `{"status":"canceled","retry_count":1}`, job.LeaseCanceled},
+		{"completed", `{"status":"completed","node_id":"n/1 ü","retry_count":1}`, job.LeaseEnded},
+		{"failed", `{"status":"failed","node_id":"n/1 ü","retry_count":1}`, job.LeaseEnded},
+		{"timed out", `{"status":"timed_out","retry_count":1}`, job.LeaseEnded},
+		{"rejected", `{"status":"rejected","retry_count":1}`, job.LeaseEnded},
+		{"elsewhere", `{"status":"running","node_id":"n2","retry_count":1}`, job.LeaseReassigned},
+		{"ended elsewhere", `{"status":"completed","node_id":"n2","retry_count":1}`, job.LeaseReassigned},
+		{"canceled elsewhere", `{"status":"canceled","node_id":"n2","retry_count":1}`, job.LeaseReassigned},
+		{"ours again", `{"status":"running","node_id":"n/1 ü","retry_count":2}`, job.LeaseReassigned},
+		{"canceled in a later attempt", `{"status":"canceled","node_id":"n/1 ü","retry_count":2}`, job.LeaseReassigned},
+		{"pending", `{"status":"pending","node_id":"n/1 ü","retry_count":1}`, job.LeaseReassigned},
+		{"queued", `{"status":"queued","retry_count":1}`, job.LeaseReassigned},
+		{"retrying", `{"status":"retrying","retry_count":1}`, job.LeaseReassigned},
+		{"an earlier attempt", `{"status":"running","node_id":"n/1 ü"}`, job.LeaseUnknown},
+		{"canceled in an earlier attempt", `{"status":"canceled","node_id":"n/1 ü"}`, job.LeaseUnknown},
+		{"a state to come", `{"status":"hibernating","node_id":"n/1 ü","retry_count":1}`, job.LeaseUnknown},
+		{"no state", `{"node_id":"n/1 ü","retry_count":1}`, job.LeaseUnknown},
 	} {
-		var job protocol.Job
-		if err := json.Unmarshal([]byte(c.now), &job); err != nil {
+		var j protocol.Job
+		if err := json.Unmarshal([]byte(c.now), &j); err != nil {
 			t.Fatal(err)
 		}
-		if got := standing(&mine, &job); got != c.want {
+		if got := standing(&mine, &j); got != c.want {
 			t.Errorf("%s: %v, want %v", c.name, got, c.want)
 		}
 	}
@@ -153,20 +153,20 @@ func TestExtendTrustsOnlyTheVeryJob(t *testing.T) {
 	for name, c := range map[string]struct {
 		sequence int64
 		master   pages
-		want     messages.Standing
+		want     job.LeaseStatus
 		asked    []string
 	}{
-		"by number":                   {12, pages{"/jobs/12": canceled, "/jobs/5f": other}, messages.StandingCanceled, []string{"GET /jobs/12"}},
-		"by id, numbers unknown":      {12, pages{"/jobs/5f": running}, messages.StandingHeld, []string{"GET /jobs/12", "GET /jobs/5f"}},
-		"by id, number another's":     {12, pages{"/jobs/12": other, "/jobs/5f": running}, messages.StandingHeld, []string{"GET /jobs/12", "GET /jobs/5f"}},
-		"by id, no number":            {0, pages{"/jobs/5f": canceled}, messages.StandingCanceled, []string{"GET /jobs/5f"}},
-		"by the list, id another's":   {0, pages{"/jobs/5f": other, "/jobs": `{"jobs":[` + other + `,` + canceled + `]}`}, messages.StandingCanceled, []string{"GET /jobs/5f", "GET /jobs"}},
-		"by the list, after a 400":    {0, pages{"/jobs/5f": `!400`, "/jobs": `{"jobs":[` + running + `]}`}, messages.StandingHeld, []string{"GET /jobs/5f", "GET /jobs"}},
-		"by the list, after a 500":    {0, pages{"/jobs/5f": `!500`, "/jobs": `{"jobs":[` + running + `]}`}, messages.StandingHeld, []string{"GET /jobs/5f", "GET /jobs"}},
-		"by the list, after nonsense": {0, pages{"/jobs/5f": `[]`, "/jobs": `{"jobs":[` + running + `]}`}, messages.StandingHeld, []string{"GET /jobs/5f", "GET /jobs"}},
-		"found in a list that breaks": {0, pages{"/jobs": `{"jobs":[` + canceled + `,{"id`}, messages.StandingCanceled, []string{"GET /jobs/5f", "GET /jobs"}},
-		"only others":                 {12, pages{"/jobs/12": other, "/jobs/5f": other, "/jobs": `{"jobs":[` + other + `]}`}, messages.StandingUnknown, []string{"GET /jobs/12", "GET /jobs/5f", "GET /jobs"}},
-		"forgotten":                   {12, pages{"/jobs": `{"jobs":null,"count":0}`}, messages.StandingUnknown, []string{"GET /jobs/12", "GET /jobs/5f", "GET /jobs"}},
+		"by number":                   {12, pages{"/jobs/12": canceled, "/jobs/5f": other}, job.LeaseCanceled, []string{"GET /jobs/12"}},
+		"by id, numbers unknown":      {12, pages{"/jobs/5f": running}, job.LeaseHeld, []string{"GET /jobs/12", "GET /jobs/5f"}},
+		"by id, number another's":     {12, pages{"/jobs/12": other, "/jobs/5f": running}, job.LeaseHeld, []string{"GET /jobs/12", "GET /jobs/5f"}},
+		"by id, no number":            {0, pages{"/jobs/5f": canceled}, job.LeaseCanceled, []string{"GET /jobs/5f"}},
+		"by the list, id another's":   {0, pages{"/jobs/5f": other, "/jobs": `{"jobs":[` + other + `,` + canceled + `]}`}, job.LeaseCanceled, []string{"GET /jobs/5f", "GET /jobs"}},
+		"by the list, after a 400":    {0, pages{"/jobs/5f": `!400`, "/jobs": `{"jobs":[` + running + `]}`}, job.LeaseHeld, []string{"GET /jobs/5f", "GET /jobs"}},
+		"by the list, after a 500":    {0, pages{"/jobs/5f": `!500`, "/jobs": `{"jobs":[` + running + `]}`}, job.LeaseHeld, []string{"GET /jobs/5f", "GET /jobs"}},
+		"by the list, after nonsense": {0, pages{"/jobs/5f": `[]`, "/jobs": `{"jobs":[` + running + `]}`}, job.LeaseHeld, []string{"GET /jobs/5f", "GET /jobs"}},
+		"found in a list that breaks": {0, pages{"/jobs": `{"jobs":[` + canceled + `,{"id`}, job.LeaseCanceled, []string{"GET /jobs/5f", "GET /jobs"}},
+		"only others":                 {12, pages{"/jobs/12": other, "/jobs/5f": other, "/jobs": `{"jobs":[` + other + `]}`}, job.LeaseUnknown, []string{"GET /jobs/12", "GET /jobs/5f", "GET /jobs"}},
+		"forgotten":                   {12, pages{"/jobs": `{"jobs":null,"count":0}`}, job.LeaseUnknown, []string{"GET /jobs/12", "GET /jobs/5f", "GET /jobs"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			server, arrived := serve(t, c.master.serve)
@@ -185,19 +185,19 @@ func TestExtendTrustsOnlyTheVeryJob(t *testing.T) {
 func TestExtendSaysWhenThereIsNoAnswer(t *testing.T) {
 	for name, c := range map[string]struct {
 		master pages
-		kind   messages.MasterErrorKind
+		kind   protocol.ErrorKind
 		asked  int
 	}{
-		"busy":              {pages{"/jobs/j": `!503`, "/jobs": `{"jobs":[]}`}, messages.MasterBusy, 1},
-		"wrong key":         {pages{"/jobs/j": `!401`, "/jobs": `{"jobs":[]}`}, messages.MasterUnauthorized, 1},
-		"no list":           {pages{}, messages.MasterBroken, 2},
-		"a broken list":     {pages{"/jobs": `{"jobs":[{"id":"x"},`}, messages.MasterGarbled, 2},
-		"broken altogether": {pages{"/jobs/j": `!500`, "/jobs": `!500`}, messages.MasterBroken, 2},
+		"busy":              {pages{"/jobs/j": `!503`, "/jobs": `{"jobs":[]}`}, protocol.Busy, 1},
+		"wrong key":         {pages{"/jobs/j": `!401`, "/jobs": `{"jobs":[]}`}, protocol.Unauthorized, 1},
+		"no list":           {pages{}, protocol.ServerError, 2},
+		"a broken list":     {pages{"/jobs": `{"jobs":[{"id":"x"},`}, protocol.Malformed, 2},
+		"broken altogether": {pages{"/jobs/j": `!500`, "/jobs": `!500`}, protocol.ServerError, 2},
 	} {
 		t.Run(name, func(t *testing.T) {
 			server, arrived := serve(t, c.master.serve)
 			got, err := clientFor(t, server.URL).Extend(context.Background(), lease(protocol.Job{ID: "j"}))
-			if wantFailure(t, err, c.kind); got != messages.StandingUnknown {
+			if wantFailure(t, err, c.kind); got != job.LeaseUnknown {
 				t.Errorf("%v beside an error", got)
 			}
 			if n := len(arrived.all()); n != c.asked {

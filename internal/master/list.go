@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"time"
 
-	"ffmpeg-agent/messages"
 	"ffmpeg-agent/messages/protocol"
 )
 
@@ -28,9 +27,9 @@ func (c *Client) jobs(ctx context.Context, timeout time.Duration, visit func(pro
 		}
 		return nil
 	})
-	var e *messages.MasterError
-	if errors.As(err, &e) && e.Kind == messages.MasterUnknown {
-		e.Kind = messages.MasterBroken // no job and no node was asked for
+	var e *protocol.Error
+	if errors.As(err, &e) && e.Kind == protocol.NotFound {
+		e.Kind = protocol.ServerError // no job and no node was asked for
 	}
 	return err
 }

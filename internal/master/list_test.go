@@ -15,7 +15,6 @@ import (
 	"testing/iotest"
 	"time"
 
-	"ffmpeg-agent/messages"
 	"ffmpeg-agent/messages/protocol"
 )
 
@@ -164,7 +163,7 @@ func TestAHugeAnswerIsAnErrorAndNotMemory(t *testing.T) {
 				if took := allocated(func() { err = do(context.Background(), c) }); took > most {
 					t.Errorf("%s: %d MB were allocated", call, took>>20)
 				}
-				if e := wantFailure(t, err, messages.MasterGarbled); !e.Ambiguous {
+				if e := wantFailure(t, err, protocol.Malformed); !e.Ambiguous {
 					t.Errorf("%s: %+v", call, e)
 				}
 			}
@@ -194,7 +193,7 @@ func TestAHugeAnswerWhoseStatusSaysAllIsNotRead(t *testing.T) {
 func TestAnAnswerThatAnnouncesItsHugeSizeIsNotRead(t *testing.T) {
 	url := raw(t, afterRequest(says("HTTP/1.1 200 OK\r\nContent-Length: 100000000000\r\n\r\n")))
 	_, err := clientFor(t, url).Next(context.Background(), session)
-	wantFailure(t, err, messages.MasterGarbled, "larger than 1024 KiB")
+	wantFailure(t, err, protocol.Malformed, "larger than 1024 KiB")
 }
 
 // A list has a bound as a whole, however small its jobs are.
@@ -208,7 +207,7 @@ func TestAnEndlessListIsAnError(t *testing.T) {
 	}
 	c.limits.list = 256 << 10 // parsing 64 MiB takes its time
 	err := c.jobs(context.Background(), 20*time.Second, func(protocol.Job) bool { return true })
-	wantFailure(t, err, messages.MasterGarbled, "GET /jobs: 200 OK, but it is no answer: it is larger than 256 KiB")
+	wantFailure(t, err, protocol.Malformed, "GET /jobs: 200 OK, but it is no answer: it is larger than 256 KiB")
 }
 
 func allocated(f func()) uint64 {
@@ -236,8 +235,8 @@ func TestACompressedAnswerIsBounded(t *testing.T) {
 	if took := allocated(func() { _, err = c.Next(context.Background(), session) }); took > 8<<20 {
 		t.Errorf("%d MB were allocated", took>>20)
 	}
-	wantFailure(t, err, messages.MasterGarbled, "larger than 1024 KiB")
-	wantFailure(t, c.jobs(context.Background(), 20*time.Second, nil), messages.MasterGarbled, "larger than 1024 KiB")
+	wantFailure(t, err, protocol.Malformed, "larger than 1024 KiB")
+	wantFailure(t, c.jobs(context.Background(), 20*time.Second, nil), protocol.Malformed, "larger than 1024 KiB")
 }
 
 func TestManyJobsFitAList(t *testing.T) {

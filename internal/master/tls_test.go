@@ -26,6 +26,7 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 
 	"ffmpeg-agent/messages"
+	"ffmpeg-agent/messages/protocol"
 )
 
 // authority signs certificates.
@@ -192,7 +193,7 @@ func TestTLSErrorsSayWhatIsWrong(t *testing.T) {
 			if !strings.Contains(err.Error(), c.says) || strings.Contains(err.Error(), "x509:") && name != "another host" {
 				t.Errorf("error %q, want %q", err, c.says)
 			}
-			if e.Ambiguous || (e.Kind != messages.MasterUnreachable && e.Kind != messages.MasterGarbled) {
+			if e.Ambiguous || (e.Kind != protocol.Unreachable && e.Kind != protocol.Malformed) {
 				t.Errorf("%+v: the master never saw the request", e)
 			}
 		})
@@ -202,7 +203,7 @@ func TestTLSErrorsSayWhatIsWrong(t *testing.T) {
 func TestTLSToAPlainMaster(t *testing.T) {
 	server, _ := answering(t, 200, `{}`)
 	err := register(clientFor(t, strings.Replace(server.URL, "http", "https", 1)))
-	if e := wantFailure(t, err, messages.MasterUnreachable, "does not speak TLS there: its URL begins with http://"); e.Ambiguous {
+	if e := wantFailure(t, err, protocol.Unreachable, "does not speak TLS there: its URL begins with http://"); e.Ambiguous {
 		t.Errorf("%+v", e)
 	}
 }
@@ -304,14 +305,14 @@ func TestTheMastersCAIsRenewedFromDisk(t *testing.T) {
 	certPEM, keyPEM := next.issue(t, "master")
 	m.use(t, certPEM, keyPEM)
 	_, err := c.Next(context.Background(), session)
-	wantFailure(t, err, messages.MasterUnreachable, "--ca")
+	wantFailure(t, err, protocol.Unreachable, "--ca")
 	write(t, m.ca, next.pem)
 	if err := register(c); err != nil {
 		t.Errorf("under the new authority: %v", err)
 	}
 	m.use(t, m.masterCert, m.masterKey)
 	_, err = c.Next(context.Background(), session)
-	wantFailure(t, err, messages.MasterUnreachable, "--ca")
+	wantFailure(t, err, protocol.Unreachable, "--ca")
 }
 
 // The master turns a client down only after the request was written (TLS 1.3), and
@@ -324,7 +325,7 @@ func TestAMasterThatDoesNotTrustUs(t *testing.T) {
 	} {
 		for range 5 {
 			_, err := clientFor(t, m.URL, prepare).Next(context.Background(), session)
-			e := wantFailure(t, err, messages.MasterUnreachable)
+			e := wantFailure(t, err, protocol.Unreachable)
 			if strings.Contains(err.Error(), "--cert, --key") {
 				if e.Ambiguous {
 					t.Errorf("%s: %+v", name, e)

@@ -5,7 +5,7 @@ import (
 	"slices"
 	"time"
 
-	"ffmpeg-agent/messages"
+	"ffmpeg-agent/messages/job"
 )
 
 // A drawing is stretched to the room there is; inside it has these many units.
@@ -182,9 +182,9 @@ func (c *chart) borders() []string {
 	return borders
 }
 
-func phaseClass(p messages.Phase) string {
+func phaseClass(p job.Phase) string {
 	switch p {
-	case messages.PhasePrepare, messages.PhaseRun, messages.PhaseCheck, messages.PhaseQuality, messages.PhaseJournal:
+	case job.PhasePrepare, job.PhaseRun, job.PhaseCheck, job.PhaseQuality, job.PhaseJournal:
 		return "p-" + string(p)
 	}
 	return "p-other"

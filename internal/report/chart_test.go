@@ -12,7 +12,7 @@ import (
 	"pgregory.net/rapid"
 
 	"ffmpeg-agent/hardware/energy"
-	"ffmpeg-agent/messages"
+	"ffmpeg-agent/messages/job"
 )
 
 // integral is the area of a drawn path, in units of the drawing.
@@ -65,7 +65,7 @@ func topOf(t rapid.TB, d *panel) float64 {
 func TestTheDrawnAreaIsTheEnergy(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		zones := rapid.IntRange(1, 4).Draw(t, "zones")
-		s := &messages.Samples{Curve: energy.Curve{Start: began}}
+		s := &job.Samples{Curve: energy.Curve{Start: began}}
 		for i := range zones {
 			s.Curve.Zones = append(s.Curve.Zones, zone(fmt.Sprint(i), fmt.Sprint("z", i), rapid.SampledFrom(domainOrder).Draw(t, "domain"), rapid.Bool().Draw(t, "counted") || i == 0, "rapl"))
 		}
@@ -125,7 +125,7 @@ func TestTheDrawnAreaIsTheEnergy(t *testing.T) {
 	})
 }
 
-func drawn(t testing.TB, rec messages.Record) *chart {
+func drawn(t testing.TB, rec job.Record) *chart {
 	t.Helper()
 	p := newPlot(rec.Samples, readResult(&rec).Energy)
 	if p == nil {
@@ -200,12 +200,12 @@ func TestPhasesAndTheEnergyWindowAreMarked(t *testing.T) {
 }
 
 func TestOddCurves(t *testing.T) {
-	one := func(points ...energy.CurvePoint) *messages.Samples {
-		return &messages.Samples{Curve: energy.Curve{Start: began, Zones: []energy.CurveZone{zone("a", "a", energy.DomainCPU, true, "rapl")}, Points: points}}
+	one := func(points ...energy.CurvePoint) *job.Samples {
+		return &job.Samples{Curve: energy.Curve{Start: began, Zones: []energy.CurveZone{zone("a", "a", energy.DomainCPU, true, "rapl")}, Points: points}}
 	}
 	e := []*energy.Microjoules{of(energy.Microjoules(5e6))}
 	for name, test := range map[string]struct {
-		samples *messages.Samples
+		samples *job.Samples
 		slots   int
 	}{
 		"none":              {nil, 0},

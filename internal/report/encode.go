@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"strings"
 
-	"ffmpeg-agent/messages"
+	"ffmpeg-agent/messages/job"
 	"ffmpeg-agent/messages/protocol"
 )
 
@@ -80,7 +80,7 @@ func quoted(arg string) string {
 }
 
 // quality is empty where none was asked for.
-func quality(q *messages.Quality) []fact {
+func quality(q *job.Quality) []fact {
 	var facts []fact
 	for _, m := range []struct {
 		name, note string

@@ -6,7 +6,7 @@ import (
 	"strings"
 
 	"ffmpeg-agent/hardware/energy"
-	"ffmpeg-agent/messages"
+	"ffmpeg-agent/messages/job"
 	"ffmpeg-agent/messages/protocol"
 )
 
@@ -78,7 +78,7 @@ type other struct {
 	Standing        string
 }
 
-func newPage(rec *messages.Record) *page {
+func newPage(rec *job.Record) *page {
 	r := readResult(rec)
 	key := rec.Key()
 	p := &page{
@@ -115,14 +115,14 @@ func newPage(rec *messages.Record) *page {
 	return p
 }
 
-func scenario(rec *messages.Record, r *result) string {
+func scenario(rec *job.Record, r *result) string {
 	if r != nil {
 		return or(r.text(protocol.MetricScenario), rec.Lease.Job.Scenario)
 	}
 	return rec.Lease.Job.Scenario
 }
 
-func outcome(rec *messages.Record, r *result) badge {
+func outcome(rec *job.Record, r *result) badge {
 	switch {
 	case r != nil && r.Status == protocol.StatusCompleted:
 		return badge{"good", "completed"}
@@ -136,7 +136,7 @@ func outcome(rec *messages.Record, r *result) badge {
 	return badge{"neutral", "no result yet"}
 }
 
-func meta(rec *messages.Record) []fact {
+func meta(rec *job.Record) []fact {
 	facts := []fact{
 		{Name: "attempt", Value: fmt.Sprint(rec.Key().Attempt)},
 		{Name: "node", Value: or(plain(rec.Lease.NodeID), unknown)},
@@ -163,16 +163,16 @@ func meta(rec *messages.Record) []fact {
 }
 
 // standing is where an attempt stands with the master.
-func standing(rec *messages.Record) string {
-	text := map[messages.RecordState]string{
-		messages.RecordAccepted:   "taken, FFmpeg not started",
-		messages.RecordRunning:    "running, or interrupted together with the agent",
-		messages.RecordResult:     "waits to be sent to the master",
-		messages.RecordSent:       "the master took the result",
-		messages.RecordSuperseded: "discarded: the job was given away",
-		messages.RecordDeadLetter: "dead letter: the master refuses the result for good",
+func standing(rec *job.Record) string {
+	text := map[job.RecordState]string{
+		job.RecordAccepted:   "taken, FFmpeg not started",
+		job.RecordRunning:    "running, or interrupted together with the agent",
+		job.RecordResult:     "waits to be sent to the master",
+		job.RecordSent:       "the master took the result",
+		job.RecordSuperseded: "discarded: the job was given away",
+		job.RecordDeadLetter: "dead letter: the master refuses the result for good",
 	}[rec.State]
-	if rec.State == messages.RecordSent && rec.Release {
+	if rec.State == job.RecordSent && rec.Release {
 		text = "the master has the job again"
 	}
 	text = or(text, or(plain(string(rec.State)), unknown))
@@ -182,7 +182,7 @@ func standing(rec *messages.Record) string {
 	return text
 }
 
-func otherAttempt(rec *messages.Record) other {
+func otherAttempt(rec *job.Record) other {
 	r := readResult(rec)
 	o := other{Attempt: rec.Key().Attempt, Outcome: outcome(rec, r).Text, Energy: unknown, Standing: standing(rec)}
 	if r != nil && r.Energy != nil && r.Energy.Total.Energy != nil {
@@ -192,7 +192,7 @@ func otherAttempt(rec *messages.Record) other {
 }
 
 // noEnergy is the headline of an attempt without an account.
-func noEnergy(rec *messages.Record) headline {
+func noEnergy(rec *job.Record) headline {
 	h := headline{Value: unknown, Source: badge{"neutral", string(energy.Unavailable)}, Text: "No energy was counted."}
 	switch {
 	case len(rec.Result) == 0 && !rec.State.Settled():
@@ -348,7 +348,7 @@ func boundDecimals(f *energy.Figure) int {
 // to add up.
 func partDecimals(f *energy.Figure) int { return min(3, boundDecimals(f)+1) }
 
-func (p *page) drawPower(rec *messages.Record, account *energy.Account) {
+func (p *page) drawPower(rec *job.Record, account *energy.Account) {
 	noUse := ""
 	if account != nil {
 		noUse = plain(account.Job.Method)

@@ -5,8 +5,9 @@ import (
 	"strings"
 	"time"
 
+	"ffmpeg-agent/messages/job"
+
 	"ffmpeg-agent/hardware/energy"
-	"ffmpeg-agent/messages"
 )
 
 // slot is one point of the curve in W.
@@ -27,11 +28,11 @@ type plot struct {
 	start    time.Time
 	span     int64 // ms
 	from, to int64 // the energy window, ms; from = to: not known
-	phases   []messages.PhaseSpan
+	phases   []job.PhaseSpan
 }
 
 // newPlot takes what can be drawn of a curve; nil where there is nothing.
-func newPlot(s *messages.Samples, account *energy.Account) *plot {
+func newPlot(s *job.Samples, account *energy.Account) *plot {
 	if s == nil {
 		return nil
 	}

@@ -11,7 +11,7 @@ import (
 	"html/template"
 	"io"
 
-	"ffmpeg-agent/messages"
+	"ffmpeg-agent/messages/job"
 )
 
 //go:embed page.html.tmpl
@@ -30,7 +30,7 @@ func policy() string {
 
 // HTML writes the page of records[chosen]; the others are the other attempts at the
 // same job. What a record lacks is shown as unknown, with the reason where there is one.
-func HTML(w io.Writer, records []messages.Record, chosen int) error {
+func HTML(w io.Writer, records []job.Record, chosen int) error {
 	if chosen < 0 || chosen >= len(records) {
 		return fmt.Errorf("attempt %d of %d: there is none", chosen, len(records))
 	}

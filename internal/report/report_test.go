@@ -21,14 +21,14 @@ import (
 	"golang.org/x/net/html"
 
 	"ffmpeg-agent/hardware/energy"
-	"ffmpeg-agent/messages"
+	"ffmpeg-agent/messages/job"
 	"ffmpeg-agent/messages/protocol"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
 
 // htmlOf is the page of the last record.
-func htmlOf(t testing.TB, records ...messages.Record) string {
+func htmlOf(t testing.TB, records ...job.Record) string {
 	t.Helper()
 	var b bytes.Buffer
 	if err := HTML(&b, records, len(records)-1); err != nil {
@@ -244,15 +244,15 @@ func poison(v reflect.Value, text string) {
 }
 
 // poisoned is a record all of whose texts are another.
-func poisoned(t testing.TB, rec messages.Record, text string) messages.Record {
+func poisoned(t testing.TB, rec job.Record, text string) job.Record {
 	t.Helper()
 	var r struct {
 		protocol.JobResult
 		AnalyzerOutput struct {
-			Energy  *energy.Account  `json:"energy"`
-			Scores  energy.Scores    `json:"scores"`
-			Quality messages.Quality `json:"quality"`
-			Notes   []string         `json:"notes"`
+			Energy  *energy.Account `json:"energy"`
+			Scores  energy.Scores   `json:"scores"`
+			Quality job.Quality     `json:"quality"`
+			Notes   []string        `json:"notes"`
 		} `json:"analyzer_output"`
 	}
 	if err := json.Unmarshal(rec.Result, &r); err != nil {
@@ -269,7 +269,7 @@ func poisoned(t testing.TB, rec messages.Record, text string) messages.Record {
 	rec.Samples = clone(t, rec.Samples)
 	poison(reflect.ValueOf(&rec).Elem().FieldByName("Lease"), text)
 	poison(reflect.ValueOf(&rec).Elem().FieldByName("Samples"), text)
-	rec.Why, rec.State = text, messages.RecordState(text)
+	rec.Why, rec.State = text, job.RecordState(text)
 	// JobResult has its own encoding: the parts are put together by hand.
 	body, err := json.Marshal(r.JobResult)
 	if err != nil {
@@ -424,7 +424,7 @@ func shown(t testing.TB, page string) map[string][2]string {
 }
 
 func TestFiguresAreTheRecords(t *testing.T) {
-	for name, rec := range map[string]messages.Record{"measured": server(t, 64), "estimated": demo(t), "overlapped": crowd(t, 40), "failed": failure(t)} {
+	for name, rec := range map[string]job.Record{"measured": server(t, 64), "estimated": demo(t), "overlapped": crowd(t, 40), "failed": failure(t)} {
 		t.Run(name, func(t *testing.T) {
 			r := readResult(&rec)
 			if len(r.Problems) > 0 || r.Energy == nil {
@@ -517,14 +517,14 @@ func TestResultsThatCannotBeReadWhole(t *testing.T) {
 
 func TestAnAttemptThatIsNotThere(t *testing.T) {
 	for _, chosen := range []int{-1, 1} {
-		if err := HTML(&bytes.Buffer{}, []messages.Record{running()}, chosen); err == nil {
+		if err := HTML(&bytes.Buffer{}, []job.Record{running()}, chosen); err == nil {
 			t.Errorf("attempt %d of 1 is shown", chosen)
 		}
 	}
 }
 
 func TestAnErrorOfTheWriterComesBack(t *testing.T) {
-	if err := HTML(refusing{}, []messages.Record{running()}, 0); err == nil || !strings.Contains(err.Error(), "no room") {
+	if err := HTML(refusing{}, []job.Record{running()}, 0); err == nil || !strings.Contains(err.Error(), "no room") {
 		t.Errorf("got %v", err)
 	}
 }
@@ -535,7 +535,7 @@ func (refusing) Write([]byte) (int, error) { return 0, fmt.Errorf("no room") }
 
 // FuzzHTML: whatever the journal has, there is a page and nothing in it runs or loads.
 func FuzzHTML(f *testing.F) {
-	for _, rec := range []messages.Record{server(f, 16), demo(f), failure(f), blind(f)} {
+	for _, rec := range []job.Record{server(f, 16), demo(f), failure(f), blind(f)} {
 		samples, err := json.Marshal(rec.Samples)
 		if err != nil {
 			f.Fatal(err)
@@ -545,7 +545,7 @@ func FuzzHTML(f *testing.F) {
 	f.Add([]byte(`{"analyzer_output":{"energy":{"domains":{"<x>":{}},"zones":[{}]}}}`), []byte(`{"curve":{"points":[{"from_ms":-1,"to_ms":9223372036854775807,"zones_uj":[1,2]}]}}`))
 	f.Fuzz(func(t *testing.T, result, samples []byte) {
 		rec := server(t, 8)
-		rec.Result, rec.Samples = result, &messages.Samples{}
+		rec.Result, rec.Samples = result, &job.Samples{}
 		if json.Unmarshal(samples, rec.Samples) != nil {
 			rec.Samples = nil
 		}
@@ -596,7 +596,7 @@ func TestADomainThatIsDividedInPartShowsWhatIsUnknown(t *testing.T) {
 
 func TestTheHeadlineSaysWhoseEnergyItIs(t *testing.T) {
 	for name, test := range map[string]struct {
-		rec  messages.Record
+		rec  job.Record
 		want string
 	}{
 		"alone": {server(t, 64), "All that the machine used while FFmpeg ran"}, "overlapped": {crowd(t, 40), "This job's share of what the machine used"},
@@ -611,11 +611,11 @@ func TestTheHeadlineSaysWhoseEnergyItIs(t *testing.T) {
 // unknowns, and says why it has no drawing.
 func TestWhatCannotBeKnownIsNotAskedFor(t *testing.T) {
 	for name, test := range map[string]struct {
-		rec              messages.Record
+		rec              job.Record
 		started, noChart string
 	}{
 		"refused": {refused(t), "never", "FFmpeg did not start"},
-		"taken":   {messages.Record{Lease: leaseOf(1), State: messages.RecordAccepted, AcceptedAt: at(0)}, "not yet", "with the result"},
+		"taken":   {job.Record{Lease: leaseOf(1), State: job.RecordAccepted, AcceptedAt: at(0)}, "not yet", "with the result"},
 		"running": {running(), unknown, "with the result"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -671,7 +671,7 @@ func TestAnOutputThatIsGoneIsNotUnknown(t *testing.T) {
 // TestWhatTheQualityIsOf: a note beside a figure does not say that the figure is missing.
 func TestWhatTheQualityIsOf(t *testing.T) {
 	vmaf := 93.5
-	for name, q := range map[string]messages.Quality{
+	for name, q := range map[string]job.Quality{
 		"note":    {VMAF: &vmaf, Note: "vmaf of the first output (640x360) alone; the job made 2"},
 		"missing": {Note: "vmaf not measured: this ffmpeg has no filter libvmaf"},
 	} {

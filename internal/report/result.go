@@ -9,7 +9,7 @@ import (
 	"strings"
 
 	"ffmpeg-agent/hardware/energy"
-	"ffmpeg-agent/messages"
+	"ffmpeg-agent/messages/job"
 	"ffmpeg-agent/messages/protocol"
 )
 
@@ -18,13 +18,13 @@ type result struct {
 	protocol.JobResult
 	Energy   *energy.Account
 	Scores   energy.Scores
-	Quality  messages.Quality
+	Quality  job.Quality
 	Notes    []string
 	Problems []string // what could not be read
 }
 
 // readResult reads as much as it can; nil where the attempt has no result.
-func readResult(rec *messages.Record) *result {
+func readResult(rec *job.Record) *result {
 	if len(rec.Result) == 0 {
 		return nil
 	}

@@ -6,8 +6,9 @@ import (
 	"testing"
 	"time"
 
+	"ffmpeg-agent/messages/job"
+
 	"ffmpeg-agent/hardware/energy"
-	"ffmpeg-agent/messages"
 	"ffmpeg-agent/messages/protocol"
 )
 
@@ -116,29 +117,29 @@ func (c *course) account(total energy.Figure) *energy.Account {
 	return a
 }
 
-func phasesOf(edges ...float64) []messages.PhaseSpan {
-	names := []messages.Phase{messages.PhasePrepare, messages.PhaseRun, messages.PhaseCheck, messages.PhaseQuality, messages.PhaseJournal}
-	var spans []messages.PhaseSpan
+func phasesOf(edges ...float64) []job.PhaseSpan {
+	names := []job.Phase{job.PhasePrepare, job.PhaseRun, job.PhaseCheck, job.PhaseQuality, job.PhaseJournal}
+	var spans []job.PhaseSpan
 	for i := range len(edges) - 1 {
-		spans = append(spans, messages.PhaseSpan{Phase: names[i], From: at(edges[i]), To: at(edges[i+1])})
+		spans = append(spans, job.PhaseSpan{Phase: names[i], From: at(edges[i]), To: at(edges[i+1])})
 	}
 	return spans
 }
 
-func leaseOf(attempt int) messages.Lease {
-	return messages.Lease{
+func leaseOf(attempt int) job.Lease {
+	return job.Lease{
 		Job:    protocol.Job{ID: "7f3a9c52-1d0e-4b6f-9a44-0f6f2f1f8d11", Scenario: "1080p30-h264", RetryCount: attempt - 1, Parameters: protocol.Parameters{"stream_key": "s3cr3t"}},
 		NodeID: "node-42", AcquiredAt: at(-1),
 	}
 }
 
-func recordOf(t testing.TB, e messages.Ending, state messages.RecordState, samples *messages.Samples) messages.Record {
+func recordOf(t testing.TB, e job.Outcome, state job.RecordState, samples *job.Samples) job.Record {
 	t.Helper()
 	body, err := e.Body()
 	if err != nil {
 		t.Fatal(err)
 	}
-	rec := messages.Record{
+	rec := job.Record{
 		Lease: e.Lease, State: state, Result: body, AcceptedAt: at(0), StartedAt: e.Encode.Started, FinishedAt: of(e.At), Samples: samples,
 	}
 	if state.Settled() {
@@ -158,7 +159,7 @@ func zone(id, name string, d energy.Domain, counted bool, method string) energy.
 
 // server is an encode on two sockets and a card, in which the card falls silent for a
 // while and once everything does.
-func server(t testing.TB, points int) messages.Record {
+func server(t testing.TB, points int) job.Record {
 	const end = 32.0
 	c := course{
 		zones: []energy.CurveZone{
@@ -212,9 +213,9 @@ func server(t testing.TB, points int) messages.Record {
 	}
 	account := c.account(energy.Figure{Source: energy.Measured, CoveragePercent: 91.7, Gaps: 3, Method: "rapl: package-0 + dram-0 + package-1 + dram-1; nvml: NVIDIA L4"})
 	account.Notes = []string{"NVIDIA L4: its energy counter says 1402 J and its power, integrated, 1588 J; the error bound covers both"}
-	e := messages.Ending{
+	e := job.Outcome{
 		Lease: leaseOf(2),
-		Encode: messages.Encode{
+		Encode: job.Encode{
 			Args:    []string{"ffmpeg", "-hide_banner", "-i", "input file.y4m", "-c:v", "libx264", "-preset", "slow", "-b:v", "4500k", "-f", "flv", "rtmp://ingest.example/live/***"},
 			Encoder: "libx264", Bitrate: "4500k", Width: 1920, Height: 1080, Started: of(at(2)), Exited: of(at(26)), ExitCode: of(0),
 			CPUTime: 771*time.Second + 431*time.Millisecond, Frames: 3600, Dropped: 0, Pixels: 3600 * 1920 * 1080, Media: 2 * time.Minute, SizeBytes: 67_512_044,
@@ -222,14 +223,14 @@ func server(t testing.TB, points int) messages.Record {
 			Notes: []string{"preset veryslow was asked for; slow is the slowest this node allows"},
 		},
 		Energy:  account,
-		Quality: messages.Quality{VMAF: of(94.31), PSNR: of(41.52), SSIM: of(0.98714)},
+		Quality: job.Quality{VMAF: of(94.31), PSNR: of(41.52), SSIM: of(0.98714)},
 		At:      at(31.6),
 	}
-	return recordOf(t, e, messages.RecordSent, &messages.Samples{Curve: c.curve(), Phases: phasesOf(0, 2, 26, 26.4, 31.5, 31.6)})
+	return recordOf(t, e, job.RecordSent, &job.Samples{Curve: c.curve(), Phases: phasesOf(0, 2, 26, 26.4, 31.5, 31.6)})
 }
 
 // demo is a short encode on a machine without sensors.
-func demo(t testing.TB) messages.Record {
+func demo(t testing.TB) job.Record {
 	const method = "estimate (TDP 65 W × (0.3 + 0.7 × use), ±40 %)"
 	z := zone("estimate:cpu", "cpu", energy.DomainCPU, true, method)
 	z.Source = energy.Estimated
@@ -242,20 +243,20 @@ func demo(t testing.TB) messages.Record {
 			return 58 + 4*shake(2, s), true
 		},
 	}
-	e := messages.Ending{
+	e := job.Outcome{
 		Lease: leaseOf(1),
-		Encode: messages.Encode{
+		Encode: job.Encode{
 			Encoder: "libx264", Bitrate: "2000k", Width: 1280, Height: 720, Started: of(at(0.3)), Exited: of(at(3.9)), ExitCode: of(0),
 			CPUTime: 6900 * time.Millisecond, Frames: 300, Dropped: 2, Pixels: 300 * 1280 * 720, Media: 10 * time.Second, SizeBytes: 2_511_904,
 		},
 		Energy: c.account(energy.Figure{Source: energy.Estimated, CoveragePercent: 100, Method: method + ": cpu"}),
 		At:     at(4.6),
 	}
-	return recordOf(t, e, messages.RecordResult, &messages.Samples{Curve: c.curve(), Phases: phasesOf(0, 0.3, 3.9, 4.0, 4.55, 4.6)})
+	return recordOf(t, e, job.RecordResult, &job.Samples{Curve: c.curve(), Phases: phasesOf(0, 0.3, 3.9, 4.0, 4.55, 4.6)})
 }
 
 // crowd is a job that shared the machine with others for a long time.
-func crowd(t testing.TB, points int) messages.Record {
+func crowd(t testing.TB, points int) job.Record {
 	const end = 3 * 3600.0
 	c := course{
 		zones: []energy.CurveZone{
@@ -273,61 +274,61 @@ func crowd(t testing.TB, points int) messages.Record {
 	}
 	a := c.account(energy.Figure{Source: energy.Measured, CoveragePercent: 99.98, Method: "rapl: package-0 + dram"})
 	a.ShareMethod = "cpu time 98.2 %, equal 1.8 %"
-	e := messages.Ending{
+	e := job.Outcome{
 		Lease: leaseOf(1),
-		Encode: messages.Encode{
+		Encode: job.Encode{
 			Encoder: "libx265", Width: 3840, Height: 2160, Started: of(a.Start), Exited: of(a.End), ExitCode: of(0), CPUTime: 11 * time.Hour,
 			Frames: 323_000, Pixels: 323_000 * 3840 * 2160, Media: 3 * time.Hour, SizeBytes: 16_512_044_102,
 		},
 		Energy: a, At: at(end),
 	}
-	return recordOf(t, e, messages.RecordSent, &messages.Samples{Curve: c.curve(), Phases: phasesOf(0, c.from, c.to, c.to+30, end)})
+	return recordOf(t, e, job.RecordSent, &job.Samples{Curve: c.curve(), Phases: phasesOf(0, c.from, c.to, c.to+30, end)})
 }
 
 // blind is a job on a machine that nothing is known of.
-func blind(t testing.TB) messages.Record {
+func blind(t testing.TB) job.Record {
 	account := energy.Unknown(at(1), at(13), "intel-rapl:0/energy_uj: permission denied; no estimate is allowed (power.estimate: false)")
-	e := messages.Ending{
+	e := job.Outcome{
 		Lease:  leaseOf(1),
-		Encode: messages.Encode{Encoder: "libx264", Width: 1280, Height: 720, Started: of(at(1)), Exited: of(at(13)), Frames: 1800, Pixels: 1800 * 1280 * 720, Media: time.Minute, SizeBytes: 15_000_000},
+		Encode: job.Encode{Encoder: "libx264", Width: 1280, Height: 720, Started: of(at(1)), Exited: of(at(13)), Frames: 1800, Pixels: 1800 * 1280 * 720, Media: time.Minute, SizeBytes: 15_000_000},
 		Energy: &account, At: at(14),
 	}
-	return recordOf(t, e, messages.RecordSent, nil)
+	return recordOf(t, e, job.RecordSent, nil)
 }
 
 // failure is a job that ended early, without a baseline and with a sensor that died.
-func failure(t testing.TB) messages.Record {
+func failure(t testing.TB) job.Record {
 	c := course{
 		zones: []energy.CurveZone{zone("intel-rapl:0", "package-0", energy.DomainCPU, true, "rapl")},
 		from:  0.5, to: 5, end: 3.6, step: 0.1, charged: 1, relative: 0.02,
 		watts: func(_ int, s float64) (float64, bool) { return 20 + 11*min(s, 2), true },
 	}
 	a := c.account(energy.Figure{Source: energy.Measured, CoveragePercent: 68.9, Gaps: 1, Method: "rapl: package-0"})
-	e := messages.Ending{
+	e := job.Outcome{
 		Lease:   leaseOf(1),
-		Failure: &messages.Failure{Reason: protocol.ReasonInputError, Message: "FFmpeg ended with status 1: input.mp4: Invalid data found when processing input"},
-		Encode: messages.Encode{
+		Failure: &job.Failure{Reason: protocol.ReasonInputError, Message: "FFmpeg ended with status 1: input.mp4: Invalid data found when processing input"},
+		Encode: job.Encode{
 			Encoder: "libx264", Width: 1280, Height: 720, Started: of(at(0.5)), Exited: of(at(5)), ExitCode: of(1), Frames: 71, Pixels: 71 * 1280 * 720,
 			Log: "[mov,mp4 @ 0x55] moov atom not found\n\x1b[31minput.mp4: Invalid data found\x1b[0m when processing input\nConversion failed!\n",
 		},
 		Energy: a, At: at(5.2),
 	}
-	return recordOf(t, e, messages.RecordDeadLetter, &messages.Samples{Curve: c.curve(), Phases: phasesOf(0, 0.5, 5, 5.2)})
+	return recordOf(t, e, job.RecordDeadLetter, &job.Samples{Curve: c.curve(), Phases: phasesOf(0, 0.5, 5, 5.2)})
 }
 
 // refused never came to start FFmpeg.
-func refused(t testing.TB) messages.Record {
-	e := messages.Ending{Lease: leaseOf(1), Failure: &messages.Failure{Reason: protocol.ReasonUserError, Message: "bitrate: fast is none"}, At: at(1)}
-	return recordOf(t, e, messages.RecordSuperseded, nil)
+func refused(t testing.TB) job.Record {
+	e := job.Outcome{Lease: leaseOf(1), Failure: &job.Failure{Reason: protocol.ReasonUserError, Message: "bitrate: fast is none"}, At: at(1)}
+	return recordOf(t, e, job.RecordSuperseded, nil)
 }
 
-func running() messages.Record {
-	return messages.Record{Lease: leaseOf(1), State: messages.RecordRunning, AcceptedAt: at(0), StartedAt: of(at(1))}
+func running() job.Record {
+	return job.Record{Lease: leaseOf(1), State: job.RecordRunning, AcceptedAt: at(0), StartedAt: of(at(1))}
 }
 
 // allSamples are by the name of their golden file; the last of each is shown.
-func allSamples(t testing.TB) map[string][]messages.Record {
-	return map[string][]messages.Record{
+func allSamples(t testing.TB) map[string][]job.Record {
+	return map[string][]job.Record{
 		"measured":    {refused(t), server(t, 64)},
 		"estimated":   {demo(t)},
 		"overlapped":  {crowd(t, 40)},
@@ -338,7 +339,7 @@ func allSamples(t testing.TB) map[string][]messages.Record {
 	}
 }
 
-func names(m map[string][]messages.Record) []string {
+func names(m map[string][]job.Record) []string {
 	var all []string
 	for name := range m {
 		all = append(all, name)

@@ -1,4 +1,4 @@
-package messages
+package job
 
 import (
 	"time"

@@ -1,10 +1,12 @@
-package messages
+package actors
 
 import (
 	"errors"
 	"fmt"
 	"testing"
 	"time"
+
+	"ffmpeg-agent/messages/protocol"
 
 	"pgregory.net/rapid"
 )
@@ -74,17 +76,17 @@ func TestResetBeginsAnew(t *testing.T) {
 }
 
 func TestTheMastersAnswerSetsThePace(t *testing.T) {
-	master := func(e MasterError) error { return fmt.Errorf("registering: %w", &e) }
+	master := func(e protocol.Error) error { return fmt.Errorf("registering: %w", &e) }
 	for name, c := range map[string]struct {
 		err       error
 		low, high time.Duration
 	}{
-		"unreachable":            {master(MasterError{Kind: MasterUnreachable}), 1125 * time.Millisecond, 1500 * time.Millisecond},
-		"refused key":            {master(MasterError{Kind: MasterUnauthorized}), 30 * time.Second, time.Minute},
-		"busy for 20 s":          {master(MasterError{Kind: MasterBusy, RetryAfter: 20 * time.Second}), 20 * time.Second, 22 * time.Second},
-		"busy for a day":         {master(MasterError{Kind: MasterBusy, RetryAfter: 24 * time.Hour}), 10 * time.Minute, 11 * time.Minute},
-		"busy, not said how":     {master(MasterError{Kind: MasterBusy}), 1125 * time.Millisecond, 1500 * time.Millisecond},
-		"broken":                 {master(MasterError{Kind: MasterBroken}), 1125 * time.Millisecond, 1500 * time.Millisecond},
+		"unreachable":            {master(protocol.Error{Kind: protocol.Unreachable}), 1125 * time.Millisecond, 1500 * time.Millisecond},
+		"refused key":            {master(protocol.Error{Kind: protocol.Unauthorized}), 30 * time.Second, time.Minute},
+		"busy for 20 s":          {master(protocol.Error{Kind: protocol.Busy, RetryAfter: 20 * time.Second}), 20 * time.Second, 22 * time.Second},
+		"busy for a day":         {master(protocol.Error{Kind: protocol.Busy, RetryAfter: 24 * time.Hour}), 10 * time.Minute, 11 * time.Minute},
+		"busy, not said how":     {master(protocol.Error{Kind: protocol.Busy}), 1125 * time.Millisecond, 1500 * time.Millisecond},
+		"broken":                 {master(protocol.Error{Kind: protocol.ServerError}), 1125 * time.Millisecond, 1500 * time.Millisecond},
 		"no error of a master's": {errDown, 1125 * time.Millisecond, 1500 * time.Millisecond},
 	} {
 		for _, end := range []struct {
@@ -106,13 +108,13 @@ func TestEveryWaitIsBoundedAndJittered(t *testing.T) {
 		now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 		begun := now
 		for range rapid.IntRange(1, 200).Draw(t, "failures") {
-			kind := MasterErrorKind(rapid.IntRange(int(MasterUnreachable), int(MasterGarbled)).Draw(t, "kind"))
+			kind := protocol.ErrorKind(rapid.IntRange(int(protocol.Unreachable), int(protocol.Malformed)).Draw(t, "kind"))
 			after := time.Duration(rapid.Int64Range(0, int64(48*time.Hour)).Draw(t, "retry after"))
-			wait := p.Next(now, &MasterError{Kind: kind, RetryAfter: after, Err: errDown})
+			wait := p.Next(now, &protocol.Error{Kind: kind, RetryAfter: after, Err: errDown})
 			most := time.Minute
 			switch {
-			case kind == MasterUnauthorized:
-			case kind == MasterBusy && after > 0:
+			case kind == protocol.Unauthorized:
+			case kind == protocol.Busy && after > 0:
 				most = 11 * time.Minute
 			case now.Sub(begun) < time.Minute:
 				most = 1500 * time.Millisecond

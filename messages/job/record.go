@@ -1,4 +1,4 @@
-package messages
+package job
 
 import (
 	"encoding/json"
@@ -62,15 +62,8 @@ type PhaseSpan struct {
 	To    time.Time `json:"to"`
 }
 
-// Baselines are what was learned of the idle machine, for a later life of the agent.
-type Baselines struct {
-	// Machine tells machines apart: a data directory may move to another.
-	Machine string                         `json:"machine"`
-	Zones   map[string]energy.ZoneBaseline `json:"zones"` // by zone ID
-}
-
 // Key names the record's attempt.
-func (r *Record) Key() AttemptKey { return r.Lease.Key() }
+func (r *Record) Key() Key { return r.Lease.Key() }
 
 // JournalStats is how much the journal holds.
 type JournalStats struct {

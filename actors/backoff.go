@@ -1,9 +1,11 @@
-package messages
+package actors
 
 import (
 	"errors"
 	"math/rand/v2"
 	"time"
+
+	"ffmpeg-agent/messages/protocol"
 )
 
 // Pacer says how long to wait before a call to the master is made again. It
@@ -52,12 +54,12 @@ const (
 // obeyed up to 10 min, lengthened at random by up to a tenth.
 func (p *Pacer) Next(now time.Time, err error) time.Duration {
 	usual := p.usual(now)
-	var e *MasterError
+	var e *protocol.Error
 	if errors.As(err, &e) {
 		switch {
-		case e.Kind == MasterUnauthorized:
+		case e.Kind == protocol.Unauthorized:
 			return p.between(slowest/2, slowest)
-		case e.Kind == MasterBusy && e.RetryAfter > 0:
+		case e.Kind == protocol.Busy && e.RetryAfter > 0:
 			asked := min(e.RetryAfter, mostObeyed)
 			return p.between(asked, asked+asked/10)
 		}

@@ -1,4 +1,4 @@
-package messages
+package job
 
 import (
 	"encoding/json"
@@ -10,8 +10,8 @@ import (
 	"ffmpeg-agent/messages/protocol"
 )
 
-// Ending is all that is known of an attempt when it ends.
-type Ending struct {
+// Outcome is all that is known of an attempt when it ends.
+type Outcome struct {
 	Lease    Lease
 	Failure  *Failure // why it failed; nil otherwise
 	Canceled bool     // by the user at the master; rules over Failure
@@ -22,7 +22,7 @@ type Ending struct {
 }
 
 // Status is what the master is told the attempt came to.
-func (e *Ending) Status() protocol.Status {
+func (e *Outcome) Status() protocol.Status {
 	switch {
 	case e.Canceled:
 		return protocol.StatusCanceled
@@ -34,7 +34,7 @@ func (e *Ending) Status() protocol.Status {
 
 // Result composes what is sent to the master. Figures that are not known are
 // absent; energy is never 0 for unknown.
-func (e *Ending) Result() protocol.JobResult {
+func (e *Outcome) Result() protocol.JobResult {
 	key := e.Lease.Key()
 	r := protocol.JobResult{
 		JobID:          key.JobID,
@@ -69,7 +69,7 @@ func (e *Ending) Result() protocol.JobResult {
 }
 
 // Body is the result as it is journalled and sent, byte for byte.
-func (e *Ending) Body() ([]byte, error) {
+func (e *Outcome) Body() ([]byte, error) {
 	r := e.Result()
 	body, err := json.Marshal(r)
 	if err != nil {
@@ -78,14 +78,14 @@ func (e *Ending) Body() ([]byte, error) {
 	return body, nil
 }
 
-func (e *Ending) progress() int {
+func (e *Outcome) progress() int {
 	if e.Status() == protocol.StatusCompleted {
 		return 100
 	}
 	return int(math.Max(0, math.Min(100, e.Encode.Progress.Percent)))
 }
 
-func (e *Ending) work() energy.Work {
+func (e *Outcome) work() energy.Work {
 	w := energy.Work{
 		Frames:     e.Encode.Frames,
 		Pixels:     e.Encode.Pixels,
@@ -99,7 +99,7 @@ func (e *Ending) work() energy.Work {
 	return w
 }
 
-func (e *Ending) metrics() map[string]any {
+func (e *Outcome) metrics() map[string]any {
 	enc := &e.Encode
 	m := map[string]any{
 		protocol.MetricScenario:        enc.Scenario,
