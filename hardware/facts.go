@@ -3,7 +3,6 @@ package hardware
 import (
 	"bufio"
 	"cmp"
-	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -42,12 +41,15 @@ type Facts struct {
 
 // Detect finds out what can be found out. The error names what could not; the
 // facts are good beside it.
-func Detect(ctx context.Context, settings Settings) (Facts, error) {
+func Detect(settings Settings) (Facts, error) {
 	sysfs, proc := orDefault(settings.SysfsPath, "/sys"), orDefault(settings.ProcfsPath, "/proc")
 	facts := Facts{NodeType: nodeType(sysfs), OS: osName(), Arch: runtime.GOARCH}
-	var errs [4]error
+	var errs [3]error
 	facts.CPUModel, facts.CPUThreads, errs[0] = processor(proc)
-	facts.RAMTotal, _, errs[1] = memory(ctx, proc)
+	var memTotal *uint64
+	if memTotal, _, errs[1] = memory(proc); memTotal != nil {
+		facts.RAMTotal = *memTotal
+	}
 	facts.Hostname, errs[2] = os.Hostname()
 	facts.Kernel = readWord(proc, "sys", "kernel", "osrelease")
 	facts.BootID = readWord(proc, "sys", "kernel", "random", "boot_id")
@@ -57,7 +59,6 @@ func Detect(ctx context.Context, settings Settings) (Facts, error) {
 	if facts.CPUModel == "" {
 		facts.CPUModel = facts.Arch
 	}
-	errs[3] = ctx.Err()
 	if err := errors.Join(errs[:]...); err != nil {
 		return facts, fmt.Errorf("looking at the machine: %w", err)
 	}

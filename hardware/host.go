@@ -1,16 +1,14 @@
 package hardware
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"path/filepath"
 	"strconv"
 	"time"
 
-	"github.com/shirou/gopsutil/v4/common"
-	"github.com/shirou/gopsutil/v4/disk"
-	"github.com/shirou/gopsutil/v4/mem"
+	"github.com/prometheus/procfs"
+	"golang.org/x/sys/unix"
 )
 
 // HostConfig says what to look at.
@@ -55,7 +53,7 @@ func NewHost(config HostConfig) *Host {
 
 // Look takes one look. The error names what could not be seen; the rest of the
 // status is good beside it.
-func (h *Host) Look(ctx context.Context) (HostStatus, error) {
+func (h *Host) Look() (HostStatus, error) {
 	status := HostStatus{At: time.Now()}
 	var errs []error
 
@@ -68,32 +66,46 @@ func (h *Host) Look(ctx context.Context) (HostStatus, error) {
 		}
 		h.times, h.looked = times, true
 	}
-	if total, free, err := memory(ctx, h.config.ProcfsPath); err != nil {
+	var err error
+	if status.RAMTotal, status.RAMFree, err = memory(h.config.ProcfsPath); err != nil {
 		errs = append(errs, err)
-	} else {
-		status.RAMTotal, status.RAMFree = &total, &free
 	}
-	if usage, err := disk.UsageWithContext(ctx, orDefault(h.config.DataDir, "/")); err != nil {
-		errs = append(errs, fmt.Errorf("reading free disk space of %s: %w", h.config.DataDir, err))
-	} else {
-		status.DiskFree, status.DiskTotal = &usage.Free, &usage.Total
+	if status.DiskTotal, status.DiskFree, err = disk(h.config.DataDir); err != nil {
+		errs = append(errs, err)
 	}
 	status.TemperatureCelsius = h.temperature()
 	status.Throttled = h.throttling()
 	return status, errors.Join(errs...)
 }
 
-// memory is what /proc/meminfo calls MemTotal and MemAvailable, in bytes.
-func memory(ctx context.Context, procfsPath string) (total, available uint64, err error) {
-	ctx = context.WithValue(ctx, common.EnvKey, common.EnvMap{common.HostProcEnvKey: procfsPath})
-	memory, err := mem.VirtualMemoryWithContext(ctx)
+// memory returns MemTotal and MemAvailable of /proc/meminfo in bytes. Kernels before 3.14
+// have no MemAvailable: it is nil there.
+func memory(procfsPath string) (total, available *uint64, err error) {
+	proc, err := procfs.NewFS(procfsPath)
 	if err != nil {
-		return 0, 0, fmt.Errorf("reading memory: %w", err)
+		return nil, nil, fmt.Errorf("reading memory size: %w", err)
 	}
-	if memory.Total == 0 {
-		return 0, 0, fmt.Errorf("reading memory: no total in %s", filepath.Join(procfsPath, "meminfo"))
+	info, err := proc.Meminfo()
+	if err != nil {
+		return nil, nil, fmt.Errorf("reading memory size: %w", err)
 	}
-	return memory.Total, memory.Available, nil
+	if info.MemTotalBytes == nil || *info.MemTotalBytes == 0 {
+		return nil, nil, fmt.Errorf("reading memory size: no MemTotal in %s", filepath.Join(procfsPath, "meminfo"))
+	}
+	return info.MemTotalBytes, info.MemAvailableBytes, nil
+}
+
+// disk returns the size of the file system that holds a path, and how much of it this
+// user can still write, in bytes.
+func disk(path string) (total, free *uint64, err error) {
+	path = orDefault(path, "/")
+	var stat unix.Statfs_t
+	if err := unix.Statfs(path, &stat); err != nil {
+		return nil, nil, fmt.Errorf("reading free disk space of %s: %w", path, err)
+	}
+	block := uint64(stat.Bsize)
+	size, available := stat.Blocks*block, stat.Bavail*block
+	return &size, &available, nil
 }
 
 // thermometers of the processor: its hwmon chip, else its thermal zone.

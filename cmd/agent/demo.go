@@ -116,7 +116,7 @@ func demo(ctx context.Context, input, reportFile string, stdout, stderr io.Write
 	cfg.MetricsPort, cfg.Exporters = 0, configs.Exporters{}
 	cfg.PollInterval, cfg.HeartbeatInterval = 500*time.Millisecond, time.Second
 
-	w, err := newWorker(ctx, cfg, log)
+	w, err := newWorker(cfg, log)
 	if err != nil {
 		return err
 	}

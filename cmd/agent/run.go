@@ -39,7 +39,7 @@ func runCommand(cmd *cobra.Command, _ []string) error {
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
 	defer signal.Stop(signals)
 
-	w, err := newWorker(cmd.Context(), cfg, log)
+	w, err := newWorker(cfg, log)
 	if err != nil {
 		return err
 	}

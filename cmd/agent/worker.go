@@ -35,15 +35,15 @@ type worker struct {
 
 // newWorker makes the parts, in order, and sets the tree going. On an error nothing
 // is left open.
-func newWorker(ctx context.Context, cfg configs.Config, log *zap.Logger) (*worker, error) {
+func newWorker(cfg configs.Config, log *zap.Logger) (*worker, error) {
 	w := &worker{log: log, fatal: make(chan string, 1)}
-	if err := w.assemble(ctx, cfg); err != nil {
+	if err := w.assemble(cfg); err != nil {
 		return nil, errors.Join(err, w.close())
 	}
 	return w, nil
 }
 
-func (w *worker) assemble(ctx context.Context, cfg configs.Config) error {
+func (w *worker) assemble(cfg configs.Config) error {
 	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
 		return fmt.Errorf("making data_dir: %w", err)
 	}
@@ -58,7 +58,7 @@ func (w *worker) assemble(ctx context.Context, cfg configs.Config) error {
 	if err := w.newRunner(cfg); err != nil {
 		return err
 	}
-	facts, err := nodeFacts(ctx, cfg)
+	facts, err := nodeFacts(cfg)
 	if err != nil {
 		w.log.Warn("the machine could not be looked at in full", zap.Error(err))
 	}
@@ -185,8 +185,8 @@ func treeSettings(cfg configs.Config) actors.Settings {
 
 // nodeFacts is what the machine is, as the master is told. What could be found out
 // comes back even with an error.
-func nodeFacts(ctx context.Context, cfg configs.Config) (messages.NodeFacts, error) {
-	found, err := hardware.Detect(ctx, hardware.Settings{
+func nodeFacts(cfg configs.Config) (messages.NodeFacts, error) {
+	found, err := hardware.Detect(hardware.Settings{
 		SysfsPath:  cfg.Hardware.SysfsPath,
 		ProcfsPath: cfg.Hardware.ProcfsPath,
 	})
@@ -252,8 +252,8 @@ func newHost(cfg configs.Config) actors.Host {
 	})}
 }
 
-func (h host) Look(ctx context.Context) (messages.HostStatus, error) {
-	s, err := h.Host.Look(ctx)
+func (h host) Look(context.Context) (messages.HostStatus, error) {
+	s, err := h.Host.Look()
 	return messages.HostStatus{
 		CPULoadPercent: s.CPULoadPercent,
 		RAMFreeBytes:   s.RAMFree,
