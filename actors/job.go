@@ -162,7 +162,7 @@ func (j *jobActor) closeWindow(ctx actor.Context) {
 	// The meter may die with the question.
 	supervision.After(ctx, 4*accountPatience, func(ctx actor.Context) {
 		if j.account == nil {
-			unknown := energy.Unknown(*enc.Started, *enc.Exited, "the meter did not answer")
+			unknown := energy.UnknownAccount(*enc.Started, *enc.Exited, "the meter did not answer")
 			j.account = &unknown
 			j.report(ctx)
 		}

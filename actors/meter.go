@@ -27,7 +27,7 @@ type meter struct {
 	readings uint64          // last ID given to a TakeReading
 	health   map[string]bool // power samplers, by name: does it work
 	heard    map[string]bool // those that have given a reading
-	saved    map[string]energy.ZoneBaseline
+	saved    map[string]energy.Baseline
 	posting  bool      // a snapshot will be posted
 	saveAt   time.Time // when baselines may be saved next; zero while they are being read or saved
 }
@@ -69,7 +69,7 @@ func (m *meter) Receive(ctx actor.Context) {
 	case *messages.SamplerHealth:
 		m.health[msg.Name] = msg.Error == "" && msg.Absent == ""
 		if msg.Have != nil {
-			m.ledger.Sensors(msg.Name, msg.Have)
+			m.ledger.SetZones(msg.Name, msg.Have)
 		}
 	case *messages.Sampled:
 		m.sampled(ctx, msg)
@@ -90,7 +90,7 @@ func (m *meter) Receive(ctx actor.Context) {
 
 func (m *meter) take(key job.Key, at time.Time) {
 	m.taken[key] = true
-	m.ledger.Follow(key.String(), at)
+	m.ledger.Track(key.String(), at)
 	m.setPace()
 }
 
@@ -105,7 +105,7 @@ func (m *meter) started(msg *messages.JobStarted) {
 
 func (m *meter) sampled(ctx actor.Context, s *messages.Sampled) {
 	if m.Prove != nil && m.proved.Load() == nil {
-		m.ledger.NotIdle(s.Sample.At) // encoders are being tried
+		m.ledger.MarkBusy(s.Sample.At) // encoders are being tried
 	}
 	m.ledger.Record(s.Sample)
 	if len(s.Sample.Readings) > 0 {
@@ -150,7 +150,7 @@ func (m *meter) restoreBaselines(ctx actor.Context) {
 		}
 		if saved.Machine == m.Facts.CPUModel {
 			m.saved = saved.Zones
-			m.ledger.Restore(saved.Zones)
+			m.ledger.RestoreBaselines(saved.Zones)
 		}
 		m.saveAt = time.Now()
 	})

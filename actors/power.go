@@ -289,11 +289,11 @@ func told(before []energy.GPU, card energy.GPU) bool {
 func (e *env) useOf(card energy.GPU, at time.Time) *energy.Usage {
 	use := &energy.Usage{Method: "gpu use", Jobs: map[string]time.Duration{}, Capacity: at.Sub(e.started)}
 	for _, process := range card.Processes {
-		use.Busy += process.Busy()
+		use.Busy += process.Total()
 	}
 	for _, run := range e.runs() {
 		if process, started := run.Process(); started {
-			use.Jobs[keyOf(run)] = card.Processes[process.PID].Busy()
+			use.Jobs[keyOf(run)] = card.Processes[process.PID].Total()
 		}
 	}
 	return use

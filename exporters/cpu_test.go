@@ -49,7 +49,7 @@ func TestCPUScrape(t *testing.T) {
 }
 
 func TestIdleBaselineIsTold(t *testing.T) {
-	s := &energy.Snapshot{Baseline: &energy.BaselineState{Power: 20.5, Spread: 1.5, LearnedAt: time.Now().Add(-time.Hour)}}
+	s := &energy.Snapshot{Baseline: &energy.Baseline{Power: 20.5, Spread: 1.5, LearnedAt: time.Now().Add(-time.Hour)}}
 	scrape := scrapeCPU(t, s)
 	wantValue(t, scrape, "energy_baseline_power_watts", "20.5")
 	wantValue(t, scrape, "energy_baseline_spread_watts", "1.5")

@@ -70,10 +70,10 @@ func NewGPU(cards func() []energy.GPU, snapshot func() *energy.Snapshot, setting
 		figure("gpu_power_instant_watts", "Power at this moment, where the card tells it.", func(g *energy.GPU) *float64 { return number(g.PowerInstant) }),
 		figure("gpu_power_limit_watts", "Power limit in force.", func(g *energy.GPU) *float64 { return number(g.PowerLimit) }),
 		figure("gpu_temperature_celsius", "Temperature of the chip.", func(g *energy.GPU) *float64 { return g.TemperatureCelsius }),
-		figure("gpu_utilization_percent", "Part of the time that any kernel ran.", func(g *energy.GPU) *float64 { return g.UsePercent }),
-		figure("gpu_memory_utilization_percent", "Part of the time that memory was read or written.", func(g *energy.GPU) *float64 { return g.MemoryUsePercent }),
-		figure("gpu_encoder_utilization_percent", "Use of the video encoders.", func(g *energy.GPU) *float64 { return g.EncoderUsePercent }),
-		figure("gpu_decoder_utilization_percent", "Use of the video decoders.", func(g *energy.GPU) *float64 { return g.DecoderUsePercent }),
+		figure("gpu_utilization_percent", "Part of the time that any kernel ran.", func(g *energy.GPU) *float64 { return g.UtilizationPercent }),
+		figure("gpu_memory_utilization_percent", "Part of the time that memory was read or written.", func(g *energy.GPU) *float64 { return g.MemoryUtilizationPercent }),
+		figure("gpu_encoder_utilization_percent", "Use of the video encoders.", func(g *energy.GPU) *float64 { return g.EncoderUtilizationPercent }),
+		figure("gpu_decoder_utilization_percent", "Use of the video decoders.", func(g *energy.GPU) *float64 { return g.DecoderUtilizationPercent }),
 		figure("gpu_memory_used_bytes", "Memory in use.", func(g *energy.GPU) *float64 { return number(g.MemoryUsed) }),
 		figure("gpu_memory_total_bytes", "Memory of the card.", func(g *energy.GPU) *float64 { return number(g.MemoryTotal) }),
 		figure("gpu_clocks_graphics_mhz", "Clock of the graphics engine.", func(g *energy.GPU) *float64 { return g.ClockGraphicsMHz }),
@@ -133,7 +133,7 @@ func (c *gpuCollector) updateCard(m *metrics, card *energy.GPU, readable bool) {
 			m.gauge(f.desc, *value, labels()...)
 		}
 	}
-	for _, reason := range reasons(card.Throttles) {
+	for _, reason := range reasons(card.ThrottleReasons) {
 		m.gauge(c.throttled, 1, labels(reason)...)
 	}
 }

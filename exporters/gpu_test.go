@@ -17,11 +17,11 @@ func card(index int, uuid string) energy.GPU {
 	return energy.GPU{
 		At: time.Now(), Index: index, Name: "NVIDIA L4", UUID: uuid, Driver: "550.1",
 		Power: pointer(energy.Watts(60.5)), PowerInstant: pointer(energy.Watts(66)), PowerLimit: pointer(energy.Watts(72)),
-		TemperatureCelsius: pointer(51.0), UsePercent: pointer(40.0), MemoryUsePercent: pointer(20.0),
-		EncoderUsePercent: pointer(70.0), DecoderUsePercent: pointer(0.0),
+		TemperatureCelsius: pointer(51.0), UtilizationPercent: pointer(40.0), MemoryUtilizationPercent: pointer(20.0),
+		EncoderUtilizationPercent: pointer(70.0), DecoderUtilizationPercent: pointer(0.0),
 		MemoryUsed: pointer(uint64(1 << 30)), MemoryTotal: pointer(uint64(24 << 30)),
 		ClockGraphicsMHz: pointer(2040.0), ClockSMMHz: pointer(2040.0), ClockMemoryMHz: pointer(6251.0),
-		Throttles: []string{"sw_power_cap"},
+		ThrottleReasons: []string{"sw_power_cap"},
 	}
 }
 
@@ -107,7 +107,7 @@ func TestEnergyOfACardThatWasNeverReadIsAbsent(t *testing.T) {
 
 func TestThrottleReasonsAreBounded(t *testing.T) {
 	throttled := card(0, "GPU-a")
-	throttled.Throttles = []string{"bit_11", "sw_power_cap", "a reason of next year", "sw_power_cap"}
+	throttled.ThrottleReasons = []string{"bit_11", "sw_power_cap", "a reason of next year", "sw_power_cap"}
 	scrape := scrapeGPU(t, nil, throttled)
 	for _, reason := range []string{"sw_power_cap", "other"} {
 		wantValue(t, scrape, `gpu_throttled{gpu_id="0",gpu_name="NVIDIA L4",gpu_uuid="GPU-a",reason="`+reason+`"}`, "1")

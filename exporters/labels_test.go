@@ -51,8 +51,8 @@ func anyZone(t *rapid.T) energy.ZoneState {
 func anyCard(t *rapid.T) energy.GPU {
 	return energy.GPU{
 		At: time.Now(), Index: rapid.IntRange(0, 2).Draw(t, "index"), Name: text.Draw(t, "model"), UUID: text.Draw(t, "uuid"),
-		Driver: text.Draw(t, "driver"), MIG: rapid.Bool().Draw(t, "mig"), Throttles: rapid.SliceOfN(text, 0, 3).Draw(t, "throttles"),
-		TemperatureCelsius: odd(t, "temperature"), UsePercent: odd(t, "use"), EncoderUsePercent: odd(t, "encoder"), ClockSMMHz: odd(t, "clock"),
+		Driver: text.Draw(t, "driver"), MIG: rapid.Bool().Draw(t, "mig"), ThrottleReasons: rapid.SliceOfN(text, 0, 3).Draw(t, "throttles"),
+		TemperatureCelsius: odd(t, "temperature"), UtilizationPercent: odd(t, "use"), EncoderUtilizationPercent: odd(t, "encoder"), ClockSMMHz: odd(t, "clock"),
 		Fault: rapid.SampledFrom([]string{"", "lost"}).Draw(t, "fault"),
 	}
 }

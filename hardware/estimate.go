@@ -104,8 +104,8 @@ func NewEstimator(config EstimatorConfig) (*Estimator, error) {
 			Source: energy.Estimated, Method: "estimate",
 			Model: fmt.Sprintf("P = %g + %g·(2u − u^%g) W at CPU use u; %s, %d threads%s",
 				config.IdleWatts, config.MaxWatts-config.IdleWatts, curveExponent, origin, config.Threads, name),
-			Update:   tick,
-			MaxPower: energy.Watts(max(2*config.MaxWatts, 1)),
+			UpdateInterval: tick,
+			MaxPower:       energy.Watts(max(2*config.MaxWatts, 1)),
 		},
 	}
 	e.zone.Uncertainty = e.uncertainty()
@@ -170,7 +170,7 @@ func (e *Estimator) Read() ([]energy.Reading, []energy.Fault) {
 	}
 	e.integrate(times, now)
 	doubt := energy.Microjoules(e.doubt)
-	return []energy.Reading{{Zone: e.zone, At: now, Counter: energy.Microjoules(e.counted), Doubt: &doubt, Asleep: asleep()}}, nil
+	return []energy.Reading{{Zone: e.zone, At: now, Counter: energy.Microjoules(e.counted), ErrorBound: &doubt, Suspended: asleep()}}, nil
 }
 
 // integrate goes on at the present use until /proc/stat, which counts in ticks,

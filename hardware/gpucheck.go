@@ -74,11 +74,11 @@ func (c *gpuCheck) of(z *energy.Zone) *gpuTotals {
 
 func (t *gpuTotals) add(r energy.Reading) {
 	t.readings++
-	if step := t.Add(r); step.Kind == energy.Counted {
-		t.counted += step.Energy
-		t.length += step.To.Sub(step.From)
-		if r.Cross != nil && t.last.Cross != nil && *r.Cross >= *t.last.Cross {
-			t.cross += *r.Cross - *t.last.Cross
+	if delta := t.Add(r); delta.Known() {
+		t.counted += delta.Energy
+		t.length += delta.Elapsed
+		if r.CrossCheck != nil && t.last.CrossCheck != nil && *r.CrossCheck >= *t.last.CrossCheck {
+			t.cross += *r.CrossCheck - *t.last.CrossCheck
 		}
 	}
 	t.last = r
@@ -109,8 +109,8 @@ func (c *gpuCheck) write(n *NVML, out io.Writer) error {
 		cross, apart := "-", "-"
 		if a := t.apart(); !math.IsNaN(a) {
 			cross, apart = fmt.Sprintf("%.1f J", t.cross.Joules()), fmt.Sprintf("%+.1f %%", 100*a)
-			if math.Abs(a) > energy.ContradictFrom {
-				notes += fmt.Sprintf("%s: energy counter and power differ by more than %.0f %%; the counter is what is used.\n", z.Name, 100*energy.ContradictFrom)
+			if math.Abs(a) > energy.CrossCheckTolerance {
+				notes += fmt.Sprintf("%s: energy counter and power differ by more than %.0f %%; the counter is what is used.\n", z.Name, 100*energy.CrossCheckTolerance)
 			}
 		}
 		fmt.Fprintf(table, "%s\t%.1f s\t%.1f J\t%.1f W\t%s\t%s\t%d\t%d\t%d\n", row, t.length.Seconds(), t.counted.Joules(),

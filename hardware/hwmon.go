@@ -110,7 +110,7 @@ func (h *Hwmon) Read() ([]energy.Reading, []energy.Fault) {
 			faults = append(faults, energy.Fault{Zone: s.zone, At: at, Err: err.Error()})
 			continue
 		}
-		readings = append(readings, energy.Reading{Zone: s.zone, At: at, Counter: counter, Doubt: s.doubt(), Asleep: slept})
+		readings = append(readings, energy.Reading{Zone: s.zone, At: at, Counter: counter, ErrorBound: s.doubt(), Suspended: slept})
 	}
 	h.faulty = len(faults) > 0
 	return readings, faults
@@ -261,14 +261,14 @@ type powerSensor struct {
 }
 
 func newPowerSensor(id, folder, channel, kind string, rule chipRule) *powerSensor {
-	zone := &energy.Zone{ID: id, Domain: rule.domain, Source: energy.Measured, Method: "hwmon", Update: hwmonUpdate}
+	zone := &energy.Zone{ID: id, Domain: rule.domain, Source: energy.Measured, Method: "hwmon", UpdateInterval: hwmonUpdate}
 	if rule.domain == energy.DomainPlatform {
 		zone.MaxPower = platformMaxPower
 	}
 	for _, file := range []string{channel + "_average_interval", "update_interval"} {
 		milli, err := strconv.ParseFloat(readWord(folder, file), 64)
 		if err == nil && milli > 0 && milli < 3.6e6 {
-			zone.Update = time.Duration(milli * float64(time.Millisecond))
+			zone.UpdateInterval = time.Duration(milli * float64(time.Millisecond))
 			break
 		}
 	}
@@ -282,7 +282,7 @@ func newPowerSensor(id, folder, channel, kind string, rule chipRule) *powerSenso
 	}}
 	if strings.HasPrefix(channel, "power") {
 		s.value.unit = "power in µW"
-		s.integral = &integral{held: kind == "input", update: zone.Update, counted: integralStart}
+		s.integral = &integral{held: kind == "input", update: zone.UpdateInterval, counted: integralStart}
 	}
 	return s
 }

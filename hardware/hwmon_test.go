@@ -213,10 +213,10 @@ func TestIntegratedPower(t *testing.T) {
 					sensor := chip.sensor
 					sensor.Power = curve
 					got, want, doubt, peak, zone := integrated(t, sensor, chip.files, every)
-					if zone.Update != chip.update {
-						t.Errorf("renewed each %v", zone.Update)
+					if zone.UpdateInterval != chip.update {
+						t.Errorf("renewed each %v", zone.UpdateInterval)
 					}
-					edges := 2 * zone.Update.Seconds() * peak
+					edges := 2 * zone.UpdateInterval.Seconds() * peak
 					if math.Abs(got-want) > doubt+edges+1e-3 {
 						t.Errorf("%.1f J, truly %.1f J: %.1f J apart, more than %.1f J between the readings and %.1f J at the edges",
 							got, want, math.Abs(got-want), doubt, edges)

@@ -405,7 +405,7 @@ func (n *NVML) read(state *nvmlState, card *nvmlCard) (energy.Reading, string) {
 		// Some virtual cards have a counter that stays at 0.
 		n.addZone(state, card.Energy != nil && (*card.Energy > 0 || cross == nil))
 	}
-	reading := energy.Reading{Zone: state.zone, At: at, Busy: busiest(&state.details), Asleep: asleep()}
+	reading := energy.Reading{Zone: state.zone, At: at, Utilization: busiest(&state.details), Suspended: asleep()}
 	switch {
 	case state.zone == nil:
 	case state.counter && card.Energy == nil, !state.counter && cross == nil:
@@ -413,7 +413,7 @@ func (n *NVML) read(state *nvmlState, card *nvmlCard) (energy.Reading, string) {
 		state.now.Fault = why
 		return energy.Reading{}, why
 	case state.counter:
-		reading.Counter, reading.Cross = energy.Microjoules(*card.Energy)*1000, cross
+		reading.Counter, reading.CrossCheck = energy.Microjoules(*card.Energy)*1000, cross
 	default:
 		reading.Counter = *cross
 	}
@@ -423,7 +423,7 @@ func (n *NVML) read(state *nvmlState, card *nvmlCard) (energy.Reading, string) {
 // busiest is the use of a card's busiest part, 0 to 1; nil where it tells of none.
 func busiest(card *energy.GPU) *float64 {
 	var busy *float64
-	for _, percent := range []*float64{card.UsePercent, card.EncoderUsePercent, card.DecoderUsePercent} {
+	for _, percent := range []*float64{card.UtilizationPercent, card.EncoderUtilizationPercent, card.DecoderUtilizationPercent} {
 		if percent != nil && (busy == nil || *percent/100 > *busy) {
 			part := *percent / 100
 			busy = &part
@@ -442,7 +442,7 @@ func (n *NVML) addZone(state *nvmlState, counter bool) {
 	state.zone = &energy.Zone{
 		ID: state.details.UUID, Name: n.freeName(state.details.Index), Domain: energy.DomainGPU,
 		Counted: true, Source: energy.Measured, Method: method,
-		Update: nvmlUpdate, Uncertainty: nvmlUncertainty, Averaged: averaged, MaxPower: maxPowerMargin * state.maxPower,
+		UpdateInterval: nvmlUpdate, Uncertainty: nvmlUncertainty, AveragedOver: averaged, MaxPower: maxPowerMargin * state.maxPower,
 	}
 	n.zones = append(n.zones, state.zone)
 }

@@ -178,8 +178,8 @@ func (m tally) add(readings []energy.Reading) {
 			z = &tallied{first: r, last: r}
 			m[r.Zone.ID] = z
 		}
-		if step := z.Add(r); step.Kind == energy.Counted && r.Cross != nil && z.last.Cross != nil {
-			z.cross += *r.Cross - *z.last.Cross
+		if delta := z.Add(r); delta.Known() && r.CrossCheck != nil && z.last.CrossCheck != nil {
+			z.cross += *r.CrossCheck - *z.last.CrossCheck
 		}
 		z.last = r
 	}
@@ -250,31 +250,31 @@ func TestNVMLZonesAndCards(t *testing.T) {
 	for i, z := range n.Zones() {
 		want := energy.Zone{
 			ID: scenario.Cards[i].UUID, Name: fmt.Sprint("gpu", i), Domain: energy.DomainGPU, Counted: true,
-			Source: energy.Measured, Method: "nvml", Update: nvmlUpdate, Uncertainty: 0.05, MaxPower: 700,
+			Source: energy.Measured, Method: "nvml", UpdateInterval: nvmlUpdate, Uncertainty: 0.05, MaxPower: 700,
 		}
 		if *z != want {
 			t.Errorf("zone %d is %+v, want %+v", i, *z, want)
 		}
 	}
-	if busy := must(t, n)[1].Busy; busy == nil || *busy != 0.6 {
+	if busy := must(t, n)[1].Utilization; busy == nil || *busy != 0.6 {
 		t.Errorf("in use by %s, want its encoder's 0.6", figure(busy))
 	}
 	card := n.Cards()[1]
 	if time.Since(card.At) > hangs || card.Fault != "" || card.MIG || card.Driver != "535.183.01" || card.Name != "NVIDIA Fake L4" || card.Index != 1 {
 		t.Errorf("card is %+v", card)
 	}
-	if want := []string{"sw_power_cap", "hw_thermal_slowdown", "bit_40"}; !slices.Equal(card.Throttles, want) {
-		t.Errorf("throttled for %q, want %q", card.Throttles, want)
+	if want := []string{"sw_power_cap", "hw_thermal_slowdown", "bit_40"}; !slices.Equal(card.ThrottleReasons, want) {
+		t.Errorf("throttled for %q, want %q", card.ThrottleReasons, want)
 	}
-	if idle := n.Cards()[0].Throttles; idle == nil || len(idle) != 0 {
+	if idle := n.Cards()[0].ThrottleReasons; idle == nil || len(idle) != 0 {
 		t.Errorf("throttled for %#v, want nothing", idle)
 	}
 	for what, f := range map[string]struct {
 		got  *float64
 		want float64
 	}{
-		"temperature": {card.TemperatureCelsius, 51}, "use": {card.UsePercent, 40}, "memory use": {card.MemoryUsePercent, 20},
-		"encoder": {card.EncoderUsePercent, 60}, "decoder": {card.DecoderUsePercent, 30},
+		"temperature": {card.TemperatureCelsius, 51}, "use": {card.UtilizationPercent, 40}, "memory use": {card.MemoryUtilizationPercent, 20},
+		"encoder": {card.EncoderUtilizationPercent, 60}, "decoder": {card.DecoderUtilizationPercent, 30},
 		"graphics": {card.ClockGraphicsMHz, 2040}, "SM": {card.ClockSMMHz, 2040}, "memory": {card.ClockMemoryMHz, 6251},
 		"limit": {(*float64)(card.PowerLimit), 300}, "power": {(*float64)(n.Cards()[0].Power), 70},
 		"instant power": {(*float64)(n.Cards()[0].PowerInstant), 70},
@@ -365,10 +365,10 @@ func TestNVMLFiguresThatAreNotThere(t *testing.T) {
 			card := n.Cards()[0]
 			for figure, told := range map[string]bool{
 				"power": card.Power != nil, "instant": card.PowerInstant != nil, "limit": card.PowerLimit != nil,
-				"cross":       len(readings) > 0 && readings[0].Cross != nil,
-				"temperature": card.TemperatureCelsius != nil, "use": card.UsePercent != nil, "encoder": card.EncoderUsePercent != nil,
-				"decoder": card.DecoderUsePercent != nil, "memory": card.MemoryTotal != nil, "clock": card.ClockSMMHz != nil,
-				"throttles": card.Throttles != nil, "name": card.Name != "", "driver": card.Driver != "",
+				"cross":       len(readings) > 0 && readings[0].CrossCheck != nil,
+				"temperature": card.TemperatureCelsius != nil, "use": card.UtilizationPercent != nil, "encoder": card.EncoderUtilizationPercent != nil,
+				"decoder": card.DecoderUtilizationPercent != nil, "memory": card.MemoryTotal != nil, "clock": card.ClockSMMHz != nil,
+				"throttles": card.ThrottleReasons != nil, "name": card.Name != "", "driver": card.Driver != "",
 			} {
 				if unknown := slices.Contains(strings.Fields(test.unknown), figure); told == unknown {
 					t.Errorf("%s is told: %v", figure, told)
@@ -392,10 +392,10 @@ func TestNVMLPowerIsIntegratedWithoutACounter(t *testing.T) {
 	jumpy := m[scenario.Cards[1].UUID]
 	// The mean of the past second tells of other times than the window.
 	near(t, "energy of jumping power", float64(jumpy.Total().Joules()), truth(t, fake, scenario.Cards[1].UUID, jumpy.first.At, jumpy.last.At), 40)
-	if jumpy.last.Zone.Averaged != time.Second {
-		t.Errorf("power is said to be the mean of %v", jumpy.last.Zone.Averaged)
+	if jumpy.last.Zone.AveragedOver != time.Second {
+		t.Errorf("power is said to be the mean of %v", jumpy.last.Zone.AveragedOver)
 	}
-	if steady.last.Zone.Method != "nvml power" || steady.last.Cross != nil {
+	if steady.last.Zone.Method != "nvml power" || steady.last.CrossCheck != nil {
 		t.Errorf("reading is %+v", steady.last)
 	}
 }
@@ -424,7 +424,7 @@ func TestNVMLPowerThatFailsLeavesTheCounter(t *testing.T) {
 		time.Sleep(2 * fakeUpdate)
 		readings := must(t, n)
 		m.add(readings)
-		if r := readings[0]; (r.Cross != nil) != crossed || r.Zone.Method != "nvml" {
+		if r := readings[0]; (r.CrossCheck != nil) != crossed || r.Zone.Method != "nvml" {
 			t.Errorf("reading is %+v, want a second opinion: %v", r, crossed)
 		}
 	}
@@ -472,11 +472,11 @@ func TestNVMLMIG(t *testing.T) {
 	if readings := must(t, n); len(readings) != 1 {
 		t.Errorf("%d readings, want one: power is the whole card's", len(readings))
 	}
-	if busy := must(t, n)[0].Busy; busy != nil {
+	if busy := must(t, n)[0].Utilization; busy != nil {
 		t.Errorf("in use by %v, want not known", *busy)
 	}
 	card := n.Cards()[0]
-	if !card.MIG || card.EncoderUsePercent != nil || card.UsePercent != nil || card.Processes != nil || card.Power == nil {
+	if !card.MIG || card.EncoderUtilizationPercent != nil || card.UtilizationPercent != nil || card.Processes != nil || card.Power == nil {
 		t.Errorf("card is %+v", card)
 	}
 }

@@ -264,7 +264,7 @@ func (s *nvmlSession) details(card *nvmlHandle) *energy.GPU {
 		d.ClockSMMHz = clock(card, nvml.CLOCK_SM)
 		d.ClockMemoryMHz = clock(card, nvml.CLOCK_MEM)
 	}
-	d.Throttles = s.throttles(card)
+	d.ThrottleReasons = s.throttles(card)
 	return d
 }
 
@@ -272,23 +272,23 @@ func (s *nvmlSession) details(card *nvmlHandle) *energy.GPU {
 func (s *nvmlSession) use(card *nvmlHandle, d *energy.GPU) {
 	if s.has("nvmlDeviceGetUtilizationRates") {
 		if use, r := card.GetUtilizationRates(); r == nvml.SUCCESS {
-			d.UsePercent, d.MemoryUsePercent = percent(use.Gpu), percent(use.Memory)
+			d.UtilizationPercent, d.MemoryUtilizationPercent = percent(use.Gpu), percent(use.Memory)
 		}
 	}
 	if s.has("nvmlDeviceGetEncoderUtilization") {
 		if use, _, r := card.GetEncoderUtilization(); r == nvml.SUCCESS {
-			d.EncoderUsePercent = percent(use)
+			d.EncoderUtilizationPercent = percent(use)
 		}
 	}
 	if s.has("nvmlDeviceGetDecoderUtilization") {
 		if use, _, r := card.GetDecoderUtilization(); r == nvml.SUCCESS {
-			d.DecoderUsePercent = percent(use)
+			d.DecoderUtilizationPercent = percent(use)
 		}
 	}
 }
 
 // processes are what each process has used of the card; nil: not known.
-func (s *nvmlSession) processes(card *nvmlHandle) map[int]energy.GPUUse {
+func (s *nvmlSession) processes(card *nvmlHandle) map[int]energy.GPUTime {
 	if !s.has("nvmlDeviceGetProcessUtilization") {
 		return nil
 	}

@@ -25,7 +25,7 @@ type processUse struct {
 	procfs string
 	host   bool // this is the machine's first PID namespace: all processes are ours to see
 	last   time.Time
-	used   map[int]energy.GPUUse
+	used   map[int]energy.GPUTime
 	latest map[int]time.Time // when a process was last seen
 }
 
@@ -40,7 +40,7 @@ func newProcessUse(procfs string) *processUse {
 	namespace, _ := os.Readlink(filepath.Join(procfs, "self/ns/pid"))
 	return &processUse{
 		procfs: procfs, host: namespace == firstPIDNamespace, last: time.Now(),
-		used: map[int]energy.GPUUse{}, latest: map[int]time.Time{},
+		used: map[int]energy.GPUTime{}, latest: map[int]time.Time{},
 	}
 }
 
@@ -49,7 +49,7 @@ func (p *processUse) since() time.Time { return p.last }
 
 // add takes what was used up to now and returns the sums; nil where they are not
 // known. ok is false where the card did not tell.
-func (p *processUse) add(samples []processSample, ok bool, now time.Time) map[int]energy.GPUUse {
+func (p *processUse) add(samples []processSample, ok bool, now time.Time) map[int]energy.GPUTime {
 	elapsed := now.Sub(p.last)
 	p.last = now
 	if !ok || p.strangers(samples) {
@@ -103,14 +103,14 @@ func (p *processUse) forget(now time.Time) {
 // useTotals goes on adding up where a new child begins at 0.
 type useTotals struct {
 	procfs string
-	teller any                   // whose sums told are
-	told   map[int]energy.GPUUse // at the last look
-	total  map[int]energy.GPUUse
+	teller any                    // whose sums told are
+	told   map[int]energy.GPUTime // at the last look
+	total  map[int]energy.GPUTime
 }
 
 // add takes a child's sums and returns those of all children; nil where they are not
 // known.
-func (u *useTotals) add(teller any, sums map[int]energy.GPUUse) map[int]energy.GPUUse {
+func (u *useTotals) add(teller any, sums map[int]energy.GPUTime) map[int]energy.GPUTime {
 	if sums == nil {
 		return nil
 	}
@@ -118,18 +118,18 @@ func (u *useTotals) add(teller any, sums map[int]energy.GPUUse) map[int]energy.G
 		u.teller, u.told = teller, nil
 	}
 	if u.total == nil {
-		u.total = map[int]energy.GPUUse{}
+		u.total = map[int]energy.GPUTime{}
 	}
 	for pid, now := range sums {
 		before, total := u.told[pid], u.total[pid]
-		if now.Busy() < before.Busy() {
-			before = energy.GPUUse{} // another process of that number
+		if now.Total() < before.Total() {
+			before = energy.GPUTime{} // another process of that number
 		}
-		u.total[pid] = total.Plus(now).Minus(before)
+		u.total[pid] = total.Add(now).Sub(before)
 	}
 	for pid, total := range u.total {
-		if _, told := sums[pid]; !told && pid != energy.EndedProcesses && !visible(u.procfs, pid) {
-			u.total[energy.EndedProcesses] = u.total[energy.EndedProcesses].Plus(total)
+		if _, told := sums[pid]; !told && pid != energy.ExitedPID && !visible(u.procfs, pid) {
+			u.total[energy.ExitedPID] = u.total[energy.ExitedPID].Add(total)
 			delete(u.total, pid)
 		}
 	}

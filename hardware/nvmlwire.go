@@ -54,9 +54,9 @@ type nvmlCard struct {
 
 	// Of a full look: what else the card tells, the highest power that its limit can be
 	// set to, and its processes, of which there may be none, or none known.
-	Details   *energy.GPU           `json:"details,omitempty"`
-	MaxPower  *uint64               `json:"max_power_mw,omitempty"`
-	Processes map[int]energy.GPUUse `json:"processes,omitzero"`
+	Details   *energy.GPU            `json:"details,omitempty"`
+	MaxPower  *uint64                `json:"max_power_mw,omitempty"`
+	Processes map[int]energy.GPUTime `json:"processes,omitzero"`
 }
 
 // averaged is the card's power as it is to be integrated. The average loses nothing
@@ -132,7 +132,7 @@ func (c *nvmlCard) check(from, to int64) error {
 
 func (c *nvmlCard) checkUse() error {
 	d := c.Details
-	for _, percent := range []*float64{d.UsePercent, d.MemoryUsePercent, d.EncoderUsePercent, d.DecoderUsePercent} {
+	for _, percent := range []*float64{d.UtilizationPercent, d.MemoryUtilizationPercent, d.EncoderUtilizationPercent, d.DecoderUtilizationPercent} {
 		if percent != nil && !(*percent >= 0 && *percent <= 100) {
 			return fmt.Errorf("used to %v %%", *percent)
 		}

@@ -93,24 +93,24 @@ func TestProcessUse(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			p := newProcessUse(machine(t, namespace, "10"))
 			now := p.since()
-			look := func(ok bool, samples ...processSample) map[int]energy.GPUUse {
+			look := func(ok bool, samples ...processSample) map[int]energy.GPUTime {
 				now = now.Add(2 * second)
 				return p.add(samples, ok, now)
 			}
-			want := func(what string, got, want map[int]energy.GPUUse) {
+			want := func(what string, got, want map[int]energy.GPUTime) {
 				t.Helper()
 				if !maps.Equal(got, want) || (got == nil) != (want == nil) {
 					t.Errorf("%s: %v, want %v", what, got, want)
 				}
 			}
-			ten := energy.GPUUse{SM: second, Encoder: 2 * second}
-			want("one process", look(true, processSample{10, 50, 100, 0}), map[int]energy.GPUUse{10: ten})
-			want("nobody", look(true), map[int]energy.GPUUse{10: ten})
+			ten := energy.GPUTime{SM: second, Encoder: 2 * second}
+			want("one process", look(true, processSample{10, 50, 100, 0}), map[int]energy.GPUTime{10: ten})
+			want("nobody", look(true), map[int]energy.GPUTime{10: ten})
 			want("not told", look(false), nil)
-			want("nonsense", look(true, processSample{10, 4000000000, 0, 0}, processSample{0, 50, 0, 0}), map[int]energy.GPUUse{10: ten})
-			stranger := map[int]energy.GPUUse(nil)
+			want("nonsense", look(true, processSample{10, 4000000000, 0, 0}, processSample{0, 50, 0, 0}), map[int]energy.GPUTime{10: ten})
+			stranger := map[int]energy.GPUTime(nil)
 			if namespace == firstPIDNamespace { // it has ended meanwhile
-				stranger = map[int]energy.GPUUse{10: ten, 11: {Decoder: second}}
+				stranger = map[int]energy.GPUTime{10: ten, 11: {Decoder: second}}
 			}
 			want("one that cannot be seen", look(true, processSample{11, 0, 0, 50}), stranger)
 			if err := os.Remove(filepath.Join(p.procfs, "10")); err != nil {
@@ -121,7 +121,7 @@ func TestProcessUse(t *testing.T) {
 				t.Errorf("the last of a process that ended: %v, want %v", got[10], ten)
 			}
 			now = now.Add(forgetAfter)
-			want("long after", look(true), map[int]energy.GPUUse{})
+			want("long after", look(true), map[int]energy.GPUTime{})
 		})
 	}
 }
@@ -132,8 +132,8 @@ func TestUseTotals(t *testing.T) {
 		t.Fatal(err)
 	}
 	u := useTotals{procfs: procfs}
-	sm := func(v time.Duration) energy.GPUUse { return energy.GPUUse{SM: v} }
-	type sums = map[int]energy.GPUUse
+	sm := func(v time.Duration) energy.GPUTime { return energy.GPUTime{SM: v} }
+	type sums = map[int]energy.GPUTime
 	for i, look := range []struct {
 		teller     string
 		told, want sums
@@ -142,11 +142,11 @@ func TestUseTotals(t *testing.T) {
 		{"first child", sums{1: sm(5), 2: sm(3)}, sums{1: sm(5), 2: sm(3)}},
 		{"first child", sums{1: sm(9), 2: sm(3)}, sums{1: sm(9), 2: sm(3)}},
 		{"first child", nil, nil},
-		{"second child", sums{}, sums{1: sm(9), energy.EndedProcesses: sm(3)}}, // 2 has ended
-		{"second child", sums{1: sm(2)}, sums{1: sm(11), energy.EndedProcesses: sm(3)}},
-		{"second child", sums{1: sm(1)}, sums{1: sm(12), energy.EndedProcesses: sm(3)}}, // began again
-		{"third child", sums{1: sm(4), 3: sm(1)}, sums{1: sm(16), 3: sm(1), energy.EndedProcesses: sm(3)}},
-		{"third child", sums{1: sm(4)}, sums{1: sm(16), energy.EndedProcesses: sm(4)}},
+		{"second child", sums{}, sums{1: sm(9), energy.ExitedPID: sm(3)}}, // 2 has ended
+		{"second child", sums{1: sm(2)}, sums{1: sm(11), energy.ExitedPID: sm(3)}},
+		{"second child", sums{1: sm(1)}, sums{1: sm(12), energy.ExitedPID: sm(3)}}, // began again
+		{"third child", sums{1: sm(4), 3: sm(1)}, sums{1: sm(16), 3: sm(1), energy.ExitedPID: sm(3)}},
+		{"third child", sums{1: sm(4)}, sums{1: sm(16), energy.ExitedPID: sm(4)}},
 	} {
 		if got := u.add(look.teller, look.told); !maps.Equal(got, look.want) || (got == nil) != (look.want == nil) {
 			t.Errorf("look %d: %v, want %v", i, got, look.want)

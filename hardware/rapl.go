@@ -120,7 +120,7 @@ func (r *RAPL) Read() ([]energy.Reading, []energy.Fault) {
 			faults = append(faults, energy.Fault{Zone: c.zone, At: at, Err: err.Error()})
 			continue
 		}
-		readings = append(readings, energy.Reading{Zone: c.zone, At: at, Counter: energy.Microjoules(value), Asleep: slept})
+		readings = append(readings, energy.Reading{Zone: c.zone, At: at, Counter: energy.Microjoules(value), Suspended: slept})
 	}
 	return readings, faults
 }
@@ -280,7 +280,7 @@ func collect(dir string, found map[string]*counter) {
 			zone: &energy.Zone{
 				ID: id, Name: strings.TrimSpace(string(name)),
 				Source: energy.Measured, Method: "rapl",
-				Range: readRange(dir), Update: raplUpdate,
+				Range: readRange(dir), UpdateInterval: raplUpdate,
 			},
 		}
 	}

@@ -170,7 +170,7 @@ func describeZones(t testing.TB, text *strings.Builder, sensors PowerSensors) {
 	names := map[string]bool{}
 	for _, z := range sensors.Zones() {
 		fmt.Fprintf(text, "%-18s %-18s %-9s counted=%-5t range=%d %s %s update=%v\n",
-			z.ID, z.Name, z.Domain, z.Counted, z.Range, z.Source, z.Method, z.Update)
+			z.ID, z.Name, z.Domain, z.Counted, z.Range, z.Source, z.Method, z.UpdateInterval)
 		if names[z.Name] {
 			t.Errorf("two zones are called %s", z.Name)
 		}

@@ -37,7 +37,7 @@ func measured() *energy.Account {
 	dram := figureOf(100, 1, energy.Measured, "rapl: dram")
 	return &energy.Account{
 		Start: ago(30 * time.Second), End: ago(18 * time.Second),
-		Split: energy.Split{
+		Breakdown: energy.Breakdown{
 			Total: figureOf(800.25, 5, energy.Measured, "rapl: package-0 + dram"),
 			Idle:  figureOf(240, 6, energy.Measured, "idle baseline × time"),
 			Net:   figureOf(560.25, 11, energy.Measured, "total − idle"),
@@ -45,14 +45,14 @@ func measured() *energy.Account {
 			Rest:  figureOf(60, 11, energy.Measured, "net − job"),
 		},
 		Machine: figureOf(1000, 6, energy.Measured, "rapl: package-0 + dram"),
-		Domains: map[energy.Domain]energy.Split{energy.DomainDRAM: {Total: dram}, energy.DomainCPU: {Total: cpu}},
+		Domains: map[energy.Domain]energy.Breakdown{energy.DomainDRAM: {Total: dram}, energy.DomainCPU: {Total: cpu}},
 		Zones: []energy.ZoneFigure{
 			{ID: "intel-rapl:0", Name: "package-0", Domain: energy.DomainCPU, Counted: true, Figure: figureOf(880, 5, energy.Measured, "rapl")},
 			{ID: "intel-rapl:0:0", Name: "core", Domain: energy.DomainCPU, Figure: figureOf(600, 5, energy.Measured, "rapl")},
 			{ID: "intel-rapl:0:2", Name: "dram", Domain: energy.DomainDRAM, Counted: true, Figure: figureOf(120, 1, energy.Measured, "rapl")},
 		},
 		ShareMethod: "cpu time", MeanPower: of(energy.Watts(66.69)),
-		Baseline: &energy.BaselineState{Power: 20, Spread: 0.5, LearnedAt: ago(time.Hour), Seconds: 120},
+		Baseline: &energy.Baseline{Power: 20, Spread: 0.5, LearnedAt: ago(time.Hour), Seconds: 120},
 		Notes:    []string{"gpu0: its energy counter says 90 J and its power, integrated, 120 J"},
 	}
 }
@@ -88,7 +88,7 @@ func completed(attempt int) job.Outcome {
 }
 
 func failed(attempt int) job.Outcome {
-	account := energy.Unknown(ago(30*time.Second), ago(18*time.Second), "no sensor of this machine could be read")
+	account := energy.UnknownAccount(ago(30*time.Second), ago(18*time.Second), "no sensor of this machine could be read")
 	return job.Outcome{
 		Lease:   leaseOf("job-a", attempt),
 		Failure: &job.Failure{Reason: protocol.ReasonInputError, Message: "the input is \x1b[31mcorrupt\nindeed"},

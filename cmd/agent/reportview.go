@@ -247,7 +247,7 @@ func partOf(f *energy.Figure) string {
 	return joules(f)
 }
 
-func baselineText(b *energy.BaselineState) string {
+func baselineText(b *energy.Baseline) string {
 	if b == nil {
 		return unknown
 	}

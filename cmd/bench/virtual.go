@@ -118,7 +118,7 @@ func (r *run) events() []event {
 		name := jobName(i)
 		opened, closed := job.from+r.delay(), job.to+r.delay()
 		add(job.from-prepared, func() error {
-			r.ledger.Follow(name, r.clock(job.from-prepared))
+			r.ledger.Track(name, r.clock(job.from-prepared))
 			return nil
 		})
 		before := job.from - 2*r.delay() // as FFmpeg is about to start

@@ -34,9 +34,9 @@ type ZoneFigure struct {
 	Figure
 }
 
-// Split is an amount of energy and what it is made of. Where all parts are known,
+// Breakdown is an amount of energy and what it is made of. Where all parts are known,
 // Total = Job + Rest + Idle and Net = Job + Rest, to the microjoule.
-type Split struct {
+type Breakdown struct {
 	Total Figure `json:"total"`
 	// Idle is what the machine would have used in the window without any job, by
 	// the calibrated baseline. Unavailable without one; Method says why.
@@ -54,14 +54,14 @@ type Split struct {
 type Account struct {
 	Start time.Time `json:"start"` // FFmpeg's start
 	End   time.Time `json:"end"`   // FFmpeg's exit
-	// Split is the job's: its Total is the machine's energy in the window, idle
+	// Breakdown is the job's: its Total is the machine's energy in the window, idle
 	// included, for a job that ran alone, and the job's conserved share where jobs
 	// overlapped.
-	Split
+	Breakdown
 	// Machine is the machine's energy in the window, whoever used it.
 	Machine Figure `json:"machine"`
 	// Domains splits what the job is charged by domain (cpu, dram, gpu).
-	Domains map[Domain]Split `json:"domains,omitempty"`
+	Domains map[Domain]Breakdown `json:"domains,omitempty"`
 	// Zones are the machine's figures zone by zone, those that are reported and
 	// not added (core, psys) among them.
 	Zones []ZoneFigure `json:"zones,omitempty"`
@@ -73,30 +73,17 @@ type Account struct {
 	// unknown.
 	MeanPower *Watts `json:"mean_power_watts,omitempty"`
 	// Baseline is the idle power that Idle was computed with; nil without one.
-	Baseline *BaselineState `json:"baseline,omitempty"`
+	Baseline *Baseline `json:"baseline,omitempty"`
 	// Notes are what else is to be known of the figures: sensors that contradict
 	// each other.
 	Notes []string `json:"notes,omitempty"`
 }
 
-// BaselineState is what is known of the machine's power without jobs.
-type BaselineState struct {
-	// Power of the counted zones, the median of what was learned, in W.
-	Power Watts `json:"power_watts"`
-	// Spread in W: half of the distance between the 10th and the 90th percentile of
-	// what was learned, summed over the zones.
-	Spread Watts `json:"spread_watts"`
-	// LearnedAt is when the machine was last seen idle.
-	LearnedAt time.Time `json:"learned_at"`
-	// Seconds of idleness that it was learned from.
-	Seconds float64 `json:"seconds"`
-}
-
 // Duration is the length of the window.
 func (a *Account) Duration() time.Duration { return a.End.Sub(a.Start) }
 
-// Unknown is the account of a window that nothing measured.
-func Unknown(start, end time.Time, why string) Account {
+// UnknownAccount is the account of a window that nothing measured.
+func UnknownAccount(start, end time.Time, why string) Account {
 	f := Figure{Source: Unavailable, Method: why}
-	return Account{Start: start, End: end, Split: Split{Total: f, Idle: f, Net: f, Job: f, Rest: f}, Machine: f, ShareMethod: "none"}
+	return Account{Start: start, End: end, Breakdown: Breakdown{Total: f, Idle: f, Net: f, Job: f, Rest: f}, Machine: f, ShareMethod: "none"}
 }

@@ -1,146 +1,93 @@
 package energy
 
 import (
-	"fmt"
 	"math"
 	"time"
 )
 
-// DefaultMaxPower is the highest power taken for true of a zone that names none:
-// above any processor package, memory or card that is sold, and below what a
-// counter seems to have used when it was reset.
+// DefaultMaxPower is the plausibility limit of a zone without one of its own: above any
+// processor package, memory or card on the market, and below the power that a counter reset
+// looks like.
 const DefaultMaxPower Watts = 2000
 
-// jitter is how far a reading's time stamp may lie from the moment its counter
-// was latched.
-const jitter = 20 * time.Millisecond
-
-// sleepGrain is how much of a difference between two clocks is taken for a suspend and
-// not for the time that reading both took.
-const sleepGrain = 50 * time.Millisecond
-
-// StepKind says what one more reading of a counter brought.
-type StepKind int
-
 const (
-	// NoStep: the first reading, or one that is not later than the last.
-	NoStep StepKind = iota
-	// Counted: Energy was used between From and To.
-	Counted
-	// Gap: what was used between From and To is not known.
-	Gap
+	// timestampJitter is how far a reading's time stamp may lie from the moment at which the
+	// counter was latched.
+	timestampJitter = 20 * time.Millisecond
+	// suspendTolerance is the difference between two clocks that reading them one after the
+	// other explains. More is a suspend.
+	suspendTolerance = 50 * time.Millisecond
 )
 
-// Step is what happened between two successive readings of one zone.
-type Step struct {
-	Kind     StepKind
-	From, To time.Time
-	Energy   Microjoules // 0 unless Counted; never negative
-	Why      string      // the reason of a Gap
+// Delta is the change of a zone's counter between two successive readings. The zero value
+// means that there is none: the reading was the first, or not later than the one before.
+type Delta struct {
+	Elapsed time.Duration // between the two readings
+	Energy  Microjoules   // never negative; 0 in a gap
+	Gap     bool          // the energy is unknown
 }
 
-// Accumulator follows one zone's counter, which wraps, is reset and now and then
-// lies, and adds up in 64 bits what can be believed. The zero value is ready.
+// Known reports whether there is a delta and its energy is known.
+func (d Delta) Known() bool { return d.Elapsed > 0 && !d.Gap }
+
+// Accumulator unwraps one zone's counter and sums its plausible deltas. Where the counter was
+// reset, may have wrapped more than once or is implausible it counts a gap. The zero value is
+// ready to use.
 type Accumulator struct {
-	last  Reading
-	read  bool
-	total Microjoules
-	gaps  int
+	last    Reading
+	hasLast bool // false before the first reading and after one out of range
+	total   Microjoules
+	gaps    int
 }
 
-// Total is the energy counted so far.
+// Total is the sum of all known deltas.
 func (a *Accumulator) Total() Microjoules { return a.total }
 
-// Gaps is how often the chain of readings broke.
+// Gaps is the number of deltas whose energy is unknown.
 func (a *Accumulator) Gaps() int { return a.gaps }
 
-// Last is the latest reading that counts; false before the first and after one
-// that was nonsense.
-func (a *Accumulator) Last() (Reading, bool) { return a.last, a.read }
-
-// Add takes the next reading. One that is not later than the last is dropped:
-// the counter is cumulative, so that the next one brings what it would have.
-func (a *Accumulator) Add(r Reading) Step {
-	if r.Counter < 0 || (r.Zone.Range > 0 && r.Counter > r.Zone.Range) {
-		return a.breakOff(r)
-	}
-	if !a.read {
-		a.last, a.read = r, true
-		return Step{}
+// Add takes the next reading. A reading that is not later than the one before is dropped; the
+// counter is cumulative, so the next one includes its energy.
+func (a *Accumulator) Add(r Reading) Delta {
+	inRange := r.Counter >= 0 && (r.Zone.Range <= 0 || r.Counter <= r.Zone.Range)
+	if !a.hasLast {
+		a.last, a.hasLast = r, inRange
+		return Delta{}
 	}
 	elapsed := r.At.Sub(a.last.At)
 	if elapsed <= 0 {
-		return Step{}
+		return Delta{}
 	}
-	step := Step{Kind: Counted, From: a.last.At, To: r.At}
-	step.Energy, step.Why = a.difference(r, elapsed)
-	a.last = r
-	if step.Why != "" {
-		step.Kind, step.Energy = Gap, 0
+	var energy Microjoules
+	known := false
+	if inRange {
+		energy, known = a.difference(r, elapsed)
+	}
+	a.last, a.hasLast = r, inRange
+	if !known {
 		a.gaps++
-		return step
+		return Delta{Elapsed: elapsed, Gap: true}
 	}
-	a.total += step.Energy
-	return step
+	a.total += energy
+	return Delta{Elapsed: elapsed, Energy: energy}
 }
 
-// breakOff ends the chain at a reading outside the counter's own range; the next
-// good one starts a new chain.
-func (a *Accumulator) breakOff(r Reading) Step {
-	if !a.read || !r.At.After(a.last.At) {
-		return Step{}
+// difference is the energy since the last reading; false if it is unknown. After a wrap it is
+// (range − previous) + current.
+func (a *Accumulator) difference(r Reading, elapsed time.Duration) (energy Microjoules, known bool) {
+	if r.Suspended-a.last.Suspended > suspendTolerance {
+		return 0, false // elapsed does not include the suspend, the counter may
 	}
-	a.read = false
-	a.gaps++
-	return Step{
-		Kind: Gap, From: a.last.At, To: r.At,
-		Why: fmt.Sprintf("counter at %d µJ, outside 0 to %d", r.Counter, r.Zone.Range),
+	if half := r.Zone.halfWrap(); half > 0 && elapsed > half {
+		return 0, false // it may have wrapped more than once
 	}
-}
-
-// difference is what the counter moved by since the last reading, or why that
-// cannot be told. A wrap is (range − previous) + current.
-func (a *Accumulator) difference(r Reading, elapsed time.Duration) (Microjoules, string) {
-	limit := r.Zone.maxPower()
-	if slept := r.Asleep - a.last.Asleep; slept > sleepGrain {
-		return 0, fmt.Sprintf("the machine was suspended for %v", slept.Round(time.Millisecond))
+	energy = r.Counter - a.last.Counter
+	if energy < 0 {
+		energy += r.Zone.Range // 0 if unknown: the counter was reset
 	}
-	if silence := halfWrap(r.Zone.Range, limit); silence > 0 && elapsed > silence {
-		return 0, fmt.Sprintf("silent for %v, in which the counter may have wrapped more than once", elapsed)
+	limit := float64(r.Zone.maxPower()) * 1e6 * (elapsed + r.Zone.UpdateInterval + timestampJitter).Seconds()
+	if energy < 0 || float64(energy) > limit || energy > math.MaxInt64-a.total {
+		return 0, false
 	}
-	moved := r.Counter - a.last.Counter
-	if moved < 0 {
-		if r.Zone.Range <= 0 {
-			return 0, "counter went back and its range is not known"
-		}
-		moved += r.Zone.Range
-	}
-	if moved < 0 || float64(moved) > float64(limit)*1e6*(elapsed+r.Zone.Update+jitter).Seconds() {
-		return 0, fmt.Sprintf("counter jumped by %d µJ in %v", moved, elapsed)
-	}
-	if moved > math.MaxInt64-a.total {
-		return 0, "more energy than 64 bits hold"
-	}
-	return moved, ""
-}
-
-func (z *Zone) maxPower() Watts {
-	if z.MaxPower > 0 {
-		return z.MaxPower
-	}
-	return DefaultMaxPower
-}
-
-// MaxInterval is how long readings of the zone may lie apart: at full power its counter
-// makes a quarter of a turn meanwhile. 0: as long as one likes.
-func (z *Zone) MaxInterval() time.Duration { return halfWrap(z.Range, z.maxPower()) / 2 }
-
-// halfWrap is how long a counter of a range takes to half a turn at a power, or
-// 0 for one that does not wrap in a lifetime or whose range is not known.
-func halfWrap(counterRange Microjoules, power Watts) time.Duration {
-	seconds := float64(counterRange) / 2 / 1e6 / float64(power)
-	if seconds <= 0 || seconds > math.MaxInt64/1e9/2 {
-		return 0
-	}
-	return time.Duration(seconds * 1e9)
+	return energy, true
 }

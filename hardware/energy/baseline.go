@@ -15,23 +15,29 @@ const (
 	// calmUse is the highest part of the machine that processes of no job may use
 	// while it counts as idle.
 	calmUse = 0.1
-	// BaselineMaxAge is how long a baseline holds after the machine was last idle.
-	BaselineMaxAge = 7 * 24 * time.Hour
+	// baselineMaxAge is how long a baseline holds after the machine was last idle.
+	baselineMaxAge = 7 * 24 * time.Hour
 )
 
-// ZoneBaseline is a zone's power while the machine is idle.
-type ZoneBaseline struct {
-	Power     Watts     `json:"power_watts"`  // median
-	Spread    Watts     `json:"spread_watts"` // half of the 10th to 90th percentile
-	Seconds   float64   `json:"seconds"`      // of idleness it was learned from
-	LearnedAt time.Time `json:"learned_at"`   // when the machine was last idle
+// Baseline is the power of a zone, or of all counted zones together, while no job runs and
+// other processes hardly use the machine.
+type Baseline struct {
+	// Power is the median of the idle samples, in W.
+	Power Watts `json:"power_watts"`
+	// Spread is half the distance between their 10th and 90th percentiles, in W. Of several
+	// zones it is the sum of theirs.
+	Spread Watts `json:"spread_watts"`
+	// LearnedAt is when the machine was last idle.
+	LearnedAt time.Time `json:"learned_at"`
+	// Seconds of idle time that the samples cover.
+	Seconds float64 `json:"seconds"`
 }
 
 // expired reports whether a baseline is too old at a moment; one from the future is
 // of a clock that was wrong.
-func (b *ZoneBaseline) expired(now time.Time) bool {
+func (b *Baseline) expired(now time.Time) bool {
 	age := now.Sub(b.LearnedAt.Round(0)) // by the wall clock: it may be of an earlier run
-	return age > BaselineMaxAge || age < -time.Hour
+	return age > baselineMaxAge || age < -time.Hour
 }
 
 // calm learns one zone's baseline.
@@ -39,7 +45,7 @@ type calm struct {
 	energy  Microjoules
 	length  time.Duration
 	pieces  []calmPiece // oldest first
-	learned *ZoneBaseline
+	learned *Baseline
 }
 
 // calmPiece is one length of idleness.
@@ -72,7 +78,7 @@ func (c *calm) add(energy Microjoules, length time.Duration, at time.Time) {
 	slices.Sort(sorted)
 	at = at.Round(0)
 	last := len(sorted) - 1
-	c.learned = &ZoneBaseline{
+	c.learned = &Baseline{
 		Power:     (sorted[last/2] + sorted[(last+1)/2]) / 2,
 		Spread:    (sorted[last-last/10] - sorted[last/10]) / 2,
 		Seconds:   all.Seconds(),
@@ -84,7 +90,7 @@ func (c *calm) add(energy Microjoules, length time.Duration, at time.Time) {
 func (c *calm) disturb() { c.energy, c.length = 0, 0 }
 
 // baseline that holds at a moment; nil without one.
-func (c *calm) baseline(now time.Time) *ZoneBaseline {
+func (c *calm) baseline(now time.Time) *Baseline {
 	if c.learned == nil || c.learned.expired(now) {
 		return nil
 	}
@@ -159,6 +165,6 @@ func others(before, after *Usage, ahead time.Duration) (*time.Duration, time.Dur
 // Baselines are what was learned of the idle machine, for a later life of the agent.
 type Baselines struct {
 	// Machine tells machines apart: a data directory may move to another.
-	Machine string                  `json:"machine"`
-	Zones   map[string]ZoneBaseline `json:"zones"` // by zone ID
+	Machine string              `json:"machine"`
+	Zones   map[string]Baseline `json:"zones"` // by zone ID
 }

@@ -62,7 +62,7 @@ func (m *machine) read() {
 		Zone: m.zone, At: at(m.now), Counter: Joules(m.joules).Microjoules(),
 		Usage: &Usage{Method: "cpu time", Jobs: jobs, Busy: m.busy, Capacity: seconds(m.threads * m.now)},
 	}
-	r.Busy = m.part
+	r.Utilization = m.part
 	if m.late && !m.crossed {
 		r.Counter = Joules(m.averaged).Microjoules()
 	}
@@ -74,7 +74,7 @@ func (m *machine) read() {
 		if m.late {
 			cross = Joules(m.crossing * m.averaged).Microjoules()
 		}
-		r.Cross = &cross
+		r.CrossCheck = &cross
 	}
 	m.ledger.Record(Sample{Sampler: "rapl", At: at(m.now), Readings: []Reading{r}})
 }
@@ -155,13 +155,13 @@ func TestBaselineIsUnknownRatherThanWrong(t *testing.T) {
 		"a job from the start": func(*machine) {},
 		"too little idleness":  func(m *machine) { m.run(4, constant(20), nil) },
 		"a job being prepared": func(m *machine) {
-			m.ledger.Follow("job", at(0))
+			m.ledger.Track("job", at(0))
 			m.run(60, constant(70), map[string]float64{"": 0.1})
 		},
 		"the agent itself at work": func(m *machine) {
 			for range 60 {
 				m.run(1, constant(70), map[string]float64{"": 0.1})
-				m.ledger.NotIdle(at(m.now))
+				m.ledger.MarkBusy(at(m.now))
 			}
 		},
 		"others at work":              func(m *machine) { m.run(60, constant(90), map[string]float64{"": 2}) },
@@ -172,13 +172,13 @@ func TestBaselineIsUnknownRatherThanWrong(t *testing.T) {
 			m.run(60, constant(90), nil)
 		},
 		"expired": func(m *machine) {
-			m.ledger.Restore(map[string]ZoneBaseline{pkg.ID: {Power: 20, LearnedAt: at(0).Add(-BaselineMaxAge - time.Second)}})
+			m.ledger.RestoreBaselines(map[string]Baseline{pkg.ID: {Power: 20, LearnedAt: at(0).Add(-baselineMaxAge - time.Second)}})
 		},
 		"of the future": func(m *machine) {
-			m.ledger.Restore(map[string]ZoneBaseline{pkg.ID: {Power: 20, LearnedAt: at(0).Add(2 * time.Hour)}})
+			m.ledger.RestoreBaselines(map[string]Baseline{pkg.ID: {Power: 20, LearnedAt: at(0).Add(2 * time.Hour)}})
 		},
 		"of another zone": func(m *machine) {
-			m.ledger.Restore(map[string]ZoneBaseline{"x": {Power: 20, LearnedAt: at(0)}})
+			m.ledger.RestoreBaselines(map[string]Baseline{"x": {Power: 20, LearnedAt: at(0)}})
 		},
 	}
 	for name, before := range tests {
@@ -221,7 +221,7 @@ func TestBaselineSurvivesARestart(t *testing.T) {
 		t.Fatalf("%+v", saved)
 	}
 	m.ledger = NewLedger()
-	m.ledger.Restore(saved)
+	m.ledger.RestoreBaselines(saved)
 	m.open("job")
 	m.run(10, constant(100), map[string]float64{"job": 3})
 	a := m.ledger.Close("job", at(m.now))
@@ -244,7 +244,7 @@ func TestBaselineOfAnEstimateIsOfThisRunOnly(t *testing.T) {
 	}
 	m.ledger = NewLedger()
 	m.read()
-	m.ledger.Restore(map[string]ZoneBaseline{guess.ID: {Power: 20, LearnedAt: at(m.now)}})
+	m.ledger.RestoreBaselines(map[string]Baseline{guess.ID: {Power: 20, LearnedAt: at(m.now)}})
 	if b := m.ledger.Snapshot().Baseline; b != nil {
 		t.Errorf("restored: %+v", b)
 	}
@@ -279,7 +279,7 @@ func TestSecondOpinionThatIsLateContradictsNothing(t *testing.T) {
 // A card without a counter tells the mean of the last second, whose integral misses a part of
 // what a job begins with.
 func TestAveragedPowerIsBoundedByItsChanges(t *testing.T) {
-	card := &Zone{ID: "gpu0", Name: "gpu0", Domain: DomainGPU, Counted: true, Source: Measured, Update: 100 * time.Millisecond, Averaged: time.Second}
+	card := &Zone{ID: "gpu0", Name: "gpu0", Domain: DomainGPU, Counted: true, Source: Measured, UpdateInterval: 100 * time.Millisecond, AveragedOver: time.Second}
 	m := newMachine(card)
 	m.late = true
 	m.run(5, constant(20), nil)
@@ -300,7 +300,7 @@ func TestAveragedPowerIsBoundedByItsChanges(t *testing.T) {
 // A counter that is renewed each 100 ms and read as often shows nothing at one look and twice the
 // energy at the next: at each edge up to 100 ms may be missing.
 func TestTheEdgesOfASlowCounterAreBounded(t *testing.T) {
-	l, card := NewLedger(), &Zone{ID: "gpu0", Counted: true, Source: Measured, Update: 100 * time.Millisecond}
+	l, card := NewLedger(), &Zone{ID: "gpu0", Counted: true, Source: Measured, UpdateInterval: 100 * time.Millisecond}
 	counter := func(seconds float64) Microjoules { return Joules(120 * math.Floor(seconds*10) / 10).Microjoules() }
 	for i := range 100 {
 		now := 0.07 + float64(i)*0.1 + 0.06*float64(i%2)

@@ -78,11 +78,11 @@ func TestEnergyIsConserved(t *testing.T) {
 			})
 		}
 		if rapid.Bool().Draw(t, "baselines known") {
-			learned := map[string]ZoneBaseline{}
+			learned := map[string]Baseline{}
 			for _, z := range sources {
-				learned[z.zone.ID] = ZoneBaseline{Power: Watts(rapid.IntRange(0, 400).Draw(t, "idle watts")), Spread: 2, Seconds: 9, LearnedAt: at(0)}
+				learned[z.zone.ID] = Baseline{Power: Watts(rapid.IntRange(0, 400).Draw(t, "idle watts")), Spread: 2, Seconds: 9, LearnedAt: at(0)}
 			}
-			l.Restore(learned)
+			l.RestoreBaselines(learned)
 		}
 		usage := map[string]time.Duration{}
 		var busy time.Duration
@@ -114,7 +114,7 @@ func TestEnergyIsConserved(t *testing.T) {
 					r.Usage = who
 					if rapid.Bool().Draw(t, "second opinion") {
 						other := r.Counter + Microjoules(rapid.Int64Range(-1e6, 1e6).Draw(t, "apart"))
-						r.Cross = &other
+						r.CrossCheck = &other
 					}
 					s.Readings = append(s.Readings, r)
 				}
@@ -218,7 +218,7 @@ func compare(t *rapid.T, l *Ledger, accounts []Account) {
 			}
 			addsUp(t, d)
 		}
-		addsUp(t, a.Split)
+		addsUp(t, a.Breakdown)
 		if domains != a.Total.Energy.Microjoules() {
 			t.Fatalf("domains make %d µJ, the total is %v J", domains, *a.Total.Energy)
 		}
@@ -245,7 +245,7 @@ func withinSources(t *rapid.T, c *Curve) {
 }
 
 // addsUp: what a split consists of makes its total.
-func addsUp(t *rapid.T, s Split) {
+func addsUp(t *rapid.T, s Breakdown) {
 	t.Helper()
 	if s.Net.Energy != nil && s.Idle.Energy.Microjoules()+s.Net.Energy.Microjoules() != s.Total.Energy.Microjoules() {
 		t.Fatalf("idle %v + net %v are not %v", *s.Idle.Energy, *s.Net.Energy, *s.Total.Energy)

@@ -40,6 +40,6 @@ type CurvePoint struct {
 	Rest *Microjoules `json:"rest_uj,omitempty"`
 }
 
-// MostPoints is how many points a Curve has at most: half as many, each twice as
+// MaxCurvePoints is how many points a Curve has at most: half as many, each twice as
 // long, where there would be more.
-const MostPoints = 400
+const MaxCurvePoints = 400

@@ -21,10 +21,10 @@ type GPU struct {
 	TemperatureCelsius *float64 `json:"temperature_celsius,omitempty"`
 	// Use in percent, 0 to 100: of time that any kernel ran, that memory was
 	// accessed, and that the encoders and decoders worked.
-	UsePercent        *float64 `json:"use_percent,omitempty"`
-	MemoryUsePercent  *float64 `json:"memory_use_percent,omitempty"`
-	EncoderUsePercent *float64 `json:"encoder_use_percent,omitempty"`
-	DecoderUsePercent *float64 `json:"decoder_use_percent,omitempty"`
+	UtilizationPercent        *float64 `json:"use_percent,omitempty"`
+	MemoryUtilizationPercent  *float64 `json:"memory_use_percent,omitempty"`
+	EncoderUtilizationPercent *float64 `json:"encoder_use_percent,omitempty"`
+	DecoderUtilizationPercent *float64 `json:"decoder_use_percent,omitempty"`
 
 	MemoryUsed  *uint64 `json:"memory_used_bytes,omitempty"`
 	MemoryTotal *uint64 `json:"memory_total_bytes,omitempty"`
@@ -33,42 +33,42 @@ type GPU struct {
 	ClockSMMHz       *float64 `json:"clock_sm_mhz,omitempty"`
 	ClockMemoryMHz   *float64 `json:"clock_memory_mhz,omitempty"`
 
-	// Throttles are the reasons why the clocks are held down now, by NVML's names in
+	// ThrottleReasons are the reasons why the clocks are held down now, by NVML's names in
 	// lower case: sw_power_cap, hw_thermal_slowdown. Being idle is none. nil: not
 	// known; empty: there is none.
-	Throttles []string `json:"throttle_reasons"`
+	ThrottleReasons []string `json:"throttle_reasons"`
 	// ProcessesAt is when Processes was told, which is seldomer than the card is read.
 	ProcessesAt time.Time `json:"processes_at,omitzero"`
 	// Processes tell how much of the card each process has used so far; nil: not
 	// known (MIG, a driver that does not tell, or processes of another PID
 	// namespace). What long ended ones have used stays, so that the sum never falls.
-	Processes map[int]GPUUse `json:"processes,omitzero"` // by PID, and EndedProcesses
+	Processes map[int]GPUTime `json:"processes,omitzero"` // by PID, and EndedProcesses
 
 	// Fault is why the card cannot be read at present; empty: it can.
 	Fault string `json:"fault,omitempty"`
 }
 
-// EndedProcesses stands for the PIDs of processes that ended, which may be others' by now.
-const EndedProcesses = 0
+// ExitedPID stands for the PIDs of processes that ended, which may be others' by now.
+const ExitedPID = 0
 
-// GPUUse is how long a process has kept a card's parts busy, added up since the
+// GPUTime is how long a process has kept a card's parts busy, added up since the
 // reader began: use in percent × time.
-type GPUUse struct {
+type GPUTime struct {
 	SM      time.Duration `json:"sm_ns"`
 	Encoder time.Duration `json:"encoder_ns"`
 	Decoder time.Duration `json:"decoder_ns"`
 }
 
-// Plus adds two up.
-func (u GPUUse) Plus(v GPUUse) GPUUse {
-	return GPUUse{SM: u.SM + v.SM, Encoder: u.Encoder + v.Encoder, Decoder: u.Decoder + v.Decoder}
+// Add adds two up.
+func (u GPUTime) Add(v GPUTime) GPUTime {
+	return GPUTime{SM: u.SM + v.SM, Encoder: u.Encoder + v.Encoder, Decoder: u.Decoder + v.Decoder}
 }
 
-// Minus is what u is more than v.
-func (u GPUUse) Minus(v GPUUse) GPUUse {
-	return GPUUse{SM: u.SM - v.SM, Encoder: u.Encoder - v.Encoder, Decoder: u.Decoder - v.Decoder}
+// Sub is what u is more than v.
+func (u GPUTime) Sub(v GPUTime) GPUTime {
+	return GPUTime{SM: u.SM - v.SM, Encoder: u.Encoder - v.Encoder, Decoder: u.Decoder - v.Decoder}
 }
 
-// Busy is the time by which energy is shared: a card's encoder and decoder draw
+// Total is the time by which energy is shared: a card's encoder and decoder draw
 // power as its multiprocessors do.
-func (u GPUUse) Busy() time.Duration { return u.SM + u.Encoder + u.Decoder }
+func (u GPUTime) Total() time.Duration { return u.SM + u.Encoder + u.Decoder }

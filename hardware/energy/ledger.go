@@ -26,7 +26,7 @@ type Ledger struct {
 	closed      map[string]Account
 	followed    map[string]*recording
 	quietAt     instant // since when no job is worked for
-	restored    map[string]ZoneBaseline
+	restored    map[string]Baseline
 	samplers    map[string]SamplerState
 }
 
@@ -100,29 +100,28 @@ func (l *Ledger) read(z *zoneBook, r Reading) {
 		return
 	}
 	l.become(z, r.Zone)
-	step := z.counter.Add(r)
+	before := z.readAt
+	delta := z.counter.Add(r)
 	z.seen, z.readAt, z.fault = true, at, ""
 	l.advance(at)
 	for _, w := range l.open {
 		w.near(z, at)
 	}
-	if step.Kind != NoStep {
-		s := &span{
-			from: l.instant(step.From), to: at, energy: step.Energy, gap: step.Kind == Gap, usage: z.usage, busy: r.Busy,
-		}
-		s.doubt = z.doubtOf(step, r)
-		if r.Cross != nil && z.cross != nil && *r.Cross >= *z.cross && !s.gap {
-			moved := *r.Cross - *z.cross
+	if delta.Elapsed > 0 {
+		s := &span{from: before, to: at, energy: delta.Energy, gap: delta.Gap, usage: z.usage, busy: r.Utilization}
+		s.doubt = z.doubtOf(delta, r)
+		if r.CrossCheck != nil && z.cross != nil && *r.CrossCheck >= *z.cross && !s.gap {
+			moved := *r.CrossCheck - *z.cross
 			s.cross = &moved
 		}
-		z.trail.add(s, z.zone.Update)
-		z.pending = append(z.pending, interval{span: s, from: s.from, to: s.to, energy: step.Energy})
+		z.trail.add(s, z.zone.UpdateInterval)
+		z.pending = append(z.pending, interval{span: s, from: s.from, to: s.to, energy: delta.Energy})
 		for _, record := range l.followed {
 			record.machine(z.zone, s)
 		}
 	}
-	z.power.add(step)
-	z.cross, z.doubt = r.Cross, r.Doubt
+	z.power.add(delta)
+	z.cross, z.doubt = r.CrossCheck, r.ErrorBound
 	z.heard(r.Usage, at)
 }
 
@@ -163,34 +162,34 @@ func (z *zoneBook) heard(u *Usage, at instant) {
 }
 
 // doubtOf is how far a step may be off by the sensor's own error.
-func (z *zoneBook) doubtOf(step Step, r Reading) Microjoules {
-	if r.Doubt != nil && z.doubt != nil && *r.Doubt >= *z.doubt {
-		return *r.Doubt - *z.doubt
+func (z *zoneBook) doubtOf(delta Delta, r Reading) Microjoules {
+	if r.ErrorBound != nil && z.doubt != nil && *r.ErrorBound >= *z.doubt {
+		return *r.ErrorBound - *z.doubt
 	}
-	return Microjoules(r.Zone.Uncertainty * float64(step.Energy))
+	return Microjoules(r.Zone.Uncertainty * float64(delta.Energy))
 }
 
-// Sensors says which zones a sampler has from now on. Those that it had before and has no
+// SetZones says which zones a sampler has from now on. Those that it had before and has no
 // more are no part of what comes: sensors that took the place of others.
-func (l *Ledger) Sensors(sampler string, zones []*Zone) {
+func (l *Ledger) SetZones(sampler string, zones []*Zone) {
 	for _, z := range l.zones {
 		gone := z.sampler == sampler && !slices.ContainsFunc(zones, func(zone *Zone) bool { return zone.ID == z.zone.ID })
 		z.gone = z.gone || gone
 	}
 }
 
-// Follow says that a job is worked for from now on, FFmpeg's start or not: its power is
+// Track says that a job is worked for from now on, FFmpeg's start or not: its power is
 // recorded for Curve, and until Forget the machine is not idle. Following a job again
 // changes nothing.
-func (l *Ledger) Follow(job string, at time.Time) {
+func (l *Ledger) Track(job string, at time.Time) {
 	if l.followed[job] == nil {
 		l.followed[job] = newRecording(at, l.instant(at))
 	}
 }
 
-// NotIdle says that until a moment the machine did work that is no job: nothing of that
+// MarkBusy says that until a moment the machine did work that is no job: nothing of that
 // time is learned as idleness.
-func (l *Ledger) NotIdle(until time.Time) { l.quietAt = max(l.quietAt, l.instant(until)) }
+func (l *Ledger) MarkBusy(until time.Time) { l.quietAt = max(l.quietAt, l.instant(until)) }
 
 // Curve is what was recorded of a followed job up to now; nil of any other.
 func (l *Ledger) Curve(job string) *Curve {
@@ -202,8 +201,8 @@ func (l *Ledger) Curve(job string) *Curve {
 
 // Baselines are what was learned of the idle machine, by zone ID, to be restored in a
 // later run. Those of estimates are left out: the next run's model may have other figures.
-func (l *Ledger) Baselines() map[string]ZoneBaseline {
-	known := map[string]ZoneBaseline{}
+func (l *Ledger) Baselines() map[string]Baseline {
+	known := map[string]Baseline{}
 	for _, z := range l.zones {
 		if z.calm.learned != nil && z.zone.Source != Estimated {
 			known[z.zone.ID] = *z.calm.learned
@@ -212,9 +211,9 @@ func (l *Ledger) Baselines() map[string]ZoneBaseline {
 	return known
 }
 
-// Restore takes over what an earlier run on this very machine learned, but of estimates.
+// RestoreBaselines takes over what an earlier run on this very machine learned, but of estimates.
 // It expires as if it had been learned here.
-func (l *Ledger) Restore(learned map[string]ZoneBaseline) {
+func (l *Ledger) RestoreBaselines(learned map[string]Baseline) {
 	l.restored = learned
 	for _, z := range l.zones {
 		l.restore(z)
@@ -230,7 +229,7 @@ func (l *Ledger) restore(z *zoneBook) {
 // Open begins a job's window: FFmpeg's start. Opening an open job again changes
 // nothing. A job that was not followed is from now on.
 func (l *Ledger) Open(job string, at time.Time) {
-	l.Follow(job, at)
+	l.Track(job, at)
 	if slices.ContainsFunc(l.open, func(w *window) bool { return w.job == job }) {
 		return
 	}
@@ -251,14 +250,14 @@ func (l *Ledger) Close(job string, at time.Time) Account {
 		if account, ok := l.closed[job]; ok {
 			return account
 		}
-		return Unknown(at, at, "no start of this job was recorded")
+		return UnknownAccount(at, at, "no start of this job was recorded")
 	}
 	w := l.open[i]
 	end := l.instant(at)
 	if end <= w.from {
 		l.open = slices.Delete(l.open, i, i+1)
 		l.giveBack(w)
-		l.closed[job] = Unknown(w.start, at, "the window has no length")
+		l.closed[job] = UnknownAccount(w.start, at, "the window has no length")
 		return l.closed[job]
 	}
 	w.to = end

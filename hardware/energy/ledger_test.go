@@ -11,9 +11,9 @@ import (
 )
 
 var (
-	pkg  = &Zone{ID: "intel-rapl:0", Name: "package-0", Domain: DomainCPU, Counted: true, Source: Measured, Method: "rapl", Range: 262144e6, Update: time.Millisecond}
-	core = &Zone{ID: "intel-rapl:0:0", Name: "core", Domain: DomainCPU, Source: Measured, Method: "rapl", Range: 262144e6, Update: time.Millisecond}
-	dram = &Zone{ID: "intel-rapl:0:1", Name: "dram", Domain: DomainDRAM, Counted: true, Source: Measured, Method: "rapl", Range: 65536e6, Update: time.Millisecond}
+	pkg  = &Zone{ID: "intel-rapl:0", Name: "package-0", Domain: DomainCPU, Counted: true, Source: Measured, Method: "rapl", Range: 262144e6, UpdateInterval: time.Millisecond}
+	core = &Zone{ID: "intel-rapl:0:0", Name: "core", Domain: DomainCPU, Source: Measured, Method: "rapl", Range: 262144e6, UpdateInterval: time.Millisecond}
+	dram = &Zone{ID: "intel-rapl:0:1", Name: "dram", Domain: DomainDRAM, Counted: true, Source: Measured, Method: "rapl", Range: 65536e6, UpdateInterval: time.Millisecond}
 )
 
 // sample of one sampler; counters in J by zone.
@@ -533,7 +533,7 @@ func TestDoubtOfTheReadingsIsTheBound(t *testing.T) {
 		now := float64(i) / 10
 		doubt := Joules(5 * now).Microjoules()
 		used := cpu(map[string]time.Duration{"a": seconds(now), "b": seconds(now)})
-		l.Record(Sample{At: at(now), Readings: []Reading{{Zone: &zone, At: at(now), Counter: Joules(50 * now).Microjoules(), Doubt: &doubt, Usage: used}}})
+		l.Record(Sample{At: at(now), Readings: []Reading{{Zone: &zone, At: at(now), Counter: Joules(50 * now).Microjoules(), ErrorBound: &doubt, Usage: used}}})
 		if i == 20 {
 			l.Open("a", at(2))
 			l.Open("b", at(2))
@@ -549,10 +549,10 @@ func TestDoubtOfTheReadingsIsTheBound(t *testing.T) {
 func TestSensorsThatWereReplacedCountNoMore(t *testing.T) {
 	guess := &Zone{ID: "estimate:cpu", Name: "cpu", Domain: DomainCPU, Counted: true, Source: Estimated, Method: "estimate"}
 	l := NewLedger()
-	l.Sensors("rapl", []*Zone{pkg})
+	l.SetZones("rapl", []*Zone{pkg})
 	steady(l, pkg, 50, 0, 5)
 	l.Record(Sample{Sampler: "rapl", At: at(5.1), Faults: []Fault{{Zone: pkg, At: at(5.1), Err: "no such file"}}})
-	l.Sensors("rapl", []*Zone{guess})
+	l.SetZones("rapl", []*Zone{guess})
 	l.Open("job", at(6))
 	for i := 60; i <= 100; i++ {
 		now := float64(i) / 10
@@ -610,7 +610,7 @@ func TestCounterThatStandsStillAgainstItsSecondOpinion(t *testing.T) {
 			now := float64(i) / 10
 			cross := Joules(watts * now).Microjoules()
 			l.Record(sample(now, nil, map[*Zone]float64{pkg: 50 * now}))
-			l.Record(Sample{Sampler: "nvml", At: at(now), Readings: []Reading{{Zone: card, At: at(now), Counter: 12345, Cross: &cross}}})
+			l.Record(Sample{Sampler: "nvml", At: at(now), Readings: []Reading{{Zone: card, At: at(now), Counter: 12345, CrossCheck: &cross}}})
 		}
 		a := l.Close("job", at(4))
 		near(t, "total", joules(t, a.Total), 200, 1e-6)
@@ -645,7 +645,7 @@ func TestZoneThatWasNeverReadLowersTheCoverage(t *testing.T) {
 func TestUseThatIsToldSeldomHoldsForAllOfItsTime(t *testing.T) {
 	card := &Zone{ID: "GPU-1", Name: "gpu0", Domain: DomainGPU, Counted: true, Source: Measured, Method: "nvml"}
 	l := NewLedger()
-	l.Restore(map[string]ZoneBaseline{card.ID: {Power: 20, LearnedAt: at(0)}})
+	l.RestoreBaselines(map[string]Baseline{card.ID: {Power: 20, LearnedAt: at(0)}})
 	for i := range 95 {
 		now := float64(i) / 10
 		r := Reading{Zone: card, At: at(now), Counter: Joules(100 * now).Microjoules()}

@@ -1,106 +1,125 @@
 package energy
 
-import "time"
+import (
+	"math"
+	"time"
+)
 
-// Source says how a figure was come by.
+// Source is the provenance of a figure.
 type Source string
 
 const (
-	// Measured: read from a sensor of the machine.
-	Measured Source = "measured"
-	// Estimated: computed from a model. Never shown as measured.
-	Estimated Source = "estimated"
-	// Unavailable: not known. Such a figure has no value.
-	Unavailable Source = "unavailable"
+	Measured    Source = "measured"    // read from a sensor of the machine
+	Estimated   Source = "estimated"   // computed from a model
+	Unavailable Source = "unavailable" // unknown; such a figure has no value
 )
 
 // Domain is the part of a machine that a zone measures.
 type Domain string
 
 const (
-	DomainCPU      Domain = "cpu"      // a processor package, its cores and caches included
-	DomainDRAM     Domain = "dram"     // memory, where it lies outside the package
+	DomainCPU      Domain = "cpu"      // a processor package with its cores and caches
+	DomainDRAM     Domain = "dram"     // memory, where it is not part of the package
 	DomainGPU      Domain = "gpu"      // a whole card
-	DomainPlatform Domain = "platform" // the machine at its supply (psys)
+	DomainPlatform Domain = "platform" // the machine at its power supply (psys)
 )
 
-// Zone is one energy counter of the machine. Zones are immutable once read from.
+// Zone is one energy counter of the machine. A Zone does not change after its first reading; a
+// sampler that has to change one replaces it by another with the same ID.
 type Zone struct {
-	// ID is unique on the machine and stable across restarts: a powercap
-	// zone's directory name, a card's UUID, "estimate:cpu".
+	// ID is unique on the machine and stable across restarts: a powercap zone's directory
+	// name, a card's UUID, "estimate:cpu".
 	ID string `json:"id"`
-	// Name is what people call it: package-0, core, dram, psys.
+	// Name is the display name: package-0, core, dram, psys.
 	Name   string `json:"name"`
 	Domain Domain `json:"domain"`
-	// Counted: part of the machine's total. A zone inside another (core, uncore)
-	// or beside it (psys, intel-rapl-mmio) is reported and never added.
+	// Counted zones add up to the machine's total. A zone inside another (core, uncore) or one
+	// that overlaps others (psys, intel-rapl-mmio) is reported and never added.
 	Counted bool   `json:"counted"`
 	Source  Source `json:"source"` // Measured or Estimated
 	Method  string `json:"method"` // rapl, hwmon, nvml, estimate
-	// Model is the formula with its figures where energy is estimated; empty
-	// for a sensor.
+	// Model is the formula of an estimate with its parameters; empty for a sensor.
 	Model string `json:"model,omitempty"`
-	// Range is the counter's highest value before it starts again at 0; 0 when
-	// that is not known, and then a step back is a gap.
+	// Range is the highest value of the counter before it wraps to 0. If it is 0, the range is
+	// unknown, and a counter that goes back is a gap.
 	Range Microjoules `json:"range_microjoules,omitempty"`
-	// Update is how often the sensor itself renews its value; it bounds the
-	// error at a window's two edges.
-	Update time.Duration `json:"-"`
-	// Uncertainty is the sensor's own relative error at most: 0.4 is ±40 %. 0 where
-	// none is documented.
+	// UpdateInterval is how often the sensor updates its value. It bounds the error at the two
+	// edges of a window.
+	UpdateInterval time.Duration `json:"-"`
+	// Uncertainty is the largest relative error of the sensor: 0.4 is ±40 %. 0 if none is
+	// documented.
 	Uncertainty float64 `json:"uncertainty,omitempty"`
-	// Averaged is how much of the past the sensor's power is the mean of, where that is
-	// integrated for want of a counter.
-	Averaged time.Duration `json:"-"`
-	// MaxPower is the highest power that can be true of this zone; a step above
-	// it is a gap. 0 takes the default: see DefaultMaxPower.
+	// AveragedOver is set for a sensor without a counter, whose power is integrated: the
+	// length of the moving average that this power is.
+	AveragedOver time.Duration `json:"-"`
+	// MaxPower is the highest plausible power; a delta above it is a gap. 0 means
+	// DefaultMaxPower.
 	MaxPower Watts `json:"max_power_watts,omitempty"`
 }
 
-// Reading is what a zone's counter said at a moment. At carries Go's monotonic
-// clock, which durations are taken from.
-type Reading struct {
-	Zone    *Zone
-	At      time.Time
-	Counter Microjoules
-	// Cross is a second opinion on the counter, such as integrated power: only its
-	// differences count. nil: there is none.
-	Cross *Microjoules
-	// Doubt is how far the counter may be off by what the sensor leaves open, such as
-	// power between two readings: only its differences count, in place of the zone's
-	// Uncertainty. nil: that holds.
-	Doubt *Microjoules
-	// Usage says who has used what the zone powers so far; nil: not known. It is
-	// not written to once the reading has been handed over.
-	Usage *Usage
-	// Busy is the part of what the zone powers that was in use around that moment, by
-	// whomever, 0 to 1; nil: not known. It tells idleness where Usage does not.
-	Busy *float64
-	// Asleep is how long the machine has been suspended since it booted: only
-	// differences count. Go's monotonic clock stands still meanwhile, counters may not.
-	Asleep time.Duration
+// MaxInterval is the longest safe time between two readings of the zone: at MaxPower its
+// counter passes a quarter of its range in it. 0 means no limit.
+func (z *Zone) MaxInterval() time.Duration { return z.halfWrap() / 2 }
+
+// halfWrap is the time in which the counter passes half of its range at MaxPower, or 0 if its
+// range is unknown or too long to wrap at all.
+func (z *Zone) halfWrap() time.Duration {
+	seconds := float64(z.Range) / 2 / 1e6 / float64(z.maxPower())
+	if seconds <= 0 || seconds > math.MaxInt64/1e9/2 {
+		return 0
+	}
+	return time.Duration(seconds * 1e9)
 }
 
-// Usage is how long something was used, by whom, up to a moment: CPU time, or a
-// card's busy time.
+func (z *Zone) maxPower() Watts {
+	if z.MaxPower > 0 {
+		return z.MaxPower
+	}
+	return DefaultMaxPower
+}
+
+// Reading is the value of a zone's counter at a moment.
+type Reading struct {
+	Zone    *Zone
+	At      time.Time // with a monotonic clock reading, which durations are computed from
+	Counter Microjoules
+	// CrossCheck is a second counter of the same energy, such as integrated power. Only its
+	// differences count. nil: there is none.
+	CrossCheck *Microjoules
+	// ErrorBound is a counter too: the sum of what the sensor leaves open so far, such as the
+	// power between two of its updates. Its differences replace the zone's Uncertainty.
+	// nil: Uncertainty applies.
+	ErrorBound *Microjoules
+	// Usage attributes the use of the zone's hardware to jobs; nil: unknown. It must not be
+	// modified after the reading has been handed over.
+	Usage *Usage
+	// Utilization of the zone's hardware around this moment, by all processes, 0 to 1. It is
+	// how an idle zone is recognised where Usage is unknown. nil: unknown.
+	Utilization *float64
+	// Suspended is how long the machine has been suspended since it booted. Only its
+	// differences count. Go's monotonic clock stops during a suspend, counters may not.
+	Suspended time.Duration
+}
+
+// Usage is the use of a zone's hardware up to a moment: CPU time, or a card's busy time.
 type Usage struct {
 	Method string // "cpu time", "gpu use"
-	// Jobs tells each running job's use, by the key it was opened with in the Ledger; a
-	// job missing here is not known at this moment.
+	// Jobs is the use by each running job, by the name that its window has in the Ledger. The
+	// use of a job without an entry is unknown.
 	Jobs map[string]time.Duration
-	// Busy is everybody's use, the jobs' included, and Capacity the most that could
-	// have been used: threads × time. Both 0: not known.
+	// Busy is the use by all processes, those of jobs included, and Capacity the most that was
+	// possible: threads × time. Both 0: unknown.
 	Busy, Capacity time.Duration
 }
 
-// Fault is a zone that could not be read.
+// Fault is a failed read of a zone.
 type Fault struct {
 	Zone *Zone
 	At   time.Time
 	Err  string
 }
 
-// Sample is one look at the zones of one sampler.
+// Sample is what a sampler got from reading all of its zones once.
 type Sample struct {
 	Sampler  string
 	At       time.Time

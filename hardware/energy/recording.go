@@ -78,7 +78,7 @@ func (r *recording) job(zone *Zone, s *stretch, mine parts, at instant) {
 func (r *recording) spread(from, to instant, add func(i int, part, whole time.Duration)) {
 	whole := to - from
 	from = max(from, r.from)
-	for whole > 0 && to-r.from > MostPoints*r.step {
+	for whole > 0 && to-r.from > MaxCurvePoints*r.step {
 		r.coarsen()
 	}
 	for from < to {

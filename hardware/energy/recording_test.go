@@ -21,7 +21,7 @@ func TestCurveTellsWhereTheEnergyWentAndWhen(t *testing.T) {
 	m := newMachine(pkg)
 	m.run(10, constant(20), nil)
 	begin := m.now
-	m.ledger.Follow("job", at(begin))
+	m.ledger.Track("job", at(begin))
 	m.run(2, constant(40), map[string]float64{"": 1}) // its input is made
 	m.open("job")
 	m.run(4, constant(100), map[string]float64{"job": 3, "": 1})
@@ -54,17 +54,17 @@ func TestCurveTellsWhereTheEnergyWentAndWhen(t *testing.T) {
 func TestCurveByUseIsNeverMoreThanWasRead(t *testing.T) {
 	card := &Zone{ID: "GPU-1", Name: "gpu0", Domain: DomainGPU, Counted: true, Source: Measured, Method: "nvml"}
 	for name, test := range map[string]struct {
-		learned map[string]ZoneBaseline
+		learned map[string]Baseline
 		known   bool
 		vanish  float64 // when the card is read no more
 	}{
-		"card without a baseline":    {map[string]ZoneBaseline{pkg.ID: {Power: 20, LearnedAt: at(0)}}, true, 9},
-		"users of the card not told": {map[string]ZoneBaseline{pkg.ID: {Power: 20, LearnedAt: at(0)}, card.ID: {Power: 10, LearnedAt: at(0)}}, false, 9},
-		"card that is gone":          {map[string]ZoneBaseline{pkg.ID: {Power: 20, LearnedAt: at(0)}, card.ID: {Power: 10, LearnedAt: at(0)}}, false, 2},
-		"all is known":               {map[string]ZoneBaseline{pkg.ID: {Power: 20, LearnedAt: at(0)}, card.ID: {Power: 10, LearnedAt: at(0)}}, true, 9},
+		"card without a baseline":    {map[string]Baseline{pkg.ID: {Power: 20, LearnedAt: at(0)}}, true, 9},
+		"users of the card not told": {map[string]Baseline{pkg.ID: {Power: 20, LearnedAt: at(0)}, card.ID: {Power: 10, LearnedAt: at(0)}}, false, 9},
+		"card that is gone":          {map[string]Baseline{pkg.ID: {Power: 20, LearnedAt: at(0)}, card.ID: {Power: 10, LearnedAt: at(0)}}, false, 2},
+		"all is known":               {map[string]Baseline{pkg.ID: {Power: 20, LearnedAt: at(0)}, card.ID: {Power: 10, LearnedAt: at(0)}}, true, 9},
 	} {
 		l := NewLedger()
-		l.Restore(test.learned)
+		l.RestoreBaselines(test.learned)
 		l.Open("job", at(0))
 		for i := range 41 {
 			now := float64(i) / 10
@@ -98,7 +98,7 @@ func TestCurveByUseIsNeverMoreThanWasRead(t *testing.T) {
 // A gap is no zero.
 func TestCurveLeavesGapsOut(t *testing.T) {
 	l := NewLedger()
-	l.Follow("job", at(0))
+	l.Track("job", at(0))
 	steady(l, pkg, 50, 0, 2)
 	l.Record(Sample{At: at(2.05), Readings: []Reading{{Zone: pkg, At: at(2.05), Counter: 300e9}}}) // a reset
 	l.Record(Sample{At: at(5), Readings: []Reading{{Zone: pkg, At: at(5), Counter: 1}}})           // and one more
@@ -115,7 +115,7 @@ func TestCurveAddsUpHoweverLongTheJob(t *testing.T) {
 		l := NewLedger()
 		zones := []*Zone{pkg, dram}
 		counters := make([]Microjoules, len(zones))
-		l.Follow("job", at(0))
+		l.Track("job", at(0))
 		now, used := time.Duration(0), make([]Microjoules, len(zones))
 		l.Record(Sample{At: t0, Readings: []Reading{{Zone: pkg, At: t0}, {Zone: dram, At: t0}}})
 		steps := rapid.SampledFrom([]time.Duration{time.Millisecond, 100 * time.Millisecond, 3 * time.Second}).Draw(t, "step")
@@ -131,7 +131,7 @@ func TestCurveAddsUpHoweverLongTheJob(t *testing.T) {
 			l.Record(s)
 		}
 		c := l.Curve("job")
-		if len(c.Points) > MostPoints {
+		if len(c.Points) > MaxCurvePoints {
 			t.Fatalf("%d points", len(c.Points))
 		}
 		for i := range zones {

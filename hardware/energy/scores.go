@@ -7,12 +7,12 @@ import (
 
 // Work is what a job achieved. What is 0 or nil is not known.
 type Work struct {
-	Frames     int64         // encoded, over all outputs
-	Pixels     int64         // encoded, over all outputs: Σ frames × width × height
-	Media      time.Duration // length of the media that came out
-	Wall       time.Duration // length of the encode
-	OutputBits int64         // size of what came out
-	VMAF       *float64      // 0 to 100
+	Frames        int64         // encoded, over all outputs
+	Pixels        int64         // encoded, over all outputs: Σ frames × width × height
+	MediaDuration time.Duration // length of the media that came out
+	WallTime      time.Duration // length of the encode
+	OutputBits    int64         // size of what came out
+	VMAF          *float64      // 0 to 100
 }
 
 // MinScoreCoverage is the coverage of the window, in percent, below which energy
@@ -57,11 +57,11 @@ func Score(a Account, w Work) Scores {
 	}
 	frames, pixels := float64(w.Frames), float64(w.Pixels)
 	s.JoulesPerFrame = ratio(joules, frames)
-	s.JoulesPerMediaSecond = ratio(joules, w.Media.Seconds())
+	s.JoulesPerMediaSecond = ratio(joules, w.MediaDuration.Seconds())
 	s.MicrojoulesPerPixel = ratio(joules*1e6, pixels)
 	s.PixelsPerJoule = ratio(pixels, joules)
 	s.FramesPerJoule = ratio(frames, joules)
-	if wall := w.Wall.Seconds(); wall > 0 {
+	if wall := w.WallTime.Seconds(); wall > 0 {
 		s.MegabitsPerSecondPerWatt = ratio(float64(w.OutputBits)/1e6/wall, joules/wall)
 	}
 	if w.VMAF != nil && *w.VMAF >= 0 && *w.VMAF <= 100 {

@@ -13,13 +13,13 @@ import (
 func accountOf(joules Joules, coverage float64) Account {
 	return Account{
 		Start: t0, End: at(10),
-		Split: Split{Total: Figure{Energy: &joules, Source: Measured, CoveragePercent: coverage}},
+		Breakdown: Breakdown{Total: Figure{Energy: &joules, Source: Measured, CoveragePercent: coverage}},
 	}
 }
 
 func TestScores(t *testing.T) {
 	f := func(x float64) *float64 { return &x }
-	work := Work{Frames: 300, Pixels: 600e6, Media: 10 * time.Second, Wall: 5 * time.Second, OutputBits: 20e6, VMAF: f(90)}
+	work := Work{Frames: 300, Pixels: 600e6, MediaDuration: 10 * time.Second, WallTime: 5 * time.Second, OutputBits: 20e6, VMAF: f(90)}
 	all := Scores{
 		Joules: f(200), JoulesPerFrame: f(200.0 / 300), JoulesPerMediaSecond: f(20), MicrojoulesPerPixel: f(1.0 / 3),
 		PixelsPerJoule: f(3e6), FramesPerJoule: f(1.5), MegabitsPerSecondPerWatt: f(0.1), QualityWeightedPixelsPerJoule: f(2.7e6),
@@ -32,7 +32,7 @@ func TestScores(t *testing.T) {
 		want    Scores
 	}{
 		{"everything known", accountOf(200, 100), work, all},
-		{"energy unknown", Unknown(t0, at(1), "no sensor"), work, Scores{}},
+		{"energy unknown", UnknownAccount(t0, at(1), "no sensor"), work, Scores{}},
 		{"nothing done", accountOf(200, 100), Work{}, Scores{Joules: f(200)}},
 		{"half of the window read", accountOf(200, 50), work, Scores{Joules: f(200)}},
 		{"no energy used", accountOf(0, 100), work, Scores{Joules: f(0)}},

@@ -27,7 +27,7 @@ type part struct {
 
 // account draws up what a closed window cost.
 func (l *Ledger) account(w *window, end time.Time, tails map[string]time.Duration) Account {
-	a := Account{Start: w.start, End: end, Domains: map[Domain]Split{}}
+	a := Account{Start: w.start, End: end, Domains: map[Domain]Breakdown{}}
 	var mine, all []part
 	domains := map[Domain][]part{}
 	for _, z := range l.zones {
@@ -54,7 +54,7 @@ func (l *Ledger) account(w *window, end time.Time, tails map[string]time.Duratio
 	for domain, parts := range domains {
 		a.Domains[domain] = divided(parts)
 	}
-	a.Split, a.Machine = divided(mine), total(all)
+	a.Breakdown, a.Machine = divided(mine), total(all)
 	a.ShareMethod = shareMethodOf(mine)
 	a.MeanPower = meanPower(mine)
 	a.Baseline = baselineOf(mine, end)
@@ -89,7 +89,7 @@ func (z *zoneBook) part(w *window, tail time.Duration, energy func(*tally) Micro
 	p.percent = min(100, 100*float64(p.tally.covered)/float64(w.to-w.from))
 	// An end that was told too late has more than its share already.
 	p.tally.cutAt.end = p.tally.cutAt.end || z.settledTo > w.to
-	p.bound = edgeBound(p.tally, z.zone.Update, tail) + p.tally.power.late(z.zone.Averaged) + portion(p.energy, time.Duration(p.tally.doubt), time.Duration(p.tally.machine)).Joules()
+	p.bound = edgeBound(p.tally, z.zone.UpdateInterval, tail) + p.tally.power.late(z.zone.AveragedOver) + portion(p.energy, time.Duration(p.tally.doubt), time.Duration(p.tally.machine)).Joules()
 	if apart, contradict := p.tally.contradiction(); contradict {
 		p.bound += Joules(apart) * p.energy.Joules()
 	}
@@ -97,9 +97,9 @@ func (z *zoneBook) part(w *window, tail time.Duration, energy func(*tally) Micro
 }
 
 const (
-	// ContradictFrom is how far apart, as a part of the larger, two opinions of a
+	// CrossCheckTolerance is how far apart, as a part of the larger, two opinions of a
 	// sensor contradict each other.
-	ContradictFrom = 0.1
+	CrossCheckTolerance = 0.1
 	// averagedOver is how much of the past a second opinion may be the mean of: NVML's power
 	// is the last second's. It must have been heard for twice as long to count.
 	averagedOver    = time.Second
@@ -114,7 +114,7 @@ func (t *tally) contradiction() (apart float64, contradict bool) {
 		return 0, false
 	}
 	difference := math.Abs(float64(t.cross - t.crossed))
-	allowed := ContradictFrom*float64(max(t.cross, t.crossed)) + float64(t.told.late(averagedOver).Microjoules())
+	allowed := CrossCheckTolerance*float64(max(t.cross, t.crossed)) + float64(t.told.late(averagedOver).Microjoules())
 	return difference / float64(t.crossed), difference > allowed
 }
 
@@ -136,8 +136,8 @@ const mostVague = 0.1
 
 // divided adds parts up and tells what the energy was used for, as far as that is
 // known of every zone.
-func divided(parts []part) Split {
-	s := Split{Total: total(parts)}
+func divided(parts []part) Breakdown {
+	s := Breakdown{Total: total(parts)}
 	if s.Total.Source == Unavailable {
 		none := Figure{Source: Unavailable, Method: s.Total.Method}
 		s.Idle, s.Net, s.Job, s.Rest = none, none, none, none
@@ -192,7 +192,7 @@ func (f Figure) with(energy Microjoules, bound Joules, method string) Figure {
 }
 
 // baselineOf adds up the baselines of zones; nil where one is not known.
-func baselineOf(parts []part, now time.Time) *BaselineState {
+func baselineOf(parts []part, now time.Time) *Baseline {
 	var zones []*zoneBook
 	for _, p := range parts {
 		if p.missing == "" {
@@ -205,8 +205,8 @@ func baselineOf(parts []part, now time.Time) *BaselineState {
 	return sumBaselines(zones, now)
 }
 
-func sumBaselines(zones []*zoneBook, now time.Time) *BaselineState {
-	var sum BaselineState
+func sumBaselines(zones []*zoneBook, now time.Time) *Baseline {
+	var sum Baseline
 	for i, z := range zones {
 		b := z.calm.baseline(now)
 		if b == nil {

@@ -12,7 +12,7 @@ type Snapshot struct {
 	Jobs     []JobState              `json:"jobs"`  // open ones, in the order they began
 	Samplers map[string]SamplerState `json:"samplers"`
 	// Baseline of the counted zones; nil where one is not known.
-	Baseline *BaselineState `json:"baseline,omitempty"`
+	Baseline *Baseline `json:"baseline,omitempty"`
 }
 
 // ZoneState is one zone. Energy = Jobs + Idle + Rest + Undivided + Unsettled, to the
@@ -116,8 +116,8 @@ func (z *zoneBook) state() ZoneState {
 	for _, iv := range z.pending {
 		state.Unsettled += iv.energy
 	}
-	if last, ok := z.counter.Last(); ok {
-		state.LastReading = last.At
+	if z.counter.hasLast {
+		state.LastReading = z.counter.last.At
 	}
 	return state
 }
@@ -199,20 +199,19 @@ type powerMeter struct {
 	known  bool
 }
 
-func (m *powerMeter) add(s Step) {
-	switch s.Kind {
-	case Gap:
+func (m *powerMeter) add(d Delta) {
+	if d.Gap {
 		*m = powerMeter{}
-	case Counted:
-		m.energy += s.Energy
-		m.length += s.To.Sub(s.From)
-		switch {
-		case m.length >= powerSpan && m.energy > 0:
-			m.power, m.known = Watts(float64(m.energy.Joules())/m.length.Seconds()), true
-			m.energy, m.length = 0, 0
-		case m.length >= stuckAfter:
-			*m = powerMeter{}
-		}
+		return
+	}
+	m.energy += d.Energy
+	m.length += d.Elapsed
+	switch {
+	case m.length >= powerSpan && m.energy > 0:
+		m.power, m.known = Watts(float64(m.energy.Joules())/m.length.Seconds()), true
+		m.energy, m.length = 0, 0
+	case m.length >= stuckAfter:
+		*m = powerMeter{}
 	}
 }
 

@@ -102,9 +102,9 @@ func Sabotages() []Sabotage {
 		},
 		{
 			Name: "a gap of a counter is counted as zero",
-			Edits: []Edit{{"hardware/energy/accumulator.go", `		step.Kind, step.Energy = Gap, 0
-		a.gaps++
-`, `		step.Energy = 0
+			Edits: []Edit{{"hardware/energy/accumulator.go", `		a.gaps++
+		return Delta{Elapsed: elapsed, Gap: true}
+`, `		return Delta{Elapsed: elapsed}
 `}},
 			Faults: []string{"rapl: "},
 		},

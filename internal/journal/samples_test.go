@@ -31,7 +31,7 @@ func fullSamples() job.Samples {
 	for i := range 8 {
 		s.Curve.Zones = append(s.Curve.Zones, energy.CurveZone{ID: fmt.Sprint("intel-rapl:", i), Name: "package", Domain: energy.DomainCPU, Counted: true})
 	}
-	for i := range energy.MostPoints {
+	for i := range energy.MaxCurvePoints {
 		p := energy.CurvePoint{From: int64(i) * 9000, To: int64(i+1) * 9000, Job: some(), Idle: some(), Rest: some()}
 		for range s.Curve.Zones {
 			p.Zones = append(p.Zones, some())
@@ -82,7 +82,7 @@ func TestSamplesGoWithTheirRecord(t *testing.T) {
 	defer r.Close()
 	found, err := r.Find("second")
 	ok(t, err)
-	if len(found) != 1 || found[0].Samples == nil || len(found[0].Samples.Curve.Points) != energy.MostPoints {
+	if len(found) != 1 || found[0].Samples == nil || len(found[0].Samples.Curve.Points) != energy.MaxCurvePoints {
 		t.Errorf("%d records", len(found))
 	}
 }
@@ -115,7 +115,7 @@ func TestTooManySamplesAreRefused(t *testing.T) {
 	}
 	packed, err := encodeSamples(fullSamples())
 	ok(t, err)
-	t.Logf("%d bytes for %d points of 8 zones", len(packed), energy.MostPoints)
+	t.Logf("%d bytes for %d points of 8 zones", len(packed), energy.MaxCurvePoints)
 }
 
 func TestBaselinesAreKept(t *testing.T) {
@@ -125,7 +125,7 @@ func TestBaselinesAreKept(t *testing.T) {
 	if _, found, err := j.Baselines(); err != nil || found {
 		t.Errorf("%v, %v", found, err)
 	}
-	want := energy.Baselines{Machine: "cpu", Zones: map[string]energy.ZoneBaseline{
+	want := energy.Baselines{Machine: "cpu", Zones: map[string]energy.Baseline{
 		"intel-rapl:0": {Power: 20, Spread: 1, Seconds: 60, LearnedAt: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)},
 	}}
 	ok(t, j.SaveBaselines(want))

@@ -220,7 +220,7 @@ func TestOddCurves(t *testing.T) {
 		"for ever":          {one(energy.CurvePoint{From: 0, To: math.MaxInt64, Zones: e}), 1},
 	} {
 		t.Run(name, func(t *testing.T) {
-			account := energy.Unknown(began.AddDate(-300, 0, 0), began.AddDate(3000, 0, 0), "")
+			account := energy.UnknownAccount(began.AddDate(-300, 0, 0), began.AddDate(3000, 0, 0), "")
 			p := newPlot(test.samples, &account)
 			if p == nil {
 				if test.slots > 0 {

@@ -71,7 +71,7 @@ func chargedRows(a *energy.Account) []row {
 }
 
 // parts of a domain: all of them where any is known, so that none seems to be missing.
-func (t table) parts(s *energy.Split) []row {
+func (t table) parts(s *energy.Breakdown) []row {
 	if s.Idle.Energy == nil && s.Job.Energy == nil && s.Rest.Energy == nil {
 		return nil
 	}

@@ -263,7 +263,7 @@ func poisoned(t testing.TB, rec job.Record, text string) job.Record {
 	r.Metrics["signal"] = text
 	if e := r.AnalyzerOutput.Energy; e != nil {
 		e.Notes = []string{text}
-		e.Domains[energy.Domain(text)] = e.Split
+		e.Domains[energy.Domain(text)] = e.Breakdown
 	}
 	poison(reflect.ValueOf(&r).Elem(), text)
 	rec.Samples = clone(t, rec.Samples)
@@ -345,9 +345,9 @@ func TestLongTextsAreCut(t *testing.T) {
 
 // TestTheLargestPage says how large a page gets.
 func TestTheLargestPage(t *testing.T) {
-	page := htmlOf(t, server(t, energy.MostPoints))
+	page := htmlOf(t, server(t, energy.MaxCurvePoints))
 	check(t, page)
-	t.Logf("%d points of 7 zones: %d bytes", energy.MostPoints, len(page))
+	t.Logf("%d points of 7 zones: %d bytes", energy.MaxCurvePoints, len(page))
 	if len(page) > 400_000 {
 		t.Errorf("the page has %d bytes", len(page))
 	}
@@ -578,8 +578,8 @@ func TestADomainThatIsDividedInPartShowsWhatIsUnknown(t *testing.T) {
 		return energy.Figure{Energy: &j, Source: energy.Measured, CoveragePercent: 100, ErrorBound: of(energy.Joules(0.5))}
 	}
 	vague := energy.Figure{Source: energy.Unavailable, Method: "who used the card is not known"}
-	a := &energy.Account{Split: energy.Split{Total: known(70), Idle: known(50), Net: known(20), Job: vague, Rest: vague}}
-	a.Domains = map[energy.Domain]energy.Split{energy.DomainGPU: a.Split}
+	a := &energy.Account{Breakdown: energy.Breakdown{Total: known(70), Idle: known(50), Net: known(20), Job: vague, Rest: vague}}
+	a.Domains = map[energy.Domain]energy.Breakdown{energy.DomainGPU: a.Breakdown}
 	var got []string
 	for _, r := range chargedRows(a)[5:] {
 		got = append(got, r.Name+" "+r.Energy+" "+r.Origin)
@@ -588,7 +588,7 @@ func TestADomainThatIsDividedInPartShowsWhatIsUnknown(t *testing.T) {
 	if !slices.Equal(got, want) {
 		t.Errorf("rows are %q, want %q", got, want)
 	}
-	a.Domains[energy.DomainGPU] = energy.Split{Total: known(70), Idle: vague, Net: vague, Job: vague, Rest: vague}
+	a.Domains[energy.DomainGPU] = energy.Breakdown{Total: known(70), Idle: vague, Net: vague, Job: vague, Rest: vague}
 	if rows := chargedRows(a)[5:]; len(rows) != 1 {
 		t.Errorf("nothing of it is divided: %+v", rows)
 	}
@@ -653,7 +653,7 @@ func TestTheHeadlineSaysWhatWasMeasured(t *testing.T) {
 		"a card that was silent": {[]energy.ZoneFigure{cpu, {ID: "gpu0", Counted: true, Figure: energy.Figure{Source: energy.Unavailable}}}, "Nothing was measured"},
 		"unknown":                {nil, "At least one part of it was not measured"},
 	} {
-		a := &energy.Account{Split: energy.Split{Total: figure(energy.Estimated)}, Zones: test.zones}
+		a := &energy.Account{Breakdown: energy.Breakdown{Total: figure(energy.Estimated)}, Zones: test.zones}
 		if got := headlineOf(a).Text; !strings.Contains(got, test.want) {
 			t.Errorf("%s: %q, want something of %q", name, got, test.want)
 		}

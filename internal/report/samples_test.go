@@ -70,7 +70,7 @@ func (c *course) curve() energy.Curve {
 // account adds the curve up.
 func (c *course) account(total energy.Figure) *energy.Account {
 	curve := c.curve()
-	a := &energy.Account{Start: at(c.from), End: at(c.to), Domains: map[energy.Domain]energy.Split{}, ShareMethod: "alone"}
+	a := &energy.Account{Start: at(c.from), End: at(c.to), Domains: map[energy.Domain]energy.Breakdown{}, ShareMethod: "alone"}
 	figure := func(joules float64, method string) energy.Figure {
 		f := total
 		f.Energy, f.ErrorBound, f.Method = of(energy.Joules(math.Round(joules*1e6)/1e6)), of(energy.Joules(joules*c.relative)), method
@@ -93,9 +93,9 @@ func (c *course) account(total energy.Figure) *energy.Account {
 			byDomain[z.Domain] += sum
 		}
 	}
-	split := func(machine, idlePart float64) energy.Split {
+	split := func(machine, idlePart float64) energy.Breakdown {
 		all := machine * c.charged
-		s := energy.Split{Total: figure(all, total.Method)}
+		s := energy.Breakdown{Total: figure(all, total.Method)}
 		if c.idle == 0 {
 			s.Idle = energy.Figure{Source: energy.Unavailable, Method: "no idle baseline of package-0: the machine was not idle for long enough while the agent watched"}
 			s.Net, s.Job, s.Rest = s.Idle, s.Idle, s.Idle
@@ -106,13 +106,13 @@ func (c *course) account(total energy.Figure) *energy.Account {
 		s.Job, s.Rest = figure((all-idle)*c.own, "net by the job's part of all use"), figure((all-idle)*(1-c.own), "net − job")
 		return s
 	}
-	a.Split, a.Machine = split(machine, 1), figure(machine, total.Method)
+	a.Breakdown, a.Machine = split(machine, 1), figure(machine, total.Method)
 	for d, joules := range byDomain {
 		a.Domains[d] = split(joules, joules/machine)
 	}
 	a.MeanPower = of(energy.Watts(power * c.charged))
 	if c.idle > 0 {
-		a.Baseline = &energy.BaselineState{Power: energy.Watts(c.idle), Spread: energy.Watts(c.idle / 40), LearnedAt: at(-3725), Seconds: 120}
+		a.Baseline = &energy.Baseline{Power: energy.Watts(c.idle), Spread: energy.Watts(c.idle / 40), LearnedAt: at(-3725), Seconds: 120}
 	}
 	return a
 }
@@ -287,7 +287,7 @@ func crowd(t testing.TB, points int) job.Record {
 
 // blind is a job on a machine that nothing is known of.
 func blind(t testing.TB) job.Record {
-	account := energy.Unknown(at(1), at(13), "intel-rapl:0/energy_uj: permission denied; no estimate is allowed (power.estimate: false)")
+	account := energy.UnknownAccount(at(1), at(13), "intel-rapl:0/energy_uj: permission denied; no estimate is allowed (power.estimate: false)")
 	e := job.Outcome{
 		Lease:  leaseOf(1),
 		Encode: job.Encode{Encoder: "libx264", Width: 1280, Height: 720, Started: of(at(1)), Exited: of(at(13)), Frames: 1800, Pixels: 1800 * 1280 * 720, Media: time.Minute, SizeBytes: 15_000_000},

@@ -87,11 +87,11 @@ func (e *Outcome) progress() int {
 
 func (e *Outcome) work() energy.Work {
 	w := energy.Work{
-		Frames:     e.Encode.Frames,
-		Pixels:     e.Encode.Pixels,
-		Media:      e.Encode.Media,
-		Wall:       e.Encode.Wall(),
-		OutputBits: e.Encode.SizeBytes * 8,
+		Frames:        e.Encode.Frames,
+		Pixels:        e.Encode.Pixels,
+		MediaDuration: e.Encode.Media,
+		WallTime:      e.Encode.Wall(),
+		OutputBits:    e.Encode.SizeBytes * 8,
 	}
 	if !e.Quality.Partial { // else it is not of all these pixels
 		w.VMAF = e.Quality.VMAF
