@@ -1,45 +1,45 @@
-// Package configs is the agent's configuration: every key there is, its default,
-// what it may be, and where its value came from. Load merges command line flags,
-// environment, one YAML file and the defaults, in that order of precedence, and
-// either returns a whole valid Config or names everything that is wrong with it.
+// Package configs defines and loads the agent's configuration. Load merges command
+// line flags, environment variables, one YAML file and the defaults, in that order
+// of precedence, and returns either a valid Config or an *Error that lists every
+// problem found.
 //
-// The struct tags of Config are the one table that flags, environment variables,
-// defaults and validation derive from. The package knows nothing of the parts it
-// configures, opens nothing but the file it is told to read, logs nothing and
-// keeps no state: who loads again gets a new Config and decides what to do with it.
+// Flags, environment variables, defaults and validation all derive from the struct
+// tags of Config. The package does not log and keeps no state: each Load returns a
+// new Config, and its caller decides how to apply it.
 package configs
 
 import "time"
 
-// Config is everything about the agent that can be set. The tags of its fields:
+// Config holds all settings of the agent. The tags of its fields:
 //
-//	key      name in the YAML file, below its section
-//	default  as it would be written in the file
-//	allow    what the value may be, see ruleFor
-//	flag     the command line flag, where there is one
-//	help     that flag's help text
-//	alias    a second environment variable, which gives way to the first
+//	key           name in the YAML file, within its section
+//	default       default value, as written in the file
+//	default.NAME  on a section: default of the section's key NAME
+//	allow         allowed values, see ruleFor
+//	flag          command line flag, if the key has one
+//	help          help text of the flag
+//	alias         second environment variable, with lower precedence than the first
 //
-// Load leaves DataDir, Node.Address and Control.Socket resolved; Node.Type,
-// Jobs.MinFreeDisk, Energy.Estimate and Log.Format may still say auto, because
-// who uses them knows better what that means at the time.
+// Load resolves "auto" in DataDir, Node.Address and Control.Socket. Node.Type,
+// Jobs.MinFreeDisk, Energy.Estimate and Log.Format may still be "auto": the code that
+// uses them resolves them, because the result can change while the agent runs.
 type Config struct {
-	// DataDir is where the journal, job workspaces and saved session live.
+	// DataDir holds the journal, the job workspaces and the saved session.
 	DataDir string `key:"data_dir" default:"auto" allow:"auto-path"`
 
 	Node   Node   `key:"node"`
 	Master Master `key:"master"`
 
-	// Register announces the node on start-up; without it a saved node id is resumed.
-	Register bool `key:"register" default:"false" flag:"register" help:"register with the master on start-up; without it, resume the node id saved earlier"`
-	// AllowMasterAsWorker permits a master on this very host.
-	AllowMasterAsWorker bool `key:"allow_master_as_worker" default:"false" flag:"allow-master-as-worker" help:"permit a master on this very host (development)"`
-	// PollInterval is how often an idle agent asks for work.
-	PollInterval time.Duration `key:"poll_interval" default:"10s" allow:"10ms..24h" flag:"poll-interval" help:"how often an idle agent asks for work"`
-	// HeartbeatInterval is how often a heartbeat is sent.
-	HeartbeatInterval time.Duration `key:"heartbeat_interval" default:"30s" allow:"10ms..24h" flag:"heartbeat-interval" help:"how often a heartbeat is sent"`
-	// MetricsPort serves the agent's own metrics, health and status; 0 turns it off.
-	MetricsPort int `key:"metrics_port" default:"9091" allow:"0..65535" flag:"metrics-port" help:"port of the agent's own metrics, health and readiness; 0 turns it off"`
+	// Register makes the agent register on start-up; otherwise it resumes the saved node ID.
+	Register bool `key:"register" default:"false" flag:"register" help:"register with the master on start-up (default: resume the saved node ID)"`
+	// AllowMasterAsWorker permits a master on the same host.
+	AllowMasterAsWorker bool `key:"allow_master_as_worker" default:"false" flag:"allow-master-as-worker" help:"allow a master on the same host (for development)"`
+	// PollInterval is the interval between polls of an idle agent.
+	PollInterval time.Duration `key:"poll_interval" default:"10s" allow:"10ms..24h" flag:"poll-interval" help:"how often an idle agent polls for a job"`
+	// HeartbeatInterval is the interval between heartbeats.
+	HeartbeatInterval time.Duration `key:"heartbeat_interval" default:"30s" allow:"10ms..24h" flag:"heartbeat-interval" help:"how often to send a heartbeat"`
+	// MetricsPort serves the agent's own metrics, health and status; 0 disables it.
+	MetricsPort int `key:"metrics_port" default:"9091" allow:"0..65535" flag:"metrics-port" help:"port for the agent's own metrics, health and readiness; 0 disables it"`
 
 	Jobs      Jobs      `key:"jobs"`
 	Shutdown  Shutdown  `key:"shutdown"`
@@ -51,57 +51,57 @@ type Config struct {
 	Debug     Debug     `key:"debug"`
 }
 
-// Node is what the agent says about itself to the master.
+// Node is how the agent identifies itself to the master.
 type Node struct {
-	// Address is the node's identity: two agents with one address are one node.
+	// Address identifies the node: the master treats two agents with the same address as one node.
 	Address string `key:"address" default:"auto" allow:"address"`
 	// Type is auto (detected), server, desktop or laptop.
 	Type string `key:"type" default:"auto" allow:"auto|server|desktop|laptop"`
-	// Labels are sent along at registration.
+	// Labels are sent at registration.
 	Labels Labels `key:"labels" default:"" allow:"labels"`
 }
 
-// Master is how the master is reached and trusted.
+// Master configures the connection to the master.
 type Master struct {
 	URL                string `key:"url" default:"http://localhost:8080" allow:"url" flag:"master" help:"master URL" alias:"MASTER_URL"`
-	APIKey             Secret `key:"api_key" default:"" allow:"secret" flag:"api-key" help:"bearer key; better MASTER_API_KEY or --api-key-file, for other users can see this one" alias:"MASTER_API_KEY"`
-	APIKeyFile         string `key:"api_key_file" default:"" allow:"optional-path" flag:"api-key-file" help:"file that holds the bearer key"`
-	CA                 string `key:"ca" default:"" allow:"optional-path" flag:"ca" help:"CA that signed the master's certificate (default: the system's)"`
+	APIKey             Secret `key:"api_key" default:"" allow:"secret" flag:"api-key" help:"bearer key, visible to other users of this machine; prefer MASTER_API_KEY or --api-key-file" alias:"MASTER_API_KEY"`
+	APIKeyFile         string `key:"api_key_file" default:"" allow:"optional-path" flag:"api-key-file" help:"file containing the bearer key"`
+	CA                 string `key:"ca" default:"" allow:"optional-path" flag:"ca" help:"CA that signed the master's certificate (default: system CAs)"`
 	Cert               string `key:"cert" default:"" allow:"optional-path" flag:"cert" help:"client certificate for mTLS, PEM"`
 	Key                string `key:"key" default:"" allow:"optional-path" flag:"key" help:"private key of --cert, PEM"`
 	InsecureSkipVerify bool   `key:"insecure_skip_verify" default:"false" flag:"insecure-skip-verify" help:"do not verify the master's certificate"`
-	// UnavailableAfter is how long the master waits for a heartbeat before it
-	// gives the node's job away.
+	// UnavailableAfter is the master's own setting: how long it waits for a
+	// heartbeat before it reassigns the node's job.
 	UnavailableAfter time.Duration `key:"unavailable_after" default:"90s" allow:"100ms..24h"`
 }
 
-// Jobs bounds what jobs may do and use.
+// Jobs limits what jobs may do and use.
 type Jobs struct {
 	MaxConcurrent int           `key:"max_concurrent" default:"1" allow:"1..256" flag:"max-concurrent-jobs" help:"job slots"`
-	GenerateInput bool          `key:"generate_input" default:"true" flag:"generate-input" help:"make a synthetic input when a job names none"`
+	GenerateInput bool          `key:"generate_input" default:"true" flag:"generate-input" help:"generate a synthetic input for jobs without one"`
 	Timeout       time.Duration `key:"timeout" default:"1h" allow:"100ms..720h"`
-	// StallTimeout ends a job that makes no progress for this long.
+	// StallTimeout is how long a job may make no progress before it is stopped.
 	StallTimeout        time.Duration `key:"stall_timeout" default:"60s" allow:"100ms..24h"`
 	CancelCheckInterval time.Duration `key:"cancel_check_interval" default:"5s" allow:"10ms..1h"`
 	KeepInputs          bool          `key:"keep_inputs" default:"false"`
 	KeepOutputs         bool          `key:"keep_outputs" default:"false"`
-	// OutputRoots are directories that a job's output may lie below, beside its
-	// workspace and the system's temporary folder.
+	// OutputRoots are directories that jobs may write to, in addition to the job's
+	// workspace and the system's temporary directory.
 	OutputRoots []string `key:"output_roots" default:"" allow:"paths"`
-	// InputRoots are directories that a job's local input may lie below.
+	// InputRoots are directories that jobs may read local inputs from.
 	InputRoots     []string `key:"input_roots" default:"/" allow:"paths"`
 	InputProtocols []string `key:"input_protocols" default:"file,http,https,rtmp,rtmps,srt" allow:"protocols"`
-	// MinFreeDisk is the free space below which no job is taken.
+	// MinFreeDisk is the free space below which the agent takes no job.
 	MinFreeDisk Size `key:"min_free_disk" default:"auto" allow:"size"`
 }
 
-// Shutdown is how the agent stops.
+// Shutdown configures how the agent stops.
 type Shutdown struct {
-	// DrainTimeout is how long a running job may go on after the first signal.
+	// DrainTimeout is how long running jobs may take to finish after the first signal.
 	DrainTimeout time.Duration `key:"drain_timeout" default:"10m" allow:"0s..24h"`
 }
 
-// Hardware is where the machine's facts and tools are found.
+// Hardware locates the kernel's files, libraries and programs.
 type Hardware struct {
 	SysfsPath    string `key:"sysfs_path" default:"/sys" allow:"path"`
 	ProcfsPath   string `key:"procfs_path" default:"/proc" allow:"path"`
@@ -111,74 +111,59 @@ type Hardware struct {
 	FFprobe      string `key:"ffprobe" default:"ffprobe" allow:"program"`
 }
 
-// Energy is how power is sampled and, where nothing measures it, estimated.
+// Energy configures power sampling and, on machines without power sensors, estimation.
 type Energy struct {
-	// SampleInterval is the time between readings while a job runs, IdleInterval otherwise.
+	// SampleInterval is the time between readings while a job runs; IdleInterval
+	// applies while none does.
 	SampleInterval time.Duration `key:"sample_interval" default:"100ms" allow:"5ms..10s"`
 	IdleInterval   time.Duration `key:"idle_interval" default:"1s" allow:"10ms..1m"`
 	Estimate       string        `key:"estimate" default:"auto" allow:"auto|off"`
-	// CPUIdleWatts and CPUMaxWatts are this machine's figures; 0 is unknown.
+	// CPUIdleWatts and CPUMaxWatts are the CPU power of this machine when idle and
+	// at full load, for estimates; 0 means unknown.
 	CPUIdleWatts float64 `key:"cpu_idle_watts" default:"0" allow:"0..10000"`
 	CPUMaxWatts  float64 `key:"cpu_max_watts" default:"0" allow:"0..10000"`
 }
 
-// Exporters are the four metrics endpoints beside MetricsPort.
+// Exporters configures the metrics endpoints.
 type Exporters struct {
-	// ListenAddress is the IP address or host that every metrics port listens on; "" is all interfaces.
+	// ListenAddress is the IP address or host name that all metrics ports, MetricsPort
+	// included, listen on; "" means all interfaces.
 	ListenAddress string `key:"listen_address" default:"" allow:"listen"`
-	// WebConfig is a Prometheus web configuration file (TLS, basic auth); "" is none.
-	WebConfig string         `key:"web_config" default:"" allow:"optional-path"`
-	CPU       CPUExporter    `key:"cpu"`
-	GPU       GPUExporter    `key:"gpu"`
-	FFmpeg    FFmpegExporter `key:"ffmpeg"`
-	Docker    DockerExporter `key:"docker"`
+	// WebConfig is a Prometheus web configuration file (TLS, basic auth); "" means none.
+	WebConfig string   `key:"web_config" default:"" allow:"optional-path"`
+	CPU       Exporter `key:"cpu" default.port:"9510"`
+	GPU       Exporter `key:"gpu" default.port:"9511"`
+	FFmpeg    Exporter `key:"ffmpeg" default.port:"9506"`
+	Docker    Exporter `key:"docker" default.port:"9501"`
 }
 
-// CPUExporter is the endpoint of CPU power.
-type CPUExporter struct {
+// Exporter is one metrics endpoint.
+type Exporter struct {
 	Enabled bool `key:"enabled" default:"true"`
-	Port    int  `key:"port" default:"9510" allow:"1..65535"`
+	Port    int  `key:"port" default:"" allow:"1..65535"`
 }
 
-// GPUExporter is the endpoint of the GPUs.
-type GPUExporter struct {
-	Enabled bool `key:"enabled" default:"true"`
-	Port    int  `key:"port" default:"9511" allow:"1..65535"`
-}
-
-// FFmpegExporter is the endpoint of the running encodes.
-type FFmpegExporter struct {
-	Enabled bool `key:"enabled" default:"true"`
-	Port    int  `key:"port" default:"9506" allow:"1..65535"`
-}
-
-// DockerExporter is the endpoint of the machine's containers.
-type DockerExporter struct {
-	Enabled bool `key:"enabled" default:"true"`
-	Port    int  `key:"port" default:"9501" allow:"1..65535"`
-}
-
-// Log is what is logged and how.
+// Log configures logging.
 type Log struct {
 	Level string `key:"level" default:"info" allow:"debug|info|warn|error" flag:"log-level" help:"debug, info, warn or error"`
 	// Format is auto (console on a terminal, json otherwise), console or json.
 	Format string `key:"format" default:"auto" allow:"auto|console|json" flag:"log-format" help:"console, json, or auto: console on a terminal, json otherwise"`
 }
 
-// Control is the local unix socket for operators.
+// Control configures the unix socket that the operator commands use.
 type Control struct {
 	Socket string `key:"socket" default:"auto" allow:"auto-path"`
 }
 
-// Debug is for chaos runs.
+// Debug configures fault injection and hang detection.
 type Debug struct {
 	FaultInjection bool `key:"fault_injection" default:"false"`
-	// HangAfter is how long a part of the agent may not answer until it is replaced.
+	// HangAfter is how long an actor may stay unresponsive before it is replaced.
 	HangAfter time.Duration `key:"hang_after" default:"30s" allow:"500ms..10m"`
 }
 
-// Defaults returns the configuration of an agent that was told nothing. What
-// depends on the machine still says auto; Load resolves it.
+// Defaults returns the configuration with every key at its default. Values that
+// depend on the machine are still "auto"; Load resolves them.
 func Defaults() Config {
 	var cfg Config
 	for _, k := range schema() {

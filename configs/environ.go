@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// readEnviron returns the keys that environment variables set, and a problem for
-// each variable with our prefix that sets none. An empty variable counts as unset.
+// readEnviron returns the keys that are set by environment variables, and a problem
+// for each unknown variable with the agent's prefix. An empty variable counts as unset.
 func readEnviron(environ map[string]string, keys []key) (map[string]setting, []Problem) {
 	given := map[string]setting{}
 	known := map[string]bool{envPrefix + "CONFIG": true}
@@ -16,8 +16,8 @@ func readEnviron(environ map[string]string, keys []key) (map[string]setting, []P
 		paths = append(paths, k.path)
 		for _, name := range k.envs {
 			known[name] = true
-			_, stronger := given[k.path]
-			if text := environ[name]; text != "" && !stronger {
+			_, set := given[k.path]
+			if text := environ[name]; text != "" && !set {
 				given[k.path] = setting{raw: text, origin: Origin{Kind: FromEnvironment, Name: name}}
 			}
 		}
@@ -28,8 +28,8 @@ func readEnviron(environ map[string]string, keys []key) (map[string]setting, []P
 		if !ours || known[name] || environ[name] == "" {
 			continue
 		}
-		p := Problem{Key: name, Origin: Origin{Kind: FromEnvironment, Name: name}, Reason: "sets no known key", Allowed: knownKeys}
-		if !nameable(name) {
+		p := Problem{Key: name, Origin: Origin{Kind: FromEnvironment, Name: name}, Reason: "unknown variable", Allowed: knownKeys}
+		if !isPlainWord(name) {
 			p.Key, p.Origin.Name = envPrefix+"…", envPrefix+"…"
 		} else if path := nearest(rest, paths); path != "" {
 			p.Reason += "; did you mean " + envName(path) + "?"
@@ -39,7 +39,7 @@ func readEnviron(environ map[string]string, keys []key) (map[string]setting, []P
 	return given, problems
 }
 
-// environMap turns NAME=value lines into a map.
+// environMap turns a list of NAME=value into a map.
 func environMap(environ []string) map[string]string {
 	vars := map[string]string{}
 	for _, line := range environ {

@@ -10,18 +10,18 @@ import (
 
 const exampleFile = "agent.example.yaml"
 
-func TestExampleFileEqualsTheDefaults(t *testing.T) {
-	src := source(t)
+func TestExampleFileMatchesDefaults(t *testing.T) {
+	src := machine(t)
 	defaults := mustLoad(t, src)
-	src.File = exampleFile
+	src.DefaultFile = exampleFile
 	example := mustLoad(t, src)
 	if diff := cmp.Diff(defaults.Config, example.Config, cmp.AllowUnexported(Size{})); diff != "" {
 		t.Errorf("%s differs from the defaults (-default +example):\n%s", exampleFile, diff)
 	}
 }
 
-// The file is where operators look keys up: all of them, each set, in Config's order.
-func TestExampleFileNamesEveryKey(t *testing.T) {
+// Operators use the example file as reference, so it must set every key, in the order of Config.
+func TestExampleFileHasEveryKey(t *testing.T) {
 	data, err := os.ReadFile(exampleFile)
 	if err != nil {
 		t.Fatal(err)
@@ -43,14 +43,14 @@ func TestExampleFileNamesEveryKey(t *testing.T) {
 	}
 }
 
-func TestDefaultsLeaveTheMachineOpen(t *testing.T) {
+func TestDefaultsAreUnresolvedAndValid(t *testing.T) {
 	cfg := Defaults()
 	if cfg.DataDir != "auto" || cfg.Node.Address != "auto" || cfg.Control.Socket != "auto" {
 		t.Errorf("data_dir %s, node.address %s, control.socket %s; want auto", cfg.DataDir, cfg.Node.Address, cfg.Control.Socket)
 	}
 	for _, k := range schema() {
 		if err := k.rule.check(k.get(&cfg)); err != nil {
-			t.Errorf("the default of %s is not allowed: %v", k.path, err)
+			t.Errorf("default of %s is invalid: %v", k.path, err)
 		}
 	}
 }

@@ -9,53 +9,54 @@ import (
 	"os"
 	"reflect"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
 )
 
-// maxFileBytes is the largest configuration file that is read.
+// maxFileBytes is the maximum size of a configuration file.
 const maxFileBytes = 1 << 20
 
-// readFile returns what is in the file, and "not there" apart from other errors.
-func readFile(path string) (data []byte, there bool, err error) {
+// readFile returns the file's content. exists is false only if there is no such file.
+func readFile(path string) (data []byte, exists bool, err error) {
 	f, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, false, errors.New("does not exist")
 	}
 	if err != nil {
-		return nil, true, fmt.Errorf("cannot be read: %w", bare(err))
+		return nil, true, fmt.Errorf("could not read it: %w", withoutPath(err))
 	}
 	defer f.Close()
 	data, err = io.ReadAll(io.LimitReader(f, maxFileBytes+1))
 	switch {
 	case err != nil:
-		return nil, true, fmt.Errorf("cannot be read: %w", bare(err))
+		return nil, true, fmt.Errorf("could not read it: %w", withoutPath(err))
 	case len(data) > maxFileBytes:
-		return nil, true, errors.New("is larger than 1 MiB")
+		return nil, true, errors.New("larger than 1 MiB")
 	}
 	return data, true, nil
 }
 
-// fileReader walks a YAML document along the keys there are. It works on the node
-// tree because nothing later knows lines, duplicates and values as written
-// (an api_key of 0123 is not 83).
+// fileReader reads a YAML document. It works on the node tree because decoding into
+// Go values loses line numbers, duplicate keys and the literal text of scalars (an
+// api_key of 0123 would become 83).
 type fileReader struct {
 	path     string
-	leaves   map[string]key
+	keys     map[string]key
 	paths    []string
 	sections []string
-	seen     map[string]int // path → line
+	seen     map[string]int // line by key path
 	given    map[string]setting
 	problems []Problem
 }
 
-// readYAML returns the keys that a file sets. A key without a value counts as not set.
+// readYAML returns the keys that are set in a file. A key without a value counts as unset.
 func readYAML(path string, data []byte, keys []key) (map[string]setting, []Problem) {
-	r := &fileReader{path: path, leaves: map[string]key{}, sections: sectionsOf(keys), seen: map[string]int{}, given: map[string]setting{}}
+	r := &fileReader{path: path, keys: map[string]key{}, sections: sectionsOf(keys), seen: map[string]int{}, given: map[string]setting{}}
 	for _, k := range keys {
-		r.leaves[k.path] = k
+		r.keys[k.path] = k
 		r.paths = append(r.paths, k.path)
 	}
 	decoder := yaml.NewDecoder(bytes.NewReader(data))
@@ -78,18 +79,18 @@ func readYAML(path string, data []byte, keys []key) (map[string]setting, []Probl
 
 var syntaxError = regexp.MustCompile(`^yaml: (?:line ([0-9]+): )?(.*)$`)
 
-// syntax reports YAML that does not parse. The parser's words are kept but for
-// those that repeat what is in the file.
+// syntax reports YAML that does not parse. It keeps the parser's message, except for
+// the one that quotes the file, which may contain a secret.
 func (r *fileReader) syntax(err error) {
-	line, words := 0, err.Error()
-	if m := syntaxError.FindStringSubmatch(words); m != nil {
+	line, message := 0, err.Error()
+	if m := syntaxError.FindStringSubmatch(message); m != nil {
 		line, _ = strconv.Atoi(m[1])
-		words = m[2]
+		message = m[2]
 	}
-	if strings.Contains(words, "anchor") {
-		words = "an alias (*name) to an anchor that is not there"
+	if strings.Contains(message, "anchor") {
+		message = "alias (*name) to an undefined anchor"
 	}
-	r.problem("", "", line, "not valid YAML: "+words, "")
+	r.problem("", "", line, "not valid YAML: "+message, "")
 }
 
 func (r *fileReader) problem(path, value string, line int, reason, allowed string) {
@@ -99,20 +100,20 @@ func (r *fileReader) problem(path, value string, line int, reason, allowed strin
 	})
 }
 
-// section reads a mapping of keys; prefix is "" or "master.".
+// section reads a mapping; prefix is its path with a trailing dot, or "" at the top level.
 func (r *fileReader) section(prefix string, n *yaml.Node) {
 	n = resolved(n)
 	if isNull(n) {
 		return
 	}
 	if n.Kind != yaml.MappingNode {
-		r.problem(strings.TrimSuffix(prefix, "."), "", n.Line, kindName(n)+" where a section with keys is expected", "key: value, one a line and indented alike")
+		r.problem(strings.TrimSuffix(prefix, "."), "", n.Line, kindName(n)+" instead of a section", "one \"key: value\" per line, all with the same indentation")
 		return
 	}
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		name := resolved(n.Content[i])
-		if name.Kind != yaml.ScalarNode || !nameable(name.Value) {
-			r.problem(strings.TrimSuffix(prefix, "."), "", name.Line, "has a key that is not a plain word", "")
+		if name.Kind != yaml.ScalarNode || !isPlainWord(name.Value) {
+			r.problem(strings.TrimSuffix(prefix, "."), "", name.Line, "key is not a plain word", "")
 			continue
 		}
 		r.entry(prefix+name.Value, name.Line, resolved(n.Content[i+1]))
@@ -122,19 +123,17 @@ func (r *fileReader) section(prefix string, n *yaml.Node) {
 // entry reads one key of a section.
 func (r *fileReader) entry(path string, line int, n *yaml.Node) {
 	if first, twice := r.seen[path]; twice {
-		r.problem(path, "", line, fmt.Sprintf("is in the file twice, first in line %d", first), "")
+		r.problem(path, "", line, fmt.Sprintf("duplicate key, first set in line %d", first), "")
 		return
 	}
 	r.seen[path] = line
-	if k, ok := r.leaves[path]; ok {
-		r.leaf(k, line, n)
+	if k, ok := r.keys[path]; ok {
+		r.value(k, line, n)
 		return
 	}
-	for _, section := range r.sections {
-		if path == section {
-			r.section(path+".", n)
-			return
-		}
+	if slices.Contains(r.sections, path) {
+		r.section(path+".", n)
+		return
 	}
 	candidates := r.paths
 	if n.Kind == yaml.MappingNode {
@@ -147,8 +146,8 @@ func (r *fileReader) entry(path string, line int, n *yaml.Node) {
 	r.problem(path, "", line, reason, knownKeys)
 }
 
-// leaf reads the value of a key as text, or as a list where the key has one.
-func (r *fileReader) leaf(k key, line int, n *yaml.Node) {
+// value reads the value of a key: a string, or []string for a list or labels.
+func (r *fileReader) value(k key, line int, n *yaml.Node) {
 	var raw any
 	var ok bool
 	switch {
@@ -161,19 +160,19 @@ func (r *fileReader) leaf(k key, line int, n *yaml.Node) {
 	case n.Kind == yaml.MappingNode && k.typ == reflect.TypeFor[Labels]():
 		raw, ok = labelTexts(n)
 	default:
-		r.problem(k.path, "", line, kindName(n)+" is not expected here", k.rule.allowed)
+		r.problem(k.path, "", line, "cannot be "+kindName(n), k.rule.allowed)
 		return
 	}
 	if !ok {
-		r.problem(k.path, "", line, "has an element that is not a single value", k.rule.allowed)
+		r.problem(k.path, "", line, "has an element that is not a scalar", k.rule.allowed)
 		return
 	}
 	r.given[k.path] = setting{raw: raw, origin: Origin{Kind: FromFile, Name: r.path, Line: line}}
 }
 
-// texts returns every step'th child of a node, which have to be scalars.
-func texts(n *yaml.Node, step int) ([]string, bool) {
-	items := []string{}
+// texts returns every step-th child of a node. ok is false if one is not a scalar.
+func texts(n *yaml.Node, step int) (items []string, ok bool) {
+	items = []string{}
 	for i := 0; i < len(n.Content); i += step {
 		item := resolved(n.Content[i])
 		if item.Kind != yaml.ScalarNode || isNull(item) {
@@ -184,7 +183,7 @@ func texts(n *yaml.Node, step int) ([]string, bool) {
 	return items, true
 }
 
-// labelTexts returns a mapping as name=value.
+// labelTexts returns a mapping as a list of name=value.
 func labelTexts(n *yaml.Node) ([]string, bool) {
 	names, ok := texts(n, 2)
 	for i, name := range names {
@@ -197,7 +196,8 @@ func labelTexts(n *yaml.Node) ([]string, bool) {
 	return names, ok
 }
 
-// resolved follows an alias. Cycles do no harm: a walk goes as deep as the keys do.
+// resolved follows an alias. Cycles are harmless: reading goes no deeper than the
+// known keys.
 func resolved(n *yaml.Node) *yaml.Node {
 	if n.Kind == yaml.AliasNode && n.Alias != nil {
 		return n.Alias
@@ -214,5 +214,5 @@ func kindName(n *yaml.Node) string {
 	case yaml.SequenceNode:
 		return "a list"
 	}
-	return "a single value"
+	return "a scalar"
 }

@@ -8,21 +8,17 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// configFlag names the YAML file; it is the one flag that is no key.
+// configFlag is the flag for the YAML file, the only flag without a key.
 const configFlag = "config"
 
-// BindFlags defines the agent's flags. They take any text: Load checks it, so
-// that a bad flag is reported like any other bad setting and with all of them.
+// BindFlags adds the agent's flags to fs. They accept any text: Load validates it, so
+// that bad flags are reported together with all other problems and in the same form.
 func BindFlags(fs *pflag.FlagSet) {
 	for _, k := range schema() {
 		if k.flag == "" {
 			continue
 		}
-		shown := k.def
-		if k.secret() {
-			shown = ""
-		}
-		f := fs.VarPF(&flagValue{text: shown, typ: k.typ}, k.flag, "", k.help)
+		f := fs.VarPF(&flagValue{text: k.def, typ: k.typ}, k.flag, "", k.help)
 		if k.typ == reflect.TypeFor[bool]() {
 			f.NoOptDefVal = "true"
 		}
@@ -31,7 +27,7 @@ func BindFlags(fs *pflag.FlagSet) {
 		"YAML `file` (default "+DefaultFile+", if present)")
 }
 
-// flagValue is a pflag.Value that keeps the text as it was given.
+// flagValue is a pflag.Value that keeps the given text.
 type flagValue struct {
 	text string
 	typ  reflect.Type
@@ -41,7 +37,7 @@ var _ pflag.Value = (*flagValue)(nil)
 
 func (v *flagValue) Set(text string) error { v.text = text; return nil }
 
-// String hides a secret, for flags are printed.
+// String hides a secret, because pflag prints flag values.
 func (v *flagValue) String() string {
 	if v.typ == reflect.TypeFor[Secret]() {
 		return NewSecret(v.text).String()
@@ -49,7 +45,7 @@ func (v *flagValue) String() string {
 	return v.text
 }
 
-// Type is what --help shows behind the flag's name.
+// Type returns the placeholder that --help prints after the flag's name.
 func (v *flagValue) Type() string {
 	switch v.typ {
 	case reflect.TypeFor[bool]():
@@ -62,16 +58,16 @@ func (v *flagValue) Type() string {
 	return "string"
 }
 
-// givenFlag is a flag as viper reads it.
+// givenFlag implements viper.FlagValue.
 type givenFlag struct{ name, text string }
 
 func (f givenFlag) HasChanged() bool    { return true }
 func (f givenFlag) Name() string        { return f.name }
 func (f givenFlag) ValueString() string { return f.text }
-func (f givenFlag) ValueType() string   { return "text" } // viper returns it as it is
+func (f givenFlag) ValueType() string   { return "text" } // a type unknown to viper, so that it does not convert the value
 
-// readFlags returns the keys that flags set. A relative path is made absolute: on
-// the command line it is meant from the working directory.
+// readFlags returns the keys that are set by flags. Relative paths are resolved
+// against the working directory.
 func readFlags(fs *pflag.FlagSet, keys []key) (map[string]setting, error) {
 	given := map[string]setting{}
 	for _, k := range keys {

@@ -12,29 +12,27 @@ import (
 	"github.com/spf13/viper"
 )
 
-// DefaultFile is read when no file is named, if it is there.
+// DefaultFile is read if neither --config nor FFMPEG_AGENT_CONFIG is set. It may be missing.
 const DefaultFile = "/etc/ffmpeg-agent/agent.yaml"
 
-// maxSocketPath is the longest path that a unix socket can have, in bytes.
+// maxSocketPath is the maximum length of a unix socket's path in bytes.
 const maxSocketPath = 107
 
-// Source is where Load looks. Its zero value is an agent without flags and
-// environment on this machine.
+// Source holds the inputs of Load.
 type Source struct {
-	Environ     []string               // NAME=value, as os.Environ returns it
+	Environ     []string               // NAME=value, as returned by os.Environ
 	Flags       *pflag.FlagSet         // parsed, after BindFlags; nil for none
-	File        string                 // "" is --config, then FFMPEG_AGENT_CONFIG, then DefaultFile if present
-	DefaultFile string                 // in place of DefaultFile
-	Root        func() bool            // whether the agent runs as root; nil asks the system
-	Hostname    func() (string, error) // nil is os.Hostname
+	DefaultFile string                 // overrides the constant DefaultFile
+	IsRoot      func() bool            // nil checks the effective user ID
+	Hostname    func() (string, error) // nil means os.Hostname
 }
 
-// Loaded is a valid configuration and how it came about.
+// Loaded is a valid configuration and the origin of its values.
 type Loaded struct {
 	Config   Config
-	Origins  map[string]Origin // of each key
-	Warnings []string          // what the operator should be told at every start
-	File     string            // the file that was read, "" for none
+	Origins  map[string]Origin // by key
+	Warnings []string          // to log at every start
+	File     string            // path of the file read, "" for none
 }
 
 // Entry is one line of the effective configuration.
@@ -44,17 +42,18 @@ type Entry struct {
 	Origin Origin
 }
 
-// setting is a value that somebody gave, as text or []string.
+// setting is a value before parsing: a string or []string.
 type setting struct {
 	raw    any
 	origin Origin
 }
 
-// Load returns the configuration that the sources make together, or an *Error
-// with all that is wrong with it. What a stronger source overrides is not checked,
-// but the file has to be well formed and of known keys in any case. Of an API key
-// and an API key file, that of the stronger source is taken; both from one source
-// is a problem.
+// Load merges the sources into a Config. An invalid configuration is an *Error with all
+// its problems. Values overridden by a source of higher precedence are not validated,
+// but the file must be well formed and have no unknown keys.
+//
+// If both an API key and an API key file are set, the one from the source of higher
+// precedence applies; both from the same source are a problem.
 func Load(src Source) (*Loaded, error) {
 	l := &loader{src: src, keys: schema(), viper: viper.New(), environ: environMap(src.Environ), settings: map[string]setting{}, bad: map[string]bool{}}
 	if err := l.collect(); err != nil {
@@ -68,7 +67,7 @@ func Load(src Source) (*Loaded, error) {
 		return nil, &Error{Problems: l.problems}
 	}
 	l.warn()
-	loaded := l.loaded // without the loader, which knows the secrets as text
+	loaded := l.loaded // a copy, so that the loader and its plain-text secrets can be freed
 	return &loaded, nil
 }
 
@@ -87,13 +86,13 @@ type loader struct {
 	keys     []key
 	viper    *viper.Viper
 	environ  map[string]string
-	settings map[string]setting // the strongest of each key
+	settings map[string]setting // by key, from the source of highest precedence
 	bad      map[string]bool    // keys with a problem
 	problems []Problem
 	loaded   Loaded
 }
 
-// collect reads the sources and lets viper put one above the other.
+// collect reads the sources and layers them in viper.
 func (l *loader) collect() error {
 	for _, k := range l.keys {
 		l.viper.SetDefault(k.path, k.def)
@@ -127,8 +126,8 @@ func (l *loader) readConfigFile() map[string]setting {
 		l.fileProblem(path, origin, errEmpty)
 		return nil
 	}
-	data, there, err := readFile(path)
-	if !there && !named {
+	data, exists, err := readFile(path)
+	if !exists && !named {
 		return nil
 	}
 	if err != nil {
@@ -141,14 +140,12 @@ func (l *loader) readConfigFile() map[string]setting {
 	return given
 }
 
-// configFile returns the file to read, who named it, and whether anybody did.
+// configFile returns the file to read. named is false for the default file.
 func (l *loader) configFile() (path string, origin Origin, named bool) {
 	flag := Origin{Kind: FromFlag, Name: configFlag}
 	variable := Origin{Kind: FromEnvironment, Name: envPrefix + "CONFIG"}
 	path, named = flagText(l.src.Flags, configFlag)
 	switch {
-	case l.src.File != "":
-		path, origin, named = l.src.File, flag, true
 	case named:
 		origin = flag
 	case l.environ[variable.Name] != "":
@@ -167,12 +164,12 @@ func (l *loader) configFile() (path string, origin Origin, named bool) {
 func (l *loader) fileProblem(path string, origin Origin, err error) {
 	l.problems = append(l.problems, Problem{
 		Key: configFlag, Value: fmt.Sprintf("%q", shorten(path)), Origin: origin,
-		Reason: err.Error(), Allowed: "a YAML file that this user can read",
+		Reason: err.Error(), Allowed: "a readable YAML file",
 	})
 }
 
-// decode parses and checks what viper made of the sources, key by key. A key with
-// a problem keeps its default, so that the rest can be checked still.
+// decode parses and validates the merged values. A key with a problem keeps its
+// default, so that the remaining checks can still run.
 func (l *loader) decode() {
 	l.loaded.Config = Defaults()
 	l.loaded.Origins = map[string]Origin{}
@@ -196,7 +193,7 @@ func (l *loader) report(path, value, reason, allowed string) {
 	l.problems = append(l.problems, Problem{Key: path, Value: value, Origin: l.settings[path].origin, Reason: reason, Allowed: allowed})
 }
 
-// resolve replaces auto where the answer is the machine's.
+// resolve replaces "auto" in values that are fixed while the agent runs.
 func (l *loader) resolve() {
 	cfg := &l.loaded.Config
 	if cfg.Node.Address == "auto" && !l.bad["node.address"] {
@@ -213,28 +210,29 @@ func (l *loader) resolve() {
 	}
 	if len(cfg.Control.Socket) > maxSocketPath {
 		l.report("control.socket", fmt.Sprintf("%q", cfg.Control.Socket), "too long for a unix socket",
-			fmt.Sprintf("an absolute path of at most %d bytes; auto is agent.sock in data_dir", maxSocketPath))
+			fmt.Sprintf("an absolute path of at most %d bytes, or auto for agent.sock in data_dir", maxSocketPath))
 	}
 }
 
 func (l *loader) hostname() string {
-	ask := l.src.Hostname
-	if ask == nil {
-		ask = os.Hostname
+	get := l.src.Hostname
+	if get == nil {
+		get = os.Hostname
 	}
-	name, err := ask()
+	name, err := get()
 	if err == nil {
 		err = checkAddress(name)
 	}
 	if err != nil {
-		l.report("node.address", `"auto"`, "the host name cannot be used: "+err.Error(), "a name of your own for this node")
+		l.report("node.address", `"auto"`, "unusable host name: "+err.Error(), "an explicit name for this node")
 	}
 	return name
 }
 
-// dataDir is systemd's state directory, the system's for root, else the user's own.
+// dataDir returns systemd's state directory if set, else the system-wide one for root
+// and the user's own for other users.
 func (l *loader) dataDir() string {
-	isRoot := l.src.Root
+	isRoot := l.src.IsRoot
 	if isRoot == nil {
 		isRoot = func() bool { return os.Geteuid() == 0 }
 	}
@@ -253,18 +251,18 @@ func (l *loader) dataDir() string {
 	return ""
 }
 
-// chooseKeySource leaves one of API key and API key file.
+// chooseKeySource clears the API key or the API key file if both are set.
 func (l *loader) chooseKeySource() {
 	m := &l.loaded.Config.Master
 	if !m.APIKey.IsSet() || m.APIKeyFile == "" {
 		return
 	}
-	text, file := l.settings["master.api_key"].origin, l.settings["master.api_key_file"].origin
+	key, file := l.settings["master.api_key"].origin, l.settings["master.api_key_file"].origin
 	switch {
-	case text.Kind > file.Kind:
+	case key.Kind > file.Kind:
 		m.APIKeyFile = ""
 		l.loaded.Origins["master.api_key_file"] = Origin{}
-	case file.Kind > text.Kind:
+	case file.Kind > key.Kind:
 		m.APIKey = Secret{}
 		l.loaded.Origins["master.api_key"] = Origin{}
 	default:
@@ -272,7 +270,7 @@ func (l *loader) chooseKeySource() {
 	}
 }
 
-// crossCheck finds settings that do not fit each other.
+// crossCheck reports settings that contradict each other.
 func (l *loader) crossCheck() {
 	cfg := &l.loaded.Config
 	checks := []struct {
@@ -281,12 +279,12 @@ func (l *loader) crossCheck() {
 		reason     string
 		allowed    string
 	}{
-		{"master.cert", "master.key", cfg.Master.Cert != "" && cfg.Master.Key == "", "a certificate without its key", "master.cert and master.key together, or neither"},
-		{"master.key", "master.cert", cfg.Master.Key != "" && cfg.Master.Cert == "", "a key without its certificate", "master.cert and master.key together, or neither"},
+		{"master.cert", "master.key", cfg.Master.Cert != "" && cfg.Master.Key == "", "certificate without private key", "both master.cert and master.key, or neither"},
+		{"master.key", "master.cert", cfg.Master.Key != "" && cfg.Master.Cert == "", "private key without certificate", "both master.cert and master.key, or neither"},
 		{"heartbeat_interval", "master.unavailable_after", cfg.HeartbeatInterval >= cfg.Master.UnavailableAfter,
-			"so rare that the master would give the node's jobs away", "less than " + l.describe("master.unavailable_after")},
+			"too long: the master would reassign the node's jobs", "less than " + l.describe("master.unavailable_after")},
 		{"energy.cpu_max_watts", "energy.cpu_idle_watts", cfg.Energy.CPUMaxWatts > 0 && cfg.Energy.CPUMaxWatts < cfg.Energy.CPUIdleWatts,
-			"less when busy than idle", "0 for unknown, or at least " + l.describe("energy.cpu_idle_watts")},
+			"below energy.cpu_idle_watts", "0 for unknown, or at least " + l.describe("energy.cpu_idle_watts")},
 	}
 	for _, c := range checks {
 		if c.wrong && !l.bad[c.key] && !l.bad[c.other] {
@@ -296,14 +294,14 @@ func (l *loader) crossCheck() {
 	l.checkPorts()
 }
 
-// checkPorts finds two listeners on one port.
+// checkPorts reports listeners that share a port.
 func (l *loader) checkPorts() {
 	cfg := &l.loaded.Config
 	taken := map[int]string{}
 	for _, listener := range []struct {
-		key  string
-		on   bool
-		port int
+		key     string
+		enabled bool
+		port    int
 	}{
 		{"metrics_port", cfg.MetricsPort != 0, cfg.MetricsPort},
 		{"exporters.cpu.port", cfg.Exporters.CPU.Enabled, cfg.Exporters.CPU.Port},
@@ -311,11 +309,11 @@ func (l *loader) checkPorts() {
 		{"exporters.ffmpeg.port", cfg.Exporters.FFmpeg.Enabled, cfg.Exporters.FFmpeg.Port},
 		{"exporters.docker.port", cfg.Exporters.Docker.Enabled, cfg.Exporters.Docker.Port},
 	} {
-		if !listener.on || l.bad[listener.key] {
+		if !listener.enabled || l.bad[listener.key] {
 			continue
 		}
 		if first, twice := taken[listener.port]; twice {
-			l.report(listener.key, l.shownValue(listener.key), "the same port as "+l.describe(first), "a port of its own")
+			l.report(listener.key, l.shownValue(listener.key), "same port as "+l.describe(first), "a port that no other listener uses")
 			continue
 		}
 		taken[listener.port] = listener.key
@@ -327,36 +325,36 @@ func (l *loader) shownValue(path string) string {
 	return l.keys[i].shown(l.settings[path].raw)
 }
 
-// describe names a key with its value and origin, for the problem of another.
+// describe returns a key with its value and origin, for a problem with another key.
 func (l *loader) describe(path string) string {
 	return fmt.Sprintf("%s %s (%s)", path, l.shownValue(path), l.settings[path].origin)
 }
 
 func (l *loader) warn() {
 	if key := l.settings["master.api_key"]; key.origin.Kind == FromFlag && key.raw != "" {
-		l.loaded.Warnings = append(l.loaded.Warnings, "--api-key can be seen by other users of this machine; MASTER_API_KEY or --api-key-file cannot")
+		l.loaded.Warnings = append(l.loaded.Warnings, "the key given with --api-key is visible to other users of this machine; use MASTER_API_KEY or --api-key-file instead")
 	}
 	if l.loaded.Config.Master.InsecureSkipVerify {
-		l.loaded.Warnings = append(l.loaded.Warnings, fmt.Sprintf("the master's certificate is not verified (%s): whoever sits in between can read the key and hand out jobs", l.settings["master.insecure_skip_verify"].origin))
+		l.loaded.Warnings = append(l.loaded.Warnings, fmt.Sprintf("the master's certificate is not verified (%s): anyone on the network path can read the API key and send jobs", l.settings["master.insecure_skip_verify"].origin))
 	}
 }
 
-// nested turns paths into the maps of maps that viper merges.
+// nested turns key paths into the nested maps that viper merges.
 func nested(layer map[string]setting) map[string]any {
 	root := map[string]any{}
 	for path, s := range layer {
 		names := strings.Split(path, ".")
 		last := len(names) - 1
-		at := root
+		parent := root
 		for _, name := range names[:last] {
-			below, ok := at[name].(map[string]any)
+			child, ok := parent[name].(map[string]any)
 			if !ok {
-				below = map[string]any{}
-				at[name] = below
+				child = map[string]any{}
+				parent[name] = child
 			}
-			at = below
+			parent = child
 		}
-		at[names[last]] = s.raw
+		parent[names[last]] = s.raw
 	}
 	return root
 }

@@ -13,14 +13,14 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// source is an agent on a machine of which nothing matters: no default file, a
-// normal user with a home.
-func source(t *testing.T) Source {
+// machine is a machine with host name box7, without a configuration file, where the
+// agent runs as a normal user.
+func machine(t *testing.T) Source {
 	t.Helper()
 	return Source{
 		Environ:     []string{"HOME=/home/op"},
 		DefaultFile: filepath.Join(t.TempDir(), "agent.yaml"),
-		Root:        func() bool { return false },
+		IsRoot:      func() bool { return false },
 		Hostname:    func() (string, error) { return "box7", nil },
 	}
 }
@@ -58,21 +58,21 @@ func mustLoad(t *testing.T, src Source) *Loaded {
 	return l
 }
 
-// problemsOf loads what must not load.
+// problemsOf returns the problems of an invalid configuration.
 func problemsOf(t *testing.T, src Source) []Problem {
 	t.Helper()
 	l, err := Load(src)
-	var wrong *Error
-	if !errors.As(err, &wrong) {
+	var invalid *Error
+	if !errors.As(err, &invalid) {
 		t.Fatalf("Load returned %v, %v; want an *Error", l, err)
 	}
-	if len(wrong.Problems) == 0 {
-		t.Fatal("an *Error without problems")
+	if len(invalid.Problems) == 0 {
+		t.Fatal("*Error without problems")
 	}
-	return wrong.Problems
+	return invalid.Problems
 }
 
-func TestDefaultsAreThoseOfTheContract(t *testing.T) {
+func TestLoadDefaults(t *testing.T) {
 	want := Config{
 		DataDir: "/home/op/.local/state/ffmpeg-agent",
 		Node:    Node{Address: "box7", Type: "auto", Labels: Labels{}},
@@ -92,28 +92,28 @@ func TestDefaultsAreThoseOfTheContract(t *testing.T) {
 		},
 		Energy: Energy{SampleInterval: 100 * time.Millisecond, IdleInterval: time.Second, Estimate: "auto"},
 		Exporters: Exporters{
-			CPU: CPUExporter{true, 9510}, GPU: GPUExporter{true, 9511},
-			FFmpeg: FFmpegExporter{true, 9506}, Docker: DockerExporter{true, 9501},
+			CPU: Exporter{true, 9510}, GPU: Exporter{true, 9511},
+			FFmpeg: Exporter{true, 9506}, Docker: Exporter{true, 9501},
 		},
 		Log:     Log{Level: "info", Format: "auto"},
 		Control: Control{Socket: "/home/op/.local/state/ffmpeg-agent/agent.sock"},
 		Debug:   Debug{HangAfter: 30 * time.Second},
 	}
-	l := mustLoad(t, source(t))
+	l := mustLoad(t, machine(t))
 	if diff := cmp.Diff(want, l.Config, cmp.AllowUnexported(Size{})); diff != "" {
 		t.Errorf("defaults (-want +got):\n%s", diff)
 	}
 	for key, origin := range l.Origins {
 		if origin.String() != "default" {
-			t.Errorf("origin of %s is %s", key, origin)
+			t.Errorf("origin of %s: got %s, want default", key, origin)
 		}
 	}
 	if len(l.Origins) != len(schema()) || len(l.Warnings) != 0 || l.File != "" {
-		t.Errorf("%d origins of %d keys, warnings %q, file %q", len(l.Origins), len(schema()), l.Warnings, l.File)
+		t.Errorf("got %d origins for %d keys, warnings %q, file %q; want no warnings, no file", len(l.Origins), len(schema()), l.Warnings, l.File)
 	}
 }
 
-func TestStrongerSourceWins(t *testing.T) {
+func TestPrecedence(t *testing.T) {
 	file := "poll_interval: 1s\n"
 	tests := []struct {
 		name   string
@@ -121,42 +121,41 @@ func TestStrongerSourceWins(t *testing.T) {
 		want   time.Duration
 		origin string
 	}{
-		{"default", source(t), 10 * time.Second, "default"},
-		{"file over default", source(t).withFile(t, file), time.Second, ":1"},
-		{"environment over file", source(t).withFile(t, file).withEnv("FFMPEG_AGENT_POLL_INTERVAL=2s"), 2 * time.Second, "environment variable FFMPEG_AGENT_POLL_INTERVAL"},
-		{"empty variable counts as unset", source(t).withFile(t, file).withEnv("FFMPEG_AGENT_POLL_INTERVAL="), time.Second, ":1"},
-		{"flag over environment", source(t).withFile(t, file).withEnv("FFMPEG_AGENT_POLL_INTERVAL=2s").withFlags(t, "--poll-interval", "3s"), 3 * time.Second, "flag --poll-interval"},
-		{"flag over a bad variable", source(t).withEnv("FFMPEG_AGENT_POLL_INTERVAL=soon").withFlags(t, "--poll-interval", "3s"), 3 * time.Second, "flag --poll-interval"},
-		{"flag with the default's value is still a flag", source(t).withFile(t, file).withFlags(t, "--poll-interval=10s"), 10 * time.Second, "flag --poll-interval"},
+		{"default", machine(t), 10 * time.Second, "default"},
+		{"file over default", machine(t).withFile(t, file), time.Second, ":1"},
+		{"environment over file", machine(t).withFile(t, file).withEnv("FFMPEG_AGENT_POLL_INTERVAL=2s"), 2 * time.Second, "environment variable FFMPEG_AGENT_POLL_INTERVAL"},
+		{"empty variable is unset", machine(t).withFile(t, file).withEnv("FFMPEG_AGENT_POLL_INTERVAL="), time.Second, ":1"},
+		{"flag over environment", machine(t).withFile(t, file).withEnv("FFMPEG_AGENT_POLL_INTERVAL=2s").withFlags(t, "--poll-interval", "3s"), 3 * time.Second, "flag --poll-interval"},
+		{"flag over invalid variable", machine(t).withEnv("FFMPEG_AGENT_POLL_INTERVAL=soon").withFlags(t, "--poll-interval", "3s"), 3 * time.Second, "flag --poll-interval"},
+		{"flag equal to the default", machine(t).withFile(t, file).withFlags(t, "--poll-interval=10s"), 10 * time.Second, "flag --poll-interval"},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			l := mustLoad(t, test.src)
 			if l.Config.PollInterval != test.want {
-				t.Errorf("poll_interval is %s, want %s", l.Config.PollInterval, test.want)
+				t.Errorf("got poll_interval %s, want %s", l.Config.PollInterval, test.want)
 			}
 			if got := l.Origins["poll_interval"].String(); !strings.HasSuffix(got, test.origin) {
-				t.Errorf("origin is %q, want %q", got, test.origin)
+				t.Errorf("got origin %q, want %q", got, test.origin)
 			}
 		})
 	}
 }
 
-// TestEverySourceSetsEveryKey goes by the table, so that a key that is added is tested too.
 func TestEverySourceSetsEveryKey(t *testing.T) {
 	names := map[string]string{}
 	for _, k := range schema() {
-		text := otherValue(k)
+		text := nonDefault(k)
 		for _, name := range k.envs {
 			if other, twice := names[name]; twice {
 				t.Errorf("%s sets both %s and %s", name, other, k.path)
 			}
 			names[name] = k.path
-			expectValue(t, source(t).withEnv(append(partner(k.path, true), name+"="+text)...), k, text, "environment variable "+name)
+			expectValue(t, machine(t).withEnv(append(partner(k.path, true), name+"="+text)...), k, text, "environment variable "+name)
 		}
-		expectValue(t, source(t).withFile(t, asYAML(k, text)+strings.Join(partner(k.path, false), "\n")), k, text, "agent.yaml:"+lineOf(k))
+		expectValue(t, machine(t).withFile(t, asYAML(k, text)+strings.Join(partner(k.path, false), "\n")), k, text, "agent.yaml:"+lineOf(k))
 		if k.flag != "" {
-			expectValue(t, source(t).withEnv(partner(k.path, true)...).withFlags(t, "--"+k.flag+"="+text), k, text, "flag --"+k.flag)
+			expectValue(t, machine(t).withEnv(partner(k.path, true)...).withFlags(t, "--"+k.flag+"="+text), k, text, "flag --"+k.flag)
 		}
 	}
 }
@@ -173,15 +172,15 @@ func expectValue(t *testing.T, src Source, k key, text, origin string) {
 		t.Fatal(err)
 	}
 	if got := k.get(&l.Config); !reflect.DeepEqual(got, want) {
-		t.Errorf("%s from %s is %v, want %v", k.path, origin, got, want)
+		t.Errorf("%s from %s: got %v, want %v", k.path, origin, got, want)
 	}
 	if got := l.Origins[k.path].String(); !strings.HasSuffix(got, origin) {
-		t.Errorf("%s: origin is %q, want %q", k.path, got, origin)
+		t.Errorf("%s: got origin %q, want %q", k.path, got, origin)
 	}
 }
 
-// otherValue returns a valid value that is not the default.
-func otherValue(k key) string {
+// nonDefault returns a valid value other than the default.
+func nonDefault(k key) string {
 	special := map[string]string{
 		"master.url": "https://192.168.1.100:8080", "node.type": "laptop", "node.labels": "a=1,b=x y",
 		"jobs.input_protocols": "file,srt", "jobs.min_free_disk": "12%", "log.level": "debug",
@@ -210,7 +209,7 @@ func otherValue(k key) string {
 	return "/some/where"
 }
 
-// partner returns what a key cannot be set without, as variables or as YAML.
+// partner returns the setting that a key depends on, as environment variables or YAML.
 func partner(path string, env bool) []string {
 	other := map[string]string{"master.cert": "master.key", "master.key": "master.cert", "energy.cpu_idle_watts": "energy.cpu_max_watts"}[path]
 	switch {
@@ -226,7 +225,7 @@ func partner(path string, env bool) []string {
 	return []string{other + ": /x"}
 }
 
-// asYAML writes a key below its sections, as an operator would.
+// asYAML returns a key as nested YAML.
 func asYAML(k key, text string) string {
 	var b strings.Builder
 	names := strings.Split(k.path, ".")
@@ -247,30 +246,30 @@ func asYAML(k key, text string) string {
 
 func lineOf(k key) string { return string(rune('1' + strings.Count(k.path, "."))) }
 
-func TestPlainNamesOfTheEnvironmentGiveWay(t *testing.T) {
-	l := mustLoad(t, source(t).withEnv("MASTER_URL=http://a", "FFMPEG_AGENT_MASTER_URL=http://b", "MASTER_API_KEY=one", "FFMPEG_AGENT_MASTER_API_KEY=two"))
+func TestPrefixedVariableOverridesAlias(t *testing.T) {
+	l := mustLoad(t, machine(t).withEnv("MASTER_URL=http://a", "FFMPEG_AGENT_MASTER_URL=http://b", "MASTER_API_KEY=one", "FFMPEG_AGENT_MASTER_API_KEY=two"))
 	if l.Config.Master.URL != "http://b" || l.Config.Master.APIKey.Reveal() != "two" {
-		t.Errorf("url %s, key %s", l.Config.Master.URL, l.Config.Master.APIKey.Reveal())
+		t.Errorf("got url %s, key %s; want http://b, two", l.Config.Master.URL, l.Config.Master.APIKey.Reveal())
 	}
 }
 
-func TestCommandLinesOfTheContract(t *testing.T) {
-	l := mustLoad(t, source(t).withFlags(t, "--register", "--master", "https://192.168.1.100:8080", "--api-key", "hunter2", "--poll-interval", "10s", "--heartbeat-interval", "30s"))
+func TestDocumentedCommandLines(t *testing.T) {
+	l := mustLoad(t, machine(t).withFlags(t, "--register", "--master", "https://192.168.1.100:8080", "--api-key", "hunter2", "--poll-interval", "10s", "--heartbeat-interval", "30s"))
 	m := l.Config.Master
 	if !l.Config.Register || m.URL != "https://192.168.1.100:8080" || m.APIKey.Reveal() != "hunter2" {
 		t.Errorf("register %v, url %s, key %q", l.Config.Register, m.URL, m.APIKey.Reveal())
 	}
-	l = mustLoad(t, source(t).withFlags(t, "--register", "--master", "http://localhost:8080", "--allow-master-as-worker"))
+	l = mustLoad(t, machine(t).withFlags(t, "--register", "--master", "http://localhost:8080", "--allow-master-as-worker"))
 	if !l.Config.AllowMasterAsWorker || m.InsecureSkipVerify {
 		t.Errorf("allow_master_as_worker %v, insecure_skip_verify %v", l.Config.AllowMasterAsWorker, m.InsecureSkipVerify)
 	}
-	l = mustLoad(t, source(t).withFlags(t, "--generate-input=false"))
+	l = mustLoad(t, machine(t).withFlags(t, "--generate-input=false"))
 	if l.Config.Jobs.GenerateInput {
-		t.Error("--generate-input=false left it on")
+		t.Error("--generate-input=false: got generate_input true")
 	}
 }
 
-func TestFlagsAreThoseOfTheContract(t *testing.T) {
+func TestFlags(t *testing.T) {
 	fs := pflag.NewFlagSet("agent", pflag.ContinueOnError)
 	BindFlags(fs)
 	got := map[string]string{}
@@ -290,11 +289,11 @@ func TestFlagsAreThoseOfTheContract(t *testing.T) {
 		t.Errorf("flags and their defaults (-want +got):\n%s", diff)
 	}
 	if usage := fs.FlagUsages(); !strings.Contains(usage, "(default 10s)") || !strings.Contains(usage, "--poll-interval duration") {
-		t.Errorf("help shows no durations:\n%s", usage)
+		t.Errorf("usage lacks the type or default of --poll-interval:\n%s", usage)
 	}
 }
 
-func TestDataDirFollowsWhoRunsTheAgent(t *testing.T) {
+func TestDataDir(t *testing.T) {
 	tests := []struct {
 		name string
 		root bool
@@ -304,115 +303,60 @@ func TestDataDirFollowsWhoRunsTheAgent(t *testing.T) {
 		{"root", true, nil, "/var/lib/ffmpeg-agent"},
 		{"systemd", false, []string{"STATE_DIRECTORY=/var/lib/private/x:/var/lib/y"}, "/var/lib/private/x"},
 		{"user", false, nil, "/home/op/.local/state/ffmpeg-agent"},
-		{"user with a state home", false, []string{"XDG_STATE_HOME=/home/op/state"}, "/home/op/state/ffmpeg-agent"},
-		{"relative state home is ignored", false, []string{"XDG_STATE_HOME=state"}, "/home/op/.local/state/ffmpeg-agent"},
+		{"user with XDG_STATE_HOME", false, []string{"XDG_STATE_HOME=/home/op/state"}, "/home/op/state/ffmpeg-agent"},
+		{"relative XDG_STATE_HOME is ignored", false, []string{"XDG_STATE_HOME=state"}, "/home/op/.local/state/ffmpeg-agent"},
 		{"set", true, []string{"FFMPEG_AGENT_DATA_DIR=/data"}, "/data"},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			src := source(t).withEnv(test.env...)
-			src.Root = func() bool { return test.root }
+			src := machine(t).withEnv(test.env...)
+			src.IsRoot = func() bool { return test.root }
 			cfg := mustLoad(t, src).Config
 			if cfg.DataDir != test.want || cfg.Control.Socket != test.want+"/agent.sock" {
-				t.Errorf("data_dir %s, control.socket %s; want %s and agent.sock in it", cfg.DataDir, cfg.Control.Socket, test.want)
+				t.Errorf("got data_dir %s, control.socket %s; want %s and agent.sock in it", cfg.DataDir, cfg.Control.Socket, test.want)
 			}
 		})
 	}
 }
 
-func TestZeroSourceAsksTheMachine(t *testing.T) {
+func TestHostNameAndUserOfThisMachine(t *testing.T) {
 	l := mustLoad(t, Source{Environ: []string{"HOME=" + t.TempDir()}, DefaultFile: filepath.Join(t.TempDir(), "none")})
 	host, err := os.Hostname()
 	if err != nil {
 		t.Fatal(err)
 	}
 	if l.Config.Node.Address != host || !filepath.IsAbs(l.Config.DataDir) {
-		t.Errorf("node.address %q, data_dir %q", l.Config.Node.Address, l.Config.DataDir)
+		t.Errorf("got node.address %q, data_dir %q; want %q and an absolute path", l.Config.Node.Address, l.Config.DataDir, host)
 	}
 }
 
-func TestFileIsFoundByFlagSourceOrVariable(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "mine.yaml")
-	if err := os.WriteFile(file, []byte("metrics_port: 1234\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	other := source(t).withFile(t, "metrics_port: 4321\n")
-	named := other
-	named.File = file
-	for name, src := range map[string]Source{
-		"source":      named,
-		"flag":        other.withFlags(t, "--config", file),
-		"variable":    other.withEnv("FFMPEG_AGENT_CONFIG=" + file),
-		"flag is 1st": other.withEnv("FFMPEG_AGENT_CONFIG=/nowhere").withFlags(t, "--config", file),
-	} {
-		l := mustLoad(t, src)
-		if l.Config.MetricsPort != 1234 || l.File != file {
-			t.Errorf("%s: metrics_port %d from %q", name, l.Config.MetricsPort, l.File)
-		}
-	}
-}
-
-func TestRelativePathOnTheCommandLineIsFromTheWorkingDirectory(t *testing.T) {
+func TestRelativePathsInFlags(t *testing.T) {
 	dir := t.TempDir()
 	t.Chdir(dir)
 	if err := os.WriteFile("c.yaml", []byte("log: {level: warn}"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	l := mustLoad(t, source(t).withFlags(t, "--cert", "a.pem", "--key", "b.pem", "--config", "c.yaml"))
+	l := mustLoad(t, machine(t).withFlags(t, "--cert", "a.pem", "--key", "b.pem", "--config", "c.yaml"))
 	m := l.Config.Master
 	if m.Cert != filepath.Join(dir, "a.pem") || m.Key != filepath.Join(dir, "b.pem") || l.Config.Log.Level != "warn" {
-		t.Errorf("cert %s, key %s, log.level %s", m.Cert, m.Key, l.Config.Log.Level)
+		t.Errorf("got cert %s, key %s, log.level %s; want a.pem and b.pem in %s, warn", m.Cert, m.Key, l.Config.Log.Level, dir)
 	}
 }
 
-func TestYAMLValuesAreTakenAsWritten(t *testing.T) {
-	l := mustLoad(t, source(t).withFile(t, `
-master.url: https://m       # a dotted key is the same key
-master: {api_key: 0123}
-node:
-  labels: {Rack: 007, on: off}
-jobs:                       # nothing but comments below
-shutdown:
-  drain_timeout:
-energy: {estimate: off, cpu_max_watts: 65.5}
-exporters:
-  cpu: &small {enabled: no}
-  gpu: *small
-metrics_port: "0"
-jobs.output_roots: /srv/a, /srv/b
-`))
-	cfg := l.Config
-	if cfg.Master.URL != "https://m" || cfg.Master.APIKey.Reveal() != "0123" {
-		t.Errorf("url %s, key %s", cfg.Master.URL, cfg.Master.APIKey.Reveal())
-	}
-	if diff := cmp.Diff(Labels{"Rack": "007", "on": "off"}, cfg.Node.Labels); diff != "" {
-		t.Errorf("labels (-want +got):\n%s", diff)
-	}
-	if diff := cmp.Diff([]string{"/srv/a", "/srv/b"}, cfg.Jobs.OutputRoots); diff != "" {
-		t.Errorf("output_roots (-want +got):\n%s", diff)
-	}
-	if cfg.Shutdown.DrainTimeout != 10*time.Minute || cfg.Energy.Estimate != "off" || cfg.Energy.CPUMaxWatts != 65.5 || cfg.MetricsPort != 0 {
-		t.Errorf("drain_timeout %s, estimate %s, cpu_max_watts %v, metrics_port %d", cfg.Shutdown.DrainTimeout, cfg.Energy.Estimate, cfg.Energy.CPUMaxWatts, cfg.MetricsPort)
-	}
-	if cfg.Exporters.CPU.Enabled || cfg.Exporters.GPU.Enabled || !cfg.Exporters.Docker.Enabled {
-		t.Errorf("exporters %+v", cfg.Exporters)
-	}
-}
-
-func TestAPIKeyOfTheStrongerSourceIsTaken(t *testing.T) {
+func TestAPIKeyPrecedence(t *testing.T) {
 	file := "master: {api_key_file: /etc/key}\n"
-	l := mustLoad(t, source(t).withFile(t, file).withEnv("MASTER_API_KEY=abc"))
+	l := mustLoad(t, machine(t).withFile(t, file).withEnv("MASTER_API_KEY=abc"))
 	if m := l.Config.Master; m.APIKey.Reveal() != "abc" || m.APIKeyFile != "" {
-		t.Errorf("variable over file: key %q, file %q", m.APIKey.Reveal(), m.APIKeyFile)
+		t.Errorf("variable over file: got key %q, file %q; want the key", m.APIKey.Reveal(), m.APIKeyFile)
 	}
-	l = mustLoad(t, source(t).withEnv("MASTER_API_KEY=abc").withFlags(t, "--api-key-file", "/etc/key"))
+	l = mustLoad(t, machine(t).withEnv("MASTER_API_KEY=abc").withFlags(t, "--api-key-file", "/etc/key"))
 	if m := l.Config.Master; m.APIKey.IsSet() || m.APIKeyFile != "/etc/key" || l.Origins["master.api_key"].Kind != FromDefault {
-		t.Errorf("flag over variable: key %q, file %q", m.APIKey.Reveal(), m.APIKeyFile)
+		t.Errorf("flag over variable: got key %q, file %q; want the file", m.APIKey.Reveal(), m.APIKeyFile)
 	}
-	problems := problemsOf(t, source(t).withFile(t, "master: {api_key_file: /etc/key, api_key: hunter2}\n"))
+	problems := problemsOf(t, machine(t).withFile(t, "master: {api_key_file: /etc/key, api_key: hunter2}\n"))
 	line := problems[0].String()
 	if len(problems) != 1 || problems[0].Key != "master.api_key" || strings.Contains(line, "hunter2") || strings.Count(line, "agent.yaml:1") != 2 {
-		t.Errorf("both from one file: %v", problems)
+		t.Errorf("both in one file: got problems %v, want one with master.api_key", problems)
 	}
 }
 
@@ -421,31 +365,31 @@ func TestWarnings(t *testing.T) {
 		src  Source
 		want []string
 	}{
-		{source(t).withFlags(t, "--api-key", "hunter2"), []string{"--api-key"}},
-		{source(t).withFlags(t, "--api-key", ""), nil},
-		{source(t).withEnv("MASTER_API_KEY=hunter2"), nil},
-		{source(t).withFlags(t, "--insecure-skip-verify", "--api-key=hunter2"), []string{"--api-key", "not verified (flag --insecure-skip-verify)"}},
-		{source(t).withFile(t, "master: {insecure_skip_verify: true}"), []string{"not verified (file "}},
+		{machine(t).withFlags(t, "--api-key", "hunter2"), []string{"--api-key"}},
+		{machine(t).withFlags(t, "--api-key", ""), nil},
+		{machine(t).withEnv("MASTER_API_KEY=hunter2"), nil},
+		{machine(t).withFlags(t, "--insecure-skip-verify", "--api-key=hunter2"), []string{"--api-key", "not verified (flag --insecure-skip-verify)"}},
+		{machine(t).withFile(t, "master: {insecure_skip_verify: true}"), []string{"not verified (file "}},
 	}
 	for i, test := range tests {
 		got := mustLoad(t, test.src).Warnings
 		if len(got) != len(test.want) {
-			t.Errorf("%d: warnings %q, want %q", i, got, test.want)
+			t.Errorf("%d: got warnings %q, want %q", i, got, test.want)
 			continue
 		}
 		for j, want := range test.want {
 			if !strings.Contains(got[j], want) || strings.Contains(got[j], "hunter2") {
-				t.Errorf("%d: warning %q, want %q in it", i, got[j], want)
+				t.Errorf("%d: got warning %q, want %q in it", i, got[j], want)
 			}
 		}
 	}
 }
 
-func TestEntriesShowEveryKeyInOrder(t *testing.T) {
-	l := mustLoad(t, source(t).withEnv("MASTER_API_KEY=hunter2", "FFMPEG_AGENT_NODE_LABELS=b=2,a=1").withFlags(t, "--poll-interval", "90s"))
+func TestEntries(t *testing.T) {
+	l := mustLoad(t, machine(t).withEnv("MASTER_API_KEY=hunter2", "FFMPEG_AGENT_NODE_LABELS=b=2,a=1").withFlags(t, "--poll-interval", "90s"))
 	entries := l.Entries()
 	if len(entries) != len(schema()) || entries[0].Key != "data_dir" {
-		t.Fatalf("%d entries, the first %v", len(entries), entries[0])
+		t.Fatalf("got %d entries, first %v; want %d, first data_dir", len(entries), entries[0], len(schema()))
 	}
 	got := map[string]string{}
 	for _, e := range entries {
@@ -462,7 +406,7 @@ func TestEntriesShowEveryKeyInOrder(t *testing.T) {
 		"master.ca":              " | default",
 	} {
 		if got[key] != want {
-			t.Errorf("%s: %q, want %q", key, got[key], want)
+			t.Errorf("%s: got %q, want %q", key, got[key], want)
 		}
 	}
 }

@@ -11,12 +11,12 @@ import (
 	"time"
 )
 
-// Labels are names and values that the node carries.
+// Labels are the node's labels: values by name.
 type Labels map[string]string
 
-// parse turns what a flag, a variable or the file says into a value of type t.
-// raw is a text, or a []string where the file has a list or a mapping; a list's
-// text form is separated by commas, a label's is name=value.
+// parse converts a raw setting to a value of type t. raw is a string, or a []string
+// if the file has a list or a mapping. As a string, a list is separated by commas and
+// a label is name=value.
 func parse(t reflect.Type, raw any) (any, error) {
 	text, _ := raw.(string)
 	switch t {
@@ -102,7 +102,7 @@ func parseLabels(raw any) (Labels, error) {
 	for _, item := range items {
 		name, value, ok := strings.Cut(item, "=")
 		if _, twice := labels[name]; twice {
-			return nil, fmt.Errorf("label %q is there twice", shorten(name))
+			return nil, fmt.Errorf("duplicate label %q", shorten(name))
 		}
 		if !ok {
 			return nil, fmt.Errorf("label %q has no value", shorten(item))
@@ -112,7 +112,7 @@ func parseLabels(raw any) (Labels, error) {
 	return labels, nil
 }
 
-// format is parse's inverse, with secrets hidden.
+// format is the inverse of parse, except that it hides secrets.
 func format(v any) string {
 	switch v := v.(type) {
 	case time.Duration:
@@ -129,7 +129,7 @@ func format(v any) string {
 	return fmt.Sprint(v)
 }
 
-// formatDuration writes 1h and not 1h0m0s.
+// formatDuration omits trailing zero units: 1h instead of 1h0m0s.
 func formatDuration(d time.Duration) string {
 	text := d.String()
 	if strings.HasSuffix(text, "m0s") {

@@ -7,10 +7,10 @@ import (
 	"unicode/utf8"
 )
 
-// OriginKind is the sort of place that a value comes from.
+// OriginKind is the kind of source that a value comes from.
 type OriginKind int
 
-// The places, the weakest first.
+// The sources in ascending order of precedence.
 const (
 	FromDefault OriginKind = iota
 	FromFile
@@ -18,11 +18,11 @@ const (
 	FromFlag
 )
 
-// Origin is where a value comes from.
+// Origin is the source of a value.
 type Origin struct {
 	Kind OriginKind
-	Name string // of the flag without dashes, the variable, or the file
-	Line int    // in the file, from 1; 0 when no line is meant
+	Name string // flag without dashes, environment variable, or path of the file
+	Line int    // in the file, from 1; 0 if not applicable
 }
 
 // String returns "flag --master", "environment variable MASTER_URL",
@@ -41,13 +41,13 @@ func (o Origin) String() string {
 	return "default"
 }
 
-// A Problem is one thing that is wrong with the configuration.
+// A Problem is one error in the configuration.
 type Problem struct {
-	Key     string // "master.url"; "" when the file as a whole is meant
-	Value   string // quoted and shortened; secrets hidden; "" where there is none to show
+	Key     string // "master.url"; "" if the problem concerns the whole file
+	Value   string // quoted and shortened, secrets hidden; "" if there is no value to show
 	Origin  Origin
-	Reason  string // what is wrong
-	Allowed string // what would be right
+	Reason  string // what is wrong with the value
+	Allowed string // which values are allowed
 }
 
 // String returns the problem as one line:
@@ -55,9 +55,9 @@ type Problem struct {
 //	poll_interval "10" (flag --poll-interval): a number without a unit; allowed: a duration from …
 func (p Problem) String() string {
 	var b strings.Builder
-	for _, word := range []string{p.Key, p.Value} {
-		if word != "" {
-			b.WriteString(word + " ")
+	for _, part := range []string{p.Key, p.Value} {
+		if part != "" {
+			b.WriteString(part + " ")
 		}
 	}
 	fmt.Fprintf(&b, "(%s): %s", p.Origin, p.Reason)
@@ -67,12 +67,12 @@ func (p Problem) String() string {
 	return b.String()
 }
 
-// Error is a configuration that cannot be used, with everything that is wrong with it.
+// Error reports an invalid configuration, with all problems found.
 type Error struct{ Problems []Problem }
 
 var _ error = (*Error)(nil)
 
-// Error returns one line for a single problem, and a line each for several.
+// Error returns a single problem as one line, several problems as one line each.
 func (e *Error) Error() string {
 	if len(e.Problems) == 1 {
 		return "configuration: " + e.Problems[0].String()
@@ -85,7 +85,7 @@ func (e *Error) Error() string {
 	return b.String()
 }
 
-// shown returns a value as a Problem may show it.
+// shown returns a value in a form that is safe to show in a Problem.
 func (k key) shown(raw any) string {
 	text, _ := raw.(string)
 	if list, ok := raw.([]string); ok {
@@ -95,16 +95,16 @@ func (k key) shown(raw any) string {
 	case k.secret() && text != "":
 		return "(hidden)"
 	case k.rule.url && strings.ContainsAny(text, "@?#"):
-		return "(hidden, for it may hold a password)"
+		return "(hidden: may contain a password)"
 	}
 	return fmt.Sprintf("%q", shorten(text))
 }
 
-// maxShown is how much of a value an error shows, in bytes.
+// maxShown is the maximum length of a value in an error, in bytes.
 const maxShown = 80
 
-// shorten makes text fit for one line of an error. Text of several lines is left
-// out altogether: that is a quote nobody closed, and what it swallowed may be secret.
+// shorten makes text fit on one line of an error. Text of several lines is omitted:
+// it usually results from a missing quote, so it may include a secret from a later line.
 func shorten(text string) string {
 	if strings.ContainsAny(text, "\r\n") {
 		return "(several lines)"
@@ -119,21 +119,20 @@ func shorten(text string) string {
 	return text[:cut] + "…"
 }
 
-// knownKeys is what is allowed where a key is unknown.
-const knownKeys = "the keys that agent config lists"
+// knownKeys is the Allowed text of a problem with an unknown key.
+const knownKeys = "the keys listed by \"agent config\""
 
-// nameable says whether the name of an unknown key is a plain word, so that an
-// error may repeat it.
-func nameable(name string) bool {
-	odd := func(r rune) bool {
+// isPlainWord reports whether the name of an unknown key is safe to show in an error.
+func isPlainWord(name string) bool {
+	special := func(r rune) bool {
 		return r > unicode.MaxASCII || !unicode.IsLetter(r) && !unicode.IsDigit(r) && !strings.ContainsRune("_-.", r)
 	}
-	return name != "" && len(name) <= 64 && !strings.ContainsFunc(name, odd)
+	return name != "" && len(name) <= 64 && !strings.ContainsFunc(name, special)
 }
 
-// nearest returns the path that was probably meant by name, or "" when none is
-// at all like it. A last element alone counts as nearly the whole: max_concurrent
-// is probably jobs.max_concurrent.
+// nearest returns the path most similar to name, or "" if no path is similar. The
+// last element of a path counts almost as much as the whole: max_concurrent matches
+// jobs.max_concurrent.
 func nearest(name string, paths []string) string {
 	fold := strings.NewReplacer("-", "_", ".", "_")
 	given := fold.Replace(strings.ToLower(name))
@@ -148,7 +147,7 @@ func nearest(name string, paths []string) string {
 	return best
 }
 
-// distance is the Levenshtein distance of two texts, in bytes.
+// distance returns the Levenshtein distance between two strings, in bytes.
 func distance(a, b string) int {
 	row := make([]int, len(b)+1)
 	for j := range row {

@@ -15,12 +15,12 @@ import (
 	"unicode"
 )
 
-// A rule says what a value may be: in words, and as a check of a parsed value.
+// A rule defines the allowed values of a key.
 type rule struct {
-	allowed string
-	check   func(v any) error
-	path    bool // the value is a path: on the command line it may be relative
-	url     bool // the value may hold a password by mistake
+	allowed string            // description for error messages
+	check   func(v any) error // check of a parsed value
+	path    bool              // the value is a path, which may be relative on the command line
+	url     bool              // the value may contain a password by mistake
 }
 
 var (
@@ -29,8 +29,8 @@ var (
 	errRelative   = errors.New("not an absolute path")
 )
 
-// ruleFor reads an allow tag: "1..10" is a range of numbers or durations, both
-// ends included, "a|b" is one of these words, anything else is a rule by name.
+// ruleFor parses an allow tag: "1..10" is an inclusive range of numbers or durations,
+// "a|b" a choice of words, anything else the name of a rule in namedRule.
 func ruleFor(t reflect.Type, allow, example string) rule {
 	if low, high, ok := strings.Cut(allow, ".."); ok {
 		return rangeRule(t, low, high, example)
@@ -43,7 +43,7 @@ func ruleFor(t reflect.Type, allow, example string) rule {
 	}
 	r, ok := namedRule(allow)
 	if !ok {
-		panic("configs: no rule is called " + strconv.Quote(allow))
+		panic("configs: unknown rule " + strconv.Quote(allow))
 	}
 	return r
 }
@@ -51,36 +51,36 @@ func ruleFor(t reflect.Type, allow, example string) rule {
 func namedRule(name string) (r rule, ok bool) {
 	switch name {
 	case "url":
-		r = rule{allowed: "http:// or https:// with a host, such as https://192.168.1.100:8080, and no user, password, query or fragment", check: on(checkURL), url: true}
+		r = rule{allowed: "http:// or https:// with a host, such as https://192.168.1.100:8080, without user, password, query or fragment", check: on(checkURL), url: true}
 	case "secret":
-		r = rule{allowed: "text without spaces and control characters", check: on(checkSecret)}
+		r = rule{allowed: "text without spaces or control characters", check: on(checkSecret)}
 	case "path":
 		r = rule{allowed: "an absolute path", check: on(checkPath), path: true}
 	case "optional-path":
-		r = rule{allowed: "an absolute path, or empty for none", check: on(unless("", checkPath)), path: true}
+		r = rule{allowed: "an absolute path, or empty", check: on(unless("", checkPath)), path: true}
 	case "auto-path":
 		r = rule{allowed: "an absolute path, or auto", check: on(unless("auto", checkPath)), path: true}
 	case "paths":
 		r = rule{allowed: "a list of absolute paths", check: on(each(checkPath))}
 	case "program":
-		r = rule{allowed: "a program's name to be found on PATH, or an absolute path", check: on(checkNameOrPath)}
+		r = rule{allowed: "the name of a program on PATH, or an absolute path", check: on(checkNameOrPath)}
 	case "library":
-		r = rule{allowed: "a library's file name, or an absolute path", check: on(checkNameOrPath)}
+		r = rule{allowed: "the file name of a library, or an absolute path", check: on(checkNameOrPath)}
 	case "address":
-		r = rule{allowed: "a name of 1 to 255 characters without spaces, or auto for the host name", check: on(checkAddress)}
+		r = rule{allowed: "a name of 1 to 255 bytes without spaces, or auto for the host name", check: on(checkAddress)}
 	case "listen":
 		r = rule{allowed: "an IP address or host name without a port, or empty for all interfaces", check: on(checkListen)}
 	case "protocols":
 		r = rule{allowed: "at least one of " + strings.Join(inputProtocols(), ", "), check: on(checkProtocols)}
 	case "labels":
-		r = rule{allowed: "names of letters, digits and . _ - / with values of up to 255 printable characters, no commas", check: on(checkLabels)}
+		r = rule{allowed: "names made of letters, digits and . _ - / with values of up to 255 printable bytes without commas", check: on(checkLabels)}
 	case "size":
-		r = rule{allowed: "auto, a size up to 1PiB such as 5GiB or 500MB, or a share of the disk such as 10%", check: func(any) error { return nil }}
+		r = rule{allowed: "auto, a size up to 1PiB such as 5GiB or 500MB, or a percentage of the disk such as 10%", check: func(any) error { return nil }}
 	}
 	return r, r.check != nil
 }
 
-// on makes a check of one type a check of any value.
+// on adapts a check of one type to a check of any value.
 func on[T any](check func(T) error) func(any) error {
 	return func(v any) error { return check(v.(T)) }
 }
@@ -115,7 +115,7 @@ func rangeRule(t reflect.Type, low, high, example string) rule {
 		allowed = fmt.Sprintf("a number from %s to %s", low, high)
 	}
 	return rule{allowed: allowed, check: func(v any) error {
-		if n := number(v); n >= from && n <= to { // so that NaN is outside
+		if n := number(v); n >= from && n <= to { // false for NaN
 			return nil
 		}
 		return errOutOfRange
@@ -125,7 +125,7 @@ func rangeRule(t reflect.Type, low, high, example string) rule {
 func mustNumber(t reflect.Type, text string) float64 {
 	v, err := parse(t, text)
 	if err != nil {
-		panic("configs: range end " + text + ": " + err.Error())
+		panic("configs: bound " + text + ": " + err.Error())
 	}
 	return number(v)
 }
@@ -139,7 +139,7 @@ func number(v any) float64 {
 	case float64:
 		return v
 	}
-	panic(fmt.Sprintf("configs: a range of %T", v))
+	panic(fmt.Sprintf("configs: range of %T", v))
 }
 
 func wordRule(words []string) rule {
@@ -158,7 +158,7 @@ func wordRule(words []string) rule {
 	}
 }
 
-// checkURL says nothing of what is in the URL: it may hold a password.
+// checkURL returns errors that do not quote the URL, because it may contain a password.
 func checkURL(text string) error {
 	if text == "" {
 		return errEmpty
@@ -168,9 +168,9 @@ func checkURL(text string) error {
 	case err != nil:
 		return errors.New("not a URL")
 	case u.Scheme != "http" && u.Scheme != "https":
-		return errors.New("does not begin with http:// or https://")
+		return errors.New("does not start with http:// or https://")
 	case u.User != nil:
-		return errors.New("holds a user name or password; the key belongs in master.api_key")
+		return errors.New("contains a user name or password; use master.api_key instead")
 	case u.Hostname() == "" || strings.ContainsFunc(u.Host, unicode.IsSpace):
 		return errors.New("has no host")
 	case u.RawQuery != "" || u.ForceQuery || strings.Contains(text, "#"):
@@ -183,7 +183,7 @@ func checkURL(text string) error {
 		return nil
 	}
 	if port, err := strconv.Atoi(u.Port()); err != nil || port < 1 || port > 65535 {
-		return errors.New("its port is outside 1 to 65535")
+		return errors.New("port out of range 1 to 65535")
 	}
 	return nil
 }
@@ -191,7 +191,7 @@ func checkURL(text string) error {
 func checkSecret(s Secret) error {
 	bad := func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) || r == unicode.ReplacementChar }
 	if strings.ContainsFunc(s.Reveal(), bad) {
-		return errors.New("has spaces or control characters in it")
+		return errors.New("contains spaces or control characters")
 	}
 	return nil
 }
@@ -201,7 +201,7 @@ func checkPath(path string) error {
 	case path == "":
 		return errEmpty
 	case strings.ContainsFunc(path, unicode.IsControl):
-		return errors.New("has control characters in it")
+		return errors.New("contains control characters")
 	case !filepath.IsAbs(path):
 		return errRelative
 	}
@@ -223,7 +223,7 @@ func checkAddress(name string) error {
 	case len(name) > 255:
 		return errors.New("too long")
 	case strings.ContainsFunc(name, bad):
-		return errors.New("has spaces or control characters in it")
+		return errors.New("contains spaces or control characters")
 	}
 	return nil
 }
@@ -240,9 +240,8 @@ func checkListen(host string) error {
 	return nil
 }
 
-// inputProtocols are those of FFmpeg's that carry media from where they say.
-// Its others (concat, subfile, data, pipe, crypto, …) would open what the input
-// roots are there to keep closed.
+// inputProtocols returns the FFmpeg protocols that can be allowed for inputs. Others
+// (concat, subfile, data, pipe, crypto, …) could bypass jobs.input_roots.
 func inputProtocols() []string {
 	return []string{"file", "http", "https", "rtmp", "rtmps", "rtmpt", "rtmpts", "rtsp", "rtsps",
 		"rtp", "srtp", "srt", "rist", "udp", "tcp", "tls", "ftp", "sftp"}
@@ -254,7 +253,7 @@ func checkProtocols(names []string) error {
 	}
 	for _, name := range names {
 		if !slices.Contains(inputProtocols(), name) {
-			return fmt.Errorf("%q is not a protocol that a job may read", shorten(name))
+			return fmt.Errorf("%q is not an allowed protocol", shorten(name))
 		}
 	}
 	return nil

@@ -5,18 +5,18 @@ import (
 	"strings"
 )
 
-// envPrefix begins the environment variable of every key.
+// envPrefix is the prefix of every key's environment variable.
 const envPrefix = "FFMPEG_AGENT_"
 
-// A key is one row of the table that Config's struct tags make.
+// A key is one setting, as described by the struct tags of a Config field.
 type key struct {
 	path  string   // "master.url"
-	envs  []string // the variables that set it, the strongest first
-	flag  string   // "master", or "" where there is none
+	envs  []string // environment variables, highest precedence first
+	flag  string   // "master", or "" if the key has no flag
 	help  string
 	def   string // as text
 	typ   reflect.Type
-	index []int // of the field in Config
+	index []int // path of field indices in Config
 	rule  rule
 }
 
@@ -31,21 +31,28 @@ func (k key) get(cfg *Config) any {
 }
 
 // schema returns every key in the order of Config's fields.
-func schema() []key { return keysOf(reflect.TypeFor[Config](), "", nil) }
+func schema() []key { return keysOf(reflect.TypeFor[Config](), "", "", nil) }
 
-func keysOf(t reflect.Type, prefix string, index []int) []key {
+// keysOf returns the keys of the struct type t. section holds the tags of the field
+// whose type t is.
+func keysOf(t reflect.Type, section reflect.StructTag, prefix string, index []int) []key {
 	var keys []key
 	for i := range t.NumField() {
 		f := t.Field(i)
-		path := prefix + f.Tag.Get("key")
+		name := f.Tag.Get("key")
+		path := prefix + name
 		at := append(index[:len(index):len(index)], i)
-		if _, leaf := f.Tag.Lookup("default"); !leaf {
-			keys = append(keys, keysOf(f.Type, path+".", at)...)
+		def, leaf := f.Tag.Lookup("default")
+		if !leaf {
+			keys = append(keys, keysOf(f.Type, f.Tag, path+".", at)...)
 			continue
+		}
+		if own, ok := section.Lookup("default." + name); ok {
+			def = own
 		}
 		k := key{
 			path: path, envs: []string{envName(path)},
-			flag: f.Tag.Get("flag"), help: f.Tag.Get("help"), def: f.Tag.Get("default"),
+			flag: f.Tag.Get("flag"), help: f.Tag.Get("help"), def: def,
 			typ: f.Type, index: at,
 		}
 		if alias := f.Tag.Get("alias"); alias != "" {
@@ -61,7 +68,7 @@ func envName(path string) string {
 	return envPrefix + strings.ToUpper(strings.ReplaceAll(path, ".", "_"))
 }
 
-// sectionsOf returns the paths that have keys below them: "exporters", "exporters.cpu".
+// sectionsOf returns the paths of all sections: "exporters", "exporters.cpu", …
 func sectionsOf(keys []key) []string {
 	var sections []string
 	seen := map[string]bool{}

@@ -8,19 +8,18 @@ import (
 	"strings"
 )
 
-// Hidden is what is shown in place of a secret that is set.
+// Hidden is printed in place of a secret that is set.
 const Hidden = "(set, hidden)"
 
-// maxSecretBytes is the largest key file that ReadSecretFile takes.
+// maxSecretBytes is the maximum size of a file read by ReadSecretFile.
 const maxSecretBytes = 64 << 10
 
-// A Secret is text that must not be seen: every way of printing or encoding it
-// shows Hidden, or nothing where it is not set. Compare with Equal. The text lies
-// behind a pointer because fmt prints a value without asking its methods when a
-// verb does not fit its type (%p, %w).
+// A Secret is a string that prints and encodes as Hidden, or as "" if it is not set.
+// Compare secrets with Equal. The string is behind a pointer because fmt bypasses the
+// Format method for some verbs (%p, %w) and prints the fields instead.
 type Secret struct{ text *string }
 
-// NewSecret hides text; the empty text is a secret that is not set.
+// NewSecret returns text as a Secret; "" yields a secret that is not set.
 func NewSecret(text string) Secret {
 	if text == "" {
 		return Secret{}
@@ -28,7 +27,7 @@ func NewSecret(text string) Secret {
 	return Secret{text: &text}
 }
 
-// Reveal returns the secret itself, "" when it is not set.
+// Reveal returns the secret in plain text, or "" if it is not set.
 func (s Secret) Reveal() string {
 	if s.text == nil {
 		return ""
@@ -36,13 +35,13 @@ func (s Secret) Reveal() string {
 	return *s.text
 }
 
-// IsSet says whether there is a secret at all.
+// IsSet reports whether the secret is set.
 func (s Secret) IsSet() bool { return s.text != nil }
 
-// Equal says whether two secrets are the same text.
+// Equal reports whether two secrets have the same text.
 func (s Secret) Equal(other Secret) bool { return s.Reveal() == other.Reveal() }
 
-// String returns Hidden, or "" when the secret is not set.
+// String returns Hidden, or "" if the secret is not set.
 func (s Secret) String() string {
 	if s.text == nil {
 		return ""
@@ -50,16 +49,15 @@ func (s Secret) String() string {
 	return Hidden
 }
 
-// Format hides the secret from every verb of package fmt.
+// Format writes the same as String for every verb of package fmt.
 func (s Secret) Format(w fmt.State, _ rune) { _, _ = io.WriteString(w, s.String()) }
 
-// MarshalText hides the secret from JSON, YAML and whatever else encodes text.
+// MarshalText returns the same as String, so that JSON, YAML and loggers hide the secret.
 func (s Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
-// ReadSecretFile reads a secret from a file of one line. One line end at the end
-// is dropped. A file that is empty, larger than 64 KiB, or holds what cannot be a
-// bearer key (spaces, control characters, a second line) is an error, which names
-// the file and nothing of what is in it.
+// ReadSecretFile reads a secret from a file with a single line. A trailing newline is
+// removed. It fails if the file is empty, larger than 64 KiB, or cannot be a bearer key
+// (spaces, control characters, a second line). Errors never quote the content.
 func ReadSecretFile(path string) (Secret, error) {
 	text, err := readSecret(path)
 	if err != nil {
@@ -71,12 +69,12 @@ func ReadSecretFile(path string) (Secret, error) {
 func readSecret(path string) (string, error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return "", bare(err)
+		return "", withoutPath(err)
 	}
 	defer f.Close()
 	data, err := io.ReadAll(io.LimitReader(f, maxSecretBytes+1))
 	if err != nil {
-		return "", bare(err)
+		return "", withoutPath(err)
 	}
 	if len(data) > maxSecretBytes {
 		return "", errors.New("larger than 64 KiB")
@@ -91,8 +89,8 @@ func readSecret(path string) (string, error) {
 	return text, checkSecret(NewSecret(text))
 }
 
-// bare takes the path off an error that will be reported with it anyway.
-func bare(err error) error {
+// withoutPath strips the path from an error whose message will include it anyway.
+func withoutPath(err error) error {
 	var pathErr *os.PathError
 	if errors.As(err, &pathErr) {
 		return pathErr.Err

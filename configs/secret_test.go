@@ -17,22 +17,22 @@ import (
 
 const canary = "hunter2-Tr0ub4dor"
 
-func TestSecretIsNeverPrinted(t *testing.T) {
-	l := mustLoad(t, source(t).withEnv("MASTER_API_KEY="+canary))
+func TestSecretIsHiddenInOutput(t *testing.T) {
+	l := mustLoad(t, machine(t).withEnv("MASTER_API_KEY="+canary))
 	if l.Config.Master.APIKey.Reveal() != canary {
-		t.Fatalf("the key is %q", l.Config.Master.APIKey.Reveal())
+		t.Fatalf("got key %q, want %q", l.Config.Master.APIKey.Reveal(), canary)
 	}
 	for _, value := range []any{l, *l, l.Config, &l.Config, l.Config.Master, l.Config.Master.APIKey, &l.Config.Master.APIKey, l.Entries()} {
 		for verb := rune('!'); verb <= 'z'; verb++ {
 			for _, flags := range []string{"", "+", "#", "-", " ", "0", "40", ".3"} {
 				if text := fmt.Sprintf("%"+flags+string(verb), value); leaks(text) {
-					t.Errorf("%%%s%c of %T shows the key: %s", flags, verb, value, text)
+					t.Errorf("%%%s%c of %T leaks the key: %s", flags, verb, value, text)
 				}
 			}
 		}
-		wrapped := "%w" // of what is no error
-		if text := fmt.Errorf(wrapped, value).Error(); leaks(text) {
-			t.Errorf("Errorf of %T shows the key: %s", value, text)
+		wrap := "%w" // a variable, because vet rejects a constant %w of a non-error
+		if text := fmt.Errorf(wrap, value).Error(); leaks(text) {
+			t.Errorf("Errorf of %T leaks the key: %s", value, text)
 		}
 		encoded := map[string]func() ([]byte, error){
 			"JSON": func() ([]byte, error) { return json.Marshal(value) },
@@ -45,16 +45,16 @@ func TestSecretIsNeverPrinted(t *testing.T) {
 				t.Errorf("%s of %T: %v", name, value, err)
 			}
 			if leaks(string(text)) {
-				t.Errorf("%s of %T shows the key: %s", name, value, text)
+				t.Errorf("%s of %T leaks the key: %s", name, value, text)
 			}
 			if !strings.Contains(string(text), Hidden) {
-				t.Errorf("%s of %T does not say that a key is set: %s", name, value, text)
+				t.Errorf("%s of %T lacks %q: %s", name, value, Hidden, text)
 			}
 		}
 	}
 }
 
-// leaks looks for the canary as text and in the forms of %x and %d.
+// leaks reports whether text contains the canary in plain, %x or %d form.
 func leaks(text string) bool {
 	hex := fmt.Sprintf("%x", canary)
 	return strings.Contains(text, canary) || strings.Contains(strings.ToLower(text), hex) || strings.Contains(text, "104 117 110 116")
@@ -67,57 +67,57 @@ func zapLine(value any) ([]byte, error) {
 	return buf.Bytes(), nil
 }
 
-func TestSecretIsNeverInAnError(t *testing.T) {
+func TestSecretIsHiddenInErrors(t *testing.T) {
 	sources := map[string]Source{
-		"bad key by flag":     source(t).withFlags(t, "--api-key", canary+" x"),
-		"bad key by variable": source(t).withEnv("MASTER_API_KEY=" + canary + "\n"),
-		"bad key in the file": source(t).withFile(t, "master: {api_key: '"+canary+" x'}"),
-		"key twice":           source(t).withFile(t, "master: {api_key: a}\nmaster.api_key: "+canary),
-		"key as a list":       source(t).withFile(t, "master: {api_key: ["+canary+"]}"),
-		"key as a section":    source(t).withFile(t, "master: {api_key: {"+canary+": 1}}"),
-		"key as an alias":     source(t).withFile(t, "master: {api_key: *"+canary+"}"),
-		"misspelt key":        source(t).withFile(t, "master: {api_kee: "+canary+"}"),
-		"misspelt variable":   source(t).withEnv("FFMPEG_AGENT_APIKEY=" + canary),
-		"password in the URL": source(t).withFlags(t, "--master", "https://op:"+canary+"@host"),
-		"password, bad URL":   source(t).withFlags(t, "--master", "https://op:"+canary+" %zz@host"),
-		"key in a query":      source(t).withEnv("MASTER_URL=https://host/?key=" + canary),
+		"bad key by flag":     machine(t).withFlags(t, "--api-key", canary+" x"),
+		"bad key by variable": machine(t).withEnv("MASTER_API_KEY=" + canary + "\n"),
+		"bad key in the file": machine(t).withFile(t, "master: {api_key: '"+canary+" x'}"),
+		"key twice":           machine(t).withFile(t, "master: {api_key: a}\nmaster.api_key: "+canary),
+		"key as a list":       machine(t).withFile(t, "master: {api_key: ["+canary+"]}"),
+		"key as a section":    machine(t).withFile(t, "master: {api_key: {"+canary+": 1}}"),
+		"key as an alias":     machine(t).withFile(t, "master: {api_key: *"+canary+"}"),
+		"misspelt key":        machine(t).withFile(t, "master: {api_kee: "+canary+"}"),
+		"misspelt variable":   machine(t).withEnv("FFMPEG_AGENT_APIKEY=" + canary),
+		"password in the URL": machine(t).withFlags(t, "--master", "https://op:"+canary+"@host"),
+		"password, bad URL":   machine(t).withFlags(t, "--master", "https://op:"+canary+" %zz@host"),
+		"key in a query":      machine(t).withEnv("MASTER_URL=https://host/?key=" + canary),
 	}
 	for name, src := range sources {
 		t.Run(name, func(t *testing.T) {
 			_, err := Load(src)
-			var wrong *Error
-			if !errors.As(err, &wrong) {
-				t.Fatalf("error %v, want an *Error", err)
+			var invalid *Error
+			if !errors.As(err, &invalid) {
+				t.Fatalf("got error %v, want an *Error", err)
 			}
-			if leaks(fmt.Sprintf("%v %+v %#v", err, wrong, wrong.Problems)) {
-				t.Errorf("the secret is in %v", err)
+			if leaks(fmt.Sprintf("%v %+v %#v", err, invalid, invalid.Problems)) {
+				t.Errorf("secret leaked: %v", err)
 			}
 		})
 	}
 }
 
-func TestSecretFlagIsNotShownByItsValue(t *testing.T) {
-	src := source(t).withFlags(t, "--api-key", canary)
+func TestSecretFlagIsHidden(t *testing.T) {
+	src := machine(t).withFlags(t, "--api-key", canary)
 	if got := src.Flags.Lookup("api-key").Value.String(); got != Hidden {
-		t.Errorf("the flag's value shows %q", got)
+		t.Errorf("got flag value %q, want %q", got, Hidden)
 	}
 	if usage := src.Flags.FlagUsages(); leaks(usage) {
-		t.Errorf("usage shows the key:\n%s", usage)
+		t.Errorf("usage leaks the key:\n%s", usage)
 	}
 }
 
 func TestReadSecretFile(t *testing.T) {
 	tests := []struct{ name, content, want, wantErr string }{
 		{"plain", canary, canary, ""},
-		{"one line end", canary + "\n", canary, ""},
-		{"one line end of DOS", canary + "\r\n", canary, ""},
+		{"newline", canary + "\n", canary, ""},
+		{"CRLF", canary + "\r\n", canary, ""},
 		{"empty", "", "", "empty"},
-		{"only a line end", "\n", "", "empty"},
-		{"two line ends", canary + "\n\n", "", "more than one line"},
+		{"only a newline", "\n", "", "empty"},
+		{"two newlines", canary + "\n\n", "", "more than one line"},
 		{"two lines", canary + "\nx\n", "", "more than one line"},
-		{"spaces", canary + " x\n", "", "has spaces"},
-		{"not text", canary + "\xff\n", "", "has spaces or control characters"},
-		{"largest", strings.Repeat("k", maxSecretBytes), strings.Repeat("k", maxSecretBytes), ""},
+		{"spaces", canary + " x\n", "", "contains spaces"},
+		{"invalid UTF-8", canary + "\xff\n", "", "contains spaces or control characters"},
+		{"maximum size", strings.Repeat("k", maxSecretBytes), strings.Repeat("k", maxSecretBytes), ""},
 		{"too large", strings.Repeat("k", maxSecretBytes+1), "", "larger than 64 KiB"},
 	}
 	for _, test := range tests {
@@ -128,7 +128,7 @@ func TestReadSecretFile(t *testing.T) {
 			}
 			got, err := ReadSecretFile(path)
 			if got.Reveal() != test.want {
-				t.Errorf("secret of %d bytes, want %d", len(got.Reveal()), len(test.want))
+				t.Errorf("got a secret of %d bytes, want %d", len(got.Reveal()), len(test.want))
 			}
 			if test.wantErr == "" {
 				if err != nil {
@@ -137,17 +137,27 @@ func TestReadSecretFile(t *testing.T) {
 				return
 			}
 			if err == nil || !strings.Contains(err.Error(), test.wantErr) || !strings.Contains(err.Error(), path) || leaks(err.Error()) {
-				t.Errorf("error %v, want %q and the path", err, test.wantErr)
+				t.Errorf("got error %v, want %q and the path", err, test.wantErr)
 			}
 		})
 	}
 	if _, err := ReadSecretFile(filepath.Join(t.TempDir(), "none")); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("missing file: %v", err)
+		t.Errorf("missing file: got error %v, want os.ErrNotExist", err)
 	}
 }
 
 func TestSecretEqual(t *testing.T) {
-	if !NewSecret("a").Equal(NewSecret("a")) || NewSecret("a").Equal(NewSecret("b")) || !NewSecret("").Equal(Secret{}) || NewSecret("").IsSet() {
-		t.Error("secrets do not compare by their text")
+	tests := []struct {
+		a, b Secret
+		want bool
+	}{
+		{NewSecret("a"), NewSecret("a"), true},
+		{NewSecret("a"), NewSecret("b"), false},
+		{NewSecret(""), Secret{}, true},
+	}
+	for _, test := range tests {
+		if got := test.a.Equal(test.b); got != test.want {
+			t.Errorf("%q equal to %q: got %v, want %v", test.a.Reveal(), test.b.Reveal(), got, test.want)
+		}
 	}
 }

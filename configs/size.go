@@ -10,14 +10,14 @@ import (
 
 const (
 	gib      = 1 << 30
-	maxBytes = 1 << 50 // 1 PiB: larger is a slip, and float64 is exact below it
+	maxBytes = 1 << 50 // 1 PiB: a larger value is likely a typo, and float64 is exact up to here
 )
 
-// A Size is an amount of disk: a number of bytes, a share of the disk, or auto,
-// the smaller of 10 % of the disk and 5 GiB. The zero Size is no bytes.
+// A Size is an amount of disk space: a number of bytes, a percentage of the disk, or
+// auto, the smaller of 10 % of the disk and 5 GiB. The zero Size is 0 bytes.
 type Size struct {
 	auto    bool
-	percent float64 // of the disk, 0 to 100; 0 when bytes counts
+	percent float64 // of the disk, 0 to 100; 0 if the size is in bytes
 	bytes   uint64
 }
 
@@ -25,7 +25,7 @@ var errSize = errors.New("not a size")
 
 var sizePattern = regexp.MustCompile(`^([0-9]+(?:\.[0-9]+)?) ?(%|[A-Za-z]+)$`)
 
-// sizeUnits in bytes, larger before smaller so that String finds the shortest form.
+// sizeUnits is in descending order, so that String finds the shortest form.
 var sizeUnits = []struct {
 	name  string
 	bytes uint64
@@ -34,9 +34,8 @@ var sizeUnits = []struct {
 	{"MiB", 1 << 20}, {"MB", 1e6}, {"KiB", 1 << 10}, {"kB", 1e3}, {"B", 1},
 }
 
-// ParseSize reads "auto", a share such as "10%", or an amount such as "5GiB",
-// "500MB" or "1.5 TB", up to 1 PiB. A bare number is refused but for 0: its unit
-// would be in somebody's head.
+// ParseSize parses "auto", a percentage such as "10%", or an amount such as "5GiB",
+// "500MB" or "1.5 TB", up to 1 PiB. A number without a unit is an error, except for 0.
 func ParseSize(text string) (Size, error) {
 	switch text {
 	case "auto":
@@ -57,7 +56,7 @@ func ParseSize(text string) (Size, error) {
 	}
 	if m[2] == "%" {
 		if number > 100 {
-			return Size{}, errors.New("more than the whole disk")
+			return Size{}, errors.New("more than 100%")
 		}
 		return Size{percent: number}, nil
 	}
@@ -74,7 +73,7 @@ func ParseSize(text string) (Size, error) {
 	return Size{}, errors.New("unknown unit " + strconv.Quote(shorten(m[2])))
 }
 
-// Of returns the size in bytes on a disk of the given capacity in bytes.
+// Of returns the size in bytes, given the disk's capacity in bytes.
 func (s Size) Of(capacity uint64) uint64 {
 	switch {
 	case s.auto:
@@ -85,7 +84,7 @@ func (s Size) Of(capacity uint64) uint64 {
 	return s.bytes
 }
 
-// String returns the size as ParseSize reads it.
+// String returns the size in a form that ParseSize accepts.
 func (s Size) String() string {
 	switch {
 	case s.auto:
@@ -100,17 +99,5 @@ func (s Size) String() string {
 			return strconv.FormatUint(s.bytes/unit.bytes, 10) + unit.name
 		}
 	}
-	return "0" // not reached: the last unit divides everything
-}
-
-// MarshalText returns the size as ParseSize reads it.
-func (s Size) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
-
-// UnmarshalText reads what ParseSize reads.
-func (s *Size) UnmarshalText(text []byte) error {
-	parsed, err := ParseSize(string(text))
-	if err == nil {
-		*s = parsed
-	}
-	return err
+	return "0" // unreachable: the last unit divides every number
 }

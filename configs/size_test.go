@@ -1,12 +1,13 @@
 package configs
 
 import (
+	"strings"
 	"testing"
 
 	"pgregory.net/rapid"
 )
 
-func TestSizeOfADisk(t *testing.T) {
+func TestSizeOf(t *testing.T) {
 	tests := []struct {
 		text     string
 		capacity uint64
@@ -35,39 +36,37 @@ func TestSizeOfADisk(t *testing.T) {
 			continue
 		}
 		if got := size.Of(test.capacity); got != test.want {
-			t.Errorf("%s of %d is %d, want %d", test.text, test.capacity, got, test.want)
+			t.Errorf("%s of %d: got %d, want %d", test.text, test.capacity, got, test.want)
 		}
 	}
 }
 
-func TestSizeRefuses(t *testing.T) {
+func TestParseSizeRejects(t *testing.T) {
 	for _, text := range []string{"", "5", "1e3", "-1GiB", "+1GiB", "GiB", "%", "1..5GiB", "NaN%", "Inf", "1GiB x", "0x5B", "100.1%", "1025TiB", "AUTO", "1 Gibi"} {
 		if size, err := ParseSize(text); err == nil {
-			t.Errorf("%q is %v", text, size)
+			t.Errorf("%q: got %v, want an error", text, size)
 		}
 	}
 }
 
-func TestSizeReadsWhatItWrites(t *testing.T) {
+func TestSizeRoundTrip(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		size := rapid.OneOf(
 			rapid.Just(Size{auto: true}),
 			rapid.Map(rapid.Uint64Range(0, maxBytes), func(n uint64) Size { return Size{bytes: n} }),
 			rapid.Map(rapid.Float64Range(1e-6, 100), func(p float64) Size { return Size{percent: p} }),
 		).Draw(t, "size")
-		text, err := size.MarshalText()
-		if err != nil {
-			t.Fatal(err)
-		}
-		var got Size
-		if err := got.UnmarshalText(text); err != nil || got != size {
-			t.Fatalf("%+v is written %q and read %+v, %v", size, text, got, err)
+		if got, err := ParseSize(size.String()); err != nil || got != size {
+			t.Fatalf("%+v formats as %q, which parses as %+v, %v", size, size, got, err)
 		}
 	})
 }
 
 func FuzzParseSize(f *testing.F) {
-	for _, text := range []string{"auto", "5GiB", "10%", "1.5 TB", "0", "99999999999999999999999999999999TiB"} {
+	for _, text := range []string{
+		"auto", "5GiB", "10%", "1.5 TB", "0", "1", "99999999999999999999999999999999TiB", "0t", "0A0", "0AAAAAAAAAAAAAAAA",
+		"00000000000000000", "A\xff", "\xf0\xba\xcb0", "\U000489c8", "\U00040227\U00048208", strings.Repeat("0", 300) + "A", "0" + strings.Repeat("A", 100),
+	} {
 		f.Add(text)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
@@ -76,7 +75,7 @@ func FuzzParseSize(f *testing.F) {
 			return
 		}
 		if again, err := ParseSize(size.String()); err != nil || again.Of(1<<40) != size.Of(1<<40) {
-			t.Errorf("%q is %v and that is %v, %v", text, size, again, err)
+			t.Errorf("%q parses as %v, which parses as %v, %v", text, size, again, err)
 		}
 	})
 }
