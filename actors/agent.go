@@ -52,7 +52,7 @@ func start(cfg Config, children func(*env) []child) (*Agent, error) {
 	if cfg.Supervision.Logger == nil {
 		cfg.Supervision.Logger = cfg.Logger
 	}
-	e := &env{Parts: cfg.Parts, refs: newRefs(), log: cfg.Logger, started: time.Now()}
+	e := &env{Parts: cfg.Parts, refs: newRefs(), attempts: newAttempts(), log: cfg.Logger, started: time.Now()}
 	e.stop.done = make(chan struct{})
 	e.settings.Store(&cfg.Settings)
 	a := &Agent{env: e, system: supervision.NewSystem(cfg.Supervision)}
@@ -99,8 +99,11 @@ func (a *Agent) Done() <-chan struct{} { return a.env.stop.done }
 // Late names what did not stop in time, once Done is closed.
 func (a *Agent) Late() []supervision.StopReport { return a.env.stop.late() }
 
-// Close ends the actor system, drained or not. What it leaves behind is on disk.
-func (a *Agent) Close(ctx context.Context) error { return a.system.Stop(ctx) }
+// Close ends the actors and stops the running jobs, drained or not. It records nothing of
+// these: the next start reports them as interrupted.
+func (a *Agent) Close(ctx context.Context) error {
+	return errors.Join(a.system.Stop(ctx), a.env.attempts.close(ctx))
+}
 
 // Configure hands the tree new settings; each takes effect at its next use.
 func (a *Agent) Configure(s Settings) { a.env.settings.Store(&s) }
@@ -114,17 +117,31 @@ func (a *Agent) Actors() []supervision.ActorStats { return a.system.Stats() }
 // Live is nil while every actor answers its probe; a watchdog is fed on it.
 func (a *Agent) Live() error { return a.system.Live() }
 
-// stopRequest is what must survive the restart of an actor while the tree stops:
-// that it was asked for, until when jobs may run, and what came of it.
+// stopRequest is what must survive the restart of an actor while the tree stops: that
+// it was requested, until when jobs may run, who was asked to drain, and the reports.
 type stopRequest struct {
-	jobsNow atomic.Bool                    // running jobs are to be stopped now
-	jobs    atomic.Pointer[messages.Drain] // what jobs was asked
+	jobsNow atomic.Bool // stop the running jobs now
+	drains  sync.Map    // name of an actor → *messages.Drain, of those asked to drain
 
 	mu      sync.Mutex
 	until   time.Time // zero: no drain was asked for
 	ended   bool
 	reports []supervision.StopReport // of who was late
 	done    chan struct{}
+}
+
+// drain asks an actor to drain. A later incarnation of it finds the request by drainOf.
+func (s *stopRequest) drain(to *supervision.Ref, until time.Time, ready func()) {
+	m := &messages.Drain{Until: until, Ready: ready}
+	s.drains.Store(to.Name(), m)
+	to.Tell(m)
+}
+
+// drainOf returns what an actor was asked by drain; nil where it was not.
+func (s *stopRequest) drainOf(name string) *messages.Drain {
+	m, _ := s.drains.Load(name)
+	drain, _ := m.(*messages.Drain)
+	return drain
 }
 
 func (s *stopRequest) ask(timeout time.Duration) {
@@ -247,7 +264,7 @@ func (r *root) shutdown(ctx actor.Context) {
 	left := max(0, time.Until(until))
 	r.log.Info("draining: no new job is taken", zap.Duration("time_for_running_jobs", left))
 	drain := func(to *supervision.Ref) func(ready func()) {
-		return func(ready func()) { to.Tell(&messages.Drain{Until: until, Ready: ready}) }
+		return func(ready func()) { r.stop.drain(to, until, ready) }
 	}
 	supervision.StopInOrder(ctx, []supervision.StopStep{
 		{Child: r.refs.poller, Prepare: drain(r.refs.poller), Deadline: callDeadline},

@@ -1,14 +1,17 @@
 package actors
 
 import (
+	"context"
+	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"ffmpeg-agent/actors/supervision"
-	"ffmpeg-agent/internal/devmaster"
 	"ffmpeg-agent/internal/ffmpegtest"
+	"ffmpeg-agent/messages/job"
 	"ffmpeg-agent/messages/protocol"
 )
 
@@ -57,31 +60,86 @@ func TestACrashStaysWhereItIs(t *testing.T) {
 func (s *site) restarts() map[string]int {
 	all := map[string]int{}
 	for _, a := range s.agent.Actors() {
-		if !a.Temporary {
+		if a.Parent != "agent/jobs" {
 			all[a.Path] = a.Restarts
 		}
 	}
 	return all
 }
 
-func TestACrashedJobIsReportedAsFailed(t *testing.T) {
+// jobActor waits for the actor of the only running job and returns its path.
+func (s *site) jobActor() (path string) {
+	s.t.Helper()
+	s.until("the actor of the job", func() bool {
+		for _, a := range s.agent.Actors() {
+			if a.Parent == "agent/jobs" && a.State == supervision.Running {
+				path = a.Path
+			}
+		}
+		return path != ""
+	})
+	return path
+}
+
+func TestJobSurvivesCrashOfItsActor(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, nil)
-	job := s.submit(ffmpegtest.Long())
-	pid := s.ffmpegPID(job.ID)
-	for _, a := range s.agent.Actors() {
-		if a.Parent == "agent/jobs" {
-			must(t, s.agent.Crash(a.Path))
+	submitted := s.submit(ffmpegtest.Lasting(t, 2))
+	pid := s.ffmpegPID(submitted.ID)
+	path := s.jobActor()
+	must(t, s.agent.Crash(path))
+	s.until("the restart", func() bool { stats, ok := s.stats(path); return ok && stats.Restarts == 1 })
+	if err := syscall.Kill(pid, 0); err != nil {
+		t.Fatalf("FFmpeg did not survive: %v", err)
+	}
+	if r := s.result(submitted.ID, 1); r.Status != protocol.StatusCompleted {
+		t.Errorf("got status %s (%s), want completed", r.Status, r.Error)
+	}
+}
+
+// panics is a run whose check panics once.
+type panics struct {
+	Run
+	once *sync.Once
+}
+
+func (r panics) Check(ctx context.Context) error {
+	r.once.Do(func() { panic("on purpose") })
+	return r.Run.Check(ctx)
+}
+
+type panickingRunner struct {
+	Runner
+	once *sync.Once
+}
+
+func (r panickingRunner) Begin(l job.Lease) Run { return panics{r.Runner.Begin(l), r.once} }
+
+func TestPanicInAJobFailsItAlone(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	s := newSite(t, func(c *siteConfig) {
+		c.dir = dir
+		c.wrap = func(p *Parts) { p.Runner = panickingRunner{p.Runner, new(sync.Once)} }
+	})
+	submitted := s.submit(ffmpegtest.Quick())
+	r := s.result(submitted.ID, 1)
+	if r.Status != protocol.StatusFailed || r.FailureReason != protocol.ReasonPlatformError || !strings.Contains(r.Error, "on purpose") {
+		t.Errorf("got status %s, reason %s: %s; want failed, platform_error", r.Status, r.FailureReason, r.Error)
+	}
+	if r := s.result(submitted.ID, 2); r.Status != protocol.StatusCompleted {
+		t.Errorf("second attempt: got status %s: %s", r.Status, r.Error)
+	}
+	s.until("the removal of the workspaces", func() bool {
+		left, err := filepath.Glob(filepath.Join(dir, "work", "*"))
+		must(t, err)
+		return len(left) == 0
+	})
+	for path, n := range s.restarts() {
+		if n > 0 {
+			t.Errorf("%s was restarted %d times", path, n)
 		}
 	}
-	r := s.result(job.ID, 1)
-	if r.Status != protocol.StatusFailed || r.FailureReason != protocol.ReasonPlatformError {
-		t.Errorf("status %s, reason %s: %s", r.Status, r.FailureReason, r.Error)
-	}
-	s.until("FFmpeg's end", func() bool { return syscall.Kill(pid, 0) == syscall.ESRCH })
-	s.await("the second attempt", func(e devmaster.Event) bool {
-		return e.Kind == devmaster.JobAssigned && e.JobID == job.ID && e.Attempt == 2
-	})
 }
 
 // TestAHungActorIsReplaced hangs each actor but the heartbeat in an agent of its own: it is
@@ -135,4 +193,22 @@ func TestAHungHeartbeatEndsTheAgent(t *testing.T) {
 	if s.agent.Live() == nil {
 		t.Error("the watchdog would still be fed")
 	}
+}
+
+// TestCrashOfJobActorWhileJobsHangs: the end of the attempt is on its way to jobs, which
+// does not take messages, when the actor of the job crashes.
+func TestCrashOfJobActorWhileJobsHangs(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, nil)
+	submitted := s.submit(ffmpegtest.Long())
+	s.ffmpegPID(submitted.ID)
+	path := s.jobActor()
+	must(t, s.agent.Hang("agent/jobs", 500*time.Millisecond))
+	s.post("/jobs/" + submitted.ID + "/cancel")
+	s.until("the end of the attempt", func() bool { return s.agent.env.attempts.list()[0].ended() })
+	must(t, s.agent.Crash(path))
+	if r := s.result(submitted.ID, 1); r.Status != protocol.StatusCanceled {
+		t.Errorf("got status %s, want canceled", r.Status)
+	}
+	s.result(s.submit(ffmpegtest.Quick()).ID, 1)
 }

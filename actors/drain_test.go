@@ -1,10 +1,12 @@
 package actors
 
 import (
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -20,7 +22,7 @@ func (s *site) drained() {
 		s.t.Fatalf("the drain did not end\nlog: %s", s.tail())
 	}
 	for _, late := range s.agent.Late() {
-		s.t.Errorf("%s did not stop in time (%s)", late.Name, late.Phase)
+		s.t.Errorf("%s did not stop in time (%s)\nlog: %s", late.Name, late.Phase, s.tail())
 	}
 }
 
@@ -52,7 +54,7 @@ func TestADrainGoesOnAfterACrash(t *testing.T) {
 			job := s.submit(ffmpegtest.Long())
 			s.ffmpegPID(job.ID)
 			s.agent.Drain(time.Hour)
-			s.until("the drain", func() bool { return s.agent.env.stop.jobs.Load() != nil })
+			s.until("the drain", func() bool { return s.agent.env.stop.drainOf("jobs") != nil })
 			must(t, s.agent.Crash(path))
 			s.until("the restart", func() bool { stats, _ := s.stats(path); return stats.Restarts == 1 })
 			s.until("the job's adoption", func() bool { return s.logs.FilterMessage("going on with a running job").Len() == 1 })
@@ -111,7 +113,7 @@ func TestALowDiskTakesNoWork(t *testing.T) {
 	s := newSite(t, func(c *siteConfig) { c.MinFreeDisk = func(total uint64) uint64 { return total + 1 } })
 	job := s.submit(ffmpegtest.Quick())
 	s.until("the closed gate", func() bool {
-		return s.agent.Board().Gates()[gateDisk] != "" && s.logs.FilterMessage("taking no work").Len() > 0
+		return s.agent.Board().Gates()[gateDisk] != "" && s.logs.FilterMessage("taking no jobs").Len() > 0
 	})
 	from := time.Now()
 	s.until("heartbeats", func() bool { return len(s.beatsSince(from)) >= 3 })
@@ -134,4 +136,41 @@ func TestWithoutFFmpegNoWorkIsTaken(t *testing.T) {
 	must(t, err)
 	must(t, os.Symlink(real, filepath.Join(bin, "ffmpeg")))
 	s.result(job.ID, 1)
+}
+
+// TestDrainSurvivesRestartsOfItsActors: poller and uploader restart while they drain.
+func TestDrainSurvivesRestartsOfItsActors(t *testing.T) {
+	t.Parallel()
+	for _, path := range []string{"agent/poller", "agent/uploader"} {
+		t.Run(path, func(t *testing.T) {
+			t.Parallel()
+			s := newSite(t, nil)
+			s.until("the session", func() bool { return s.agent.Board().Session() != nil })
+			called, release := make(chan struct{}), make(chan struct{})
+			var once sync.Once
+			held := map[string]string{"agent/poller": "/jobs/next", "agent/uploader": "/results"}[path]
+			s.link.interfere(func(next http.Handler, w http.ResponseWriter, r *http.Request) {
+				if r.URL.Path == held {
+					once.Do(func() { close(called) })
+					select {
+					case <-release:
+					case <-r.Context().Done():
+					}
+				}
+				next.ServeHTTP(w, r)
+			})
+			letGo := sync.OnceFunc(func() { close(release) })
+			t.Cleanup(letGo)
+			if path == "agent/uploader" {
+				s.submit(ffmpegtest.Quick())
+			}
+			<-called // a call is in flight, so the drain cannot be ready at once
+			s.agent.Drain(time.Hour)
+			s.until("the drain", func() bool { return s.agent.env.stop.drainOf(filepath.Base(path)) != nil })
+			must(t, s.agent.Crash(path))
+			s.until("the restart", func() bool { stats, _ := s.stats(path); return stats.Restarts == 1 })
+			letGo()
+			s.drained()
+		})
+	}
 }

@@ -7,6 +7,7 @@ import (
 	"math"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -234,4 +235,93 @@ func TestSensorsThatAreNotThereAreNoFault(t *testing.T) {
 			t.Errorf("cards that are not there are complained of: %s", line.Message)
 		}
 	}
+}
+
+// countingSensors count their readings and what is open.
+type countingSensors struct {
+	reads, open *atomic.Int64
+}
+
+func (s countingSensors) Name() string                             { return "counting" }
+func (s countingSensors) Because() error                           { return nil }
+func (s countingSensors) Zones() []*energy.Zone                    { return nil }
+func (s countingSensors) Read() ([]energy.Reading, []energy.Fault) { s.reads.Add(1); return nil, nil }
+func (s countingSensors) Close() error                             { s.open.Add(-1); return nil }
+
+// TestSensorsOpenedDuringARestartAreClosed: opening them takes long, as NVML's start may,
+// and the sampler restarts meanwhile.
+func TestSensorsOpenedDuringARestartAreClosed(t *testing.T) {
+	t.Parallel()
+	var reads, open, opened atomic.Int64
+	opening, release := make(chan struct{}), make(chan struct{})
+	s := newSite(t, func(c *siteConfig) {
+		c.wrap = func(p *Parts) {
+			p.OpenPower = func() (PowerSensors, error) {
+				open.Add(1)
+				if opened.Add(1) == 1 {
+					close(opening)
+					<-release
+				}
+				return countingSensors{&reads, &open}, nil
+			}
+		}
+	})
+	<-opening
+	must(t, s.agent.Crash("agent/samplers/rapl"))
+	s.until("the sensors of the next incarnation", func() bool { return reads.Load() > 0 })
+	if n := open.Load(); n != 2 {
+		t.Fatalf("%d sensors are open, want the first two", n)
+	}
+	close(release)
+	s.until("the first sensors to be closed", func() bool { return open.Load() == 1 })
+}
+
+// TestSamplingSlowsDownAfterCrashes: the actor of a job and jobs itself crash around the
+// end of a job; the meter then follows no job that is gone.
+func TestSamplingSlowsDownAfterCrashes(t *testing.T) {
+	t.Parallel()
+	var reads, open atomic.Int64
+	closing, release := make(chan struct{}), make(chan struct{})
+	s := newSite(t, func(c *siteConfig) {
+		c.SampleInterval, c.IdleSampleInterval = 10*time.Millisecond, time.Hour
+		c.wrap = func(p *Parts) {
+			p.OpenPower = func() (PowerSensors, error) { open.Add(1); return countingSensors{&reads, &open}, nil }
+			p.Runner = closingRunner{p.Runner, sync.OnceFunc(func() { close(closing) }), release}
+		}
+	})
+	j := s.submit(ffmpegtest.Long())
+	s.ffmpegPID(j.ID)
+	s.link.cut() // no further job
+	must(t, s.agent.Crash(s.jobActor()))
+	s.agent.StopJobs()
+	<-closing
+	must(t, s.agent.Crash("agent/jobs"))
+	s.until("the restart of jobs", func() bool { stats, _ := s.stats("agent/jobs"); return stats.Restarts == 1 })
+	close(release)
+	s.until("the end of the job", func() bool { return len(s.agent.env.attempts.list()) == 0 })
+	s.until("sampling to slow down", func() bool {
+		before := reads.Load()
+		time.Sleep(200 * time.Millisecond)
+		return reads.Load() == before
+	})
+}
+
+// closingRunner holds the end of its runs.
+type closingRunner struct {
+	Runner
+	closing func()
+	release chan struct{}
+}
+
+func (r closingRunner) Begin(l job.Lease) Run { return closingRun{r.Runner.Begin(l), r} }
+
+type closingRun struct {
+	Run
+	runner closingRunner
+}
+
+func (r closingRun) Close(ctx context.Context) error {
+	r.runner.closing()
+	<-r.runner.release
+	return r.Run.Close(ctx)
 }

@@ -63,8 +63,8 @@ type Endpoints struct {
 	Control   Endpoint
 }
 
-// env is what every actor of the tree is given: the parts, each other's addresses,
-// and the board. It holds no state of any actor.
+// env is what all actors share: the ports, each other's addresses, the registry of
+// attempts, and the board. It outlives every incarnation of every actor.
 type env struct {
 	Parts
 	settings atomic.Pointer[Settings]
@@ -72,18 +72,11 @@ type env struct {
 	started  time.Time
 	refs     refs
 	board    Board
-	proved   atomic.Pointer[messages.NodeFacts] // what Prove came to
+	attempts *attempts
+	proved   atomic.Pointer[messages.NodeFacts] // what Prove returned
 	counts   counts
 	stop     stopRequest
 	log      *zap.Logger
-}
-
-// runs are the runner's; none where nothing runs.
-func (e *env) runs() []Run {
-	if e.Runner == nil {
-		return nil
-	}
-	return e.Runner.Runs()
 }
 
 // refs are the addresses of the tree's roles. They stay good across restarts.

@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"path/filepath"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -184,7 +185,7 @@ func TestAResultIsOvertakenByALaterAttemptHere(t *testing.T) {
 	})
 	s := newSite(t, func(c *siteConfig) { c.link = link }) // it waits for 90 s before it asks of its own
 	j := s.submit(ffmpegtest.Quick())
-	s.until("a failed sending", func() bool { return s.logs.FilterMessageSnippet("sending a result failed").Len() > 0 })
+	s.until("a failed sending", func() bool { return s.logs.FilterMessage("could not deliver a result").Len() > 0 })
 	silent.Store(true)
 	s.await("the giving away", func(e devmaster.Event) bool { return e.Kind == devmaster.JobReassigned && e.JobID == j.ID })
 	silent.Store(false)
@@ -232,7 +233,91 @@ func TestWhatAJournalLostIsNotSettledForEver(t *testing.T) {
 	s.link.interfere(elsewhere)
 	second := s.submit(ffmpegtest.Quick())
 	s.result(second.ID, 1)
-	if n := s.logs.FilterMessage("sending a result failed").Len(); n > 0 {
+	if n := s.logs.FilterMessage("could not deliver a result").Len(); n > 0 {
 		t.Errorf("sent again %d times", n)
+	}
+}
+
+// TestOvertakenResultIsNotSentUnasked: the master gives the next attempt to this agent
+// while the attempt before it still runs here.
+func TestOvertakenResultIsNotSentUnasked(t *testing.T) {
+	t.Parallel()
+	link, m := newLink(t), careless(t)
+	link.connect(m)
+	var silent, second atomic.Bool
+	var sent atomic.Int64
+	link.interfere(func(next http.Handler, w http.ResponseWriter, r *http.Request) {
+		if silent.Load() {
+			hangUp(w)
+			return
+		}
+		if r.URL.Path == "/results" {
+			body, _ := io.ReadAll(r.Body)
+			r.Body = io.NopCloser(bytes.NewReader(body))
+			var result struct{ Attempt int }
+			if json.Unmarshal(body, &result); result.Attempt == 1 && second.Load() {
+				sent.Add(1)
+			}
+		}
+		next.ServeHTTP(w, r)
+	})
+	s := newSite(t, func(c *siteConfig) { c.link, c.Slots, c.CancelCheckInterval = link, 2, time.Hour })
+	j := s.submit(ffmpegtest.Lasting(t, 5))
+	s.ffmpegPID(j.ID)
+	silent.Store(true)
+	s.await("the reassignment", func(e devmaster.Event) bool { return e.Kind == devmaster.JobReassigned && e.JobID == j.ID })
+	silent.Store(false)
+	key := job.Key{JobID: j.ID, Attempt: 2}
+	s.until("the next attempt", func() bool { _, known, err := s.journal.Record(key); must(t, err); return known })
+	second.Store(true)
+	if first, _, err := s.journal.Record(job.Key{JobID: j.ID, Attempt: 1}); err != nil || !first.State.Unfinished() {
+		t.Fatalf("attempt 1 is %s (%v) when attempt 2 is given, want it to run", first.State, err)
+	}
+	if r := s.settled(j, 1); r.State != job.RecordSuperseded {
+		t.Errorf("attempt 1: got %s (%s), want superseded", r.State, r.Why)
+	}
+	if n := sent.Load(); n > 0 {
+		t.Errorf("attempt 1 was sent %d times after attempt 2 was given, want 0", n)
+	}
+}
+
+// fullAtSettle is a journal that cannot be written while a result is to be settled.
+type fullAtSettle struct {
+	Journal
+	refusals *atomic.Int64
+}
+
+func (j fullAtSettle) Settle(key job.Key, state job.RecordState, why string) error {
+	if j.refusals.Add(-1) >= 0 {
+		return fmt.Errorf("settling %s: %w", key, syscall.ENOSPC)
+	}
+	return j.Journal.Settle(key, state, why)
+}
+
+// TestAcceptedResultIsSettledOnceTheDiskHasRoom: the master takes a failed result and
+// re-queues the job, so its lease is gone when the disk has room again.
+func TestAcceptedResultIsSettledOnceTheDiskHasRoom(t *testing.T) {
+	t.Parallel()
+	var refusals, sendings atomic.Int64
+	refusals.Store(2)
+	s := newSite(t, func(c *siteConfig) {
+		c.wrap = func(p *Parts) { p.Journal = fullAtSettle{p.Journal, &refusals} }
+	})
+	s.link.interfere(onResults(func(next http.Handler, w http.ResponseWriter, r *http.Request) {
+		sendings.Add(1)
+		next.ServeHTTP(w, r)
+	}))
+	j := s.submit(map[string]any{"input": "/nowhere/film.mp4"})
+	if r := s.settled(j, 1); r.State != job.RecordSent {
+		t.Errorf("attempt 1: got %s (%s), want sent", r.State, r.Why)
+	}
+	for attempt := 2; attempt <= 4; attempt++ {
+		s.settled(j, attempt)
+	}
+	if n := sendings.Load(); n != 4 {
+		t.Errorf("4 attempts were sent %d times, want 4", n)
+	}
+	if n := s.agent.Status().Counts.Superseded; n != 0 {
+		t.Errorf("%d results count as superseded, want 0", n)
 	}
 }

@@ -2,11 +2,14 @@ package actors
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
 
+	"ffmpeg-agent/internal/ffmpegtest"
 	"ffmpeg-agent/messages/job"
 )
 
@@ -98,5 +101,43 @@ func TestAFullJournalLosesNothingAndTakesNoWork(t *testing.T) {
 	s.result(waiting.ID, 1)
 	if gates := s.agent.Board().Gates(); gates[gateJournal] != "" {
 		t.Errorf("gates %v", gates)
+	}
+}
+
+// finishHook looks at the machine before a result is written.
+type finishHook struct {
+	Journal
+	before func()
+}
+
+func (j finishHook) Finish(key job.Key, result []byte, release bool) error {
+	j.before()
+	return j.Journal.Finish(key, result, release)
+}
+
+// TestJobFreesItsSpaceBeforeTheJournalNeedsSome: neither the workspace nor an open
+// descriptor of a deleted file takes the room that the result may need.
+func TestJobFreesItsSpaceBeforeTheJournalNeedsSome(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	var left []string
+	s := newSite(t, func(c *siteConfig) {
+		c.dir = dir
+		c.wrap = func(p *Parts) {
+			p.Journal = finishHook{p.Journal, func() {
+				entries, _ := filepath.Glob(filepath.Join(dir, "work", "*"))
+				descriptors, _ := filepath.Glob("/proc/self/fd/*")
+				for _, fd := range descriptors {
+					if to, err := os.Readlink(fd); err == nil && strings.HasPrefix(to, dir+"/work") {
+						entries = append(entries, to)
+					}
+				}
+				left = entries
+			}}
+		}
+	})
+	s.result(s.submit(ffmpegtest.Quick()).ID, 1)
+	if len(left) > 0 {
+		t.Errorf("left when the result was written: %q, want nothing", left)
 	}
 }

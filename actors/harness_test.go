@@ -146,9 +146,6 @@ func newSite(t *testing.T, change func(*siteConfig)) *site {
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), hang)
 		defer cancel()
-		for _, run := range s.runner.Runs() {
-			run.Stop(job.StopShutdown)
-		}
 		if cfg.hangAfter > 0 {
 			// One that hung on purpose comes back when its time is up.
 			s.until("the end of all actors", func() bool { return s.agent.Close(ctx) == nil })
@@ -163,14 +160,6 @@ func newSite(t *testing.T, change func(*siteConfig)) *site {
 type portRunner struct{ *ffmpeg.Runner }
 
 func (r portRunner) Begin(l job.Lease) Run { return r.Runner.Begin(l) }
-
-func (r portRunner) Runs() []Run {
-	var runs []Run
-	for _, run := range r.Runner.Runs() {
-		runs = append(runs, run)
-	}
-	return runs
-}
 
 // testHost sees the real disk.
 type testHost struct{ *hardware.Host }

@@ -12,9 +12,8 @@ import (
 	"ffmpeg-agent/messages/protocol"
 )
 
-// heartbeat tells the master that the node lives, on schedule, whatever else the
-// agent does. It waits for no sibling and takes its session from the board, so that
-// its own restart costs no beat.
+// heartbeat sends heartbeats on schedule, whatever else the agent does. It waits for no
+// other actor and takes its session from the board, so that its own restart costs none.
 type heartbeat struct {
 	*env
 	log      *zap.Logger
@@ -26,7 +25,7 @@ type heartbeat struct {
 
 func newHeartbeat(e *env) *heartbeat {
 	log := e.log.Named("heartbeat")
-	h := &heartbeat{env: e, log: log, failures: outage{log: log, what: "heartbeat"}}
+	h := &heartbeat{env: e, log: log, failures: outage{log: log, failing: "heartbeat failed", over: "heartbeats are answered again"}}
 	if s := e.board.Heartbeat(); s != nil {
 		h.status = *s
 	}
@@ -42,8 +41,8 @@ func (h *heartbeat) Receive(ctx actor.Context) {
 	}
 }
 
-// beat sends one heartbeat and schedules the next from now, not from the answer. A
-// beat that is still unanswered by then has outlived its deadline and is dropped.
+// beat sends one heartbeat and schedules the next from now, not from the response. One
+// that is still in flight by then is past its deadline and dropped.
 func (h *heartbeat) beat(ctx actor.Context) {
 	if h.next != nil {
 		h.next.Stop()
@@ -75,7 +74,7 @@ func (h *heartbeat) answered(session messages.Session, err error) {
 	if err != nil {
 		h.status.Failed++
 		h.status.Error = err.Error()
-		if masterErrorKind(err) == protocol.NotFound {
+		if protocol.KindOf(err) == protocol.NotFound {
 			h.refs.registrar.Tell(&messages.NodeForgotten{Session: session})
 			return
 		}
@@ -85,7 +84,7 @@ func (h *heartbeat) answered(session messages.Session, err error) {
 	now := time.Now()
 	h.status.Sent++
 	h.status.LastSuccess, h.status.Error = &now, ""
-	h.failures.over()
+	h.failures.recovered()
 }
 
 func (h *heartbeat) post() {
@@ -95,9 +94,8 @@ func (h *heartbeat) post() {
 
 func (h *heartbeat) nodeStatus() messages.NodeStatus {
 	s := messages.NodeStatus{Status: "available", RunningJobs: []string{}}
-	for _, run := range h.Runner.Runs() {
-		lease := run.Lease()
-		s.RunningJobs = append(s.RunningJobs, lease.Job.ID)
+	for _, a := range h.attempts.list() {
+		s.RunningJobs = append(s.RunningJobs, a.key.JobID)
 		s.Status = "busy"
 	}
 	if h.board.Draining() {

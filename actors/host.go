@@ -10,17 +10,17 @@ import (
 	"ffmpeg-agent/messages"
 )
 
-// hostInterval is how often the machine's load, memory, disk and heat are looked at.
+// hostInterval is how often load, memory, disk and temperature are read.
 const hostInterval = 5 * time.Second
 
-// hostSampler looks at the machine and posts what it saw.
+// hostSampler reads the state of the machine and posts it.
 type hostSampler struct {
 	*env
 	failures outage
 }
 
 func newHostSampler(e *env) *hostSampler {
-	return &hostSampler{env: e, failures: outage{log: e.log.Named("host"), what: "looking at the machine"}}
+	return &hostSampler{env: e, failures: outage{log: e.log.Named("host"), failing: "could not read the state of the machine", over: "the state of the machine is read again"}}
 }
 
 func (h *hostSampler) Receive(ctx actor.Context) {
@@ -32,11 +32,11 @@ func (h *hostSampler) Receive(ctx actor.Context) {
 func (h *hostSampler) look(ctx actor.Context) {
 	supervision.Go(ctx, h.Host.Look, func(ctx actor.Context, status messages.HostStatus, err error) {
 		supervision.After(ctx, hostInterval, h.look)
-		// What could be seen is good beside an error about the rest.
+		// An error about one figure leaves the others valid.
 		if err != nil {
 			h.failures.failed(err, zap.Duration("next_try", hostInterval))
 		} else {
-			h.failures.over()
+			h.failures.recovered()
 		}
 		h.board.host.Store(&status)
 		h.refs.janitor.Tell(&messages.HostLooked{Status: status})

@@ -77,14 +77,6 @@ type runnerHook struct {
 
 func (r runnerHook) Begin(l job.Lease) Run { return checkHook{r.Runner.Begin(l), r.hold} }
 
-func (r runnerHook) Runs() []Run {
-	runs := r.Runner.Runs()
-	for i := range runs {
-		runs[i] = checkHook{runs[i], r.hold}
-	}
-	return runs
-}
-
 func TestACrashAfterTheExitKeepsTheWholeAccount(t *testing.T) {
 	t.Parallel()
 	tree, _ := meteredMachine(t)
@@ -151,7 +143,7 @@ func TestAnOfferWaitsUntilAnEarlierLifeIsClearedUp(t *testing.T) {
 	})
 	// The master names the very attempt as ours while it is being cleared up.
 	s.until("the list of held jobs", listed.Load)
-	if runs := s.runner.Runs(); len(runs) != 0 {
+	if running := s.agent.env.attempts.list(); len(running) != 0 {
 		t.Error("the interrupted attempt was started again")
 	}
 	close(release)

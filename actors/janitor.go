@@ -12,24 +12,24 @@ import (
 	"ffmpeg-agent/messages"
 )
 
-// sweepInterval is how often the janitor looks for what nobody owns.
+// sweepInterval is how often workspaces and temporary outputs without an owner are removed.
 const sweepInterval = time.Hour
 
-// The checks that must pass before work is asked for.
+// The gates: checks that must pass before the agent polls for jobs.
 const (
 	gateDisk    = "disk"
 	gateFFmpeg  = "ffmpeg"
 	gateJournal = "journal"
 )
 
-// janitor keeps the data directory clean and the poller's gates: it removes workspaces
-// and temporary outputs that no run owns, and lets no work in while the disk is low, the
-// journal cannot be written or FFmpeg is not to be had.
+// janitor removes workspaces and temporary outputs that no run owns, and keeps the poller
+// from taking jobs while the disk is low, the journal cannot be written or FFmpeg is
+// missing.
 type janitor struct {
 	*env
-	log   *zap.Logger
-	gates map[string]string // by name, what keeps work out; empty: nothing
-	tries bool              // it is being tried, or will be, whether the journal can be written
+	log     *zap.Logger
+	gates   map[string]string // by name, why no jobs are taken; empty: the check passes
+	probing bool              // the journal is being probed, or will be
 }
 
 func newJanitor(e *env) *janitor {
@@ -41,7 +41,6 @@ func (j *janitor) Receive(ctx actor.Context) {
 	case *actor.Started:
 		j.sweep(ctx)
 		j.checkFFmpeg(ctx)
-		// A look of before a restart is as good as a new one.
 		if host := j.board.Host(); host != nil {
 			j.guardDisk(host)
 		}
@@ -51,7 +50,7 @@ func (j *janitor) Receive(ctx actor.Context) {
 		j.guardJournal(ctx)
 	case *messages.JournalFailed:
 		j.guardJournal(ctx)
-	case *messages.PollerStarted:
+	case *messages.SendState:
 		for name, reason := range j.gates {
 			j.refs.poller.Tell(&messages.Gate{Name: name, Reason: reason})
 		}
@@ -61,16 +60,16 @@ func (j *janitor) Receive(ctx actor.Context) {
 func (j *janitor) sweep(ctx actor.Context) {
 	supervision.Go(ctx, j.Janitor.Sweep, func(ctx actor.Context, removed int, err error) {
 		if removed > 0 {
-			j.log.Info("removed what earlier jobs left behind", zap.Int("removed", removed))
+			j.log.Info("removed files left by earlier jobs", zap.Int("removed", removed))
 		}
 		if err != nil {
-			j.log.Warn("removing what earlier jobs left behind failed", zap.Error(err))
+			j.log.Warn("could not remove files left by earlier jobs", zap.Error(err))
 		}
 		supervision.After(ctx, sweepInterval, j.sweep)
 	})
 }
 
-// checkFFmpeg looks whether FFmpeg is there as often as the machine is looked at.
+// checkFFmpeg checks that FFmpeg can be run.
 func (j *janitor) checkFFmpeg(ctx actor.Context) {
 	supervision.Go(ctx, func(work context.Context) (struct{}, error) {
 		return struct{}{}, j.Runner.Ready(work)
@@ -84,8 +83,8 @@ func (j *janitor) checkFFmpeg(ctx actor.Context) {
 	})
 }
 
-// guardDisk judges the disk that the workspaces lie on. A disk of unknown state is
-// no reason to stand idle.
+// guardDisk checks the free space where the workspaces are. An unknown one is no reason to
+// stay idle.
 func (j *janitor) guardDisk(h *messages.HostStatus) {
 	reason := ""
 	if h.DiskFreeBytes != nil && h.DiskTotalBytes != nil {
@@ -96,25 +95,25 @@ func (j *janitor) guardDisk(h *messages.HostStatus) {
 	j.gate(gateDisk, reason)
 }
 
-// guardJournal tries, after a write that failed, whether the journal can be written again.
-// What could not be recorded is kept in memory meanwhile by whoever has it.
+// guardJournal probes the journal after a failed write. What could not be recorded stays in
+// memory with the attempt that has it, which retries.
 func (j *janitor) guardJournal(ctx actor.Context) {
-	if j.tries {
+	if j.probing {
 		return
 	}
 	if j.Journal.Stats().Error == "" {
 		j.gate(gateJournal, "")
 		return
 	}
-	j.tries = true
+	j.probing = true
 	supervision.Go(ctx, func(context.Context) (struct{}, error) {
 		return struct{}{}, j.Journal.Probe()
 	}, func(ctx actor.Context, _ struct{}, err error) {
 		reason := ""
-		j.tries = err != nil
+		j.probing = err != nil
 		if err != nil {
 			supervision.After(ctx, diskRetry, func(ctx actor.Context) {
-				j.tries = false
+				j.probing = false
 				j.guardJournal(ctx)
 			})
 			reason = "the journal cannot be written; results are kept in memory: " + err.Error()

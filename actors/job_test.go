@@ -63,7 +63,7 @@ func TestAJobEndToEnd(t *testing.T) {
 		must(t, err)
 		return found && record.State == job.RecordSent
 	})
-	s.until("the workspace's removal", func() bool { return len(s.runner.Runs()) == 0 })
+	s.until("the workspace's removal", func() bool { return len(s.agent.env.attempts.list()) == 0 })
 }
 
 func TestWorkspacesAreRemoved(t *testing.T) {
@@ -72,7 +72,7 @@ func TestWorkspacesAreRemoved(t *testing.T) {
 	s := newSite(t, func(c *siteConfig) { c.dir = dir })
 	submitted := s.submit(ffmpegtest.Quick())
 	s.result(submitted.ID, 1)
-	s.until("the run's end", func() bool { return len(s.runner.Runs()) == 0 })
+	s.until("the run's end", func() bool { return len(s.agent.env.attempts.list()) == 0 })
 	left, err := filepath.Glob(filepath.Join(dir, "work", "*"))
 	must(t, err)
 	if len(left) > 0 {
@@ -191,7 +191,7 @@ func TestAPausedJobCarriesOn(t *testing.T) {
 		}
 	})
 	s.until("three questions about the job", func() bool { return asked.Load() >= 3 })
-	if err := syscall.Kill(pid, 0); err != nil || len(s.runner.Runs()) != 1 || s.runner.Runs()[0].Stopped() != "" {
+	if err := syscall.Kill(pid, 0); err != nil || len(s.agent.env.attempts.list()) != 1 || s.agent.env.attempts.list()[0].run.Snapshot().Stopped != "" {
 		t.Errorf("the paused job was stopped: %v", err)
 	}
 }

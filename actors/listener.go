@@ -11,14 +11,14 @@ import (
 	"ffmpeg-agent/actors/supervision"
 )
 
-// servedFor is how long an endpoint must serve until it counts as served.
+// servedFor is how long an endpoint must have served to count as served.
 const servedFor = 500 * time.Millisecond
 
-var errStoppedServing = errors.New("it stopped serving")
+var errStoppedServing = errors.New("stopped serving")
 
-// listener keeps one of the agent's own endpoints served. What it cannot listen on
-// costs that endpoint and nothing else; it tries again, after 1 s at first and 5 min
-// at last.
+// listener serves one of the agent's own endpoints: a metrics port or the control socket.
+// An address that cannot be listened on costs that endpoint and nothing else; it is
+// retried with a backoff of 1 s to 5 min.
 type listener struct {
 	*env
 	endpoint Endpoint
@@ -30,7 +30,7 @@ func newListener(e *env, endpoint Endpoint) *listener {
 	log := e.log.Named(endpoint.Name())
 	return &listener{
 		env: e, endpoint: endpoint, pacer: NewProbePacer(),
-		failures: outage{log: log, what: "serving " + endpoint.Name()},
+		failures: outage{log: log, failing: "could not serve " + endpoint.Name(), over: "serving " + endpoint.Name() + " again"},
 	}
 }
 
@@ -42,10 +42,9 @@ func (l *listener) Receive(ctx actor.Context) {
 
 func (l *listener) serve(ctx actor.Context) {
 	begun := time.Now()
-	// What serves for a moment has its port.
 	served := supervision.After(ctx, servedFor, func(actor.Context) {
 		l.board.listeners.Store(l.endpoint.Name(), "")
-		l.failures.over()
+		l.failures.recovered()
 	})
 	supervision.Go(ctx, func(work context.Context) (struct{}, error) {
 		return struct{}{}, l.endpoint.Serve(work)
@@ -55,7 +54,7 @@ func (l *listener) serve(ctx actor.Context) {
 			err = errStoppedServing
 		}
 		l.board.listeners.Store(l.endpoint.Name(), err.Error())
-		// Who served for long failed of something new.
+		// After long service the failure is a new one.
 		if time.Since(begun) > time.Minute {
 			l.pacer.Reset()
 		}

@@ -15,16 +15,22 @@ import (
 	"ffmpeg-agent/messages/job"
 )
 
-// meter owns the energy ledger: it gets the samplers' readings, opens and closes
-// the jobs' windows, and posts a snapshot for readers.
+// baselineSaving is how often the learned idle baseline is saved.
+const baselineSaving = time.Minute
+
+// postDelay bounds the age of the posted snapshot.
+const postDelay = 250 * time.Millisecond
+
+// meter owns the energy ledger: it records the samplers' readings, opens and closes the
+// attempts' windows, and posts a snapshot for readers.
 type meter struct {
 	*env
 	log      *zap.Logger
 	ledger   *energy.Ledger
-	taken    map[job.Key]bool // worked for
-	closed   map[job.Key]energy.Account
+	running  map[job.Key]bool // attempts that are followed
+	closed   map[job.Key]bool // of these, those whose window is closed
 	closing  map[uint64]*closing
-	readings uint64          // last ID given to a TakeReading
+	readings uint64          // ID of the last TakeReading
 	health   map[string]bool // power samplers, by name: does it work
 	heard    map[string]bool // those that have given a reading
 	saved    map[string]energy.Baseline
@@ -32,15 +38,9 @@ type meter struct {
 	saveAt   time.Time // when baselines may be saved next; zero while they are being read or saved
 }
 
-// baselineSaving is how often what is learned of the idle machine is saved.
-const baselineSaving = time.Minute
-
-// postDelay is how old what readers see may be.
-const postDelay = 250 * time.Millisecond
-
 // closing is a window that waits for the readings at its end.
 type closing struct {
-	exited  *messages.JobExited
+	request *messages.CloseWindow
 	waiting map[string]bool // samplers that have not answered yet
 	giveUp  *supervision.Timer
 }
@@ -50,8 +50,8 @@ func newMeter(e *env) *meter {
 		env:     e,
 		log:     e.log.Named("meter"),
 		ledger:  energy.NewLedger(),
-		taken:   map[job.Key]bool{},
-		closed:  map[job.Key]energy.Account{},
+		running: map[job.Key]bool{},
+		closed:  map[job.Key]bool{},
 		closing: map[uint64]*closing{},
 		health:  map[string]bool{},
 		heard:   map[string]bool{},
@@ -61,10 +61,10 @@ func newMeter(e *env) *meter {
 func (m *meter) Receive(ctx actor.Context) {
 	switch msg := ctx.Message().(type) {
 	case *actor.Started:
-		m.refs.jobs.Tell(&messages.MeterStarted{})
+		m.refs.jobs.Tell(&messages.SendState{})
 		m.setPace()
 		m.restoreBaselines(ctx)
-	case *messages.SamplersStarted:
+	case *messages.SendState:
 		m.setPace()
 	case *messages.SamplerHealth:
 		m.health[msg.Name] = msg.Error == "" && msg.Absent == ""
@@ -73,39 +73,56 @@ func (m *meter) Receive(ctx actor.Context) {
 		}
 	case *messages.Sampled:
 		m.sampled(ctx, msg)
-	case *messages.JobTaken:
-		m.take(msg.Key, msg.At)
-	case *messages.JobStarting:
+	case *messages.RunningAttempts:
+		m.follow(msg.Attempts)
+	case *messages.OpenWindow:
+		m.open(msg.Key, msg.At)
 		m.takeReading()
-	case *messages.JobStarted:
-		m.started(msg)
-	case *messages.JobExited:
-		m.exited(ctx, msg)
-	case *messages.CurveWanted:
+	case *messages.CloseWindow:
+		m.closeWindow(ctx, msg)
+	case *messages.GetCurve:
 		msg.Reply(m.ledger.Curve(msg.Key.String()))
-	case *messages.JobGone:
-		m.forget(msg.Key)
 	}
 }
 
-func (m *meter) take(key job.Key, at time.Time) {
-	m.taken[key] = true
-	m.ledger.Track(key.String(), at)
+// follow makes the ledger follow exactly these attempts. One that is new to it may run
+// since long: this incarnation has just started.
+func (m *meter) follow(attempts []messages.RunningAttempt) {
+	now := map[job.Key]bool{}
+	for _, a := range attempts {
+		now[a.Key] = true
+		m.run(a.Key, a.Since)
+		if a.Started != nil {
+			m.open(a.Key, *a.Started)
+		}
+	}
+	for key := range m.running {
+		if !now[key] {
+			delete(m.running, key)
+			delete(m.closed, key)
+			m.ledger.Forget(key.String())
+		}
+	}
 	m.setPace()
 }
 
-func (m *meter) started(msg *messages.JobStarted) {
-	if _, closed := m.closed[msg.Key]; closed {
-		return // an actor that adopts the job walks through its steps again
+func (m *meter) run(key job.Key, since time.Time) {
+	if !m.running[key] {
+		m.running[key] = true
+		m.ledger.Track(key.String(), since)
 	}
-	m.take(msg.Key, msg.At)
-	m.ledger.Open(msg.Key.String(), msg.At)
-	m.takeReading()
+}
+
+func (m *meter) open(key job.Key, at time.Time) {
+	if !m.closed[key] {
+		m.run(key, at)
+		m.ledger.Open(key.String(), at)
+	}
 }
 
 func (m *meter) sampled(ctx actor.Context, s *messages.Sampled) {
 	if m.Prove != nil && m.proved.Load() == nil {
-		m.ledger.MarkBusy(s.Sample.At) // encoders are being tried
+		m.ledger.MarkBusy(s.Sample.At) // trial encodes are running
 	}
 	m.ledger.Record(s.Sample)
 	if len(s.Sample.Readings) > 0 {
@@ -123,7 +140,7 @@ func (m *meter) sampled(ctx actor.Context, s *messages.Sampled) {
 	m.saveBaselines(ctx)
 }
 
-// post has readers see what was recorded: once for samples that come close together.
+// post posts a snapshot: one for samples that come close together.
 func (m *meter) post(ctx actor.Context) {
 	if m.posting {
 		return
@@ -135,18 +152,17 @@ func (m *meter) post(ctx actor.Context) {
 	})
 }
 
-// restoreBaselines takes over what an earlier life learned of this machine while it was
-// idle.
+// restoreBaselines restores the idle baseline that a previous process learned.
 func (m *meter) restoreBaselines(ctx actor.Context) {
 	if m.Journal == nil {
-		return // what is learned is not kept
+		return // exporters alone: the baseline is not kept
 	}
 	supervision.Go(ctx, func(context.Context) (energy.Baselines, error) {
 		saved, _, err := m.Journal.Baselines()
 		return saved, err
 	}, func(_ actor.Context, saved energy.Baselines, err error) {
 		if err != nil {
-			m.log.Warn("what was learned of the idle machine cannot be read", zap.Error(err))
+			m.log.Warn("could not read the saved idle baseline", zap.Error(err))
 		}
 		if saved.Machine == m.Facts.CPUModel {
 			m.saved = saved.Zones
@@ -156,7 +172,7 @@ func (m *meter) restoreBaselines(ctx actor.Context) {
 	})
 }
 
-// saveBaselines saves what was learned since the last time, now and then.
+// saveBaselines saves the idle baseline once a minute where it changed.
 func (m *meter) saveBaselines(ctx actor.Context) {
 	if m.saveAt.IsZero() || time.Now().Before(m.saveAt) {
 		return
@@ -170,7 +186,7 @@ func (m *meter) saveBaselines(ctx actor.Context) {
 		return struct{}{}, m.Journal.SaveBaselines(energy.Baselines{Machine: m.Facts.CPUModel, Zones: learned})
 	}, func(_ actor.Context, _ struct{}, err error) {
 		if err != nil {
-			m.log.Debug("what was learned of the idle machine cannot be saved", zap.Error(err))
+			m.log.Debug("could not save the idle baseline", zap.Error(err))
 		} else {
 			m.saved = learned
 		}
@@ -178,24 +194,19 @@ func (m *meter) saveBaselines(ctx actor.Context) {
 	})
 }
 
-// takeReading asks every sampler for a reading now, and returns what it will answer to.
+// takeReading asks every sampler for a reading now, and returns the ID of the request.
 func (m *meter) takeReading() uint64 {
 	m.readings++
 	m.refs.samplers.Tell(&messages.TakeReading{ID: m.readings})
 	return m.readings
 }
 
-// exited waits for one last reading of each working sampler before it accounts for
+// closeWindow waits for one last reading of each working sampler before it accounts for
 // the window.
-func (m *meter) exited(ctx actor.Context, msg *messages.JobExited) {
-	if account, closed := m.closed[msg.Key]; closed {
-		msg.Reply(account)
-		return
-	}
-	// A window whose opening was lost with an earlier incarnation starts where it started.
-	m.ledger.Open(msg.Key.String(), msg.Start)
+func (m *meter) closeWindow(ctx actor.Context, request *messages.CloseWindow) {
+	m.open(request.Key, request.Start) // if that got lost with an earlier incarnation
 	id := m.takeReading()
-	c := &closing{exited: msg, waiting: map[string]bool{}}
+	c := &closing{request: request, waiting: map[string]bool{}}
 	maps.Copy(c.waiting, m.health)
 	maps.DeleteFunc(c.waiting, func(_ string, works bool) bool { return !works })
 	m.closing[id] = c
@@ -203,8 +214,8 @@ func (m *meter) exited(ctx actor.Context, msg *messages.JobExited) {
 		m.close(id)
 		return
 	}
-	c.giveUp = supervision.After(ctx, msg.Within, func(actor.Context) {
-		m.log.Debug("a sampler did not read at the end of a job", zap.String("job", msg.Key.JobID))
+	c.giveUp = supervision.After(ctx, request.Within, func(actor.Context) {
+		m.log.Debug("no reading of a sampler at the end of a job", zap.String("job", request.Key.JobID))
 		m.close(id)
 	})
 }
@@ -215,38 +226,28 @@ func (m *meter) close(id uint64) {
 		return
 	}
 	delete(m.closing, id)
-	if c.giveUp != nil {
-		c.giveUp.Stop()
-	}
-	account := m.account(c.exited)
-	m.closed[c.exited.Key] = account
-	c.exited.Reply(account)
+	c.giveUp.Stop()
+	m.closed[c.request.Key] = true
+	c.request.Reply(m.account(c.request))
 }
 
-// account is the ledger's, and names the samplers that should read something and never did: no
-// zone tells of them.
-func (m *meter) account(exited *messages.JobExited) energy.Account {
-	account := m.ledger.Close(exited.Key.String(), exited.At)
+// account is the ledger's account of a window, with a note for each sampler that should
+// have read something and never did: no zone shows that.
+func (m *meter) account(request *messages.CloseWindow) energy.Account {
+	account := m.ledger.Close(request.Key.String(), request.At)
 	for _, sampler := range m.board.Samplers() {
 		if sampler.Error != "" && !m.heard[sampler.Name] {
-			account.Notes = append(account.Notes, fmt.Sprintf("%s sensors are not read: %s", sampler.Name, sampler.Error))
+			account.Notes = append(account.Notes, fmt.Sprintf("%s sensors could not be read: %s", sampler.Name, sampler.Error))
 		}
 	}
 	return account
-}
-
-func (m *meter) forget(key job.Key) {
-	delete(m.taken, key)
-	delete(m.closed, key)
-	m.ledger.Forget(key.String())
-	m.setPace()
 }
 
 // setPace has the samplers read often while there is a job, and seldom otherwise.
 func (m *meter) setPace() {
 	s := m.settings.Load()
 	interval := s.IdleSampleInterval
-	if len(m.taken) > 0 {
+	if len(m.running) > 0 {
 		interval = s.SampleInterval
 	}
 	m.refs.samplers.Tell(&messages.SampleEvery{Interval: max(interval, time.Millisecond)})

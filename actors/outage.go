@@ -1,7 +1,6 @@
 package actors
 
 import (
-	"errors"
 	"time"
 
 	"ffmpeg-agent/messages/protocol"
@@ -9,15 +8,17 @@ import (
 	"go.uber.org/zap"
 )
 
-// outage says in the log that something keeps failing without saying it each time:
-// at once, when the reason changes, and then every so often until it works again.
+// outage logs a lasting failure: at once, when its reason changes, every minute, and
+// when it is over.
 type outage struct {
-	log   *zap.Logger
-	what  string
-	since time.Time
-	said  time.Time
-	last  string
-	count int
+	log     *zap.Logger
+	failing string // message while it fails, such as "could not deliver a result"
+	over    string // message once it does not: "results are delivered again"
+
+	since  time.Time // of the first failure
+	logged time.Time
+	last   string // error logged last
+	count  int
 }
 
 const repeatOutage = time.Minute
@@ -28,30 +29,21 @@ func (o *outage) failed(err error, fields ...zap.Field) {
 		o.since = now
 	}
 	o.count++
-	if err.Error() == o.last && now.Sub(o.said) < repeatOutage {
+	if err.Error() == o.last && now.Sub(o.logged) < repeatOutage {
 		return
 	}
-	o.last, o.said = err.Error(), now
+	o.last, o.logged = err.Error(), now
 	fields = append(fields, zap.Error(err), zap.Int("failures", o.count))
-	if masterErrorKind(err) == protocol.Unauthorized {
-		o.log.Error(o.what+" failed: the master does not accept this agent's key", fields...)
+	if protocol.KindOf(err) == protocol.Unauthorized {
+		o.log.Error(o.failing+": the master does not accept the key of this agent", fields...)
 		return
 	}
-	o.log.Warn(o.what+" failed", fields...)
+	o.log.Warn(o.failing, fields...)
 }
 
-func (o *outage) over() {
+func (o *outage) recovered() {
 	if o.count > 0 {
-		o.log.Info(o.what+" works again", zap.Int("failures", o.count), zap.Duration("outage", time.Since(o.since)))
+		o.log.Info(o.over, zap.Int("failures", o.count), zap.Stringer("outage", time.Since(o.since).Round(time.Millisecond)))
 	}
 	o.count, o.last = 0, ""
-}
-
-// masterErrorKind is the kind of a master's error; any other error counts as unreachable.
-func masterErrorKind(err error) protocol.ErrorKind {
-	var m *protocol.Error
-	if errors.As(err, &m) {
-		return m.Kind
-	}
-	return protocol.Unreachable
 }

@@ -15,34 +15,29 @@ import (
 	"ffmpeg-agent/messages/protocol"
 )
 
-// resultPatience is how long a poll waits for the last job's result to be sent.
-const resultPatience = time.Second
+// notChecked closes a gate until its check has been made.
+const notChecked = "not checked yet"
 
-// notYet closes a gate until its check has been made.
-const notYet = "not looked at yet"
-
-// poller asks the master for work whenever a slot is free, and looks for leases
-// whose answer was lost. It makes one call at a time.
+// poller asks the master for work whenever a slot is free, and looks for leases whose
+// response was lost. It makes one call at a time.
 type poller struct {
 	*env
 	log     *zap.Logger
 	session *messages.Session
-	free    int
-	gates   map[string]string // by name, why no work is taken; empty: the check passes
-	// awaiting are the results that must be tried before the next poll.
-	awaiting map[job.Key]*supervision.Timer
-	asking   bool               // a call is on its way
-	pause    time.Time          // after a failure: no poll before
-	repeated time.Time          // after an offer of what has ended here: no poll before
-	wait     *supervision.Timer // until the next poll of an idle or failing agent
-	recon    *supervision.Timer // until the next look for lost leases
-	// owed: a lease may have been lost, so look at the next occasion, busy or not.
-	owed     bool
-	again    bool // a look for lost leases was asked for while a call was on its way
-	due      bool // so was a poll
-	drain    *messages.Drain
-	pacer    *Pacer
-	failures outage
+	free    int               // slots
+	gates   map[string]string // by name, why no job is taken; empty: the check passes
+	drain   *messages.Drain
+
+	calling   bool               // a call is in flight
+	pollDue   bool               // a poll came due meanwhile
+	findDue   bool               // a look for lost leases came due meanwhile
+	findLater bool               // a lease may have been lost: look again at the next interval, busy or not
+	pause     time.Time          // after a failure: no poll before
+	repeated  time.Time          // after an offer of an attempt that has ended here: no poll before
+	nextPoll  *supervision.Timer // of an idle or failing agent
+	nextFind  *supervision.Timer // for lost leases
+	pacer     *Pacer
+	failures  outage
 }
 
 func newPoller(e *env) *poller {
@@ -51,10 +46,10 @@ func newPoller(e *env) *poller {
 		env:      e,
 		log:      log,
 		session:  e.board.Session(),
-		gates:    map[string]string{gateDisk: notYet, gateFFmpeg: notYet},
-		awaiting: map[job.Key]*supervision.Timer{},
+		gates:    map[string]string{gateDisk: notChecked, gateFFmpeg: notChecked},
+		drain:    e.stop.drainOf("poller"),
 		pacer:    NewRegistrationPacer(),
-		failures: outage{log: log, what: "asking the master for work"},
+		failures: outage{log: log, failing: "could not poll the master for jobs", over: "polling the master for jobs again"},
 	}
 }
 
@@ -62,31 +57,28 @@ func (p *poller) Receive(ctx actor.Context) {
 	switch m := ctx.Message().(type) {
 	case *actor.Started:
 		p.postGates()
-		p.refs.jobs.Tell(&messages.PollerStarted{})
-		p.refs.janitor.Tell(&messages.PollerStarted{})
-		p.reconcile(ctx, p.poll)
+		p.refs.jobs.Tell(&messages.SendState{})
+		p.refs.janitor.Tell(&messages.SendState{})
+		p.findLeases(ctx, p.poll)
+		p.checkDrained()
 	case *messages.SessionChanged:
 		p.session, p.pause = &m.Session, time.Time{}
-		p.reconcile(ctx, p.poll)
-	case *messages.JobsStarted:
-		p.owed = true
-		p.reconcile(ctx, p.poll)
-	case *messages.SlotsChanged:
+		p.findLeases(ctx, p.poll)
+	case *messages.FindLeases:
+		p.findLater = true
+		p.findLeases(ctx, p.poll)
+	case *messages.Slots:
 		p.free = m.Free
 		p.poll(ctx)
-	case *messages.JobEnded:
-		p.awaiting[m.Key] = supervision.After(ctx, resultPatience, func(ctx actor.Context) { p.tried(ctx, m.Key) })
-	case *messages.ResultTried:
-		if m.Delivered {
-			p.pause = time.Time{} // the master is well
-		}
-		p.tried(ctx, m.Key)
-	case *messages.OfferDropped:
-		// Unlike a failure's, this pause does not end with a result that the master takes: it is
-		// the very one that the repeated offer had sent again.
+	case *messages.MasterReachable:
+		p.pause = time.Time{}
+		p.poll(ctx)
+	case *messages.OfferRepeated:
+		// Unlike a failure's, this pause does not end with a result that the master takes:
+		// that is the very one which the repeated offer had sent again.
 		wait := jitter(p.settings.Load().PollInterval)
 		p.repeated = time.Now().Add(wait)
-		p.later(ctx, wait)
+		p.pollAfter(ctx, wait)
 	case *messages.Gate:
 		p.gate(ctx, m)
 	case *messages.Drain:
@@ -95,25 +87,17 @@ func (p *poller) Receive(ctx actor.Context) {
 	}
 }
 
-func (p *poller) tried(ctx actor.Context, key job.Key) {
-	if t, ok := p.awaiting[key]; ok {
-		t.Stop()
-		delete(p.awaiting, key)
-		p.poll(ctx)
-	}
-}
-
 func (p *poller) gate(ctx actor.Context, g *messages.Gate) {
 	old := p.gates[g.Name]
 	if old == g.Reason {
 		return
 	}
-	// A reason that changes in its figures is no news.
-	switch wasClosed := old != "" && old != notYet; {
+	// A reason in which only a figure changes is not logged again.
+	switch wasClosed := old != "" && old != notChecked; {
 	case g.Reason == "" && wasClosed:
-		p.log.Info("nothing keeps work out any more", zap.String("check", g.Name))
+		p.log.Info("taking jobs again", zap.String("check", g.Name))
 	case g.Reason != "" && !wasClosed:
-		p.log.Warn("taking no work", zap.String("check", g.Name), zap.String("reason", g.Reason))
+		p.log.Warn("taking no jobs", zap.String("check", g.Name), zap.String("reason", g.Reason))
 	}
 	p.gates[g.Name] = g.Reason
 	p.postGates()
@@ -131,146 +115,139 @@ func (p *poller) mayPoll() bool {
 			return false
 		}
 	}
-	return p.session != nil && p.free > 0 && len(p.awaiting) == 0 && !p.asking &&
+	return p.session != nil && p.free > 0 && !p.calling &&
 		!time.Now().Before(p.pause) && !time.Now().Before(p.repeated) && !p.board.Draining()
 }
 
-// poll asks for one job at once, if there is anything to ask for.
+// poll asks for one job now, if one may be asked for.
 func (p *poller) poll(ctx actor.Context) {
-	if p.asking {
-		p.due = true // no timer may be left to bring it up again
+	if p.calling {
+		p.pollDue = true // there may be no timer to bring it up again
 		return
 	}
 	if !p.mayPoll() {
 		return
 	}
-	p.asking, p.due = true, false
+	p.calling, p.pollDue = true, false
 	session := *p.session
 	supervision.Go(ctx, func(work context.Context) (*job.Lease, error) {
 		return p.Master.Next(work, session)
 	}, func(ctx actor.Context, lease *job.Lease, err error) {
-		p.asking = false
+		p.calling = false
 		switch {
 		case err != nil:
-			p.failed(ctx, err)
+			p.pollFailed(ctx, err)
 		case lease == nil:
-			p.worked()
-			p.later(ctx, jitter(p.settings.Load().PollInterval))
+			p.pollSucceeded()
+			p.pollAfter(ctx, jitter(p.settings.Load().PollInterval))
 		default:
-			p.worked()
-			// The slot is taken until jobs says otherwise.
-			p.free--
+			p.pollSucceeded()
+			p.free-- // until jobs sends its slots
 			p.refs.jobs.Tell(&messages.Offer{Leases: []job.Lease{*lease}})
 		}
 		p.called(ctx)
 	})
 }
 
-func (p *poller) worked() {
-	p.failures.over()
+func (p *poller) pollSucceeded() {
+	p.failures.recovered()
 	p.pacer.Reset()
 }
 
-// failed waits before the next poll, however many slots become free meanwhile, and
-// looks whether a lease was lost with the answer.
-func (p *poller) failed(ctx actor.Context, err error) {
+// pollFailed waits before the next poll, whatever slots become free meanwhile, and looks
+// for a lease that was lost with the response.
+func (p *poller) pollFailed(ctx actor.Context, err error) {
 	p.failures.failed(err)
-	paced := p.pacer.Next(time.Now(), err)
-	p.holdOff(ctx, max(paced, jitter(p.settings.Load().PollInterval)))
-	switch masterErrorKind(err) {
+	p.pauseFor(ctx, max(p.pacer.Next(time.Now(), err), jitter(p.settings.Load().PollInterval)))
+	switch protocol.KindOf(err) {
 	case protocol.Unauthorized, protocol.Busy:
 	default:
-		// What the master does after this look is found by the next.
-		p.owed = true
-		p.again = true
+		p.findDue = true
+		p.findLater = true // the master may assign the job only after this look
 	}
 }
 
-// holdOff polls after a while, and not before, whatever becomes free.
-func (p *poller) holdOff(ctx actor.Context, d time.Duration) {
+// pauseFor polls after a while, and not before, whatever slots become free.
+func (p *poller) pauseFor(ctx actor.Context, d time.Duration) {
 	p.pause = time.Now().Add(d)
-	p.later(ctx, d)
+	p.pollAfter(ctx, d)
 }
 
-// later polls after a while, or earlier when a slot becomes free.
-func (p *poller) later(ctx actor.Context, d time.Duration) {
-	if p.wait != nil {
-		p.wait.Stop()
-	}
-	p.wait = supervision.After(ctx, d, func(ctx actor.Context) {
+// pollAfter polls after a while, or earlier when a slot becomes free.
+func (p *poller) pollAfter(ctx actor.Context, d time.Duration) {
+	p.nextPoll.Stop()
+	p.nextPoll = supervision.After(ctx, d, func(ctx actor.Context) {
 		p.pause, p.repeated = time.Time{}, time.Time{}
 		p.poll(ctx)
 	})
 }
 
-// called does what came due while a call was on its way.
+// called does what came due while a call was in flight.
 func (p *poller) called(ctx actor.Context) {
-	if p.again {
-		p.reconcile(ctx, p.poll)
+	if p.findDue {
+		p.findLeases(ctx, p.poll)
 	}
-	if p.due {
-		p.due = false
+	if p.pollDue {
+		p.pollDue = false
 		p.poll(ctx)
 	}
 	p.checkDrained()
 }
 
-// reconcile asks the master for the leases it holds as ours and offers them to
-// jobs, which knows those it runs or has run.
-func (p *poller) reconcile(ctx actor.Context, then func(actor.Context)) {
-	if p.recon != nil {
-		p.recon.Stop()
-	}
-	p.recon = supervision.After(ctx, p.settings.Load().ReconcileInterval, p.reconcileIdle)
-	if p.session == nil {
+// findLeases asks the master for the leases it holds as ours and offers them to jobs,
+// which knows those it runs or has run.
+func (p *poller) findLeases(ctx actor.Context, then func(actor.Context)) {
+	p.nextFind.Stop()
+	p.nextFind = supervision.After(ctx, p.settings.Load().ReconcileInterval, p.findLeasesIdle)
+	if p.session == nil || p.drain != nil {
 		return
 	}
-	if p.asking {
-		p.again = true
+	if p.calling {
+		p.findDue = true
 		return
 	}
-	p.asking, p.again = true, false
+	p.calling, p.findDue = true, false
 	session := *p.session
 	supervision.Go(ctx, func(work context.Context) ([]job.Lease, error) {
 		return p.Master.Held(work, session)
 	}, func(ctx actor.Context, leases []job.Lease, err error) {
-		p.asking = false
+		p.calling = false
 		switch {
 		case err == nil:
 			if len(leases) > 0 {
 				p.refs.jobs.Tell(&messages.Offer{Leases: leases})
 			}
-		case masterErrorKind(err) == protocol.NotFound:
+		case protocol.KindOf(err) == protocol.NotFound:
 			p.refs.registrar.Tell(&messages.NodeForgotten{Session: session})
-			p.holdOff(ctx, jitter(p.settings.Load().PollInterval))
+			p.pauseFor(ctx, jitter(p.settings.Load().PollInterval))
 		default:
-			p.owed = true
-			p.log.Debug("asking what the master holds as ours failed", zap.Error(err))
+			p.findLater = true
+			p.log.Debug("could not ask the master for the leases it holds as ours", zap.Error(err))
 		}
 		then(ctx)
 		p.called(ctx)
 	})
 }
 
-// reconcileIdle is the look every minute. Only an idle agent needs it, and one that may
-// have lost a lease.
-func (p *poller) reconcileIdle(ctx actor.Context) {
-	if p.free > 0 || p.owed {
-		p.owed = false
-		p.reconcile(ctx, func(actor.Context) {})
+// findLeasesIdle is the look at every interval. Only an idle agent needs it, and one that
+// may have lost a lease.
+func (p *poller) findLeasesIdle(ctx actor.Context) {
+	if p.free > 0 || p.findLater {
+		p.findLater = false
+		p.findLeases(ctx, func(actor.Context) {})
 		return
 	}
-	p.recon = supervision.After(ctx, p.settings.Load().ReconcileInterval, p.reconcileIdle)
+	p.nextFind = supervision.After(ctx, p.settings.Load().ReconcileInterval, p.findLeasesIdle)
 }
 
-// checkDrained: a call on its way may bring a lease, which is handed to jobs first.
+// checkDrained waits for a call in flight: it may bring a lease, which jobs returns.
 func (p *poller) checkDrained() {
-	if p.drain != nil && !p.asking {
+	if p.drain != nil && !p.calling {
 		p.drain.Ready()
 	}
 }
 
-// jitter spreads d by ±10 %, so that a fleet does not ask in step.
+// jitter spreads d by ±10 %, so that the agents of a fleet do not poll in step.
 func jitter(d time.Duration) time.Duration {
 	return time.Duration(float64(d) * (0.9 + 0.2*rand.Float64()))
 }

@@ -10,44 +10,44 @@ import (
 	"ffmpeg-agent/messages/job"
 )
 
-// The ports: what the actors need from outside. Each is implemented elsewhere and
-// handed in by the command that wires the agent. Every method may block and is
-// therefore called from an owned goroutine, never in an actor's turn, unless its
-// comment says otherwise. All are safe for concurrent use.
+// The ports are what the actors need from outside. The command that wires the agent
+// hands in an implementation of each. Every method may block, so it is called from an
+// owned goroutine and never in an actor's turn, unless its comment says that it does not
+// block. All are safe for concurrent use.
 
-// Master is the other end of the work: a lease goes from Next to Report or Release,
-// and is extended in between by asking how it stands. Errors are *protocol.Error.
+// Master is the source of work: a lease goes from Next to Report or Release, and Extend
+// asks in between whether it still stands. Errors are *protocol.Error.
 type Master interface {
-	// Register announces the node. It may be repeated at any time: the address is
-	// the node's identity and the answer the same node.
+	// Register announces the node. It may be repeated at any time: the address is the
+	// node's identity, and the answer the same node.
 	Register(context.Context, messages.NodeFacts) (messages.Session, error)
-	// Heartbeat says that the node lives. It shares no connection with other calls.
-	// A MasterUnknown error means: register again.
+	// Heartbeat shows that the node is alive. It shares no connection with other calls.
+	// A NotFound error means: register again.
 	Heartbeat(context.Context, messages.Session, messages.NodeStatus) error
-	// Next asks for work; nil when there is none. The master assigns as it answers,
-	// so the call is never repeated behind the caller's back, and after an error
-	// Held tells whether a lease was lost on the way.
+	// Next asks for a job; nil when there is none. The master assigns as it answers, so
+	// the call is never repeated silently, and after an error Held tells whether a lease
+	// was lost with the response.
 	Next(context.Context, messages.Session) (*job.Lease, error)
-	// Held lists the leases that the master holds as ours. A MasterUnknown error
-	// means that it does not know the node.
+	// Held lists the leases that the master holds as ours. A NotFound error means that it
+	// does not know the node.
 	Held(context.Context, messages.Session) ([]job.Lease, error)
-	// Extend asks how a lease stands.
+	// Extend asks for the status of a lease.
 	Extend(context.Context, job.Lease) (job.LeaseStatus, error)
 	// Report delivers a result, the record's bytes as they are. nil: the master took it.
 	Report(context.Context, job.Record) error
-	// Release gives a lease back unstarted, so that another worker gets it now.
+	// Release returns a lease unstarted, so that another worker gets the job now.
 	Release(context.Context, job.Record) error
 }
 
 // Journal is the durable record of attempts. Each call is on disk when it returns.
 type Journal interface {
-	// Accept records a lease before anything is done for it. Accepting an attempt
-	// that is there already changes nothing and returns the record as it stands; one that
-	// was superseded begins anew.
+	// Accept records a lease before anything is done for it. For an attempt that is there
+	// already it changes nothing and returns the record; one that was superseded begins
+	// anew.
 	Accept(job.Lease) (job.Record, error)
-	// Running records FFmpeg's identity.
+	// Running records FFmpeg's process.
 	Running(job.Key, job.Process) error
-	// Finish puts the attempt's result on disk; what was finished stays as it was.
+	// Finish records the attempt's result. A result that is there already stays.
 	Finish(key job.Key, result []byte, release bool) error
 	// Settle ends an attempt: sent, superseded or dead letter, and why.
 	Settle(key job.Key, end job.RecordState, why string) error
@@ -59,112 +59,100 @@ type Journal interface {
 	Unsent() ([]job.Record, error)
 	// SaveSamples keeps an attempt's power over time beside its record.
 	SaveSamples(job.Key, job.Samples) error
-	// SaveBaselines keeps what was learned of the idle machine; Baselines returns it, false
-	// when there is none.
+	// SaveBaselines keeps the learned idle baseline; Baselines returns it, false when there
+	// is none.
 	SaveBaselines(energy.Baselines) error
 	Baselines() (energy.Baselines, bool, error)
-	// SaveSession keeps the node's session; Session returns it, false when none was saved.
+	// SaveSession keeps the node's session; Session returns it, false when there is none.
 	SaveSession(messages.Session) error
 	Session() (messages.Session, bool, error)
 	// Probe tries whether the journal can be written.
 	Probe() error
-	// Stats tells how much the journal holds, and whether it could be written. It does not
-	// block.
+	// Stats counts what the journal holds, and says whether it could be written. It does
+	// not block.
 	Stats() job.JournalStats
 }
 
-// Runner holds the attempts' FFmpeg processes. It outlives the actors: a restarted
-// one finds its runs again and goes on with them.
+// Runner runs FFmpeg for attempts.
 type Runner interface {
-	// Begin returns the run of a lease, making it when there is none yet. It does
-	// not block.
+	// Begin returns a new run for a lease. It starts nothing and does not block.
 	Begin(job.Lease) Run
-	// Runs lists all runs that are not closed. It does not block.
-	Runs() []Run
-	// Ready is nil when FFmpeg can be run, and says what is missing otherwise.
+	// Ready is nil when FFmpeg can be run, else it says what is missing.
 	Ready(context.Context) error
 }
 
-// Run is one attempt at a job, from its checks to its clean-up. Prepare, Start,
-// Check and Measure each do their work once, in this order: a repeated call waits for, or
-// returns, what the first came to. That is what lets a new actor adopt a run at
-// any point by walking through the steps again. Giving up a context stops the
-// waiting and not the work; Stop stops the work.
+// Run is one attempt at a job. One goroutine calls Prepare, Start, Wait, Check and
+// Measure, each once and in this order, as far as none fails. Their errors are
+// *job.Failure, or the context's. Stop, Snapshot, CPUTime and Close may be called at any
+// time.
 type Run interface {
-	// Lease is what the run is for. It does not block.
-	Lease() job.Lease
-	// Prepare checks the job and makes its workspace and input. The error is a
-	// *job.Failure, or the context's.
+	// Prepare checks the job and makes its workspace and synthetic input.
 	Prepare(context.Context) error
-	// Start starts FFmpeg.
+	// Start starts FFmpeg. Wait must follow.
 	Start(context.Context) (job.Process, error)
-	// Wait returns when FFmpeg has exited, or with the context's error.
+	// Wait returns when FFmpeg has exited. It ends FFmpeg at a stop, a stall, a timeout, an
+	// exceeded limit and the end of the context.
 	Wait(context.Context) error
-	// Check judges what FFmpeg made and puts the output in its place: nil when the
-	// attempt is good, a *job.Failure when it is not.
+	// Check judges what FFmpeg made and puts the output in its place: nil when the attempt
+	// is good.
 	Check(context.Context) error
-	// Measure measures the quality that the job asks for.
-	Measure(context.Context) (job.Quality, error)
-	// Stop asks FFmpeg to end, and kills it 10 s later. The first cause counts. It
-	// returns at once, and is right at any time.
-	Stop(job.StopCause)
-	// Stopped returns the cause of Stop, or "". It does not block.
-	Stopped() job.StopCause
-	// Phase and all that follow but Close tell how far the run is. They do not block.
-	Phase() job.Phase
-	Progress() job.Progress
-	Encode() job.Encode
-	// Phases are those so far with their times, the present one up to now.
-	Phases() []job.PhaseSpan
-	// Usage is the CPU time FFmpeg has used so far; false while it is not known.
-	Usage() (time.Duration, bool)
-	// Process is FFmpeg; false before it was started.
-	Process() (job.Process, bool)
-	// Close stops what still runs, waits for its end, removes the workspace and forgets the run.
+	// Measure measures the quality that the job asks for. What could not be measured is
+	// absent, with a note.
+	Measure(context.Context) job.Quality
+	// Close ends what still runs, waits for its end, and removes what the attempt left. It
+	// may be repeated.
 	Close(context.Context) error
+	// Stop asks FFmpeg to end, and kills it 10 s later. The first cause counts. It does not
+	// block.
+	Stop(job.StopCause)
+	// Snapshot is how far the run is. It does not block.
+	Snapshot() job.Snapshot
+	// CPUTime is the CPU time that FFmpeg has used so far; false while it is unknown. It
+	// does not block.
+	CPUTime() (time.Duration, bool)
 }
 
 // PowerSensors reads the energy counters of one kind of sensor. Read is called by
 // one goroutine at a time.
 type PowerSensors interface {
 	Name() string
-	// Because says why no better sensors are in use; nil where these are the best.
+	// Because is why better sensors are not in use; nil where these are the best.
 	Because() error
 	Zones() []*energy.Zone
 	Read() ([]energy.Reading, []energy.Fault)
 	Close() error
 }
 
-// GPUSensors are power sensors of graphics cards.
+// GPUSensors are the power sensors of graphics cards.
 type GPUSensors interface {
 	PowerSensors
-	// Cards is what the last Read saw of them, in the order of their indices.
+	// Cards are the cards as of the last Read, by index.
 	Cards() []energy.GPU
 }
 
-// ErrNoSensors: the machine has no sensors of the kind. That is no fault; they may
-// come later.
-var ErrNoSensors = errors.New("none here")
+// ErrNoSensors: the machine has no sensors of the kind. That is no fault, and they may
+// appear later.
+var ErrNoSensors = errors.New("not found")
 
-// Endpoint is one of the agent's own listeners: a metrics port, the control socket.
+// Endpoint is one of the agent's own listeners: a metrics port or the control socket.
 type Endpoint interface {
 	Name() string
-	// Serve listens and answers until the context ends (nil) or it fails. It may be
-	// called again after that.
+	// Serve listens and serves until the context ends (nil) or it fails. Then it may be
+	// called again.
 	Serve(context.Context) error
 }
 
-// Host looks at the machine.
+// Host reads the state of the machine.
 type Host interface {
 	Look(context.Context) (messages.HostStatus, error)
 }
 
-// Janitor removes what an earlier life of the agent left behind.
+// Janitor removes what a previous process of the agent left.
 type Janitor interface {
-	// Reap ends exactly the processes that the records name, if they still run,
-	// with their process groups and cgroups.
+	// Reap kills exactly the processes that the records name, where they still run, with
+	// their process groups and cgroups.
 	Reap(context.Context, []job.Record) error
-	// Sweep removes workspaces and temporary outputs that no run of this life owns, and
-	// returns how many there were.
+	// Sweep removes workspaces and temporary outputs that no run owns, and returns how many
+	// there were.
 	Sweep(context.Context) (int, error)
 }

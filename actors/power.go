@@ -66,7 +66,7 @@ func newPowerSampler(e *env, kind powerKind) *powerSampler {
 		wake:     make(chan struct{}, 1),
 		edges:    make(chan uint64, pendingEdges),
 		pacer:    NewProbePacer(),
-		failures: outage{log: log, what: "reading power sensors"},
+		failures: outage{log: log, failing: "could not read power sensors", over: "power sensors are read again"},
 	}
 	s.interval.Store(int64(e.settings.Load().IdleSampleInterval))
 	return s
@@ -75,8 +75,7 @@ func newPowerSampler(e *env, kind powerKind) *powerSampler {
 func (s *powerSampler) Receive(ctx actor.Context) {
 	switch m := ctx.Message().(type) {
 	case *actor.Started:
-		// The meter says the pace again: a fresh incarnation does not know it.
-		s.refs.meter.Tell(&messages.SamplersStarted{})
+		s.refs.meter.Tell(&messages.SendState{})
 		s.start(ctx)
 	case *messages.SampleEvery:
 		if s.interval.Swap(int64(m.Interval)) != int64(m.Interval) {
@@ -93,28 +92,40 @@ func (s *powerSampler) Receive(ctx actor.Context) {
 	}
 }
 
+// start opens the sensors and reads them on one goroutine, which closes them too,
+// whatever becomes of the actor meanwhile.
 func (s *powerSampler) start(ctx actor.Context) {
-	supervision.Go(ctx, func(context.Context) (PowerSensors, error) {
-		return s.kind.open()
-	}, func(ctx actor.Context, sensors PowerSensors, err error) {
+	post := supervision.Poster(ctx)
+	supervision.Go(ctx, func(work context.Context) (struct{}, error) {
+		sensors, err := s.kind.open()
 		if err != nil {
-			s.unavailable(ctx, err)
-			return
+			return struct{}{}, err
 		}
-		s.failures.over()
-		s.absent = false
-		s.log.Info("reading power sensors", zap.String("source", sensors.Name()), zap.Int("zones", len(sensors.Zones())))
-		if why := sensors.Because(); why != nil {
-			s.log.Warn("no better power sensors are in use", zap.NamedError("reason", why))
+		defer sensors.Close()
+		if err := work.Err(); err != nil {
+			return struct{}{}, err
 		}
-		s.works(sensors)
-		supervision.Go(ctx, func(work context.Context) (struct{}, error) {
-			defer sensors.Close()
-			return struct{}{}, s.loop(work, sensors)
-		}, func(ctx actor.Context, _ struct{}, err error) {
-			s.unavailable(ctx, err)
-		})
+		health, limited := healthOf(sensors), sensors.Because()
+		post(func(actor.Context) { s.opened(health, limited) })
+		return struct{}{}, s.loop(work, sensors)
+	}, func(ctx actor.Context, _ struct{}, err error) {
+		s.unavailable(ctx, err)
 	})
+}
+
+func (s *powerSampler) opened(health messages.SamplerHealth, limited error) {
+	s.failures.recovered()
+	s.absent = false
+	s.log.Info("reading power sensors", zap.String("source", health.Source), zap.Int("zones", health.Zones))
+	if limited != nil {
+		s.log.Warn("better power sensors are not available", zap.NamedError("reason", limited))
+	}
+	s.post(health)
+}
+
+func healthOf(sensors PowerSensors) messages.SamplerHealth {
+	zones := sensors.Zones()
+	return messages.SamplerHealth{Source: sensors.Name(), Zones: len(zones), Have: zones}
 }
 
 // unavailable says so and looks again later.
@@ -123,7 +134,7 @@ func (s *powerSampler) unavailable(ctx actor.Context, err error) {
 	health := messages.SamplerHealth{Error: err.Error()}
 	if errors.Is(err, ErrNoSensors) {
 		if !s.absent {
-			s.log.Info("no such power sensors", zap.Error(err))
+			s.log.Info("power sensors not available on this machine", zap.Error(err))
 		}
 		s.absent = true
 		health = messages.SamplerHealth{Absent: err.Error()}
@@ -132,11 +143,6 @@ func (s *powerSampler) unavailable(ctx actor.Context, err error) {
 	}
 	s.post(health)
 	supervision.After(ctx, wait, s.start)
-}
-
-func (s *powerSampler) works(sensors PowerSensors) {
-	zones := sensors.Zones()
-	s.post(messages.SamplerHealth{Source: sensors.Name(), Zones: len(zones), Have: zones})
 }
 
 func (s *powerSampler) post(h messages.SamplerHealth) {
@@ -167,7 +173,7 @@ func (s *powerSampler) loop(ctx context.Context, sensors PowerSensors) error {
 		switch {
 		case ok && dead >= deadReadings:
 			s.log.Info("power sensors give readings again")
-			s.works(sensors)
+			s.post(healthOf(sensors))
 			fallthrough
 		case ok:
 			dead = 0
@@ -234,7 +240,7 @@ func (s *powerSampler) read(sensors PowerSensors, answers []uint64) (why string,
 // cpuUseEvery is how often it has to be told who uses the processors: with each reading where
 // jobs divide what is used, for they do not use the same part of it all the time.
 func (e *env) cpuUseEvery() time.Duration {
-	if len(e.runs()) > 1 {
+	if len(e.attempts.list()) > 1 {
 		return 0
 	}
 	return cpuUseInterval
@@ -243,9 +249,9 @@ func (e *env) cpuUseEvery() time.Duration {
 // attributeCPU tells who used the processors, by CPU time.
 func (e *env) attributeCPU(_ PowerSensors, readings []energy.Reading) {
 	use := &energy.Usage{Method: "cpu time", Jobs: map[string]time.Duration{}}
-	for _, run := range e.runs() {
-		if used, known := run.Usage(); known {
-			use.Jobs[keyOf(run)] = used
+	for _, a := range e.attempts.list() {
+		if used, known := a.run.CPUTime(); known {
+			use.Jobs[a.key.String()] = used
 		}
 	}
 	if e.CPUUse != nil {
@@ -291,16 +297,10 @@ func (e *env) useOf(card energy.GPU, at time.Time) *energy.Usage {
 	for _, process := range card.Processes {
 		use.Busy += process.Total()
 	}
-	for _, run := range e.runs() {
-		if process, started := run.Process(); started {
-			use.Jobs[keyOf(run)] = card.Processes[process.PID].Total()
+	for _, a := range e.attempts.list() {
+		if process := a.run.Snapshot().Process; process != nil {
+			use.Jobs[a.key.String()] = card.Processes[process.PID].Total()
 		}
 	}
 	return use
-}
-
-// keyOf is how the ledger knows a run.
-func keyOf(run Run) string {
-	lease := run.Lease()
-	return lease.Key().String()
 }

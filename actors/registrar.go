@@ -11,21 +11,20 @@ import (
 	"ffmpeg-agent/messages"
 )
 
-// minReregister keeps a master that forgets us again and again from being hammered.
+// minReregister is the shortest interval between registrations, for a master that forgets
+// the node again and again.
 const minReregister = time.Second
 
-// proveRetry is the pause after trial encodes that could not be made.
+// proveRetry is the pause after trial encodes that could not be run.
 const proveRetry = time.Minute
 
-// registrar holds the node's session with the master and announces it. It never
-// stops trying to get one.
+// registrar registers the node, holds its session and announces it. It never gives up.
 type registrar struct {
 	*env
-	log *zap.Logger
-	// busy: a registration is on its way or scheduled.
-	busy     bool
-	again    bool      // what the node says of itself changed meanwhile
-	forgot   time.Time // when the master last said that it does not know us
+	log      *zap.Logger
+	busy     bool      // a registration is in flight or scheduled
+	again    bool      // the facts changed meanwhile
+	forgot   time.Time // when the master last answered that it does not know the node
 	pacer    *Pacer
 	failures outage
 }
@@ -36,7 +35,7 @@ func newRegistrar(e *env) *registrar {
 		env:      e,
 		log:      log,
 		pacer:    NewRegistrationPacer(),
-		failures: outage{log: log, what: "registering at the master"},
+		failures: outage{log: log, failing: "could not register with the master", over: "registering with the master succeeds again"},
 	}
 }
 
@@ -53,7 +52,7 @@ func (r *registrar) start(ctx actor.Context) {
 	r.prove(ctx)
 	switch s := r.board.Session(); {
 	case s != nil:
-		// Restarted: the session is as good as it was.
+		// After a restart of the registrar the session is still valid.
 		r.announce(*s)
 	case r.settings.Load().Register:
 		r.schedule(ctx, 0)
@@ -62,7 +61,7 @@ func (r *registrar) start(ctx actor.Context) {
 	}
 }
 
-// facts is what the node says of itself, with what was proved by now.
+// facts are those of the machine, and of the trial encodes once they are done.
 func (r *registrar) facts() messages.NodeFacts {
 	if proved := r.env.proved.Load(); proved != nil {
 		return *proved
@@ -70,21 +69,20 @@ func (r *registrar) facts() messages.NodeFacts {
 	return r.Facts
 }
 
-// prove tries the encoders beside everything else, and registers again when that
-// shows something new.
+// prove runs trial encodes beside everything else, and registers again with their result.
 func (r *registrar) prove(ctx actor.Context) {
 	if r.Prove == nil || r.env.proved.Load() != nil {
 		return
 	}
 	supervision.Go(ctx, r.Prove, func(ctx actor.Context, proved messages.NodeFacts, err error) {
 		if err != nil {
-			r.log.Warn("the encoders could not be tried; trying again", zap.Error(err), zap.Duration("next_try", proveRetry))
+			r.log.Warn("could not run trial encodes", zap.Error(err), zap.Duration("next_try", proveRetry))
 			supervision.After(ctx, proveRetry, r.prove)
 			return
 		}
-		r.log.Info("encoders tried", zap.Strings("gpu_capabilities", proved.GPUCapabilities), zap.String("encoders", proved.Labels["encoders"]))
+		r.log.Info("trial encodes done", zap.Strings("gpu_capabilities", proved.GPUCapabilities), zap.String("encoders", proved.Labels["encoders"]))
 		r.env.proved.Store(&proved)
-		// A resumed session was registered with the same, unless there is hardware to tell of.
+		// A resumed session was registered with the same facts, but for hardware found since.
 		if r.settings.Load().Register || len(proved.GPUCapabilities) > 0 {
 			r.again = true
 			r.schedule(ctx, 0)
@@ -92,7 +90,7 @@ func (r *registrar) prove(ctx actor.Context) {
 	})
 }
 
-// resume takes up the session that an earlier life saved.
+// resume takes up the session that a previous process saved.
 func (r *registrar) resume(ctx actor.Context) {
 	type saved struct {
 		session messages.Session
@@ -104,11 +102,11 @@ func (r *registrar) resume(ctx actor.Context) {
 	}, func(_ actor.Context, s saved, err error) {
 		switch {
 		case err != nil:
-			r.log.Error("the saved session cannot be read; start with --register to get a new one", zap.Error(err))
+			r.log.Error("could not read the saved session; start with --register to get a new one", zap.Error(err))
 		case !s.found:
-			r.log.Error("this node was never registered here; start with --register once")
+			r.log.Error("this node was never registered from here; start once with --register")
 		default:
-			r.log.Info("resuming as the node registered earlier", zap.String("node", s.session.NodeID))
+			r.log.Info("resuming the session of an earlier registration", zap.String("node", s.session.NodeID))
 			r.announce(s.session)
 		}
 	})
@@ -118,13 +116,13 @@ func (r *registrar) forgotten(ctx actor.Context, who messages.Session) {
 	if s := r.board.Session(); r.busy || (s != nil && s.Since != who.Since) {
 		return
 	}
-	r.log.Warn("the master no longer knows this node; registering again", zap.String("node", who.NodeID))
+	r.log.Warn("the master does not know this node any more; registering again", zap.String("node", who.NodeID))
 	wait := minReregister - time.Since(r.forgot)
 	r.forgot = time.Now()
 	r.schedule(ctx, wait)
 }
 
-// schedule registers after a while; there is one registration at a time.
+// schedule registers after a while, unless a registration is in flight or scheduled.
 func (r *registrar) schedule(ctx actor.Context, after time.Duration) {
 	if r.busy {
 		return
@@ -151,8 +149,8 @@ func (r *registrar) register(ctx actor.Context) {
 			return
 		}
 		r.pacer.Reset()
-		r.failures.over()
-		r.log.Info("registered at the master", zap.String("node", s.NodeID), zap.String("master", s.Master))
+		r.failures.recovered()
+		r.log.Info("registered with the master", zap.String("node", s.NodeID), zap.String("master", s.Master))
 		r.save(ctx, s)
 		r.announce(s)
 		if r.again {
@@ -161,13 +159,13 @@ func (r *registrar) register(ctx actor.Context) {
 	})
 }
 
-// save keeps the session for a life that is started without --register.
+// save keeps the session for a start without --register.
 func (r *registrar) save(ctx actor.Context, s messages.Session) {
 	supervision.Go(ctx, func(context.Context) (struct{}, error) {
 		return struct{}{}, r.Journal.SaveSession(s)
 	}, func(_ actor.Context, _ struct{}, err error) {
 		if err != nil {
-			r.log.Warn("the session could not be saved; a later start will need --register", zap.Error(err))
+			r.log.Warn("could not save the session; a later start will need --register", zap.Error(err))
 		}
 	})
 }

@@ -7,7 +7,7 @@ import (
 	"ffmpeg-agent/messages"
 )
 
-// samplers supervises whoever reads sensors, and passes on what the meter asks.
+// samplers supervises the samplers, and passes on what the meter asks of them.
 type samplers struct {
 	*env
 	power []*supervision.Ref
@@ -28,7 +28,7 @@ func (s *samplers) Receive(ctx actor.Context) {
 			Name: "host",
 			New:  func() actor.Actor { return newHostSampler(s.env) },
 		})
-		s.refs.meter.Tell(&messages.SamplersStarted{})
+		s.refs.meter.Tell(&messages.SendState{})
 	case *messages.SampleEvery, *messages.TakeReading:
 		for _, power := range s.power {
 			power.Tell(m)
@@ -36,7 +36,7 @@ func (s *samplers) Receive(ctx actor.Context) {
 	}
 }
 
-// kinds of power sensors that are looked for.
+// kinds are the kinds of power sensors that are opened.
 func (s *samplers) kinds() []powerKind {
 	kinds := []powerKind{{name: "rapl", open: s.OpenPower, attribute: s.attributeCPU, attributeEvery: s.cpuUseEvery}}
 	if s.OpenGPUs != nil {

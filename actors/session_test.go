@@ -34,7 +34,7 @@ func TestAMasterThatComesLateIsNoReasonToExit(t *testing.T) {
 	link := newLink(t)
 	s := newSite(t, func(c *siteConfig) { c.link = link })
 	s.until("a failed registration", func() bool {
-		return s.logs.FilterMessageSnippet("registering at the master failed").Len() > 0
+		return s.logs.FilterMessage("could not register with the master").Len() > 0
 	})
 	came := time.Now()
 	link.connect(m)
@@ -99,9 +99,9 @@ func TestAWrongKeyIsSaidOnceAndNotHammered(t *testing.T) {
 	m := newMaster(t, devmaster.Config{APIKeys: []string{"right"}, FenceAttempts: true, MaxRetries: 3, UnavailableAfter: 90 * time.Second})
 	link.connect(m)
 	s := newSite(t, func(c *siteConfig) { c.link, c.apiKey = link, "wrong" })
-	said := func() int { return s.logs.FilterMessageSnippet("does not accept this agent's key").Len() }
+	said := func() int { return s.logs.FilterMessageSnippet("does not accept the key of this agent").Len() }
 	s.until("the error", func() bool { return said() > 0 })
-	for _, e := range s.logs.FilterMessageSnippet("does not accept this agent's key").All() {
+	for _, e := range s.logs.FilterMessageSnippet("does not accept the key of this agent").All() {
 		if next, ok := e.ContextMap()["next_try"].(time.Duration); !ok || next < 30*time.Second {
 			t.Errorf("the next try is due after %s, want half a minute at least", next)
 		}

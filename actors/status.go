@@ -13,7 +13,7 @@ import (
 	"ffmpeg-agent/messages/job"
 )
 
-// counts are totals since the agent started; they survive the restart of who counts.
+// counts are totals since the agent started. They outlive restarts of actors.
 type counts struct {
 	completed, failed, canceled, superseded, delivered, deadLetters atomic.Uint64
 
@@ -21,13 +21,13 @@ type counts struct {
 	ended Ended
 }
 
-// Ended adds up what all encodes made that have ended, whatever came of them.
+// Ended sums up the encodes that have ended, whatever their outcome.
 type Ended struct {
 	Frames, Dropped int64
 	Media           time.Duration
 }
 
-// Ended is the sum over all runs that are no longer in Status.
+// Ended returns the sum over all attempts that Status does not list any more.
 func (a *Agent) Ended() Ended {
 	c := &a.env.counts
 	c.mu.Lock()
@@ -35,7 +35,7 @@ func (a *Agent) Ended() Ended {
 	return c.ended
 }
 
-// left adds a run that is gone.
+// left adds an attempt that has ended.
 func (c *counts) left(e job.Encode) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -66,8 +66,8 @@ func (c *counts) read() messages.Counts {
 	}
 }
 
-// Status is how the agent fares now. It enters no mailbox and waits for nobody, so
-// that it answers whatever hangs.
+// Status returns the state of the agent. It waits for no actor, so that it answers even
+// when one hangs.
 func (a *Agent) Status() messages.Status {
 	e := a.env
 	s := messages.Status{
@@ -79,7 +79,7 @@ func (a *Agent) Status() messages.Status {
 		Draining:  e.board.Draining(),
 		Slots:     e.settings.Load().Slots,
 		Checks:    checks(e.board.Gates()),
-		Jobs:      jobStatuses(e.Runner.Runs(), e.board.Energy()),
+		Jobs:      jobStatuses(e.attempts.list(), e.board.Energy()),
 		Actors:    actorStatuses(a.system.Stats()),
 		Samplers:  e.board.Samplers(),
 		Listeners: e.board.listening(),
@@ -115,17 +115,17 @@ func checks(gates map[string]string) []messages.Check {
 	return all
 }
 
-func jobStatuses(runs []Run, snapshot *energy.Snapshot) []messages.JobStatus {
+func jobStatuses(attempts []*attempt, snapshot *energy.Snapshot) []messages.JobStatus {
 	jobs := []messages.JobStatus{}
-	for _, run := range runs {
-		lease, encode := run.Lease(), run.Encode()
-		key := lease.Key()
+	for _, a := range attempts {
+		state := a.run.Snapshot()
+		encode, key := state.Encode, a.key
 		j := messages.JobStatus{
-			Key: key, Scenario: lease.Job.Scenario, Phase: run.Phase(), Encoder: encode.Encoder,
-			Started: encode.Started, Progress: run.Progress(), Source: energy.Unavailable,
+			Key: key, Scenario: a.lease.Job.Scenario, Phase: state.Phase(), Encoder: encode.Encoder,
+			Started: encode.Started, Progress: encode.Progress, Source: energy.Unavailable,
 		}
-		if process, ok := run.Process(); ok && encode.Exited == nil {
-			j.PID = process.PID
+		if state.Process != nil && encode.Exited == nil {
+			j.PID = state.Process.PID
 		}
 		j.ETA = eta(&encode, j.Progress)
 		if snapshot != nil {
@@ -139,7 +139,7 @@ func jobStatuses(runs []Run, snapshot *energy.Snapshot) []messages.JobStatus {
 	return jobs
 }
 
-// eta takes the rest to go as fast as what is done went; nil before there is anything to go by.
+// eta extrapolates the speed so far; nil before there is one.
 func eta(e *job.Encode, p job.Progress) *time.Duration {
 	if e.Started == nil || e.Exited != nil || p.Percent <= 0 || p.Percent > 100 {
 		return nil

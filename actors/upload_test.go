@@ -51,7 +51,7 @@ func TestAResultSurvivesAnOutage(t *testing.T) {
 		next.ServeHTTP(w, r)
 	}))
 	j := s.submit(ffmpegtest.Quick())
-	s.until("a failed sending", func() bool { return s.logs.FilterMessageSnippet("sending a result failed").Len() > 0 })
+	s.until("a failed sending", func() bool { return s.logs.FilterMessage("could not deliver a result").Len() > 0 })
 	refusing.Store(false)
 	s.result(j.ID, 1)
 	if r := s.settled(j, 1); r.State != job.RecordSent {

@@ -85,3 +85,13 @@ type Counts struct {
 	Delivered   uint64 `json:"delivered"`  // results the master took
 	DeadLetters uint64 `json:"dead_letters"`
 }
+
+// HeartbeatStatus is the state of the heartbeat.
+type HeartbeatStatus struct {
+	LastAttempt *time.Time `json:"last_attempt,omitempty"`
+	LastSuccess *time.Time `json:"last_success,omitempty"`
+	Attempts    uint64     `json:"attempts"` // one in flight included
+	Sent        uint64     `json:"sent"`
+	Failed      uint64     `json:"failed"`
+	Error       string     `json:"error,omitempty"` // of the last attempt
+}

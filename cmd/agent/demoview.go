@@ -12,6 +12,7 @@ import (
 
 	"ffmpeg-agent/hardware/energy"
 	"ffmpeg-agent/internal/devmaster"
+	"ffmpeg-agent/messages"
 	"ffmpeg-agent/messages/job"
 	"ffmpeg-agent/messages/protocol"
 )
@@ -121,9 +122,9 @@ func (v *demoView) line(j *protocol.Job) string {
 		}
 		return fmt.Sprintf("%s %s", name, j.Status)
 	}
-	for _, run := range v.worker.runner.Runs() {
-		if lease := run.Lease(); lease.Job.ID == j.ID {
-			return name + " " + v.running(lease.Key(), run.Phase(), run.Progress())
+	for _, running := range v.worker.agent.Status().Jobs {
+		if running.Key.JobID == j.ID {
+			return name + " " + runningLine(running)
 		}
 	}
 	return fmt.Sprintf("%s %s       %s%s", name, bar(0), j.Status, v.keptOut())
@@ -139,15 +140,14 @@ func (v *demoView) keptOut() string {
 	return ""
 }
 
-func (v *demoView) running(key job.Key, phase job.Phase, p job.Progress) string {
-	if phase != job.PhaseRun {
-		return fmt.Sprintf("%s %3.0f %%  %s", bar(p.Percent), p.Percent, phase)
+func runningLine(j messages.JobStatus) string {
+	p := j.Progress
+	if j.Phase != job.PhaseRun {
+		return fmt.Sprintf("%s %3.0f %%  %s", bar(p.Percent), p.Percent, j.Phase)
 	}
 	line := fmt.Sprintf("%s %3.0f %%  %6s fps  %5sx", bar(p.Percent), p.Percent, known(p.FPS, 1), known(p.Speed, 2))
-	if snapshot := v.worker.agent.Board().Energy(); snapshot != nil {
-		if j, ok := snapshot.Job(key.String()); ok && j.Power != nil {
-			line += fmt.Sprintf("  %5.1f W (%s)", float64(*j.Power), j.Source)
-		}
+	if j.Power != nil {
+		line += fmt.Sprintf("  %5.1f W (%s)", float64(*j.Power), j.Source)
 	}
 	return line
 }

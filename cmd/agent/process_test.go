@@ -156,7 +156,7 @@ func TestAResultOutlivesAgentAndMaster(t *testing.T) {
 	job := f.submit(map[string]any{"resolution": "160x120", "duration": 1, "preset": "ultrafast"})
 	f.await("the assignment", func(e devmaster.Event) bool { return e.Kind == devmaster.JobAssigned })
 	f.leave()
-	waitFor(t, "the result to be due", func() bool { return strings.Contains(agent.log(), "sending a result failed") })
+	waitFor(t, "the result to be due", func() bool { return strings.Contains(agent.log(), "could not deliver a result") })
 	if err := agent.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}

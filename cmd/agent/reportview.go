@@ -96,7 +96,7 @@ func outcome(rec *job.Record, r *storedResult) string {
 	case r != nil:
 		return plain(string(r.Status))
 	case rec.Release:
-		return "handed back unstarted"
+		return "returned unstarted"
 	}
 	return "no result"
 }

@@ -270,12 +270,3 @@ type runner struct{ *ffmpeg.Runner }
 var _ actors.Runner = runner{}
 
 func (r runner) Begin(lease job.Lease) actors.Run { return r.Runner.Begin(lease) }
-
-func (r runner) Runs() []actors.Run {
-	runs := r.Runner.Runs()
-	out := make([]actors.Run, len(runs))
-	for i, run := range runs {
-		out[i] = run
-	}
-	return out
-}

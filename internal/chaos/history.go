@@ -116,12 +116,11 @@ type Step struct {
 
 // The steps that are read from a log, by their messages.
 const (
-	stepAdopted = "going on with a running job" // an actor took over from a crashed one, and goes its steps again
 	stepStarted = "ffmpeg started"
 	stepEnded   = "job ended"
 )
 
-var steps = []string{stepAdopted, stepStarted, stepEnded}
+var steps = []string{stepStarted, stepEnded}
 
 // Job is a job that the master accepted.
 type Job struct {

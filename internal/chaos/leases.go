@@ -124,9 +124,9 @@ func (h *History) oneResult() Finding {
 	return f
 }
 
-// triedOnce: a life starts FFmpeg once for an attempt, and brings it to its end once, however
-// often the master offers it: what came of it is on disk, or waits to be. It has one end more where
-// an actor took over from a crashed one, and both where the journal was damaged.
+// triedOnce: a life starts FFmpeg once for an attempt, and ends the attempt once, however
+// often the master offers it and whatever actor crashes or hangs meanwhile. Both happen again
+// only where the journal was damaged.
 func (h *History) triedOnce() Finding {
 	f := Finding{Invariant: "a life tries an attempt once"}
 	type deed struct {
@@ -136,22 +136,13 @@ func (h *History) triedOnce() Finding {
 	}
 	last := map[deed]Step{}
 	tells := map[int]bool{} // agents whose logs tell of ends
-	again := 0
 	for _, s := range h.Steps {
 		d := deed{s.Agent, h.lifeAt(s.Agent, s.At), s.Attempt, s.What}
 		before, repeated := last[d]
 		last[d] = s
-		if s.What == stepAdopted {
-			continue
-		}
 		f.Checked++
 		tells[s.Agent] = tells[s.Agent] || s.What == stepEnded
-		d.what = stepAdopted
-		switch {
-		case !repeated, h.damaged(s.Agent, before.At, s.At):
-		case s.What == stepEnded && last[d].At.After(before.At):
-			again++
-		default:
+		if repeated && !h.damaged(s.Agent, before.At, s.At) {
 			f.breach("agent %d, life %d, says %q of job %s, attempt %d, at %s and again at %s",
 				s.Agent, d.life, s.What, s.Attempt.Job, s.Attempt.Number, stamp(before.At), stamp(s.At))
 		}
@@ -161,7 +152,6 @@ func (h *History) triedOnce() Finding {
 			f.breach("agent %d sent that job %s is completed, and its log tells of no end", x.Agent, x.Result.JobID)
 		}
 	}
-	f.Note = fmt.Sprintf("%d ended again by an actor that took over", again)
 	return f
 }
 

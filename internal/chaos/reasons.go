@@ -140,15 +140,13 @@ func (f *Injected) causes(h *History, x *Exchange, job *Job) []cause {
 	case f.Kind == "ffmpeg: stopped for good" && hit:
 		return []cause{{reason: protocol.ReasonTimeout}}
 	case f.Kind == "agent: SIGTERM" && mine:
-		return []cause{{protocol.ReasonPlatformError, "interrupted"}, {protocol.ReasonPlatformError, "handed back unstarted"}}
+		return []cause{{protocol.ReasonPlatformError, "interrupted"}, {protocol.ReasonPlatformError, "returned unstarted"}}
 	case f.Kind == "disk: data full" && mine, f.Kind == "disk: outputs full" && job.Output != "":
 		causes := []cause{{reason: protocol.ReasonResourceError}}
 		if e, ran := x.energy(); ran && f.during(e.Start, e.End) > 0 && f.during(e.Start, e.End)-h.halted(x.Agent, e.Start, e.End) < seenFull {
 			causes = append(causes, cause{protocol.ReasonRuntimeError, "exit status"})
 		}
 		return causes
-	case strings.HasPrefix(f.Kind, "actor: ") && mine && strings.Contains(f.Actor, "/job-"+job.ID):
-		return []cause{{reason: protocol.ReasonPlatformError}}
 	}
 	return nil
 }

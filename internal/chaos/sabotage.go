@@ -19,10 +19,10 @@ func Sabotages() []Sabotage {
 	return []Sabotage{
 		{
 			Name: "a result is sent before it is journalled",
-			Edits: []Edit{{"actors/job.go", `	supervision.Go(ctx, func(context.Context) (struct{}, error) {
-		if _, err := j.Journal.Accept(j.lease); err != nil {`, `	supervision.Go(ctx, func(work context.Context) (struct{}, error) {
-		_ = j.Master.Report(work, job.Record{Lease: j.lease, State: job.RecordResult, Result: body})
-		if _, err := j.Journal.Accept(j.lease); err != nil {`}},
+			Edits: []Edit{{"actors/attempt.go", `	return a.persist(ctx, func() error {
+		if _, err := a.Journal.Accept(a.lease); err != nil {`, `	_ = a.Master.Report(ctx, job.Record{Lease: a.lease, State: job.RecordResult, Result: body})
+	return a.persist(ctx, func() error {
+		if _, err := a.Journal.Accept(a.lease); err != nil {`}},
 			Faults: []string{"agent: killed", "net: reset", "job: "},
 		},
 		{
@@ -38,9 +38,9 @@ func Sabotages() []Sabotage {
 		},
 		{
 			Name: "a result is sent twice",
-			Edits: []Edit{{"actors/uploader.go", `	err := deliver(ctx, o.record)
-`, `	_ = deliver(ctx, o.record)
-	err := deliver(ctx, o.record)
+			Edits: []Edit{{"actors/upload.go", `	err := send(ctx, d.record)
+`, `	_ = send(ctx, d.record)
+	err := send(ctx, d.record)
 `}},
 			Faults: []string{"job: ", "net: slow"},
 		},
@@ -79,17 +79,17 @@ func Sabotages() []Sabotage {
 		},
 		{
 			Name:   "a result is sent again without asking",
-			Edits:  []Edit{{"actors/uploader.go", `if up.doubt != noDoubt || late || taken {`, `if taken {`}},
+			Edits:  []Edit{{"actors/upload.go", `return up.sent != notSent || up.overtaken || record.State == job.RecordSent ||`, `return record.State == job.RecordSent || false &&`}},
 			Faults: []string{"net: reset after", "net: answer", "net: stall after", "job: "},
 		},
 		{
 			Name:      "a job that was given away runs on",
-			Edits:     []Edit{{"actors/job.go", `	case job.LeaseEnded, job.LeaseReassigned:`, `	case job.LeaseEnded:`}},
+			Edits:     []Edit{{"actors/lease.go", `	case job.LeaseEnded, job.LeaseReassigned:`, `	case job.LeaseEnded:`}},
 			Elsewhere: "TestAFrozenAgentLearnsWhatMovedOn of cmd/agent: the jobs of a run end by themselves before it shows",
 		},
 		{
 			Name:   "a cancellation is ignored",
-			Edits:  []Edit{{"actors/job.go", `		j.run.Stop(job.StopCanceled)`, ``}},
+			Edits:  []Edit{{"actors/lease.go", `		a.run.Stop(job.StopCanceled)`, ``}},
 			Faults: []string{"job: canceled"},
 		},
 		{
@@ -143,8 +143,12 @@ func Sabotages() []Sabotage {
 		},
 		{
 			Name: "a full disk loses a result",
-			Edits: []Edit{{"actors/job.go", `			j.retry(ctx, err, func(ctx actor.Context) { j.record(ctx, body) })
-			return
+			Edits: []Edit{{"actors/attempt.go", `		return a.Journal.Finish(a.key, body, false)
+`, `		_ = a.Journal.Finish(a.key, body, false)
+		return nil
+`}, {"actors/attempt.go", `		if _, err := a.Journal.Accept(a.lease); err != nil {
+			return err
+		}
 `, ``}},
 			Faults: []string{"disk: data full"},
 		},
@@ -155,9 +159,9 @@ func Sabotages() []Sabotage {
 		},
 		{
 			Name: "a refusal makes a dead letter at once",
-			Edits: []Edit{{"actors/uploader.go", `	case protocol.Rejected:
+			Edits: []Edit{{"actors/upload.go", `	case protocol.Rejected:
 `, `	case protocol.Rejected, protocol.ServerError:
-`}, {"actors/uploader.go", `	case protocol.ServerError, protocol.NotFound:`, `	case protocol.NotFound:`}},
+`}, {"actors/upload.go", `	case protocol.ServerError, protocol.NotFound:`, `	case protocol.NotFound:`}},
 			Faults: []string{"net: 5xx", "job: "},
 		},
 		{
@@ -167,8 +171,8 @@ func Sabotages() []Sabotage {
 		},
 		{
 			Name: "a job leaves a goroutine",
-			Edits: []Edit{{"actors/job.go", `	how.Key, how.Stood = j.key, j.stood
-`, `	how.Key, how.Stood = j.key, j.stood
+			Edits: []Edit{{"actors/attempt.go", `	defer close(a.done)
+`, `	defer close(a.done)
 	go func() { select {} }()
 `}},
 			Faults: []string{"job: "},
@@ -189,7 +193,7 @@ func Sabotages() []Sabotage {
 		},
 		{
 			Name:   "an FFmpeg that stands still is waited for",
-			Edits:  []Edit{{"internal/ffmpeg/run.go", `case attention.still >= r.settings.StallTimeout:`, `case false:`}},
+			Edits:  []Edit{{"internal/ffmpeg/encode.go", `case stall.still >= r.settings.StallTimeout:`, `case false:`}},
 			Faults: []string{"ffmpeg: stopped for good"},
 		},
 		{
@@ -199,8 +203,17 @@ func Sabotages() []Sabotage {
 		},
 		{
 			Name: "a job whose actor crashed is forgotten",
-			Edits: []Edit{{"actors/jobs.go", `			j.bury(ctx, key, a, fmt.Sprintf("the agent failed while it ran the job: %v", m.Reason))
-`, `			_ = fmt.Sprint(m.Reason)
+			Edits: []Edit{{"actors/jobs.go", `		New:  func() actor.Actor { return &jobActor{env: j.env, attempt: a} },
+`, `		New: func() func() actor.Actor {
+			started := false
+			return func() actor.Actor {
+				if started {
+					return actor.ReceiveFunc(func(actor.Context) {})
+				}
+				started = true
+				return &jobActor{env: j.env, attempt: a}
+			}
+		}(),
 `}},
 			Faults: []string{"actor: panic"},
 		},

@@ -17,8 +17,13 @@ type product struct {
 	size   int64 // bytes; 0 while unknown
 }
 
-// checkWork judges what FFmpeg made and publishes it.
-func (r *Run) checkWork(ctx context.Context) (err error) {
+// Check judges what FFmpeg made, once it has exited, and puts the outputs in their
+// places: nil when the attempt is good.
+func (r *Run) Check(ctx context.Context) error {
+	return r.step(ctx, r.check)
+}
+
+func (r *Run) check(ctx context.Context) (err error) {
 	defer func() {
 		if err != nil {
 			r.removeTemps()
@@ -27,7 +32,7 @@ func (r *Run) checkWork(ctx context.Context) (err error) {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if exit := r.proc.exit; !exit.ok() {
+	if exit := r.proc.Load().exit; !exit.ok() {
 		return r.explain(ctx, exit)
 	}
 	if f := r.diskExceeded(); f != nil { // since it was last looked at
@@ -63,7 +68,7 @@ func (r *Run) checkWork(ctx context.Context) (err error) {
 
 // explain says why FFmpeg ended badly.
 func (r *Run) explain(ctx context.Context, exit exitStatus) error {
-	if f := r.overrun(r.proc); f != nil {
+	if f := r.overrun(r.proc.Load()); f != nil {
 		return f
 	}
 	e := evidence{exit: exit, wasFull: r.wasFull(), hasInput: r.plan.input != "", streaming: r.plan.streaming}
@@ -101,7 +106,7 @@ func lastError(log string) string {
 
 // inspect looks at one output and compares it with what was asked for.
 func (r *Run) inspect(ctx context.Context, i int) (product, error) {
-	rd, t, last := r.plan.renditions[i], r.place.targets[i], r.Progress()
+	rd, t, last := r.plan.renditions[i], r.place.targets[i], r.Snapshot().Encode.Progress
 	want := expectation{rendition: rd, written: -1, synthetic: r.plan.input == "", network: r.place.input.network, sound: r.plan.sound}
 	if i == 0 {
 		want.written = last.Frames

@@ -277,7 +277,7 @@ const fullLately = 10 * time.Second
 
 // wasFull reports whether an output's disk had no room left shortly before FFmpeg's end.
 func (r *Run) wasFull() bool {
-	return r.proc.exit.at.Sub(time.Unix(0, r.full.Load())) < fullLately
+	return r.proc.Load().exit.at.Sub(time.Unix(0, r.full.Load())) < fullLately
 }
 
 // diskIsFull reports whether what the attempt writes to has no room left, by what the

@@ -85,10 +85,10 @@ func controllersBoundAWholeAttempt(t *testing.T, r *Runner) {
 	l.Job.WrapperConstraints = &protocol.Constraints{CPUMax: "190000 100000", CPUWeight: 50}
 	run := r.Begin(l)
 	if err := walk(testContext(t), run); err != nil {
-		t.Fatalf("%v\n%s", err, run.Encode().Log)
+		t.Fatalf("%v\n%s", err, run.Snapshot().Encode.Log)
 	}
-	if _, err := run.Measure(testContext(t)); err != nil {
-		t.Error(err)
+	if q := run.Measure(testContext(t)); q.PSNR == nil {
+		t.Errorf("quality %+v", q)
 	}
 	group := run.confined.group
 	for file, want := range map[string]string{"cpu.max": "190000 100000", "cpu.weight": "50", "memory.max": "419430400", "memory.oom.group": "1", "pids.max": fmt.Sprint(mostTasks())} {
@@ -97,7 +97,7 @@ func controllersBoundAWholeAttempt(t *testing.T, r *Runner) {
 		}
 	}
 	whole, _ := group.usage()
-	if encode, _ := run.Usage(); encode <= 0 || whole <= encode {
+	if encode, _ := run.CPUTime(); encode <= 0 || whole <= encode {
 		t.Errorf("the encode used %s, with input, probes and quality %s", encode, whole)
 	}
 	if peak, ok := group.value("memory.peak"); !ok || peak < 10*mib {
@@ -135,7 +135,7 @@ func controllersLeaveAKillFromOutsideWhatItIs(t *testing.T, r *Runner) {
 	if err := syscall.Kill(p.PID, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	wantFailure(t, run.Check(testContext(t)), protocol.ReasonRuntimeError)
+	wantFailure(t, conclude(testContext(t), run), protocol.ReasonRuntimeError)
 }
 
 func controllersThrottle(t *testing.T, r *Runner) {

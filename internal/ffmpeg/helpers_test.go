@@ -115,9 +115,19 @@ func walk(ctx context.Context, run *Run) error {
 	if err := run.Prepare(ctx); err != nil {
 		return err
 	}
+	return encode(ctx, run)
+}
+
+// encode takes a prepared run to its verdict.
+func encode(ctx context.Context, run *Run) error {
 	if _, err := run.Start(ctx); err != nil {
 		return err
 	}
+	return conclude(ctx, run)
+}
+
+// conclude takes a run whose FFmpeg was started to its verdict.
+func conclude(ctx context.Context, run *Run) error {
 	if err := run.Wait(ctx); err != nil {
 		return err
 	}

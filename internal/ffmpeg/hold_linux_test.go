@@ -45,8 +45,8 @@ func TestLinkPutInTheWayOfAnOutputIsNotFollowed(t *testing.T) {
 				t.Fatal(err)
 			}
 			trick(t, dir, run)
-			if err := walk(testContext(t), run); err != nil {
-				t.Errorf("%v\n%s", err, run.Encode().Log)
+			if err := encode(testContext(t), run); err != nil {
+				t.Errorf("%v\n%s", err, run.Snapshot().Encode.Log)
 			}
 			if raw, err := os.ReadFile(filepath.Join(dir, "out-side/secret.mp4")); err != nil || string(raw) != "precious" {
 				t.Errorf("what the link leads to is now %d bytes, %v", len(raw), err)
@@ -100,15 +100,15 @@ func TestExchangedInputIsNotRead(t *testing.T) {
 		t.Fatal(err)
 	}
 	exchange(t, in, other)
-	if err := walk(testContext(t), run); err != nil {
-		t.Fatalf("%v\n%s", err, run.Encode().Log)
+	if err := encode(testContext(t), run); err != nil {
+		t.Fatalf("%v\n%s", err, run.Snapshot().Encode.Log)
 	}
-	e := run.Encode()
+	e := run.Snapshot().Encode
 	if e.Frames != 25 {
 		t.Errorf("%d frames, want the 25 of the input that was checked", e.Frames)
 	}
-	if q, err := run.Measure(testContext(t)); err != nil || q.SSIM == nil || *q.SSIM < 0.5 {
-		t.Errorf("quality %+v, %v", q, err)
+	if q := run.Measure(testContext(t)); q.SSIM == nil || *q.SSIM < 0.5 {
+		t.Errorf("quality %+v", q)
 	}
 	if shown := fmt.Sprint(e.Args, e.Log); strings.Contains(shown, "/proc/self/fd") || !strings.Contains(e.Log, in) || !strings.Contains(fmt.Sprint(e.Args), ".partial-") {
 		t.Errorf("people are not told the files' names: %s", shown)
@@ -162,14 +162,14 @@ func TestFFmpegThatWritesIsNotStalled(t *testing.T) {
 	if err := os.Chtimes(run.place.targets[0].temp, written, written); err != nil {
 		t.Fatal(err)
 	}
-	if last := run.lastMove(); !last.Equal(written) {
+	if last := run.lastProgress(); !last.Equal(written) {
 		t.Errorf("last move %s, want when it wrote, %s", last, written)
 	}
 	older := reported.Add(-time.Minute)
 	if err := os.Chtimes(run.place.targets[0].temp, older, older); err != nil {
 		t.Fatal(err)
 	}
-	if last := run.lastMove(); !last.Equal(time.Unix(0, reported.UnixNano())) {
+	if last := run.lastProgress(); !last.Equal(time.Unix(0, reported.UnixNano())) {
 		t.Errorf("last move %s, want the report, %s", last, reported)
 	}
 }

@@ -78,7 +78,7 @@ func (r *Run) makeInput(ctx context.Context) error {
 
 // keepInput moves a synthetic input out of the workspace where the operator wants to keep it.
 func (r *Run) keepInput() {
-	if !r.settings.KeepInputs || !r.Encode().InputMade {
+	if !r.settings.KeepInputs || !r.Snapshot().Encode.InputMade {
 		return
 	}
 	dir := filepath.Join(r.settings.DataDir, inputsDir)

@@ -60,7 +60,7 @@ func TestInputsOverHTTP(t *testing.T) {
 			path, _, _ := strings.Cut(strings.TrimPrefix(url, server.URL), "?")
 			run := r.Begin(lease(t, path, `{`+small+`,"input":`+quoted(url)+`}`))
 			err := walk(testContext(t), run)
-			e := run.Encode()
+			e := run.Snapshot().Encode
 			if shown := fmt.Sprint(e.Args, e.Log, err); strings.Contains(shown, "verysecret") {
 				t.Errorf("a secret in %s", shown)
 			}
@@ -88,7 +88,7 @@ func TestInputThatBreaksOffOnItsWayIsANetworkError(t *testing.T) {
 	t.Cleanup(server.Close)
 	run := newRunner(t).Begin(lease(t, "half", `{`+small+`,"input":`+quoted(server.URL)+`}`))
 	f := wantFailure(t, walk(testContext(t), run), protocol.ReasonNetworkError)
-	if e := run.Encode(); e.ExitCode == nil || *e.ExitCode != 0 || !strings.Contains(f.Message, "breaks off") {
+	if e := run.Snapshot().Encode; e.ExitCode == nil || *e.ExitCode != 0 || !strings.Contains(f.Message, "breaks off") {
 		t.Errorf("message %q, exit %v; the test shows something only where FFmpeg says that all is well", f.Message, e.ExitCode)
 	}
 }
@@ -98,7 +98,7 @@ func TestStreamThatNobodyTakesIsANetworkError(t *testing.T) {
 	r := newRunner(t)
 	run := r.Begin(lease(t, "stream", `{`+small+`,"duration":1,"output_mode":"rtmp","rtmp_url":`+quoted("rtmp://"+closedPort(t)+"/live/verysecretkey")+`}`))
 	wantFailure(t, walk(testContext(t), run), protocol.ReasonNetworkError)
-	if e := run.Encode(); strings.Contains(fmt.Sprint(e.Args, e.Log, e.Output), "verysecretkey") || e.Log == "" {
+	if e := run.Snapshot().Encode; strings.Contains(fmt.Sprint(e.Args, e.Log, e.Output), "verysecretkey") || e.Log == "" {
 		t.Errorf("the stream key is to be seen, or there is no log: %v %s", e.Args, e.Log)
 	}
 }
@@ -129,9 +129,9 @@ func TestStreamIsSentToAnRTMPServer(t *testing.T) {
 	r := newRunner(t)
 	run := r.Begin(lease(t, "stream", `{`+small+`,"duration":1,"output_mode":"rtmp","rtmp_url":`+quoted(url)+`}`))
 	if err := walk(testContext(t), run); err != nil {
-		t.Fatalf("%v\n%s\n%s", err, run.Encode().Log, said.String())
+		t.Fatalf("%v\n%s\n%s", err, run.Snapshot().Encode.Log, said.String())
 	}
-	e := run.Encode()
+	e := run.Snapshot().Encode
 	if e.Frames != 25 || e.Pixels != 25*160*120 || e.Output != strings.Replace(url, "key-of-stream", "***", 1) || e.SizeBytes <= 0 {
 		t.Errorf("%d frames, %d pixels, %d bytes, output %s", e.Frames, e.Pixels, e.SizeBytes, e.Output)
 	}
@@ -154,9 +154,9 @@ func TestStreamedLadderHasNoKnownSize(t *testing.T) {
 	run := newRunner(t).Begin(lease(t, "streams", `{"fps":25,"preset":"ultrafast","bitrate":"200k","duration":1,"output_mode":"rtmp","outputs":[
 		{"resolution":"160x120","rtmp_url":`+quoted(urls[0])+`},{"resolution":"320x240","fps":50,"rtmp_url":`+quoted(urls[1])+`}]}`))
 	if err := walk(testContext(t), run); err != nil {
-		t.Fatalf("%v\n%s", err, run.Encode().Log)
+		t.Fatalf("%v\n%s", err, run.Snapshot().Encode.Log)
 	}
-	e := run.Encode()
+	e := run.Snapshot().Encode
 	if e.SizeBytes != 0 || e.Progress.SizeBytes <= 0 {
 		t.Errorf("%d bytes, want unknown; the first has %d", e.SizeBytes, e.Progress.SizeBytes)
 	}
@@ -181,7 +181,7 @@ func TestStreamWhoseServerGoesAwayIsANetworkError(t *testing.T) {
 	run := r.Begin(lease(t, "stream", `{`+small+`,"duration":60,"output_mode":"rtmp","rtmp_url":`+quoted("rtmp://"+address+"/live/key")+`}`))
 	walked := make(chan error, 1)
 	go func() { walked <- walk(testContext(t), run) }()
-	until(t, "a second of the stream", func() bool { return run.Progress().Frames >= 25 })
+	until(t, "a second of the stream", func() bool { return run.Snapshot().Encode.Progress.Frames >= 25 })
 	if err := server.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}

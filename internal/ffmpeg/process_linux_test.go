@@ -162,16 +162,3 @@ func TestGivenUpCommandIsKilled(t *testing.T) {
 		t.Errorf("%s, %v", exit, err)
 	}
 }
-
-func TestPanicInAStepFailsTheRunAlone(t *testing.T) {
-	t.Parallel()
-	r := newRunner(t)
-	run := r.Begin(lease(t, "panics", `{}`))
-	err := run.do(testContext(t), &run.prepare, func(context.Context) error { panic("broken") })
-	if err == nil || !strings.Contains(err.Error(), "broken") {
-		t.Errorf("error: %v", err)
-	}
-	if again := run.Prepare(testContext(t)); again != err {
-		t.Errorf("again: %v", again)
-	}
-}

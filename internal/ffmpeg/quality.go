@@ -17,19 +17,19 @@ import (
 // mostPSNR stands for an output that equals its input, whose PSNR is infinite, dB.
 const mostPSNR = 100
 
-// measureWork compares the first output with its input. That it cannot is no
-// failure of the attempt: the quality says why. Of a ladder it says which output it
-// is of, for what the job made as a whole has no such figure.
-func (r *Run) measureWork(ctx context.Context) error {
+// Measure compares the first output with its input, where the job asks for it. What
+// could not be measured is nil, with a note: the attempt is good without. Of a ladder
+// the note says which output was measured, for the whole has no such figure.
+func (r *Run) Measure(ctx context.Context) (q job.Quality) {
 	defer r.setPhase(job.PhaseJournal)
 	if r.plan.quality == "" {
-		return nil
+		return q
 	}
 	r.setPhase(job.PhaseQuality)
-	q, err := r.compare(ctx)
-	if err := ctx.Err(); err != nil {
+	err := r.step(ctx, func(ctx context.Context) (err error) {
+		q, err = r.compare(ctx)
 		return err
-	}
+	})
 	switch n := len(r.plan.renditions); {
 	case err != nil:
 		q.Note = fmt.Sprintf("%s not measured: %v", r.plan.quality, err)
@@ -38,10 +38,7 @@ func (r *Run) measureWork(ctx context.Context) error {
 		q.Partial = true
 		q.Note = fmt.Sprintf("%s of the first output (%dx%d) alone; the job made %d", r.plan.quality, first.width, first.height, n)
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.quality = q
-	return nil
+	return q
 }
 
 // measures are FFmpeg's filters, with the options that make them write one line a

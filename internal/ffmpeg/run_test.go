@@ -32,7 +32,7 @@ func running(t *testing.T, run *Run) job.Process {
 	if err != nil {
 		t.Fatal(err)
 	}
-	until(t, "progress", func() bool { return run.Progress().Frames > 0 })
+	until(t, "progress", func() bool { return run.Snapshot().Encode.Progress.Frames > 0 })
 	return p
 }
 
@@ -42,9 +42,9 @@ func TestSyntheticJobHasExactlyItsFrames(t *testing.T) {
 	ctx := testContext(t)
 	run := r.Begin(lease(t, "job-1", `{"resolution":"320x240","duration":"5","fps":"30","preset":"ultrafast","quality":"psnr","output":null}`))
 	if err := walk(ctx, run); err != nil {
-		t.Fatalf("%v\n%s", err, run.Encode().Log)
+		t.Fatalf("%v\n%s", err, run.Snapshot().Encode.Log)
 	}
-	e := run.Encode()
+	e := run.Snapshot().Encode
 	if e.Frames != 150 || e.Pixels != 150*320*240 || e.Width != 320 || e.Height != 240 {
 		t.Errorf("frames %d, pixels %d, %dx%d", e.Frames, e.Pixels, e.Width, e.Height)
 	}
@@ -54,15 +54,14 @@ func TestSyntheticJobHasExactlyItsFrames(t *testing.T) {
 	if e.ExitCode == nil || *e.ExitCode != 0 || e.CPUTime <= 0 || e.Wall() <= 0 || e.SizeBytes <= 0 || e.Media < 4900*time.Millisecond {
 		t.Errorf("encode: %+v", e)
 	}
-	if used, ok := run.Usage(); !ok || used != e.CPUTime {
+	if used, ok := run.CPUTime(); !ok || used != e.CPUTime {
 		t.Errorf("usage is %v %v, want %v", used, ok, e.CPUTime)
 	}
-	q, err := run.Measure(ctx)
-	if err != nil || q.PSNR == nil || *q.PSNR < 20 || *q.PSNR > 100 || q.Note != "" {
-		t.Errorf("quality %+v, %v", q, err)
+	if q := run.Measure(ctx); q.PSNR == nil || *q.PSNR < 20 || *q.PSNR > 100 || q.Note != "" {
+		t.Errorf("quality %+v", q)
 	}
-	if run.Phase() != job.PhaseJournal {
-		t.Errorf("phase is %s", run.Phase())
+	if s := run.Snapshot(); s.Phase() != job.PhaseJournal {
+		t.Errorf("phase is %s", s.Phase())
 	}
 	if info, err := os.Stat(run.workspace); err != nil || info.Mode().Perm() != 0o700 {
 		t.Errorf("workspace: %v, %v", info, err)
@@ -73,7 +72,7 @@ func TestSyntheticJobHasExactlyItsFrames(t *testing.T) {
 	if _, err := os.Stat(run.workspace); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the workspace is still there: %v", err)
 	}
-	if len(r.Runs()) != 0 {
+	if len(r.open()) != 0 {
 		t.Error("the run is not forgotten")
 	}
 }
@@ -83,9 +82,9 @@ func TestLongSyntheticInputIsLooped(t *testing.T) {
 	r := newRunner(t)
 	run := r.Begin(lease(t, "loop", `{"resolution":"64x64","fps":5,"preset":"ultrafast","bitrate":"200k","duration":25}`))
 	if err := walk(testContext(t), run); err != nil {
-		t.Fatalf("%v\n%s", err, run.Encode().Log)
+		t.Fatalf("%v\n%s", err, run.Snapshot().Encode.Log)
 	}
-	if e := run.Encode(); e.Frames != 125 {
+	if e := run.Snapshot().Encode; e.Frames != 125 {
 		t.Errorf("%d frames, want 125", e.Frames)
 	}
 }
@@ -109,9 +108,9 @@ func TestCodecsAndContainersEndInTheRightFile(t *testing.T) {
 			out := filepath.Join(dir, c.file)
 			run := r.Begin(lease(t, name, `{"codec":"`+c.codec+`","resolution":"160x120","fps":25,"duration":1,`+c.more+`"output":`+quoted(out)+`}`))
 			if err := walk(testContext(t), run); err != nil {
-				t.Fatalf("%v\n%s", err, run.Encode().Log)
+				t.Fatalf("%v\n%s", err, run.Snapshot().Encode.Log)
 			}
-			e := run.Encode()
+			e := run.Snapshot().Encode
 			if e.Codec != c.wantCodec || e.Frames != 25 || e.Output != out {
 				t.Errorf("codec %s, %d frames, output %s", e.Codec, e.Frames, e.Output)
 			}
@@ -153,14 +152,14 @@ func TestInputDecidesTheLengthUnlessTheJobDoes(t *testing.T) {
 			ctx := testContext(t)
 			run := r.Begin(lease(t, name, `{`+small+`,"quality":"ssim","duration":`+c.duration+`,"input":`+quoted(in)+`}`))
 			if err := walk(ctx, run); err != nil {
-				t.Fatalf("%v\n%s", err, run.Encode().Log)
+				t.Fatalf("%v\n%s", err, run.Snapshot().Encode.Log)
 			}
-			e := run.Encode()
+			e := run.Snapshot().Encode
 			if e.Frames != c.frames || e.InputMade || e.Progress.Percent != 100 {
 				t.Errorf("%d frames, want %d; %+v", e.Frames, c.frames, e)
 			}
-			if q, err := run.Measure(ctx); err != nil || q.SSIM == nil || *q.SSIM < 0.5 || *q.SSIM > 1 {
-				t.Errorf("quality %+v, %v", q, err)
+			if q := run.Measure(ctx); q.SSIM == nil || *q.SSIM < 0.5 || *q.SSIM > 1 {
+				t.Errorf("quality %+v", q)
 			}
 		})
 	}
@@ -179,9 +178,8 @@ func TestQualityThatCannotBeMeasuredIsANote(t *testing.T) {
 	if err := walk(ctx, run); err != nil {
 		t.Fatal(err)
 	}
-	q, err := run.Measure(ctx)
-	if err != nil || q.VMAF != nil || !strings.Contains(q.Note, "libvmaf") {
-		t.Errorf("quality %+v, %v", q, err)
+	if q := run.Measure(ctx); q.VMAF != nil || !strings.Contains(q.Note, "libvmaf") {
+		t.Errorf("quality %+v", q)
 	}
 }
 
@@ -192,9 +190,9 @@ func TestLadderMakesEachOutputFromOneDecode(t *testing.T) {
 	run := r.Begin(lease(t, "ladder", `{"duration":1,"fps":25,"preset":"ultrafast","quality":"psnr","output":`+quoted(filepath.Join(dir, "x.mp4"))+`,
 		"outputs":[{"resolution":"320x240","bitrate":"400k"},{"resolution_width":"160","resolution_height":120,"bitrate":"100k"}]}`))
 	if err := walk(testContext(t), run); err != nil {
-		t.Fatalf("%v\n%s", err, run.Encode().Log)
+		t.Fatalf("%v\n%s", err, run.Snapshot().Encode.Log)
 	}
-	e := run.Encode()
+	e := run.Snapshot().Encode
 	if want := int64(25 * (320*240 + 160*120)); e.Pixels != want || e.Frames != 2*25 || e.Progress.Frames != 25 {
 		t.Errorf("%d pixels, want %d; %d frames in all, %d of the first", e.Pixels, want, e.Frames, e.Progress.Frames)
 	}
@@ -212,8 +210,8 @@ func TestLadderMakesEachOutputFromOneDecode(t *testing.T) {
 	if e.SizeBytes != size {
 		t.Errorf("%d bytes, want the %d of both files", e.SizeBytes, size)
 	}
-	if q, err := run.Measure(testContext(t)); err != nil || q.PSNR == nil || !strings.Contains(q.Note, "first output (320x240) alone") {
-		t.Errorf("quality %+v, %v, which does not say of which output", q, err)
+	if q := run.Measure(testContext(t)); q.PSNR == nil || !strings.Contains(q.Note, "first output (320x240) alone") {
+		t.Errorf("quality %+v does not say of which output it is", q)
 	}
 	inputs := 0
 	for _, a := range e.Args {
@@ -234,20 +232,20 @@ func TestLadderThatIsStoppedSaysWhatItWrote(t *testing.T) {
 	run := r.Begin(lease(t, "ladder", `{"fps":25,"preset":"ultrafast","duration":86400,"audio_codec":"none","output":"x.ts",
 		"outputs":[{"resolution":"160x120","bitrate":"50k"},{"resolution":"640x480","bitrate":"2000k"}]}`))
 	running(t, run)
-	until(t, "a size of the first output", func() bool { return run.Progress().SizeBytes > 0 })
-	if e := run.Encode(); e.SizeBytes != 0 || e.Frames != 2*e.Progress.Frames {
+	until(t, "a size of the first output", func() bool { return run.Snapshot().Encode.Progress.SizeBytes > 0 })
+	if e := run.Snapshot().Encode; e.SizeBytes != 0 || e.Frames != 2*e.Progress.Frames {
 		t.Errorf("while both are written, %d bytes, which is not known, and %d frames, of which the first has %d", e.SizeBytes, e.Frames, e.Progress.Frames)
 	}
 	run.Stop(job.StopCanceled)
 	if err := run.Wait(testContext(t)); err != nil {
 		t.Fatal(err)
 	}
-	e := run.Encode()
-	if first := run.Progress().SizeBytes; e.SizeBytes < 3*first || e.Frames != 2*e.Progress.Frames {
+	e := run.Snapshot().Encode
+	if first := run.Snapshot().Encode.Progress.SizeBytes; e.SizeBytes < 3*first || e.Frames != 2*e.Progress.Frames {
 		t.Errorf("%d bytes in two files, the larger second among them, of which the first has %d; %d frames", e.SizeBytes, first, e.Frames)
 	}
-	if err := run.Check(testContext(t)); err == nil || run.Encode().SizeBytes != e.SizeBytes {
-		t.Errorf("checked with %v, then %d bytes instead of %d", err, run.Encode().SizeBytes, e.SizeBytes)
+	if err := run.Check(testContext(t)); err == nil || run.Snapshot().Encode.SizeBytes != e.SizeBytes {
+		t.Errorf("checked with %v, then %d bytes instead of %d", err, run.Snapshot().Encode.SizeBytes, e.SizeBytes)
 	}
 }
 
@@ -331,20 +329,20 @@ func TestKilledFFmpegIsNamedBySignal(t *testing.T) {
 	r := newRunner(t)
 	run := r.Begin(endless(t, "victim"))
 	p := running(t, run)
-	if used, ok := run.Usage(); !ok || used < 0 {
+	if used, ok := run.CPUTime(); !ok || used < 0 {
 		t.Errorf("usage while it runs: %v %v", used, ok)
 	}
-	if run.Phase() != job.PhaseRun {
-		t.Errorf("phase is %s", run.Phase())
+	if s := run.Snapshot(); s.Phase() != job.PhaseRun {
+		t.Errorf("phase is %s", s.Phase())
 	}
 	if err := syscall.Kill(p.PID, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	f := wantFailure(t, run.Check(testContext(t)), protocol.ReasonRuntimeError)
-	if e := run.Encode(); e.Signal != "SIGKILL" || !strings.Contains(f.Message, "SIGKILL") || e.ExitCode != nil {
+	f := wantFailure(t, conclude(testContext(t), run), protocol.ReasonRuntimeError)
+	if e := run.Snapshot().Encode; e.Signal != "SIGKILL" || !strings.Contains(f.Message, "SIGKILL") || e.ExitCode != nil {
 		t.Errorf("signal %q, message %q, exit code %v", e.Signal, f.Message, e.ExitCode)
 	}
-	if e := run.Encode(); e.Pixels != e.Frames*160*120 || e.Frames == 0 {
+	if e := run.Snapshot().Encode; e.Pixels != e.Frames*160*120 || e.Frames == 0 {
 		t.Errorf("measured so far: %d frames, %d pixels", e.Frames, e.Pixels)
 	}
 }
@@ -356,11 +354,11 @@ func TestStopEndsTheRunAndKeepsItsFirstCause(t *testing.T) {
 	running(t, run)
 	run.Stop(job.StopShutdown)
 	run.Stop(job.StopCanceled)
-	f := wantFailure(t, run.Check(testContext(t)), protocol.ReasonPlatformError)
-	if run.Stopped() != job.StopShutdown || f.Message != "interrupted: agent shutting down" {
-		t.Errorf("cause %s, message %s", run.Stopped(), f.Message)
+	f := wantFailure(t, conclude(testContext(t), run), protocol.ReasonPlatformError)
+	if run.stopCause() != job.StopShutdown || f.Message != "interrupted: agent shutting down" {
+		t.Errorf("cause %s, message %s", run.stopCause(), f.Message)
 	}
-	if e := run.Encode(); e.ExitCode == nil || *e.ExitCode != 255 {
+	if e := run.Snapshot().Encode; e.ExitCode == nil || *e.ExitCode != 255 {
 		t.Errorf("ffmpeg was not asked to end: exit %v, signal %s", e.ExitCode, e.Signal)
 	}
 }
@@ -402,8 +400,8 @@ func TestJobsOwnTimeout(t *testing.T) {
 	l.Job.Parameters["resource_limits"] = map[string]any{"timeout_sec": "2.5"}
 	run := r.Begin(l)
 	f := wantFailure(t, walk(testContext(t), run), protocol.ReasonTimeout)
-	if run.Stopped() != job.StopTimeout || !strings.Contains(f.Message, "2.5s") {
-		t.Errorf("cause %s, message %s", run.Stopped(), f.Message)
+	if run.stopCause() != job.StopTimeout || !strings.Contains(f.Message, "2.5s") {
+		t.Errorf("cause %s, message %s", run.stopCause(), f.Message)
 	}
 }
 
@@ -415,64 +413,23 @@ func TestStalledFFmpegIsEndedThoughItIsStopped(t *testing.T) {
 	if err := syscall.Kill(p.PID, syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
-	wantFailure(t, run.Check(testContext(t)), protocol.ReasonTimeout)
-	if run.Stopped() != job.StopStalled {
-		t.Errorf("cause %s", run.Stopped())
+	wantFailure(t, conclude(testContext(t), run), protocol.ReasonTimeout)
+	if run.stopCause() != job.StopStalled {
+		t.Errorf("cause %s", run.stopCause())
 	}
 }
 
-func TestGivingUpAContextStopsTheWaitingAlone(t *testing.T) {
+func TestEndOfContextEndsFFmpeg(t *testing.T) {
 	t.Parallel()
-	r := newRunner(t)
-	run := r.Begin(lease(t, "patient", `{`+small+`,"duration":2}`))
+	run := newRunner(t).Begin(endless(t, "given up"))
+	p := running(t, run)
 	given, giveUp := context.WithCancel(context.Background())
 	giveUp()
-	if err := run.Prepare(given); !errors.Is(err, context.Canceled) {
-		t.Fatalf("prepare: %v", err)
-	}
-	if _, err := run.Start(given); !errors.Is(err, context.Canceled) {
-		t.Fatalf("start: %v", err)
-	}
 	if err := run.Wait(given); !errors.Is(err, context.Canceled) {
-		t.Fatalf("wait: %v", err)
+		t.Fatalf("got %v, want context.Canceled", err)
 	}
-	if err := walk(testContext(t), run); err != nil {
-		t.Fatal(err)
-	}
-}
-
-func TestAdoptionFindsWhatTheFirstCameTo(t *testing.T) {
-	t.Parallel()
-	r := newRunner(t)
-	l := lease(t, "adopted", `{`+small+`,"duration":1}`)
-	ctx := testContext(t)
-	first := r.Begin(l)
-	if err := first.Prepare(ctx); err != nil {
-		t.Fatal(err)
-	}
-	p, err := first.Start(ctx)
-	if err != nil {
-		t.Fatal(err)
-	}
-	second := r.Begin(l)
-	if second != first || len(r.Runs()) != 1 {
-		t.Fatal("a second run of the same attempt")
-	}
-	if again, err := second.Start(ctx); err != nil || again != p || p.PID <= 0 || p.StartTicks == 0 || p.BootID == "" {
-		t.Errorf("started again: %+v, first %+v, %v", again, p, err)
-	}
-	results := make(chan error, 2)
-	for range 2 {
-		go func() { results <- walk(ctx, second) }()
-	}
-	for range 2 {
-		if err := <-results; err != nil {
-			t.Error(err)
-		}
-	}
-	l.Job.RetryCount++
-	if r.Begin(l) == first {
-		t.Error("another attempt is the same run")
+	if err := syscall.Kill(p.PID, 0); !errors.Is(err, syscall.ESRCH) {
+		t.Errorf("ffmpeg still runs: %v", err)
 	}
 }
 
@@ -524,7 +481,7 @@ func TestExistingOutputIsReplacedOnlyByAGoodOne(t *testing.T) {
 	bad := r.Begin(l)
 	running(t, bad)
 	bad.Stop(job.StopCanceled)
-	if err := bad.Check(testContext(t)); err == nil {
+	if err := conclude(testContext(t), bad); err == nil {
 		t.Fatal("a stopped run was good")
 	}
 	if raw, _ := os.ReadFile(out); string(raw) != "the one before" {
@@ -553,7 +510,7 @@ func TestKeptFilesOutliveTheWorkspace(t *testing.T) {
 	if err := run.Close(ctx); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := os.Stat(run.Encode().Output); err != nil {
+	if _, err := os.Stat(run.Snapshot().Encode.Output); err != nil {
 		t.Error(err)
 	}
 	if names := listing(t, filepath.Join(r.settings.DataDir, inputsDir)); !strings.HasSuffix(names, ".mov") {
@@ -569,11 +526,11 @@ func TestQualityDoesNotDependOnTheContainersClock(t *testing.T) {
 	for _, ext := range []string{"mp4", "mkv", "flv"} { // the latter two round times to the millisecond
 		run := r.Begin(lease(t, ext, `{"resolution":"320x240","fps":30,"preset":"veryfast","bitrate":"500k","duration":1,"quality":"psnr","output":"x.`+ext+`"}`))
 		if err := walk(ctx, run); err != nil {
-			t.Fatalf("%v\n%s", err, run.Encode().Log)
+			t.Fatalf("%v\n%s", err, run.Snapshot().Encode.Log)
 		}
-		q, err := run.Measure(ctx)
-		if err != nil || q.PSNR == nil {
-			t.Fatalf("%s: quality %+v, %v", ext, q, err)
+		q := run.Measure(ctx)
+		if q.PSNR == nil {
+			t.Fatalf("%s: quality %+v", ext, q)
 		}
 		measured[ext] = *q.PSNR
 	}

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -77,7 +79,7 @@ func (s *Settings) complete() error {
 	return nil
 }
 
-// Runner holds the runs of this life of the agent. It is safe for concurrent use.
+// Runner runs FFmpeg for attempts. It is safe for concurrent use.
 type Runner struct {
 	settings Settings
 	log      *zap.Logger
@@ -95,7 +97,7 @@ type Runner struct {
 	caps    Capabilities
 
 	mu     sync.Mutex
-	runs   map[job.Key]*Run
+	runs   map[*Run]struct{} // not closed
 	closed bool
 }
 
@@ -113,7 +115,7 @@ func New(s Settings) (*Runner, error) {
 		proving:  make(chan struct{}, 1),
 		trialFor: trialFor,
 		asking:   make(chan struct{}, 1),
-		runs:     map[job.Key]*Run{},
+		runs:     map[*Run]struct{}{},
 	}, nil
 }
 
@@ -131,63 +133,52 @@ func (r *Runner) Cgroups() string {
 	return said
 }
 
-// Begin returns the run of a lease, making it when there is none yet. It does not
-// block and touches nothing; on a closed runner the run's steps fail.
+// Begin returns a new run for a lease. It starts nothing and does not block; on a
+// closed runner the steps of the run fail.
 func (r *Runner) Begin(lease job.Lease) *Run {
-	key := lease.Key()
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if run, ok := r.runs[key]; ok {
-		return run
-	}
 	run := newRun(r, lease)
-	if r.closed {
-		run.refuse()
-		return run
-	}
-	r.runs[key] = run
-	return run
-}
-
-// Runs lists all runs that are not closed, in no order. It does not block.
-func (r *Runner) Runs() []*Run {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	runs := make([]*Run, 0, len(r.runs))
-	for _, run := range r.runs {
-		runs = append(runs, run)
+	run.closed = r.closed
+	if !r.closed {
+		r.runs[run] = struct{}{}
 	}
-	return runs
+	return run
 }
 
 func (r *Runner) forget(run *Run) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if key := run.lease.Key(); r.runs[key] == run {
-		delete(r.runs, key)
-	}
+	delete(r.runs, run)
 }
 
-// owned reports whether a workspace belongs to a run of this life.
+// open returns the runs that are not closed.
+func (r *Runner) open() []*Run {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Collect(maps.Keys(r.runs))
+}
+
+// owned reports whether a workspace belongs to a run that is not closed.
 func (r *Runner) owned(name string) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for key := range r.runs {
-		if attemptName(key) == name {
+	for run := range r.runs {
+		if run.name == name {
 			return true
 		}
 	}
 	return false
 }
 
-// Close closes all runs and takes no more. It returns when all have ended, or with
-// the context's error while they go on ending.
+// Close closes all runs and takes no more. When the context ends first it returns
+// its error, and the runs go on closing.
 func (r *Runner) Close(ctx context.Context) error {
 	r.mu.Lock()
 	r.closed = true
 	r.mu.Unlock()
 	var closing sync.WaitGroup
-	runs := r.Runs()
+	runs := r.open()
 	errs := make([]error, len(runs))
 	for i, run := range runs {
 		closing.Go(func() { errs[i] = run.Close(ctx) })

@@ -81,8 +81,8 @@ func TestOnlyEncodersThatATrialProvedAreUsed(t *testing.T) {
 		t.Errorf("a job with the proved encoder: %v", err)
 	}
 	run := r.Begin(lease(t, "family", `{`+small+`,"duration":1,"hwaccel":"cuda"}`))
-	if err := walk(testContext(t), run); err != nil || run.Encode().Encoder != "h264_nvenc" {
-		t.Errorf("a job with hwaccel: %v, by %s", err, run.Encode().Encoder)
+	if err := walk(testContext(t), run); err != nil || run.Snapshot().Encode.Encoder != "h264_nvenc" {
+		t.Errorf("a job with hwaccel: %v, by %s", err, run.Snapshot().Encode.Encoder)
 	}
 	for name, parameters := range map[string]string{
 		"hangs": `"codec":"hevc_nvenc"`, "no device": `"codec":"h264_vaapi"`, "family": `"codec":"h265","hwaccel":"cuda"`, "none": `"hwaccel":"vaapi"`,

@@ -131,7 +131,7 @@ func outcome(rec *job.Record, r *result) badge {
 	case r != nil:
 		return badge{"neutral", or(plain(string(r.Status)), "outcome "+unknown)}
 	case rec.Release:
-		return badge{"neutral", "handed back unstarted"}
+		return badge{"neutral", "returned unstarted"}
 	}
 	return badge{"neutral", "no result yet"}
 }

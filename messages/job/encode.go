@@ -78,6 +78,17 @@ type Encode struct {
 	PrepareFor time.Duration `json:"prepare_duration"` // what preparing took, outside the energy window
 }
 
+// Snapshot is how far an attempt is at one moment.
+type Snapshot struct {
+	Encode  Encode
+	Phases  []PhaseSpan // so far, in order; the last one up to the moment of the snapshot
+	Process *Process    // FFmpeg's; nil before its start
+	Stopped StopCause   // why it is being stopped; empty: it is not
+}
+
+// Phase is the present phase.
+func (s *Snapshot) Phase() Phase { return s.Phases[len(s.Phases)-1].Phase }
+
 // Wall is how long FFmpeg ran; 0 while it has not exited.
 func (e *Encode) Wall() time.Duration {
 	if e.Started == nil || e.Exited == nil {

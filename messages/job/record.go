@@ -38,7 +38,7 @@ type Record struct {
 	State      RecordState     `json:"state"`
 	Process    *Process        `json:"process,omitempty"` // FFmpeg, once started
 	Result     json.RawMessage `json:"result,omitempty"`  // the body exactly as it is sent
-	Release    bool            `json:"release,omitempty"` // handed back unstarted instead of reported
+	Release    bool            `json:"release,omitempty"` // returned unstarted instead of reported
 	Why        string          `json:"why,omitempty"`     // why it was superseded or is a dead letter
 	AcceptedAt time.Time       `json:"accepted_at"`
 	StartedAt  *time.Time      `json:"started_at,omitempty"`

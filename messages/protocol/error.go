@@ -1,6 +1,9 @@
 package protocol
 
-import "time"
+import (
+	"errors"
+	"time"
+)
 
 // ErrorKind classifies a failed call to the master by what the caller does next.
 type ErrorKind int
@@ -42,3 +45,12 @@ type Error struct {
 func (e *Error) Error() string { return e.Err.Error() }
 
 func (e *Error) Unwrap() error { return e.Err }
+
+// KindOf is the kind of an Error in err's chain; any other error counts as Unreachable.
+func KindOf(err error) ErrorKind {
+	var e *Error
+	if errors.As(err, &e) {
+		return e.Kind
+	}
+	return Unreachable
+}

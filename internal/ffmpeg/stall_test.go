@@ -38,12 +38,12 @@ func TestAFreezeOfOurOwnIsNotHeldAgainstFFmpeg(t *testing.T) {
 			{9 * time.Second, 0, true, 6 * time.Second},
 		},
 	} {
-		a := newAttention(time.Minute, begun)
+		a := newStallDetector(time.Minute, begun)
 		if a.every != time.Second {
 			t.Fatalf("a minute is looked at every %s", a.every)
 		}
 		for i, l := range looks {
-			if paid := a.paid(begun.Add(l.after), begun.Add(l.moved)); paid != l.paid || a.still != l.still {
+			if paid := a.observe(begun.Add(l.after), begun.Add(l.moved)); paid != l.paid || a.still != l.still {
 				t.Errorf("%s, look %d: judged %t after %s of standing still, want %t after %s", name, i+1, paid, a.still, l.paid, l.still)
 			}
 		}

@@ -1,0 +1,333 @@
+package actors
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"ffmpeg-agent/hardware/energy"
+	"ffmpeg-agent/messages"
+	"ffmpeg-agent/messages/job"
+)
+
+const (
+	// lastReadingWait is how long the account of a job waits for its last power reading.
+	lastReadingWait = 250 * time.Millisecond
+	// meterDeadline is how long an attempt waits for an answer of the meter, which may
+	// crash with the request.
+	meterDeadline = 4 * lastReadingWait
+	// diskRetry is the pause between attempts to write to the journal.
+	diskRetry = time.Second
+)
+
+// attempt is one attempt at a job: a goroutine that takes it from its lease to its
+// result in the journal. No restart of an actor touches it; actors start it, observe
+// it and stop it.
+type attempt struct {
+	*env
+	log   *zap.Logger
+	key   job.Key
+	lease job.Lease
+	run   Run
+	since time.Time // when work for it began
+	disk  outage
+
+	closeOnce sync.Once
+
+	done chan struct{} // closed when the goroutine has ended
+	end  attemptEnd    // valid once done is closed
+
+	mu        sync.Mutex
+	confirmed time.Time
+}
+
+// attemptEnd is how an attempt ended.
+type attemptEnd struct {
+	reported bool // its result is in the journal
+	repeated bool // it had ended here before this lease was offered
+}
+
+func newAttempt(e *env, lease job.Lease) *attempt {
+	key := lease.Key()
+	log := e.log.Named("job").With(append(jobFields(key), zap.String("node", lease.NodeID))...)
+	return &attempt{
+		env: e, log: log, key: key, lease: lease, run: e.Runner.Begin(lease), since: time.Now(), confirmed: lease.AcquiredAt,
+		disk: outage{log: log, failing: "could not write to the journal", over: "the journal is written again"}, done: make(chan struct{}),
+	}
+}
+
+// perform carries out the attempt: accept → prepare → start → wait → check → measure →
+// compose → journal. An error means that the agent is closing. Then the journal has no
+// result, and the next start reports the attempt as interrupted.
+func (a *attempt) perform(ctx context.Context) (attemptEnd, error) {
+	record, err := a.accept(ctx)
+	if err != nil {
+		return attemptEnd{}, err
+	}
+	if !record.State.Unfinished() {
+		return a.repeated(record), nil
+	}
+	stopWatching := a.watchLease(ctx)
+	account, quality, failure := a.transcode(ctx)
+	stopWatching()
+	if ctx.Err() != nil {
+		return attemptEnd{}, ctx.Err()
+	}
+	if a.run.Snapshot().Stopped == job.StopSuperseded {
+		a.close()
+		return attemptEnd{}, a.supersede(ctx)
+	}
+	outcome := a.compose(account, quality, failure)
+	samples := a.samples(&outcome)
+	a.close() // frees its disk space before the journal needs some
+	return attemptEnd{reported: true}, a.journal(ctx, &outcome, samples)
+}
+
+// transcode makes the output. The account is asked for at FFmpeg's exit and waited for
+// by compose; it is nil where FFmpeg did not run.
+func (a *attempt) transcode(ctx context.Context) (account func() *energy.Account, quality job.Quality, err error) {
+	if err := a.run.Prepare(ctx); err != nil {
+		return noAccount, quality, err
+	}
+	if err := a.start(ctx); err != nil {
+		return noAccount, quality, err
+	}
+	err = a.run.Wait(ctx)
+	account = a.closeWindow()
+	if err != nil {
+		return account, quality, err
+	}
+	if err := a.run.Check(ctx); err != nil {
+		return account, quality, err
+	}
+	return account, a.run.Measure(ctx), nil
+}
+
+// accept records the lease before anything is done for it.
+func (a *attempt) accept(ctx context.Context) (record job.Record, err error) {
+	err = a.persist(ctx, func() (err error) {
+		record, err = a.Journal.Accept(a.lease)
+		return err
+	})
+	if err == nil && record.State == job.RecordAccepted {
+		a.log.Info("job accepted", zap.String("scenario", a.lease.Job.Scenario))
+	}
+	return record, err
+}
+
+// repeated is the end of an attempt whose result the journal has: the master lost what
+// we reported, or has not yet been told. The uploader decides what to send.
+func (a *attempt) repeated(record job.Record) attemptEnd {
+	a.log.Warn("the master offered an attempt that has already ended here; its result is sent again if the master still waits for it",
+		zap.String("journal_state", string(record.State)))
+	return attemptEnd{
+		reported: record.State == job.RecordResult || record.State == job.RecordSent,
+		repeated: true,
+	}
+}
+
+// start starts FFmpeg between two extra readings of the power sensors, and records its
+// process, so that a later start of the agent can end exactly that one.
+func (a *attempt) start(ctx context.Context) error {
+	a.refs.samplers.Tell(&messages.TakeReading{})
+	process, err := a.run.Start(ctx)
+	if err != nil {
+		return err
+	}
+	a.refs.meter.Tell(&messages.OpenWindow{Key: a.key, At: *a.run.Snapshot().Encode.Started})
+	a.log.Info("ffmpeg started", zap.Int("pid", process.PID))
+	// Not worth failing for: FFmpeg dies with the agent by its parent-death signal.
+	if err := a.Journal.Running(a.key, process); err != nil {
+		a.log.Warn("could not record the process of ffmpeg", zap.Error(err))
+	}
+	return nil
+}
+
+// closeWindow asks the meter for the energy between FFmpeg's start and exit, and returns
+// the function that waits for the answer.
+func (a *attempt) closeWindow() func() *energy.Account {
+	encode := a.run.Snapshot().Encode
+	if encode.Exited == nil {
+		return noAccount
+	}
+	start, exit := *encode.Started, *encode.Exited
+	answer := request(a.refs.meter, meterDeadline, func(reply func(energy.Account)) any {
+		return &messages.CloseWindow{Key: a.key, Start: start, At: exit, Within: lastReadingWait, Reply: reply}
+	})
+	return func() *energy.Account {
+		account, answered := answer()
+		if !answered {
+			account = energy.UnknownAccount(start, exit, "the meter did not answer")
+		}
+		return &account
+	}
+}
+
+func noAccount() *energy.Account { return nil }
+
+// compose makes the outcome of what is known, and logs it.
+func (a *attempt) compose(account func() *energy.Account, quality job.Quality, err error) job.Outcome {
+	state := a.run.Snapshot()
+	outcome := job.Outcome{
+		Lease: a.lease, Canceled: state.Stopped == job.StopCanceled, Encode: state.Encode,
+		Energy: account(), Quality: quality, At: time.Now(),
+	}
+	if err != nil && !errors.As(err, &outcome.Failure) {
+		outcome.Failure = job.PlatformFailure(err.Error())
+	}
+	logOutcome(a.log, &outcome)
+	a.counts.count(&outcome)
+	return outcome
+}
+
+// samples are the attempt's power over time; nil where there is none.
+func (a *attempt) samples(outcome *job.Outcome) *job.Samples {
+	if outcome.Energy == nil {
+		return nil
+	}
+	curve, _ := request(a.refs.meter, meterDeadline, func(reply func(*energy.Curve)) any {
+		return &messages.GetCurve{Key: a.key, Reply: reply}
+	})()
+	if curve == nil {
+		return nil
+	}
+	return &job.Samples{Curve: *curve, Phases: a.run.Snapshot().Phases}
+}
+
+// journal puts the result on disk, and before it the samples, which the result is good
+// without. A journal that was replaced meanwhile as damaged gets the attempt anew.
+func (a *attempt) journal(ctx context.Context, outcome *job.Outcome, samples *job.Samples) error {
+	body, err := outcome.Body()
+	if err != nil {
+		panic(err) // an outcome holds nothing that JSON does not
+	}
+	if samples != nil {
+		if err := a.Journal.SaveSamples(a.key, *samples); err != nil {
+			a.log.Warn("could not save the power over time of the job", zap.Error(err))
+		}
+	}
+	return a.persist(ctx, func() error {
+		if _, err := a.Journal.Accept(a.lease); err != nil {
+			return err
+		}
+		return a.Journal.Finish(a.key, body, false)
+	})
+}
+
+// supersede discards the attempt: the master has reassigned the job.
+func (a *attempt) supersede(ctx context.Context) error {
+	a.counts.superseded.Add(1)
+	return a.persist(ctx, func() error {
+		err := a.Journal.Settle(a.key, job.RecordSuperseded, "the master reassigned the job while it ran")
+		if errors.Is(err, job.ErrUnknownAttempt) {
+			return nil // the journal was replaced meanwhile as damaged
+		}
+		if err == nil {
+			return nil
+		}
+		if record, found, readErr := a.Journal.Record(a.key); readErr == nil && found && record.State.Settled() {
+			return nil // by the uploader
+		}
+		return err
+	})
+}
+
+// persist repeats a write until it succeeds: a full disk costs time, and no result. It
+// gives up only when ctx ends.
+func (a *attempt) persist(ctx context.Context, write func() error) error {
+	for {
+		err := write()
+		if err == nil {
+			a.disk.recovered()
+			return nil
+		}
+		a.disk.failed(err, zap.Duration("next_try", diskRetry))
+		a.refs.janitor.Tell(&messages.JournalFailed{})
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(diskRetry):
+		}
+	}
+}
+
+// close ends FFmpeg where it still runs and removes what the attempt has left outside
+// the journal. It may be repeated.
+func (a *attempt) close() {
+	a.closeOnce.Do(func() {
+		if err := a.run.Close(context.Background()); err != nil {
+			a.log.Warn("could not remove what the job left; the next sweep will", zap.Error(err))
+		}
+	})
+}
+
+// supervise performs the attempt and reports it as failed where that panics.
+func (a *attempt) supervise(ctx context.Context) {
+	defer close(a.done)
+	defer a.close()
+	p := a.contain(func() {
+		if end, err := a.perform(ctx); err == nil {
+			a.end = end
+		}
+	})
+	if p == nil {
+		return
+	}
+	a.contain(func() {
+		a.run.Stop(job.StopShutdown)
+		a.close()
+		why := fmt.Sprintf("the agent failed while it ran the job: %v", p)
+		var reported bool
+		err := a.persist(ctx, func() (err error) {
+			reported, err = a.recordFailed(a.lease, a.run.Snapshot().Encode, why, false)
+			return err
+		})
+		a.end = attemptEnd{reported: reported && err == nil}
+	})
+}
+
+// contain calls f, and logs and returns its panic; nil where it returned.
+func (a *attempt) contain(f func()) (p any) {
+	defer func() {
+		if p = recover(); p != nil {
+			a.log.Error("panic in the goroutine of a job", zap.Any("panic", p), zap.ByteString("stack", debug.Stack()))
+		}
+	}()
+	f()
+	return nil
+}
+
+// ended reports whether the goroutine has ended.
+func (a *attempt) ended() bool {
+	select {
+	case <-a.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// confirmedAt is when the master last confirmed the lease.
+func (a *attempt) confirmedAt() time.Time {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.confirmed
+}
+
+func logOutcome(log *zap.Logger, o *job.Outcome) {
+	fields := []zap.Field{zap.String("status", string(o.Status())), zap.Duration("wall", o.Encode.Wall()), zap.Int64("frames", o.Encode.Frames)}
+	if o.Energy != nil && o.Energy.Total.Energy != nil {
+		fields = append(fields, zap.Float64("joules", float64(*o.Energy.Total.Energy)), zap.String("energy_source", string(o.Energy.Total.Source)))
+	}
+	if o.Failure != nil && !o.Canceled {
+		fields = append(fields, zap.String("failure_reason", string(o.Failure.Reason)), zap.String("error", o.Failure.Message))
+		log.Warn("job ended", fields...)
+		return
+	}
+	log.Info("job ended", fields...)
+}

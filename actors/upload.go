@@ -1,0 +1,160 @@
+package actors
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"ffmpeg-agent/messages/job"
+	"ffmpeg-agent/messages/protocol"
+)
+
+// A master answers 500 for a job that it does not know. Only after so many of these, for
+// so long, is the result a dead letter: a master may still be loading its jobs.
+const (
+	unknownLimit = 3
+	unknownFor   = 5 * time.Second
+)
+
+// verdict is the end of a result, and why.
+type verdict struct {
+	state job.RecordState
+	why   string
+}
+
+// delivery is what one try to deliver a result came to. Without an error the result is
+// settled as the verdict says, or gone.
+type delivery struct {
+	record       job.Record
+	gone         bool // the journal has no result to send
+	verdict      *verdict
+	lease        job.LeaseStatus
+	askedAt      time.Time // when the master was asked for the lease; zero: it gave no answer
+	responseLost bool      // the master may have taken the result
+	unknownJob   bool      // the master refused the result and does not list the job
+	err          error
+}
+
+func (d *delivery) asked() bool { return !d.askedAt.IsZero() }
+
+// deliver asks for the lease where it may have been lost, sends the result, and settles
+// it in the journal. What the master once decided is not asked again when only the
+// journal could not be written.
+func (u *uploader) deliver(ctx context.Context, up upload) (d delivery) {
+	d.verdict = up.verdict
+	if d.record, d.gone, d.err = u.read(up); d.gone || d.err != nil {
+		return d
+	}
+	if d.verdict == nil && u.mustAsk(up, d.record) {
+		if u.ask(ctx, &d); d.err != nil {
+			return d
+		}
+		if d.record.State == job.RecordSent && d.lease != job.LeaseHeld {
+			d.gone = true // the master still has what it took
+			return d
+		}
+		d.verdict = lostLease(d.lease, up.sent)
+	}
+	if d.verdict == nil {
+		u.report(ctx, up, &d)
+	}
+	if d.verdict != nil {
+		d.err = u.settle(up.key, *d.verdict)
+	}
+	return d
+}
+
+// read returns the record of a result; gone where there is nothing to send any more.
+func (u *uploader) read(up upload) (record job.Record, gone bool, err error) {
+	if up.record != nil {
+		return *up.record, false, nil
+	}
+	record, found, err := u.Journal.Record(up.key)
+	if err != nil {
+		return job.Record{}, false, err
+	}
+	return record, !found || (record.State != job.RecordResult && record.State != job.RecordSent), nil
+}
+
+// mustAsk reports whether the lease may have been lost: the master may have the result,
+// has not confirmed the lease lately, or gave this agent a later attempt. A result that
+// the master took is sent again only to one that says it still waits for it.
+func (u *uploader) mustAsk(up upload, record job.Record) bool {
+	return up.sent != notSent || up.overtaken || record.State == job.RecordSent ||
+		age(up.confirmedAt) > u.settings.Load().UnavailableAfter
+}
+
+// age is the time since t by whichever clock went further: the monotonic clock stands
+// still while the machine is suspended, and the wall clock may be set back.
+func age(t time.Time) time.Duration {
+	return max(time.Since(t), time.Now().Round(0).Sub(t.Round(0)))
+}
+
+func (u *uploader) ask(ctx context.Context, d *delivery) {
+	at := time.Now()
+	lease, err := u.Master.Extend(ctx, d.record.Lease)
+	if err != nil {
+		d.err = err
+		return
+	}
+	d.lease, d.askedAt = lease, at
+}
+
+// lostLease is the verdict on a result whose lease is gone; nil where it stands.
+func lostLease(lease job.LeaseStatus, sent sentState) *verdict {
+	switch {
+	case lease == job.LeaseReassigned:
+		return &verdict{job.RecordSuperseded, "the master had reassigned the job"}
+	case lease != job.LeaseEnded:
+		return nil
+	}
+	switch sent {
+	case responseLost:
+		return &verdict{job.RecordSent, "the job had ended when the master was asked: it took the sending whose response was lost"}
+	case maybeSent:
+		return &verdict{job.RecordSuperseded, "the job had ended when the master was asked; a sending by the previous process may have ended it"}
+	}
+	return &verdict{job.RecordSuperseded, "the job had ended at the master without this result"}
+}
+
+// report sends the result once.
+func (u *uploader) report(ctx context.Context, up upload, d *delivery) {
+	send := u.Master.Report
+	if d.record.Release {
+		send = u.Master.Release
+	}
+	err := send(ctx, d.record)
+	if err == nil {
+		d.verdict = &verdict{job.RecordSent, ""}
+		return
+	}
+	switch protocol.KindOf(err) {
+	case protocol.Conflict:
+		d.verdict = &verdict{job.RecordSuperseded, err.Error()}
+	case protocol.Rejected:
+		d.verdict = &verdict{job.RecordDeadLetter, err.Error()}
+	case protocol.ServerError, protocol.NotFound:
+		u.ask(ctx, d)
+		d.err = nil
+		if d.asked() {
+			d.verdict = lostLease(d.lease, notSent)
+			d.unknownJob = d.lease == job.LeaseUnknown
+		}
+		if d.unknownJob && up.unknown+1 >= unknownLimit && time.Since(up.unknownFrom) >= unknownFor {
+			d.verdict = &verdict{job.RecordDeadLetter, "the master does not know the job: " + err.Error()}
+		}
+	}
+	if d.verdict == nil {
+		d.err = err
+		var e *protocol.Error
+		d.responseLost = !errors.As(err, &e) || e.Ambiguous
+	}
+}
+
+func (u *uploader) settle(key job.Key, v verdict) error {
+	err := u.Journal.Settle(key, v.state, v.why)
+	if errors.Is(err, job.ErrUnknownAttempt) {
+		return nil // the journal was replaced meanwhile as damaged
+	}
+	return err
+}
