@@ -5,7 +5,6 @@ import (
 	"runtime"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -15,13 +14,13 @@ import (
 	"ffmpeg-agent/messages/job"
 )
 
-// BuildInfo says what was built.
+// BuildInfo identifies the agent's build.
 type BuildInfo struct {
 	Version  string
-	Revision string // of the source; "" when unknown
+	Revision string // source revision, "" if unknown
 }
 
-// agentCollector exports how the agent itself fares.
+// agentCollector exports the state of the agent itself.
 type agentCollector struct {
 	status   func() messages.Status
 	snapshot func() *energy.Snapshot
@@ -49,59 +48,59 @@ type samplerDescs struct {
 	gaps, zoneFaults                *prometheus.Desc
 }
 
-// NewAgent collects for port 9091 from the agent's status and from the energy ledger's
-// latest snapshot, which may be nil while there is none.
+// NewAgent returns the collector of port 9091. snapshot returns the latest snapshot of the
+// energy ledger, or nil if there is none yet.
 func NewAgent(status func() messages.Status, snapshot func() *energy.Snapshot, build BuildInfo) prometheus.Collector {
 	var d describer
 	c := &agentCollector{
 		status: status, snapshot: snapshot, build: build, actors: newActorTotals(),
 
-		buildInfo: d.desc("ffmpeg_agent_build_info", "What was built, and with which Go.", "version", "revision", "goversion"),
-		started:   d.desc("ffmpeg_agent_start_time_seconds", "When the agent started, as Unix time."),
+		buildInfo: d.desc("ffmpeg_agent_build_info", "A metric with a constant value of 1, labeled with the agent's version, source revision and Go version.", "version", "revision", "goversion"),
+		started:   d.desc("ffmpeg_agent_start_time_seconds", "Start time of the agent since the Unix epoch."),
 		up:        d.desc("ffmpeg_agent_uptime_seconds", "Time since the agent started."),
 
-		registered: d.desc("ffmpeg_agent_registered", "Whether the agent has a session with its master."),
-		ready:      d.desc("ffmpeg_agent_ready", "Whether the agent would take a job now: all checks pass."),
-		check:      d.desc("ffmpeg_agent_check_passed", "Whether a precondition of taking a job holds; /ready has the reasons.", "check"),
-		draining:   d.desc("ffmpeg_agent_draining", "Whether the agent finishes its jobs and takes no more."),
+		registered: d.desc("ffmpeg_agent_registered", "Whether the agent has a session with the master."),
+		ready:      d.desc("ffmpeg_agent_ready", "Whether the agent would take a job now, that is, all checks pass."),
+		check:      d.desc("ffmpeg_agent_check_passed", "Whether a precondition for taking jobs is met; /ready lists the reasons.", "check"),
+		draining:   d.desc("ffmpeg_agent_draining", "Whether the agent is draining: finishing its jobs without taking new ones."),
 
-		slots:       d.desc("ffmpeg_agent_job_slots", "Jobs that may run at once."),
-		phases:      d.desc("ffmpeg_agent_jobs_active", "Jobs under way, by how far they are.", "phase"),
-		outcomes:    d.desc("ffmpeg_agent_jobs_total", "Jobs that ended with a result, by what it says.", "outcome"),
-		delivered:   d.desc("ffmpeg_agent_results_delivered_total", "Results that the master took."),
-		superseded:  d.desc("ffmpeg_agent_superseded_total", "Attempts discarded because the master had given the job away, running or waiting to be sent."),
-		deadLetters: d.desc("ffmpeg_agent_dead_letters_total", "Results that the master refused for good."),
+		slots:       d.desc("ffmpeg_agent_job_slots", "Number of jobs that can run at the same time."),
+		phases:      d.desc("ffmpeg_agent_jobs_active", "Running jobs by phase.", "phase"),
+		outcomes:    d.desc("ffmpeg_agent_jobs_total", "Jobs that ended with a result, by outcome.", "outcome"),
+		delivered:   d.desc("ffmpeg_agent_results_delivered_total", "Results accepted by the master."),
+		superseded:  d.desc("ffmpeg_agent_superseded_total", "Attempts discarded, while running or before delivery, because the master had reassigned the job."),
+		deadLetters: d.desc("ffmpeg_agent_dead_letters_total", "Results permanently rejected by the master."),
 
-		heartbeats:    d.desc("ffmpeg_agent_heartbeats_total", "Heartbeats, by whether the master answered well.", "result"),
-		heartbeatAge:  d.desc("ffmpeg_agent_heartbeat_age_seconds", "Time since the last heartbeat that the master answered well."),
-		heartbeatLast: d.desc("ffmpeg_agent_heartbeat_last_attempt_age_seconds", "Time since a heartbeat was last attempted."),
+		heartbeats:    d.desc("ffmpeg_agent_heartbeats_total", "Heartbeats by result.", "result"),
+		heartbeatAge:  d.desc("ffmpeg_agent_heartbeat_age_seconds", "Time since the last successful heartbeat."),
+		heartbeatLast: d.desc("ffmpeg_agent_heartbeat_last_attempt_age_seconds", "Time since the last heartbeat attempt."),
 
-		records: d.desc("ffmpeg_agent_journal_records", "Attempts in the journal, by how far they are.", "state"),
-		oldest:  d.desc("ffmpeg_agent_journal_oldest_unsent_age_seconds", "Age of the oldest result that the master has not taken yet; absent when there is none."),
-		power:   d.desc("ffmpeg_agent_power_watts", "Power of the machine's counted zones, measured or estimated.", "source"),
+		records: d.desc("ffmpeg_agent_journal_records", "Attempts in the journal by state.", "state"),
+		oldest:  d.desc("ffmpeg_agent_journal_oldest_unsent_age_seconds", "Age of the oldest undelivered result; absent if there is none."),
+		power:   d.desc("ffmpeg_agent_power_watts", "Total power of the counted energy zones, measured or estimated.", "source"),
 
 		actor: actorDescs{
-			running:   d.desc("ffmpeg_agent_actor_running", "Whether the actor runs, neither hung nor waiting for its restart; of job, how many do.", "actor"),
-			mailbox:   d.desc("ffmpeg_agent_actor_mailbox_depth", "Messages that wait for the actor.", "actor"),
-			restarts:  d.desc("ffmpeg_agent_actor_restarts_total", "Restarts of the actor after crashes.", "actor"),
-			abandoned: d.desc("ffmpeg_agent_actor_abandoned_total", "Times that the actor hung and was replaced.", "actor"),
-			failures:  d.desc("ffmpeg_agent_actor_failures_total", "Crashes of the actor and of work it started.", "actor"),
-			dropped:   d.desc("ffmpeg_agent_actor_dropped_messages_total", "Messages to the actor that were lost.", "actor"),
+			running:   d.desc("ffmpeg_agent_actor_running", "Whether the actor is running, i.e. neither hung nor waiting to restart; for job actors, the number running.", "actor"),
+			mailbox:   d.desc("ffmpeg_agent_actor_mailbox_depth", "Messages queued in the actor's mailbox.", "actor"),
+			restarts:  d.desc("ffmpeg_agent_actor_restarts_total", "Restarts of the actor after a crash.", "actor"),
+			abandoned: d.desc("ffmpeg_agent_actor_abandoned_total", "Times the actor hung and was replaced.", "actor"),
+			failures:  d.desc("ffmpeg_agent_actor_failures_total", "Crashes of the actor and of goroutines it started.", "actor"),
+			dropped:   d.desc("ffmpeg_agent_actor_dropped_messages_total", "Messages to the actor that were dropped.", "actor"),
 		},
 		sampler: samplerDescs{
-			up:         d.desc("ffmpeg_agent_sampler_up", "Whether the sampler reads its sensors.", "sampler", "source"),
-			zones:      d.desc("ffmpeg_agent_sampler_zones", "Energy zones that the sampler reads.", "sampler"),
+			up:         d.desc("ffmpeg_agent_sampler_up", "Whether the sampler can read its sensors.", "sampler", "source"),
+			zones:      d.desc("ffmpeg_agent_sampler_zones", "Number of energy zones read by the sampler.", "sampler"),
 			age:        d.desc("ffmpeg_agent_sampler_age_seconds", "Time since the sampler's last sample.", "sampler"),
-			samples:    d.desc("ffmpeg_agent_sampler_samples_total", "Samples that the sampler brought.", "sampler"),
-			faults:     d.desc("ffmpeg_agent_sampler_faults_total", "Readings of a zone that failed.", "sampler"),
-			gaps:       d.desc("ffmpeg_agent_energy_gaps_total", "Times that the energy used between two readings of the zone could not be told.", "zone", "id"),
-			zoneFaults: d.desc("ffmpeg_agent_energy_faults_total", "Readings of the zone that failed.", "zone", "id"),
+			samples:    d.desc("ffmpeg_agent_sampler_samples_total", "Samples taken by the sampler.", "sampler"),
+			faults:     d.desc("ffmpeg_agent_sampler_faults_total", "Failed zone readings of the sampler.", "sampler"),
+			gaps:       d.desc("ffmpeg_agent_energy_gaps_total", "Times the energy between two readings of the zone could not be determined.", "zone", "id"),
+			zoneFaults: d.desc("ffmpeg_agent_energy_faults_total", "Failed readings of the zone.", "zone", "id"),
 		},
 	}
 	return newCollector("agent", d.all, c.update)
 }
 
-// NewRuntime collects the figures of the process and of Go's runtime in it.
+// NewRuntime returns the standard collectors for the process and the Go runtime.
 func NewRuntime() []prometheus.Collector {
 	return []prometheus.Collector{
 		collectors.NewGoCollector(),
@@ -164,8 +163,8 @@ func (c *agentCollector) updateHeartbeat(m *metrics, s *messages.Status) {
 	}
 	m.counter(c.heartbeats, float64(h.Sent), "sent")
 	m.counter(c.heartbeats, float64(h.Failed), "failed")
-	m.since(c.heartbeatAge, s.At, h.LastSuccess)
-	m.since(c.heartbeatLast, s.At, h.LastAttempt)
+	m.age(c.heartbeatAge, s.At, h.LastSuccess)
+	m.age(c.heartbeatLast, s.At, h.LastAttempt)
 }
 
 func (c *agentCollector) updateJournal(m *metrics, s *messages.Status) {
@@ -175,14 +174,7 @@ func (c *agentCollector) updateJournal(m *metrics, s *messages.Status) {
 	m.gauge(c.records, float64(j.Sent), "sent")
 	m.gauge(c.records, float64(j.Superseded), "superseded")
 	m.gauge(c.records, float64(j.DeadLetters), "dead_letter")
-	m.since(c.oldest, s.At, j.OldestAt)
-}
-
-// since is a gauge of the age of something that has happened.
-func (m *metrics) since(d *prometheus.Desc, now time.Time, then *time.Time, labels ...string) {
-	if then != nil && !then.IsZero() {
-		m.gauge(d, max(now.Sub(*then), 0).Seconds(), labels...)
-	}
+	m.age(c.oldest, s.At, j.OldestAt)
 }
 
 func (c *agentCollector) updateActors(m *metrics, actors []messages.ActorStatus) {
@@ -211,7 +203,7 @@ func (c *agentCollector) updateSamplers(m *metrics, s *messages.Status) {
 		return
 	}
 	for name, state := range snapshot.Samplers {
-		m.since(c.sampler.age, s.At, &state.At, name)
+		m.age(c.sampler.age, s.At, &state.At, name)
 		m.counter(c.sampler.samples, float64(state.Samples), name)
 		m.counter(c.sampler.faults, float64(state.Faults), name)
 	}
@@ -222,11 +214,11 @@ func (c *agentCollector) updateSamplers(m *metrics, s *messages.Status) {
 	}
 }
 
-// actorTotals adds up actors by what they are: one each, but for those of single jobs,
-// which come and go and are one together.
+// actorTotals accumulates the counters of actors by name. All job actors share one name,
+// because they are temporary; their counters must not go back when one of them ends.
 type actorTotals struct {
 	byName map[string]*actorTotal
-	seen   map[string]messages.ActorStatus // by path, to add only what is new
+	seen   map[string]messages.ActorStatus // by path, to add only increments
 }
 
 type actorTotal struct {
@@ -264,7 +256,7 @@ func (t *actorTotals) add(actors []messages.ActorStatus) {
 	t.seen = seen
 }
 
-// actorName is the actor's path, less the ids of jobs in it.
+// actorName returns the actor's path with "job" in place of each job's name.
 func actorName(path string) string {
 	parts := strings.Split(path, "/")
 	for i, part := range parts {

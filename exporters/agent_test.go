@@ -33,18 +33,18 @@ func TestAgentScrape(t *testing.T) {
 	golden(t, "agent", scrape)
 	lint(t, scrape)
 	if strings.Contains(scrape, "secretid") || strings.Contains(scrape, "job-a") {
-		t.Error("a job's id is exported")
+		t.Errorf("scrape contains a job ID:\n%s", scrape)
 	}
 }
 
-func TestAgentThatJustStartedTellsOnlyWhatItKnows(t *testing.T) {
+func TestAgentScrapeAtStart(t *testing.T) {
 	scrape := scrapeOf(t, newAgent(&messages.Status{At: start, Source: energy.Unavailable}, nil))
 	golden(t, "agent_starting", scrape)
 	wantAbsent(t, scrape, "ffmpeg_agent_heartbeat", "ffmpeg_agent_power", "ffmpeg_agent_journal_oldest", "ffmpeg_agent_sampler", "ffmpeg_agent_start")
 	wantValue(t, scrape, "ffmpeg_agent_ready", "0")
 }
 
-func TestFailuresOfJobActorsOutliveThem(t *testing.T) {
+func TestJobActorCountersSurviveTheActor(t *testing.T) {
 	s := status()
 	job := func(path string, failures int) messages.ActorStatus {
 		return messages.ActorStatus{Path: path, State: "running", Failures: failures, MailboxDepth: 1}
@@ -68,14 +68,14 @@ func TestFailuresOfJobActorsOutliveThem(t *testing.T) {
 	}
 }
 
-func TestRuntimeFiguresAreExportedBesideTheAgents(t *testing.T) {
+func TestRuntimeMetrics(t *testing.T) {
 	s := status()
 	scrape := serve(t, exporters.Config{
 		Name: "agent", Collectors: append(exporters.NewRuntime(), newAgent(&s, nil)),
 	}).scrape()
 	for _, name := range []string{"go_goroutines ", "process_open_fds ", "process_resident_memory_bytes "} {
 		if !strings.Contains(scrape, "\n"+name) {
-			t.Errorf("%s is missing", name)
+			t.Errorf("scrape lacks %s", name)
 		}
 	}
 }

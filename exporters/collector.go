@@ -11,8 +11,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// collector turns a snapshot into metrics, all or none, and says how that went. It
-// collects for one scraper at a time.
+// collector exports the metrics of an update function, plus whether it succeeded and how
+// long it took. If update panics, none of its metrics are exported. Concurrent scrapes
+// collect one after the other.
 type collector struct {
 	name              string
 	descs             []*prometheus.Desc
@@ -24,14 +25,14 @@ type collector struct {
 
 var _ prometheus.Collector = (*collector)(nil)
 
-// newCollector is made of descriptions and of what turns the present state into
-// metrics of those.
+// newCollector returns a collector for the given descriptions. update adds the current
+// metrics.
 func newCollector(name string, descs []*prometheus.Desc, update func(*metrics)) *collector {
 	label := prometheus.Labels{"collector": name}
 	return &collector{
 		name: name, descs: descs, update: update,
-		success:  prometheus.NewDesc("exporter_collector_success", "Whether this collection succeeded.", nil, label),
-		duration: prometheus.NewDesc("exporter_collector_duration_seconds", "How long this collection took.", nil, label),
+		success:  prometheus.NewDesc("exporter_collector_success", "Whether the collector succeeded.", nil, label),
+		duration: prometheus.NewDesc("exporter_collector_duration_seconds", "Duration of the collection.", nil, label),
 	}
 }
 
@@ -46,16 +47,16 @@ func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 
 // Collect implements prometheus.Collector.
 func (c *collector) Collect(ch chan<- prometheus.Metric) {
-	begun := time.Now()
+	start := time.Now()
 	all, err := c.collect()
 	if err != nil {
-		ch <- prometheus.NewInvalidMetric(c.success, err) // for the scrape's error log
+		ch <- prometheus.NewInvalidMetric(c.success, err) // makes promhttp log the error
 	}
 	for _, m := range all {
 		ch <- m
 	}
 	ch <- prometheus.MustNewConstMetric(c.success, prometheus.GaugeValue, oneIf(err == nil))
-	ch <- prometheus.MustNewConstMetric(c.duration, prometheus.GaugeValue, time.Since(begun).Seconds())
+	ch <- prometheus.MustNewConstMetric(c.duration, prometheus.GaugeValue, time.Since(start).Seconds())
 }
 
 func (c *collector) collect() (all []prometheus.Metric, err error) {
@@ -71,7 +72,7 @@ func (c *collector) collect() (all []prometheus.Metric, err error) {
 	return m.all, nil
 }
 
-// metrics is what one collection brings.
+// metrics gathers the result of one collection.
 type metrics struct{ all []prometheus.Metric }
 
 func (m *metrics) gauge(d *prometheus.Desc, value float64, labels ...string) {
@@ -82,24 +83,32 @@ func (m *metrics) counter(d *prometheus.Desc, value float64, labels ...string) {
 	m.add(d, prometheus.CounterValue, value, labels)
 }
 
-// flag is a gauge of 1 or 0.
+// flag adds a gauge with the value 1 or 0.
 func (m *metrics) flag(d *prometheus.Desc, on bool, labels ...string) {
 	m.gauge(d, oneIf(on), labels...)
 }
 
-// add leaves out what is no finite number: an unknown figure has no series.
+// age adds a gauge of the time since then, unless then is nil or zero.
+func (m *metrics) age(d *prometheus.Desc, now time.Time, then *time.Time, labels ...string) {
+	if then != nil && !then.IsZero() {
+		m.gauge(d, max(now.Sub(*then), 0).Seconds(), labels...)
+	}
+}
+
+// add skips values that are not finite, because an unknown value must have no series.
 func (m *metrics) add(d *prometheus.Desc, kind prometheus.ValueType, value float64, labels []string) {
 	if math.IsNaN(value) || math.IsInf(value, 0) {
 		return
 	}
 	for i, l := range labels {
-		labels[i] = valid(l)
+		labels[i] = validUTF8(l)
 	}
 	m.all = append(m.all, prometheus.MustNewConstMetric(d, kind, value, labels...))
 }
 
-// valid is a label's value as Prometheus takes it. Two different texts may become one.
-func valid(text string) string { return strings.ToValidUTF8(text, "\uFFFD") }
+// validUTF8 replaces invalid bytes, which Prometheus rejects in labels. Different texts
+// may become equal.
+func validUTF8(text string) string { return strings.ToValidUTF8(text, "\uFFFD") }
 
 func oneIf(on bool) float64 {
 	if on {
@@ -108,7 +117,7 @@ func oneIf(on bool) float64 {
 	return 0
 }
 
-// describer makes the descriptions of one collector and remembers them.
+// describer creates the descriptions of a collector and lists them in all.
 type describer struct{ all []*prometheus.Desc }
 
 func (d *describer) desc(name, help string, labels ...string) *prometheus.Desc {

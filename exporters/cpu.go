@@ -9,24 +9,24 @@ import (
 	"ffmpeg-agent/hardware/energy"
 )
 
-// CPUSettings describe the CPU exporter.
-type CPUSettings struct {
+// CPUConfig configures the CPU collector.
+type CPUConfig struct {
 	Version string // of the agent
-	// StaleAfter is the age at which a zone's last reading no longer tells its
-	// power; well above the interval between readings. 0 is 3 minutes.
+	// StaleAfter is the age at which a zone's last reading is too old to export its
+	// power. It must be well above the sampling interval. 0 means 3 minutes.
 	StaleAfter time.Duration
-	// Discovered counts the machine's RAPL zones, those that this process may not read
-	// included: the ledger does not know of zones that none of could be opened. nil counts
-	// the ledger's.
-	Discovered func() int
+	// CountRAPLZones returns the number of RAPL zones on this machine, including those
+	// that this process may not read: the ledger omits zones that could never be opened.
+	// nil counts the ledger's zones only.
+	CountRAPLZones func() int
 }
 
-// cpuCollector exports the power and energy of processors and memory. Names that
-// begin with rapl_ are of RAPL's own counters alone; other sensors are cpu_sensor_…,
-// and a model's figures cpu_estimated_…, so that none passes for what it is not.
+// cpuCollector exports the power and energy of CPUs and memory. The metrics rapl_… are
+// RAPL counters only. Other sensors are cpu_sensor_…, and estimates cpu_estimated_…, so
+// that an estimate cannot be mistaken for a measurement.
 type cpuCollector struct {
 	snapshot func() *energy.Snapshot
-	settings CPUSettings
+	cfg      CPUConfig
 
 	info, available, discovered *prometheus.Desc
 	zone, readable              *prometheus.Desc
@@ -35,41 +35,41 @@ type cpuCollector struct {
 	rapl, sensor, estimate      powerDescs
 }
 
-// powerDescs are the two figures of a zone, by how they were come by.
+// powerDescs describes the power and energy of zones with the same kind of source.
 type powerDescs struct{ power, energy *prometheus.Desc }
 
-// NewCPU collects for port 9510 from the energy ledger's latest snapshot, which may
-// be nil while there is none.
-func NewCPU(snapshot func() *energy.Snapshot, settings CPUSettings) prometheus.Collector {
-	if settings.StaleAfter <= 0 {
-		settings.StaleAfter = 3 * time.Minute
+// NewCPU returns the collector of port 9510. snapshot returns the latest snapshot of the
+// energy ledger, or nil if there is none yet.
+func NewCPU(snapshot func() *energy.Snapshot, cfg CPUConfig) prometheus.Collector {
+	if cfg.StaleAfter <= 0 {
+		cfg.StaleAfter = defaultStaleAfter
 	}
 	var d describer
 	c := &cpuCollector{
-		snapshot: snapshot, settings: settings,
-		info: d.desc("cpu_exporter_info", "The exporter: the agent's version, and whether this machine's CPU energy is measured, estimated or unavailable.",
+		snapshot: snapshot, cfg: cfg,
+		info: d.desc("cpu_exporter_info", "A metric with a constant value of 1, labeled with the agent's version and whether CPU energy is measured, estimated or unavailable.",
 			"version", "source"),
-		available:  d.desc("rapl_available", "Whether a RAPL zone of this machine can be read now."),
-		discovered: d.desc("rapl_zones_discovered", "RAPL zones found on this machine, readable or not."),
-		zone: d.desc("cpu_energy_zone_info", "A zone: the system's own id of it, what it measures, how, and whether it counts towards the machine's total (a zone that lies inside another does not).",
+		available:  d.desc("rapl_available", "Whether any RAPL zone can currently be read."),
+		discovered: d.desc("rapl_zones_discovered", "Number of RAPL zones on this machine, readable or not."),
+		zone: d.desc("cpu_energy_zone_info", "An energy zone: its ID in the system, domain, method of measurement, and whether it counts toward the machine's total (zones inside another zone do not).",
 			"zone", "id", "domain", "method", "counted"),
-		readable:   d.desc("cpu_energy_zone_readable", "Whether the zone can be read now.", "zone"),
-		gaps:       d.desc("cpu_energy_gaps_total", "Times that the energy used between two readings of the zone could not be told.", "zone"),
-		faults:     d.desc("cpu_energy_faults_total", "Readings of the zone that failed.", "zone"),
-		idle:       d.desc("energy_baseline_power_watts", "What the counted zones use together while the machine is idle, as the agent learned it."),
-		idleSpread: d.desc("energy_baseline_spread_watts", "Half of the distance between the 10th and the 90th percentile of what was learned of idleness."),
-		idleAge:    d.desc("energy_baseline_age_seconds", "How long ago the machine was last seen idle."),
+		readable:   d.desc("cpu_energy_zone_readable", "Whether the zone can currently be read.", "zone"),
+		gaps:       d.desc("cpu_energy_gaps_total", "Times the energy between two readings of the zone could not be determined.", "zone"),
+		faults:     d.desc("cpu_energy_faults_total", "Failed readings of the zone.", "zone"),
+		idle:       d.desc("energy_baseline_power_watts", "Learned idle baseline: total power of the counted zones while the machine is idle."),
+		idleSpread: d.desc("energy_baseline_spread_watts", "Half the distance between the 10th and 90th percentile of the idle samples."),
+		idleAge:    d.desc("energy_baseline_age_seconds", "Time since the idle baseline was last updated."),
 		rapl: powerDescs{
-			d.desc("rapl_power_watts", "Power of the RAPL zone over its last readings.", "zone"),
-			d.desc("rapl_energy_joules_total", "Energy used in the RAPL zone since the agent started, wraps of its counter undone.", "zone"),
+			d.desc("rapl_power_watts", "Power of the RAPL zone over its latest readings.", "zone"),
+			d.desc("rapl_energy_joules_total", "Energy of the RAPL zone since the agent started, corrected for counter wraps.", "zone"),
 		},
 		sensor: powerDescs{
-			d.desc("cpu_sensor_power_watts", "Power by a sensor other than RAPL, over its last readings.", "zone", "method"),
-			d.desc("cpu_sensor_energy_joules_total", "Energy by a sensor other than RAPL since the agent started.", "zone", "method"),
+			d.desc("cpu_sensor_power_watts", "Power measured by a sensor other than RAPL, over its latest readings.", "zone", "method"),
+			d.desc("cpu_sensor_energy_joules_total", "Energy measured by a sensor other than RAPL since the agent started.", "zone", "method"),
 		},
 		estimate: powerDescs{
-			d.desc("cpu_estimated_power_watts", "Power as a model has it. Not measured.", "zone", "method"),
-			d.desc("cpu_estimated_energy_joules_total", "Energy as a model has it since the agent started. Not measured.", "zone", "method"),
+			d.desc("cpu_estimated_power_watts", "Power estimated by a model, not measured.", "zone", "method"),
+			d.desc("cpu_estimated_energy_joules_total", "Energy estimated by a model since the agent started, not measured.", "zone", "method"),
 		},
 	}
 	return newCollector("cpu", d.all, c.update)
@@ -85,7 +85,7 @@ func (c *cpuCollector) update(m *metrics) {
 			if z.Domain == energy.DomainGPU {
 				continue
 			}
-			readable := z.Healthy() && time.Since(z.LastReading) < c.settings.StaleAfter
+			readable := z.Healthy() && time.Since(z.LastReading) < c.cfg.StaleAfter
 			c.updateZone(m, z, names[i], readable)
 			if isRAPL(z) {
 				zones++
@@ -101,28 +101,28 @@ func (c *cpuCollector) update(m *metrics) {
 			m.gauge(c.idleAge, max(0, time.Since(b.LearnedAt)).Seconds())
 		}
 	}
-	if c.settings.Discovered != nil {
-		zones = max(zones, c.settings.Discovered())
+	if c.cfg.CountRAPLZones != nil {
+		zones = max(zones, c.cfg.CountRAPLZones())
 	}
 	if snapshot != nil || zones > 0 {
 		m.gauge(c.discovered, float64(zones))
 	}
 	m.flag(c.available, available)
-	m.gauge(c.info, 1, c.settings.Version, string(source))
+	m.gauge(c.info, 1, c.cfg.Version, string(source))
 }
 
-// zoneNames are the zones' labels, in their order, no two alike: where firmware gives one
-// name twice, the later one's id is added, and a number where that does not help.
+// zoneNames returns a unique label for each zone. If firmware gives several zones the
+// same name, the later ones get their ID appended, and a number if that is not unique.
 func zoneNames(s *energy.Snapshot) []string {
 	names := make([]string, len(s.Zones))
 	taken := map[string]bool{}
 	for i := range s.Zones {
-		name := valid(s.Zones[i].Name)
+		name := validUTF8(s.Zones[i].Name)
 		if taken[name] {
-			name += "@" + valid(s.Zones[i].ID)
+			name += "@" + validUTF8(s.Zones[i].ID)
 		}
-		for same, n := name, 2; taken[name]; n++ {
-			name = fmt.Sprintf("%s#%d", same, n)
+		for base, n := name, 2; taken[name]; n++ {
+			name = fmt.Sprintf("%s#%d", base, n)
 		}
 		taken[name] = true
 		names[i] = name
@@ -140,7 +140,7 @@ func (c *cpuCollector) updateZone(m *metrics, z *energy.ZoneState, name string, 
 	m.counter(c.gaps, float64(z.Gaps), name)
 	m.counter(c.faults, float64(z.Faults), name)
 
-	descs, labels := c.figuresOf(z, name)
+	descs, labels := c.powerDescs(z, name)
 	if readable && z.Power != nil {
 		m.gauge(descs.power, float64(*z.Power), labels...)
 	}
@@ -149,11 +149,11 @@ func (c *cpuCollector) updateZone(m *metrics, z *energy.ZoneState, name string, 
 	}
 }
 
-// everRead: the zone's energy is known, be it 0.
+// everRead reports whether the zone's energy is known, even if it is 0.
 func everRead(z *energy.ZoneState) bool { return z.Energy > 0 || !z.LastReading.IsZero() }
 
-// figuresOf says under which names a zone's figures go.
-func (c *cpuCollector) figuresOf(z *energy.ZoneState, name string) (powerDescs, []string) {
+// powerDescs returns the descriptions and labels for a zone's power and energy.
+func (c *cpuCollector) powerDescs(z *energy.ZoneState, name string) (powerDescs, []string) {
 	switch {
 	case isRAPL(z):
 		return c.rapl, []string{name}

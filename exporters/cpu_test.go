@@ -24,7 +24,7 @@ func with(z energy.ZoneState, change func(*energy.ZoneState)) energy.ZoneState {
 }
 
 func scrapeCPU(t *testing.T, snapshot *energy.Snapshot) string {
-	return scrapeOf(t, exporters.NewCPU(func() *energy.Snapshot { return snapshot }, exporters.CPUSettings{Version: "1.2.3"}))
+	return scrapeOf(t, exporters.NewCPU(func() *energy.Snapshot { return snapshot }, exporters.CPUConfig{Version: "1.2.3"}))
 }
 
 func TestCPUScrape(t *testing.T) {
@@ -48,23 +48,23 @@ func TestCPUScrape(t *testing.T) {
 	}
 }
 
-func TestIdleBaselineIsTold(t *testing.T) {
+func TestIdleBaselineMetrics(t *testing.T) {
 	s := &energy.Snapshot{Baseline: &energy.Baseline{Power: 20.5, Spread: 1.5, LearnedAt: time.Now().Add(-time.Hour)}}
 	scrape := scrapeCPU(t, s)
 	wantValue(t, scrape, "energy_baseline_power_watts", "20.5")
 	wantValue(t, scrape, "energy_baseline_spread_watts", "1.5")
-	told, _ := value(scrape, "energy_baseline_age_seconds")
-	if age, err := strconv.ParseFloat(told, 64); err != nil || age < 3600 || age > 3600+patience.Seconds() {
-		t.Errorf("learned an hour ago, told as %q", told)
+	text, _ := value(scrape, "energy_baseline_age_seconds")
+	if age, err := strconv.ParseFloat(text, 64); err != nil || age < 3600 || age > 3600+timeout.Seconds() {
+		t.Errorf("energy_baseline_age_seconds: got %q, want about 3600", text)
 	}
 	lint(t, scrape)
-	s.Baseline.LearnedAt = time.Now().Add(time.Hour) // by a clock that was wrong
+	s.Baseline.LearnedAt = time.Now().Add(time.Hour) // the clock was set back
 	wantValue(t, scrapeCPU(t, s), "energy_baseline_age_seconds", "0")
 	wantAbsent(t, scrapeCPU(t, &energy.Snapshot{}), "energy_baseline")
 }
 
-func TestEstimateIsNeverExportedAsMeasured(t *testing.T) {
-	// Not even when it names itself after a sensor.
+func TestEstimatesAreNotExportedAsMeasured(t *testing.T) {
+	// The source decides, even if the method is named after a sensor.
 	for _, method := range []string{"estimate", "rapl", "hwmon"} {
 		scrape := scrapeCPU(t, &energy.Snapshot{Zones: []energy.ZoneState{zone("cpu", method, energy.Estimated, true)}})
 		wantAbsent(t, scrape, "rapl_power_watts", "rapl_energy", "cpu_sensor")
@@ -75,15 +75,15 @@ func TestEstimateIsNeverExportedAsMeasured(t *testing.T) {
 	}
 }
 
-func TestUnknownCPUFiguresAreAbsent(t *testing.T) {
+func TestUnknownCPUValuesAreAbsent(t *testing.T) {
 	for name, test := range map[string]struct {
 		change func(*energy.ZoneState)
-		energy bool // still told: a counter may stand still
+		energy bool // whether the energy counter is still exported
 	}{
-		"power unknown":         {func(z *energy.ZoneState) { z.Power = nil }, true},
-		"cannot be read":        {func(z *energy.ZoneState) { z.Fault = "permission denied" }, true},
-		"sampler silent":        {func(z *energy.ZoneState) { z.LastReading = time.Now().Add(-time.Hour) }, true},
-		"chain of readings off": {func(z *energy.ZoneState) { z.LastReading = time.Time{} }, true},
+		"power unknown":   {func(z *energy.ZoneState) { z.Power = nil }, true},
+		"unreadable":      {func(z *energy.ZoneState) { z.Fault = "permission denied" }, true},
+		"stale":           {func(z *energy.ZoneState) { z.LastReading = time.Now().Add(-time.Hour) }, true},
+		"no recent delta": {func(z *energy.ZoneState) { z.LastReading = time.Time{} }, true},
 		"never read": {func(z *energy.ZoneState) {
 			z.Energy, z.Power, z.LastReading, z.Fault = 0, nil, time.Time{}, "permission denied"
 		}, false},
@@ -94,8 +94,8 @@ func TestUnknownCPUFiguresAreAbsent(t *testing.T) {
 			}})
 			wantAbsent(t, scrape, "rapl_power_watts{")
 			wantValue(t, scrape, "rapl_zones_discovered", "1")
-			if _, told := value(scrape, `rapl_energy_joules_total{zone="package-0"}`); told != test.energy {
-				t.Errorf("energy told: %v, want %v", told, test.energy)
+			if _, present := value(scrape, `rapl_energy_joules_total{zone="package-0"}`); present != test.energy {
+				t.Errorf("energy present: got %v, want %v", present, test.energy)
 			}
 			available := "0"
 			if name == "power unknown" {
@@ -107,31 +107,31 @@ func TestUnknownCPUFiguresAreAbsent(t *testing.T) {
 	}
 }
 
-func TestGPUZonesAreNotTheCPUExporters(t *testing.T) {
+func TestCPUExporterIgnoresGPUZones(t *testing.T) {
 	card := with(zone("gpu-0", "nvml", energy.Measured, true), func(z *energy.ZoneState) { z.Domain = energy.DomainGPU })
 	scrape := scrapeCPU(t, &energy.Snapshot{Zones: []energy.ZoneState{card}})
 	wantAbsent(t, scrape, "cpu_sensor", "cpu_energy", "rapl_power", "rapl_energy")
 	wantValue(t, scrape, `cpu_exporter_info{source="unavailable",version="1.2.3"}`, "1")
 }
 
-// Counters that only root may read are there all the same: their number is not 0 because
-// an estimate stands in for them.
-func TestZonesThatCannotBeOpenedAreDiscovered(t *testing.T) {
+// Counters that only root may read exist nevertheless, so they count as discovered even
+// while an estimate replaces them.
+func TestUnreadableZonesAreDiscovered(t *testing.T) {
 	for name, test := range map[string]struct {
 		snapshot *energy.Snapshot
 		found    int
-		want     string // empty: absent
+		want     string // "": absent
 	}{
-		"an estimate stands in": {&energy.Snapshot{Zones: []energy.ZoneState{zone("cpu", "estimate", energy.Estimated, true)}}, 7, "7"},
-		"one came since":        {&energy.Snapshot{Zones: []energy.ZoneState{zone("package-0", "rapl", energy.Measured, true)}}, 2, "2"},
-		"one went since":        {&energy.Snapshot{Zones: []energy.ZoneState{zone("package-0", "rapl", energy.Measured, true)}}, 0, "1"},
-		"none there":            {&energy.Snapshot{}, 0, "0"},
-		"just started":          {nil, 7, "7"},
-		"nothing known yet":     {nil, 0, ""},
+		"estimate only":      {&energy.Snapshot{Zones: []energy.ZoneState{zone("cpu", "estimate", energy.Estimated, true)}}, 7, "7"},
+		"one appeared":       {&energy.Snapshot{Zones: []energy.ZoneState{zone("package-0", "rapl", energy.Measured, true)}}, 2, "2"},
+		"one disappeared":    {&energy.Snapshot{Zones: []energy.ZoneState{zone("package-0", "rapl", energy.Measured, true)}}, 0, "1"},
+		"none":               {&energy.Snapshot{}, 0, "0"},
+		"just started":       {nil, 7, "7"},
+		"just started, none": {nil, 0, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			scrape := scrapeOf(t, exporters.NewCPU(func() *energy.Snapshot { return test.snapshot },
-				exporters.CPUSettings{Discovered: func() int { return test.found }}))
+				exporters.CPUConfig{CountRAPLZones: func() int { return test.found }}))
 			if test.want == "" {
 				wantAbsent(t, scrape, "rapl_zones_discovered ")
 				return

@@ -11,26 +11,25 @@ import (
 	"ffmpeg-agent/messages/job"
 )
 
-// EncodeTotals add up what encodes made.
+// EncodeTotals are sums over all encodes.
 type EncodeTotals struct {
-	Frames  uint64
-	Dropped uint64
-	Media   time.Duration // length of the media made
+	Frames  uint64        // frames encoded
+	Dropped uint64        // frames dropped by FFmpeg
+	Media   time.Duration // duration of the output media
 }
 
 func (t EncodeTotals) atLeast(o EncodeTotals) EncodeTotals {
 	return EncodeTotals{max(t.Frames, o.Frames), max(t.Dropped, o.Dropped), max(t.Media, o.Media)}
 }
 
-// ffmpegCollector exports the running encodes. What an encode is like now stands
-// under its slot and goes away with it; a job's id is no label, for there is no end
-// of those. What encodes made are counters of all of them together, those that ended
-// included.
+// ffmpegCollector exports the running encodes. Gauges are labeled with the encode's slot
+// and disappear when it ends. Job IDs are not used as labels, because their number is
+// unbounded. Counters are totals over all encodes, including ended ones.
 type ffmpegCollector struct {
 	status func() messages.Status
 	ended  func() EncodeTotals
 
-	totals  EncodeTotals // the highest told so far
+	totals  EncodeTotals // highest values exported so far
 	running map[job.Key]*encode
 
 	up, active, streams, uptime   *prometheus.Desc
@@ -41,52 +40,52 @@ type ffmpegCollector struct {
 	power, energy                 *prometheus.Desc
 }
 
-// encode is what the collector remembers of a running one.
+// encode is a running encode.
 type encode struct {
 	slot   int
-	points []job.Progress // to tell the present bitrate by, oldest first
+	points []job.Progress // oldest first, for the current bitrate
 }
 
-// NewFFmpeg collects for port 9506 from the agent's status. ended adds up the encodes
-// that ended since the agent began, however they did: one is to be added to it as soon
-// as it has left Status.Jobs, not before. The counters never go back; while an encode
-// is in neither, they stand still.
+// NewFFmpeg returns the collector of port 9506. ended returns the totals of all encodes
+// that have ended since the agent started, whatever their outcome. An encode must be added
+// to ended only after it has left Status.Jobs, or it would be counted twice; while it is
+// in neither, the counters keep their value.
 func NewFFmpeg(status func() messages.Status, ended func() EncodeTotals) prometheus.Collector {
 	var d describer
 	c := &ffmpegCollector{
 		status: status, ended: ended,
 		running: map[job.Key]*encode{},
 
-		up:      d.desc("ffmpeg_exporter_up", "Whether the exporter works."),
-		active:  d.desc("ffmpeg_stream_active", "Whether an encode runs."),
-		streams: d.desc("ffmpeg_streams", "Encodes that run."),
+		up:      d.desc("ffmpeg_exporter_up", "Whether the exporter is working."),
+		active:  d.desc("ffmpeg_stream_active", "Whether an encode is running."),
+		streams: d.desc("ffmpeg_streams", "Number of running encodes."),
 		uptime:  d.desc("ffmpeg_uptime_seconds", "Time since the agent started."),
 
-		frames:  d.desc("ffmpeg_frames_total", "Frames encoded, of all jobs since the agent started."),
-		dropped: d.desc("ffmpeg_dropped_frames_total", "Frames that FFmpeg dropped, of all jobs since the agent started."),
-		media:   d.desc("ffmpeg_media_seconds_total", "Length of the media made, of all jobs since the agent started."),
+		frames:  d.desc("ffmpeg_frames_total", "Frames encoded by all jobs since the agent started."),
+		dropped: d.desc("ffmpeg_dropped_frames_total", "Frames dropped by FFmpeg in all jobs since the agent started."),
+		media:   d.desc("ffmpeg_media_seconds_total", "Duration of the media encoded by all jobs since the agent started."),
 
-		info:       d.desc("ffmpeg_encode_info", "A running encode: its encoder.", "slot", "encoder"),
-		progress:   d.desc("ffmpeg_encode_progress_ratio", "How much of the media asked for is made, 0 to 1.", "slot"),
-		processing: d.desc("ffmpeg_processing_time_seconds", "Wall time since FFmpeg was started.", "slot"),
-		fps:        d.desc("ffmpeg_fps", "Frames encoded a second, as FFmpeg reports it.", "slot"),
-		speed:      d.desc("ffmpeg_speed", "Media seconds made a second; 1 is real time.", "slot"),
-		load:       d.desc("ffmpeg_encoder_load_percent", "Share of real time that the encode takes, 100 divided by its speed, at most 100; at 100 it does not keep up with a live source.", "slot"),
-		latency:    d.desc("ffmpeg_encode_latency_ms", "Mean wall time of a frame in milliseconds, 1000 divided by the frames a second.", "slot"),
+		info:       d.desc("ffmpeg_encode_info", "A running encode, labeled with its encoder.", "slot", "encoder"),
+		progress:   d.desc("ffmpeg_encode_progress_ratio", "Progress of the encode, from 0 to 1.", "slot"),
+		processing: d.desc("ffmpeg_processing_time_seconds", "Wall time since FFmpeg started.", "slot"),
+		fps:        d.desc("ffmpeg_fps", "Frames encoded per second, as reported by FFmpeg.", "slot"),
+		speed:      d.desc("ffmpeg_speed", "Seconds of media encoded per second; 1 is real time.", "slot"),
+		load:       d.desc("ffmpeg_encoder_load_percent", "Encoding time relative to real time, 100 / speed, capped at 100; at 100 the encode cannot keep up with a live source.", "slot"),
+		latency:    d.desc("ffmpeg_encode_latency_ms", "Average encoding time per frame in milliseconds, 1000 / fps.", "slot"),
 
-		averageBitrate: d.desc("ffmpeg_avg_bitrate_kbps", "Bitrate of all the output so far in kbit per second of media.", "slot"),
-		recentBitrate:  d.desc("ffmpeg_current_bitrate_kbps", "Bitrate of the output's last seconds in kbit per second of media.", "slot"),
+		averageBitrate: d.desc("ffmpeg_avg_bitrate_kbps", "Average bitrate of the output so far in kbit per second of media.", "slot"),
+		recentBitrate:  d.desc("ffmpeg_current_bitrate_kbps", "Bitrate of the most recent seconds of output in kbit per second of media.", "slot"),
 
-		power:  d.desc("ffmpeg_encode_power_watts", "Power of the machine that falls to the encode, measured or estimated.", "slot", "source"),
-		energy: d.desc("ffmpeg_encode_energy_joules", "Energy of the machine that has fallen to the running encode so far, measured or estimated.", "slot", "source"),
+		power:  d.desc("ffmpeg_encode_power_watts", "Machine power attributed to the encode, measured or estimated.", "slot", "source"),
+		energy: d.desc("ffmpeg_encode_energy_joules", "Machine energy attributed to the running encode so far, measured or estimated.", "slot", "source"),
 	}
 	return newCollector("ffmpeg", d.all, c.update)
 }
 
 func (c *ffmpegCollector) update(m *metrics) {
-	ended := c.ended() // before the status: an encode in between is in neither, not in both
+	ended := c.ended() // before status, so that an encode that ends in between is not counted twice
 	s := c.status()
-	c.remember(s.Jobs)
+	c.assignSlots(s.Jobs)
 
 	m.gauge(c.up, 1)
 	m.flag(c.active, len(c.running) > 0)
@@ -102,9 +101,8 @@ func (c *ffmpegCollector) update(m *metrics) {
 	}
 }
 
-// remember gives each running encode a slot, the lowest that is free, and forgets the
-// others.
-func (c *ffmpegCollector) remember(jobs []messages.JobStatus) {
+// assignSlots gives each new encode the lowest free slot and drops the ended ones.
+func (c *ffmpegCollector) assignSlots(jobs []messages.JobStatus) {
 	before := c.running
 	c.running = map[job.Key]*encode{}
 	var taken []int
@@ -127,7 +125,8 @@ func (c *ffmpegCollector) remember(jobs []messages.JobStatus) {
 	}
 }
 
-// encoding: FFmpeg runs on the job itself, not on what comes before or after.
+// encoding reports whether FFmpeg is running the job's encode, as opposed to preparation
+// or checks.
 func encoding(j *messages.JobStatus) bool { return j.Phase == job.PhaseRun && j.Started != nil }
 
 func (c *ffmpegCollector) updateTotals(m *metrics, ended EncodeTotals, jobs []messages.JobStatus) {
@@ -143,8 +142,8 @@ func (c *ffmpegCollector) updateTotals(m *metrics, ended EncodeTotals, jobs []me
 	m.counter(c.media, c.totals.Media.Seconds())
 }
 
-// updateEncode exports what is known of a running encode; FFmpeg takes a second to
-// know its pace.
+// updateEncode exports the known values of a running encode. FFmpeg reports fps and speed
+// only after about a second.
 func (c *ffmpegCollector) updateEncode(m *metrics, j *messages.JobStatus, e *encode, now time.Time) {
 	slot := strconv.Itoa(e.slot)
 	p := j.Progress
@@ -166,7 +165,7 @@ func (c *ffmpegCollector) updateEncode(m *metrics, j *messages.JobStatus, e *enc
 	if p.BitrateKbps > 0 {
 		m.gauge(c.averageBitrate, p.BitrateKbps, slot)
 	}
-	if kbps, ok := e.bitrate(p); ok {
+	if kbps, ok := e.recentBitrate(p); ok {
 		m.gauge(c.recentBitrate, kbps, slot)
 	}
 	if j.Power != nil {
@@ -177,22 +176,23 @@ func (c *ffmpegCollector) updateEncode(m *metrics, j *messages.JobStatus, e *enc
 	}
 }
 
-// recent is the time that the present bitrate is taken over, where scrapes come often
-// enough; with rarer ones, it is the time since the last.
-const recent = 10 * time.Second
+// bitrateWindow is the minimum time that the current bitrate is averaged over. With a
+// longer scrape interval, it is averaged over the time since the last scrape.
+const bitrateWindow = 10 * time.Second
 
-// bitrate of what was written between the latest progress and one about recent before
-// it, in kbit per second of media; false while FFmpeg does not know a size. Scrapers at
-// different intervals get the same as long as the rarest comes within recent.
-func (e *encode) bitrate(latest job.Progress) (float64, bool) {
+// recentBitrate returns the bitrate since a progress report about bitrateWindow ago, in
+// kbit per second of media. It is unknown until FFmpeg reports a size. Scrapers with
+// different intervals get the same value as long as one of them scrapes at least every
+// bitrateWindow.
+func (e *encode) recentBitrate(latest job.Progress) (kbps float64, ok bool) {
 	if latest.SizeBytes <= 0 {
 		return 0, false
 	}
 	if latest.At.After(e.points[len(e.points)-1].At) {
 		e.points = append(e.points, latest)
 	}
-	// The newest point that is at least recent old starts the stretch.
-	for len(e.points) > 2 && latest.At.Sub(e.points[1].At) >= recent {
+	// The window starts at the newest point that is at least bitrateWindow old.
+	for len(e.points) > 2 && latest.At.Sub(e.points[1].At) >= bitrateWindow {
 		e.points = e.points[1:]
 	}
 	first := e.points[0]

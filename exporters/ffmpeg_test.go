@@ -16,35 +16,35 @@ import (
 	"ffmpeg-agent/messages/job"
 )
 
-// worker is an agent's jobs as the FFmpeg exporter sees them.
-type worker struct {
+// fakeAgent provides the jobs for the FFmpeg collector.
+type fakeAgent struct {
 	mu    sync.Mutex
 	jobs  []messages.JobStatus
 	ended exporters.EncodeTotals
 }
 
-func (w *worker) set(ended exporters.EncodeTotals, jobs ...messages.JobStatus) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.ended, w.jobs = ended, jobs
+func (a *fakeAgent) set(ended exporters.EncodeTotals, jobs ...messages.JobStatus) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.ended, a.jobs = ended, jobs
 }
 
-func (w *worker) status() messages.Status {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return status(w.jobs...)
+func (a *fakeAgent) status() messages.Status {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return status(a.jobs...)
 }
 
-func (w *worker) totals() exporters.EncodeTotals {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.ended
+func (a *fakeAgent) totals() exporters.EncodeTotals {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.ended
 }
 
-func serveFFmpeg(t *testing.T) (*worker, *running) {
-	w := &worker{}
-	return w, serve(t, exporters.Config{
-		Name: "ffmpeg", Collectors: []prometheus.Collector{exporters.NewFFmpeg(w.status, w.totals)},
+func serveFFmpeg(t *testing.T) (*fakeAgent, *testServer) {
+	a := &fakeAgent{}
+	return a, serve(t, exporters.Config{
+		Name: "ffmpeg", Collectors: []prometheus.Collector{exporters.NewFFmpeg(a.status, a.totals)},
 	})
 }
 
@@ -59,11 +59,11 @@ func TestFFmpegScrape(t *testing.T) {
 	golden(t, "ffmpeg_running", scrape)
 	lint(t, scrape, "ffmpeg_encode_latency_ms")
 	if strings.Contains(scrape, "job-a") || strings.Contains(scrape, "job-b") {
-		t.Error("a job's id is exported")
+		t.Errorf("scrape contains a job ID:\n%s", scrape)
 	}
 }
 
-func TestSeriesOfAnEndedEncodeGoAndItsFramesStay(t *testing.T) {
+func TestEndedEncodeKeepsOnlyItsCounters(t *testing.T) {
 	w, server := serveFFmpeg(t)
 	w.set(exporters.EncodeTotals{}, encoding("a", 500))
 	before := server.scrape()
@@ -79,14 +79,14 @@ func TestSeriesOfAnEndedEncodeGoAndItsFramesStay(t *testing.T) {
 	wantValue(t, checking, "ffmpeg_frames_total", "600")
 	wantValue(t, checking, "ffmpeg_stream_active", "0")
 
-	w.set(exporters.EncodeTotals{}) // neither running nor added up yet
+	w.set(exporters.EncodeTotals{}) // neither running nor in the totals yet
 	wantValue(t, server.scrape(), "ffmpeg_frames_total", "600")
 
 	w.set(exporters.EncodeTotals{Frames: 610, Dropped: 2, Media: 24 * time.Second})
 	after := server.scrape()
 	for line := range strings.Lines(after) {
 		if strings.Contains(line, `slot="`) {
-			t.Errorf("still there: %s", line)
+			t.Errorf("got a per-encode series after the encode ended: %s", line)
 		}
 	}
 	wantValue(t, after, "ffmpeg_frames_total", "610")
@@ -94,18 +94,18 @@ func TestSeriesOfAnEndedEncodeGoAndItsFramesStay(t *testing.T) {
 	wantValue(t, after, "ffmpeg_media_seconds_total", "24")
 }
 
-func TestFramesOfJobsNobodyScrapedAreCounted(t *testing.T) {
+func TestEncodeBetweenScrapesIsCounted(t *testing.T) {
 	w, server := serveFFmpeg(t)
 	server.scrape()
-	w.set(exporters.EncodeTotals{Frames: 300}) // came and went in between
+	w.set(exporters.EncodeTotals{Frames: 300})
 	wantValue(t, server.scrape(), "ffmpeg_frames_total", "300")
 }
 
-func TestCountersNeverGoBack(t *testing.T) {
+func TestCountersNeverDecrease(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	w, server := serveFFmpeg(t)
 	var last float64
-	var ended, left uint64 // frames added up; frames of a job that has left and is not added up yet
+	var ended, left uint64 // frames in the totals; frames of an ended job not in the totals yet
 	var frames int64
 	for i := range 60 {
 		frames += random.Int64N(50)
@@ -122,7 +122,7 @@ func TestCountersNeverGoBack(t *testing.T) {
 		text, _ := value(server.scrape(), "ffmpeg_frames_total")
 		got, err := strconv.ParseFloat(text, 64)
 		if err != nil || got < last {
-			t.Fatalf("frames went from %v to %q (%v)", last, text, err)
+			t.Fatalf("ffmpeg_frames_total: got %q after %v (%v)", text, last, err)
 		}
 		last = got
 	}
@@ -151,7 +151,7 @@ func TestEncodeKeepsItsSlot(t *testing.T) {
 	want := func(encoder, slot string) {
 		t.Helper()
 		if got := slotOf(encoder); got != slot {
-			t.Errorf("%s has slot %s, want %s", encoder, got, slot)
+			t.Errorf("slot of %s: got %s, want %s", encoder, got, slot)
 		}
 	}
 	w.set(exporters.EncodeTotals{}, named("m", "first"))
@@ -166,7 +166,7 @@ func TestEncodeKeepsItsSlot(t *testing.T) {
 	want("second", "1")
 }
 
-func TestCurrentBitrateIsOfTheLastSeconds(t *testing.T) {
+func TestCurrentBitrateWindow(t *testing.T) {
 	w, server := serveFFmpeg(t)
 	progress := func(after time.Duration, size int64) {
 		j := encoding("a", 1)
@@ -177,13 +177,13 @@ func TestCurrentBitrateIsOfTheLastSeconds(t *testing.T) {
 	progress(8*time.Second, 1_000_000)
 	wantValue(t, server.scrape(), series, "1000") // since the start
 	progress(24*time.Second, 5_000_000)
-	for range 2 { // whoever asks
-		wantValue(t, server.scrape(), series, "2000") // of the 16 s since the last scrape
+	for range 2 { // a second scraper gets the same value
+		wantValue(t, server.scrape(), series, "2000") // 4 MB in the 16 s since the first scrape
 	}
 	progress(30*time.Second, 5_000_000)
-	wantValue(t, server.scrape(), series, "1454.5454545454545") // 4 MB in 22 s: the stretch is at least 10 s
+	wantValue(t, server.scrape(), series, "1454.5454545454545") // 4 MB in 22 s, since the window is at least 10 s
 	progress(36*time.Second, 5_750_000)
-	wantValue(t, server.scrape(), series, "500") // since the point at 24 s
+	wantValue(t, server.scrape(), series, "500") // 0.75 MB in 12 s
 	progress(40*time.Second, 0)
-	wantAbsent(t, server.scrape(), "ffmpeg_current_bitrate_kbps{") // no size known
+	wantAbsent(t, server.scrape(), "ffmpeg_current_bitrate_kbps{") // size unknown
 }

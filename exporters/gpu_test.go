@@ -12,7 +12,7 @@ import (
 	"ffmpeg-agent/hardware/energy"
 )
 
-// card that tells all there is to tell.
+// card returns a card that supports all values.
 func card(index int, uuid string) energy.GPU {
 	return energy.GPU{
 		At: time.Now(), Index: index, Name: "NVIDIA L4", UUID: uuid, Driver: "550.1",
@@ -33,7 +33,7 @@ func gpuZone(uuid string) energy.ZoneState {
 
 func scrapeGPU(t *testing.T, snapshot *energy.Snapshot, cards ...energy.GPU) string {
 	return scrapeOf(t, exporters.NewGPU(func() []energy.GPU { return cards },
-		func() *energy.Snapshot { return snapshot }, exporters.GPUSettings{Version: "1.2.3"}))
+		func() *energy.Snapshot { return snapshot }, exporters.GPUConfig{Version: "1.2.3"}))
 }
 
 func TestGPUScrape(t *testing.T) {
@@ -46,13 +46,13 @@ func TestGPUScrape(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			golden(t, name, scrape)
-			lint(t, scrape, "gpu_count") // dashboards in use rely on the name
+			lint(t, scrape, "gpu_count")
 		})
 	}
 }
 
-func TestWhatACardDoesNotTellIsAbsent(t *testing.T) {
-	figures := []string{
+func TestUnknownGPUValuesAreAbsent(t *testing.T) {
+	gauges := []string{
 		"gpu_power_draw_watts{", "gpu_power_instant_watts{", "gpu_power_limit_watts{", "gpu_temperature_celsius{", "gpu_utilization_percent{",
 		"gpu_memory_u", "gpu_encoder_utilization_percent{", "gpu_decoder_utilization_percent{", "gpu_clocks", "gpu_throttled{",
 	}
@@ -63,37 +63,36 @@ func TestWhatACardDoesNotTellIsAbsent(t *testing.T) {
 	for name, test := range map[string]struct {
 		card  energy.GPU
 		alive string
-	}{"tells nothing": {bare, "1"}, "lost": {lost, "0"}, "not seen for long": {stale, "0"}} {
+	}{"supports nothing": {bare, "1"}, "lost": {lost, "0"}, "stale": {stale, "0"}} {
 		t.Run(name, func(t *testing.T) {
 			scrape := scrapeGPU(t, &energy.Snapshot{Zones: []energy.ZoneState{gpuZone("GPU-a")}}, test.card)
-			wantAbsent(t, scrape, figures...)
+			wantAbsent(t, scrape, gauges...)
 			wantValue(t, scrape, "gpu_exporter_alive", test.alive)
 			wantValue(t, scrape, "gpu_count", "1")
-			// A counter stands still.
+			// The counter keeps its value.
 			wantValue(t, scrape, `gpu_energy_joules_total{gpu_id="0",gpu_name="NVIDIA L4",gpu_uuid="GPU-a",method="nvml"}`, "1234.56789")
 		})
 	}
 }
 
-// A card that comes back with another index is told by its UUID.
-func TestCardIsTheSameWhateverItsIndex(t *testing.T) {
+func TestCardIsIdentifiedByUUID(t *testing.T) {
 	snapshot := &energy.Snapshot{Zones: []energy.ZoneState{gpuZone("GPU-a"), gpuZone("GPU-b")}}
 	snapshot.Zones[1].Energy = 5_000_000
 	cards := []energy.GPU{card(0, "GPU-a"), card(1, "GPU-b")}
 	server := serve(t, exporters.Config{Name: "gpu", Collectors: []prometheus.Collector{exporters.NewGPU(
-		func() []energy.GPU { return cards }, func() *energy.Snapshot { return snapshot }, exporters.GPUSettings{})}})
+		func() []energy.GPU { return cards }, func() *energy.Snapshot { return snapshot }, exporters.GPUConfig{})}})
 	joules := func(index, uuid string) string {
 		return `gpu_energy_joules_total{gpu_id="` + index + `",gpu_name="NVIDIA L4",gpu_uuid="` + uuid + `",method="nvml"}`
 	}
 	wantValue(t, server.scrape(), joules("1", "GPU-b"), "5")
-	cards = []energy.GPU{card(0, "GPU-b"), card(1, "GPU-a")} // the driver was loaded anew
+	cards = []energy.GPU{card(0, "GPU-b"), card(1, "GPU-a")} // indices swapped after a driver reload
 	scrape := server.scrape()
 	wantValue(t, scrape, joules("0", "GPU-b"), "5")
 	wantValue(t, scrape, joules("1", "GPU-a"), "1234.56789")
 	wantAbsent(t, scrape, joules("1", "GPU-b"))
 }
 
-func TestEnergyOfACardThatWasNeverReadIsAbsent(t *testing.T) {
+func TestEnergyOfUnreadCardIsAbsent(t *testing.T) {
 	never := with(gpuZone("GPU-a"), func(z *energy.ZoneState) { z.Energy, z.LastReading, z.Fault = 0, time.Time{}, "lost" })
 	notACard := with(gpuZone("GPU-b"), func(z *energy.ZoneState) {
 		cpu := *z.Zone
@@ -107,17 +106,17 @@ func TestEnergyOfACardThatWasNeverReadIsAbsent(t *testing.T) {
 
 func TestThrottleReasonsAreBounded(t *testing.T) {
 	throttled := card(0, "GPU-a")
-	throttled.ThrottleReasons = []string{"bit_11", "sw_power_cap", "a reason of next year", "sw_power_cap"}
+	throttled.ThrottleReasons = []string{"bit_11", "sw_power_cap", "future_reason", "sw_power_cap"}
 	scrape := scrapeGPU(t, nil, throttled)
 	for _, reason := range []string{"sw_power_cap", "other"} {
 		wantValue(t, scrape, `gpu_throttled{gpu_id="0",gpu_name="NVIDIA L4",gpu_uuid="GPU-a",reason="`+reason+`"}`, "1")
 	}
 	if got := strings.Count(scrape, "\ngpu_throttled{"); got != 2 {
-		t.Errorf("%d reasons:\n%s", got, scrape)
+		t.Errorf("got %d series, want 2:\n%s", got, scrape)
 	}
 }
 
-func TestFigureThatIsNoNumberIsAbsent(t *testing.T) {
+func TestNonFiniteValuesAreAbsent(t *testing.T) {
 	odd := card(0, "GPU-a")
 	odd.Power, odd.TemperatureCelsius = pointer(energy.Watts(math.NaN())), pointer(math.Inf(1))
 	scrape := scrapeGPU(t, nil, odd)

@@ -24,15 +24,15 @@ import (
 	"ffmpeg-agent/messages/job"
 )
 
-var update = flag.Bool("update", false, "write the golden files")
+var update = flag.Bool("update", false, "update the golden files")
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// patience is when a wait has become a hang.
-const patience = 20 * time.Second
+// timeout is how long tests wait before they report a hang.
+const timeout = 20 * time.Second
 
-// running is a server that serves.
-type running struct {
+// testServer is a server that is listening.
+type testServer struct {
 	*exporters.Server
 	t      *testing.T
 	client *http.Client
@@ -41,8 +41,8 @@ type running struct {
 	done   chan error
 }
 
-// serve starts a server on a free port of loopback and waits until it listens.
-func serve(t *testing.T, cfg exporters.Config) *running {
+// serve starts a server on a free loopback port and waits until it is listening.
+func serve(t *testing.T, cfg exporters.Config) *testServer {
 	t.Helper()
 	cfg.Address = "127.0.0.1"
 	server, err := exporters.NewServer(cfg)
@@ -50,63 +50,63 @@ func serve(t *testing.T, cfg exporters.Config) *running {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
-	r := &running{
+	s := &testServer{
 		Server: server, t: t, cancel: cancel, done: make(chan error, 1),
-		client: &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: patience},
+		client: &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: timeout},
 	}
-	go func() { r.done <- server.Serve(ctx) }()
-	t.Cleanup(func() { cancel(); r.wait() })
-	for deadline := time.Now().Add(patience); server.Addr() == nil; time.Sleep(time.Millisecond) {
+	go func() { s.done <- server.Serve(ctx) }()
+	t.Cleanup(func() { cancel(); s.wait() })
+	for deadline := time.Now().Add(timeout); server.Addr() == nil; time.Sleep(time.Millisecond) {
 		select {
-		case err := <-r.done:
-			t.Fatalf("Serve ended: %v", err)
+		case err := <-s.done:
+			t.Fatalf("Serve returned before listening: %v", err)
 		default:
 		}
 		if time.Now().After(deadline) {
-			t.Fatal("the server does not listen")
+			t.Fatalf("server not listening after %v", timeout)
 		}
 	}
-	r.url = "http://" + server.Addr().String()
-	return r
+	s.url = "http://" + server.Addr().String()
+	return s
 }
 
-// wait for the end of Serve; it may be asked again.
-func (r *running) wait() error {
-	r.t.Helper()
+// wait waits until Serve returns. It may be called again.
+func (s *testServer) wait() error {
+	s.t.Helper()
 	select {
-	case err := <-r.done:
-		r.done <- err
+	case err := <-s.done:
+		s.done <- err
 		return err
-	case <-time.After(patience):
-		r.t.Error("Serve did not end")
+	case <-time.After(timeout):
+		s.t.Errorf("Serve still running after %v", timeout)
 		return nil
 	}
 }
 
-func (r *running) get(path string) (int, string) {
-	r.t.Helper()
-	response, err := r.client.Get(r.url + path)
+func (s *testServer) get(path string) (status int, body string) {
+	s.t.Helper()
+	response, err := s.client.Get(s.url + path)
 	if err != nil {
-		r.t.Fatal(err)
+		s.t.Fatal(err)
 	}
 	defer response.Body.Close()
-	body, err := io.ReadAll(response.Body)
+	content, err := io.ReadAll(response.Body)
 	if err != nil {
-		r.t.Fatal(err)
+		s.t.Fatal(err)
 	}
-	return response.StatusCode, string(body)
+	return response.StatusCode, string(content)
 }
 
-func (r *running) scrape() string {
-	r.t.Helper()
-	code, body := r.get("/metrics")
+func (s *testServer) scrape() string {
+	s.t.Helper()
+	code, body := s.get("/metrics")
 	if code != http.StatusOK {
-		r.t.Fatalf("/metrics answered %d: %s", code, body)
+		s.t.Fatalf("GET /metrics: got %d %s, want 200", code, body)
 	}
 	return body
 }
 
-// scrapeOf scrapes a collector over a real socket.
+// scrapeOf scrapes a single collector over HTTP.
 func scrapeOf(t *testing.T, c prometheus.Collector) string {
 	t.Helper()
 	return serve(t, exporters.Config{Name: "test", Collectors: []prometheus.Collector{c}}).scrape()
@@ -114,7 +114,7 @@ func scrapeOf(t *testing.T, c prometheus.Collector) string {
 
 var duration = regexp.MustCompile(`(?m)^(exporter_collector_duration_seconds\{.*\}) .*$`)
 
-// golden compares a scrape, less what is different each time, with a file.
+// golden compares a scrape with a golden file, with durations and Go version replaced.
 func golden(t *testing.T, name, scrape string) {
 	t.Helper()
 	scrape = duration.ReplaceAllString(scrape, "$1 DURATION")
@@ -134,8 +134,9 @@ func golden(t *testing.T, name, scrape string) {
 	}
 }
 
-// lint reports what promlint finds, but for names that are given to us.
-func lint(t *testing.T, scrape string, given ...string) {
+// lint runs promlint on a scrape. Problems with the exempted names, which are fixed for
+// compatibility, are ignored.
+func lint(t *testing.T, scrape string, exempted ...string) {
 	t.Helper()
 	problems, err := promlint.New(strings.NewReader(scrape)).Lint()
 	if err != nil {
@@ -145,9 +146,9 @@ func lint(t *testing.T, scrape string, given ...string) {
 	for _, p := range problems {
 		found[p.Metric] = true
 	}
-	for _, name := range given {
+	for _, name := range exempted {
 		if !found[name] {
-			t.Errorf("%s is excepted and has no problem", name)
+			t.Errorf("%s is exempted but promlint reports no problem", name)
 		}
 		delete(found, name)
 	}
@@ -158,8 +159,8 @@ func lint(t *testing.T, scrape string, given ...string) {
 	}
 }
 
-// value of the series that a scrape's line begins with; false when there is none.
-func value(scrape, series string) (string, bool) {
+// value returns the value of a series in a scrape.
+func value(scrape, series string) (text string, ok bool) {
 	for line := range strings.Lines(scrape) {
 		if rest, ok := strings.CutPrefix(line, series+" "); ok {
 			return strings.TrimSpace(rest), true
@@ -171,7 +172,7 @@ func value(scrape, series string) (string, bool) {
 func wantValue(t *testing.T, scrape, series, want string) {
 	t.Helper()
 	if got, ok := value(scrape, series); !ok || got != want {
-		t.Errorf("%s is %q (found: %v), want %q", series, got, ok, want)
+		t.Errorf("%s: got %q (present: %v), want %q", series, got, ok, want)
 	}
 }
 
@@ -180,7 +181,7 @@ func wantAbsent(t *testing.T, scrape string, prefixes ...string) {
 	for _, prefix := range prefixes {
 		for line := range strings.Lines(scrape) {
 			if strings.HasPrefix(line, prefix) {
-				t.Errorf("%s is exported: %s", prefix, line)
+				t.Errorf("got series %s, want none with prefix %s", strings.TrimSpace(line), prefix)
 			}
 		}
 	}
@@ -195,7 +196,7 @@ func at(d time.Duration) *time.Time {
 
 func pointer[T any](v T) *T { return &v }
 
-// encoding is a job whose FFmpeg runs.
+// encoding returns a job in the run phase.
 func encoding(id string, frames int64) messages.JobStatus {
 	return messages.JobStatus{
 		Key: job.Key{JobID: id, Attempt: 1}, Scenario: "720p30-h264", Phase: job.PhaseRun,
@@ -208,7 +209,7 @@ func encoding(id string, frames int64) messages.JobStatus {
 	}
 }
 
-// status of an agent that has worked for a minute and runs the jobs.
+// status returns the status of an agent that started a minute ago and runs the jobs.
 func status(jobs ...messages.JobStatus) messages.Status {
 	return messages.Status{
 		Version: "1.2.3", PID: 42, StartedAt: start, At: start.Add(time.Minute), Address: "worker-1",

@@ -16,8 +16,8 @@ import (
 	"ffmpeg-agent/messages"
 )
 
-// text that firmware, a driver or whoever writes the files that we read may have made up;
-// often the same twice, or the same but for bytes that are no text.
+// text generates names as firmware or drivers may return them: often duplicates, or texts
+// that differ only in invalid UTF-8.
 var text = rapid.OneOf(
 	rapid.SampledFrom([]string{"package-0", "dram", "a", "b", "package-0@b", "package-0@b#2", "", "\xff", "\xfe", "package-0@\xff", "\"\n\\{}"}),
 	rapid.String(),
@@ -26,7 +26,7 @@ var text = rapid.OneOf(
 
 var oddNumber = rapid.OneOf(rapid.Float64(), rapid.SampledFrom([]float64{0, -1, math.NaN(), math.Inf(1), math.Inf(-1), math.MaxFloat64}))
 
-// odd is a figure that may be absent, or none.
+// odd generates a value that may be nil or not finite.
 func odd(t *rapid.T, label string) *float64 { return rapid.Ptr(oddNumber, true).Draw(t, label) }
 
 func anyZone(t *rapid.T) energy.ZoneState {
@@ -57,9 +57,9 @@ func anyCard(t *rapid.T) energy.GPU {
 	}
 }
 
-// gather is what a registry that checks everything gets of a collector: how many series, by
-// name. It fails where two have the same labels, one is none of those described, or a figure
-// is no finite number.
+// gather collects through a pedantic registry, which fails on duplicate or undescribed
+// series, and returns the number of series by metric name. It also fails on values that
+// are not finite.
 func gather(t *rapid.T, c prometheus.Collector) map[string]int {
 	registry := prometheus.NewPedanticRegistry()
 	if err := registry.Register(c); err != nil {
@@ -75,7 +75,7 @@ func gather(t *rapid.T, c prometheus.Collector) map[string]int {
 		for _, m := range f.GetMetric() {
 			value := m.GetGauge().GetValue() + m.GetCounter().GetValue()
 			if math.IsNaN(value) || math.IsInf(value, 0) {
-				t.Fatalf("%s is %v", f.GetName(), value)
+				t.Fatalf("%s: got %v, want a finite value", f.GetName(), value)
 			}
 			if f.GetName() == "exporter_collector_success" && value != 1 {
 				t.Fatal("the collection failed")
@@ -85,40 +85,39 @@ func gather(t *rapid.T, c prometheus.Collector) map[string]int {
 	return series
 }
 
-// Whatever firmware calls its zones, no two of them share a series, and none is left out.
-func TestZoneLabelsNeverCollide(t *testing.T) {
+// Each zone has its own series, whatever names the firmware gives them.
+func TestZoneLabelsAreUnique(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		s := &energy.Snapshot{Zones: rapid.SliceOfN(rapid.Custom(anyZone), 0, 8).Draw(t, "zones")}
 		snapshot := func() *energy.Snapshot { return s }
-		mine, read := 0, 0
+		exported, read := 0, 0
 		for i := range s.Zones {
 			z := &s.Zones[i]
 			if z.Domain == energy.DomainGPU {
 				continue
 			}
-			mine++
+			exported++
 			if z.Energy > 0 || !z.LastReading.IsZero() {
 				read++
 			}
 		}
-		cpu := gather(t, exporters.NewCPU(snapshot, exporters.CPUSettings{}))
-		if got := cpu["cpu_energy_zone_info"]; got != mine {
-			t.Errorf("%d zones told of %d", got, mine)
+		cpu := gather(t, exporters.NewCPU(snapshot, exporters.CPUConfig{}))
+		if got := cpu["cpu_energy_zone_info"]; got != exported {
+			t.Errorf("got cpu_energy_zone_info for %d zones, want %d", got, exported)
 		}
 		joules := cpu["rapl_energy_joules_total"] + cpu["cpu_sensor_energy_joules_total"] + cpu["cpu_estimated_energy_joules_total"]
 		if joules != read {
-			t.Errorf("energy of %d zones told, of %d that were read", joules, read)
+			t.Errorf("got energy of %d zones, want %d", joules, read)
 		}
 		agent := gather(t, exporters.NewAgent(func() messages.Status { return status() }, snapshot, exporters.BuildInfo{}))
 		if got := agent["ffmpeg_agent_energy_gaps_total"]; got != len(s.Zones) {
-			t.Errorf("%d zones told of %d", got, len(s.Zones))
+			t.Errorf("got ffmpeg_agent_energy_gaps_total for %d zones, want %d", got, len(s.Zones))
 		}
 	})
 }
 
-// Two cards of one name and, in a moment of disorder, of one index, or the same card twice:
-// each is told once.
-func TestCardLabelsNeverCollide(t *testing.T) {
+// Each card is exported once, even if cards share a name or index, or a card is listed twice.
+func TestCardLabelsAreUnique(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		cards := rapid.SliceOfN(rapid.Custom(anyCard), 0, 6).Draw(t, "cards")
 		s := &energy.Snapshot{Zones: rapid.SliceOfN(rapid.Custom(anyZone), 0, 6).Draw(t, "zones")}
@@ -130,12 +129,12 @@ func TestCardLabelsNeverCollide(t *testing.T) {
 			}
 			uuids[uuid] = true
 		}
-		told := gather(t, exporters.NewGPU(func() []energy.GPU { return cards }, func() *energy.Snapshot { return s }, exporters.GPUSettings{}))
-		if got := told["gpu_exporter_info"]; got != len(uuids) {
-			t.Errorf("%d cards told of %q", got, slices.Collect(maps.Keys(uuids)))
+		series := gather(t, exporters.NewGPU(func() []energy.GPU { return cards }, func() *energy.Snapshot { return s }, exporters.GPUConfig{}))
+		if got := series["gpu_exporter_info"]; got != len(uuids) {
+			t.Errorf("got gpu_exporter_info for %d cards, want one each for %q", got, slices.Collect(maps.Keys(uuids)))
 		}
-		if got := told["gpu_mig_enabled"]; got != readable {
-			t.Errorf("figures of %d cards told, of %d that can be read", got, readable)
+		if got := series["gpu_mig_enabled"]; got != readable {
+			t.Errorf("got gpu_mig_enabled for %d cards, want %d", got, readable)
 		}
 	})
 }

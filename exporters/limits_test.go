@@ -12,8 +12,7 @@ import (
 	"time"
 )
 
-// pipes is a listener whose connections exist in memory, so that its deadlines run on
-// the test's clock.
+// pipes is a listener for in-memory connections, so that deadlines use synctest's clock.
 type pipes struct {
 	conns  chan net.Conn
 	closed chan struct{}
@@ -41,16 +40,16 @@ func newTestServer(t *testing.T, routes map[string]http.Handler) *Server {
 	return s
 }
 
-func TestClientThatDawdlesIsCutOff(t *testing.T) {
+func TestSlowClientIsDisconnected(t *testing.T) {
 	for name, test := range map[string]struct {
-		first string // what it sends
-		sends string // and then, every second
+		first string // sent at once
+		sends string // sent every second thereafter
 		limit time.Duration
 	}{
-		"never ends its header": {"GET / HTTP/1.1\r\nA: ", "x", readHeaderTimeout},
-		"says nothing":          {"", "", readHeaderTimeout},
-		"never ends its body":   {"GET /health HTTP/1.1\r\nHost: a\r\nContent-Length: 200000\r\n\r\n", "x", readTimeout},
-		"idles":                 {"GET /health HTTP/1.1\r\nHost: a\r\n\r\n", "", idleTimeout},
+		"slow header": {"GET / HTTP/1.1\r\nA: ", "x", readHeaderTimeout},
+		"no request":  {"", "", readHeaderTimeout},
+		"slow body":   {"GET /health HTTP/1.1\r\nHost: a\r\nContent-Length: 200000\r\n\r\n", "x", readTimeout},
+		"idle":        {"GET /health HTTP/1.1\r\nHost: a\r\n\r\n", "", idleTimeout},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -60,7 +59,7 @@ func TestClientThatDawdlesIsCutOff(t *testing.T) {
 				defer server.Close()
 				client, conn := net.Pipe()
 				listener.conns <- conn
-				begun := time.Now()
+				start := time.Now()
 				var writer sync.WaitGroup
 				writer.Go(func() {
 					io.WriteString(client, test.first)
@@ -71,9 +70,9 @@ func TestClientThatDawdlesIsCutOff(t *testing.T) {
 						}
 					}
 				})
-				io.Copy(io.Discard, client) // until the server hangs up
-				if took := time.Since(begun); took > test.limit+5*time.Second {
-					t.Errorf("cut off after %v, want %v", took, test.limit)
+				io.Copy(io.Discard, client) // until the server closes the connection
+				if took := time.Since(start); took > test.limit+5*time.Second {
+					t.Errorf("disconnected after %v, want %v", took, test.limit)
 				}
 				client.Close()
 				writer.Wait()
@@ -82,7 +81,7 @@ func TestClientThatDawdlesIsCutOff(t *testing.T) {
 	}
 }
 
-func TestHandlerThatHangsIsBoundedInTimeAndNumber(t *testing.T) {
+func TestHungHandlersAreLimited(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		release := make(chan struct{})
 		s := newTestServer(t, map[string]http.Handler{
@@ -93,38 +92,38 @@ func TestHandlerThatHangsIsBoundedInTimeAndNumber(t *testing.T) {
 			s.handler.ServeHTTP(answer, httptest.NewRequest(http.MethodGet, path, nil))
 			return answer.Code
 		}
-		begun := time.Now()
+		start := time.Now()
 		codes := make(chan int, maxConcurrent)
 		for range maxConcurrent {
 			go func() { codes <- get("/hung") }()
 		}
 		synctest.Wait()
-		if code := get("/hung"); code != http.StatusServiceUnavailable || time.Since(begun) != 0 {
-			t.Errorf("one too many was answered %d after %v", code, time.Since(begun))
+		if code := get("/hung"); code != http.StatusServiceUnavailable || time.Since(start) != 0 {
+			t.Errorf("request above the limit: got %d after %v, want 503 at once", code, time.Since(start))
 		}
 		if code := get("/health"); code != http.StatusOK {
-			t.Errorf("meanwhile /health answered %d", code)
+			t.Errorf("other route: got %d, want 200", code)
 		}
 		for range maxConcurrent {
 			if code := <-codes; code != http.StatusServiceUnavailable {
-				t.Errorf("a hung one was answered %d", code)
+				t.Errorf("hung request: got %d, want 503", code)
 			}
 		}
-		if took := time.Since(begun); took != handlerTimeout {
-			t.Errorf("the hung ones were answered after %v, want %v", took, handlerTimeout)
+		if took := time.Since(start); took != handlerTimeout {
+			t.Errorf("hung requests: response after %v, want %v", took, handlerTimeout)
 		}
 		if code := get("/hung"); code != http.StatusServiceUnavailable {
-			t.Errorf("while they hang still: %d", code)
+			t.Errorf("request while handlers are still hung: got %d, want 503", code)
 		}
 		close(release)
 		synctest.Wait()
 		if code := get("/hung"); code != http.StatusOK {
-			t.Errorf("after they ended: %d", code)
+			t.Errorf("request after the handlers returned: got %d, want 200", code)
 		}
 	})
 }
 
-func TestConnectionsOfOnePortAreBounded(t *testing.T) {
+func TestConnectionsAreLimited(t *testing.T) {
 	s := newTestServer(t, nil)
 	s.cfg.Address = "127.0.0.1"
 	listener, err := s.listen(t.Context())
@@ -157,11 +156,11 @@ func TestConnectionsOfOnePortAreBounded(t *testing.T) {
 	select {
 	case conn := <-accepted:
 		conn.Close()
-		t.Errorf("accepted %d connections at once", maxConnections+1)
+		t.Errorf("accepted %d concurrent connections, want %d", maxConnections+1, maxConnections)
 	default:
 	}
 	first.Close()
-	(<-accepted).Close() // its place is taken by the one that waited
+	(<-accepted).Close() // the waiting connection
 	listener.Close()
 	<-done
 }

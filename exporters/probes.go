@@ -10,46 +10,46 @@ import (
 	"ffmpeg-agent/messages"
 )
 
-// checkAnswer is a messages.Check as /ready tells it.
-type checkAnswer struct {
+// checkResponse is a messages.Check in the JSON of /ready.
+type checkResponse struct {
 	Name   string `json:"name"`
 	OK     bool   `json:"ok"`
 	Reason string `json:"reason,omitempty"`
 }
 
-type readyAnswer struct {
-	Ready  bool          `json:"ready"`
-	Checks []checkAnswer `json:"checks"`
+type readyResponse struct {
+	Ready  bool            `json:"ready"`
+	Checks []checkResponse `json:"checks"`
 }
 
-// ReadyHandler answers whether the agent would take a job now: 200 or 503, and each
-// named check with the reason why it fails.
+// ReadyHandler responds with 200 if the agent would take a job now, else with 503. The
+// body lists all checks, with a reason for those that fail.
 func ReadyHandler(status func() messages.Status) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		s := status()
-		answer := readyAnswer{Ready: true, Checks: []checkAnswer{}}
+		response := readyResponse{Ready: true, Checks: []checkResponse{}}
 		for _, check := range preconditions(&s) {
-			answer.Ready = answer.Ready && check.OK()
-			answer.Checks = append(answer.Checks, checkAnswer{check.Name, check.OK(), check.Reason})
+			response.Ready = response.Ready && check.OK()
+			response.Checks = append(response.Checks, checkResponse{check.Name, check.OK(), check.Reason})
 		}
 		code := http.StatusOK
-		if !answer.Ready {
+		if !response.Ready {
 			code = http.StatusServiceUnavailable
 		}
-		writeJSON(w, code, answer)
+		writeJSON(w, code, response)
 	})
 }
 
-// preconditions are the checks of the status, and the two that the status implies:
-// without a session, and while draining, no work is taken either. A check that goes by
-// such a name already is left as it is.
+// preconditions returns the checks of the status plus "registered" and "accepting",
+// which follow from its session and drain state. A check of either name in the status
+// takes precedence.
 func preconditions(s *messages.Status) []messages.Check {
 	implied := []messages.Check{{Name: "registered"}, {Name: "accepting"}}
 	if s.Session == nil {
-		implied[0].Reason = "not registered with the master yet"
+		implied[0].Reason = "not registered with the master"
 	}
 	if s.Draining {
-		implied[1].Reason = "draining: no new job is taken"
+		implied[1].Reason = "draining"
 	}
 	all := slices.Clone(s.Checks)
 	for _, check := range implied {
@@ -60,40 +60,40 @@ func preconditions(s *messages.Status) []messages.Check {
 	return all
 }
 
-type healthAnswer struct {
+type healthResponse struct {
 	Status string `json:"status"` // ok or failing
 	Reason string `json:"reason,omitempty"`
 }
 
-// HealthHandler answers whether the process is alive: 200, or 503 with what live finds
-// wrong. A nil live finds nothing.
+// HealthHandler responds with 200, or with 503 and the error if live returns one. live
+// may be nil.
 func HealthHandler(live func() error) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		if live != nil {
 			if err := live(); err != nil {
-				writeJSON(w, http.StatusServiceUnavailable, healthAnswer{"failing", err.Error()})
+				writeJSON(w, http.StatusServiceUnavailable, healthResponse{"failing", err.Error()})
 				return
 			}
 		}
-		writeJSON(w, http.StatusOK, healthAnswer{Status: "ok"})
+		writeJSON(w, http.StatusOK, healthResponse{Status: "ok"})
 	})
 }
 
-// StatusHandler tells all of the status as JSON.
+// StatusHandler responds with the whole status as JSON.
 func StatusHandler(status func() messages.Status) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		writeJSON(w, http.StatusOK, status())
 	})
 }
 
-// userinfo is a name or a password in a URL, wherever one stands in a text.
+// userinfo matches the user and password of URLs within a text.
 var userinfo = regexp.MustCompile(`://[^/?#\s"]*@`)
 
-// writeJSON answers with a value, less the passwords that the URLs in it may carry.
+// writeJSON responds with a value as JSON, with the passwords in URLs removed.
 func writeJSON(w http.ResponseWriter, code int, value any) {
 	body, err := json.MarshalIndent(value, "", "  ")
 	if err != nil {
-		http.Error(w, fmt.Sprintf("encoding the answer: %v", err), http.StatusInternalServerError)
+		http.Error(w, fmt.Sprintf("encoding the response: %v", err), http.StatusInternalServerError)
 		return
 	}
 	header := w.Header()

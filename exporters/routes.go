@@ -18,8 +18,8 @@ import (
 	"go.uber.org/zap/zapcore"
 )
 
-// newHandler routes the port's requests. Every route is contained: what it may cost
-// is bounded, and a panic in it is a 500.
+// newHandler returns the port's handler: /metrics, /health, a landing page and the
+// configured routes, each limited by contain.
 func (s *Server) newHandler() (http.Handler, error) {
 	routes := map[string]http.Handler{"/health": HealthHandler(nil)}
 	for path, handler := range s.cfg.Routes {
@@ -47,12 +47,13 @@ func (s *Server) newHandler() (http.Handler, error) {
 
 func checkRoute(path string) error {
 	if !strings.HasPrefix(path, "/") || strings.ContainsAny(path, "{} ") || path == "/" || path == "/metrics" {
-		return fmt.Errorf("route %q: must be a plain path that is neither / nor /metrics", path)
+		return fmt.Errorf("route %q: must be a plain path other than / and /metrics", path)
 	}
 	return nil
 }
 
-// newMetrics answers scrapes. One collector's failure costs that collector's figures.
+// newMetrics returns the handler of scrapes. If one collector fails, the metrics of the
+// others are still served.
 func (s *Server) newMetrics() (http.Handler, error) {
 	registry := prometheus.NewRegistry()
 	for _, c := range s.cfg.Collectors {
@@ -79,40 +80,41 @@ func (s *Server) newLanding(paths []string) (http.Handler, error) {
 		Profiling:   "false",
 	})
 	if err != nil {
-		return nil, fmt.Errorf("making the landing page: %w", err)
+		return nil, fmt.Errorf("creating the landing page: %w", err)
 	}
 	return page, nil
 }
 
-// contain bounds a route in time and in number, and keeps its panics. A handler that
-// hangs keeps its place, so that those behind it are turned away and not piled up.
+// contain limits the duration and the number of concurrent requests of a route, and
+// recovers its panics. A hung handler continues to count after its timeout, so that
+// further requests are rejected instead of accumulating.
 func (s *Server) contain(path string, handler http.Handler) http.Handler {
-	places := make(chan struct{}, maxConcurrent)
-	bounded := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	slots := make(chan struct{}, maxConcurrent)
+	limited := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		select {
-		case places <- struct{}{}:
+		case slots <- struct{}{}:
 		default:
-			http.Error(w, fmt.Sprintf("%d requests for %s are being answered: try again later", maxConcurrent, path), http.StatusServiceUnavailable)
+			http.Error(w, fmt.Sprintf("too many concurrent requests for %s (limit %d)", path, maxConcurrent), http.StatusServiceUnavailable)
 			return
 		}
-		defer func() { <-places }()
+		defer func() { <-slots }()
 		defer s.recover(w, path)
 		handler.ServeHTTP(w, r)
 	})
-	return http.TimeoutHandler(bounded, handlerTimeout, fmt.Sprintf("no answer within %v\n", handlerTimeout))
+	return http.TimeoutHandler(limited, handlerTimeout, fmt.Sprintf("no response within %v\n", handlerTimeout))
 }
 
-// recover answers for a handler that panicked. The timeout's buffer around it sees to
-// it that a status of 500 can still be sent.
+// recover responds with 500 if the handler panicked. It can still set the status,
+// because http.TimeoutHandler buffers what the handler wrote.
 func (s *Server) recover(w http.ResponseWriter, path string) {
 	cause := recover()
 	if cause == nil {
 		return
 	}
 	if err, ok := cause.(error); ok && errors.Is(err, http.ErrAbortHandler) {
-		panic(cause) // asks for the connection to be closed
+		panic(cause) // net/http closes the connection
 	}
-	s.log.Error("a handler panicked", zap.String("exporter", s.cfg.Name), zap.String("path", path),
+	s.log.Error("handler panicked", zap.String("exporter", s.cfg.Name), zap.String("path", path),
 		zap.Any("panic", cause), zap.ByteString("stack", debug.Stack()))
 	http.Error(w, "internal error", http.StatusInternalServerError)
 }
@@ -120,7 +122,7 @@ func (s *Server) recover(w http.ResponseWriter, path string) {
 func stdLog(logger *zap.Logger, level zapcore.Level) *log.Logger {
 	std, err := zap.NewStdLogAt(logger, level)
 	if err != nil {
-		panic(err) // no such level
+		panic(err) // invalid level
 	}
 	return std
 }

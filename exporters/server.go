@@ -1,3 +1,9 @@
+// Package exporters serves Prometheus metrics and probes: CPU power, GPUs, running
+// encodes, and the agent itself, each on its own port.
+//
+// The package only formats. All values come from snapshots returned by functions, so that
+// a scrape never waits for an actor. Running a Server, and restarting it after a failure,
+// is up to the caller.
 package exporters
 
 import (
@@ -19,36 +25,39 @@ import (
 	"golang.org/x/net/netutil"
 )
 
-// Bounds on what clients of a port may cost the agent.
+// Limits on the resources that clients of a port can use.
 const (
 	readHeaderTimeout = 5 * time.Second
 	readTimeout       = 10 * time.Second
-	handlerTimeout    = 10 * time.Second // of one answer
-	writeTimeout      = 20 * time.Second // handlerTimeout, and time to send it
-	idleTimeout       = 2 * time.Minute  // above the usual scrape intervals
+	handlerTimeout    = 10 * time.Second // per request
+	writeTimeout      = 20 * time.Second // handlerTimeout plus time to send the response
+	idleTimeout       = 2 * time.Minute  // longer than common scrape intervals
 	maxHeaderBytes    = 16 << 10
-	maxConnections    = 64 // of one port; more wait to be accepted
-	maxConcurrent     = 8  // answers of one route being made; more are told 503
+	maxConnections    = 64 // per port; further ones wait to be accepted
+	maxConcurrent     = 8  // requests per route; further ones get 503
 	shutdownTimeout   = 2 * time.Second
 )
 
-// Config describes one metrics port.
+// defaultStaleAfter is the default StaleAfter of the CPU and GPU collectors.
+const defaultStaleAfter = 3 * time.Minute
+
+// Config configures a Server.
 type Config struct {
-	Name        string // cpu, ffmpeg, agent: in logs and errors
-	Title       string // heading of the landing page
-	Description string // one line below it
-	Key         string // configuration key of the port, named in errors: exporters.cpu.port
-	Address     string // IP address or host name to listen on; "" is all interfaces
-	Port        int    // 0 takes any free one
-	// WebConfig is the path of a Prometheus web configuration file (TLS, basic
-	// auth), which then holds for every route; "" is none. Users and certificates
-	// are read afresh as they are used.
+	Name        string // "cpu", "ffmpeg", "agent", …, for logs and errors
+	Title       string // title of the landing page
+	Description string // subtitle of the landing page
+	Key         string // configuration key of the port, for errors: "exporters.cpu.port"
+	Address     string // IP address or host name to listen on; "" means all interfaces
+	Port        int    // 0 means any free port
+	// WebConfig is the path of a Prometheus web configuration file (TLS, basic auth),
+	// which applies to all routes; "" means none. Changed users and certificates take
+	// effect without a restart.
 	WebConfig  string
 	Collectors []prometheus.Collector
-	// Routes are served beside /metrics, /health and the landing page, by path. A
-	// /health among them replaces the plain one. They answer GET and HEAD.
+	// Routes are additional GET and HEAD handlers by path. /health replaces the default
+	// one, which always responds with 200.
 	Routes map[string]http.Handler
-	Logger *zap.Logger // nil logs nothing
+	Logger *zap.Logger // nil disables logging
 }
 
 // Server is one metrics port.
@@ -57,11 +66,11 @@ type Server struct {
 	log     *zap.Logger
 	handler http.Handler
 	addr    atomic.Pointer[net.Addr]
-	turn    chan struct{} // held while it serves
+	serving chan struct{} // semaphore held by Serve
 }
 
-// NewServer makes a server, which does not listen yet. It fails on a port or a route
-// that cannot be, and on collectors that collide.
+// NewServer returns a server that is not listening yet. It fails if the port or a route
+// is invalid, or if collectors conflict.
 func NewServer(cfg Config) (*Server, error) {
 	if cfg.Port < 0 || cfg.Port > 65535 {
 		return nil, fmt.Errorf("%s exporter: port %d (%s): must be from 0 to 65535", cfg.Name, cfg.Port, cfg.Key)
@@ -69,7 +78,7 @@ func NewServer(cfg Config) (*Server, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = zap.NewNop()
 	}
-	s := &Server{cfg: cfg, log: cfg.Logger, turn: make(chan struct{}, 1)}
+	s := &Server{cfg: cfg, log: cfg.Logger, serving: make(chan struct{}, 1)}
 	handler, err := s.newHandler()
 	if err != nil {
 		return nil, fmt.Errorf("%s exporter: %w", cfg.Name, err)
@@ -78,10 +87,10 @@ func NewServer(cfg Config) (*Server, error) {
 	return s, nil
 }
 
-// Name is the exporter's.
+// Name returns the configured name.
 func (s *Server) Name() string { return s.cfg.Name }
 
-// Addr is where the server listens; nil while it does not.
+// Addr returns the address that the server listens on, or nil if it does not.
 func (s *Server) Addr() net.Addr {
 	if addr := s.addr.Load(); addr != nil {
 		return *addr
@@ -89,18 +98,18 @@ func (s *Server) Addr() net.Addr {
 	return nil
 }
 
-// Serve listens and answers until the context ends (nil) or it fails. Requests under
-// way then get up to 2 s to finish. It may be called again: a call waits until the one
-// before has let go of the port. The figures that collectors carry over go on.
+// Serve listens and serves until it fails or ctx is canceled. On cancelation it returns
+// nil, after giving pending requests up to 2 s to finish. It may be called again; a call
+// waits until the previous one has released the port. Collectors keep their state.
 func (s *Server) Serve(ctx context.Context) error {
 	select {
-	case s.turn <- struct{}{}:
-		defer func() { <-s.turn }()
+	case s.serving <- struct{}{}:
+		defer func() { <-s.serving }()
 	case <-ctx.Done():
 		return nil
 	}
 	if err := web.Validate(s.cfg.WebConfig); err != nil {
-		return fmt.Errorf("%s exporter: web configuration %s (exporters.web_config): %w", s.cfg.Name, s.cfg.WebConfig, err)
+		return fmt.Errorf("%s exporter: invalid web configuration %s (exporters.web_config): %w", s.cfg.Name, s.cfg.WebConfig, err)
 	}
 	listener, err := s.listen(ctx)
 	if err != nil {
@@ -130,7 +139,7 @@ func (s *Server) Serve(ctx context.Context) error {
 	return nil
 }
 
-// listen opens the port; its error says which, by what key it is set, and what to do.
+// listen opens the port. Errors name the port, its configuration key and a remedy.
 func (s *Server) listen(ctx context.Context) (net.Listener, error) {
 	address := net.JoinHostPort(s.cfg.Address, strconv.Itoa(s.cfg.Port))
 	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
@@ -140,12 +149,12 @@ func (s *Server) listen(ctx context.Context) (net.Listener, error) {
 	err = fmt.Errorf("%s exporter: port %d (%s): %w", s.cfg.Name, s.cfg.Port, s.cfg.Key, err)
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
-		return nil, fmt.Errorf("%w: another program has it (`ss -ltnp 'sport = :%d'` shows which): stop that or set %s to a free port",
+		return nil, fmt.Errorf("%w; stop the program that uses it (see `ss -ltnp 'sport = :%d'`) or set %s to a free port",
 			err, s.cfg.Port, s.cfg.Key)
 	case errors.Is(err, syscall.EACCES):
-		return nil, fmt.Errorf("%w: set %s to a port from 1024", err, s.cfg.Key)
+		return nil, fmt.Errorf("%w; set %s to 1024 or higher", err, s.cfg.Key)
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
-		return nil, fmt.Errorf("%w: set exporters.listen_address to an address of this machine", err)
+		return nil, fmt.Errorf("%w; set exporters.listen_address to an address of this machine", err)
 	}
 	return nil, err
 }
@@ -158,12 +167,12 @@ func (s *Server) newHTTPServer() *http.Server {
 		WriteTimeout:      writeTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeaderBytes,
-		// Broken handshakes and the like: a client's doing, not news.
+		// Failed TLS handshakes and other client errors.
 		ErrorLog: stdLog(s.log, zap.DebugLevel),
 	}
 }
 
-// stop lets requests under way finish, then closes what is left.
+// stop gives pending requests shutdownTimeout to finish, then closes their connections.
 func stop(server *http.Server) {
 	ctx, cancel := context.WithTimeout(context.Background(), shutdownTimeout)
 	defer cancel()
@@ -172,8 +181,8 @@ func stop(server *http.Server) {
 	}
 }
 
-// toolkitLogger passes on the toolkit's warnings and errors. What it says of each
-// port beside that, Serve says in one line.
+// toolkitLogger passes on the toolkit's warnings and errors, but not its info lines,
+// because Serve logs the same in one line.
 func (s *Server) toolkitLogger() *slog.Logger {
 	return slog.New(warnings{zapslog.NewHandler(s.log.Core())})
 }

@@ -31,23 +31,23 @@ import (
 	"ffmpeg-agent/messages"
 )
 
-func TestEveryPortHasLandingPageAndHealth(t *testing.T) {
+func TestDefaultRoutes(t *testing.T) {
 	server := serve(t, exporters.Config{
-		Name: "agent", Title: "Agent <1>", Description: "How the agent fares",
+		Name: "agent", Title: "Agent <1>", Description: "Agent metrics",
 		Routes: map[string]http.Handler{"/ready": exporters.HealthHandler(nil)},
 	})
 	_, page := server.get("/")
-	for _, want := range []string{"Agent &lt;1&gt;", "How the agent fares", `href="/metrics"`, `href="/health"`, `href="/ready"`} {
+	for _, want := range []string{"Agent &lt;1&gt;", "Agent metrics", `href="/metrics"`, `href="/health"`, `href="/ready"`} {
 		if !strings.Contains(page, want) {
-			t.Errorf("the landing page lacks %s", want)
+			t.Errorf("landing page lacks %s:\n%s", want, page)
 		}
 	}
 	if strings.Contains(page, "debug/pprof") {
-		t.Error("the landing page offers profiles, which are not served")
+		t.Error("landing page links to /debug/pprof, which is not served")
 	}
 	for path, want := range map[string]int{"/metrics": 200, "/health": 200, "/ready": 200, "/nothing": 404, "/debug/pprof/": 404} {
 		if code, body := server.get(path); code != want {
-			t.Errorf("%s answered %d %s, want %d", path, code, body, want)
+			t.Errorf("GET %s: got %d %s, want %d", path, code, body, want)
 		}
 	}
 	response, err := server.client.Post(server.url+"/metrics", "text/plain", strings.NewReader("x"))
@@ -56,20 +56,20 @@ func TestEveryPortHasLandingPageAndHealth(t *testing.T) {
 	}
 	response.Body.Close()
 	if response.StatusCode != http.StatusMethodNotAllowed {
-		t.Errorf("POST answered %d", response.StatusCode)
+		t.Errorf("POST /metrics: got %d, want 405", response.StatusCode)
 	}
 }
 
-func TestConfigThatCannotBeIsRefused(t *testing.T) {
-	twice := exporters.NewCPU(func() *energy.Snapshot { return nil }, exporters.CPUSettings{})
+func TestNewServerRejectsInvalidConfig(t *testing.T) {
+	cpu := exporters.NewCPU(func() *energy.Snapshot { return nil }, exporters.CPUConfig{})
 	for name, test := range map[string]struct {
 		cfg  exporters.Config
 		want string
 	}{
-		"port":               {exporters.Config{Name: "cpu", Port: 70000, Key: "exporters.cpu.port"}, "exporters.cpu.port"},
-		"collector twice":    {exporters.Config{Name: "cpu", Collectors: []prometheus.Collector{twice, twice}}, "cpu exporter: registering"},
-		"route over metrics": {exporters.Config{Routes: map[string]http.Handler{"/metrics": http.NotFoundHandler()}}, `"/metrics"`},
-		"route pattern":      {exporters.Config{Routes: map[string]http.Handler{"/{": http.NotFoundHandler()}}, `"/{"`},
+		"port":                 {exporters.Config{Name: "cpu", Port: 70000, Key: "exporters.cpu.port"}, "exporters.cpu.port"},
+		"same collector twice": {exporters.Config{Name: "cpu", Collectors: []prometheus.Collector{cpu, cpu}}, "cpu exporter: registering"},
+		"route over metrics":   {exporters.Config{Routes: map[string]http.Handler{"/metrics": http.NotFoundHandler()}}, `"/metrics"`},
+		"route pattern":        {exporters.Config{Routes: map[string]http.Handler{"/{": http.NotFoundHandler()}}, `"/{"`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if _, err := exporters.NewServer(test.cfg); err == nil || !strings.Contains(err.Error(), test.want) {
@@ -79,7 +79,7 @@ func TestConfigThatCannotBeIsRefused(t *testing.T) {
 	}
 }
 
-func TestTakenPortIsNamedWithItsKeyAndServedOnceFree(t *testing.T) {
+func TestServeOnUsedPort(t *testing.T) {
 	holder, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -94,15 +94,15 @@ func TestTakenPortIsNamedWithItsKeyAndServedOnceFree(t *testing.T) {
 	}
 	err = server.Serve(t.Context())
 	if err == nil {
-		t.Fatal("served on a taken port")
+		t.Fatal("Serve on a used port: got nil, want an error")
 	}
 	for _, want := range []string{strconv.Itoa(port), "exporters.cpu.port", "in use", "ss -ltnp"} {
 		if !strings.Contains(err.Error(), want) {
-			t.Errorf("error lacks %q: %v", want, err)
+			t.Errorf("got error %v, want %q in it", err, want)
 		}
 	}
 	if server.Addr() != nil {
-		t.Errorf("listens on %v", server.Addr())
+		t.Errorf("got address %v after Serve failed, want nil", server.Addr())
 	}
 	holder.Close()
 
@@ -112,7 +112,7 @@ func TestTakenPortIsNamedWithItsKeyAndServedOnceFree(t *testing.T) {
 	for server.Addr() == nil {
 		select {
 		case err := <-done:
-			t.Fatalf("the port is free and Serve failed: %v", err)
+			t.Fatalf("Serve on a free port: %v", err)
 		case <-time.After(time.Millisecond):
 		}
 	}
@@ -122,22 +122,22 @@ func TestTakenPortIsNamedWithItsKeyAndServedOnceFree(t *testing.T) {
 	}
 }
 
-func TestAddressOfAnotherMachineNamesTheKeyOfTheAddress(t *testing.T) {
+func TestServeOnForeignAddress(t *testing.T) {
 	server, err := exporters.NewServer(exporters.Config{Name: "cpu", Key: "exporters.cpu.port", Address: "192.0.2.1"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := server.Serve(t.Context()); err == nil || !strings.Contains(err.Error(), "exporters.listen_address") {
-		t.Errorf("got %v", err)
+		t.Errorf("got error %v, want exporters.listen_address in it", err)
 	}
 }
 
-func TestTwoScrapersReadTheSame(t *testing.T) {
+func TestConcurrentScrapersGetTheSame(t *testing.T) {
 	snapshot := &energy.Snapshot{Zones: []energy.ZoneState{zone("package-0", "rapl", energy.Measured, true)}}
-	w := &worker{}
+	w := &fakeAgent{}
 	w.set(exporters.EncodeTotals{Frames: 100}, encoding("a", 500))
 	server := serve(t, exporters.Config{Name: "cpu", Collectors: []prometheus.Collector{
-		exporters.NewCPU(func() *energy.Snapshot { return snapshot }, exporters.CPUSettings{Version: "1"}),
+		exporters.NewCPU(func() *energy.Snapshot { return snapshot }, exporters.CPUConfig{Version: "1"}),
 		exporters.NewFFmpeg(w.status, w.totals),
 	}})
 	var scrapers sync.WaitGroup
@@ -154,7 +154,7 @@ func TestTwoScrapersReadTheSame(t *testing.T) {
 				body.ReadFrom(response.Body)
 				response.Body.Close()
 				if response.StatusCode != http.StatusOK {
-					t.Errorf("answered %d", response.StatusCode)
+					t.Errorf("got status %d, want 200", response.StatusCode)
 				}
 				scrapes[i] = append(scrapes[i], duration.ReplaceAllString(body.String(), "$1"))
 			}
@@ -169,7 +169,7 @@ func TestTwoScrapersReadTheSame(t *testing.T) {
 	wantValue(t, scrapes[0][0], "ffmpeg_frames_total", "600")
 }
 
-func TestCollectorThatPanicsCostsItsOwnFigures(t *testing.T) {
+func TestCollectorPanic(t *testing.T) {
 	core, logs := observer.New(zap.WarnLevel)
 	broken := true
 	server := serve(t, exporters.Config{Name: "x", Logger: zap.New(core), Collectors: []prometheus.Collector{
@@ -179,7 +179,7 @@ func TestCollectorThatPanicsCostsItsOwnFigures(t *testing.T) {
 			}
 			return status()
 		}, func() exporters.EncodeTotals { return exporters.EncodeTotals{} }),
-		exporters.NewCPU(func() *energy.Snapshot { return nil }, exporters.CPUSettings{}),
+		exporters.NewCPU(func() *energy.Snapshot { return nil }, exporters.CPUConfig{}),
 	}})
 	scrape := server.scrape()
 	wantValue(t, scrape, `exporter_collector_success{collector="ffmpeg"}`, "0")
@@ -187,7 +187,7 @@ func TestCollectorThatPanicsCostsItsOwnFigures(t *testing.T) {
 	wantValue(t, scrape, "rapl_available", "0")
 	wantAbsent(t, scrape, "ffmpeg_")
 	if entries := logs.All(); len(entries) != 1 || !strings.Contains(entries[0].Message, "no status") {
-		t.Errorf("logged %v", entries)
+		t.Errorf("got log %v, want one line with the panic", entries)
 	}
 	broken = false
 	scrape = server.scrape()
@@ -195,25 +195,25 @@ func TestCollectorThatPanicsCostsItsOwnFigures(t *testing.T) {
 	wantValue(t, scrape, "ffmpeg_exporter_up", "1")
 }
 
-func TestHandlerThatPanicsIsA500AndALogLine(t *testing.T) {
+func TestHandlerPanic(t *testing.T) {
 	core, logs := observer.New(zap.ErrorLevel)
 	server := serve(t, exporters.Config{Name: "agent", Logger: zap.New(core), Routes: map[string]http.Handler{
 		"/status": exporters.StatusHandler(func() messages.Status { panic("a broken invariant") }),
 	}})
 	if code, body := server.get("/status"); code != http.StatusInternalServerError || strings.Contains(body, "invariant") {
-		t.Errorf("answered %d %s", code, body)
+		t.Errorf("got %d %s, want 500 without the panic", code, body)
 	}
 	entries := logs.All()
 	if len(entries) != 1 || entries[0].ContextMap()["panic"] != "a broken invariant" ||
 		!strings.Contains(fmt.Sprintf("%s", entries[0].ContextMap()["stack"]), "StatusHandler") {
-		t.Errorf("logged %v", entries)
+		t.Errorf("got log %v, want one line with panic and stack", entries)
 	}
 	if code, _ := server.get("/health"); code != http.StatusOK {
-		t.Errorf("afterwards /health answered %d", code)
+		t.Errorf("GET /health after the panic: got %d, want 200", code)
 	}
 }
 
-func TestStopLetsRequestsUnderWayFinish(t *testing.T) {
+func TestStopFinishesPendingRequests(t *testing.T) {
 	entered, release := make(chan struct{}), make(chan struct{})
 	server := serve(t, exporters.Config{Name: "agent", Routes: map[string]http.Handler{
 		"/slow": http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -237,7 +237,7 @@ func TestStopLetsRequestsUnderWayFinish(t *testing.T) {
 	}()
 	<-entered
 	server.cancel()
-	for { // it listens no more
+	for { // until it no longer listens
 		conn, err := net.Dial("tcp", address)
 		if err != nil {
 			break
@@ -246,17 +246,17 @@ func TestStopLetsRequestsUnderWayFinish(t *testing.T) {
 	}
 	close(release)
 	if got := <-answered; got != "whole" {
-		t.Errorf("the request under way got %q", got)
+		t.Errorf("pending request: got %q, want \"whole\"", got)
 	}
 	if err := server.wait(); err != nil {
 		t.Errorf("Serve: %v", err)
 	}
 	if server.Addr() != nil {
-		t.Error("it has an address still")
+		t.Errorf("got address %v after Serve returned, want nil", server.Addr())
 	}
 }
 
-func TestStopDoesNotWaitForEver(t *testing.T) {
+func TestStopAbortsHungRequests(t *testing.T) {
 	entered, release := make(chan struct{}), make(chan struct{})
 	server := serve(t, exporters.Config{Name: "agent", Routes: map[string]http.Handler{
 		"/hung": http.HandlerFunc(func(http.ResponseWriter, *http.Request) { close(entered); <-release }),
@@ -275,13 +275,13 @@ func TestStopDoesNotWaitForEver(t *testing.T) {
 		t.Errorf("Serve: %v", err)
 	}
 	if err := <-failed; err == nil {
-		t.Error("the hung request was answered")
+		t.Error("hung request: got a response, want an error")
 	}
 	close(release)
 }
 
-// webConfig writes a web configuration with TLS and the one user op, and returns its
-// path and what a client is to trust.
+// webConfig writes a web configuration with TLS and the user op, and returns its path and
+// the CA pool for clients.
 func webConfig(t *testing.T, password string) (string, *x509.CertPool) {
 	t.Helper()
 	dir := t.TempDir()
@@ -327,12 +327,12 @@ func write(t *testing.T, path string, content []byte) {
 	}
 }
 
-func TestWebConfigBringsTLSAndBasicAuth(t *testing.T) {
+func TestWebConfig(t *testing.T) {
 	path, trusted := webConfig(t, "first")
 	server := serve(t, exporters.Config{Name: "cpu", WebConfig: path})
 	server.url = strings.Replace(server.url, "http:", "https:", 1)
 	server.client.Transport = &http.Transport{DisableKeepAlives: true, TLSClientConfig: &tls.Config{RootCAs: trusted}}
-	ask := func(path, password string) int {
+	get := func(path, password string) int {
 		t.Helper()
 		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, server.url+path, nil)
 		if err != nil {
@@ -350,8 +350,8 @@ func TestWebConfigBringsTLSAndBasicAuth(t *testing.T) {
 	}
 	for _, path := range []string{"/metrics", "/health", "/"} {
 		for password, want := range map[string]int{"first": 200, "second": 401, "": 401} {
-			if got := ask(path, password); got != want {
-				t.Errorf("%s with password %q answered %d, want %d", path, password, got, want)
+			if got := get(path, password); got != want {
+				t.Errorf("GET %s with password %q: got %d, want %d", path, password, got, want)
 			}
 		}
 	}
@@ -361,7 +361,7 @@ func TestWebConfigBringsTLSAndBasicAuth(t *testing.T) {
 	}
 	plain.Body.Close()
 	if plain.StatusCode != http.StatusBadRequest {
-		t.Errorf("without TLS it answered %d", plain.StatusCode)
+		t.Errorf("GET without TLS: got %d, want 400", plain.StatusCode)
 	}
 
 	config, err := os.ReadFile(path)
@@ -370,12 +370,12 @@ func TestWebConfigBringsTLSAndBasicAuth(t *testing.T) {
 	}
 	tlsPart, _, _ := strings.Cut(string(config), "basic_auth_users")
 	write(t, path, []byte(tlsPart+users(t, "second")))
-	if first, second := ask("/metrics", "first"), ask("/metrics", "second"); first != 401 || second != 200 {
-		t.Errorf("after the password changed: %d and %d", first, second)
+	if first, second := get("/metrics", "first"), get("/metrics", "second"); first != 401 || second != 200 {
+		t.Errorf("after a password change: got %d and %d, want 401 and 200", first, second)
 	}
 }
 
-func TestBrokenWebConfigIsNamedAndNothingIsServed(t *testing.T) {
+func TestInvalidWebConfig(t *testing.T) {
 	dir := t.TempDir()
 	for name, content := range map[string]string{
 		"unknown key": "tls_config: {}\n",
@@ -391,34 +391,35 @@ func TestBrokenWebConfigIsNamedAndNothingIsServed(t *testing.T) {
 			}
 			err = server.Serve(t.Context())
 			if err == nil || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), "exporters.web_config") {
-				t.Errorf("got %v", err)
+				t.Errorf("got error %v, want path and configuration key in it", err)
 			}
 			if err != nil && strings.Contains(err.Error(), "plain-password") {
-				t.Errorf("tells the password: %v", err)
+				t.Errorf("error contains the password: %v", err)
 			}
 		})
 	}
 }
 
-func TestNamesThatDashboardsRelyOn(t *testing.T) {
+// Existing dashboards rely on these names and labels.
+func TestFixedMetricNames(t *testing.T) {
 	snapshot := &energy.Snapshot{Zones: []energy.ZoneState{zone("package-0", "rapl", energy.Measured, true)}}
 	cpu := scrapeCPU(t, snapshot)
 	gpu := scrapeGPU(t, nil, card(0, "GPU-a"))
 	w, server := serveFFmpeg(t)
 	w.set(exporters.EncodeTotals{}, encoding("a", 500))
 	ffmpeg := server.scrape()
-	ofCard := `{gpu_id="0",gpu_name="NVIDIA L4",gpu_uuid="GPU-a"} `
+	cardLabels := `{gpu_id="0",gpu_name="NVIDIA L4",gpu_uuid="GPU-a"} `
 	for scrape, names := range map[string][]string{
 		cpu: {
 			`rapl_power_watts{zone="package-0"} `, "rapl_zones_discovered ", "rapl_available ", `cpu_exporter_info{source="measured",version="1.2.3"} `,
 			`rapl_energy_joules_total{zone="package-0"} `,
 		},
 		gpu: {
-			"gpu_exporter_alive ", "gpu_count ", "gpu_power_draw_watts" + ofCard, "gpu_power_limit_watts" + ofCard,
-			"gpu_temperature_celsius" + ofCard, "gpu_utilization_percent" + ofCard, "gpu_memory_utilization_percent" + ofCard,
-			"gpu_encoder_utilization_percent" + ofCard, "gpu_decoder_utilization_percent" + ofCard,
-			"gpu_memory_used_bytes" + ofCard, "gpu_memory_total_bytes" + ofCard, "gpu_clocks_graphics_mhz" + ofCard,
-			"gpu_clocks_sm_mhz" + ofCard, "gpu_clocks_memory_mhz" + ofCard,
+			"gpu_exporter_alive ", "gpu_count ", "gpu_power_draw_watts" + cardLabels, "gpu_power_limit_watts" + cardLabels,
+			"gpu_temperature_celsius" + cardLabels, "gpu_utilization_percent" + cardLabels, "gpu_memory_utilization_percent" + cardLabels,
+			"gpu_encoder_utilization_percent" + cardLabels, "gpu_decoder_utilization_percent" + cardLabels,
+			"gpu_memory_used_bytes" + cardLabels, "gpu_memory_total_bytes" + cardLabels, "gpu_clocks_graphics_mhz" + cardLabels,
+			"gpu_clocks_sm_mhz" + cardLabels, "gpu_clocks_memory_mhz" + cardLabels,
 			`gpu_exporter_info{driver_version="550.1",gpu_id="0",gpu_name="NVIDIA L4",gpu_uuid="GPU-a",version="1.2.3"} `,
 		},
 		ffmpeg: {
@@ -429,7 +430,7 @@ func TestNamesThatDashboardsRelyOn(t *testing.T) {
 	} {
 		for _, name := range names {
 			if !strings.Contains(scrape, "\n"+name) {
-				t.Errorf("%s is missing", name)
+				t.Errorf("scrape lacks %s", name)
 			}
 		}
 	}

@@ -10,9 +10,8 @@ import (
 	"ffmpeg-agent/hardware/fakehw"
 )
 
-// The whole way of a zone: a machine's files, RAPL, the ledger, a scrape. Counters wrap
-// meanwhile, and what is told does not.
-func TestScrapeOfEveryTopology(t *testing.T) {
+// From a fake powercap tree through RAPL and ledger to a scrape, with counters that wrap.
+func TestScrapeOfRAPLTopologies(t *testing.T) {
 	for name, zones := range map[string][]counter{
 		"cpu_two_sockets": {
 			{"intel-rapl:0", "package-0", 100}, {"intel-rapl:0:0", "core", 60}, {"intel-rapl:0:1", "dram", 10},
@@ -33,17 +32,16 @@ func TestScrapeOfEveryTopology(t *testing.T) {
 	}
 }
 
-// counter of constant power.
+// counter is a RAPL counter that advances at constant power.
 type counter struct {
 	id, name string
 	watts    int64
 }
 
-// measured is what a ledger knows of a machine after 20 s, in which each counter has
-// started again at 0 once.
+// measured returns a ledger's snapshot after 20 s, in which each counter has wrapped once.
 func measured(t *testing.T, counters []counter) *energy.Snapshot {
 	t.Helper()
-	const most = 65_712_999_613 // µJ
+	const maxRange = 65_712_999_613 // µJ
 	tree, err := fakehw.New(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
@@ -51,7 +49,7 @@ func measured(t *testing.T, counters []counter) *energy.Snapshot {
 	t.Cleanup(func() { tree.Close() })
 	paths := make([]string, len(counters))
 	for i, c := range counters {
-		zone, err := tree.AddZone(fakehw.ZoneConfig{ID: c.id, Name: c.name, Range: most})
+		zone, err := tree.AddZone(fakehw.ZoneConfig{ID: c.id, Name: c.name, Range: maxRange})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -65,7 +63,7 @@ func measured(t *testing.T, counters []counter) *energy.Snapshot {
 	ledger, begin := energy.NewLedger(), time.Now()
 	for second := range int64(21) {
 		for i, c := range counters {
-			value := (most - 1_000_000 + c.watts*second*1_000_000) % most
+			value := (maxRange - 1_000_000 + c.watts*second*1_000_000) % maxRange
 			if err := tree.Write(paths[i], fmt.Sprintf("%d\n", value)); err != nil {
 				t.Fatal(err)
 			}
@@ -73,7 +71,7 @@ func measured(t *testing.T, counters []counter) *energy.Snapshot {
 		sample := energy.Sample{Sampler: "rapl", At: begin.Add(time.Duration(second) * time.Second)}
 		sample.Readings, sample.Faults = rapl.Read()
 		for i := range sample.Readings {
-			sample.Readings[i].At = sample.At // as the counters have it
+			sample.Readings[i].At = sample.At // the counters' simulated clock
 		}
 		ledger.Record(sample)
 	}

@@ -94,8 +94,8 @@ func powerPorts(a *actors.Agent, cfg configs.Config) []exporters.Config {
 		ports = append(ports, exporters.Config{
 			Name: "cpu-metrics", Key: "exporters.cpu.port", Port: cfg.Exporters.CPU.Port,
 			Title: "CPU power", Description: "Power and energy of the processors, measured or, under other names, estimated.",
-			Collectors: []prometheus.Collector{exporters.NewCPU(a.Board().Energy, exporters.CPUSettings{
-				Version: version, StaleAfter: staleAfter(cfg), Discovered: func() int { return hardware.RAPLZones(cfg.Hardware.SysfsPath) },
+			Collectors: []prometheus.Collector{exporters.NewCPU(a.Board().Energy, exporters.CPUConfig{
+				Version: version, StaleAfter: staleAfter(cfg), CountRAPLZones: func() int { return hardware.RAPLZones(cfg.Hardware.SysfsPath) },
 			})},
 		})
 	}
@@ -103,7 +103,7 @@ func powerPorts(a *actors.Agent, cfg configs.Config) []exporters.Config {
 		ports = append(ports, exporters.Config{
 			Name: "gpu-metrics", Key: "exporters.gpu.port", Port: cfg.Exporters.GPU.Port,
 			Title: "Graphics cards", Description: "NVIDIA's cards: power, energy, use, memory, clocks, heat.",
-			Collectors: []prometheus.Collector{exporters.NewGPU(a.Board().GPUs, a.Board().Energy, exporters.GPUSettings{
+			Collectors: []prometheus.Collector{exporters.NewGPU(a.Board().GPUs, a.Board().Energy, exporters.GPUConfig{
 				Version: version, StaleAfter: staleAfter(cfg),
 			})},
 		})
