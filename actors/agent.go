@@ -1,8 +1,8 @@
-// Package actors is the agent's supervised tree: one actor a file, each with one
-// job, each restarted by itself when it fails. What they need from outside comes
-// through the interfaces in ports.go; what they say to each other is package
-// messages. An actor never blocks in its turn: whatever may take time runs in an
-// owned goroutine and comes back as a message.
+// Package actors is the agent's supervised tree, one actor a file. Each is restarted by
+// itself when it fails. What the actors need from outside are the interfaces in ports.go;
+// what they say to each other is package messages. An actor never blocks in its turn:
+// whatever may take time runs in an owned goroutine and comes back as a message. An
+// attempt at a job is no actor but a goroutine that outlives them; see attempt.go.
 package actors
 
 import (
@@ -34,7 +34,7 @@ type Agent struct {
 	system *supervision.System
 }
 
-// Start builds the tree and sets it going.
+// Start builds the tree and starts it.
 func Start(cfg Config) (*Agent, error) {
 	if cfg.Supervision.Critical == nil {
 		cfg.Supervision.Critical = []string{"heartbeat"}
@@ -42,8 +42,8 @@ func Start(cfg Config) (*Agent, error) {
 	return start(cfg, (*env).children)
 }
 
-// StartExporters builds what measures and exports power, and nothing else: no master is
-// known and no work is taken. Of the parts, Host, the sensors and Endpoints are needed.
+// StartExporters builds only what measures and exports power: there is no master and no
+// jobs are taken. Of the parts it needs Host, the sensors and Endpoints.
 func StartExporters(cfg Config) (*Agent, error) {
 	return start(cfg, (*env).measuring)
 }
@@ -77,26 +77,26 @@ func (a *Agent) start(children func(*env) []child) (err error) {
 	return err
 }
 
-// Drain asks for no more work, lets the running jobs finish within timeout, sends what is
-// unsent as far as the master takes it, and stops the tree in order. It returns at
-// once and may be repeated; Done tells when all is over.
+// Drain takes no more jobs, lets the running ones finish within timeout, sends unsent
+// results as far as the master takes them, and stops the tree in order. It returns at once
+// and may be repeated; Done is closed at the end.
 func (a *Agent) Drain(timeout time.Duration) {
 	a.env.stop.ask(timeout)
 	a.env.board.draining.Store(true)
 	a.env.refs.agent.Tell(&shutdown{})
 }
 
-// StopJobs ends the running jobs now: they are reported as failed, so that the
-// master re-queues them.
+// StopJobs stops the running jobs now. They are reported as failed, so that the master
+// re-queues them.
 func (a *Agent) StopJobs() {
 	a.env.stop.jobsNow.Store(true)
 	a.env.refs.jobs.Tell(&messages.StopJobs{})
 }
 
-// Done is closed when a drain has ended.
+// Done is closed at the end of a drain.
 func (a *Agent) Done() <-chan struct{} { return a.env.stop.done }
 
-// Late names what did not stop in time, once Done is closed.
+// Late lists the actors that did not stop in time, once Done is closed.
 func (a *Agent) Late() []supervision.StopReport { return a.env.stop.late() }
 
 // Close ends the actors and stops the running jobs, drained or not. It records nothing of
@@ -105,13 +105,13 @@ func (a *Agent) Close(ctx context.Context) error {
 	return errors.Join(a.system.Stop(ctx), a.env.attempts.close(ctx))
 }
 
-// Configure hands the tree new settings; each takes effect at its next use.
+// Configure replaces the settings. Each takes effect at its next use.
 func (a *Agent) Configure(s Settings) { a.env.settings.Store(&s) }
 
-// Board is what the actors post for readers outside the tree.
+// Board returns what the actors post for readers outside the tree.
 func (a *Agent) Board() *Board { return &a.env.board }
 
-// Actors tells how each actor of the tree fares.
+// Actors returns the state of each actor.
 func (a *Agent) Actors() []supervision.ActorStats { return a.system.Stats() }
 
 // Live is nil while every actor answers its probe; a watchdog is fed on it.
@@ -179,11 +179,11 @@ func (s *stopRequest) late() []supervision.StopReport {
 	return s.reports
 }
 
-// shutdown tells the root to look at env.stop.
+// shutdown makes the root act on a request in env.stop.
 type shutdown struct{}
 
-// root is the top of the tree: it starts its children in order and stops them in
-// order, and does nothing else.
+// root is the top of the tree. It starts its children in order and stops them in order,
+// and does nothing else.
 type root struct {
 	*env
 	children []child // in the order they start
@@ -197,8 +197,8 @@ type child struct {
 	make func() actor.Actor
 }
 
-// children of an agent, the poller last: work is asked for when everything that
-// handles it stands.
+// children of an agent, the poller last: jobs are polled for once everything that handles
+// them has started.
 func (e *env) children() []child {
 	children := []child{
 		{"uploader", e.refs.uploader, func() actor.Actor { return newUploader(e) }},
@@ -238,12 +238,12 @@ func (r *root) start(ctx actor.Context) {
 	for _, c := range r.children {
 		supervision.Child(ctx, supervision.Spec{Name: c.name, Ref: c.ref, New: c.make})
 	}
-	// A root that failed on its way out goes on with it.
+	// After a crash of the root during a shutdown.
 	r.shutdown(ctx)
 }
 
-// Deadlines of the ordered stop. The jobs' own is the drain's timeout and what
-// stopping FFmpeg may take.
+// Deadlines of the ordered stop. That of jobs is the drain's timeout and what stopping
+// FFmpeg may take.
 const (
 	stopDeadline  = 2 * time.Second
 	callDeadline  = 15 * time.Second // of a call to the master that may bring a lease
@@ -252,9 +252,8 @@ const (
 	serveDeadline = 5 * time.Second
 )
 
-// shutdown stops the children in the one order that loses nothing: first whoever
-// brings work, then whoever does it, then whoever reports it; the heartbeat goes on
-// almost to the end.
+// shutdown stops the children in the order that loses nothing: first what takes jobs, then
+// what runs them, then what reports them. Heartbeats go on almost to the end.
 func (r *root) shutdown(ctx actor.Context) {
 	until, asked := r.env.stop.pending()
 	if !asked || r.stopping {
@@ -262,7 +261,7 @@ func (r *root) shutdown(ctx actor.Context) {
 	}
 	r.stopping = true
 	left := max(0, time.Until(until))
-	r.log.Info("draining: no new job is taken", zap.Duration("time_for_running_jobs", left))
+	r.log.Info("draining: taking no new jobs", zap.Duration("time_for_running_jobs", left))
 	drain := func(to *supervision.Ref) func(ready func()) {
 		return func(ready func()) { r.stop.drain(to, until, ready) }
 	}
@@ -280,7 +279,7 @@ func (r *root) shutdown(ctx actor.Context) {
 	}, func(_ actor.Context, reports []supervision.StopReport) {
 		for _, report := range reports {
 			if report.TimedOut {
-				r.log.Warn("a part of the agent did not stop in time",
+				r.log.Warn("an actor did not stop in time",
 					zap.String("actor", report.Name), zap.String("phase", report.Phase), zap.Duration("waited", report.Took))
 			}
 		}

@@ -210,7 +210,7 @@ func TestSmallCountersAreReadMoreOften(t *testing.T) {
 		"one that races round": {[]*energy.Zone{zone(1e6, 0)}, 5 * time.Millisecond},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if got := longestInterval(test.zones); got != test.want {
+			if got := maxInterval(test.zones); got != test.want {
 				t.Errorf("%v, want %v", got, test.want)
 			}
 		})

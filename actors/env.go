@@ -15,49 +15,49 @@ import (
 	"ffmpeg-agent/messages"
 )
 
-// Settings is what the tree is told by its operator. A changed copy may be handed
-// to a running Agent.
+// Settings is the operator's configuration of the tree. A changed copy may be handed to a
+// running Agent.
 type Settings struct {
 	Register            bool          // register at start; otherwise resume the saved session
 	PollInterval        time.Duration // of an idle agent, ±10 %
 	HeartbeatInterval   time.Duration
-	ReconcileInterval   time.Duration // how often an idle agent asks what the master holds as ours
-	UnavailableAfter    time.Duration // after so long without a heartbeat the master gives our job away
-	Slots               int           // jobs at a time, from 1
-	CancelCheckInterval time.Duration // how often a running job is asked for at the master
+	ReconcileInterval   time.Duration // between looks of an idle agent for leases that the master holds as ours
+	UnavailableAfter    time.Duration // without a heartbeat for this long, the master reassigns our jobs
+	Slots               int           // jobs at a time, at least 1
+	CancelCheckInterval time.Duration // between checks of the lease of a running job
 	SampleInterval      time.Duration // between power readings while a job runs
 	IdleSampleInterval  time.Duration // between power readings otherwise
-	// MinFreeDisk is how many bytes must be free on a disk of total bytes before work
-	// is asked for.
+	// MinFreeDisk is how many bytes must be free on a disk of total bytes for the agent to
+	// take jobs.
 	MinFreeDisk func(total uint64) uint64
 }
 
-// Parts are the implementations behind the ports.
+// Parts are the implementations of the ports.
 type Parts struct {
 	Master  Master
 	Journal Journal
 	Runner  Runner
 	Janitor Janitor
 	Host    Host
-	// OpenPower opens the best sensors of CPU power there are now. It may block.
+	// OpenPower opens the best available sensors of CPU power. It may block.
 	OpenPower func() (PowerSensors, error)
 	// OpenGPUs opens the sensors of graphics cards. It may block. The error wraps
-	// ErrNoSensors where there are none. nil: graphics cards are not looked for.
+	// ErrNoSensors where there are none. nil: graphics cards are not measured.
 	OpenGPUs func() (GPUSensors, error)
-	// CPUUse is the CPU time that the whole machine has used so far, and the most it
-	// could have used. nil: not known.
+	// CPUUse is the CPU time that the machine has used so far, and that it could have used.
+	// nil: unknown.
 	CPUUse func() (busy, capacity time.Duration, err error)
 	Facts  messages.NodeFacts
-	// Prove returns the facts with what trial encodes showed. It may take a minute, and is
-	// quick when asked again. nil: there is nothing to prove.
+	// Prove returns the facts with the result of trial encodes. The first call may take a
+	// minute. nil: no trial encodes.
 	Prove func(context.Context) (messages.NodeFacts, error)
-	// Endpoints makes the agent's own listeners from what they show: the agent, before
-	// it starts. nil: none.
+	// Endpoints makes the agent's own listeners, which show the agent, before it starts. nil:
+	// none.
 	Endpoints func(*Agent) (Endpoints, error)
 }
 
-// Endpoints are the agent's own listeners: the metrics ports, and the operators'
-// socket, which may be nil.
+// Endpoints are the agent's own listeners: the metrics ports and the control socket, which
+// may be nil.
 type Endpoints struct {
 	Exporters []Endpoint
 	Control   Endpoint
@@ -79,7 +79,7 @@ type env struct {
 	log      *zap.Logger
 }
 
-// refs are the addresses of the tree's roles. They stay good across restarts.
+// refs are the addresses of the actors. They stay valid across restarts.
 type refs struct {
 	agent, uploader, registrar, heartbeat, samplers, meter, exporters, jobs, janitor, control, poller *supervision.Ref
 }
@@ -100,8 +100,8 @@ func newRefs() refs {
 	}
 }
 
-// Board is where actors post what readers outside the tree want to see: scrapes,
-// status, the demo. Everything on it is immutable; nothing on it is ever waited for.
+// Board is where actors post their state for readers outside the tree: scrapes, status,
+// the demo. Its values are immutable, and reading them never blocks.
 type Board struct {
 	session   atomic.Pointer[messages.Session]
 	heartbeat atomic.Pointer[messages.HeartbeatStatus]
@@ -110,23 +110,23 @@ type Board struct {
 	gpus      atomic.Pointer[[]energy.GPU]
 	samplers  sync.Map // name → messages.SamplerHealth
 	gates     atomic.Pointer[map[string]string]
-	listeners sync.Map // name → why it is not served
+	listeners sync.Map // name → why it is not served; empty: it is
 	draining  atomic.Bool
 }
 
 // Session is the node's session; nil before there is one.
 func (b *Board) Session() *messages.Session { return b.session.Load() }
 
-// Heartbeat is how the heartbeat fares; nil before the first.
+// Heartbeat is the state of the heartbeat; nil before the first.
 func (b *Board) Heartbeat() *messages.HeartbeatStatus { return b.heartbeat.Load() }
 
-// Host is how the machine fares; nil before the first look.
+// Host is the state of the machine; nil before it was first read.
 func (b *Board) Host() *messages.HostStatus { return b.host.Load() }
 
-// Energy is what the meter knows; nil before its first reading.
+// Energy is the meter's snapshot; nil before its first reading.
 func (b *Board) Energy() *energy.Snapshot { return b.energy.Load() }
 
-// Samplers is how the power samplers fare, by name.
+// Samplers is the state of the power samplers, by name.
 func (b *Board) Samplers() []messages.SamplerHealth {
 	all := []messages.SamplerHealth{}
 	b.samplers.Range(func(_, health any) bool {
@@ -137,7 +137,7 @@ func (b *Board) Samplers() []messages.SamplerHealth {
 	return all
 }
 
-// GPUs are the graphics cards as they were last seen; nil before they were.
+// GPUs are the graphics cards as last read; nil before that.
 func (b *Board) GPUs() []energy.GPU {
 	if cards := b.gpus.Load(); cards != nil {
 		return *cards
@@ -145,7 +145,7 @@ func (b *Board) GPUs() []energy.GPU {
 	return nil
 }
 
-// Gates are the checks that must pass before work is asked for, by name: why one fails,
+// Gates are the checks that must pass before the agent takes jobs, by name: why one fails,
 // or empty.
 func (b *Board) Gates() map[string]string {
 	if g := b.gates.Load(); g != nil {
@@ -154,5 +154,5 @@ func (b *Board) Gates() map[string]string {
 	return nil
 }
 
-// Draining reports whether the agent takes no more work and is on its way out.
+// Draining reports whether the agent drains: it takes no jobs and will end.
 func (b *Board) Draining() bool { return b.draining.Load() }

@@ -9,13 +9,13 @@ import (
 	"ffmpeg-agent/actors/supervision"
 )
 
-// Crash makes an actor panic, as a fault of its own would. It works only where fault
-// injection is on. The error names the actors there are.
+// Crash makes an actor panic. It works only with fault injection on. The error of an unknown
+// path names the actors.
 func (a *Agent) Crash(path string) error {
 	return a.inject(path, &supervision.Crash{Reason: "asked for by fault injection"})
 }
 
-// Hang blocks an actor's turn for so long.
+// Hang blocks an actor's turn for d.
 func (a *Agent) Hang(path string, d time.Duration) error {
 	return a.inject(path, &supervision.Hang{For: d})
 }
@@ -28,7 +28,7 @@ func (a *Agent) inject(path string, fault any) error {
 			paths = append(paths, s.Path)
 		}
 		slices.Sort(paths)
-		return fmt.Errorf("no actor %q; there are: %s", path, strings.Join(paths, ", "))
+		return fmt.Errorf("no actor %q; the actors are: %s", path, strings.Join(paths, ", "))
 	}
 	ref.Tell(fault)
 	return nil

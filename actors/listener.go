@@ -22,14 +22,14 @@ var errStoppedServing = errors.New("stopped serving")
 type listener struct {
 	*env
 	endpoint Endpoint
-	pacer    *Pacer
+	backoff  *callBackoff
 	failures outage
 }
 
 func newListener(e *env, endpoint Endpoint) *listener {
 	log := e.log.Named(endpoint.Name())
 	return &listener{
-		env: e, endpoint: endpoint, pacer: NewProbePacer(),
+		env: e, endpoint: endpoint, backoff: probeBackoff(),
 		failures: outage{log: log, failing: "could not serve " + endpoint.Name(), over: "serving " + endpoint.Name() + " again"},
 	}
 }
@@ -56,26 +56,10 @@ func (l *listener) serve(ctx actor.Context) {
 		l.board.listeners.Store(l.endpoint.Name(), err.Error())
 		// After long service the failure is a new one.
 		if time.Since(begun) > time.Minute {
-			l.pacer.Reset()
+			l.backoff.reset()
 		}
-		wait := l.pacer.Next(time.Now(), err)
+		wait := l.backoff.next(time.Now(), err)
 		l.failures.failed(err, zap.Duration("next_try", wait))
 		supervision.After(ctx, wait, l.serve)
 	})
-}
-
-// exporters supervises the metrics endpoints, one child a port.
-type exporters struct{ *env }
-
-func newExporters(e *env) *exporters { return &exporters{env: e} }
-
-func (x *exporters) Receive(ctx actor.Context) {
-	if _, ok := ctx.Message().(*actor.Started); ok {
-		for _, endpoint := range x.listen.Exporters {
-			supervision.Child(ctx, supervision.Spec{
-				Name: endpoint.Name(),
-				New:  func() actor.Actor { return newListener(x.env, endpoint) },
-			})
-		}
-	}
 }

@@ -36,7 +36,7 @@ type poller struct {
 	repeated  time.Time          // after an offer of an attempt that has ended here: no poll before
 	nextPoll  *supervision.Timer // of an idle or failing agent
 	nextFind  *supervision.Timer // for lost leases
-	pacer     *Pacer
+	backoff   *callBackoff
 	failures  outage
 }
 
@@ -48,7 +48,7 @@ func newPoller(e *env) *poller {
 		session:  e.board.Session(),
 		gates:    map[string]string{gateDisk: notChecked, gateFFmpeg: notChecked},
 		drain:    e.stop.drainOf("poller"),
-		pacer:    NewRegistrationPacer(),
+		backoff:  registrationBackoff(),
 		failures: outage{log: log, failing: "could not poll the master for jobs", over: "polling the master for jobs again"},
 	}
 }
@@ -151,14 +151,14 @@ func (p *poller) poll(ctx actor.Context) {
 
 func (p *poller) pollSucceeded() {
 	p.failures.recovered()
-	p.pacer.Reset()
+	p.backoff.reset()
 }
 
 // pollFailed waits before the next poll, whatever slots become free meanwhile, and looks
 // for a lease that was lost with the response.
 func (p *poller) pollFailed(ctx actor.Context, err error) {
 	p.failures.failed(err)
-	p.pauseFor(ctx, max(p.pacer.Next(time.Now(), err), jitter(p.settings.Load().PollInterval)))
+	p.pauseFor(ctx, max(p.backoff.next(time.Now(), err), jitter(p.settings.Load().PollInterval)))
 	switch protocol.KindOf(err) {
 	case protocol.Unauthorized, protocol.Busy:
 	default:

@@ -25,7 +25,7 @@ type registrar struct {
 	busy     bool      // a registration is in flight or scheduled
 	again    bool      // the facts changed meanwhile
 	forgot   time.Time // when the master last answered that it does not know the node
-	pacer    *Pacer
+	backoff  *callBackoff
 	failures outage
 }
 
@@ -34,7 +34,7 @@ func newRegistrar(e *env) *registrar {
 	return &registrar{
 		env:      e,
 		log:      log,
-		pacer:    NewRegistrationPacer(),
+		backoff:  registrationBackoff(),
 		failures: outage{log: log, failing: "could not register with the master", over: "registering with the master succeeds again"},
 	}
 }
@@ -143,12 +143,12 @@ func (r *registrar) register(ctx actor.Context) {
 	}, func(ctx actor.Context, s messages.Session, err error) {
 		r.busy = false
 		if err != nil {
-			wait := r.pacer.Next(time.Now(), err)
+			wait := r.backoff.next(time.Now(), err)
 			r.failures.failed(err, zap.Duration("next_try", wait))
 			r.schedule(ctx, wait)
 			return
 		}
-		r.pacer.Reset()
+		r.backoff.reset()
 		r.failures.recovered()
 		r.log.Info("registered with the master", zap.String("node", s.NodeID), zap.String("master", s.Master))
 		r.save(ctx, s)

@@ -37,13 +37,9 @@ func (s *samplers) Receive(ctx actor.Context) {
 }
 
 // kinds are the kinds of power sensors that are opened.
-func (s *samplers) kinds() []powerKind {
-	kinds := []powerKind{{name: "rapl", open: s.OpenPower, attribute: s.attributeCPU, attributeEvery: s.cpuUseEvery}}
-	if s.OpenGPUs != nil {
-		kinds = append(kinds, powerKind{
-			name: "nvml", open: func() (PowerSensors, error) { return s.OpenGPUs() }, attribute: s.attributeGPUs,
-			heals: true,
-		})
+func (s *samplers) kinds() []sensorKind {
+	if s.OpenGPUs == nil {
+		return []sensorKind{s.raplKind()}
 	}
-	return kinds
+	return []sensorKind{s.raplKind(), s.nvmlKind()}
 }

@@ -42,7 +42,7 @@ type uploader struct {
 type upload struct {
 	key      job.Key
 	record   *job.Record // nil until read from the journal
-	pacer    *Pacer
+	backoff  *callBackoff
 	retry    *supervision.Timer
 	inFlight bool
 	tried    bool // jobs was told
@@ -144,7 +144,7 @@ func (u *uploader) add(key job.Key, sent sentState, confirmed time.Time) {
 	if _, known := u.unsent[key]; known {
 		return
 	}
-	u.unsent[key] = &upload{key: key, sent: sent, confirmedAt: confirmed, overtaken: u.hasLater(key), pacer: NewUploadPacer()}
+	u.unsent[key] = &upload{key: key, sent: sent, confirmedAt: confirmed, overtaken: u.hasLater(key), backoff: uploadBackoff()}
 	u.order = append(u.order, key)
 }
 
@@ -198,7 +198,7 @@ func (u *uploader) conclude(ctx actor.Context, up *upload, d delivery) {
 		return
 	}
 	up.apply(d)
-	wait := up.pacer.Next(time.Now(), d.err)
+	wait := up.backoff.next(time.Now(), d.err)
 	u.failures.failed(d.err, zap.String("job", up.key.JobID), zap.Stringer("next_try", wait.Round(time.Millisecond)))
 	up.retry = supervision.After(ctx, wait, func(ctx actor.Context) {
 		up.retry = nil

@@ -1,0 +1,54 @@
+package actors
+
+import (
+	"slices"
+	"time"
+
+	"ffmpeg-agent/hardware/energy"
+)
+
+// nvmlKind are the sensors of NVIDIA cards.
+func (e *env) nvmlKind() sensorKind {
+	return sensorKind{name: "nvml", open: func() (PowerSensors, error) { return e.OpenGPUs() }, attribute: e.attributeGPUs, reconnects: true}
+}
+
+// attributeGPUs attributes the energy of each card by the use of its multiprocessors,
+// encoder and decoder, and posts the cards.
+func (e *env) attributeGPUs(sensors PowerSensors, readings []energy.Reading) {
+	gpus, ok := sensors.(GPUSensors)
+	if !ok {
+		return
+	}
+	cards := gpus.Cards()
+	before := e.board.GPUs()
+	e.board.gpus.Store(&cards)
+	for i := range readings {
+		for _, card := range cards {
+			if card.UUID == readings[i].Zone.ID && card.Processes != nil && !known(before, card) {
+				readings[i].Usage = e.useOf(card, card.ProcessesAt)
+			}
+		}
+	}
+}
+
+// known reports whether a card's use by process is not newer than before: NVML renews it
+// less often than the card is read.
+func known(before []energy.GPU, card energy.GPU) bool {
+	return slices.ContainsFunc(before, func(b energy.GPU) bool {
+		return b.UUID == card.UUID && b.ProcessesAt.Equal(card.ProcessesAt)
+	})
+}
+
+// useOf is the use of a card by job. A job that the card does not list has not used it.
+func (e *env) useOf(card energy.GPU, at time.Time) *energy.Usage {
+	use := &energy.Usage{Method: "gpu use", Jobs: map[string]time.Duration{}, Capacity: at.Sub(e.started)}
+	for _, process := range card.Processes {
+		use.Busy += process.Total()
+	}
+	for _, a := range e.attempts.list() {
+		if process := a.run.Snapshot().Process; process != nil {
+			use.Jobs[a.key.String()] = card.Processes[process.PID].Total()
+		}
+	}
+	return use
+}
