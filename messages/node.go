@@ -10,7 +10,7 @@ type Session struct {
 	Since   time.Time `json:"since"`
 }
 
-// NodeFacts is what a node says of itself when it registers.
+// NodeFacts describe the node in its registration.
 type NodeFacts struct {
 	Address         string // the node's identity
 	Type            string // server, desktop, laptop
@@ -22,17 +22,17 @@ type NodeFacts struct {
 	Labels          map[string]string
 }
 
-// HostStatus is how the machine fares right now. Pointers are nil where unknown.
+// HostStatus is the state of the machine. Pointers are nil where unknown.
 type HostStatus struct {
 	CPULoadPercent *float64 `json:"cpu_load_percent,omitempty"` // 0 to 100 over all threads
 	RAMFreeBytes   *uint64  `json:"ram_free_bytes,omitempty"`   // free for new work
 	DiskFreeBytes  *uint64  `json:"disk_free_bytes,omitempty"`  // where the workspaces lie
 	DiskTotalBytes *uint64  `json:"disk_total_bytes,omitempty"`
 	TemperatureC   *float64 `json:"temperature_celsius,omitempty"` // hottest CPU sensor
-	Throttled      bool     `json:"throttled"`                     // the CPU was slowed down by heat since the last look
+	Throttled      bool     `json:"throttled"`                     // thermal throttling since the last reading
 }
 
-// NodeStatus is the body of a heartbeat; masters that do not know it ignore it.
+// NodeStatus is the body of a heartbeat. Older masters ignore it.
 type NodeStatus struct {
 	Status      string   `json:"status"` // available, busy or draining
 	RunningJobs []string `json:"running_jobs"`

@@ -7,8 +7,7 @@ import (
 	"ffmpeg-agent/messages/job"
 )
 
-// Status is all that an operator may want to know of a running agent, as it is
-// told over the control socket, at /status, and to the metrics endpoints.
+// Status is the state of a running agent, for the control socket, /status and the metrics.
 type Status struct {
 	Version   string           `json:"version"`
 	PID       int              `json:"pid"`
@@ -29,11 +28,11 @@ type Status struct {
 	Journal   job.JournalStats `json:"journal"`
 	Counts    Counts           `json:"counts"`
 	Host      *HostStatus      `json:"host,omitempty"`
-	// Cgroups says how jobs are kept apart: the parent cgroup, or why there is none.
+	// Cgroups is the parent cgroup of the jobs, or why there is none.
 	Cgroups string `json:"cgroups"`
 }
 
-// Check is one precondition of taking work.
+// Check is one precondition of taking jobs.
 type Check struct {
 	Name   string `json:"name"`
 	Reason string `json:"reason,omitempty"` // why it fails; empty: it passes
@@ -42,7 +41,7 @@ type Check struct {
 // OK reports whether the check passes.
 func (c Check) OK() bool { return c.Reason == "" }
 
-// ListenerHealth is how one of the agent's own endpoints fares.
+// ListenerHealth is the state of one of the agent's own endpoints.
 type ListenerHealth struct {
 	Name  string `json:"name"`
 	Error string `json:"error,omitempty"` // why it is not served; empty: it is
@@ -63,7 +62,7 @@ type JobStatus struct {
 	PID      int            `json:"pid,omitempty"` // of FFmpeg while it runs
 }
 
-// ActorStatus is how one actor of the tree fares.
+// ActorStatus is the state of one actor.
 type ActorStatus struct {
 	Path          string     `json:"path"`
 	State         string     `json:"state"`

@@ -4,17 +4,17 @@ import (
 	"time"
 )
 
-// Process identifies one process of the operating system for ever: a number
-// alone is used again, a number with its start and its boot is not.
+// Process identifies one process of the operating system for good: a pid is reused, a pid
+// with its start time and boot is not.
 type Process struct {
 	PID int `json:"pid"`
-	// StartTicks is the start in clock ticks since boot, field 22 of /proc/PID/stat.
+	// StartTicks is the start time in clock ticks since boot: field 22 of /proc/PID/stat.
 	StartTicks uint64 `json:"start_ticks"`
 	BootID     string `json:"boot_id"`          // /proc/sys/kernel/random/boot_id
-	Cgroup     string `json:"cgroup,omitempty"` // path of its own cgroup v2, where it has one
+	Cgroup     string `json:"cgroup,omitempty"` // path of its own cgroup v2; empty: none
 }
 
-// Phase is where an attempt stands on its way.
+// Phase is the step that an attempt is at.
 type Phase string
 
 // The phases in their order. Energy is counted in PhaseRun alone.
@@ -26,7 +26,7 @@ const (
 	PhaseJournal Phase = "journal" // result to disk
 )
 
-// Progress is how far FFmpeg has come, from its -progress pipe.
+// Progress is FFmpeg's progress, from its -progress pipe.
 type Progress struct {
 	At          time.Time     `json:"at"`
 	Percent     float64       `json:"percent"` // 0 to 100 of the media asked for; 0 while unknown
@@ -39,19 +39,19 @@ type Progress struct {
 	SizeBytes   int64         `json:"size_bytes"`
 }
 
-// StopCause is why an attempt is being stopped; it decides how the attempt ends.
+// StopCause is why an attempt is stopped. It decides the outcome.
 type StopCause string
 
 const (
 	StopCanceled   StopCause = "canceled"   // by the user at the master
-	StopSuperseded StopCause = "superseded" // the master gave the job away: discard
-	StopShutdown   StopCause = "shutdown"   // the agent ends: failed, platform_error
+	StopSuperseded StopCause = "superseded" // the master reassigned the job: discard
+	StopShutdown   StopCause = "shutdown"   // the agent shuts down: failed, platform_error
 	StopTimeout    StopCause = "timeout"    // the job's time is up
 	StopStalled    StopCause = "stalled"    // no progress for too long
 )
 
-// Encode is what one run of FFmpeg was and made. Fields that are not known yet
-// are zero; times are nil.
+// Encode is one run of FFmpeg and what it made. A field that is not known yet is zero; a
+// time is nil.
 type Encode struct {
 	Args       []string      `json:"args,omitempty"` // argument vector, stream keys and passwords hidden
 	Encoder    string        `json:"encoder,omitempty"`
@@ -63,27 +63,27 @@ type Encode struct {
 	Started    *time.Time    `json:"started,omitempty"` // FFmpeg's start
 	Exited     *time.Time    `json:"exited,omitempty"`  // FFmpeg's exit
 	ExitCode   *int          `json:"exit_code,omitempty"`
-	Signal     string        `json:"signal,omitempty"` // SIGKILL and so on, when one ended it
+	Signal     string        `json:"signal,omitempty"` // that killed it, such as SIGKILL
 	CPUTime    time.Duration `json:"cpu_time,omitempty"`
 	Frames     int64         `json:"frames"`
 	Dropped    int64         `json:"dropped"`
 	Pixels     int64         `json:"pixels"`         // of all outputs: Σ frames × width × height
-	Media      time.Duration `json:"media_duration"` // length of the media made
+	Media      time.Duration `json:"media_duration"` // length of the output
 	SizeBytes  int64         `json:"size_bytes"`
 	Progress   Progress      `json:"progress"`
 	Output     string        `json:"output,omitempty"` // path or URL (no secrets); empty once deleted
 	Log        string        `json:"log,omitempty"`    // head and tail of standard error
-	Notes      []string      `json:"notes,omitempty"`  // what was done otherwise than asked
+	Notes      []string      `json:"notes,omitempty"`  // what was done differently than asked
 	InputMade  bool          `json:"input_made"`       // a synthetic input was generated
-	PrepareFor time.Duration `json:"prepare_duration"` // what preparing took, outside the energy window
+	PrepareFor time.Duration `json:"prepare_duration"` // of PhasePrepare, outside the energy window
 }
 
-// Snapshot is how far an attempt is at one moment.
+// Snapshot is the state of an attempt at one moment.
 type Snapshot struct {
 	Encode  Encode
 	Phases  []PhaseSpan // so far, in order; the last one up to the moment of the snapshot
 	Process *Process    // FFmpeg's; nil before its start
-	Stopped StopCause   // why it is being stopped; empty: it is not
+	Stopped StopCause   // empty: it is not being stopped
 }
 
 // Phase is the present phase.
@@ -97,7 +97,7 @@ func (e *Encode) Wall() time.Duration {
 	return e.Exited.Sub(*e.Started)
 }
 
-// MeanFPS is the encode's mean of frames a second; 0 when it made none.
+// MeanFPS is the mean of frames a second; 0 when there were none.
 func (e *Encode) MeanFPS() float64 {
 	if w := e.Wall().Seconds(); w > 0 {
 		return float64(e.Frames) / w
@@ -105,12 +105,12 @@ func (e *Encode) MeanFPS() float64 {
 	return 0
 }
 
-// Quality is how close the output is to its input; nil where not measured.
+// Quality compares the output with its input. What was not measured is nil.
 type Quality struct {
 	PSNR *float64 `json:"psnr_db,omitempty"` // dB, average over planes
 	SSIM *float64 `json:"ssim,omitempty"`    // 0 to 1
 	VMAF *float64 `json:"vmaf,omitempty"`    // 0 to 100
-	// Partial: it is of the first of several outputs alone.
+	// Partial: only the first of several outputs was measured.
 	Partial bool   `json:"partial,omitempty"`
-	Note    string `json:"note,omitempty"` // why a measure asked for is missing, or which output it is of
+	Note    string `json:"note,omitempty"` // why a measure is missing, or which output was measured
 }

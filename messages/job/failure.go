@@ -2,8 +2,8 @@ package job
 
 import "ffmpeg-agent/messages/protocol"
 
-// Failure is why an attempt failed, in the master's vocabulary and in words for
-// people. It is an error.
+// Failure is why an attempt failed: the master's failure reason, and a sentence for people.
+// It is an error.
 type Failure struct {
 	Reason  protocol.FailureReason `json:"reason"`
 	Message string                 `json:"message"`
@@ -11,8 +11,8 @@ type Failure struct {
 
 func (f *Failure) Error() string { return f.Message }
 
-// PlatformFailure is the agent's own fault, or its machine's: the master re-queues
-// such a job.
+// PlatformFailure is a failure of the agent or its machine. The master re-queues such a
+// job.
 func PlatformFailure(message string) *Failure {
 	return &Failure{Reason: protocol.ReasonPlatformError, Message: message}
 }

@@ -10,67 +10,66 @@ import (
 	"ffmpeg-agent/messages/protocol"
 )
 
-// Outcome is all that is known of an attempt when it ends.
+// Outcome is what an attempt came to. It makes the result that is sent to the master.
 type Outcome struct {
 	Lease    Lease
 	Failure  *Failure // why it failed; nil otherwise
-	Canceled bool     // by the user at the master; rules over Failure
+	Canceled bool     // at the master; takes precedence over Failure
 	Encode   Encode
 	Energy   *energy.Account // nil when FFmpeg never started
 	Quality  Quality
 	At       time.Time
 }
 
-// Status is what the master is told the attempt came to.
-func (e *Outcome) Status() protocol.Status {
+// Status is the status that the result reports.
+func (o *Outcome) Status() protocol.Status {
 	switch {
-	case e.Canceled:
+	case o.Canceled:
 		return protocol.StatusCanceled
-	case e.Failure != nil:
+	case o.Failure != nil:
 		return protocol.StatusFailed
 	}
 	return protocol.StatusCompleted
 }
 
-// Result composes what is sent to the master. Figures that are not known are
-// absent; energy is never 0 for unknown.
-func (e *Outcome) Result() protocol.JobResult {
-	key := e.Lease.Key()
+// Result returns what is sent to the master. Unknown figures are absent, never 0.
+func (o *Outcome) Result() protocol.JobResult {
+	key := o.Lease.Key()
 	r := protocol.JobResult{
 		JobID:          key.JobID,
-		NodeID:         e.Lease.NodeID,
+		NodeID:         o.Lease.NodeID,
 		Attempt:        key.Attempt,
-		Status:         e.Status(),
-		Progress:       e.progress(),
-		Metrics:        e.metrics(),
+		Status:         o.Status(),
+		Progress:       o.progress(),
+		Metrics:        o.metrics(),
 		AnalyzerOutput: map[string]any{},
-		Logs:           e.Encode.Log,
-		CompletedAt:    e.At.UTC(),
-		VMAFScore:      finite(e.Quality.VMAF),
+		Logs:           o.Encode.Log,
+		CompletedAt:    o.At.UTC(),
+		VMAFScore:      finite(o.Quality.VMAF),
 	}
-	if e.Failure != nil && !e.Canceled {
-		r.Error, r.FailureReason = e.Failure.Message, e.Failure.Reason
+	if o.Failure != nil && !o.Canceled {
+		r.Error, r.FailureReason = o.Failure.Message, o.Failure.Reason
 	}
-	if e.Energy != nil {
-		scores := energy.Score(*e.Energy, e.work())
+	if o.Energy != nil {
+		scores := energy.Score(*o.Energy, o.work())
 		r.EnergyJoules = finite(scores.Joules)
 		r.EfficiencyScore = finite(scores.PixelsPerJoule)
 		r.QoEScore = finite(scores.QualityWeightedPixelsPerJoule)
-		r.AnalyzerOutput["energy"] = e.Energy
+		r.AnalyzerOutput["energy"] = o.Energy
 		r.AnalyzerOutput["scores"] = scores
 	}
-	if len(e.Encode.Notes) > 0 {
-		r.AnalyzerOutput["notes"] = e.Encode.Notes
+	if len(o.Encode.Notes) > 0 {
+		r.AnalyzerOutput["notes"] = o.Encode.Notes
 	}
-	if e.Quality != (Quality{}) {
-		r.AnalyzerOutput["quality"] = e.Quality
+	if o.Quality != (Quality{}) {
+		r.AnalyzerOutput["quality"] = o.Quality
 	}
 	return r
 }
 
-// Body is the result as it is journalled and sent, byte for byte.
-func (e *Outcome) Body() ([]byte, error) {
-	r := e.Result()
+// Body returns the result as it is journalled and sent, byte for byte.
+func (o *Outcome) Body() ([]byte, error) {
+	r := o.Result()
 	body, err := json.Marshal(r)
 	if err != nil {
 		return nil, fmt.Errorf("encoding the result of job %s: %w", r.JobID, err)
@@ -78,29 +77,29 @@ func (e *Outcome) Body() ([]byte, error) {
 	return body, nil
 }
 
-func (e *Outcome) progress() int {
-	if e.Status() == protocol.StatusCompleted {
+func (o *Outcome) progress() int {
+	if o.Status() == protocol.StatusCompleted {
 		return 100
 	}
-	return int(math.Max(0, math.Min(100, e.Encode.Progress.Percent)))
+	return int(math.Max(0, math.Min(100, o.Encode.Progress.Percent)))
 }
 
-func (e *Outcome) work() energy.Work {
+func (o *Outcome) work() energy.Work {
 	w := energy.Work{
-		Frames:        e.Encode.Frames,
-		Pixels:        e.Encode.Pixels,
-		MediaDuration: e.Encode.Media,
-		WallTime:      e.Encode.Wall(),
-		OutputBits:    e.Encode.SizeBytes * 8,
+		Frames:        o.Encode.Frames,
+		Pixels:        o.Encode.Pixels,
+		MediaDuration: o.Encode.Media,
+		WallTime:      o.Encode.Wall(),
+		OutputBits:    o.Encode.SizeBytes * 8,
 	}
-	if !e.Quality.Partial { // else it is not of all these pixels
-		w.VMAF = e.Quality.VMAF
+	if !o.Quality.Partial { // else it is not of all these pixels
+		w.VMAF = o.Quality.VMAF
 	}
 	return w
 }
 
-func (e *Outcome) metrics() map[string]any {
-	enc := &e.Encode
+func (o *Outcome) metrics() map[string]any {
+	enc := &o.Encode
 	m := map[string]any{
 		protocol.MetricScenario:        enc.Scenario,
 		protocol.MetricEngine:          "ffmpeg",
@@ -114,7 +113,7 @@ func (e *Outcome) metrics() map[string]any {
 		"prepare_seconds":              round(enc.PrepareFor.Seconds(), 6),
 	}
 	if enc.Scenario == "" {
-		m[protocol.MetricScenario] = e.Lease.Job.Scenario
+		m[protocol.MetricScenario] = o.Lease.Job.Scenario
 	}
 	if enc.SizeBytes > 0 {
 		m["output_bytes"] = enc.SizeBytes
@@ -123,7 +122,7 @@ func (e *Outcome) metrics() map[string]any {
 	case enc.Bitrate != "":
 		m[protocol.MetricBitrate] = enc.Bitrate
 	case enc.SizeBytes > 0 && enc.Media > 0:
-		// A job that asked for a quality asked for no bitrate: what came out, then.
+		// A job with crf names no bitrate: that of the output.
 		m[protocol.MetricBitrate] = fmt.Sprintf("%.0fk", float64(enc.SizeBytes)*8/1000/enc.Media.Seconds())
 	}
 	if enc.Width > 0 && enc.Height > 0 {

@@ -8,17 +8,17 @@ import (
 	"ffmpeg-agent/hardware/energy"
 )
 
-// RecordState is where an attempt stands in the journal. It moves only forward:
-// accepted → running → result → one of the three ends.
+// RecordState is the state of an attempt in the journal. It moves only forward: accepted →
+// running → result → sent, superseded or dead letter.
 type RecordState string
 
 const (
 	RecordAccepted   RecordState = "accepted"    // taken; FFmpeg not started
 	RecordRunning    RecordState = "running"     // FFmpeg started
-	RecordResult     RecordState = "result"      // result on disk, not taken by the master yet
+	RecordResult     RecordState = "result"      // has a result, which the master has not taken yet
 	RecordSent       RecordState = "sent"        // the master took it
-	RecordSuperseded RecordState = "superseded"  // discarded: the job was given away
-	RecordDeadLetter RecordState = "dead letter" // the master refuses it for good
+	RecordSuperseded RecordState = "superseded"  // discarded: the job was reassigned
+	RecordDeadLetter RecordState = "dead letter" // the master rejects it for good
 )
 
 // ErrUnknownAttempt: the journal has no record of the attempt.
@@ -44,18 +44,18 @@ type Record struct {
 	StartedAt  *time.Time      `json:"started_at,omitempty"`
 	FinishedAt *time.Time      `json:"finished_at,omitempty"`
 	SettledAt  *time.Time      `json:"settled_at,omitempty"`
-	// Samples are the attempt's power over time; nil where they were not asked for or
-	// there are none.
+	// Samples are the attempt's power over time; nil where they were not read or there are
+	// none.
 	Samples *Samples `json:"samples,omitempty"`
 }
 
-// Samples are an attempt's power over time and what it did meanwhile.
+// Samples are an attempt's power over time and its phases.
 type Samples struct {
 	Curve  energy.Curve `json:"curve"`
 	Phases []PhaseSpan  `json:"phases"` // in their order
 }
 
-// PhaseSpan is when an attempt was in a phase.
+// PhaseSpan is the time an attempt spent in a phase.
 type PhaseSpan struct {
 	Phase Phase     `json:"phase"`
 	From  time.Time `json:"from"`
@@ -65,7 +65,7 @@ type PhaseSpan struct {
 // Key names the record's attempt.
 func (r *Record) Key() Key { return r.Lease.Key() }
 
-// JournalStats is how much the journal holds.
+// JournalStats counts what the journal holds.
 type JournalStats struct {
 	Unfinished  int        `json:"unfinished"`
 	Unsent      int        `json:"unsent"`
