@@ -107,7 +107,7 @@ func newSite(t *testing.T, change func(*siteConfig)) *site {
 	s.journal, err = journal.Open(journal.Settings{Path: filepath.Join(cfg.dir, "journal.db"), Logger: log})
 	must(t, err)
 	t.Cleanup(func() { must(t, s.journal.Close()) })
-	client, err := master.New(master.Settings{
+	client, err := master.New(master.Config{
 		URL: cfg.link.URL, APIKey: func() string { return cfg.apiKey }, Logger: log,
 		HeartbeatTimeout: cfg.HeartbeatInterval / 2, CallTimeout: 5 * time.Second,
 	})
