@@ -26,7 +26,7 @@ func (s *site) drained() {
 	}
 }
 
-func TestDrainFinishesTheJobAndTakesNoOther(t *testing.T) {
+func TestADrainFinishesTheJobAndTakesNoMore(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, nil)
 	first := s.submit(ffmpegtest.Lasting(t, 3))
@@ -44,7 +44,9 @@ func TestDrainFinishesTheJobAndTakesNoOther(t *testing.T) {
 	s.checkBeats(begun)
 }
 
-func TestDrainSurvivesCrashOfJobsAndRoot(t *testing.T) {
+// TestADrainGoesOnAfterACrash: neither a crash of jobs nor one of the tree's root makes the
+// agent forget that it is on its way out.
+func TestADrainGoesOnAfterACrash(t *testing.T) {
 	t.Parallel()
 	for _, path := range []string{"agent/jobs", "agent"} {
 		t.Run(path, func(t *testing.T) {
@@ -65,7 +67,7 @@ func TestDrainSurvivesCrashOfJobsAndRoot(t *testing.T) {
 	}
 }
 
-func TestStopJobsReturnsTheJob(t *testing.T) {
+func TestASecondSignalGivesTheJobBack(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, nil)
 	job := s.submit(ffmpegtest.Long())
@@ -79,7 +81,7 @@ func TestStopJobsReturnsTheJob(t *testing.T) {
 	}
 }
 
-func TestDrainStopsJobsAtItsTimeout(t *testing.T) {
+func TestADrainHasAnEnd(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, nil)
 	job := s.submit(ffmpegtest.Long())
@@ -91,7 +93,7 @@ func TestDrainStopsJobsAtItsTimeout(t *testing.T) {
 	}
 }
 
-func TestDrainWithoutMasterKeepsTheResult(t *testing.T) {
+func TestADrainWithoutAMasterEndsAndKeepsTheResult(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, nil)
 	job := s.submit(ffmpegtest.Long())
@@ -106,7 +108,7 @@ func TestDrainWithoutMasterKeepsTheResult(t *testing.T) {
 	}
 }
 
-func TestLowDiskTakesNoJobs(t *testing.T) {
+func TestALowDiskTakesNoWork(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, func(c *siteConfig) { c.MinFreeDisk = func(total uint64) uint64 { return total + 1 } })
 	job := s.submit(ffmpegtest.Quick())
@@ -120,7 +122,7 @@ func TestLowDiskTakesNoJobs(t *testing.T) {
 	}
 }
 
-func TestMissingFFmpegTakesNoJobs(t *testing.T) {
+func TestWithoutFFmpegNoWorkIsTaken(t *testing.T) {
 	t.Parallel()
 	bin := t.TempDir()
 	s := newSite(t, func(c *siteConfig) { c.ffmpeg = filepath.Join(bin, "ffmpeg") })
@@ -129,7 +131,7 @@ func TestMissingFFmpegTakesNoJobs(t *testing.T) {
 	if job, _ := s.master().Job(job.ID); job.Status.HeldByNode() {
 		t.Error("a job was taken without FFmpeg")
 	}
-	// Once installed it is found without a restart.
+	// Installed meanwhile, it is found without a restart.
 	real, err := exec.LookPath("ffmpeg")
 	must(t, err)
 	must(t, os.Symlink(real, filepath.Join(bin, "ffmpeg")))

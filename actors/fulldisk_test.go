@@ -13,7 +13,7 @@ import (
 	"ffmpeg-agent/messages/job"
 )
 
-// fullJournal is a journal whose disk is full while full is set.
+// fullJournal is the real journal on a disk that is full while it is told to be.
 type fullJournal struct {
 	Journal
 	full  atomic.Bool
@@ -67,9 +67,10 @@ func (j *fullJournal) Stats() job.JournalStats {
 	return stats
 }
 
-// TestFullJournalLosesNothingAndTakesNoJobs: the disk fills up while a job runs. Its result
-// waits in memory and no job is taken, both are visible, and all goes on once there is room.
-func TestFullJournalLosesNothingAndTakesNoJobs(t *testing.T) {
+// TestAFullJournalLosesNothingAndTakesNoWork: the disk fills up while a job runs. Its
+// result waits in memory, no other job is taken, both are said, and with room again all
+// goes on by itself.
+func TestAFullJournalLosesNothingAndTakesNoWork(t *testing.T) {
 	t.Parallel()
 	var journal *fullJournal
 	s := newSite(t, func(c *siteConfig) {
@@ -103,7 +104,7 @@ func TestFullJournalLosesNothingAndTakesNoJobs(t *testing.T) {
 	}
 }
 
-// finishHook calls before when a result is to be written.
+// finishHook looks at the machine before a result is written.
 type finishHook struct {
 	Journal
 	before func()
@@ -114,9 +115,9 @@ func (j finishHook) Finish(key job.Key, result []byte, release bool) error {
 	return j.Journal.Finish(key, result, release)
 }
 
-// TestJobFreesSpaceBeforeItsResultIsWritten: neither the workspace nor an open descriptor of
-// a deleted file takes the space that the result may need.
-func TestJobFreesSpaceBeforeItsResultIsWritten(t *testing.T) {
+// TestJobFreesItsSpaceBeforeTheJournalNeedsSome: neither the workspace nor an open
+// descriptor of a deleted file takes the room that the result may need.
+func TestJobFreesItsSpaceBeforeTheJournalNeedsSome(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	var left []string

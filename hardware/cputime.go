@@ -7,16 +7,23 @@ import (
 	"path/filepath"
 	"strconv"
 	"time"
+
+	"ffmpeg-agent/hardware/proc"
 )
 
-// cpuTimes is the time all threads together spent since boot, in ticks.
-type cpuTimes struct {
-	busy uint64 // user, nice, system, irq, softirq; a guest's time is in user
-	all  uint64 // those and idle, iowait and steal
+// CPUUse is the time that all CPUs were busy since boot, and the time that there was, what
+// a hypervisor gave to others included. Both grow in steps of 10 ms per CPU. An empty
+// procfsPath stands for /proc.
+func CPUUse(procfsPath string) (busy, capacity time.Duration, err error) {
+	times, err := readCPUTimes(orDefault(procfsPath, "/proc"))
+	return time.Duration(times.busy) * proc.ClockTick, time.Duration(times.all) * proc.ClockTick, err
 }
 
-// tick is the unit of /proc/stat: 1/USER_HZ, the same on all Linux machines.
-const tick = 10 * time.Millisecond
+// cpuTimes is the time of all CPUs together since boot, in clock ticks.
+type cpuTimes struct {
+	busy uint64 // user, nice, system, irq, softirq; a guest's time is part of user
+	all  uint64 // those and idle, iowait and steal
+}
 
 // readCPUTimes reads the first line of a /proc/stat.
 func readCPUTimes(procfsPath string) (cpuTimes, error) {
@@ -37,20 +44,19 @@ func readCPUTimes(procfsPath string) (cpuTimes, error) {
 	return times, nil
 }
 
-// parseCPUTimes reads "cpu user nice system idle iowait irq softirq steal …", see
-// proc_stat(5). Kernels before 2.6.11 had no steal, and some sandboxes have still
-// less.
+// parseCPUTimes parses "cpu user nice system idle iowait irq softirq steal …", see
+// proc_stat(5). Kernels before 2.6.11 lack steal, and some sandboxes lack more.
 func parseCPUTimes(text []byte) (cpuTimes, error) {
 	line, _, complete := bytes.Cut(text, []byte("\n"))
 	fields := bytes.Fields(line)
 	if !complete || len(fields) < 5 || string(fields[0]) != "cpu" {
-		return cpuTimes{}, fmt.Errorf("no line of all CPUs in %.40q", text)
+		return cpuTimes{}, fmt.Errorf("%.40q does not begin with the line of all CPUs", text)
 	}
 	var times cpuTimes
 	for i, field := range fields[1:min(len(fields), 9)] {
 		ticks, err := strconv.ParseUint(string(field), 10, 63)
 		if err != nil {
-			return cpuTimes{}, fmt.Errorf("%.40q is no number of ticks", field)
+			return cpuTimes{}, fmt.Errorf("%.40q is not a number of ticks", field)
 		}
 		const idle, iowait, steal = 3, 4, 7
 		if i != idle && i != iowait && i != steal {
@@ -61,9 +67,9 @@ func parseCPUTimes(text []byte) (cpuTimes, error) {
 	return times, nil
 }
 
-// use is the part of all threads that was busy since an earlier look, 0 to 1;
-// false when no tick has passed or the counters went back. Time that a hypervisor
-// gave to others passed without being used.
+// use is the share of all CPUs that was busy since an earlier reading, 0 to 1; false when
+// no tick has passed or the counters went back. Time that a hypervisor gave to others
+// counts as not busy.
 func (t cpuTimes) use(before cpuTimes) (float64, bool) {
 	if t.all <= before.all || t.busy < before.busy {
 		return 0, false

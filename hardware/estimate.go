@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"ffmpeg-agent/hardware/energy"
+	"ffmpeg-agent/hardware/proc"
 )
 
 // Power of a processor whose owner gave no figures, in W per thread. Threads of
@@ -104,7 +105,7 @@ func NewEstimator(config EstimatorConfig) (*Estimator, error) {
 			Source: energy.Estimated, Method: "estimate",
 			Model: fmt.Sprintf("P = %g + %g·(2u − u^%g) W at CPU use u; %s, %d threads%s",
 				config.IdleWatts, config.MaxWatts-config.IdleWatts, curveExponent, origin, config.Threads, name),
-			UpdateInterval: tick,
+			UpdateInterval: proc.ClockTick,
 			MaxPower:       energy.Watts(max(2*config.MaxWatts, 1)),
 		},
 	}

@@ -162,13 +162,13 @@ func (n *NVML) Close() error {
 	if n.child == nil {
 		return nil
 	}
-	n.child.leave()
-	if n.child.waitFor(reapWithin) {
+	n.child.closeInput()
+	if n.child.waitDone(reapWithin) {
 		return nil
 	}
 	n.child.kill()
-	if !n.child.waitFor(n.config.Timeout) {
-		return fmt.Errorf("the NVML process %d does not end though it was killed", n.child.pid)
+	if !n.child.waitDone(n.config.Timeout) {
+		return fmt.Errorf("the NVML process %d does not end though it was killed", n.child.ID().PID)
 	}
 	return nil
 }
@@ -178,7 +178,7 @@ func (n *NVML) look() (nvmlAnswer, error) {
 	switch {
 	case n.closed():
 		return nvmlAnswer{}, errClosed
-	case n.child == nil || !n.child.leaving.IsZero():
+	case n.child == nil || !n.child.endingSince.IsZero():
 		return n.begin(n.config.Timeout)
 	case !n.child.ready:
 		if _, err := n.first(n.config.Timeout); err != nil {
@@ -202,11 +202,11 @@ func (n *NVML) closed() bool {
 
 // begin starts a child, if it is time to, and waits for its first answer.
 func (n *NVML) begin(within time.Duration) (nvmlAnswer, error) {
-	if n.child != nil && !n.child.waitFor(reapWithin) {
-		if time.Since(n.child.leaving) > 2*orphanGrace {
+	if n.child != nil && !n.child.waitDone(reapWithin) {
+		if time.Since(n.child.endingSince) > 2*orphanGrace {
 			n.child.kill()
 		}
-		return nvmlAnswer{}, fmt.Errorf("the NVML process %d does not end though it was told to", n.child.pid)
+		return nvmlAnswer{}, fmt.Errorf("the NVML process %d does not end though it was told to", n.child.ID().PID)
 	}
 	if wait := n.failures.wait(time.Now()); wait > 0 {
 		return nvmlAnswer{}, fmt.Errorf("%w (next attempt in %v)", n.trouble, wait.Round(time.Millisecond))
@@ -219,7 +219,7 @@ func (n *NVML) begin(within time.Duration) (nvmlAnswer, error) {
 	}
 	n.child = child
 	n.lastID++
-	child.asked = monotonic()
+	child.requestedAt = monotonic()
 	setup := nvmlSetup{Library: n.config.Library, ProcfsPath: n.config.ProcfsPath}
 	if err := child.send(n.config.Timeout, setup, nvmlRequest{ID: n.lastID, Full: true}); err != nil {
 		return nvmlAnswer{}, n.giveUp(err)
@@ -229,11 +229,11 @@ func (n *NVML) begin(within time.Duration) (nvmlAnswer, error) {
 
 // first waits for a child's first answer.
 func (n *NVML) first(within time.Duration) (nvmlAnswer, error) {
-	left := n.config.StartTimeout - time.Since(n.child.started)
+	left := n.config.StartTimeout - time.Since(n.child.Started())
 	answer, err := n.receive(min(within, left))
 	switch {
 	case errors.Is(err, errSilent) && within < left:
-		return answer, fmt.Errorf("NVML has been starting for %v", time.Since(n.child.started).Round(time.Millisecond))
+		return answer, fmt.Errorf("NVML has been starting for %v", time.Since(n.child.Started()).Round(time.Millisecond))
 	case errors.Is(err, errSilent):
 		err = fmt.Errorf("NVML did not start within %v", n.config.StartTimeout)
 	}
@@ -252,13 +252,13 @@ func (n *NVML) ask() (nvmlAnswer, error) {
 		if open {
 			return nvmlAnswer{}, n.giveUp(fmt.Errorf("the NVML process spoke without being asked: %.60q", line.text))
 		}
-		return nvmlAnswer{}, n.giveUp(n.child.obituary())
+		return nvmlAnswer{}, n.giveUp(n.child.exitError())
 	default:
 	}
 	now := time.Now()
 	full := now.Sub(n.fullAt) >= fullLook
 	n.lastID++
-	n.child.asked = monotonic()
+	n.child.requestedAt = monotonic()
 	if err := n.child.send(n.config.Timeout, nvmlRequest{ID: n.lastID, Full: full}); err != nil {
 		return nvmlAnswer{}, n.giveUp(err)
 	}
@@ -269,7 +269,7 @@ func (n *NVML) ask() (nvmlAnswer, error) {
 	if full {
 		n.fullAt = now
 	}
-	if now.Sub(n.child.started) >= wellAfter {
+	if now.Sub(n.child.Started()) >= wellAfter {
 		n.failures.well()
 	}
 	return answer, nil
@@ -285,11 +285,11 @@ func (n *NVML) receive(within time.Duration) (nvmlAnswer, error) {
 	case line, open := <-n.child.lines:
 		switch {
 		case !open:
-			return nvmlAnswer{}, n.child.obituary()
+			return nvmlAnswer{}, n.child.exitError()
 		case line.err != nil:
 			return nvmlAnswer{}, fmt.Errorf("the NVML process talks nonsense: %w", line.err)
 		}
-		answer, err := parseAnswer(line.text, n.lastID, n.child.asked, monotonic())
+		answer, err := parseAnswer(line.text, n.lastID, n.child.requestedAt, monotonic())
 		switch {
 		case err != nil:
 			return answer, fmt.Errorf("the NVML process talks nonsense: %w", err)
@@ -310,7 +310,7 @@ func (n *NVML) receive(within time.Duration) (nvmlAnswer, error) {
 // hangs in the driver may take any.
 func (n *NVML) giveUp(why error) error {
 	n.child.kill()
-	n.child.leaving = time.Now()
+	n.child.endingSince = time.Now()
 	n.fullAt = time.Time{}
 	n.failures.failed(time.Now())
 	n.trouble = why
@@ -332,8 +332,8 @@ func (n *NVML) renewIfStale(stale bool) {
 		return
 	}
 	n.renewals.failed(now)
-	n.child.leave()
-	n.child.leaving = now
+	n.child.closeInput()
+	n.child.endingSince = now
 }
 
 // take works in what a look saw.

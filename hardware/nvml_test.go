@@ -417,7 +417,7 @@ func TestNVMLPowerThatFailsLeavesTheCounter(t *testing.T) {
 	scenario := fakehw.NVMLScenario{Update: fakeUpdate, Cards: fakehw.NVMLCards(70)}
 	fake := newFakeNVML(t, scenario)
 	n := openNVML(t, fake)
-	child := n.child.pid
+	child := n.child.ID().PID
 	m := tally{}
 	look := func(crossed bool) {
 		t.Helper()
@@ -439,7 +439,7 @@ func TestNVMLPowerThatFailsLeavesTheCounter(t *testing.T) {
 		change(t, fake, func(s *fakehw.NVMLScenario) { s.Cards[0].Fail = nil })
 		look(true)
 	}
-	if n.child.pid != child {
+	if n.child.ID().PID != child {
 		t.Error("there is a new child")
 	}
 	z := m[scenario.Cards[0].UUID]
@@ -542,10 +542,10 @@ func TestNVMLOneCardIsLost(t *testing.T) {
 			return len(readings) == 1 && readings[0].Zone == zones[0] && len(faults) == 1 && faults[0].Zone == zones[1]
 		})
 	}
-	first := n.child.pid
+	first := n.child.ID().PID
 	until(t, n, "new child", func(readings []energy.Reading, _ []energy.Fault) bool {
 		m.add(readings)
-		return n.child.pid != first && len(readings) == 1
+		return n.child.ID().PID != first && len(readings) == 1
 	})
 	change(t, fake, func(s *fakehw.NVMLScenario) { s.Cards[1].Fail = nil })
 	readings, _ := until(t, n, "recovery", func(readings []energy.Reading, faults []energy.Fault) bool {
@@ -692,15 +692,15 @@ func TestNVMLStartsSlowly(t *testing.T) {
 	fake := newFakeNVML(t, twoCards())
 	n := openNVML(t, fake, func(c *NVMLConfig) { c.Timeout = 200 * time.Millisecond })
 	change(t, fake, func(s *fakehw.NVMLScenario) { s.Hang = "nvmlInit_v2" })
-	first := n.child.pid
+	first := n.child.ID().PID
 	sendSignal(t, n, syscall.SIGKILL)
 	until(t, n, "fault of starting", func(_ []energy.Reading, faults []energy.Fault) bool {
 		return len(faults) == 2 && strings.Contains(faults[0].Err, "NVML has been starting for")
 	})
-	second := n.child.pid
+	second := n.child.ID().PID
 	_, faults := n.Read()
-	if second == first || n.child.pid != second || len(faults) != 2 {
-		t.Errorf("children %d, %d, %d and faults %+v: want the second one to be waited for", first, second, n.child.pid, faults)
+	if second == first || n.child.ID().PID != second || len(faults) != 2 {
+		t.Errorf("children %d, %d, %d and faults %+v: want the second one to be waited for", first, second, n.child.ID().PID, faults)
 	}
 	change(t, fake, func(s *fakehw.NVMLScenario) { s.Hang = "" })
 	sendSignal(t, n, syscall.SIGKILL) // the fake one hangs for good
@@ -709,7 +709,7 @@ func TestNVMLStartsSlowly(t *testing.T) {
 
 func sendSignal(t *testing.T, n *NVML, s syscall.Signal) {
 	t.Helper()
-	if err := syscall.Kill(n.child.pid, s); err != nil {
+	if err := syscall.Kill(n.child.ID().PID, s); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -718,7 +718,7 @@ func sendSignal(t *testing.T, n *NVML, s syscall.Signal) {
 func TestNVMLChildIsBroken(t *testing.T) {
 	say := func(text string) func(*testing.T, *NVML) {
 		return func(t *testing.T, n *NVML) {
-			out, err := os.OpenFile(fmt.Sprintf("/proc/%d/fd/1", n.child.pid), os.O_WRONLY, 0)
+			out, err := os.OpenFile(fmt.Sprintf("/proc/%d/fd/1", n.child.ID().PID), os.O_WRONLY, 0)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -768,10 +768,10 @@ func TestNVMLBacksOff(t *testing.T) {
 	until(t, n, "backoff", func(_ []energy.Reading, faults []energy.Fault) bool {
 		return n.failures.count >= 4 && len(faults) == 2 && strings.Contains(faults[0].Err, "SIGSEGV") && strings.Contains(faults[0].Err, "next attempt in")
 	})
-	pid := n.child.pid
+	pid := n.child.ID().PID
 	for range 5 {
-		if _, faults := n.Read(); len(faults) != 2 || n.child.pid != pid {
-			t.Errorf("faults %+v of child %d, want no new one", faults, n.child.pid)
+		if _, faults := n.Read(); len(faults) != 2 || n.child.ID().PID != pid {
+			t.Errorf("faults %+v of child %d, want no new one", faults, n.child.ID().PID)
 		}
 	}
 	change(t, fake, func(s *fakehw.NVMLScenario) { s.Crash = "" })
@@ -801,14 +801,14 @@ func TestNVMLChildIsApart(t *testing.T) {
 	t.Setenv("MASTER_API_KEY", "a-secret")
 	t.Setenv("LD_LIBRARY_PATH", "/nowhere")
 	n := openNVML(t, newFakeNVML(t, twoCards()))
-	environ, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", n.child.pid))
+	environ, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", n.child.ID().PID))
 	if err != nil {
 		t.Fatal(err)
 	}
 	if text := string(environ); strings.Contains(text, "a-secret") || !strings.Contains(text, "LD_LIBRARY_PATH=/nowhere") {
 		t.Errorf("the child's environment is %q", text)
 	}
-	if group, err := syscall.Getpgid(n.child.pid); err != nil || group != n.child.pid {
+	if group, err := syscall.Getpgid(n.child.ID().PID); err != nil || group != n.child.ID().PID {
 		t.Errorf("the child's group is %d, %v", group, err)
 	}
 	for _, s := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT} {
@@ -892,7 +892,7 @@ func parentThatIsKilled(library string) {
 		fmt.Println(err)
 		os.Exit(1)
 	}
-	fmt.Println(n.child.pid)
+	fmt.Println(n.child.ID().PID)
 	for {
 		n.Read()
 		time.Sleep(10 * time.Millisecond)
@@ -1048,14 +1048,14 @@ func BenchmarkNVMLAtTenHertz(b *testing.B) {
 	must(b, n)
 	ticker := time.NewTicker(100 * time.Millisecond)
 	defer ticker.Stop()
-	begin, parent, child := time.Now(), ownCPU(b), taskCPU(b, n.child.pid)
+	begin, parent, child := time.Now(), ownCPU(b), taskCPU(b, n.child.ID().PID)
 	for b.Loop() {
 		<-ticker.C
 		must(b, n)
 	}
 	took := time.Since(begin)
 	b.ReportMetric(100*float64(ownCPU(b)-parent)/float64(took), "parent-%core")
-	b.ReportMetric(100*float64(taskCPU(b, n.child.pid)-child)/float64(took), "child-%core")
+	b.ReportMetric(100*float64(taskCPU(b, n.child.ID().PID)-child)/float64(took), "child-%core")
 }
 
 func ownCPU(tb testing.TB) time.Duration {

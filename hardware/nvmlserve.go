@@ -2,6 +2,7 @@ package hardware
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -13,14 +14,14 @@ import (
 	"time"
 )
 
-// orphanGrace is how long the child may go on after its parent has closed its input.
+// orphanGrace is how long the child may run on after its parent has closed its input.
 const orphanGrace = 500 * time.Millisecond
 
-// ServeNVML is the life of the child process: it starts NVML as its parent says in
-// the first line of its input, answers requests, and returns when the input ends, NVML does not
-// start, or the context is done. It is for a process of its own: signals that ask
-// it to end are ignored, since its parent ends it, and when a call into the library is still
-// hanging 500 ms after the input's end, the whole process ends.
+// ServeNVML is the main function of the child process: it starts NVML as the first line
+// of its input describes, answers requests, and returns when the input ends, NVML does
+// not start, or the context is done. It needs a process of its own: it ignores the
+// signals that ask for an end, since its parent ends it, and when a call into the library
+// still hangs 500 ms after the input's end, it exits the process.
 func ServeNVML(ctx context.Context, in io.Reader, out io.Writer) error {
 	signal.Ignore(os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	done := make(chan struct{})
@@ -38,20 +39,20 @@ func ServeNVML(ctx context.Context, in io.Reader, out io.Writer) error {
 			if !ok {
 				return nil
 			}
-			if end, err := s.answer(line); end || err != nil {
+			if last, err := s.answer(line); last || err != nil {
 				return err
 			}
 		}
 	}
 }
 
-// readRequests hands on the parent's lines, and sees to it that nothing outlives the
-// parent, a hanging call included.
+// readRequests passes on the parent's lines. At their end it makes sure that the process
+// does not outlive its parent, even with a call that hangs.
 func readRequests(in io.Reader, lines chan<- []byte, done <-chan struct{}) {
 	scanner := bufio.NewScanner(in)
 	for scanner.Scan() {
 		select {
-		case lines <- append([]byte(nil), scanner.Bytes()...):
+		case lines <- bytes.Clone(scanner.Bytes()):
 		case <-done:
 			return
 		}
@@ -64,26 +65,26 @@ func readRequests(in io.Reader, lines chan<- []byte, done <-chan struct{}) {
 	}
 }
 
-// nvmlServer is the child between two lines.
+// nvmlServer is the state of the child between two lines.
 type nvmlServer struct {
 	out     io.Writer
 	session *nvmlSession // nil before NVML was started
 	failure *nvmlFailure
 }
 
-// answer takes the parent's next line; true: it was the last one.
-func (s *nvmlServer) answer(line []byte) (bool, error) {
+// answer handles the parent's next line; last: no further one will be answered.
+func (s *nvmlServer) answer(line []byte) (last bool, err error) {
 	if s.session == nil && s.failure == nil {
 		var setup nvmlSetup
 		if err := json.Unmarshal(line, &setup); err != nil {
-			return false, fmt.Errorf("reading what NVML to start: %w", err)
+			return false, fmt.Errorf("decoding the setup: %w", err)
 		}
 		s.session, s.failure = openNVMLSession(setup)
 		return false, nil
 	}
 	var request nvmlRequest
 	if err := json.Unmarshal(line, &request); err != nil {
-		return false, fmt.Errorf("reading a request: %w", err)
+		return false, fmt.Errorf("decoding a request: %w", err)
 	}
 	answer := nvmlAnswer{Failure: s.failure}
 	if s.failure == nil {
@@ -92,10 +93,10 @@ func (s *nvmlServer) answer(line []byte) (bool, error) {
 	answer.ID = request.ID
 	text, err := json.Marshal(answer)
 	if err != nil {
-		return false, fmt.Errorf("composing an answer: %w", err)
+		return false, fmt.Errorf("encoding an answer: %w", err)
 	}
 	if _, err := s.out.Write(append(text, '\n')); err != nil && !errors.Is(err, syscall.EPIPE) {
-		return false, fmt.Errorf("answering: %w", err)
+		return false, fmt.Errorf("writing an answer: %w", err)
 	}
 	return s.failure != nil, nil
 }

@@ -9,6 +9,7 @@ import (
 
 	"ffmpeg-agent/cmd/bench/live"
 	"ffmpeg-agent/hardware/fakehw"
+	"ffmpeg-agent/hardware/proc"
 	"ffmpeg-agent/messages"
 )
 
@@ -71,7 +72,7 @@ func (f *field) cost(ctx context.Context, when string) ([]figure, error) {
 	type one struct {
 		name   string
 		pid    int
-		before time.Duration
+		before proc.Stat
 	}
 	agent := f.agent.Process.Pid
 	processes := []one{{name: "agent", pid: agent}}
@@ -91,7 +92,7 @@ func (f *field) cost(ctx context.Context, when string) ([]figure, error) {
 	begin := time.Now()
 	for i := range processes {
 		var err error
-		if processes[i].before, err = cpuTime(processes[i].pid); err != nil {
+		if processes[i].before, err = proc.ReadStat(processes[i].pid); err != nil {
 			return nil, err
 		}
 	}
@@ -102,13 +103,13 @@ func (f *field) cost(ctx context.Context, when string) ([]figure, error) {
 	}
 	var figures []figure
 	for _, p := range processes {
-		after, err := cpuTime(p.pid)
+		after, err := proc.ReadStat(p.pid)
 		if err != nil {
 			return nil, err
 		}
 		length := time.Since(begin)
 		figures = append(figures, figure{
-			Section: sectionCost, Unit: "% core", Goal: 1, Value: 100 * (after - p.before).Seconds() / length.Seconds(),
+			Section: sectionCost, Unit: "% core", Goal: 1, Value: 100 * (after.CPU - p.before.CPU).Seconds() / length.Seconds(),
 			What: fmt.Sprintf("%s, %s: %d zones, %d cards", p.name, when, zones["rapl"], zones["nvml"]),
 		})
 		figures[len(figures)-1].judge()

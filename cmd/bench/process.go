@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"ffmpeg-agent/hardware/energy"
+	"ffmpeg-agent/hardware/proc"
 	"ffmpeg-agent/internal/control"
 	"ffmpeg-agent/internal/devmaster"
 	"ffmpeg-agent/messages"
@@ -59,7 +60,7 @@ func settle(ctx context.Context, binary string, settings map[string]string) (*fi
 	if err := f.start(binary, settings); err != nil {
 		return nil, errors.Join(err, f.leave())
 	}
-	f.control = control.NewClient(filepath.Join(dir, "agent.sock"))
+	f.control = control.Dial(filepath.Join(dir, "agent.sock"))
 	if err := f.until(ctx, "the agent's registration", func(s messages.Status) bool { return s.Session != nil }); err != nil {
 		return nil, errors.Join(err, f.leave())
 	}
@@ -199,45 +200,13 @@ func (f *field) account(ctx context.Context, job string) (energy.Account, error)
 	return result.Analysis.Energy, nil
 }
 
-// cpuTime is what a process has used, its threads included and its children not, from
-// /proc/PID/stat, which counts in ticks.
-func cpuTime(pid int) (time.Duration, error) {
-	fields, err := statFields(pid)
-	if err != nil {
-		return 0, err
-	}
-	const utime, stime = 11, 12 // after the name
-	var sum time.Duration
-	for _, field := range []string{fields[utime], fields[stime]} {
-		ticks, err := strconv.ParseInt(field, 10, 64)
-		if err != nil {
-			return 0, fmt.Errorf("reading the CPU time of %d: %w", pid, err)
-		}
-		sum += time.Duration(ticks) * tick
-	}
-	return sum, nil
-}
-
-// statFields are those of /proc/PID/stat after the process's name: state, parent …
-func statFields(pid int) ([]string, error) {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return nil, err
-	}
-	fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
-	if len(fields) < 20 {
-		return nil, fmt.Errorf("/proc/%d/stat is cut short", pid)
-	}
-	return fields, nil
-}
-
 // child of a process whose command line has a word; 0: there is none.
 func child(parent int, word string) int {
 	entries, _ := filepath.Glob("/proc/[0-9]*")
 	for _, entry := range entries {
 		pid, _ := strconv.Atoi(filepath.Base(entry))
-		fields, err := statFields(pid)
-		if err != nil || fields[1] != strconv.Itoa(parent) {
+		stat, err := proc.ReadStat(pid)
+		if err != nil || stat.Parent != parent {
 			continue
 		}
 		line, err := os.ReadFile(filepath.Join(entry, "cmdline"))

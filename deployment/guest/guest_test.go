@@ -35,6 +35,7 @@ func TestLimitsHoldWhereTheControllersAre(t *testing.T) {
 	img := newImage(t, "limits.sh")
 	img.addProgram("ffmpeg")
 	img.addProgram("ffprobe")
+	img.addTests("/proc.test", "ffmpeg-agent/hardware/proc")
 	img.addTests("/ffmpeg.test", "ffmpeg-agent/internal/ffmpeg")
 	on := accelerator(t)
 	begun := time.Now()

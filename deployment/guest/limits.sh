@@ -9,13 +9,19 @@ for controller in cpu memory pids io; do
     echo +$controller >$cgroup/system.slice/cgroup.subtree_control
 done
 grep -q ' /disk ' /proc/mounts || exit 1
-unit=$cgroup/system.slice/ffmpeg-agent.service
-mkdir $unit
-chown 1000:1000 $unit $unit/cgroup.procs $unit/cgroup.subtree_control $unit/cgroup.threads
 chown 1000:1000 /disk
 export FFMPEG_TEST_DISK=/disk
-(
+
+# delegated NAME COMMAND runs a command as a user in a unit that is delegated to it.
+delegated() (
+    unit=$cgroup/system.slice/$1.service
+    mkdir $unit
+    chown 1000:1000 $unit $unit/cgroup.procs $unit/cgroup.subtree_control $unit/cgroup.threads
     sh -c 'echo $PPID' >$unit/cgroup.procs
-    exec su -s /bin/sh ffmpeg -c 'cd /tmp && exec /ffmpeg.test -test.v -test.timeout 10m -test.run "Controllers|InItsCgroup|OwnCgroups|Reap|AKillMisses|OutlivesAKilledAgent"'
-) || exit 1
-cd /tmp && exec /ffmpeg.test -test.v -test.timeout 10m -test.run 'OnlyWhatIsDelegated|FullDisk'
+    exec su -s /bin/sh ffmpeg -c "cd /tmp && exec $2"
+)
+delegated proc '/proc.test -test.v -test.timeout 5m -test.run "Cgroup|Kill"' || exit 1
+delegated ffmpeg-agent '/ffmpeg.test -test.v -test.timeout 10m -test.run "Controllers|Reap|OutlivesAKilledAgent"' || exit 1
+cd /tmp
+/proc.test -test.v -test.run Delegated || exit 1
+exec /ffmpeg.test -test.v -test.timeout 10m -test.run FullDisk

@@ -21,7 +21,7 @@ var allowed = map[string][]string{
 
 	"actors":              {"actors/supervision", "messages", "messages/job", "messages/protocol", "hardware/energy"},
 	"exporters/...":       {"messages", "messages/job", "hardware/energy"},
-	"internal/ffmpeg":     {"messages", "messages/job", "messages/protocol", "hardware/energy"},
+	"internal/ffmpeg":     {"messages", "messages/job", "messages/protocol", "hardware/energy", "hardware/proc"},
 	"internal/journal":    {"messages", "messages/job", "messages/protocol", "hardware/energy"},
 	"internal/master":     {"messages", "messages/job", "messages/protocol", "hardware/energy"},
 	"internal/control":    {"messages", "messages/job", "messages/protocol", "hardware/energy"},
@@ -33,9 +33,10 @@ var allowed = map[string][]string{
 	"messages":     {"messages/job", "messages/protocol", "hardware/energy"},
 	"messages/job": {"messages/protocol", "hardware/energy"},
 
-	"hardware":           {"hardware/energy"},
+	"hardware":           {"hardware/energy", "hardware/proc"},
 	"hardware/fakehw":    {},
 	"hardware/energy":    {},
+	"hardware/proc":      {},
 	"configs":            {},
 	"messages/protocol":  {},
 	"actors/supervision": {},

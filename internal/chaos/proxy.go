@@ -309,7 +309,7 @@ func (p *proxy) views(call Call, a *response) []View {
 	var told []protocol.Job
 	switch call {
 	case CallNext:
-		var next protocol.NextJobResponse
+		var next protocol.NextAnswer
 		if json.Unmarshal(a.body, &next) == nil && next.Job != nil {
 			told = append(told, *next.Job)
 		}

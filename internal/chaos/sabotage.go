@@ -27,12 +27,12 @@ func Sabotages() []Sabotage {
 		},
 		{
 			Name:   "FFmpeg is not killed with the agent",
-			Edits:  []Edit{{"internal/ffmpeg/process_linux.go", `Setpgid: true, Pdeathsig: syscall.SIGKILL`, `Setpgid: true`}},
+			Edits:  []Edit{{"hardware/proc/platform_linux.go", `Setpgid: true, Pdeathsig: syscall.SIGKILL`, `Setpgid: true`}},
 			Faults: []string{"agent: SIGKILL", "agent: killed"},
 		},
 		{
 			Name: "the NVML child is not killed with the agent, nor does it end by itself",
-			Edits: []Edit{{"hardware/nvmlchild_linux.go", `Setpgid: true, Pdeathsig: syscall.SIGKILL`, `Setpgid: true`}, {"hardware/nvmlserve.go", `	close(lines)
+			Edits: []Edit{{"hardware/proc/platform_linux.go", `Setpgid: true, Pdeathsig: syscall.SIGKILL`, `Setpgid: true`}, {"hardware/nvmlserve.go", `	close(lines)
 	select {`, `	select {`}, {"hardware/nvmlserve.go", `		os.Exit(1)`, ``}},
 			Faults: []string{"agent: SIGKILL"},
 		},
@@ -67,7 +67,7 @@ func Sabotages() []Sabotage {
 		},
 		{
 			Name:  "the retry count is ignored when the master is asked",
-			Edits: []Edit{{"internal/master/leases.go", `j.NodeID != lease.NodeID, current > leased:`, `j.NodeID != lease.NodeID:`}},
+			Edits: []Edit{{"internal/master/leases.go", `j.NodeID != lease.NodeID, now > mine:`, `j.NodeID != lease.NodeID:`}},
 			// It shows where the answer to a failed result gets lost and the same agent is at
 			// the next attempt when it asks.
 			Faults: []string{"ffmpeg: SIGKILL", "ffmpeg: SIGSEGV", "net: reset after"},
@@ -138,7 +138,7 @@ func Sabotages() []Sabotage {
 		},
 		{
 			Name:      "GET /jobs/next goes over a connection that is reused",
-			Edits:     []Edit{{"internal/master/transport.go", `newHTTPClient(config, false)`, `newHTTPClient(config, true)`}},
+			Edits:     []Edit{{"internal/master/links.go", `newClient(config, true)`, `newClient(config, false)`}},
 			Elsewhere: "the tests of internal/master: a job that is assigned twice is found again, only later",
 		},
 		{
@@ -180,9 +180,9 @@ func Sabotages() []Sabotage {
 		{
 			Name: "a job leaves a descriptor",
 			// One that is only forgotten is closed by the garbage collector.
-			Edits: []Edit{{"internal/ffmpeg/cgroup_linux.go", `	_, _ = c.dir.Close(), c.stat.Close()
-	return removeCgroup(c.path)`, `	_, _ = syscall.Dup(int(c.dir.Fd()))
-	_, _ = c.dir.Close(), c.stat.Close()
+			Edits: []Edit{{"hardware/proc/cgroup.go", `	_, _ = c.dir.Close(), c.cpuStat.Close()
+	return removeCgroup(c.path)`, `	_, _ = unix.Dup(int(c.dir.Fd()))
+	_, _ = c.dir.Close(), c.cpuStat.Close()
 	return removeCgroup(c.path)`}},
 			Faults: []string{"job: "},
 		},
@@ -198,7 +198,7 @@ func Sabotages() []Sabotage {
 		},
 		{
 			Name:   "an NVML child that hangs is waited for",
-			Edits:  []Edit{{"hardware/nvmlchild.go", `		_ = syscall.Kill(-c.pid, syscall.SIGKILL) // it may`, `		_ = syscall.SIGKILL // it may`}},
+			Edits:  []Edit{{"hardware/nvmlchild.go", `kill() { c.Signal(syscall.SIGKILL) }`, `kill() { _ = syscall.SIGKILL }`}},
 			Faults: []string{"nvml: child SIGSTOP", "nvml: call hangs"},
 		},
 		{

@@ -108,7 +108,7 @@ func (c client) post(request string) protocol.Job {
 
 func (c client) next(nodeID string) *protocol.Job {
 	c.t.Helper()
-	var a protocol.NextJobResponse
+	var a protocol.NextAnswer
 	c.want(http.StatusOK, "GET", "/jobs/next?node_id="+nodeID, "", &a)
 	return a.Job
 }

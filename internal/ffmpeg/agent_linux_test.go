@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"testing"
 
+	"ffmpeg-agent/hardware/proc"
 	"ffmpeg-agent/messages/job"
 )
 
@@ -32,12 +33,12 @@ func TestNoFFmpegOutlivesAKilledAgentAndTheNextLifeCleansUp(t *testing.T) {
 	if err := json.Unmarshal(lines.Bytes(), &p); err != nil {
 		t.Fatalf("%v: %s", err, lines.Bytes())
 	}
-	if !alive(p, bootID()) {
+	if !proc.ID(p).Alive() {
 		t.Fatal("ffmpeg does not run")
 	}
 	_ = agent.Process.Signal(syscall.SIGKILL)
 	_ = agent.Wait()
-	until(t, "ffmpeg's end", func() bool { return !alive(p, bootID()) })
+	until(t, "ffmpeg's end", func() bool { return !proc.ID(p).Alive() })
 
 	r := newRunner(t, func(s *Settings) { s.DataDir = filepath.Join(dir, "data") })
 	if names := listing(t, dir); names == "data" {
@@ -52,7 +53,7 @@ func TestNoFFmpegOutlivesAKilledAgentAndTheNextLifeCleansUp(t *testing.T) {
 	}
 	janitor := r.Janitor()
 	left := 2 // a workspace and an output
-	if r.cgroups.parent != "" {
+	if r.cgroups.Dir != "" {
 		left++
 	}
 	if n, err := janitor.Sweep(testContext(t)); n != left || err != nil {
@@ -69,35 +70,89 @@ func TestNoFFmpegOutlivesAKilledAgentAndTheNextLifeCleansUp(t *testing.T) {
 	}
 }
 
-func TestReapEndsExactlyTheRecordedProcess(t *testing.T) {
-	t.Parallel()
-	r := newRunner(t)
-	begin := func() *process {
-		p, err := start(command{path: "/bin/sleep", args: []string{"600"}, dir: "/"}, r.bootID)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { p.signal(syscall.SIGKILL); <-p.done })
-		return p
-	}
-	record := func(p job.Process) job.Record { return job.Record{Process: &p} }
-	victim, stranger := begin(), begin()
-	reused, rebooted := stranger.id, stranger.id
-	reused.StartTicks--
-	rebooted.BootID = "another boot"
-	err := r.Janitor().Reap(testContext(t), []job.Record{record(reused), record(rebooted), {}, record(victim.id), record(job.Process{PID: 1, BootID: r.bootID})})
+// sleeper starts a process that is killed when the test ends.
+func sleeper(t *testing.T, group *proc.Cgroup) *proc.Child {
+	t.Helper()
+	c := command("/bin/sleep", "/", "600")
+	c.Cgroup = group
+	child, err := proc.Start(c)
 	if err != nil {
 		t.Fatal(err)
 	}
-	<-victim.done
-	if victim.exit.signal != syscall.SIGKILL {
-		t.Errorf("victim: %s", victim.exit)
+	t.Cleanup(func() {
+		child.Signal(syscall.SIGKILL)
+		<-child.Done()
+	})
+	return child
+}
+
+func record(id proc.ID) job.Record {
+	p := job.Process(id)
+	return job.Record{Process: &p}
+}
+
+func TestReapKillsExactlyTheRecordedProcesses(t *testing.T) {
+	t.Parallel()
+	r := newRunner(t)
+	victim, other := sleeper(t, nil), sleeper(t, nil)
+	reused := other.ID()
+	reused.StartTicks--
+	err := r.Janitor().Reap(testContext(t), []job.Record{record(reused), {}, record(victim.ID())})
+	if err != nil {
+		t.Fatal(err)
 	}
-	if !alive(stranger.id, r.bootID) {
-		t.Error("a stranger was killed")
+	if exit := victim.Exit(); exit.Signal != syscall.SIGKILL {
+		t.Errorf("recorded process: %s, want SIGKILL", exit)
 	}
-	if err := r.Janitor().Reap(testContext(t), []job.Record{record(victim.id)}); err != nil {
-		t.Errorf("reaping the dead: %v", err)
+	if !other.ID().Alive() {
+		t.Error("a process with a reused PID was killed")
+	}
+	if err := r.Janitor().Reap(testContext(t), []job.Record{record(victim.ID())}); err != nil {
+		t.Errorf("reaping an ended process: %v", err)
+	}
+}
+
+// FFmpeg has ended, and a process that it started has not.
+func TestReapKillsWhatIsLeftInTheCgroup(t *testing.T) {
+	t.Parallel()
+	r := newRunner(t)
+	if r.cgroups.Dir == "" {
+		t.Skipf("no cgroup v2 can be created on this machine: %s", r.cgroups.Unavailable)
+	}
+	group, err := r.cgroups.Create("reaped")
+	if err != nil {
+		t.Fatal(err)
+	}
+	left := sleeper(t, group)
+	gone := left.ID()
+	gone.StartTicks--
+	if err := r.Janitor().Reap(testContext(t), []job.Record{record(gone)}); err != nil {
+		t.Fatal(err)
+	}
+	if exit := left.Exit(); exit.Signal != syscall.SIGKILL {
+		t.Errorf("process left in the cgroup: %s, want SIGKILL", exit)
+	}
+	if _, err := os.Stat(group.Path()); !os.IsNotExist(err) {
+		t.Errorf("the cgroup is left: %v", err)
+	}
+}
+
+func TestOnlyAgentsCgroupsAreReaped(t *testing.T) {
+	t.Parallel()
+	r := newRunner(t)
+	if r.cgroups.Dir == "" {
+		t.Skipf("no cgroup v2 can be created on this machine: %s", r.cgroups.Unavailable)
+	}
+	for path, want := range map[string]bool{
+		filepath.Join(r.cgroups.Dir, r.cgroups.Prefix+"x"): true,
+		r.cgroups.Dir:                     false,
+		filepath.Join(r.cgroups.Dir, "x"): false,
+		"/tmp/" + cgroupPrefix + "x":      false,
+		"":                                false,
+	} {
+		if got := ownsCgroup(path); got != want {
+			t.Errorf("ownsCgroup(%q) is %t, want %t", path, got, want)
+		}
 	}
 }
 

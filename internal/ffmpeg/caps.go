@@ -11,6 +11,8 @@ import (
 	"regexp"
 	"strings"
 	"time"
+
+	"ffmpeg-agent/hardware/proc"
 )
 
 // askFor bounds how long FFmpeg may take to say what it has.
@@ -95,8 +97,10 @@ func (r *Runner) Capabilities(ctx context.Context) (Capabilities, error) {
 }
 
 func (r *Runner) ask(ctx context.Context, binary, what string, read func(io.Reader)) error {
-	exit, err := finish(ctx, command{path: binary, args: []string{"-hide_banner", "-loglevel", "error", what}, dir: "/", bounds: bounds{nice: r.settings.Nice}, stdout: read}, r.bootID)
-	if err == nil && !exit.ok() {
+	c := command(binary, "/", "-hide_banner", "-loglevel", "error", what)
+	c.Limits.Nice, c.Stdout = r.settings.Nice, read
+	exit, err := proc.Run(ctx, c)
+	if err == nil && !exit.OK() {
 		err = errors.New(exit.String())
 	}
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"ffmpeg-agent/hardware/proc"
 	"ffmpeg-agent/messages/job"
 	"ffmpeg-agent/messages/protocol"
 )
@@ -32,7 +33,7 @@ func (r *Run) check(ctx context.Context) (err error) {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if exit := r.proc.Load().exit; !exit.ok() {
+	if exit := r.ffmpeg.Load().Exit(); !exit.OK() {
 		return r.explain(ctx, exit)
 	}
 	if f := r.diskExceeded(); f != nil { // since it was last looked at
@@ -67,12 +68,12 @@ func (r *Run) check(ctx context.Context) (err error) {
 }
 
 // explain says why FFmpeg ended badly.
-func (r *Run) explain(ctx context.Context, exit exitStatus) error {
-	if f := r.overrun(r.proc.Load()); f != nil {
+func (r *Run) explain(ctx context.Context, exit proc.Exit) error {
+	if f := r.overrun(r.ffmpeg.Load()); f != nil {
 		return f
 	}
 	e := evidence{exit: exit, wasFull: r.wasFull(), hasInput: r.plan.input != "", streaming: r.plan.streaming}
-	if exit.err == nil && exit.signal == 0 {
+	if exit.Err == nil && exit.Signal == 0 {
 		if e.diskFull = r.diskIsFull(); !e.diskFull {
 			e.input = r.judgeInput(ctx)
 		}

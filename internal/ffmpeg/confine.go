@@ -14,6 +14,7 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
 
+	"ffmpeg-agent/hardware/proc"
 	"ffmpeg-agent/messages/job"
 	"ffmpeg-agent/messages/protocol"
 )
@@ -22,22 +23,12 @@ import (
 // the sum of its files, and its memory where there is no controller.
 const lookEvery = 100 * time.Millisecond
 
-// bounds are what one process is given on its way, where its attempt's cgroup does not
-// bound it.
-type bounds struct {
-	nice      int
-	cpus      int   // whole ones that it may run on; 0: all
-	firstCPU  int   // of them, counted among those that the agent may run on
-	fileBytes int64 // that a file may have; 0: no bound
-	dataBytes int64 // of private memory that it may ask for, used or not; 0: no bound
-}
-
 // confinement is how an attempt is held within its limits: by its cgroup where the
 // controllers are there, else by what its processes are given, and by looking.
 type confinement struct {
-	group       *cgroup // nil: none
-	none        string  // why there is none
-	bounds      bounds
+	group       *proc.Cgroup // nil: none
+	none        string       // why there is none
+	bounds      proc.Limits  // of each process
 	watchMemory bool
 	watchDisk   bool
 	notes       []string
@@ -52,7 +43,7 @@ func (c *confinement) set(controller, file, value string) error {
 	if c.group == nil {
 		return fmt.Errorf("no cgroup (%s)", c.none)
 	}
-	return c.group.set(controller, file, value)
+	return c.group.Set(controller, file, value)
 }
 
 // setMemory bounds the attempt's memory, swap included, and has the kernel end all of the
@@ -72,9 +63,9 @@ func (c *confinement) setMemory(bytes int64) error {
 
 // confine makes the attempt's cgroup, sets its limits, and notes how they are kept.
 func (r *Run) confine() {
-	c := confinement{none: r.runner.cgroups.why, bounds: bounds{nice: r.settings.Nice}}
+	c := confinement{none: r.runner.cgroups.Unavailable, bounds: proc.Limits{Nice: r.settings.Nice}}
 	var err error
-	if c.group, err = r.runner.cgroups.make(r.name); err != nil {
+	if c.group, err = r.runner.cgroups.Create(r.name); err != nil {
 		c.none = err.Error()
 		r.log.Warn("the job gets no cgroup of its own", zap.Error(err))
 	}
@@ -109,12 +100,12 @@ func (c *confinement) limitCPU(q cpuQuota, place func(cpus int) int) {
 	switch {
 	case err == nil:
 		c.note("CPU limited to %s %% by cpu.max %s", percent, q)
-	case !boundsProcesses:
+	case !proc.LimitsSupported:
 		c.note("the limit of %s %% CPU is not enforced: %v", percent, err)
 	default:
-		c.bounds.cpus = q.whole()
-		c.bounds.firstCPU = place(c.bounds.cpus)
-		c.note("CPU limited to %s %%, rounded up to whole CPUs (%d) by affinity: %v", percent, c.bounds.cpus, err)
+		c.bounds.CPUs = q.whole()
+		c.bounds.FirstCPU = place(c.bounds.CPUs)
+		c.note("CPU limited to %s %%, rounded up to whole CPUs (%d) by affinity: %v", percent, c.bounds.CPUs, err)
 	}
 }
 
@@ -124,9 +115,9 @@ func (c *confinement) weigh(weight int64) {
 	switch nice := niceOf(weight); {
 	case err == nil:
 		c.note("CPU weight %d by cpu.weight", weight)
-	case boundsProcesses && nice >= 0:
-		c.bounds.nice = max(c.bounds.nice, nice)
-		c.note("CPU weight %d by nice %d: %v", weight, c.bounds.nice, err)
+	case proc.LimitsSupported && nice >= 0:
+		c.bounds.Nice = max(c.bounds.Nice, nice)
+		c.note("CPU weight %d by nice %d: %v", weight, c.bounds.Nice, err)
 	default:
 		c.note("CPU weight %d is not enforced: %v", weight, err)
 	}
@@ -141,13 +132,13 @@ func (c *confinement) limitMemory(bytes int64) {
 	switch {
 	case err == nil:
 		c.note("memory limited to %s by memory.max", mebibytes(bytes))
-	case !boundsProcesses:
+	case !proc.LimitsSupported:
 		c.note("the limit of %s memory is not enforced: %v", mebibytes(bytes), err)
 	default:
 		c.watchMemory = true
-		c.bounds.dataBytes = 8*bytes + 1<<30
+		c.bounds.DataBytes = 8*bytes + 1<<30
 		c.note("memory limited to %s by looking every %s, and to %s by RLIMIT_DATA: %v",
-			mebibytes(bytes), lookEvery, mebibytes(c.bounds.dataBytes), err)
+			mebibytes(bytes), lookEvery, mebibytes(c.bounds.DataBytes), err)
 	}
 }
 
@@ -162,11 +153,11 @@ func (c *confinement) limitIO(line string) {
 // limitDisk bounds each file by the kernel and their sum by looking.
 func (c *confinement) limitDisk(bytes int64) {
 	c.watchDisk = true
-	if !boundsProcesses {
+	if !proc.LimitsSupported {
 		c.note("disk limited to %s by looking every %s", mebibytes(bytes), lookEvery)
 		return
 	}
-	c.bounds.fileBytes = bytes
+	c.bounds.FileBytes = bytes
 	c.note("disk limited to %s: each file by RLIMIT_FSIZE, their sum by looking every %s", mebibytes(bytes), lookEvery)
 }
 
@@ -189,7 +180,7 @@ func (c *confinement) look() (ticks <-chan time.Time, stop func()) {
 func (r *Run) exceeded(p *process) *job.Failure {
 	l, c := r.plan.limits, &r.confined
 	if c.watchMemory {
-		if used, ok := p.resident(); ok && used > l.memory {
+		if used, ok := p.Resident(); ok && used > l.memory {
 			return failure(protocol.ReasonResourceError, "the job's memory limit of %s is exceeded: FFmpeg uses %s", mebibytes(l.memory), mebibytes(used))
 		}
 	}
@@ -232,20 +223,25 @@ func (r *Run) written() (bytes int64) {
 // overrun says which limit ended one of the attempt's processes, nil when none did: by
 // the kernel's counts, or the signal that stands for a limit.
 func (r *Run) overrun(p *process) *job.Failure {
-	exit, group := p.exit, r.confined.group
-	if over := p.over.Load(); over != nil {
-		return over
+	if f := p.limit.Load(); f != nil {
+		return f
 	}
-	kills := group.count("memory.events", "oom_kill")
-	refused := group.count("pids.events", "max")
+	return r.kernelLimit(p.Exit())
+}
+
+// kernelLimit says which limit that the kernel keeps ended a process; nil: none.
+func (r *Run) kernelLimit(exit proc.Exit) *job.Failure {
+	group := r.confined.group
+	kills := group.Count("memory.events", "oom_kill")
+	refused := group.Count("pids.events", "max")
 	switch {
-	case exit.err != nil || exit.ok():
+	case exit.Err != nil || exit.OK():
 		return nil
-	case exit.signal == syscall.SIGKILL && kills > 0:
+	case exit.Signal == syscall.SIGKILL && kills > 0:
 		return failure(protocol.ReasonResourceError, "out of memory: the kernel killed ffmpeg%s", r.memoryFigures())
-	case exit.signal == syscall.SIGXFSZ:
+	case exit.Signal == syscall.SIGXFSZ:
 		return failure(protocol.ReasonResourceError, "a file of the job grew to its disk limit of %s", mebibytes(r.plan.limits.disk))
-	case exit.signal == 0 && refused > 0:
+	case exit.Signal == 0 && refused > 0:
 		return failure(protocol.ReasonResourceError, "ffmpeg: %s: it was refused more than %d processes and threads", exit, mostTasks())
 	}
 	return nil
@@ -257,7 +253,7 @@ func (r *Run) memoryFigures() string {
 	if limit := r.plan.limits.memory; limit > 0 {
 		said = ", limited to " + mebibytes(limit)
 	}
-	if peak, ok := r.confined.group.value("memory.peak"); ok { // Linux 5.19
+	if peak, ok := r.confined.group.Value("memory.peak"); ok { // Linux 5.19
 		said += ", used at most " + mebibytes(peak)
 	}
 	return said
@@ -277,7 +273,7 @@ const fullLately = 10 * time.Second
 
 // wasFull reports whether an output's disk had no room left shortly before FFmpeg's end.
 func (r *Run) wasFull() bool {
-	return r.proc.Load().exit.at.Sub(time.Unix(0, r.full.Load())) < fullLately
+	return r.ffmpeg.Load().Exit().At.Sub(time.Unix(0, r.full.Load())) < fullLately
 }
 
 // diskIsFull reports whether what the attempt writes to has no room left, by what the

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -17,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"ffmpeg-agent/hardware/proc"
 	"ffmpeg-agent/messages/job"
 	"ffmpeg-agent/messages/protocol"
 )
@@ -25,7 +25,7 @@ import (
 func uncontrolled(t *testing.T, change ...func(*Settings)) *Runner {
 	t.Helper()
 	r := newRunner(t, change...)
-	r.cgroups.controllers, r.cgroups.lack = nil, "not on this machine"
+	r.cgroups.Controllers, r.cgroups.Missing = nil, "not on this machine"
 	return r
 }
 
@@ -49,10 +49,10 @@ func wantNote(t *testing.T, run *Run, parts ...string) {
 }
 
 // controlTree makes a file tree that looks like an attempt's cgroup with controllers.
-func controlTree(t *testing.T, name string, files map[string]string) cgroups {
+func controlTree(t *testing.T, name string, files map[string]string) proc.CgroupParent {
 	t.Helper()
-	c := cgroups{parent: t.TempDir(), prefix: cgroupPrefix, controllers: limiters}
-	dir := filepath.Join(c.parent, c.prefix+name)
+	c := proc.CgroupParent{Dir: t.TempDir(), Prefix: cgroupPrefix, Controllers: proc.LimitControllers}
+	dir := filepath.Join(c.Dir, c.Prefix+name)
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -76,7 +76,7 @@ func TestLimitsAreWrittenToTheAttemptsCgroup(t *testing.T) {
 	if err := walk(testContext(t), run); err != nil {
 		t.Fatal(err)
 	}
-	dir := filepath.Join(r.cgroups.parent, r.cgroups.prefix+run.name)
+	dir := filepath.Join(r.cgroups.Dir, r.cgroups.Prefix+run.name)
 	for file, want := range map[string]string{
 		"cpu.max": "150000 100000", "cpu.weight": "50", "memory.max": "536870912", "memory.oom.group": "1", "memory.swap.max": "0",
 		"pids.max": fmt.Sprint(1024 + 64*runtime.NumCPU()), "io.max": "8:0 wbps=1048576",
@@ -98,27 +98,27 @@ func TestKernelsCountsDecideWhatEndedAProcess(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
 		files map[string]string
-		exit  exitStatus
+		exit  proc.Exit
 		says  string // empty: no limit
 	}{
-		"out of memory":           {map[string]string{"memory.events": "low 0\nhigh 0\nmax 31\noom 1\noom_kill 2\noom_group_kill 1\n", "memory.peak": "67108864\n"}, exitStatus{code: -1, signal: syscall.SIGKILL}, "64 MiB"},
-		"killed from outside":     {map[string]string{"memory.events": "max 31\noom 0\noom_kill 0\n"}, exitStatus{code: -1, signal: syscall.SIGKILL}, ""},
-		"no counts":               {nil, exitStatus{code: -1, signal: syscall.SIGKILL}, ""},
-		"ended well all the same": {map[string]string{"memory.events": "oom_kill 1\n", "pids.events": "max 4\n"}, exitStatus{}, ""},
-		"refused threads":         {map[string]string{"pids.events": "max 4\n"}, exitStatus{code: 1}, "threads"},
-		"failed otherwise":        {map[string]string{"pids.events": "max 0\n"}, exitStatus{code: 1}, ""},
+		"out of memory":           {map[string]string{"memory.events": "low 0\nhigh 0\nmax 31\noom 1\noom_kill 2\noom_group_kill 1\n", "memory.peak": "67108864\n"}, proc.Exit{Code: -1, Signal: syscall.SIGKILL}, "64 MiB"},
+		"killed from outside":     {map[string]string{"memory.events": "max 31\noom 0\noom_kill 0\n"}, proc.Exit{Code: -1, Signal: syscall.SIGKILL}, ""},
+		"no counts":               {nil, proc.Exit{Code: -1, Signal: syscall.SIGKILL}, ""},
+		"ended well all the same": {map[string]string{"memory.events": "oom_kill 1\n", "pids.events": "max 4\n"}, proc.Exit{}, ""},
+		"refused threads":         {map[string]string{"pids.events": "max 4\n"}, proc.Exit{Code: 1}, "threads"},
+		"failed otherwise":        {map[string]string{"pids.events": "max 0\n"}, proc.Exit{Code: 1}, ""},
 	} {
 		all := controlTree(t, "x", c.files)
-		group, err := all.make("x")
+		group, err := all.Create("x")
 		if err != nil {
 			t.Fatal(err)
 		}
 		run := &Run{confined: confinement{group: group}}
-		f := run.overrun(&process{exit: c.exit})
+		f := run.kernelLimit(c.exit)
 		if (f != nil) != (c.says != "") || f != nil && (f.Reason != protocol.ReasonResourceError || !strings.Contains(f.Message, c.says)) {
 			t.Errorf("%s: %v, want %q", name, f, c.says)
 		}
-		_ = group.dir.Close()
+		_ = group.Remove() // closes its files; the tree is no cgroup and stays
 	}
 }
 
@@ -185,44 +185,17 @@ func TestJobWithinItsLimitsIsGoodAndSaysHowTheyWereKept(t *testing.T) {
 	wantNote(t, run, "CPU weight 500 is not enforced")
 }
 
-func TestChildIsBoundOnItsWay(t *testing.T) {
+func TestFileThatReachesItsLimitFailsTheJob(t *testing.T) {
 	t.Parallel()
-	var said string
-	exit, err := finish(testContext(t), command{
-		path: "/bin/sh", args: []string{"-c", `sleep 0.2; grep Cpus_allowed_list /proc/self/status; grep -E 'Max (file|data) size' /proc/self/limits`}, dir: "/",
-		bounds: bounds{cpus: 1, firstCPU: 1, fileBytes: 3 << 20, dataBytes: 1 << 30},
-		stdout: func(in io.Reader) { raw, _ := io.ReadAll(in); said = string(raw) },
-	}, bootID())
-	if err != nil || !exit.ok() {
-		t.Fatal(exit, err)
-	}
-	fields := strings.Join(strings.Fields(said), " ")
-	for _, want := range []string{"Max data size 1073741824 1073741824", "Max file size 3145728 3145728"} {
-		if !strings.Contains(fields, want) {
-			t.Errorf("no %q in %s", want, fields)
-		}
-	}
-	if cpus := strings.Fields(said)[1]; strings.ContainsAny(cpus, ",-") {
-		t.Errorf("it may run on CPUs %s, want one", cpus)
-	}
-	var mine unix.CPUSet
-	if err := unix.SchedGetaffinity(0, &mine); err != nil || mine.Count() != runtime.NumCPU() {
-		t.Errorf("the agent may run on %d CPUs, %v", mine.Count(), err)
-	}
-}
-
-func TestFileThatGrowsToItsLimitEndsTheJob(t *testing.T) {
-	t.Parallel()
-	p, err := start(command{
-		path: "/bin/sh", args: []string{"-c", "sleep 0.2; head -c 2000000 /dev/zero >x; kill -XFSZ $$"}, dir: t.TempDir(), bounds: bounds{fileBytes: 1 << 20},
-	}, bootID())
+	c := command("/bin/sh", t.TempDir(), "-c", "sleep 0.2; head -c 2000000 /dev/zero >x; kill -XFSZ $$")
+	c.Limits.FileBytes = 1 << 20
+	exit, err := proc.Run(testContext(t), c)
 	if err != nil {
 		t.Fatal(err)
 	}
-	<-p.done
 	run := &Run{plan: plan{limits: limits{disk: 1 << 20}}}
-	if f := run.overrun(p); f == nil || f.Reason != protocol.ReasonResourceError || !strings.Contains(f.Message, "1 MiB") {
-		t.Errorf("%v after %s", f, p.exit)
+	if f := run.kernelLimit(exit); f == nil || f.Reason != protocol.ReasonResourceError || !strings.Contains(f.Message, "1 MiB") {
+		t.Errorf("%v after %s", f, exit)
 	}
 }
 
@@ -231,7 +204,7 @@ func TestExitStatusThatNamesWhatRanOut(t *testing.T) {
 		244: protocol.ReasonResourceError, 228: protocol.ReasonResourceError, 229: protocol.ReasonResourceError, 134: protocol.ReasonResourceError,
 		1: protocol.ReasonRuntimeError, 255: protocol.ReasonRuntimeError, 183: protocol.ReasonRuntimeError,
 	} {
-		if f := classify(evidence{exit: exitStatus{code: code}}); f.Reason != want {
+		if f := classify(evidence{exit: proc.Exit{Code: code}}); f.Reason != want {
 			t.Errorf("exit status %d is %s, want %s", code, f.Reason, want)
 		}
 	}
@@ -257,7 +230,7 @@ func TestOutputThatTakesNoMore(t *testing.T) {
 func TestLimitWithoutACgroupSaysWhyThereIsNone(t *testing.T) {
 	t.Parallel()
 	r := newRunner(t)
-	r.cgroups = cgroups{why: "no cgroup v2 tree is mounted"}
+	r.cgroups = proc.CgroupParent{Unavailable: "no cgroup v2 tree is mounted"}
 	run := r.Begin(limited(lease(t, "none", `{`+small+`,"duration":1}`), `{"max_cpu_percent":100}`))
 	if err := walk(testContext(t), run); err != nil {
 		t.Fatal(err)

@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"ffmpeg-agent/hardware/proc"
 	"ffmpeg-agent/messages/protocol"
 )
 
@@ -22,8 +23,8 @@ import (
 
 func TestControllers(t *testing.T) {
 	r := newRunner(t) // one for all: FFmpeg is asked only once what it has
-	if len(r.cgroups.controllers) < len(limiters) {
-		t.Fatalf("the attempts' cgroups have the controllers %q: %s%s", r.cgroups.controllers, r.cgroups.lack, r.cgroups.why)
+	if len(r.cgroups.Controllers) < len(proc.LimitControllers) {
+		t.Fatalf("the attempts' cgroups have the controllers %q: %s%s", r.cgroups.Controllers, r.cgroups.Missing, r.cgroups.Unavailable)
 	}
 	if err := ask(r); err != nil {
 		t.Fatal(err)
@@ -42,40 +43,52 @@ func TestControllers(t *testing.T) {
 }
 
 // limitedGroup is an attempt's cgroup for processes that are no FFmpeg.
-func limitedGroup(t *testing.T, r *Runner, name string) *cgroup {
+func limitedGroup(t *testing.T, r *Runner, name string) *proc.Cgroup {
 	t.Helper()
-	group, err := r.cgroups.make(name)
+	group, err := r.cgroups.Create(name)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := group.remove(); err != nil {
+		if err := group.Remove(); err != nil {
 			t.Error(err)
 		}
 	})
 	return group
 }
 
-func mustSet(t *testing.T, group *cgroup, controller, file, value string) {
+// shellIn runs a script in a cgroup.
+func shellIn(t *testing.T, group *proc.Cgroup, script string) *proc.Child {
 	t.Helper()
-	if err := group.set(controller, file, value); err != nil {
+	c := command("/bin/sh", "/", "-c", script)
+	c.Cgroup = group
+	child, err := proc.Start(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return child
+}
+
+func mustSet(t *testing.T, group *proc.Cgroup, controller, file, value string) {
+	t.Helper()
+	if err := group.Set(controller, file, value); err != nil {
 		t.Fatal(err)
 	}
 }
 
 func controllersAreHandedOnBelowALeafOfTheAgents(t *testing.T, r *Runner) {
-	own, err := ownCgroup()
-	if err != nil || filepath.Base(own) != agentLeaf || filepath.Dir(own) != r.cgroups.parent {
-		t.Errorf("the agent is in %s (%v), attempts are below %s", own, err, r.cgroups.parent)
+	own, err := os.ReadFile("/proc/self/cgroup")
+	if want := "/" + filepath.Base(r.cgroups.Dir) + "/agent\n"; err != nil || !strings.HasSuffix(string(own), want) {
+		t.Errorf("the agent's cgroup is %q, %v; want %q beside the attempts'", own, err, want)
 	}
-	if procs, err := words(filepath.Join(r.cgroups.parent, "cgroup.procs")); len(procs) > 0 || err != nil {
-		t.Errorf("processes %v beside the attempts, %v", procs, err)
+	if pids, err := os.ReadFile(filepath.Join(r.cgroups.Dir, "cgroup.procs")); len(pids) > 0 || err != nil {
+		t.Errorf("processes %q beside the attempts, %v", pids, err)
 	}
 	if said := r.Cgroups(); !strings.Contains(said, "limits on cpu, memory, pids, io") {
 		t.Errorf("said: %s", said)
 	}
 	again := newRunner(t)
-	if again.cgroups.parent != r.cgroups.parent || !slices.Equal(again.cgroups.controllers, r.cgroups.controllers) {
+	if again.cgroups.Dir != r.cgroups.Dir || !slices.Equal(again.cgroups.Controllers, r.cgroups.Controllers) {
 		t.Errorf("the next life finds %+v, this one %+v", again.cgroups, r.cgroups)
 	}
 }
@@ -92,22 +105,22 @@ func controllersBoundAWholeAttempt(t *testing.T, r *Runner) {
 	}
 	group := run.confined.group
 	for file, want := range map[string]string{"cpu.max": "190000 100000", "cpu.weight": "50", "memory.max": "419430400", "memory.oom.group": "1", "pids.max": fmt.Sprint(mostTasks())} {
-		if raw, err := os.ReadFile(filepath.Join(group.path, file)); strings.TrimSpace(string(raw)) != want {
+		if raw, err := os.ReadFile(filepath.Join(group.Path(), file)); strings.TrimSpace(string(raw)) != want {
 			t.Errorf("%s is %q, want %s (%v)", file, raw, want, err)
 		}
 	}
-	whole, _ := group.usage()
+	whole, _ := group.CPUTime()
 	if encode, _ := run.CPUTime(); encode <= 0 || whole <= encode {
 		t.Errorf("the encode used %s, with input, probes and quality %s", encode, whole)
 	}
-	if peak, ok := group.value("memory.peak"); !ok || peak < 10*mib {
+	if peak, ok := group.Value("memory.peak"); !ok || peak < 10*mib {
 		t.Errorf("the attempt used %d bytes", peak)
 	}
 	wantNote(t, run, "CPU limited to 190 % by cpu.max", "memory limited to 400 MiB by memory.max")
 	if err := run.Close(testContext(t)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := os.Stat(group.path); !os.IsNotExist(err) {
+	if _, err := os.Stat(group.Path()); !os.IsNotExist(err) {
 		t.Errorf("the cgroup is left: %v", err)
 	}
 }
@@ -142,15 +155,12 @@ func controllersThrottle(t *testing.T, r *Runner) {
 	group := limitedGroup(t, r, "busy")
 	mustSet(t, group, "cpu", "cpu.max", "20000 100000")
 	begun := time.Now()
-	p, err := start(command{path: "/bin/sh", args: []string{"-c", "while :; do :; done"}, dir: "/", cgroup: group}, bootID())
-	if err != nil {
-		t.Fatal(err)
-	}
-	until(t, "throttled periods", func() bool { return group.count("cpu.stat", "nr_throttled") >= 20 })
-	used, _ := group.usage()
+	child := shellIn(t, group, "while :; do :; done")
+	until(t, "throttled periods", func() bool { return group.Count("cpu.stat", "nr_throttled") >= 20 })
+	used, _ := group.CPUTime()
 	elapsed := time.Since(begun)
-	p.signal(syscall.SIGKILL)
-	<-p.done
+	child.Signal(syscall.SIGKILL)
+	<-child.Done()
 	t.Logf("%s of CPU time in %s", used, elapsed)
 	if most := elapsed/5 + elapsed/20 + 50*time.Millisecond; used > most {
 		t.Errorf("%s of CPU time in %s, want 20 %%", used, elapsed)
@@ -160,14 +170,10 @@ func controllersThrottle(t *testing.T, r *Runner) {
 func controllersRefuseMoreProcesses(t *testing.T, r *Runner) {
 	group := limitedGroup(t, r, "forks")
 	mustSet(t, group, "pids", "pids.max", "8")
-	p, err := start(command{path: "/bin/sh", args: []string{"-c", "i=0; while [ $i -lt 30 ]; do sleep 600 & i=$((i+1)); done"}, dir: "/", cgroup: group}, bootID())
-	if err != nil {
-		t.Fatal(err)
-	}
-	<-p.done
+	exit := shellIn(t, group, "i=0; while [ $i -lt 30 ]; do sleep 600 & i=$((i+1)); done").Exit()
 	run := &Run{confined: confinement{group: group}}
-	if f := run.overrun(p); f == nil || f.Reason != protocol.ReasonResourceError || !strings.Contains(f.Message, "threads") {
-		t.Errorf("%v after %s", f, p.exit)
+	if f := run.kernelLimit(exit); f == nil || f.Reason != protocol.ReasonResourceError || !strings.Contains(f.Message, "threads") {
+		t.Errorf("%v after %s", f, exit)
 	}
 }
 
@@ -180,17 +186,13 @@ func controllersSlowTheDisk(t *testing.T, r *Runner) {
 	group := limitedGroup(t, r, "writes")
 	mustSet(t, group, "io", "io.max", fmt.Sprintf("%d:%d wbps=1048576", unix.Major(info.Dev), unix.Minor(info.Dev)))
 	begun := time.Now()
-	p, err := start(command{path: "/bin/sh", args: []string{"-c", "dd if=/dev/zero of=" + dir + "/x bs=65536 count=64 oflag=direct"}, dir: "/", cgroup: group}, bootID())
-	if err != nil {
-		t.Fatal(err)
-	}
-	<-p.done
+	exit := shellIn(t, group, "dd if=/dev/zero of="+dir+"/x bs=65536 count=64 oflag=direct").Exit()
 	elapsed := time.Since(begun)
 	t.Logf("4 MiB in %s", elapsed)
-	if !p.exit.ok() || elapsed < 2*time.Second {
-		t.Errorf("%s after %s, want 4 MiB at 1 MiB/s", p.exit, elapsed)
+	if !exit.OK() || elapsed < 2*time.Second {
+		t.Errorf("%s after %s, want 4 MiB at 1 MiB/s", exit, elapsed)
 	}
-	if err := group.set("io", "io.max", "250:250 wbps=1048576"); err == nil {
+	if err := group.Set("io", "io.max", "250:250 wbps=1048576"); err == nil {
 		t.Error("a device that is not there was limited")
 	}
 }

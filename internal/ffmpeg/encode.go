@@ -7,6 +7,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"ffmpeg-agent/hardware/proc"
 	"ffmpeg-agent/messages/job"
 )
 
@@ -16,7 +17,7 @@ func (r *Run) Start(ctx context.Context) (job.Process, error) {
 	if err := r.step(ctx, r.start); err != nil {
 		return job.Process{}, err
 	}
-	return r.proc.Load().id, nil
+	return job.Process(r.ffmpeg.Load().ID()), nil
 }
 
 func (r *Run) start(ctx context.Context) error {
@@ -30,21 +31,22 @@ func (r *Run) start(ctx context.Context) error {
 	args := r.plan.args(r.place.input, destinations)
 	shown := r.secret.hideAll(append([]string{r.tools.ffmpeg}, args...))
 	r.update(func(e *job.Encode) { e.Args = shown })
-	proc, err := r.launch("encode", command{
-		path: r.tools.ffmpeg, args: args, dir: r.workspace, files: r.place.files(),
-		stderr:   func(in io.Reader) { _, _ = io.Copy(&r.stderr, in) },
-		progress: func(in io.Reader) { _ = readProgress(in, r.progressed) },
-	})
+	c := command(r.tools.ffmpeg, r.workspace, args...)
+	c.Files = r.place.files()
+	c.Stderr = func(in io.Reader) { _, _ = io.Copy(&r.stderr, in) }
+	c.FD3 = func(in io.Reader) { _ = readProgress(in, r.progressed) }
+	p, err := r.launch("encode", c)
 	if err != nil {
 		return err
 	}
-	r.proc.Store(proc)
-	r.moved.CompareAndSwap(0, proc.started.UnixNano())
+	r.ffmpeg.Store(p)
+	started, id := p.Started(), job.Process(p.ID())
+	r.moved.CompareAndSwap(0, started.UnixNano())
 	r.mu.Lock()
-	r.enterPhase(job.PhaseRun, proc.started)
-	r.encode.Started, r.process = &proc.started, &proc.id
+	r.enterPhase(job.PhaseRun, started)
+	r.encode.Started, r.process = &started, &id
 	r.mu.Unlock()
-	r.log.Debug("started FFmpeg", zap.Int("pid", proc.id.PID), zap.Strings("args", shown))
+	r.log.Debug("started FFmpeg", zap.Int("pid", id.PID), zap.Strings("args", shown))
 	if r.place.input.finite && r.plan.input != "" {
 		r.background("probing the input", r.learnLength)
 	}
@@ -102,8 +104,8 @@ func (r *Run) Wait(ctx context.Context) error {
 }
 
 func (r *Run) wait(ctx context.Context) error {
-	proc := r.proc.Load()
-	defer r.exited(proc)
+	p := r.ffmpeg.Load()
+	defer r.exited(p)
 	stall := newStallDetector(min(r.plan.timeout, r.settings.StallTimeout), time.Now())
 	next := time.NewTimer(stall.every)
 	defer next.Stop()
@@ -111,11 +113,11 @@ func (r *Run) wait(ctx context.Context) error {
 	defer stop()
 	for {
 		select {
-		case <-proc.done:
+		case <-p.Done():
 			return nil
 		case <-ctx.Done():
 			r.log.Debug("stopping FFmpeg", zap.String("cause", string(r.stopCause())))
-			proc.stop(r.settings.StopGrace)
+			p.Stop(r.settings.StopGrace)
 			if r.stopCause() != "" {
 				return nil // Check says how it ended
 			}
@@ -127,14 +129,14 @@ func (r *Run) wait(ctx context.Context) error {
 			}
 			switch now := time.Now(); {
 			case !stall.observe(now, r.lastProgress()):
-			case now.Sub(proc.started) >= r.plan.timeout:
+			case now.Sub(p.Started()) >= r.plan.timeout:
 				r.Stop(job.StopTimeout)
 			case stall.still >= r.settings.StallTimeout:
 				r.Stop(job.StopStalled)
 			}
 		case <-look:
-			if f := r.exceeded(proc); f != nil {
-				proc.exceed(f)
+			if f := r.exceeded(p); f != nil {
+				p.killForLimit(f)
 			}
 		}
 	}
@@ -156,23 +158,22 @@ func (r *Run) lastProgress() time.Time {
 }
 
 // exited records how FFmpeg ended.
-func (r *Run) exited(proc *process) {
-	<-proc.done
-	exit := proc.exit
+func (r *Run) exited(p *process) {
+	exit := p.Exit()
 	size, sized := r.place.written()
 	said := r.stderr.String()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	e := &r.encode
-	e.Exited, e.CPUTime, e.Log = &exit.at, exit.cpu, r.secret.hide(said)
+	e.Exited, e.CPUTime, e.Log = &exit.At, exit.CPU, r.secret.hide(said)
 	if sized {
 		e.SizeBytes = size
 	}
-	if exit.signal != 0 {
-		e.Signal = signalName(exit.signal)
-	} else if exit.err == nil {
-		e.ExitCode = &exit.code
+	if exit.Signal != 0 {
+		e.Signal = proc.SignalName(exit.Signal)
+	} else if exit.Err == nil {
+		e.ExitCode = &exit.Code
 	}
-	r.enterPhase(job.PhaseCheck, exit.at)
-	r.log.Debug("FFmpeg exited", zap.Int("pid", proc.id.PID), zap.Stringer("exit", exit))
+	r.enterPhase(job.PhaseCheck, exit.At)
+	r.log.Debug("FFmpeg exited", zap.Int("pid", p.ID().PID), zap.Stringer("exit", exit))
 }

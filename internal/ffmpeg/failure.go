@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"ffmpeg-agent/hardware/proc"
 	"ffmpeg-agent/messages/job"
 	"ffmpeg-agent/messages/protocol"
 )
@@ -48,7 +49,7 @@ const decodeErrorsExit = 69
 
 // evidence is what is known of an FFmpeg that ended badly.
 type evidence struct {
-	exit      exitStatus
+	exit      proc.Exit
 	diskFull  bool         // where it wrote
 	wasFull   bool         // it was shortly before, and may have room again
 	input     *job.Failure // what is wrong with the job's input; nil: nothing, or it has none
@@ -60,19 +61,19 @@ type evidence struct {
 // classify says why an FFmpeg that was not stopped ended badly.
 func classify(e evidence) *job.Failure {
 	switch {
-	case e.exit.err != nil:
-		return failure(protocol.ReasonPlatformError, "ffmpeg: %v", e.exit.err)
-	case e.exit.signal == syscall.SIGXFSZ || e.exit.signal == syscall.SIGXCPU: // limits that the agent itself runs under
+	case e.exit.Err != nil:
+		return failure(protocol.ReasonPlatformError, "ffmpeg: %v", e.exit.Err)
+	case e.exit.Signal == syscall.SIGXFSZ || e.exit.Signal == syscall.SIGXCPU: // limits that the agent itself runs under
 		return failure(protocol.ReasonResourceError, "ffmpeg was %s", e.exit)
-	case e.exit.signal != 0:
+	case e.exit.Signal != 0:
 		return failure(protocol.ReasonRuntimeError, "ffmpeg was %s", e.exit)
 	case ranOut(e.exit):
-		return failure(protocol.ReasonResourceError, "ffmpeg: %s: %v", e.exit, syscall.Errno(256-e.exit.code))
+		return failure(protocol.ReasonResourceError, "ffmpeg: %s: %v", e.exit, syscall.Errno(256-e.exit.Code))
 	case e.diskFull:
 		return failure(protocol.ReasonResourceError, "ffmpeg: %s: no space left on the disk of the output", e.exit)
 	case e.input != nil:
 		return e.input
-	case e.hasInput && e.exit.code == decodeErrorsExit:
+	case e.hasInput && e.exit.Code == decodeErrorsExit:
 		return failure(protocol.ReasonInputError, "input: too many frames cannot be decoded")
 	case e.wasFull:
 		return failure(protocol.ReasonResourceError, "ffmpeg: %s: no space left on the disk of the output for a time", e.exit)
@@ -84,11 +85,11 @@ func classify(e evidence) *job.Failure {
 
 // ranOut reports whether FFmpeg says by its exit status that it got no memory or no
 // disk: since version 7 the status is the error's number, negative, in one byte.
-func ranOut(exit exitStatus) bool {
-	if exit.signal != 0 || exit.code < 128 {
+func ranOut(exit proc.Exit) bool {
+	if exit.Signal != 0 || exit.Code < 128 {
 		return false
 	}
-	switch syscall.Errno(256 - exit.code) {
+	switch syscall.Errno(256 - exit.Code) {
 	case syscall.ENOMEM, syscall.ENOSPC, syscall.EDQUOT, syscall.EFBIG:
 		return true
 	}

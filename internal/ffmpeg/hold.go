@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"ffmpeg-agent/hardware/proc"
 	"ffmpeg-agent/messages/protocol"
 )
 
@@ -28,13 +29,13 @@ func (r *Run) hold() error {
 	defer r.mu.Unlock()
 	pl := &r.place
 	if pl.held = held; held != nil {
-		pl.input.url = fileURL(handedPath(held, firstHanded))
+		pl.input.url = fileURL(proc.FilePath(held, proc.FirstFile))
 		r.secret.show(pl.input.url, fileURL(pl.local))
 	}
 	for i := range pl.targets {
 		t := &pl.targets[i]
 		if t.name = t.url; t.file != nil {
-			t.name = fileURL(handedPath(t.file, firstHanded+1+i))
+			t.name = fileURL(proc.FilePath(t.file, proc.FirstFile+1+i))
 			r.secret.show(t.name, fileURL(t.temp))
 		}
 	}
@@ -82,7 +83,7 @@ func holdInput(pl place, roots []string) (*os.File, error) {
 	f, err := openRegular(pl.local)
 	if err == nil {
 		var real string
-		if real, err = pathOf(f); err == nil && real != pl.local {
+		if real, err = proc.CurrentPath(f); err == nil && real != pl.local {
 			err = errors.New("it was exchanged meanwhile")
 		}
 		if err != nil {

@@ -50,19 +50,18 @@ func (r *Run) makeInput(ctx context.Context) error {
 	path := filepath.Join(r.workspace, syntheticName)
 	ctx, cancel := context.WithTimeout(ctx, r.plan.timeout)
 	defer cancel()
-	exit, err := r.finish(ctx, command{
-		path: r.tools.ffmpeg, args: r.plan.syntheticArgs(r.caps, path), dir: r.workspace,
-		stderr:   func(in io.Reader) { _, _ = io.Copy(&r.stderr, in) },
-		progress: func(in io.Reader) { _, _ = io.Copy(io.Discard, in) },
-	})
+	c := command(r.tools.ffmpeg, r.workspace, r.plan.syntheticArgs(r.caps, path)...)
+	c.Stderr = func(in io.Reader) { _, _ = io.Copy(&r.stderr, in) }
+	c.FD3 = func(in io.Reader) { _, _ = io.Copy(io.Discard, in) }
+	exit, err := r.finish(ctx, c)
 	switch {
 	case ctx.Err() == context.DeadlineExceeded:
 		return failure(protocol.ReasonTimeout, "making a synthetic input took longer than %s", r.plan.timeout)
 	case err != nil:
 		return err
-	case !exit.ok() && (ranOut(exit) || diskFull(r.workspace)):
+	case !exit.OK() && (ranOut(exit) || diskFull(r.workspace)):
 		return failure(protocol.ReasonResourceError, "no space left for a synthetic input")
-	case !exit.ok():
+	case !exit.OK():
 		return failure(protocol.ReasonRuntimeError, "making a synthetic input: ffmpeg: %s", exit)
 	}
 	r.stderr.reset() // the log is the encode's own

@@ -4,11 +4,32 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"io/fs"
 	"os"
+	"path/filepath"
+	"strings"
 
+	"ffmpeg-agent/hardware/proc"
 	"ffmpeg-agent/messages/job"
 )
+
+// cgroupPrefix begins the name of every cgroup that an agent creates for an attempt.
+const cgroupPrefix = "ffmpeg-agent-"
+
+// cgroupNames is how the names of this agent's cgroups begin: the data directory tells
+// agents on one machine apart.
+func cgroupNames(dataDir string) string {
+	id := fnv.New32a()
+	_, _ = id.Write([]byte(dataDir))
+	return fmt.Sprintf("%s%08x-", cgroupPrefix, id.Sum32())
+}
+
+// ownsCgroup reports whether a recorded path is a cgroup that an agent created: nothing
+// else is ever killed or removed.
+func ownsCgroup(path string) bool {
+	return proc.IsCgroup(path) && strings.HasPrefix(filepath.Base(path), cgroupPrefix)
+}
 
 // Janitor removes what an earlier life of the agent left behind.
 type Janitor struct{ runner *Runner }
@@ -25,10 +46,10 @@ func (j *Janitor) Reap(ctx context.Context, records []job.Record) error {
 		if record.Process == nil {
 			continue
 		}
-		err := kill(ctx, *record.Process, j.runner.bootID)
-		if group := record.Process.Cgroup; j.runner.cgroups.ours(group) {
-			_ = killCgroup(group) // it is empty, or gone, where nobody outlived FFmpeg
-			err = errors.Join(err, removeCgroup(group))
+		id := proc.ID(*record.Process)
+		err := id.Kill(ctx)
+		if ownsCgroup(id.Cgroup) {
+			err = errors.Join(err, proc.RemoveCgroup(id.Cgroup))
 		}
 		if err != nil {
 			errs = append(errs, fmt.Errorf("reaping attempt %s: %w", record.Key(), err))
@@ -48,7 +69,7 @@ func (j *Janitor) Sweep(ctx context.Context) (int, error) {
 	if err != nil {
 		return 0, fmt.Errorf("looking for workspaces: %w", err)
 	}
-	removed, err := j.runner.cgroups.sweep(j.runner.owned)
+	removed, err := j.runner.cgroups.Sweep(j.runner.owned)
 	errs := []error{err}
 	for _, e := range entries {
 		if ctx.Err() != nil {

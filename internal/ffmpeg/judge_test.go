@@ -11,6 +11,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"ffmpeg-agent/hardware/proc"
 	"ffmpeg-agent/messages/protocol"
 )
 
@@ -21,19 +22,19 @@ func TestWhyFFmpegEndedBadly(t *testing.T) {
 		want protocol.FailureReason
 		says string
 	}{
-		"killed":                     {evidence{exit: exitStatus{code: -1, signal: syscall.SIGKILL}}, protocol.ReasonRuntimeError, "SIGKILL"},
-		"crashed on a broken input":  {evidence{exit: exitStatus{code: -1, signal: syscall.SIGSEGV}, hasInput: true}, protocol.ReasonRuntimeError, "SIGSEGV"},
-		"file too large":             {evidence{exit: exitStatus{code: -1, signal: syscall.SIGXFSZ}}, protocol.ReasonResourceError, "SIGXFSZ"},
-		"out of CPU time":            {evidence{exit: exitStatus{code: -1, signal: syscall.SIGXCPU}}, protocol.ReasonResourceError, "SIGXCPU"},
-		"disk full":                  {evidence{exit: exitStatus{code: 1}, diskFull: true, input: broken}, protocol.ReasonResourceError, "space"},
-		"disk full for a time":       {evidence{exit: exitStatus{code: 1}, wasFull: true}, protocol.ReasonResourceError, "space"},
-		"input broken, disk full":    {evidence{exit: exitStatus{code: 1}, wasFull: true, hasInput: true, input: broken}, protocol.ReasonInputError, "broken"},
-		"input broken":               {evidence{exit: exitStatus{code: 1}, hasInput: true, input: broken, streaming: true}, protocol.ReasonInputError, "broken"},
-		"too many frames undecoded":  {evidence{exit: exitStatus{code: 69}, hasInput: true}, protocol.ReasonInputError, "decoded"},
-		"69 without an input":        {evidence{exit: exitStatus{code: 69}}, protocol.ReasonRuntimeError, "69"},
-		"stream not taken":           {evidence{exit: exitStatus{code: 1}, streaming: true}, protocol.ReasonNetworkError, "stream"},
-		"anything else":              {evidence{exit: exitStatus{code: 234}, hasInput: true}, protocol.ReasonRuntimeError, "exit status 234"},
-		"the end was not to be seen": {evidence{exit: exitStatus{err: io.ErrUnexpectedEOF}}, protocol.ReasonPlatformError, "EOF"},
+		"killed":                     {evidence{exit: proc.Exit{Code: -1, Signal: syscall.SIGKILL}}, protocol.ReasonRuntimeError, "SIGKILL"},
+		"crashed on a broken input":  {evidence{exit: proc.Exit{Code: -1, Signal: syscall.SIGSEGV}, hasInput: true}, protocol.ReasonRuntimeError, "SIGSEGV"},
+		"file too large":             {evidence{exit: proc.Exit{Code: -1, Signal: syscall.SIGXFSZ}}, protocol.ReasonResourceError, "SIGXFSZ"},
+		"out of CPU time":            {evidence{exit: proc.Exit{Code: -1, Signal: syscall.SIGXCPU}}, protocol.ReasonResourceError, "SIGXCPU"},
+		"disk full":                  {evidence{exit: proc.Exit{Code: 1}, diskFull: true, input: broken}, protocol.ReasonResourceError, "space"},
+		"disk full for a time":       {evidence{exit: proc.Exit{Code: 1}, wasFull: true}, protocol.ReasonResourceError, "space"},
+		"input broken, disk full":    {evidence{exit: proc.Exit{Code: 1}, wasFull: true, hasInput: true, input: broken}, protocol.ReasonInputError, "broken"},
+		"input broken":               {evidence{exit: proc.Exit{Code: 1}, hasInput: true, input: broken, streaming: true}, protocol.ReasonInputError, "broken"},
+		"too many frames undecoded":  {evidence{exit: proc.Exit{Code: 69}, hasInput: true}, protocol.ReasonInputError, "decoded"},
+		"69 without an input":        {evidence{exit: proc.Exit{Code: 69}}, protocol.ReasonRuntimeError, "69"},
+		"stream not taken":           {evidence{exit: proc.Exit{Code: 1}, streaming: true}, protocol.ReasonNetworkError, "stream"},
+		"anything else":              {evidence{exit: proc.Exit{Code: 234}, hasInput: true}, protocol.ReasonRuntimeError, "exit status 234"},
+		"the end was not to be seen": {evidence{exit: proc.Exit{Err: io.ErrUnexpectedEOF}}, protocol.ReasonPlatformError, "EOF"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got := classify(c.e)

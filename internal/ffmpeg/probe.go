@@ -112,13 +112,10 @@ func (r *Run) probe(ctx context.Context, url string, options ...string) (probed,
 	var out []byte
 	args := append([]string{"-v", "quiet", "-of", "json", "-show_error", "-show_entries",
 		"format=format_name,duration:stream=codec_type,width,height,duration,nb_frames,nb_read_packets:stream_disposition=attached_pic"}, options...)
-	exit, err := r.finish(ctx, command{
-		path: r.tools.ffprobe, args: append(args, "-i", url), dir: r.workspace, files: r.place.files(),
-		stdout: func(in io.Reader) {
-			out, _ = io.ReadAll(io.LimitReader(in, probeOutput))
-			_, _ = io.Copy(io.Discard, in)
-		},
-	})
+	c := command(r.tools.ffprobe, r.workspace, append(args, "-i", url)...)
+	c.Files = r.place.files()
+	c.Stdout = func(in io.Reader) { out, _ = io.ReadAll(io.LimitReader(in, probeOutput)) }
+	exit, err := r.finish(ctx, c)
 	if err != nil {
 		return probed{}, fmt.Errorf("running ffprobe: %w", err)
 	}
@@ -126,7 +123,7 @@ func (r *Run) probe(ctx context.Context, url string, options ...string) (probed,
 	if err := json.Unmarshal(out, &p); err != nil {
 		return probed{}, fmt.Errorf("ffprobe: %s, and an answer that cannot be read: %w", exit, err)
 	}
-	if !exit.ok() && p.Error == nil {
+	if !exit.OK() && p.Error == nil {
 		return probed{}, fmt.Errorf("ffprobe: %s", exit)
 	}
 	return p, nil
@@ -201,8 +198,10 @@ func (r *Run) decodes(ctx context.Context) bool {
 	defer cancel()
 	args := append([]string{"-nostdin", "-v", "quiet"}, r.place.input.args()...)
 	args = append(args, "-map", "0:V:0", "-t", seconds(r.plan.timeLimit()), "-f", "null", "-")
-	exit, err := r.finish(ctx, command{path: r.tools.ffmpeg, args: args, dir: r.workspace, files: r.place.files()})
-	return err != nil || exit.ok() || exit.signal != 0
+	c := command(r.tools.ffmpeg, r.workspace, args...)
+	c.Files = r.place.files()
+	exit, err := r.finish(ctx, c)
+	return err != nil || exit.OK() || exit.Signal != 0
 }
 
 // timeLimit is how much of the input the job can use.

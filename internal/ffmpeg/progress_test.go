@@ -91,6 +91,9 @@ func TestProgressReportsABrokenPipe(t *testing.T) {
 func FuzzProgress(f *testing.F) {
 	f.Add("frame=375\nfps=0.00\nspeed=1.07e+03x\nout_time_us=-5\ntotal_size=N/A\nprogress=end\n")
 	f.Add(strings.Repeat("a=", progressLine/2+1) + "\nframe=1\nprogress=continue\n")
+	f.Add("out_time_us=\ntotal_size=")
+	f.Add("fps=\xe30\nspeed=")
+	f.Add("=\xfb\xf2")
 	f.Fuzz(func(t *testing.T, in string) {
 		var before progressReport
 		err := readProgress(strings.NewReader(in), func(p progressReport) {

@@ -66,15 +66,15 @@ func (r *Run) compare(ctx context.Context) (q job.Quality, err error) {
 	defer cancel()
 	var value float64
 	readErr := errors.New("nothing")
-	exit, err := r.finish(ctx, command{
-		path: r.tools.ffmpeg, args: r.plan.qualityArgs(r.place.targets[0].name, r.place.input, measure.filter+"="+measure.options),
-		dir: r.workspace, files: r.place.files(),
-		stdout: func(in io.Reader) { value, readErr = measure.read(in) },
-	})
+	args := r.plan.qualityArgs(r.place.targets[0].name, r.place.input, measure.filter+"="+measure.options)
+	c := command(r.tools.ffmpeg, r.workspace, args...)
+	c.Files = r.place.files()
+	c.Stdout = func(in io.Reader) { value, readErr = measure.read(in) }
+	exit, err := r.finish(ctx, c)
 	if err != nil {
 		return q, err
 	}
-	if !exit.ok() {
+	if !exit.OK() {
 		return q, fmt.Errorf("ffmpeg: %s", exit)
 	}
 	if readErr != nil {

@@ -43,7 +43,7 @@ type Run struct {
 
 	stderr headTail
 	input  lazy[probed]            // what ffprobe reports of the input
-	proc   atomic.Pointer[process] // FFmpeg; nil before Start
+	ffmpeg atomic.Pointer[process] // nil before Start
 	moved  atomic.Int64            // when FFmpeg last made progress, Unix ns
 	full   atomic.Int64            // when the disk of an output was last seen full, Unix ns
 
@@ -157,8 +157,8 @@ func (r *Run) Snapshot() job.Snapshot {
 
 // CPUTime is the CPU time FFmpeg has used so far; false while it is unknown.
 func (r *Run) CPUTime() (time.Duration, bool) {
-	if proc := r.proc.Load(); proc != nil {
-		return proc.usage()
+	if p := r.ffmpeg.Load(); p != nil {
+		return p.CPUTime()
 	}
 	return 0, false
 }
@@ -188,13 +188,13 @@ func (r *Run) Close(ctx context.Context) error {
 
 func (r *Run) close() error {
 	r.working.Wait()
-	if proc := r.proc.Load(); proc != nil {
-		proc.stop(r.settings.StopGrace) // had Wait not been called
-		_ = proc.cgroup.remove()        // or it goes with the attempt's
+	if p := r.ffmpeg.Load(); p != nil {
+		p.Stop(r.settings.StopGrace) // had Wait not been called
+		_ = p.Cgroup().Remove()      // or it goes with the attempt's
 	}
 	r.place.release()
 	r.keepInput()
-	if err := r.confined.group.remove(); err != nil {
+	if err := r.confined.group.Remove(); err != nil {
 		r.log.Warn("could not remove the cgroup of a job; the next sweep will", zap.Error(err))
 	}
 	defer r.runner.forget(r)

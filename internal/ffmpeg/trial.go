@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+
+	"ffmpeg-agent/hardware/proc"
 )
 
 // trialFor bounds one trial encode: a driver may hang.
@@ -155,18 +157,18 @@ func (r *Runner) trial(ctx context.Context, ffmpeg, encoder string) error {
 	}
 	args = append(args, "-vf", filter, "-c:v", encoder, "-f", "null", "-")
 	var said headTail
-	exit, err := finish(ctx, command{
-		path: ffmpeg, args: args, dir: "/", bounds: bounds{nice: r.settings.Nice},
-		stderr: func(in io.Reader) { _, _ = io.Copy(&said, in) },
-	}, r.bootID)
+	c := command(ffmpeg, "/", args...)
+	c.Limits.Nice = r.settings.Nice
+	c.Stderr = func(in io.Reader) { _, _ = io.Copy(&said, in) }
+	exit, err := proc.Run(ctx, c)
 	switch {
 	case errors.Is(err, context.DeadlineExceeded):
 		return fmt.Errorf("%w: no end after %s", errInconclusive, r.trialFor)
 	case err != nil:
 		return err
-	case exit.signal != 0:
+	case exit.Signal != 0:
 		return fmt.Errorf("%w: %s", errInconclusive, exit)
-	case !exit.ok():
+	case !exit.OK():
 		return fmt.Errorf("%s: %s", exit, lastLine(said.String()))
 	}
 	return nil

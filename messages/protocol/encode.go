@@ -5,36 +5,38 @@ import (
 	"math"
 )
 
-// MarshalJSON omits scores, metrics and analyzer values that are not finite or cannot be
-// encoded. Otherwise a single NaN would make it impossible to send the result.
+// MarshalJSON writes a result that a master can take whatever was measured: a
+// score, metric or analysis that is not finite, or cannot be written at all, is
+// absent. A single NaN would otherwise cost the whole result.
 func (r JobResult) MarshalJSON() ([]byte, error) {
 	for _, score := range []**float64{&r.QoEScore, &r.EfficiencyScore, &r.EnergyJoules, &r.VMAFScore} {
 		if *score != nil && !finite(**score) {
 			*score = nil
 		}
 	}
-	r.Metrics = encodableMap(r.Metrics)
-	r.AnalyzerOutput = encodableMap(r.AnalyzerOutput)
+	r.Metrics = Writable(r.Metrics)
+	r.AnalyzerOutput = Writable(r.AnalyzerOutput)
 	type plain JobResult // without this method
 	return json.Marshal(plain(r))
 }
 
-// encodableMap returns a copy of m without values that JSON cannot represent, including
-// those nested in maps and slices. nil stays nil.
-func encodableMap(m map[string]any) map[string]any {
+// Writable returns a copy of m without the numbers that JSON cannot express (NaN
+// and the infinities, also inside maps and lists of any) and without values of
+// other types that cannot be encoded. m itself stays as it is; nil stays nil.
+func Writable(m map[string]any) map[string]any {
 	if m == nil {
 		return nil
 	}
 	kept := make(map[string]any, len(m))
 	for key, value := range m {
-		if value, ok := encodable(value); ok {
+		if value, ok := writable(value); ok {
 			kept[key] = value
 		}
 	}
 	return kept
 }
 
-func encodable(value any) (any, bool) {
+func writable(value any) (any, bool) {
 	switch v := value.(type) {
 	case float64:
 		return v, finite(v)
@@ -43,11 +45,11 @@ func encodable(value any) (any, bool) {
 	case nil, bool, string, int, int64, uint64:
 		return v, true
 	case map[string]any:
-		return encodableMap(v), true
+		return Writable(v), true
 	case []any:
-		kept := make([]any, len(v)) // an omitted element becomes null, so that the others keep their index
+		kept := make([]any, len(v)) // an element's place has a meaning: null keeps it
 		for i := range v {
-			if element, ok := encodable(v[i]); ok {
+			if element, ok := writable(v[i]); ok {
 				kept[i] = element
 			}
 		}
