@@ -63,7 +63,7 @@ var cardVariants = map[string]cardVariant{
 	"MIG": {card: func(c *fakehw.NVMLCard) { c.MIG = true }, method: "rapl: package-0; nvml: gpu0"},
 	"counter and power 30 % apart": {
 		card: func(c *fakehw.NVMLCard) { c.Scale = 1.3 }, long: true, method: "rapl: package-0; nvml: gpu0",
-		note: "gpu0: its energy counter says",
+		note: "gpu0: energy counter",
 	},
 }
 

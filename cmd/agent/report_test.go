@@ -41,7 +41,7 @@ func measured() *energy.Account {
 			Total: figureOf(800.25, 5, energy.Measured, "rapl: package-0 + dram"),
 			Idle:  figureOf(240, 6, energy.Measured, "idle baseline × time"),
 			Net:   figureOf(560.25, 11, energy.Measured, "total − idle"),
-			Job:   figureOf(500.25, 11, energy.Measured, "net by the job's part of all use"),
+			Job:   figureOf(500.25, 11, energy.Measured, "net × the job's part of all use"),
 			Rest:  figureOf(60, 11, energy.Measured, "net − job"),
 		},
 		Machine: figureOf(1000, 6, energy.Measured, "rapl: package-0 + dram"),
@@ -53,7 +53,7 @@ func measured() *energy.Account {
 		},
 		ShareMethod: "cpu time", MeanPower: of(energy.Watts(66.69)),
 		Baseline: &energy.Baseline{Power: 20, Spread: 0.5, LearnedAt: ago(time.Hour), Seconds: 120},
-		Notes:    []string{"gpu0: its energy counter says 90 J and its power, integrated, 120 J"},
+		Notes:    []string{"gpu0: energy counter 90 J, integrated power 120 J; the error bound covers both"},
 	}
 }
 

@@ -1,89 +1,198 @@
 package energy
 
-import "time"
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+)
 
-// Figure is an amount of energy with its provenance.
-type Figure struct {
-	// Energy in J; nil when Source is Unavailable.
-	Energy *Joules `json:"joules,omitempty"`
-	Source Source  `json:"source"`
-	// Method names the sensors and, for a total, its formula, such as
-	// "rapl: package-0 + package-1 + dram".
-	Method string `json:"method,omitempty"`
-	// CoveragePercent is the part of the window in which the sensors were read
-	// without a gap, 0 to 100; of a total, that of its least covered zone, which is 0 where
-	// one that counts gave no reading in it. Method says "without" it, and without a sensor
-	// that never counts anything, which lowers no coverage.
-	CoveragePercent float64 `json:"coverage_percent"`
-	// Gaps is how often the reading broke off inside the window, summed over the
-	// zones of a total.
-	Gaps int `json:"gaps"`
-	// ErrorBound in J: the true value lies within Energy ± ErrorBound, what was
-	// missed in gaps not included, and if at the window's edges power was not above the highest
-	// mean between two readings in it. Of a share it holds all that was divided equally for
-	// want of knowing who used it. nil when Source is Unavailable.
-	ErrorBound *Joules `json:"error_bound_joules,omitempty"`
-}
-
-// ZoneFigure is a figure of one zone.
-type ZoneFigure struct {
-	ID      string `json:"id"`
-	Name    string `json:"name"`
-	Domain  Domain `json:"domain"`
-	Counted bool   `json:"counted"` // part of the total
-	Figure
-}
-
-// Breakdown is an amount of energy and what it is made of. Where all parts are known,
-// Total = Job + Rest + Idle and Net = Job + Rest, to the microjoule.
-type Breakdown struct {
-	Total Figure `json:"total"`
-	// Idle is what the machine would have used in the window without any job, by
-	// the calibrated baseline. Unavailable without one; Method says why.
-	Idle Figure `json:"idle"`
-	// Net is Total less Idle: what was used because the machine worked.
-	Net Figure `json:"net"`
-	// Job is the part of Net that the job's own processes used, by their part of all
-	// CPU time (of a card: of all use).
-	Job Figure `json:"job"`
-	// Rest is the part of Net that processes used which belong to no job.
-	Rest Figure `json:"rest"`
-}
-
-// Account is what one job cost.
+// Account is the energy cost of one job.
 type Account struct {
 	Start time.Time `json:"start"` // FFmpeg's start
 	End   time.Time `json:"end"`   // FFmpeg's exit
-	// Breakdown is the job's: its Total is the machine's energy in the window, idle
-	// included, for a job that ran alone, and the job's conserved share where jobs
-	// overlapped.
+	// Breakdown is the job's. Its Total is the machine's energy in the window, idle included,
+	// if the job ran alone, and its share if jobs overlapped.
 	Breakdown
-	// Machine is the machine's energy in the window, whoever used it.
+	// Machine is the machine's energy in the window, by all jobs and processes.
 	Machine Figure `json:"machine"`
-	// Domains splits what the job is charged by domain (cpu, dram, gpu).
+	// Domains is the breakdown by domain (cpu, dram, gpu).
 	Domains map[Domain]Breakdown `json:"domains,omitempty"`
-	// Zones are the machine's figures zone by zone, those that are reported and
-	// not added (core, psys) among them.
+	// Zones are the machine's figures by zone, including those that are reported and not added
+	// (core, psys).
 	Zones []ZoneFigure `json:"zones,omitempty"`
-	// ShareMethod says how Total was split off: "alone", "cpu time", "equal"
-	// where CPU times were not known, or both of the last two with their parts;
-	// "none" where Total is unavailable.
+	// ShareMethod is how Total was divided between jobs: "alone", a Usage.Method, "equal" where
+	// the use was unknown, or several of them with their percentages of the shared time; "none"
+	// if Total is unavailable.
 	ShareMethod string `json:"share_method"`
-	// MeanPower of Total in W over the covered part of the window; nil when
-	// unknown.
+	// MeanPower of Total in W over the covered part of the window; nil if unknown.
 	MeanPower *Watts `json:"mean_power_watts,omitempty"`
-	// Baseline is the idle power that Idle was computed with; nil without one.
+	// Baseline that Idle was computed with; nil without one.
 	Baseline *Baseline `json:"baseline,omitempty"`
-	// Notes are what else is to be known of the figures: sensors that contradict
-	// each other.
+	// Notes are remarks on the figures, such as sensors that contradict each other.
 	Notes []string `json:"notes,omitempty"`
+}
+
+// Breakdown is an amount of energy and its parts. If all parts are known, Total = Idle + Net and
+// Net = Job + Rest, to the microjoule.
+type Breakdown struct {
+	Total Figure `json:"total"`
+	// Idle is what the machine would have used in the window without any job, by the baseline.
+	// Unavailable without one; its Method is the reason.
+	Idle Figure `json:"idle"`
+	// Net is Total − Idle.
+	Net Figure `json:"net"`
+	// Job is the part of Net that the job's own processes used, by their part of all CPU time,
+	// or of all use of a card.
+	Job Figure `json:"job"`
+	// Rest is the part of Net that processes of no job used.
+	Rest Figure `json:"rest"`
 }
 
 // Duration is the length of the window.
 func (a *Account) Duration() time.Duration { return a.End.Sub(a.Start) }
 
-// UnknownAccount is the account of a window that nothing measured.
-func UnknownAccount(start, end time.Time, why string) Account {
-	f := Figure{Source: Unavailable, Method: why}
-	return Account{Start: start, End: end, Breakdown: Breakdown{Total: f, Idle: f, Net: f, Job: f, Rest: f}, Machine: f, ShareMethod: "none"}
+// UnknownAccount is the account of a window without measurements.
+func UnknownAccount(start, end time.Time, reason string) Account {
+	return Account{
+		Start: start, End: end, Breakdown: unknownBreakdown(reason), Machine: unknownFigure(reason), ShareMethod: "none",
+	}
+}
+
+func unknownBreakdown(reason string) Breakdown {
+	f := unknownFigure(reason)
+	return Breakdown{Total: f, Idle: f, Net: f, Job: f, Rest: f}
+}
+
+// account is the account of a closed window. endDistances are the times between its end and the
+// closest reading of each zone.
+func (l *Ledger) account(w *window, end time.Time, endDistances map[string]time.Duration) Account {
+	a := Account{Start: w.start, End: end, Domains: map[Domain]Breakdown{}}
+	var shares, all []contribution
+	domains := map[Domain][]contribution{}
+	for _, z := range l.zones {
+		if t := w.tallies[z.zone.ID]; z.removed && (t == nil || t.covered == 0) {
+			continue
+		}
+		share, machine := z.contributions(w, endDistances[z.zone.ID])
+		a.Zones = append(a.Zones, ZoneFigure{
+			ID: z.zone.ID, Name: z.zone.Name, Domain: z.zone.Domain, Counted: z.zone.Counted,
+			Figure: sumFigure([]contribution{machine}),
+		})
+		if note := machine.contradiction(); note != "" {
+			a.Notes = append(a.Notes, note)
+		}
+		if z.zone.Counted {
+			shares, all = append(shares, share), append(all, machine)
+			domains[z.zone.Domain] = append(domains[z.zone.Domain], share)
+		}
+	}
+	for domain, shares := range domains {
+		a.Domains[domain] = breakdown(shares)
+	}
+	a.Breakdown, a.Machine = breakdown(shares), sumFigure(all)
+	shares = slices.DeleteFunc(shares, func(c contribution) bool { return c.missing != "" })
+	a.ShareMethod = shareMethod(shares)
+	a.MeanPower = sumMeanPower(shares)
+	a.Baseline = windowBaseline(shares, end)
+	return a
+}
+
+// maxVague is the part of Net by an unknown job or process above which Job and Rest are unknown.
+const maxVague = 0.1
+
+// breakdown sums up the job's shares of zones.
+func breakdown(shares []contribution) Breakdown {
+	b := Breakdown{Total: sumFigure(shares)}
+	if b.Total.Source == Unavailable {
+		return unknownBreakdownOf(b.Total, b.Total.Method)
+	}
+	var sum attribution
+	var spread Joules
+	var unknown []string
+	for _, c := range shares {
+		if c.missing != "" {
+			continue
+		}
+		sum = sum.plus(c.tally.share)
+		learned := c.zone.learner.learned
+		if learned == nil || c.tally.share.undivided > 0 {
+			unknown = append(unknown, c.zone.zone.Name)
+			continue
+		}
+		spread += Joules(float64(learned.Spread) * c.tally.covered.Seconds())
+	}
+	if len(unknown) > 0 {
+		return unknownBreakdownOf(b.Total, "no idle baseline of "+strings.Join(unknown, ", ")+": the machine has not been idle for long enough")
+	}
+	net := sum.job + sum.rest + sum.vague
+	bound := *b.Total.ErrorBound + spread
+	b.Idle = b.Total.with(sum.idle, spread, "idle baseline × time")
+	b.Net = b.Total.with(net, bound, "total − idle")
+	if net > 0 && float64(sum.vague) > maxVague*float64(net) {
+		b.Job = unknownFigure("the use by process is unknown")
+		b.Rest = b.Job
+		return b
+	}
+	bound += sum.vague.Joules()
+	b.Job = b.Total.with(sum.job+sum.vague, bound, "net × the job's part of all use")
+	b.Rest = b.Total.with(sum.rest, bound, "net − job")
+	return b
+}
+
+// unknownBreakdownOf is a total whose parts are unknown.
+func unknownBreakdownOf(total Figure, reason string) Breakdown {
+	b := unknownBreakdown(reason)
+	b.Total = total
+	return b
+}
+
+// windowBaseline is the baseline of the zones together; nil if a part of the window was without.
+func windowBaseline(shares []contribution, now time.Time) *Baseline {
+	var zones []*zoneLedger
+	for _, c := range shares {
+		if c.tally.share.undivided > 0 {
+			return nil
+		}
+		zones = append(zones, c.zone)
+	}
+	return sumBaselines(zones, now)
+}
+
+func shareMethod(shares []contribution) string {
+	if len(shares) == 0 {
+		return "none"
+	}
+	lengths := map[string]time.Duration{}
+	var total time.Duration
+	for _, c := range shares {
+		for method, length := range c.tally.methods {
+			lengths[method] += length
+			total += length
+		}
+	}
+	methods := slices.Sorted(maps.Keys(lengths))
+	switch len(methods) {
+	case 0:
+		return shareAlone
+	case 1:
+		return methods[0]
+	}
+	for i, method := range methods {
+		methods[i] = fmt.Sprintf("%s %.1f %%", method, 100*lengths[method].Seconds()/total.Seconds())
+	}
+	return strings.Join(methods, ", ")
+}
+
+// sumMeanPower is the sum of the mean powers of zones, each over its covered time.
+func sumMeanPower(shares []contribution) *Watts {
+	if len(shares) == 0 {
+		return nil
+	}
+	var sum Watts
+	for _, c := range shares {
+		sum += meanPower(c.energy, c.tally.covered)
+	}
+	return &sum
 }

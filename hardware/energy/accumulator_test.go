@@ -6,11 +6,6 @@ import (
 	"time"
 )
 
-var t0 = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
-
-// at is the moment so many seconds after t0.
-func at(seconds float64) time.Time { return t0.Add(time.Duration(seconds * 1e9)) }
-
 func TestAccumulator(t *testing.T) {
 	const unknown = 0
 	type reading struct {

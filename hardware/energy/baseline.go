@@ -6,21 +6,29 @@ import (
 )
 
 const (
-	// calmLength is the least length of idleness that gives one figure of power: a little
-	// below the usual interval between readings.
-	calmLength = 900 * time.Millisecond
-	// calmFewest is how many figures make a baseline, and calmMost how many of the
-	// latest are kept.
-	calmFewest, calmMost = 5, 120
-	// calmUse is the highest part of the machine that processes of no job may use
-	// while it counts as idle.
-	calmUse = 0.1
-	// baselineMaxAge is how long a baseline holds after the machine was last idle.
+	// minIdleSample is the shortest idle time whose mean power is a sample: a little below the
+	// usual interval between readings.
+	minIdleSample = 900 * time.Millisecond
+	// minIdleSamples make a baseline. The latest maxIdleSamples are kept.
+	minIdleSamples, maxIdleSamples = 5, 120
+	// maxIdleUse is the highest utilization by processes of no job at which the machine counts
+	// as idle.
+	maxIdleUse = 0.1
+	// baselineMaxAge is how long a baseline is valid after the machine was last idle.
 	baselineMaxAge = 7 * 24 * time.Hour
+	// maxClockError is how far in the future a valid baseline may have been learned.
+	maxClockError = time.Hour
 )
 
-// Baseline is the power of a zone, or of all counted zones together, while no job runs and
-// other processes hardly use the machine.
+// Baselines are what an agent has learned of its machine while it was idle, as it saves them.
+type Baselines struct {
+	// Machine is the machine that they are of: a data directory may move to another.
+	Machine string              `json:"machine"`
+	Zones   map[string]Baseline `json:"zones"` // by zone ID
+}
+
+// Baseline is the power of a zone, or of all counted zones together, while no job runs and other
+// processes hardly use the machine.
 type Baseline struct {
 	// Power is the median of the idle samples, in W.
 	Power Watts `json:"power_watts"`
@@ -33,138 +41,121 @@ type Baseline struct {
 	Seconds float64 `json:"seconds"`
 }
 
-// expired reports whether a baseline is too old at a moment; one from the future is
-// of a clock that was wrong.
-func (b *Baseline) expired(now time.Time) bool {
+// valid reports whether a baseline is neither too old nor from the future.
+func (b *Baseline) valid(now time.Time) bool {
 	age := now.Sub(b.LearnedAt.Round(0)) // by the wall clock: it may be of an earlier run
-	return age > baselineMaxAge || age < -time.Hour
+	return age <= baselineMaxAge && age >= -maxClockError
 }
 
-// calm learns one zone's baseline.
-type calm struct {
-	energy  Microjoules
+// sumBaselines is the baseline of several zones together; nil if one has none.
+func sumBaselines(zones []*zoneLedger, now time.Time) *Baseline {
+	var sum *Baseline
+	for _, z := range zones {
+		b := z.learner.baseline(now)
+		if b == nil {
+			return nil
+		}
+		if sum == nil {
+			sum = &Baseline{LearnedAt: b.LearnedAt, Seconds: b.Seconds}
+		}
+		sum.Power += b.Power
+		sum.Spread += b.Spread
+		sum.Seconds = min(sum.Seconds, b.Seconds)
+		if b.LearnedAt.Before(sum.LearnedAt) {
+			sum.LearnedAt = b.LearnedAt
+		}
+	}
+	return sum
+}
+
+// baselineLearner learns one zone's baseline.
+type baselineLearner struct {
+	energy  Microjoules // of the sample that is being taken
 	length  time.Duration
-	pieces  []calmPiece // oldest first
+	samples []idleSample // oldest first
 	learned *Baseline
 }
 
-// calmPiece is one length of idleness.
-type calmPiece struct {
+type idleSample struct {
 	power  Watts
 	length time.Duration
 }
 
-// add takes a piece of idleness, which ended at a moment.
-func (c *calm) add(energy Microjoules, length time.Duration, at time.Time) {
-	c.energy += energy
-	c.length += length
-	if c.length < calmLength {
+// add takes energy that was used in an idle time, and when that ended.
+func (l *baselineLearner) add(energy Microjoules, length time.Duration, end time.Time) {
+	l.energy += energy
+	l.length += length
+	if l.length < minIdleSample {
 		return
 	}
-	c.pieces = append(c.pieces, calmPiece{Watts(float64(c.energy.Joules()) / c.length.Seconds()), c.length})
-	c.energy, c.length = 0, 0
-	if len(c.pieces) > calmMost {
-		c.pieces = slices.Delete(c.pieces, 0, 1)
+	l.samples = append(l.samples, idleSample{meanPower(l.energy, l.length), l.length})
+	l.interrupt()
+	if len(l.samples) > maxIdleSamples {
+		l.samples = slices.Delete(l.samples, 0, 1)
 	}
-	if len(c.pieces) < calmFewest {
-		return
-	}
-	var all time.Duration
-	sorted := make([]Watts, len(c.pieces))
-	for i, piece := range c.pieces {
-		all += piece.length
-		sorted[i] = piece.power
-	}
-	slices.Sort(sorted)
-	at = at.Round(0)
-	last := len(sorted) - 1
-	c.learned = &Baseline{
-		Power:     (sorted[last/2] + sorted[(last+1)/2]) / 2,
-		Spread:    (sorted[last-last/10] - sorted[last/10]) / 2,
-		Seconds:   all.Seconds(),
-		LearnedAt: at,
+	if len(l.samples) >= minIdleSamples {
+		l.learned = newBaseline(l.samples, end)
 	}
 }
 
-// disturb drops the idleness that was under way: it was none to its end.
-func (c *calm) disturb() { c.energy, c.length = 0, 0 }
+// interrupt drops the sample that is being taken: the machine was not idle to its end.
+func (l *baselineLearner) interrupt() { l.energy, l.length = 0, 0 }
 
-// baseline that holds at a moment; nil without one.
-func (c *calm) baseline(now time.Time) *Baseline {
-	if c.learned == nil || c.learned.expired(now) {
+// baseline is the one that is valid at a moment; nil without one.
+func (l *baselineLearner) baseline(now time.Time) *Baseline {
+	if l.learned == nil || !l.learned.valid(now) {
 		return nil
 	}
-	return c.learned
+	return l.learned
 }
 
-// idleBudget hands out a zone's baseline piece by piece. What a piece of low power
-// could not give, those after it do: else noise around the baseline would count as
-// work. The debts of times with and without jobs are apart.
-type idleBudget struct {
-	power Watts // baseline
+func newBaseline(samples []idleSample, learnedAt time.Time) *Baseline {
+	var length time.Duration
+	powers := make([]Watts, len(samples))
+	for i, s := range samples {
+		length += s.length
+		powers[i] = s.power
+	}
+	slices.Sort(powers)
+	last := len(powers) - 1
+	return &Baseline{
+		Power:     (powers[last/2] + powers[(last+1)/2]) / 2,
+		Spread:    (powers[last-last/10] - powers[last/10]) / 2,
+		LearnedAt: learnedAt.Round(0),
+		Seconds:   length.Seconds(),
+	}
+}
+
+// idleAllocator takes the baseline out of a zone's energy, step by step. What a step of low power
+// lacks is taken out of later ones; otherwise noise around the baseline would count as work. The
+// debts of times with and without an open window are separate.
+type idleAllocator struct {
+	power Watts
 	known bool
-	owed  struct{ inWindow, loose Microjoules }
+	debt  struct{ inWindow, unowned Microjoules }
 }
 
-// take is the idle part of the energy used in a length of time; false without a
-// baseline.
-func (b *idleBudget) take(energy Microjoules, length time.Duration, inWindow bool) (Microjoules, bool) {
-	if !b.known {
+// setBaseline sets the baseline from now on; nil: there is none.
+func (i *idleAllocator) setBaseline(b *Baseline) {
+	i.known = b != nil
+	if b != nil {
+		i.power = b.Power
+	}
+}
+
+// allocate is the idle part of the energy that was used in a length of time; false without a
+// baseline. A debt of a window that has closed is dropped, and no debt exceeds one second's worth.
+func (i *idleAllocator) allocate(energy Microjoules, length time.Duration, inWindow bool) (idle Microjoules, known bool) {
+	if !i.known {
 		return 0, false
 	}
-	owed := &b.owed.inWindow
+	debt := &i.debt.inWindow
 	if !inWindow {
-		owed, b.owed.inWindow = &b.owed.loose, 0
+		debt, i.debt.inWindow = &i.debt.unowned, 0
 	}
-	perSecond := Joules(b.power).Microjoules()
-	due := portion(perSecond, length, time.Second) + *owed
-	taken := min(due, energy)
-	*owed = min(due-taken, perSecond)
-	return taken, true
-}
-
-// prepare puts the zone's baseline at a moment into its budget.
-func (z *zoneBook) prepare(now time.Time) {
-	b := z.calm.baseline(now)
-	z.idle.known = b != nil
-	if b != nil {
-		z.idle.power = b.Power
-	}
-}
-
-// busy is the part of the machine that was used in a period, 0 to 1; nil where that is
-// not known.
-func (p *period) busy() *float64 {
-	switch {
-	case p == nil || p.before == nil || p.after == nil:
-		return nil
-	case p.after.Capacity <= p.before.Capacity || p.after.Busy < p.before.Busy:
-		return nil
-	}
-	busy := (p.after.Busy - p.before.Busy).Seconds() / (p.after.Capacity - p.before.Capacity).Seconds()
-	return &busy
-}
-
-// others is what processes of no job used between two moments; nil where that is
-// not known. The jobs' use and everybody's come from clocks of different grain: by what
-// the jobs were ahead, the others are cut short later.
-func others(before, after *Usage, ahead time.Duration) (*time.Duration, time.Duration) {
-	if before == nil || after == nil || after.Capacity <= before.Capacity || after.Busy < before.Busy {
-		return nil, 0
-	}
-	all := after.Busy - before.Busy
-	var jobs time.Duration
-	for job, used := range after.Jobs {
-		jobs += max(0, used-before.Jobs[job])
-	}
-	left := all - jobs - ahead
-	used, ahead := max(0, left), max(0, -left)
-	return &used, min(ahead, after.Capacity-before.Capacity)
-}
-
-// Baselines are what was learned of the idle machine, for a later life of the agent.
-type Baselines struct {
-	// Machine tells machines apart: a data directory may move to another.
-	Machine string              `json:"machine"`
-	Zones   map[string]Baseline `json:"zones"` // by zone ID
+	perSecond := Joules(i.power).Microjoules()
+	due := portion(perSecond, length, time.Second) + *debt
+	idle = min(due, energy)
+	*debt = min(due-idle, perSecond)
+	return idle, true
 }

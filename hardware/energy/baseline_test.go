@@ -1,101 +1,21 @@
 package energy
 
 import (
-	"math"
-	"math/rand/v2"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 )
 
-// machine drives a ledger with one zone at 10 Hz: power and use as they are set.
-type machine struct {
-	ledger   *Ledger
-	zone     *Zone
-	now      float64 // s
-	joules   float64
-	jobs     map[string]time.Duration
-	busy     time.Duration // of everybody
-	threads  float64
-	crossing float64 // J of the second opinion
-	crossed  bool
-	last     [10]float64 // W, of the last second
-	averaged float64     // J of the last second's mean power
-	late     bool        // the second opinion, or the counter where there is none, is by that
-	blind    bool        // nobody tells who uses it
-	part     *float64    // in use, as the readings say
-}
-
-func newMachine(zone *Zone) *machine {
-	return &machine{ledger: NewLedger(), zone: zone, joules: 1000, jobs: map[string]time.Duration{}, threads: 4}
-}
-
-// run lets time pass: watts tells power, and use the threads that each job ("" is
-// nobody's) keeps busy.
-func (m *machine) run(length float64, watts func() float64, use map[string]float64) {
-	for range int(length*10 + 0.5) {
-		power := watts()
-		m.joules += power / 10
-		copy(m.last[:], m.last[1:])
-		m.last[len(m.last)-1] = power
-		for _, p := range m.last {
-			m.averaged += p / 10 / float64(len(m.last))
-		}
-		for job, threads := range use {
-			used := seconds(threads / 10)
-			m.busy += used
-			if job != "" {
-				m.jobs[job] += used
-			}
-		}
-		m.now += 0.1
-		m.read()
-	}
-}
-
-func (m *machine) read() {
-	jobs := map[string]time.Duration{}
-	for job, used := range m.jobs {
-		jobs[job] = used
-	}
-	r := Reading{
-		Zone: m.zone, At: at(m.now), Counter: Joules(m.joules).Microjoules(),
-		Usage: &Usage{Method: "cpu time", Jobs: jobs, Busy: m.busy, Capacity: seconds(m.threads * m.now)},
-	}
-	r.Utilization = m.part
-	if m.late && !m.crossed {
-		r.Counter = Joules(m.averaged).Microjoules()
-	}
-	if m.blind {
-		r.Usage = nil
-	}
-	if m.crossed {
-		cross := Joules(m.crossing * m.joules).Microjoules()
-		if m.late {
-			cross = Joules(m.crossing * m.averaged).Microjoules()
-		}
-		r.CrossCheck = &cross
-	}
-	m.ledger.Record(Sample{Sampler: "rapl", At: at(m.now), Readings: []Reading{r}})
-}
-
-func (m *machine) open(job string) { m.jobs[job] = 0; m.ledger.Open(job, at(m.now)) }
-
-func constant(watts float64) func() float64 { return func() float64 { return watts } }
-
-func noisy(watts, swing float64) func() float64 {
-	random := rand.New(rand.NewPCG(1, 2))
-	return func() float64 { return watts + swing*(2*random.Float64()-1) }
-}
-
-func TestIdleBaselineIsLearnedAndTakenOffAJob(t *testing.T) {
+func TestBaselineIsSubtractedFromAJob(t *testing.T) {
 	m := newMachine(pkg)
 	m.run(30, noisy(20, 2), nil)
 	m.open("job")
 	m.run(10, constant(100), map[string]float64{"job": 3})
-	a := m.ledger.Close("job", at(m.now))
+	a := m.close("job")
 	if a.Baseline == nil {
-		t.Fatalf("no baseline: %+v", a.Idle)
+		t.Fatalf("got no baseline: %+v", a.Idle)
 	}
 	near(t, "baseline", float64(a.Baseline.Power), 20, 0.5)
 	near(t, "spread", float64(a.Baseline.Spread), 0.5, 0.4) // of means over a second
@@ -105,80 +25,80 @@ func TestIdleBaselineIsLearnedAndTakenOffAJob(t *testing.T) {
 	near(t, "net", joules(t, a.Net), 800, 5)
 	near(t, "job", joules(t, a.Job), 800, 5)
 	near(t, "rest", joules(t, a.Rest), 0, 1e-3)
-	if *a.Net.ErrorBound < *a.Total.ErrorBound+Joules(a.Baseline.Spread)*9 {
-		t.Errorf("the net's bound %v does not hold the baseline's spread", *a.Net.ErrorBound)
-	}
+	spread := a.Baseline.Spread
+	near(t, "bound of idle", float64(*a.Idle.ErrorBound), float64(spread)*10, 1e-9)
+	near(t, "bound of net", float64(*a.Net.ErrorBound-*a.Total.ErrorBound), float64(spread)*10, 1e-9)
+	near(t, "bound of job", float64(*a.Job.ErrorBound), float64(*a.Net.ErrorBound), 1e-9)
 }
 
-// Who runs beside the job without being one gets its part by CPU time.
-func TestWhatOthersUseIsNotTheJobs(t *testing.T) {
+func TestOtherProcessesAreNotChargedToTheJob(t *testing.T) {
 	m := newMachine(pkg)
 	m.run(10, constant(20), nil)
 	m.open("job")
 	m.run(10, constant(120), map[string]float64{"job": 3, "": 1})
-	a := m.ledger.Close("job", at(m.now))
+	a := m.close("job")
 	near(t, "total", joules(t, a.Total), 1200, 1e-3)
 	near(t, "idle", joules(t, a.Idle), 200, 1e-3)
 	near(t, "job", joules(t, a.Job), 750, 1)
 	near(t, "rest", joules(t, a.Rest), 250, 1)
 }
 
-// CPU time by cgroup is exact and that of the machine comes in ticks: what that
-// makes up for in one reading it takes back in the next.
-func TestTicksOfTheMachinesCPUTimeMakeNoRest(t *testing.T) {
+// The CPU time of a cgroup is exact and that of the machine comes in ticks: what is attributed to
+// others by one reading has to be corrected by the next.
+func TestCoarseCPUTicksMakeNoRest(t *testing.T) {
 	m := newMachine(pkg)
 	m.run(10, constant(20), nil)
 	m.open("job")
 	for i := range 100 {
 		m.joules += 10
-		m.jobs["job"] += seconds(0.4)
+		m.cpuTimes["job"] += seconds(0.4)
 		m.busy += seconds(0.4 + 0.04*float64(1-2*(i%2)))
 		m.now += 0.1
 		m.read()
 	}
-	a := m.ledger.Close("job", at(m.now))
+	a := m.close("job")
 	near(t, "rest", joules(t, a.Rest)/joules(t, a.Net), 0, 0.002)
 }
 
-// A job that hardly works is not charged with the noise around the baseline.
-func TestNoiseAroundTheBaselineIsNoWork(t *testing.T) {
+func TestBaselineNoiseIsNotNetEnergy(t *testing.T) {
 	m := newMachine(pkg)
 	m.run(120, noisy(20, 5), nil)
 	m.open("job")
 	m.run(120, noisy(20, 5), map[string]float64{"job": 0.01})
-	a := m.ledger.Close("job", at(m.now))
+	a := m.close("job")
 	near(t, "net", joules(t, a.Net), 0, 0.015*120*20)
 }
 
-func TestBaselineIsUnknownRatherThanWrong(t *testing.T) {
+func TestBaselineIsUnknownUnlessIdle(t *testing.T) {
+	restore := func(zone string, age time.Duration) func(*machine) {
+		return func(m *machine) {
+			m.ledger.RestoreBaselines(map[string]Baseline{zone: {Power: 20, LearnedAt: at(0).Add(-age)}})
+		}
+	}
 	tests := map[string]func(m *machine){
-		"a job from the start": func(*machine) {},
-		"too little idleness":  func(m *machine) { m.run(4, constant(20), nil) },
-		"a job being prepared": func(m *machine) {
+		"no idle time":       func(*machine) {},
+		"too few samples":    func(m *machine) { m.run(4.9, constant(20), nil) },
+		"another zone's":     restore("x", 0),
+		"expired":            restore(pkg.ID, baselineMaxAge+time.Second),
+		"from the future":    restore(pkg.ID, -2*time.Hour),
+		"other processes":    func(m *machine) { m.run(60, constant(90), map[string]float64{"": 2}) },
+		"usage unknown":      func(m *machine) { m.hidesUsage = true; m.run(60, constant(90), nil) },
+		"utilization is 0.4": func(m *machine) { m.hidesUsage, m.utilization = true, of(0.4); m.run(60, constant(90), nil) },
+		"a job is tracked": func(m *machine) {
 			m.ledger.Track("job", at(0))
 			m.run(60, constant(70), map[string]float64{"": 0.1})
 		},
-		"the agent itself at work": func(m *machine) {
+		"the agent is busy": func(m *machine) {
 			for range 60 {
 				m.run(1, constant(70), map[string]float64{"": 0.1})
 				m.ledger.MarkBusy(at(m.now))
 			}
 		},
-		"others at work":              func(m *machine) { m.run(60, constant(90), map[string]float64{"": 2}) },
-		"nobody knows who is at work": func(m *machine) { m.blind = true; m.run(60, constant(90), nil) },
-		"others at work by the card's own word": func(m *machine) {
-			busy := 0.4
-			m.blind, m.part = true, &busy
-			m.run(60, constant(90), nil)
-		},
-		"expired": func(m *machine) {
-			m.ledger.RestoreBaselines(map[string]Baseline{pkg.ID: {Power: 20, LearnedAt: at(0).Add(-baselineMaxAge - time.Second)}})
-		},
-		"of the future": func(m *machine) {
-			m.ledger.RestoreBaselines(map[string]Baseline{pkg.ID: {Power: 20, LearnedAt: at(0).Add(2 * time.Hour)}})
-		},
-		"of another zone": func(m *machine) {
-			m.ledger.RestoreBaselines(map[string]Baseline{"x": {Power: 20, LearnedAt: at(0)}})
+		"never idle for long enough": func(m *machine) {
+			for range 20 {
+				m.run(0.8, constant(20), nil)
+				m.run(0.1, constant(90), map[string]float64{"": 2})
+			}
 		},
 	}
 	for name, before := range tests {
@@ -187,29 +107,28 @@ func TestBaselineIsUnknownRatherThanWrong(t *testing.T) {
 			before(m)
 			m.open("job")
 			m.run(10, constant(100), map[string]float64{"job": 3})
-			a := m.ledger.Close("job", at(m.now))
+			a := m.close("job")
 			for part, f := range map[string]Figure{"idle": a.Idle, "net": a.Net, "job": a.Job, "rest": a.Rest} {
 				if f.Source != Unavailable || f.Energy != nil || !strings.Contains(f.Method, "no idle baseline of package-0") {
-					t.Errorf("%s: %+v", part, f)
+					t.Errorf("%s: got %+v, want none", part, f)
 				}
 			}
 			if a.Baseline != nil || a.Total.Energy == nil {
-				t.Errorf("%+v, total %+v", a.Baseline, a.Total)
+				t.Errorf("got baseline %+v and total %+v, want a total only", a.Baseline, a.Total)
 			}
 		})
 	}
 }
 
-// Where nobody tells who uses a card, the card's own word that nobody does is enough.
-func TestBaselineOfACardThatSaysItIsIdle(t *testing.T) {
+// For a card without a Usage, a low utilization is enough.
+func TestBaselineFromUtilizationAlone(t *testing.T) {
 	m := newMachine(pkg)
-	idle, busy := 0.05, 0.7
-	m.blind, m.part = true, &idle
+	m.hidesUsage, m.utilization = true, of(maxIdleUse)
 	m.run(10, constant(20), nil)
-	m.part = &busy
+	m.utilization = of(0.7)
 	m.run(10, constant(90), nil)
 	if b := m.ledger.Baselines()[pkg.ID]; b.Power != 20 {
-		t.Errorf("%+v", b)
+		t.Errorf("got %+v, want 20 W", b)
 	}
 }
 
@@ -218,138 +137,178 @@ func TestBaselineSurvivesARestart(t *testing.T) {
 	m.run(10, constant(20), nil)
 	saved := m.ledger.Baselines()
 	if b := saved[pkg.ID]; b.Power != 20 || b.LearnedAt.IsZero() {
-		t.Fatalf("%+v", saved)
+		t.Fatalf("got %+v, want 20 W", saved)
 	}
 	m.ledger = NewLedger()
 	m.ledger.RestoreBaselines(saved)
 	m.open("job")
 	m.run(10, constant(100), map[string]float64{"job": 3})
-	a := m.ledger.Close("job", at(m.now))
+	a := m.close("job")
 	near(t, "idle", joules(t, a.Idle), 200, 3) // the window's first reading is 0.1 s late
 	if got := m.ledger.Snapshot().Baseline; got == nil || got.Power != 20 {
-		t.Errorf("%+v", got)
+		t.Errorf("got %+v, want 20 W", got)
 	}
 }
 
-// The next run's model may have other figures.
-func TestBaselineOfAnEstimateIsOfThisRunOnly(t *testing.T) {
-	guess := &Zone{ID: "estimate:cpu", Name: "cpu", Domain: DomainCPU, Counted: true, Source: Estimated, Method: "estimate"}
+func TestOnlyMissingValidBaselinesAreRestored(t *testing.T) {
+	for name, test := range map[string]struct {
+		saved Baseline
+		learn bool
+		want  Watts // 0: none
+	}{
+		"valid":               {Baseline{Power: 5, Spread: 1}, false, 5},
+		"of an idle card":     {Baseline{Power: 0, Spread: 0}, false, 0},
+		"negative power":      {Baseline{Power: -5, Spread: 1}, false, 0},
+		"negative spread":     {Baseline{Power: 5, Spread: -1}, false, 0},
+		"less than learned":   {Baseline{Power: 5, Spread: 1}, true, 20},
+		"oldest valid":        {Baseline{Power: 5, LearnedAt: at(0.1).Add(-baselineMaxAge)}, false, 5},
+		"farthest in advance": {Baseline{Power: 5, LearnedAt: at(0.1).Add(maxClockError)}, false, 5},
+	} {
+		m := newMachine(pkg)
+		length := 0.1
+		if test.learn {
+			length = 10
+		}
+		m.run(length, constant(20), nil)
+		if test.saved.LearnedAt.IsZero() {
+			test.saved.LearnedAt = at(0)
+		}
+		m.ledger.RestoreBaselines(map[string]Baseline{pkg.ID: test.saved})
+		got := m.ledger.Snapshot().Baseline
+		if known := name == "of an idle card" || test.want > 0; (got != nil) != known || known && got.Power != test.want {
+			t.Errorf("%s: got %+v, want %v W, known: %v", name, got, test.want, known)
+		}
+	}
+}
+
+// The model may have other parameters in the next run.
+func TestEstimatedBaselineIsNotSaved(t *testing.T) {
 	m := newMachine(guess)
 	m.run(10, constant(20), nil)
 	if b := m.ledger.Snapshot().Baseline; b == nil || b.Power != 20 {
-		t.Fatalf("%+v", b)
+		t.Fatalf("got %+v, want 20 W", b)
 	}
 	if saved := m.ledger.Baselines(); len(saved) != 0 {
-		t.Errorf("kept: %+v", saved)
+		t.Errorf("saved %+v, want none", saved)
 	}
 	m.ledger = NewLedger()
 	m.read()
 	m.ledger.RestoreBaselines(map[string]Baseline{guess.ID: {Power: 20, LearnedAt: at(m.now)}})
 	if b := m.ledger.Snapshot().Baseline; b != nil {
-		t.Errorf("restored: %+v", b)
+		t.Errorf("restored %+v, want none", b)
 	}
 }
 
-func TestBaselineSaysHowLongItWasLearned(t *testing.T) {
-	var c calm
-	for i := range calmMost + 10 {
-		c.add(Joules(100).Microjoules(), 5*time.Second, at(float64(5*i)))
+func TestBaselineOfManySamples(t *testing.T) {
+	var l baselineLearner
+	for i := range maxIdleSamples + 10 {
+		power := Watts(20)
+		if i < 10 { // dropped
+			power = 500
+		}
+		l.add(Joules(5*power).Microjoules(), 5*time.Second, at(float64(5*i)))
 	}
-	near(t, "power", float64(c.learned.Power), 20, 1e-9)
-	near(t, "seconds", c.learned.Seconds, 5*calmMost, 1e-9)
+	want := Baseline{Power: 20, LearnedAt: at(5 * (maxIdleSamples + 9)), Seconds: 5 * maxIdleSamples}
+	if *l.learned != want {
+		t.Errorf("got %+v, want %+v", *l.learned, want)
+	}
 }
 
-// A second opinion that is the mean of the last second comes late where the power changes.
-func TestSecondOpinionThatIsLateContradictsNothing(t *testing.T) {
+func TestBaselineIsMedianAndPercentiles(t *testing.T) {
 	for _, test := range []struct {
-		crossing, length float64
-		flagged          bool
-	}{{1, 2.5, false}, {2, 10, true}} {
-		m := newMachine(pkg)
-		m.crossing, m.crossed, m.late = test.crossing, true, true
-		m.run(5, constant(20), nil)
-		m.open("job")
-		m.run(test.length, constant(200), nil) // of which the second opinion misses 90 J
-		if a := m.ledger.Close("job", at(m.now)); (len(a.Notes) == 1) != test.flagged {
-			t.Errorf("×%v: notes %q", test.crossing, a.Notes)
+		powers        []Watts
+		power, spread Watts
+	}{
+		{[]Watts{5, 1, 4, 2, 3}, 3, 2},
+		{[]Watts{6, 5, 1, 4, 2, 30}, 4.5, 14.5},
+		{[]Watts{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10}, 5, 4},
+		{[]Watts{0, 1, 2, 3, 4, 5, 6, 7, 8, 9}, 4.5, 4.5},
+	} {
+		var samples []idleSample
+		for _, p := range test.powers {
+			samples = append(samples, idleSample{p, time.Second})
+		}
+		want := &Baseline{Power: test.power, Spread: test.spread, LearnedAt: t0, Seconds: float64(len(samples))}
+		if diff := cmp.Diff(want, newBaseline(samples, t0)); diff != "" {
+			t.Errorf("%v W: %s", test.powers, diff)
 		}
 	}
 }
 
-// A card without a counter tells the mean of the last second, whose integral misses a part of
-// what a job begins with.
-func TestAveragedPowerIsBoundedByItsChanges(t *testing.T) {
-	card := &Zone{ID: "gpu0", Name: "gpu0", Domain: DomainGPU, Counted: true, Source: Measured, UpdateInterval: 100 * time.Millisecond, AveragedOver: time.Second}
-	m := newMachine(card)
-	m.late = true
-	m.run(5, constant(20), nil)
-	m.open("job")
-	m.run(2, constant(200), nil)
-	a := m.ledger.Close("job", at(m.now))
-	off, bound := 400-joules(t, a.Total), float64(*a.Total.ErrorBound)
-	if off < 50 || off > bound || bound > 250 {
-		t.Errorf("off by %.1f J, and the bound is %.1f J", off, bound)
+// An interruption drops the idle time that is no sample yet, and no more.
+func TestInterruptedIdleTimeIsNotASample(t *testing.T) {
+	var l baselineLearner
+	for i := range minIdleSamples {
+		l.add(90e6, minIdleSample/2, t0)
+		l.interrupt()
+		if len(l.samples) != i {
+			t.Fatalf("got %d samples after an interruption, want %d", len(l.samples), i)
+		}
+		l.add(10e6, minIdleSample/2, t0)
+		l.add(8e6, minIdleSample/2, t0)
 	}
-	m = newMachine(card)
-	m.run(5, constant(200), nil)
-	m.open("job")
-	m.run(2, constant(200), nil)
-	near(t, "bound of a steady power", float64(*m.ledger.Close("job", at(m.now)).Total.ErrorBound), 200*2*0.1, 0.1)
+	near(t, "power", float64(l.learned.Power), 20, 1e-9)
 }
 
-// A counter that is renewed each 100 ms and read as often shows nothing at one look and twice the
-// energy at the next: at each edge up to 100 ms may be missing.
-func TestTheEdgesOfASlowCounterAreBounded(t *testing.T) {
-	l, card := NewLedger(), &Zone{ID: "gpu0", Counted: true, Source: Measured, UpdateInterval: 100 * time.Millisecond}
-	counter := func(seconds float64) Microjoules { return Joules(120 * math.Floor(seconds*10) / 10).Microjoules() }
-	for i := range 100 {
-		now := 0.07 + float64(i)*0.1 + 0.06*float64(i%2)
-		if i == 30 {
-			l.Open("job", at(now))
-		}
-		l.Record(Sample{Sampler: "nvml", At: at(now), Readings: []Reading{{Zone: card, At: at(now), Counter: counter(now)}}})
-		if i == 50 {
-			a := l.Close("job", at(now))
-			if bound := float64(*a.Total.ErrorBound); bound < 24 || bound > 60 {
-				t.Errorf("the bound is %.1f J, and 12 J may be missing at each edge", bound)
-			}
-			return
-		}
+func TestMachineBaselineSumsItsZones(t *testing.T) {
+	l := NewLedger()
+	l.RestoreBaselines(map[string]Baseline{
+		pkg.ID:  {Power: 20, Spread: 1, LearnedAt: at(-30), Seconds: 60},
+		dram.ID: {Power: 3, Spread: 0.5, LearnedAt: at(-20), Seconds: 50},
+	})
+	record(l, 0, reading(pkg, 0, 0), reading(dram, 0, 0))
+	want := &Baseline{Power: 23, Spread: 1.5, LearnedAt: at(-30), Seconds: 50}
+	if diff := cmp.Diff(want, l.Snapshot().Baseline); diff != "" {
+		t.Error(diff)
+	}
+	record(l, 0, reading(card, 0, 0))
+	if b := l.Snapshot().Baseline; b != nil {
+		t.Errorf("got %+v with a zone that has none, want none", b)
 	}
 }
 
-// Overlapping jobs share the baseline and what was used above it; together they get
-// all of it once.
-func TestOverlappingJobsShareTheBaseline(t *testing.T) {
+func TestOverlappingJobsShareBaseline(t *testing.T) {
 	m := newMachine(pkg)
 	m.run(10, constant(20), nil)
 	m.open("a")
 	m.open("b")
 	m.run(10, constant(120), map[string]float64{"a": 3, "b": 1})
-	a, b := m.ledger.Close("a", at(m.now)), m.ledger.Close("b", at(m.now))
+	a, b := m.close("a"), m.close("b")
 	near(t, "idle", joules(t, a.Idle)+joules(t, b.Idle), 200, 1e-3)
 	near(t, "a", joules(t, a.Job), 750, 1)
 	near(t, "b", joules(t, b.Job), 250, 1)
-	near(t, "all", joules(t, a.Total)+joules(t, b.Total), 1200, 1e-3)
+	near(t, "total", joules(t, a.Total)+joules(t, b.Total), 1200, 1e-3)
 }
 
-func TestSecondOpinionThatContradictsIsSaidAndBounded(t *testing.T) {
-	for _, test := range []struct {
-		crossing float64
-		flagged  bool
-	}{{1, false}, {1.05, false}, {0.7, true}, {1.3, true}} {
-		m := newMachine(pkg)
-		m.crossing, m.crossed = test.crossing, true
-		m.run(1, constant(50), nil)
-		m.open("job")
-		m.run(10, constant(50), nil)
-		a := m.ledger.Close("job", at(m.now))
-		if flagged := len(a.Notes) == 1; flagged != test.flagged {
-			t.Errorf("×%v: notes %q", test.crossing, a.Notes)
+func TestIdleEnergyLackingIsTakenLater(t *testing.T) {
+	type use struct {
+		energy   Microjoules
+		length   time.Duration
+		inWindow bool
+		want     Microjoules
+	}
+	for name, uses := range map[string][]use{
+		"at the baseline":          {{20e6, time.Second, true, 20e6}, {2e6, time.Second / 10, true, 2e6}},
+		"below, then above":        {{15e6, time.Second, true, 15e6}, {30e6, time.Second, true, 25e6}, {30e6, time.Second, true, 20e6}},
+		"one second's worth":       {{0, 3 * time.Second, true, 0}, {90e6, time.Second, true, 40e6}},
+		"debts are separate":       {{15e6, time.Second, true, 15e6}, {12e6, time.Second, false, 12e6}, {30e6, time.Second, false, 28e6}},
+		"a window's debt is lost":  {{15e6, time.Second, true, 15e6}, {30e6, time.Second, false, 20e6}, {30e6, time.Second, true, 20e6}},
+		"debt outside is kept":     {{15e6, time.Second, false, 15e6}, {30e6, time.Second, true, 20e6}, {30e6, time.Second, false, 25e6}},
+		"of less than all is paid": {{0, time.Second / 2, true, 0}, {15e6, time.Second / 2, true, 15e6}, {90e6, time.Second, true, 25e6}},
+	} {
+		var i idleAllocator
+		if _, known := i.allocate(5, time.Second, true); known {
+			t.Errorf("%s: known without a baseline", name)
 		}
-		holds := float64(*a.Total.ErrorBound) >= 500*0.3
-		if holds != test.flagged {
-			t.Errorf("×%v: bound %v", test.crossing, *a.Total.ErrorBound)
+		i.setBaseline(&Baseline{Power: 20})
+		for n, u := range uses {
+			if got, known := i.allocate(u.energy, u.length, u.inWindow); got != u.want || !known {
+				t.Errorf("%s: step %d: got %d µJ, known: %v, want %d", name, n, got, known, u.want)
+			}
+		}
+		i.setBaseline(nil)
+		if _, known := i.allocate(5, time.Second, true); known {
+			t.Errorf("%s: known without a baseline any more", name)
 		}
 	}
 }

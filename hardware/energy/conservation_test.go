@@ -9,69 +9,68 @@ import (
 	"pgregory.net/rapid"
 )
 
-// source is a zone as the machine has it: it knows what was used, of which the
-// ledger sees the counter only.
+// source is a zone with its true energy, of which the ledger sees the counter only.
 type source struct {
 	zone     *Zone
 	sampler  string
 	counter  Microjoules
-	sinceGap Microjoules // used since the last reading
-	readable bool        // there is a reading to count from
-	broken   bool        // reset since that reading
 	readAt   float64     // s
-	believed Microjoules // what the readings can account for
+	read     bool        // there is a reading to count from
+	reset    bool        // since that reading
+	pending  Microjoules // used since that reading
+	readable Microjoules // used in all deltas that are no gaps
 }
 
 func (s *source) use(energy Microjoules) {
-	s.sinceGap += energy
+	s.pending += energy
 	s.counter += energy
 	if s.zone.Range > 0 && s.counter >= s.zone.Range {
 		s.counter -= s.zone.Range
 	}
 }
 
-// reset sets the counter to where it cannot have come to by itself.
-func (s *source) reset() {
+// breakCounter moves the counter to where it cannot have got by itself.
+func (s *source) breakCounter() {
 	switch {
-	case s.broken:
+	case s.reset:
 		return
 	case s.zone.Range == 0:
 		s.counter -= 1e12
 	default:
 		s.counter = (s.counter + s.zone.Range/2) % s.zone.Range
 	}
-	s.broken = true
+	s.reset = true
 }
 
-// read is a look at the counter: what was used since the last is accounted for
-// unless the counter was reset, or silent for half of its range at full power.
-func (s *source) read(now float64) Reading {
+// take is a reading. What was used since the one before is lost if the counter was reset, or not
+// read for half of its range at full power.
+func (s *source) take(now float64) Reading {
 	tooLong := s.zone.Range > 0 && now-s.readAt > float64(s.zone.Range)/2/1e6/float64(s.zone.MaxPower)
-	if s.readable && !s.broken && !tooLong {
-		s.believed += s.sinceGap
+	if s.read && !s.reset && !tooLong {
+		s.readable += s.pending
 	}
-	s.readable, s.broken, s.sinceGap, s.readAt = true, false, 0, now
+	s.read, s.reset, s.pending, s.readAt = true, false, 0, now
 	return Reading{Zone: s.zone, At: at(now), Counter: s.counter}
 }
 
-// Any schedule of overlapping jobs, samples of several samplers, gaps and wraps
-// adds up to what was read, to the microjoule.
+// Any schedule of overlapping jobs, samples of several samplers, gaps and wraps adds up to what
+// was read, to the microjoule.
 func TestEnergyIsConserved(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		l := NewLedger()
-		l.settleAfter = time.Duration(rapid.IntRange(1, 5000).Draw(t, "settle after ms")) * time.Millisecond
+		l.settleDelay = time.Duration(rapid.IntRange(1, 5000).Draw(t, "settle delay ms")) * time.Millisecond
 		var sources []*source
 		for i := range rapid.IntRange(1, 5).Draw(t, "zones") {
-			limit := Microjoules(rapid.SampledFrom([]int64{0, 65536e6, 262144e6}).Draw(t, "range"))
-			counter := limit - Microjoules(rapid.Int64Range(1, 100e6).Draw(t, "before the wrap"))
-			if limit == 0 {
+			counterRange := Microjoules(rapid.SampledFrom([]int64{0, 65536e6, 262144e6}).Draw(t, "range"))
+			counter := counterRange - Microjoules(rapid.Int64Range(1, 100e6).Draw(t, "before the wrap"))
+			if counterRange == 0 {
 				counter = 1e15
 			}
 			sources = append(sources, &source{
 				zone: &Zone{
 					ID: fmt.Sprint("zone-", i), Name: fmt.Sprint("zone-", i), Source: Measured, Method: "test",
 					Domain: rapid.SampledFrom([]Domain{DomainCPU, DomainDRAM, DomainGPU}).Draw(t, "domain"), Counted: true,
-					Range: limit, MaxPower: 1000,
+					Range: counterRange, MaxPower: 1000,
 				},
 				sampler: rapid.SampledFrom([]string{"rapl", "nvml"}).Draw(t, "sampler"),
 				counter: counter,
@@ -79,105 +78,103 @@ func TestEnergyIsConserved(t *testing.T) {
 		}
 		if rapid.Bool().Draw(t, "baselines known") {
 			learned := map[string]Baseline{}
-			for _, z := range sources {
-				learned[z.zone.ID] = Baseline{Power: Watts(rapid.IntRange(0, 400).Draw(t, "idle watts")), Spread: 2, Seconds: 9, LearnedAt: at(0)}
+			for _, s := range sources {
+				learned[s.zone.ID] = Baseline{Power: Watts(rapid.IntRange(0, 400).Draw(t, "idle watts")), Spread: 2, Seconds: 9, LearnedAt: at(0)}
 			}
 			l.RestoreBaselines(learned)
 		}
-		usage := map[string]time.Duration{}
+		used := map[string]time.Duration{}
 		var busy time.Duration
 		var open []string
 		var accounts []Account
 		now, jobs := 0.0, 0
 
-		look := func() {
+		takeSample := func() {
 			for _, sampler := range rapid.SampledFrom([][]string{{"rapl"}, {"nvml"}, {"rapl", "nvml"}}).Draw(t, "samplers") {
 				s := Sample{Sampler: sampler, At: at(now)}
-				who := &Usage{Method: sampler + " use", Jobs: map[string]time.Duration{}}
-				for job, used := range usage {
+				usage := &Usage{Method: sampler + " use", Jobs: map[string]time.Duration{}}
+				for job, used := range used {
 					if rapid.IntRange(0, 9).Draw(t, "known") > 0 {
-						who.Jobs[job] = used
+						usage.Jobs[job] = used
 					}
 				}
 				if rapid.IntRange(0, 9).Draw(t, "all known") > 0 {
-					who.Busy, who.Capacity = busy, seconds(now*8)
+					usage.Busy, usage.Capacity = busy, seconds(now*8)
 				}
-				for _, z := range sources {
-					if z.sampler != sampler {
+				for _, source := range sources {
+					if source.sampler != sampler {
 						continue
 					}
 					if rapid.IntRange(0, 19).Draw(t, "fault") == 0 {
-						s.Faults = append(s.Faults, Fault{z.zone, at(now), "input/output error"})
+						s.Faults = append(s.Faults, Fault{source.zone, at(now), "input/output error"})
 						continue
 					}
-					r := z.read(now)
-					r.Usage = who
-					if rapid.Bool().Draw(t, "second opinion") {
-						other := r.Counter + Microjoules(rapid.Int64Range(-1e6, 1e6).Draw(t, "apart"))
-						r.CrossCheck = &other
+					r := source.take(now)
+					r.Usage = usage
+					if rapid.Bool().Draw(t, "cross-check") {
+						r.CrossCheck = of(r.Counter + Microjoules(rapid.Int64Range(-1e6, 1e6).Draw(t, "difference")))
 					}
 					s.Readings = append(s.Readings, r)
 				}
 				l.Record(s)
 			}
 		}
-		// A moment at which something happened that is told only now.
-		told := func() time.Time {
-			return at(now - float64(rapid.SampledFrom([]int{0, 0, 3, 40, 700, 9000}).Draw(t, "told late by ms"))/1000)
+		// A moment that is reported late.
+		late := func() time.Time {
+			return at(now - float64(rapid.SampledFrom([]int{0, 0, 3, 40, 700, 9000}).Draw(t, "late by ms"))/1000)
 		}
 		for range rapid.IntRange(1, 60).Draw(t, "events") {
 			wait := float64(rapid.SampledFrom([]int{1, 7, 100, 100, 1000}).Draw(t, "ms")) / 1000
 			now += wait
-			for _, z := range sources {
-				z.use(Microjoules(rapid.Int64Range(0, int64(900e6*wait)).Draw(t, "µJ")))
+			for _, s := range sources {
+				s.use(Microjoules(rapid.Int64Range(0, int64(900e6*wait)).Draw(t, "µJ")))
 				if rapid.IntRange(0, 39).Draw(t, "reset") == 0 {
-					z.reset()
+					s.breakCounter()
 				}
 			}
 			busy += time.Duration(rapid.Int64Range(0, int64(8e9*wait)).Draw(t, "other cpu ns"))
 			for _, job := range open {
-				used := time.Duration(rapid.Int64Range(0, int64(8e9*wait)).Draw(t, "cpu ns"))
-				usage[job] += used
-				busy += used
+				ran := time.Duration(rapid.Int64Range(0, int64(8e9*wait)).Draw(t, "cpu ns"))
+				used[job] += ran
+				busy += ran
 			}
-			switch rapid.SampledFrom([]string{"look", "look", "look", "look", "open", "close", "forget"}).Draw(t, "event") {
-			case "look":
-				look()
+			switch rapid.SampledFrom([]string{"sample", "sample", "sample", "sample", "open", "close", "forget"}).Draw(t, "event") {
+			case "sample":
+				takeSample()
 			case "open":
 				jobs++
 				job := fmt.Sprint("job-", jobs)
 				open = append(open, job)
-				usage[job] = 0
-				l.Open(job, told())
+				used[job] = 0
+				l.Open(job, late())
 			case "close":
 				if len(open) == 0 {
 					continue
 				}
 				i := rapid.IntRange(0, len(open)-1).Draw(t, "job")
-				accounts = append(accounts, l.Close(open[i], told()))
-				withinSources(t, l.Curve(open[i]))
+				accounts = append(accounts, l.Close(open[i], late()))
+				checkCurve(t, l.Curve(open[i]))
 				l.Forget(open[i])
-				delete(usage, open[i])
+				delete(used, open[i])
 				open = slices.Delete(open, i, i+1)
 			case "forget":
 				l.Forget("stranger")
 			}
-			check(t, l, sources)
+			checkZones(t, l, sources)
 		}
 		for _, job := range open {
 			accounts = append(accounts, l.Close(job, at(now)))
 		}
 		l.settle(stillOpen)
-		check(t, l, sources)
-		compare(t, l, accounts)
+		checkZones(t, l, sources)
+		checkAccounts(t, l, accounts)
 	})
 }
 
-// check holds in every state: each zone's parts add up to what was believable.
-func check(t *rapid.T, l *Ledger, sources []*source) {
+// checkZones holds in every state: the parts of each zone add up to what was readable.
+func checkZones(t *rapid.T, l *Ledger, sources []*source) {
 	t.Helper()
-	snapshot := l.Snapshot()
-	for _, z := range snapshot.Zones {
+	for _, z := range l.Snapshot().Zones {
 		i := slices.IndexFunc(sources, func(s *source) bool { return s.zone.ID == z.ID })
 		parts := []Microjoules{z.Jobs, z.Idle, z.Rest, z.Undivided, z.Unsettled}
 		var sum Microjoules
@@ -185,20 +182,21 @@ func check(t *rapid.T, l *Ledger, sources []*source) {
 			sum += part
 		}
 		if z.Energy != sum || slices.Min(parts) < 0 {
-			t.Fatalf("%s: %d µJ are not %d", z.ID, z.Energy, parts)
+			t.Fatalf("%s: got %d µJ in parts %d", z.ID, z.Energy, parts)
 		}
-		if z.Energy != sources[i].believed {
-			t.Fatalf("%s: %d µJ counted, %d read", z.ID, z.Energy, sources[i].believed)
+		if z.Energy != sources[i].readable {
+			t.Fatalf("%s: got %d µJ, want %d", z.ID, z.Energy, sources[i].readable)
 		}
 	}
 }
 
-// compare holds at the end: what the jobs were told they cost is what was split
-// off to jobs, and each account is fit to be believed.
-func compare(t *rapid.T, l *Ledger, accounts []Account) {
-	var split, told Microjoules
+// checkAccounts holds at the end: the jobs' totals are what was attributed to windows, and each
+// account is consistent.
+func checkAccounts(t *rapid.T, l *Ledger, accounts []Account) {
+	t.Helper()
+	var attributed, totals Microjoules
 	for _, z := range l.zones {
-		split += z.used.sum()
+		attributed += z.used.total()
 	}
 	for _, a := range accounts {
 		if (a.Total.Energy == nil) != (a.Total.Source == Unavailable) {
@@ -207,52 +205,49 @@ func compare(t *rapid.T, l *Ledger, accounts []Account) {
 		if a.Total.Energy == nil {
 			continue
 		}
-		told += a.Total.Energy.Microjoules()
+		totals += a.Total.Energy.Microjoules()
 		if *a.Total.Energy < 0 || *a.Total.Energy > *a.Machine.Energy || a.Total.CoveragePercent < 0 || a.Total.CoveragePercent > 100 || *a.Total.ErrorBound < 0 {
-			t.Fatalf("not to be believed: %+v of %+v", a.Total, a.Machine)
+			t.Fatalf("got %+v of %+v", a.Total, a.Machine)
 		}
 		var domains Microjoules
 		for _, d := range a.Domains {
 			if d.Total.Energy != nil {
 				domains += d.Total.Energy.Microjoules()
 			}
-			addsUp(t, d)
+			checkBreakdown(t, d)
 		}
-		addsUp(t, a.Breakdown)
+		checkBreakdown(t, a.Breakdown)
 		if domains != a.Total.Energy.Microjoules() {
-			t.Fatalf("domains make %d µJ, the total is %v J", domains, *a.Total.Energy)
+			t.Fatalf("domains add up to %d µJ, total is %v J", domains, *a.Total.Energy)
 		}
 	}
-	if split != told {
-		t.Fatalf("%d µJ split off to jobs, their accounts say %d", split, told)
+	if attributed != totals {
+		t.Fatalf("%d µJ were attributed to windows, their totals are %d", attributed, totals)
 	}
 }
 
-// withinSources: a curve divides no more than was read.
-func withinSources(t *rapid.T, c *Curve) {
+func checkBreakdown(t *rapid.T, b Breakdown) {
+	t.Helper()
+	if b.Net.Energy != nil && b.Idle.Energy.Microjoules()+b.Net.Energy.Microjoules() != b.Total.Energy.Microjoules() {
+		t.Fatalf("idle %v + net %v, total %v", *b.Idle.Energy, *b.Net.Energy, *b.Total.Energy)
+	}
+	if b.Job.Energy != nil && b.Job.Energy.Microjoules()+b.Rest.Energy.Microjoules() != b.Net.Energy.Microjoules() {
+		t.Fatalf("job %v + rest %v, net %v", *b.Job.Energy, *b.Rest.Energy, *b.Net.Energy)
+	}
+}
+
+// checkCurve: a curve splits no more than was read.
+func checkCurve(t *rapid.T, c *Curve) {
 	t.Helper()
 	for _, p := range c.Points {
 		var read Microjoules
-		for i, used := range p.Zones {
-			if used != nil && c.Zones[i].Counted {
-				read += *used
+		for i, energy := range p.Zones {
+			if energy != nil && c.Zones[i].Counted {
+				read += *energy
 			}
 		}
 		if p.Job != nil && *p.Job+*p.Idle+*p.Rest > read {
-			t.Fatalf("%d to %d ms: %d + %d + %d µJ of %d", p.From, p.To, *p.Job, *p.Idle, *p.Rest, read)
+			t.Fatalf("%d to %d ms: got %d + %d + %d µJ of %d", p.From, p.To, *p.Job, *p.Idle, *p.Rest, read)
 		}
 	}
 }
-
-// addsUp: what a split consists of makes its total.
-func addsUp(t *rapid.T, s Breakdown) {
-	t.Helper()
-	if s.Net.Energy != nil && s.Idle.Energy.Microjoules()+s.Net.Energy.Microjoules() != s.Total.Energy.Microjoules() {
-		t.Fatalf("idle %v + net %v are not %v", *s.Idle.Energy, *s.Net.Energy, *s.Total.Energy)
-	}
-	if s.Job.Energy != nil && s.Job.Energy.Microjoules()+s.Rest.Energy.Microjoules() != s.Net.Energy.Microjoules() {
-		t.Fatalf("job %v + rest %v are not %v", *s.Job.Energy, *s.Rest.Energy, *s.Net.Energy)
-	}
-}
-
-func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }

@@ -1,15 +1,18 @@
 package energy
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
-// Curve is a job's power over time: as energy in successive lengths of time, so that
-// a coarser curve of a long job still adds up. It is kept within MostPoints.
+// Curve is the power of a job over time, as the energy of successive points, so that a coarser
+// curve of a long job still adds up. It has at most MaxCurvePoints.
 type Curve struct {
-	// Start is when the job's first work began, before FFmpeg's start.
+	// Start is when the first work for the job began, before FFmpeg's start.
 	Start time.Time   `json:"start"`
 	Zones []CurveZone `json:"zones"`
-	// Points follow each other in time; what lies between the end of one and the
-	// beginning of the next was not read.
+	// Points are in the order of time. What lies between the end of one and the start of the
+	// next was not read.
 	Points []CurvePoint `json:"points"`
 }
 
@@ -23,23 +26,200 @@ type CurveZone struct {
 	Method  string `json:"method"`
 }
 
-// CurvePoint is what was used in one length of time.
+// CurvePoint is the energy used in one piece of time.
 type CurvePoint struct {
 	From int64 `json:"from_ms"` // since the curve's start
 	To   int64 `json:"to_ms"`
-	// Zones are the machine's energy in µJ, in the order of Curve.Zones; nil: the zone
-	// was not read.
+	// Zones are the machine's energy in µJ, in the order of Curve.Zones; nil: the zone was not
+	// read.
 	Zones []*Microjoules `json:"zones_uj"`
-	// Job, Idle and Rest are what the counted zones' energy in this length of time was
-	// split into, in µJ: the job's own processes, the idle baseline, and everybody
-	// else's (other jobs among them). They never make more than was read. nil: not known of
-	// each counted zone that was read, as before FFmpeg's start, without a baseline, or of a
-	// card whose users are not told.
+	// Job, Idle and Rest, in µJ, divide the energy of the counted zones: the job's own
+	// processes, the idle baseline, and all else, which includes other jobs. Their sum never
+	// exceeds what was read. nil: unknown for a counted zone that was read, such as before
+	// FFmpeg's start, without a baseline, or if the use by process is unknown.
 	Job  *Microjoules `json:"job_uj,omitempty"`
 	Idle *Microjoules `json:"idle_uj,omitempty"`
 	Rest *Microjoules `json:"rest_uj,omitempty"`
 }
 
-// MaxCurvePoints is how many points a Curve has at most: half as many, each twice as
-// long, where there would be more.
+// MaxCurvePoints is the most points a Curve has. A curve that would have more gets half as many,
+// each twice as long.
 const MaxCurvePoints = 400
+
+// minCurvePoint is the length of a point in a short curve: the usual interval between readings
+// while a job runs.
+const minCurvePoint = 100 * time.Millisecond
+
+// curveRecorder records a job's Curve on a grid of time that gets coarser as the job goes on.
+type curveRecorder struct {
+	start   time.Time
+	from    instant
+	point   time.Duration // length of a cell
+	columns []*curveColumn
+}
+
+// curveColumn is one zone.
+type curveColumn struct {
+	zone  *Zone
+	cells []curveCell
+}
+
+// curveCell is the energy of a zone in one cell of the grid.
+type curveCell struct {
+	energy  Microjoules
+	covered time.Duration // read
+	// The attribution of the energy, and how much of the cell it is known for.
+	job, idle, rest Microjoules
+	attributed      time.Duration
+}
+
+func (c *curveCell) add(d curveCell) {
+	c.energy += d.energy
+	c.covered += d.covered
+	c.job += d.job
+	c.idle += d.idle
+	c.rest += d.rest
+	c.attributed += d.attributed
+}
+
+// portion is what a part of a length of time has of each amount.
+func (c curveCell) portion(part, whole time.Duration) curveCell {
+	return curveCell{
+		energy: portion(c.energy, part, whole), covered: portion(c.covered, part, whole),
+		job: portion(c.job, part, whole), idle: portion(c.idle, part, whole), rest: portion(c.rest, part, whole),
+		attributed: portion(c.attributed, part, whole),
+	}
+}
+
+func newCurveRecorder(start time.Time, from instant) *curveRecorder {
+	return &curveRecorder{start: start, from: from, point: minCurvePoint}
+}
+
+// addStep adds the energy of a zone in a step.
+func (r *curveRecorder) addStep(zone *Zone, s *step) {
+	if !s.gap {
+		r.spread(zone, s, curveCell{energy: s.energy, covered: s.length()})
+	}
+}
+
+// addShare adds the attribution of a piece in the job's window. It is left out if any of it is
+// unknown.
+func (r *curveRecorder) addShare(zone *Zone, piece *step, a allocation, mine attribution) {
+	var all attribution
+	for _, share := range a.shares {
+		all = all.plus(share.attribution)
+	}
+	if mine.vague == 0 && all.undivided == 0 {
+		rest := piece.energy - all.idle - mine.job
+		r.spread(zone, piece, curveCell{job: mine.job, idle: all.idle, rest: rest, attributed: piece.length()})
+	}
+}
+
+// spread distributes amounts over the cells of a step, in proportion to time. What lies before
+// the start of the curve is left out.
+func (r *curveRecorder) spread(zone *Zone, s *step, amounts curveCell) {
+	for s.to-r.from > MaxCurvePoints*r.point {
+		r.coarsen()
+	}
+	c := r.column(zone)
+	for from := max(s.from, r.from); from < s.to; {
+		i := int((from - r.from) / r.point)
+		to := min(s.to, r.from+time.Duration(i+1)*r.point)
+		for len(c.cells) <= i {
+			c.cells = append(c.cells, curveCell{})
+		}
+		c.cells[i].add(amounts.portion(to-from, s.length()))
+		from = to
+	}
+}
+
+// coarsen merges pairs of cells.
+func (r *curveRecorder) coarsen() {
+	r.point *= 2
+	for _, c := range r.columns {
+		for i, cell := range c.cells {
+			if i%2 == 0 {
+				c.cells[i/2] = cell
+			} else {
+				c.cells[i/2].add(cell)
+			}
+		}
+		c.cells = slices.Clip(c.cells[:(len(c.cells)+1)/2])
+	}
+}
+
+// column is the column of a zone, as the zone is now: it may have ceased to count.
+func (r *curveRecorder) column(zone *Zone) *curveColumn {
+	i := slices.IndexFunc(r.columns, func(c *curveColumn) bool { return c.zone.ID == zone.ID })
+	if i < 0 {
+		i = len(r.columns)
+		r.columns = append(r.columns, &curveColumn{})
+	}
+	r.columns[i].zone = zone
+	return r.columns[i]
+}
+
+// drop removes the column of a zone.
+func (r *curveRecorder) drop(zoneID string) {
+	r.columns = slices.DeleteFunc(r.columns, func(c *curveColumn) bool { return c.zone.ID == zoneID })
+}
+
+// curve is what was recorded so far. A cell that was read for less than half of its length is
+// unknown; otherwise its mean power holds for all of it, so that power does not seem to fall
+// beside a gap.
+func (r *curveRecorder) curve() *Curve {
+	curve := &Curve{Start: r.start.Round(0)}
+	cells := 0
+	for _, c := range r.columns {
+		z := c.zone
+		curve.Zones = append(curve.Zones, CurveZone{
+			ID: z.ID, Name: z.Name, Domain: z.Domain, Counted: z.Counted, Source: z.Source, Method: z.Method,
+		})
+		cells = max(cells, len(c.cells))
+	}
+	for i := range cells {
+		if p, known := r.curvePoint(i); known {
+			curve.Points = append(curve.Points, p)
+		}
+	}
+	return curve
+}
+
+// curvePoint is a cell of all zones; false if it is unknown of each.
+func (r *curveRecorder) curvePoint(i int) (p CurvePoint, known bool) {
+	p.From, p.To = (time.Duration(i) * r.point).Milliseconds(), (time.Duration(i+1) * r.point).Milliseconds()
+	var sum curveCell
+	divided, undivided := false, false
+	for _, c := range r.columns {
+		if i >= len(c.cells) || 2*c.cells[i].covered < r.point {
+			p.Zones = append(p.Zones, nil)
+			continue
+		}
+		cell := c.cells[i]
+		energy := portion(cell.energy, r.point, cell.covered)
+		p.Zones, known = append(p.Zones, &energy), true
+		if !c.zone.Counted {
+			continue
+		}
+		parts, ok := cell.divide(energy, r.point)
+		divided, undivided = divided || ok, undivided || !ok
+		sum.add(parts)
+	}
+	if divided && !undivided {
+		p.Job, p.Idle, p.Rest = &sum.job, &sum.idle, &sum.rest
+	}
+	return p, known
+}
+
+// divide is the attribution of a cell's energy, in the proportions of what is known of it; false
+// if that is less than half of the cell.
+func (c *curveCell) divide(energy Microjoules, point time.Duration) (parts curveCell, known bool) {
+	total := c.job + c.idle + c.rest
+	if 2*c.attributed < point || (total == 0 && energy > 0) {
+		return curveCell{}, false
+	}
+	if total > 0 {
+		parts.job, parts.idle, parts.rest = portion(c.job, energy, total), portion(c.idle, energy, total), portion(c.rest, energy, total)
+	}
+	return parts, true
+}

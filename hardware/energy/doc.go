@@ -1,10 +1,8 @@
-// Package energy turns readings of power sensors into joules that can be
-// believed: it unwraps counters, splits what was read between jobs and the rest
-// of the machine, and scores a job's work against the energy it cost. Every
-// figure carries where it came from and how far it may be off; what is not known
-// is absent and never 0.
+// Package energy turns counter readings of power sensors into energy figures: it unwraps
+// counters, attributes what was used to jobs, the idle baseline and other processes, and relates
+// a job's work to the energy it cost. Every figure carries its source and error bound; an unknown
+// figure is absent, never 0.
 //
-// The package is pure: no files, no clock, no goroutines. Who reads sensors and
-// when is the business of package hardware and of the actors above it. A Ledger
-// is not safe for concurrent use; a Snapshot is immutable.
+// The package does no I/O, reads no clock and starts no goroutine; package hardware reads the
+// sensors. A Ledger is not safe for concurrent use, a Snapshot is immutable.
 package energy

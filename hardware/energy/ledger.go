@@ -5,27 +5,27 @@ import (
 	"time"
 )
 
-// settleAfter is how long an interval waits before it is split for good, so that the word of a
-// job's start may come later than the readings around it.
-const settleAfter = 2 * time.Second
+// settleDelay is how long a step stays pending before it is attributed for good: the start of a
+// job may be reported later than the readings around it.
+const settleDelay = 2 * time.Second
 
-// Ledger splits what the zones' counters say between jobs, the idle machine and the
-// rest. Per zone, the parts and what is not yet settled add up to what was read, to the
-// microjoule, in whatever order samples, starts and ends arrive.
+// Ledger attributes the energy of all zones to jobs, the idle baseline and the rest. For each
+// zone, these parts and what is still pending add up to what was read, to the microjoule, in
+// whatever order samples, starts and ends arrive.
 //
-// Starts and ends are best told together with a reading of each sensor made at
-// that moment: Record it, then Open or Close. All times should carry Go's
-// monotonic clock, and then no setting of the wall clock matters.
+// The error bounds are lowest if every sensor is read at a job's start and end: Record that
+// sample, then Open or Close. All times should carry Go's monotonic clock; then setting the wall
+// clock changes nothing.
 type Ledger struct {
-	settleAfter time.Duration
+	settleDelay time.Duration
 	epoch       time.Time
 	started     bool
 	latest      instant
-	zones       []*zoneBook // in the order they were first heard of
-	open        []*window   // in the order they were opened
+	zones       []*zoneLedger // in the order of their first sample
+	open        []*window     // in the order of Open
 	closed      map[string]Account
-	followed    map[string]*recording
-	quietAt     instant // since when no job is worked for
+	tracked     map[string]*curveRecorder
+	busyUntil   instant // before this the machine was not idle
 	restored    map[string]Baseline
 	samplers    map[string]SamplerState
 }
@@ -33,37 +33,40 @@ type Ledger struct {
 // NewLedger makes an empty ledger.
 func NewLedger() *Ledger {
 	return &Ledger{
-		settleAfter: settleAfter,
-		closed:      map[string]Account{}, followed: map[string]*recording{}, samplers: map[string]SamplerState{},
+		settleDelay: settleDelay,
+		closed:      map[string]Account{}, tracked: map[string]*curveRecorder{}, samplers: map[string]SamplerState{},
 	}
 }
 
-// zoneBook is what the ledger knows of one zone.
-type zoneBook struct {
-	zone      *Zone
-	sampler   string // who reads it
-	gone      bool   // its sampler has it no more
-	counter   Accumulator
-	usage     *period       // of use, still open; nil: nobody's was ever told
-	cross     *Microjoules  // the second opinion at the last reading
-	doubt     *Microjoules  // the sensor's doubt at the last reading
-	ahead     time.Duration // by which jobs have used more than all together: of clocks that tick differently
-	trail     trail
-	pending   []interval // read and not yet split for good
-	settledTo instant    // up to where it was split for good
-	used      parts      // in windows, split for good
-	loose     parts      // in the time without a window, split for good
-	calm      calm
-	idle      idleBudget
-	power     powerMeter
-	fault     string // why it cannot be read at present
-	faultAt   instant
-	faults    int
-	seen      bool // has been read at least once
-	readAt    instant
+// zoneLedger is the state of one zone.
+type zoneLedger struct {
+	zone    *Zone
+	sampler string
+	removed bool // its sampler no longer has it
+
+	counter    Accumulator
+	crossCheck *Microjoules // of the last reading
+	errorBound *Microjoules // of the last reading
+	usage      *usageDelta  // the open one; nil before the first Usage
+	jobsAhead  time.Duration
+	recent     recentSteps
+	power      powerMeter
+
+	pending   []*step     // not yet settled
+	settledTo instant     // end of the last settled step
+	used      attribution // settled, in windows
+	unowned   attribution // settled, outside of windows
+	learner   baselineLearner
+	idle      idleAllocator
+
+	seen    bool // read at least once
+	readAt  instant
+	fault   string // why it cannot be read at present
+	faultAt instant
+	faults  int
 }
 
-// Record takes a sampler's look at its zones.
+// Record takes a sample.
 func (l *Ledger) Record(s Sample) {
 	l.advance(l.instant(s.At))
 	state := l.samplers[s.Sampler]
@@ -75,330 +78,256 @@ func (l *Ledger) Record(s Sample) {
 	l.samplers[s.Sampler] = state
 
 	for _, f := range s.Faults {
-		if f.Zone == nil {
-			continue
-		}
-		z := l.book(f.Zone, s.Sampler)
-		l.become(z, f.Zone)
-		z.faults++
-		if at := l.instant(f.At); z.fault == "" && (!z.seen || at > z.readAt) {
-			z.fault, z.faultAt = f.Err, at
+		if f.Zone != nil {
+			l.recordFault(f, s.Sampler)
 		}
 	}
 	for _, r := range s.Readings {
 		if r.Zone != nil {
-			l.read(l.book(r.Zone, s.Sampler), r)
+			l.recordReading(r, s.Sampler)
 		}
 	}
-	l.settle(l.latest - l.settleAfter)
+	l.settle(l.latest - l.settleDelay)
 }
 
-// read takes one reading of a zone.
-func (l *Ledger) read(z *zoneBook, r Reading) {
-	at := l.instant(r.At)
+func (l *Ledger) recordFault(f Fault, sampler string) {
+	z := l.zone(f.Zone, sampler)
+	l.updateZone(z, f.Zone)
+	z.faults++
+	if at := l.instant(f.At); z.fault == "" && (!z.seen || at > z.readAt) {
+		z.fault, z.faultAt = f.Err, at
+	}
+}
+
+func (l *Ledger) recordReading(r Reading, sampler string) {
+	z, at := l.zone(r.Zone, sampler), l.instant(r.At)
 	if z.seen && at <= z.readAt {
 		return
 	}
-	l.become(z, r.Zone)
+	l.updateZone(z, r.Zone)
 	before := z.readAt
-	delta := z.counter.Add(r)
 	z.seen, z.readAt, z.fault = true, at, ""
 	l.advance(at)
 	for _, w := range l.open {
-		w.near(z, at)
+		w.seen(z.zone.ID, at)
 	}
-	if delta.Elapsed > 0 {
-		s := &span{from: before, to: at, energy: delta.Energy, gap: delta.Gap, usage: z.usage, busy: r.Utilization}
-		s.doubt = z.doubtOf(delta, r)
-		if r.CrossCheck != nil && z.cross != nil && *r.CrossCheck >= *z.cross && !s.gap {
-			moved := *r.CrossCheck - *z.cross
-			s.cross = &moved
-		}
-		z.trail.add(s, z.zone.UpdateInterval)
-		z.pending = append(z.pending, interval{span: s, from: s.from, to: s.to, energy: delta.Energy})
-		for _, record := range l.followed {
-			record.machine(z.zone, s)
-		}
-	}
+	delta := z.counter.Add(r)
 	z.power.add(delta)
-	z.cross, z.doubt = r.CrossCheck, r.ErrorBound
-	z.heard(r.Usage, at)
+	if delta.Elapsed > 0 {
+		s := z.step(before, r, at, delta)
+		z.pending = append(z.pending, s)
+		for _, recorder := range l.tracked {
+			recorder.addStep(z.zone, s)
+		}
+	}
+	z.crossCheck, z.errorBound = r.CrossCheck, r.ErrorBound
+	z.recordUsage(r.Usage, at)
 }
 
-// become has a zone be what it is said to be now: it may have ceased to count, or
-// begun to. What it brought to open windows before is no part of their totals then:
-// other zones counted at that time.
-func (l *Ledger) become(z *zoneBook, zone *Zone) {
+// step is the step from the reading before to one that brought a delta.
+func (z *zoneLedger) step(before instant, r Reading, at instant, delta Delta) *step {
+	s := newStep(before, at, delta.Energy)
+	s.gap, s.usage, s.utilization = delta.Gap, z.usage, r.Utilization
+	s.errorBound = Microjoules(r.Zone.Uncertainty * float64(delta.Energy))
+	if r.ErrorBound != nil && z.errorBound != nil && *r.ErrorBound >= *z.errorBound {
+		s.errorBound = *r.ErrorBound - *z.errorBound
+	}
+	if r.CrossCheck != nil && z.crossCheck != nil && *r.CrossCheck >= *z.crossCheck {
+		moved := *r.CrossCheck - *z.crossCheck
+		s.crossCheck = &moved
+	}
+	z.recent.add(s, z.zone.UpdateInterval)
+	return s
+}
+
+// recordUsage closes the open usageDelta and opens the next.
+func (z *zoneLedger) recordUsage(u *Usage, at instant) {
+	if u == nil {
+		return
+	}
+	if z.usage != nil {
+		z.jobsAhead = z.usage.close(u, at, z.jobsAhead)
+	}
+	z.usage = &usageDelta{from: at, before: u, previous: z.usage}
+}
+
+// zone is the state of a zone, begun at its first sample.
+func (l *Ledger) zone(zone *Zone, sampler string) *zoneLedger {
+	i := slices.IndexFunc(l.zones, func(z *zoneLedger) bool { return z.zone.ID == zone.ID })
+	if i < 0 {
+		i = len(l.zones)
+		l.zones = append(l.zones, &zoneLedger{zone: zone})
+		l.restoreBaseline(l.zones[i])
+	}
+	z := l.zones[i]
+	z.sampler, z.removed = sampler, false
+	return z
+}
+
+// updateZone replaces a zone by its current version. If it begins to count, what it brought to
+// open windows before is no part of their totals: other zones counted then.
+func (l *Ledger) updateZone(z *zoneLedger, zone *Zone) {
 	begins := zone.Counted && !z.zone.Counted
 	z.zone = zone
 	if !begins {
 		return
 	}
-	for _, iv := range z.pending {
-		l.settleOne(z, iv)
+	for _, s := range z.pending {
+		l.settleStep(z, s)
 	}
 	z.pending = nil
 	for _, w := range l.open {
-		l.giveBackOf(w, z)
+		z.disown(w)
 		delete(w.tallies, zone.ID)
 	}
-	for _, record := range l.followed {
-		record.drop(zone)
+	for _, recorder := range l.tracked {
+		recorder.drop(zone.ID)
 	}
 }
 
-// heard closes the period of use at a moment that told who used the zone so far, and
-// begins the next.
-func (z *zoneBook) heard(u *Usage, at instant) {
-	switch {
-	case u == nil:
-		return
-	case z.usage != nil:
-		p := z.usage
-		p.to, p.after, p.last = at, u, nil
-		p.others, z.ahead = others(p.before, u, z.ahead)
-	}
-	z.usage = &period{from: at, before: u, last: z.usage}
-}
-
-// doubtOf is how far a step may be off by the sensor's own error.
-func (z *zoneBook) doubtOf(delta Delta, r Reading) Microjoules {
-	if r.ErrorBound != nil && z.doubt != nil && *r.ErrorBound >= *z.doubt {
-		return *r.ErrorBound - *z.doubt
-	}
-	return Microjoules(r.Zone.Uncertainty * float64(delta.Energy))
-}
-
-// SetZones says which zones a sampler has from now on. Those that it had before and has no
-// more are no part of what comes: sensors that took the place of others.
+// SetZones tells which zones a sampler has from now on. Its other zones no longer appear in
+// snapshots and later accounts, until they are sampled again.
 func (l *Ledger) SetZones(sampler string, zones []*Zone) {
 	for _, z := range l.zones {
-		gone := z.sampler == sampler && !slices.ContainsFunc(zones, func(zone *Zone) bool { return zone.ID == z.zone.ID })
-		z.gone = z.gone || gone
+		kept := slices.ContainsFunc(zones, func(zone *Zone) bool { return zone.ID == z.zone.ID })
+		if z.sampler == sampler && !kept {
+			z.removed = true
+		}
 	}
 }
 
-// Track says that a job is worked for from now on, FFmpeg's start or not: its power is
-// recorded for Curve, and until Forget the machine is not idle. Following a job again
-// changes nothing.
+// Track starts to record the power curve of a job. From then until Forget the machine is not
+// idle. Tracking a job again has no effect.
 func (l *Ledger) Track(job string, at time.Time) {
-	if l.followed[job] == nil {
-		l.followed[job] = newRecording(at, l.instant(at))
+	if l.tracked[job] == nil {
+		l.tracked[job] = newCurveRecorder(at, l.instant(at))
 	}
 }
 
-// MarkBusy says that until a moment the machine did work that is no job: nothing of that
-// time is learned as idleness.
-func (l *Ledger) MarkBusy(until time.Time) { l.quietAt = max(l.quietAt, l.instant(until)) }
+// MarkBusy declares that the machine was not idle up to a moment, although no job was tracked.
+func (l *Ledger) MarkBusy(until time.Time) { l.busyUntil = max(l.busyUntil, l.instant(until)) }
 
-// Curve is what was recorded of a followed job up to now; nil of any other.
+// Curve is the power curve of a tracked job so far; nil for any other job.
 func (l *Ledger) Curve(job string) *Curve {
-	if record := l.followed[job]; record != nil {
-		return record.curve()
+	if recorder := l.tracked[job]; recorder != nil {
+		return recorder.curve()
 	}
 	return nil
 }
 
-// Baselines are what was learned of the idle machine, by zone ID, to be restored in a
-// later run. Those of estimates are left out: the next run's model may have other figures.
+// Baselines are the learned baselines by zone ID, for RestoreBaselines in a later run. Those of
+// estimated zones are left out: the model may have other parameters by then.
 func (l *Ledger) Baselines() map[string]Baseline {
-	known := map[string]Baseline{}
+	learned := map[string]Baseline{}
 	for _, z := range l.zones {
-		if z.calm.learned != nil && z.zone.Source != Estimated {
-			known[z.zone.ID] = *z.calm.learned
+		if b := z.learner.learned; b != nil && z.zone.Source != Estimated {
+			learned[z.zone.ID] = *b
 		}
 	}
-	return known
+	return learned
 }
 
-// RestoreBaselines takes over what an earlier run on this very machine learned, but of estimates.
-// It expires as if it had been learned here.
+// RestoreBaselines takes over what an earlier run on this machine has learned, except for
+// estimated zones. Restored baselines expire as learned ones do.
 func (l *Ledger) RestoreBaselines(learned map[string]Baseline) {
 	l.restored = learned
 	for _, z := range l.zones {
-		l.restore(z)
+		l.restoreBaseline(z)
 	}
 }
 
-func (l *Ledger) restore(z *zoneBook) {
-	if b, ok := l.restored[z.zone.ID]; ok && z.zone.Source != Estimated && z.calm.learned == nil && b.Power >= 0 && b.Spread >= 0 {
-		z.calm.learned = &b
+func (l *Ledger) restoreBaseline(z *zoneLedger) {
+	b, ok := l.restored[z.zone.ID]
+	if ok && z.zone.Source != Estimated && z.learner.learned == nil && b.Power >= 0 && b.Spread >= 0 {
+		z.learner.learned = &b
 	}
 }
 
-// Open begins a job's window: FFmpeg's start. Opening an open job again changes
-// nothing. A job that was not followed is from now on.
+// Open starts a job's window, at FFmpeg's start. Opening an open window again has no effect. A
+// job that was not tracked is from now on.
 func (l *Ledger) Open(job string, at time.Time) {
 	l.Track(job, at)
-	if slices.ContainsFunc(l.open, func(w *window) bool { return w.job == job }) {
+	if l.openWindow(job) >= 0 {
 		return
 	}
 	delete(l.closed, job)
 	w := newWindow(job, at, l.instant(at))
 	for _, z := range l.zones {
-		z.eachReading(func(reading instant) { w.near(z, reading) })
+		for reading := range z.readings {
+			w.seen(z.zone.ID, reading)
+		}
 	}
 	l.open = append(l.open, w)
 }
 
-// Close ends a job's window, at FFmpeg's exit, and says what it cost. Closing
-// again gives the same account until the job is forgotten; of a job that was
-// never opened the account is unknown and says so.
+// Close ends a job's window, at FFmpeg's exit, and returns what it cost. Closing it again returns
+// the same account until the job is forgotten. Without an open window the account is unavailable.
 func (l *Ledger) Close(job string, at time.Time) Account {
-	i := slices.IndexFunc(l.open, func(w *window) bool { return w.job == job })
+	i := l.openWindow(job)
 	if i < 0 {
 		if account, ok := l.closed[job]; ok {
 			return account
 		}
-		return UnknownAccount(at, at, "no start of this job was recorded")
+		return UnknownAccount(at, at, "the start of this job was not recorded")
 	}
 	w := l.open[i]
-	end := l.instant(at)
-	if end <= w.from {
-		l.open = slices.Delete(l.open, i, i+1)
-		l.giveBack(w)
-		l.closed[job] = UnknownAccount(w.start, at, "the window has no length")
-		return l.closed[job]
+	w.to = l.instant(at)
+	if w.to <= w.from {
+		for _, z := range l.zones {
+			z.disown(w)
+		}
+		l.closed[job] = UnknownAccount(w.start, at, "the window is empty")
+	} else {
+		distances := l.readingDistances(w.to)
+		l.cutPending(w.to)
+		l.settle(w.to)
+		l.closed[job] = l.account(w, at, distances)
 	}
-	w.to = end
-	tails := l.tails(end)
-	l.cut(end)
-	l.settle(end)
 	l.open = slices.Delete(l.open, i, i+1)
-	l.closed[job] = l.account(w, at, tails)
 	return l.closed[job]
 }
 
-// Forget drops a job, open or closed, its account and its curve. What it has used
-// stays split off.
+func (l *Ledger) openWindow(job string) int {
+	return slices.IndexFunc(l.open, func(w *window) bool { return w.job == job })
+}
+
+// Forget drops a job's window, account and curve. Energy that was attributed to it stays so.
 func (l *Ledger) Forget(job string) {
 	l.open = slices.DeleteFunc(l.open, func(w *window) bool { return w.job == job })
 	delete(l.closed, job)
-	if l.followed[job] != nil {
-		delete(l.followed, job)
-		l.quietAt = l.latest
+	if l.tracked[job] != nil {
+		delete(l.tracked, job)
+		l.busyUntil = l.latest
 	}
 }
 
-// giveBack makes a window's energy the time's without one.
-func (l *Ledger) giveBack(w *window) {
-	for _, z := range l.zones {
-		l.giveBackOf(w, z)
-	}
-}
-
-func (l *Ledger) giveBackOf(w *window, z *zoneBook) {
-	if t := w.tallies[z.zone.ID]; t != nil {
-		z.used = z.used.minus(t.share)
-		z.loose.add(parts{idle: t.share.idle, rest: t.share.own + t.share.rest, vague: t.share.vague, undivided: t.share.undivided})
-	}
-}
-
-// tails is how far from a moment each zone was read, by zone ID.
-func (l *Ledger) tails(at instant) map[string]time.Duration {
-	nearest := map[string]time.Duration{}
-	for _, z := range l.zones {
-		z.eachReading(func(reading instant) {
-			distance := (reading - at).Abs()
-			if old, ok := nearest[z.zone.ID]; !ok || distance < old {
-				nearest[z.zone.ID] = distance
-			}
-		})
-	}
-	return nearest
-}
-
-// cut divides the waiting interval that a moment lies in, in each zone.
-func (l *Ledger) cut(at instant) {
-	for _, z := range l.zones {
-		for i, iv := range z.pending {
-			if iv.from < at && at < iv.to {
-				head, tail := iv.cut(at)
-				z.pending[i] = head
-				z.pending = slices.Insert(z.pending, i+1, tail)
-				break
-			}
+// readings are the moments of the latest readings of a zone: those of its pending steps, and the
+// last one.
+func (z *zoneLedger) readings(yield func(instant) bool) {
+	for _, s := range z.pending {
+		if !yield(s.whole.from) {
+			return
 		}
-	}
-}
-
-// settle splits the intervals that end by a moment, for good.
-func (l *Ledger) settle(until instant) {
-	for _, z := range l.zones {
-		done := 0
-		for _, iv := range z.pending {
-			if iv.to > until {
-				break
-			}
-			l.settleOne(z, iv)
-			done++
-		}
-		z.pending = slices.Delete(z.pending, 0, done)
-	}
-}
-
-// settleOne books one interval of a zone.
-func (l *Ledger) settleOne(z *zoneBook, iv interval) {
-	z.settledTo = iv.to
-	l.learn(z, iv)
-	z.prepare(l.wall(iv.to))
-	at := iv.from
-	for _, s := range split(iv, l.open, &z.idle) {
-		z.loose.add(s.loose)
-		for _, one := range s.shares {
-			z.used.add(one.parts)
-			one.owner.tally(z).take(one.owner, iv, &s, one.parts)
-			if record := l.followed[one.owner.job]; record != nil && z.zone.Counted && !iv.gap {
-				record.job(z.zone, &s, one.parts, at)
-			}
-		}
-		at += s.length
-	}
-}
-
-// learn takes an interval for the baseline if the machine was idle in all of it. Where it
-// is not known whether it was, nothing is learned.
-func (l *Ledger) learn(z *zoneBook, iv interval) {
-	busy := iv.usage.known(iv.from).busy()
-	if busy == nil {
-		busy = iv.busy
-	}
-	switch {
-	case len(l.followed) > 0 || iv.from < l.quietAt || iv.gap:
-		z.calm.disturb()
-	case busy == nil || *busy > calmUse:
-		z.calm.disturb()
-	default:
-		z.calm.add(iv.energy, iv.to-iv.from, l.wall(iv.to))
-	}
-}
-
-// eachReading calls f with the moments of the readings that the zone still
-// remembers.
-func (z *zoneBook) eachReading(f func(instant)) {
-	for _, iv := range z.pending {
-		f(iv.span.from)
 	}
 	if z.seen {
-		f(z.readAt)
+		yield(z.readAt)
 	}
 }
 
-// book of a zone, begun when it is first heard of.
-func (l *Ledger) book(zone *Zone, sampler string) *zoneBook {
+// readingDistances is how far from a moment each zone's closest reading is, by zone ID.
+func (l *Ledger) readingDistances(at instant) map[string]time.Duration {
+	distances := map[string]time.Duration{}
 	for _, z := range l.zones {
-		if z.zone.ID == zone.ID {
-			z.sampler, z.gone = sampler, false
-			return z
+		closest := unseen
+		for reading := range z.readings {
+			closest = min(closest, (reading - at).Abs())
 		}
+		distances[z.zone.ID] = closest
 	}
-	z := &zoneBook{zone: zone, sampler: sampler}
-	l.zones = append(l.zones, z)
-	l.restore(z)
-	return z
+	return distances
 }
 
-// instant puts a time on the ledger's clock.
+// instant is a time on the ledger's clock.
 func (l *Ledger) instant(t time.Time) instant {
 	if !l.started {
 		l.epoch, l.started = t, true
@@ -406,7 +335,7 @@ func (l *Ledger) instant(t time.Time) instant {
 	return t.Sub(l.epoch)
 }
 
-// wall is the time of an instant.
-func (l *Ledger) wall(at instant) time.Time { return l.epoch.Add(at) }
+// time is an instant by the wall clock.
+func (l *Ledger) time(at instant) time.Time { return l.epoch.Add(at) }
 
 func (l *Ledger) advance(to instant) { l.latest = max(l.latest, to) }

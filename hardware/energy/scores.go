@@ -5,23 +5,23 @@ import (
 	"time"
 )
 
-// Work is what a job achieved. What is 0 or nil is not known.
+// Work is what a job has produced. 0 or nil means unknown.
 type Work struct {
 	Frames        int64         // encoded, over all outputs
 	Pixels        int64         // encoded, over all outputs: Σ frames × width × height
-	MediaDuration time.Duration // length of the media that came out
-	WallTime      time.Duration // length of the encode
-	OutputBits    int64         // size of what came out
+	MediaDuration time.Duration // of the output
+	WallTime      time.Duration // of the encode
+	OutputBits    int64         // size of the output
 	VMAF          *float64      // 0 to 100
 }
 
-// MinScoreCoverage is the coverage of the window, in percent, below which energy
-// is not set in relation to work: most of the work would have cost nothing.
+// MinScoreCoverage is the coverage of the window, in percent, below which there are no scores:
+// part of the work would seem to cost nothing.
 const MinScoreCoverage = 90
 
-// Scores set a job's energy J (Account.Total) in relation to its work. A score is
-// nil where a figure in its formula is unknown or 0, or where less than
-// MinScoreCoverage of the window was read; none is ever infinite or NaN.
+// Scores relate a job's energy J, its Account.Total, to its work. A score is nil if a figure in
+// its formula is unknown or 0, or if less than MinScoreCoverage of the window was read. None is
+// infinite or NaN.
 type Scores struct {
 	// Joules is J itself.
 	Joules *float64 `json:"joules,omitempty"`
@@ -42,9 +42,9 @@ type Scores struct {
 	QualityWeightedPixelsPerJoule *float64 `json:"quality_weighted_pixels_per_joule,omitempty"`
 }
 
-// Score computes what can be known of a job's efficiency.
+// Score computes the scores of a job.
 func Score(a Account, w Work) Scores {
-	if a.Total.Source == Unavailable || a.Total.Energy == nil {
+	if a.Total.Energy == nil {
 		return Scores{}
 	}
 	joules := float64(*a.Total.Energy)
@@ -61,22 +61,21 @@ func Score(a Account, w Work) Scores {
 	s.MicrojoulesPerPixel = ratio(joules*1e6, pixels)
 	s.PixelsPerJoule = ratio(pixels, joules)
 	s.FramesPerJoule = ratio(frames, joules)
-	if wall := w.WallTime.Seconds(); wall > 0 {
-		s.MegabitsPerSecondPerWatt = ratio(float64(w.OutputBits)/1e6/wall, joules/wall)
-	}
-	if w.VMAF != nil && *w.VMAF >= 0 && *w.VMAF <= 100 {
-		s.QualityWeightedPixelsPerJoule = quotient(pixels**w.VMAF/100, joules, w.Pixels > 0)
+	wall := w.WallTime.Seconds()
+	s.MegabitsPerSecondPerWatt = ratio(float64(w.OutputBits)/1e6/wall, joules/wall)
+	if w.VMAF != nil && *w.VMAF >= 0 && *w.VMAF <= 100 { // 0 is known
+		s.QualityWeightedPixelsPerJoule = quotient(pixels**w.VMAF/100, joules, pixels > 0 && joules > 0)
 	}
 	return s
 }
 
-// ratio of two quantities of which 0 means unknown.
-func ratio(above, below float64) *float64 { return quotient(above, below, above > 0) }
+// ratio of two quantities, both of which are unknown if 0.
+func ratio(a, b float64) *float64 { return quotient(a, b, a > 0 && b > 0) }
 
-// quotient is nil where it would not be a finite number.
-func quotient(above, below float64, known bool) *float64 {
-	q := above / below
-	if !known || !(below > 0) || math.IsInf(q, 0) || math.IsNaN(q) {
+// quotient is nil if it is unknown or not a finite number.
+func quotient(a, b float64, known bool) *float64 {
+	q := a / b
+	if !known || math.IsInf(q, 0) || math.IsNaN(q) {
 		return nil
 	}
 	return &q

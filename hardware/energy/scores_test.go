@@ -18,31 +18,41 @@ func accountOf(joules Joules, coverage float64) Account {
 }
 
 func TestScores(t *testing.T) {
-	f := func(x float64) *float64 { return &x }
-	work := Work{Frames: 300, Pixels: 600e6, MediaDuration: 10 * time.Second, WallTime: 5 * time.Second, OutputBits: 20e6, VMAF: f(90)}
 	all := Scores{
-		Joules: f(200), JoulesPerFrame: f(200.0 / 300), JoulesPerMediaSecond: f(20), MicrojoulesPerPixel: f(1.0 / 3),
-		PixelsPerJoule: f(3e6), FramesPerJoule: f(1.5), MegabitsPerSecondPerWatt: f(0.1), QualityWeightedPixelsPerJoule: f(2.7e6),
+		Joules: of(200.0), JoulesPerFrame: of(200.0 / 300), JoulesPerMediaSecond: of(20.0), MicrojoulesPerPixel: of(1.0 / 3),
+		PixelsPerJoule: of(3e6), FramesPerJoule: of(1.5), MegabitsPerSecondPerWatt: of(0.1), QualityWeightedPixelsPerJoule: of(2.7e6),
 	}
-	without := func(change func(*Scores)) Scores { s := all; change(&s); return s }
+	work := func(change func(*Work)) Work {
+		w := Work{Frames: 300, Pixels: 600e6, MediaDuration: 10 * time.Second, WallTime: 5 * time.Second, OutputBits: 20e6, VMAF: of(90.0)}
+		change(&w)
+		return w
+	}
+	but := func(change func(*Scores)) Scores { s := all; change(&s); return s }
+	quality := func(score *float64) Scores { return but(func(s *Scores) { s.QualityWeightedPixelsPerJoule = score }) }
+	same := func(*Work) {}
 	tests := []struct {
 		name    string
 		account Account
 		work    Work
 		want    Scores
 	}{
-		{"everything known", accountOf(200, 100), work, all},
-		{"energy unknown", UnknownAccount(t0, at(1), "no sensor"), work, Scores{}},
-		{"nothing done", accountOf(200, 100), Work{}, Scores{Joules: f(200)}},
-		{"half of the window read", accountOf(200, 50), work, Scores{Joules: f(200)}},
-		{"no energy used", accountOf(0, 100), work, Scores{Joules: f(0)}},
-		{"not a number", accountOf(Joules(math.NaN()), 100), work, Scores{}},
-		{"no quality measured", accountOf(200, 100), func() Work { w := work; w.VMAF = nil; return w }(),
-			without(func(s *Scores) { s.QualityWeightedPixelsPerJoule = nil })},
-		{"quality of 0 is known", accountOf(200, 100), func() Work { w := work; w.VMAF = f(0); return w }(),
-			without(func(s *Scores) { s.QualityWeightedPixelsPerJoule = f(0) })},
-		{"impossible quality", accountOf(200, 100), func() Work { w := work; w.VMAF = f(math.NaN()); return w }(),
-			without(func(s *Scores) { s.QualityWeightedPixelsPerJoule = nil })},
+		{"all known", accountOf(200, 100), work(same), all},
+		{"lowest coverage", accountOf(200, MinScoreCoverage), work(same), all},
+		{"energy unknown", UnknownAccount(t0, at(1), "no sensor"), work(same), Scores{}},
+		{"nothing done", accountOf(200, 100), Work{}, Scores{Joules: of(200.0)}},
+		{"half of the window read", accountOf(200, 50), work(same), Scores{Joules: of(200.0)}},
+		{"no energy used", accountOf(0, 100), work(same), Scores{Joules: of(0.0)}},
+		{"negative energy", accountOf(-1, 100), work(same), Scores{}},
+		{"infinite energy", accountOf(Joules(math.Inf(1)), 100), work(same), Scores{}},
+		{"not a number", accountOf(Joules(math.NaN()), 100), work(same), Scores{}},
+		{"infinite scores", accountOf(5e-324, 100), Work{Pixels: 600e6, VMAF: of(90.0)}, Scores{Joules: of(5e-324), MicrojoulesPerPixel: of(0.0)}},
+		{"no wall time", accountOf(200, 100), work(func(w *Work) { w.WallTime = 0 }), but(func(s *Scores) { s.MegabitsPerSecondPerWatt = nil })},
+		{"quality not measured", accountOf(200, 100), work(func(w *Work) { w.VMAF = nil }), quality(nil)},
+		{"quality is 0", accountOf(200, 100), work(func(w *Work) { w.VMAF = of(0.0) }), quality(of(0.0))},
+		{"quality is 100", accountOf(200, 100), work(func(w *Work) { w.VMAF = of(100.0) }), quality(of(3e6))},
+		{"quality above 100", accountOf(200, 100), work(func(w *Work) { w.VMAF = of(100.1) }), quality(nil)},
+		{"negative quality", accountOf(200, 100), work(func(w *Work) { w.VMAF = of(-0.1) }), quality(nil)},
+		{"quality not a number", accountOf(200, 100), work(func(w *Work) { w.VMAF = of(math.NaN()) }), quality(nil)},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -61,6 +71,6 @@ func TestScoresAsJSON(t *testing.T) {
 	text, err := json.Marshal(Score(accountOf(200, 100), Work{Frames: 100}))
 	want := `{"joules":200,"joules_per_frame":2,"frames_per_joule":0.5}`
 	if err != nil || string(text) != want {
-		t.Errorf("%s, %v, want %s", text, err, want)
+		t.Errorf("got %s, %v, want %s", text, err, want)
 	}
 }

@@ -5,60 +5,58 @@ import (
 	"time"
 )
 
-// Snapshot is what a Ledger knows at a moment. It is immutable and may be read
-// from anywhere.
+// Snapshot is the state of a Ledger at a moment. It is immutable and safe for concurrent use.
 type Snapshot struct {
-	Zones    []ZoneState             `json:"zones"` // in the order they were first heard of
-	Jobs     []JobState              `json:"jobs"`  // open ones, in the order they began
+	Zones    []ZoneState             `json:"zones"` // in the order of their first sample
+	Jobs     []JobState              `json:"jobs"`  // with an open window, in the order of Open
 	Samplers map[string]SamplerState `json:"samplers"`
-	// Baseline of the counted zones; nil where one is not known.
+	// Baseline of the counted zones together; nil if that of one is unknown.
 	Baseline *Baseline `json:"baseline,omitempty"`
 }
 
-// ZoneState is one zone. Energy = Jobs + Idle + Rest + Undivided + Unsettled, to the
+// ZoneState is the state of one zone. Energy = Jobs + Idle + Rest + Undivided + Unsettled, to the
 // microjoule.
 type ZoneState struct {
 	*Zone
-	// Power in W over the last readings, at least powerSpan apart; nil when
-	// unknown.
+	// Power in W over the last readings, at least minPowerTime apart; nil if unknown.
 	Power *Watts `json:"power_watts,omitempty"`
-	// Energy in µJ since the ledger began, unwrapped; it never goes back.
+	// Energy in µJ since the ledger began, unwrapped; it never decreases.
 	Energy    Microjoules `json:"energy_microjoules"`
-	Jobs      Microjoules `json:"jobs_microjoules"`      // by the jobs' own processes
-	Idle      Microjoules `json:"idle_microjoules"`      // the baseline, whether jobs ran or not
-	Rest      Microjoules `json:"rest_microjoules"`      // by processes of no job
-	Undivided Microjoules `json:"undivided_microjoules"` // of times without a baseline, or when it was not known who used what
-	Unsettled Microjoules `json:"unsettled_microjoules"` // not yet split for good
+	Jobs      Microjoules `json:"jobs_microjoules"`      // processes of jobs
+	Idle      Microjoules `json:"idle_microjoules"`      // the baseline, with and without jobs
+	Rest      Microjoules `json:"rest_microjoules"`      // processes of no job
+	Undivided Microjoules `json:"undivided_microjoules"` // without a baseline, or with unknown use by process
+	Unsettled Microjoules `json:"unsettled_microjoules"` // pending
 	Gaps      int         `json:"gaps"`
-	Faults    int         `json:"faults"` // reads that failed
-	// LastReading is zero when the zone was never read.
+	Faults    int         `json:"faults"` // failed reads
+	// LastReading is zero if the zone has never been read.
 	LastReading time.Time `json:"last_reading,omitzero"`
-	// Fault is why the zone cannot be read at present; empty when it can.
+	// Fault is why the zone cannot be read at present; empty if it can.
 	Fault string `json:"fault,omitempty"`
 }
 
-// Healthy: the last attempt to read the zone succeeded.
+// Healthy reports whether the last read of the zone succeeded.
 func (z *ZoneState) Healthy() bool { return z.Fault == "" && !z.LastReading.IsZero() }
 
-// JobState is an open job so far.
+// JobState is the energy of an open window so far.
 type JobState struct {
 	Job    string    `json:"job"`
 	Start  time.Time `json:"start"`
 	Source Source    `json:"source"`
-	// Energy in J so far, as Account.Total will have it; nil when unknown.
+	// Energy in J so far, as in Account.Total; nil if unknown.
 	Energy *Joules `json:"joules,omitempty"`
-	// Power in W over the last seconds; nil when unknown.
+	// Power in W over the last seconds; nil if unknown.
 	Power *Watts `json:"power_watts,omitempty"`
 }
 
-// SamplerState is how a sampler fares.
+// SamplerState counts the samples of a sampler.
 type SamplerState struct {
-	At      time.Time `json:"last_sample"` // of its last sample
+	At      time.Time `json:"last_sample"` // of the last sample
 	Samples int       `json:"samples"`
 	Faults  int       `json:"faults"`
 }
 
-// Power of the counted zones, in W, and its source; false when none is known.
+// Power is the power of the counted zones in W, and its source; false if none is known.
 func (s *Snapshot) Power() (Watts, Source, bool) {
 	var sum Watts
 	source := Unavailable
@@ -73,7 +71,7 @@ func (s *Snapshot) Power() (Watts, Source, bool) {
 	return sum, source, source != Unavailable
 }
 
-// Job finds an open job.
+// Job is the state of a job with an open window.
 func (s *Snapshot) Job(job string) (JobState, bool) {
 	for _, j := range s.Jobs {
 		if j.Job == job {
@@ -83,13 +81,12 @@ func (s *Snapshot) Job(job string) (JobState, bool) {
 	return JobState{}, false
 }
 
-// Snapshot is what the ledger knows now.
+// Snapshot is the ledger's present state.
 func (l *Ledger) Snapshot() *Snapshot {
 	s := &Snapshot{Samplers: maps.Clone(l.samplers)}
-	recent := l.recent()
-	var counted []*zoneBook
+	var counted []*zoneLedger
 	for _, z := range l.zones {
-		if z.gone {
+		if z.removed {
 			continue
 		}
 		s.Zones = append(s.Zones, z.state())
@@ -97,24 +94,24 @@ func (l *Ledger) Snapshot() *Snapshot {
 			counted = append(counted, z)
 		}
 	}
-	s.Baseline = sumBaselines(counted, l.wall(l.latest))
+	s.Baseline = sumBaselines(counted, l.time(l.latest))
+	pending := l.pendingTallies()
 	for _, w := range l.open {
-		s.Jobs = append(s.Jobs, l.jobState(w, recent[w]))
+		s.Jobs = append(s.Jobs, l.jobState(w, pending[w]))
 	}
 	return s
 }
 
-func (z *zoneBook) state() ZoneState {
-	all := z.used
-	all.add(z.loose)
+func (z *zoneLedger) state() ZoneState {
+	all := z.used.plus(z.unowned)
 	state := ZoneState{
-		Zone: z.zone, Energy: z.counter.Total(), Jobs: all.own, Idle: all.idle, Rest: all.rest,
+		Zone: z.zone, Energy: z.counter.Total(), Jobs: all.job, Idle: all.idle, Rest: all.rest,
 		Undivided: all.vague + all.undivided,
 		Gaps:      z.counter.Gaps(), Faults: z.faults, Fault: z.fault,
 		Power: z.power.watts(),
 	}
-	for _, iv := range z.pending {
-		state.Unsettled += iv.energy
+	for _, s := range z.pending {
+		state.Unsettled += s.energy
 	}
 	if z.counter.hasLast {
 		state.LastReading = z.counter.last.At
@@ -122,35 +119,36 @@ func (z *zoneBook) state() ZoneState {
 	return state
 }
 
-// recent is what the open windows will get of what is not settled yet, as far as
-// can be told now, by zone ID.
-func (l *Ledger) recent() map[*window]map[string]*tally {
-	all := map[*window]map[string]*tally{}
+// pendingTallies are what the open windows would get of the pending steps if those were settled
+// now, by zone ID.
+func (l *Ledger) pendingTallies() map[*window]map[string]*tally {
+	pending := map[*window]map[string]*tally{}
 	for _, w := range l.open {
-		all[w] = map[string]*tally{}
+		pending[w] = map[string]*tally{}
 	}
 	for _, z := range l.zones {
 		if !z.zone.Counted {
 			continue
 		}
-		for _, iv := range z.pending {
-			for _, s := range split(iv, l.open, &idleBudget{}) {
-				for _, one := range s.shares {
-					t := all[one.owner][z.zone.ID]
+		for _, s := range z.pending {
+			for _, piece := range s.pieces(l.open) {
+				a := piece.allocate(l.open, &idleAllocator{})
+				for _, share := range a.shares {
+					t := pending[share.window][z.zone.ID]
 					if t == nil {
 						t = newTally()
-						all[one.owner][z.zone.ID] = t
+						pending[share.window][z.zone.ID] = t
 					}
-					t.take(one.owner, iv, &s, one.parts)
+					t.add(share.window, piece, a.method, share.attribution)
 				}
 			}
 		}
 	}
-	return all
+	return pending
 }
 
-// jobState adds up a window so far: what is settled and what is recent.
-func (l *Ledger) jobState(w *window, recent map[string]*tally) JobState {
+// jobState sums up a window: what is settled and what is pending.
+func (l *Ledger) jobState(w *window, pending map[string]*tally) JobState {
 	state := JobState{Job: w.job, Start: w.start, Source: Unavailable}
 	var energy Joules
 	var power Watts
@@ -162,19 +160,19 @@ func (l *Ledger) jobState(w *window, recent map[string]*tally) JobState {
 		if t := w.tallies[z.zone.ID]; t != nil {
 			settled = *t
 		}
-		if t := recent[z.zone.ID]; t != nil {
+		if t := pending[z.zone.ID]; t != nil {
 			fresh = *t
 		}
 		covered := settled.covered + fresh.covered
-		if covered <= 0 || z.zone.Source == Measured && settled.machine+fresh.machine == 0 {
+		if covered == 0 || z.zone.Source == Measured && settled.machine+fresh.machine == 0 {
 			continue
 		}
-		share := settled.share.sum() + fresh.share.sum()
+		share := settled.share.total() + fresh.share.total()
 		energy += share.Joules()
-		if fresh.covered >= powerSpan {
-			power += Watts(float64(fresh.share.sum().Joules()) / fresh.covered.Seconds())
+		if fresh.covered >= minPowerTime {
+			power += meanPower(fresh.share.total(), fresh.covered)
 		} else {
-			power += Watts(float64(share.Joules()) / covered.Seconds())
+			power += meanPower(share, covered)
 		}
 		if state.Source != Estimated {
 			state.Source = z.zone.Source
@@ -186,12 +184,12 @@ func (l *Ledger) jobState(w *window, recent map[string]*tally) JobState {
 	return state
 }
 
-// powerSpan is the shortest time over which a power is told: over less, a
-// sensor's own delay would show as bursts.
-const powerSpan = 50 * time.Millisecond
+// minPowerTime is the shortest time over which present power is computed: over less, the update
+// interval of a sensor would show as bursts.
+const minPowerTime = 50 * time.Millisecond
 
-// powerMeter tells a zone's present power from its steps. A counter that does not move
-// has none: it was not renewed, or never is.
+// powerMeter computes a zone's present power from its deltas. A counter that does not move has no
+// power: it has not been updated, or never is.
 type powerMeter struct {
 	energy Microjoules
 	length time.Duration
@@ -207,9 +205,8 @@ func (m *powerMeter) add(d Delta) {
 	m.energy += d.Energy
 	m.length += d.Elapsed
 	switch {
-	case m.length >= powerSpan && m.energy > 0:
-		m.power, m.known = Watts(float64(m.energy.Joules())/m.length.Seconds()), true
-		m.energy, m.length = 0, 0
+	case m.energy > 0 && m.length >= minPowerTime:
+		*m = powerMeter{power: meanPower(m.energy, m.length), known: true}
 	case m.length >= stuckAfter:
 		*m = powerMeter{}
 	}

@@ -1,8 +1,12 @@
 package energy
 
-import "time"
+import (
+	"math"
+	"time"
+)
 
-// window is the time a job ran in, and what was used in it so far zone by zone.
+// window is the time in which a job ran, from FFmpeg's start to its exit, and what was used in it
+// so far, by zone.
 type window struct {
 	job      string
 	start    time.Time
@@ -10,95 +14,140 @@ type window struct {
 	tallies  map[string]*tally // by zone ID
 }
 
-// tally is what one zone brought to one window.
-type tally struct {
-	share     parts         // the job's
-	machine   Microjoules   // everybody's
-	covered   time.Duration // read without a gap
-	doubt     Microjoules   // of machine, by the sensor's own error
-	gaps      int
-	lastGap   *span                     // counted already, also when it is cut
-	power     extent                    // of the spans that touch the window
-	head      time.Duration             // from the window's start to the reading nearest to it
-	cutAt     struct{ start, end bool } // a step was cut at the window's edge
-	shared    map[string]time.Duration  // by method, where not alone
-	guessed   Microjoules               // by how much share may be off where nobody's use was known
-	crossed   Microjoules               // of machine, what there was a second opinion on
-	cross     Microjoules               // and that opinion
-	crossTime time.Duration
-	told      extent // the power by that opinion
-}
-
-// extent is the least and the greatest of some powers.
-type extent struct {
-	least, most Watts
-	known       bool
-}
-
-func (e *extent) add(w Watts) {
-	if !e.known {
-		e.least, e.most, e.known = w, w, true
-	}
-	e.least, e.most = min(e.least, w), max(e.most, w)
-}
-
-// late is by how much energy may be off where these powers are each the mean of so much of the
-// past: it misses, or has too much of, what they changed by in that time.
-func (e *extent) late(mean time.Duration) Joules {
-	return Joules(float64(e.most-e.least) * mean.Seconds())
-}
+// stillOpen is the end of an open window.
+const stillOpen instant = math.MaxInt64
 
 func newWindow(job string, start time.Time, from instant) *window {
 	return &window{job: job, start: start, from: from, to: stillOpen, tallies: map[string]*tally{}}
 }
 
-// tally of a zone, made when it is first asked for.
-func (w *window) tally(z *zoneBook) *tally {
-	t := w.tallies[z.zone.ID]
+// tally of a zone in the window.
+func (w *window) tally(zoneID string) *tally {
+	t := w.tallies[zoneID]
 	if t == nil {
 		t = newTally()
-		w.tallies[z.zone.ID] = t
+		w.tallies[zoneID] = t
 	}
 	return t
 }
 
-func newTally() *tally { return &tally{head: -1, shared: map[string]time.Duration{}} }
-
-// near notes a reading of a zone, of which the nearest to the start counts.
-func (w *window) near(z *zoneBook, reading instant) {
-	t := w.tally(z)
-	distance := (reading - w.from).Abs()
-	if t.head < 0 || distance < t.head {
-		t.head = distance
-	}
+// seen notes a reading of a zone; the one closest to the window's start counts.
+func (w *window) seen(zoneID string, reading instant) {
+	t := w.tally(zoneID)
+	t.startDistance = min(t.startDistance, (reading - w.from).Abs())
 }
 
-// take adds the window's share of a stretch.
-func (t *tally) take(w *window, iv interval, s *stretch, mine parts) {
-	if iv.gap {
-		if t.lastGap != iv.span {
+// tally sums up the steps of one zone in one window.
+type tally struct {
+	share      attribution              // the job's
+	machine    Microjoules              // used by all
+	covered    time.Duration            // read without a gap
+	errorBound Microjoules              // of machine, by the sensor's own error
+	equalError Microjoules              // of share, where it was divided equally
+	methods    map[string]time.Duration // by which share was divided, unless the job was alone
+	power      powerRange
+	gaps       int
+	lastGap    *step // counted already; it may come in several pieces
+	cutAtStart bool  // a step was cut at the window's start
+	cutAtEnd   bool
+	// startDistance is the time between the window's start and the closest reading.
+	startDistance time.Duration
+
+	// Of the steps with a cross-check: the energy by either counter, their length, and the
+	// power by the second one.
+	checked, crossCheck Microjoules
+	checkedFor          time.Duration
+	crossCheckPower     powerRange
+}
+
+const unseen time.Duration = math.MaxInt64
+
+func newTally() *tally {
+	return &tally{startDistance: unseen, methods: map[string]time.Duration{}}
+}
+
+// add takes a piece that lies in the window, and the job's share of it.
+func (t *tally) add(w *window, s *step, method string, mine attribution) {
+	if s.gap {
+		if t.lastGap != s.whole {
 			t.gaps++
-			t.lastGap = iv.span
+			t.lastGap = s.whole
 		}
 		return
 	}
-	t.share.add(mine)
-	t.cutAt.start = t.cutAt.start || iv.span.from < w.from
-	t.cutAt.end = t.cutAt.end || iv.span.to > w.to
+	t.share = t.share.plus(mine)
 	t.machine += s.energy
-	t.covered += s.length
-	t.doubt += portion(iv.doubt, s.length, iv.span.to-iv.span.from)
-	t.power.add(iv.power)
-	if s.method != shareAlone {
-		t.shared[s.method] += s.length
+	t.covered += s.length()
+	t.errorBound += s.ofWhole(s.errorBound)
+	t.power.add(s.peak)
+	t.cutAtStart = t.cutAtStart || s.whole.from < w.from
+	t.cutAtEnd = t.cutAtEnd || s.whole.to > w.to
+	if method != shareAlone {
+		t.methods[method] += s.length()
 	}
-	if s.method == shareEqual { // it may have used nothing, or all of it
-		t.guessed += max(mine.sum(), s.energy-mine.sum())
+	if method == shareEqual { // the job may have used nothing, or all of it
+		t.equalError += max(mine.total(), s.energy-mine.total())
 	}
-	if iv.cross != nil {
-		t.crossed += s.energy
-		t.cross += portion(*iv.cross, s.length, iv.span.to-iv.span.from)
-		t.told.add(Watts(iv.cross.Joules()) / Watts((iv.span.to - iv.span.from).Seconds()))
-		t.crossTime += s.length
+	if s.crossCheck != nil {
+		t.checked += s.energy
+		t.crossCheck += s.ofWhole(*s.crossCheck)
+		t.checkedFor += s.length()
+		t.crossCheckPower.add(meanPower(*s.crossCheck, s.whole.length()))
 	}
+}
+
+// edgeBound is the energy that may have been counted on the wrong side of the window's edges:
+// power × (update interval + distance of the closest reading) at each, with the highest power in
+// the window. Where a gap covers an edge, no energy was counted on either side.
+func (t *tally) edgeBound(update, endDistance time.Duration) Joules {
+	late := 2 * update
+	if t.cutAtStart {
+		late += t.startDistance
+	}
+	if t.cutAtEnd {
+		late += endDistance
+	}
+	return Joules(float64(t.power.max) * late.Seconds())
+}
+
+const (
+	// CrossCheckTolerance is the relative difference above which a counter and its cross-check
+	// contradict each other.
+	CrossCheckTolerance = 0.1
+	// crossCheckAveraging is how long the moving average of a cross-check may be: NVML's power
+	// is the mean of the last second.
+	crossCheckAveraging = time.Second
+	// minCrossCheck is the time for which a cross-check is needed before it counts.
+	minCrossCheck = 2 * crossCheckAveraging
+)
+
+// contradiction reports whether the cross-check contradicts the counter, and their difference
+// relative to the counter. Short windows in which the power changes much have a larger tolerance.
+func (t *tally) contradiction() (difference float64, contradict bool) {
+	if t.checkedFor < minCrossCheck || t.checked <= 0 {
+		return 0, false
+	}
+	apart := math.Abs(float64(t.crossCheck - t.checked))
+	allowed := CrossCheckTolerance*float64(max(t.crossCheck, t.checked)) +
+		float64(t.crossCheckPower.averagingError(crossCheckAveraging).Microjoules())
+	return apart / float64(t.checked), apart > allowed
+}
+
+// powerRange is the lowest and the highest of some powers.
+type powerRange struct {
+	min, max Watts
+	known    bool
+}
+
+func (r *powerRange) add(p Watts) {
+	if !r.known {
+		*r = powerRange{p, p, true}
+	}
+	r.min, r.max = min(r.min, p), max(r.max, p)
+}
+
+// averagingError bounds the error of an energy that was integrated from a moving average: at
+// most, the average lags behind a change from one end of the range to the other.
+func (r *powerRange) averagingError(over time.Duration) Joules {
+	return Joules(float64(r.max-r.min) * over.Seconds())
 }

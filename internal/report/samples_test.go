@@ -97,13 +97,13 @@ func (c *course) account(total energy.Figure) *energy.Account {
 		all := machine * c.charged
 		s := energy.Breakdown{Total: figure(all, total.Method)}
 		if c.idle == 0 {
-			s.Idle = energy.Figure{Source: energy.Unavailable, Method: "no idle baseline of package-0: the machine was not idle for long enough while the agent watched"}
+			s.Idle = energy.Figure{Source: energy.Unavailable, Method: "no idle baseline of package-0: the machine has not been idle for long enough"}
 			s.Net, s.Job, s.Rest = s.Idle, s.Idle, s.Idle
 			return s
 		}
 		idle := min(all, c.idle*(c.to-c.from)*c.charged*idlePart)
 		s.Idle, s.Net = figure(idle, "idle baseline × time"), figure(all-idle, "total − idle")
-		s.Job, s.Rest = figure((all-idle)*c.own, "net by the job's part of all use"), figure((all-idle)*(1-c.own), "net − job")
+		s.Job, s.Rest = figure((all-idle)*c.own, "net × the job's part of all use"), figure((all-idle)*(1-c.own), "net − job")
 		return s
 	}
 	a.Breakdown, a.Machine = split(machine, 1), figure(machine, total.Method)
@@ -212,7 +212,7 @@ func server(t testing.TB, points int) job.Record {
 		return 190 + 235*l, true
 	}
 	account := c.account(energy.Figure{Source: energy.Measured, CoveragePercent: 91.7, Gaps: 3, Method: "rapl: package-0 + dram-0 + package-1 + dram-1; nvml: NVIDIA L4"})
-	account.Notes = []string{"NVIDIA L4: its energy counter says 1402 J and its power, integrated, 1588 J; the error bound covers both"}
+	account.Notes = []string{"NVIDIA L4: energy counter 1402 J, integrated power 1588 J; the error bound covers both"}
 	e := job.Outcome{
 		Lease: leaseOf(2),
 		Encode: job.Encode{

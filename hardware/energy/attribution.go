@@ -1,0 +1,107 @@
+package energy
+
+import "time"
+
+// attribution is an amount of energy by what it was used for.
+type attribution struct {
+	job       Microjoules // processes of jobs
+	idle      Microjoules // the baseline
+	rest      Microjoules // processes of no job
+	vague     Microjoules // job or rest: the use by process is unknown
+	undivided Microjoules // unknown, without a baseline
+}
+
+func (a attribution) total() Microjoules { return a.job + a.idle + a.rest + a.vague + a.undivided }
+
+func (a attribution) plus(b attribution) attribution {
+	return attribution{a.job + b.job, a.idle + b.idle, a.rest + b.rest, a.vague + b.vague, a.undivided + b.undivided}
+}
+
+func (a attribution) minus(b attribution) attribution {
+	return attribution{a.job - b.job, a.idle - b.idle, a.rest - b.rest, a.vague - b.vague, a.undivided - b.undivided}
+}
+
+// portion is that of each part.
+func (a attribution) portion(part, whole int64) attribution {
+	return attribution{
+		portion(a.job, part, whole), portion(a.idle, part, whole), portion(a.rest, part, whole),
+		portion(a.vague, part, whole), portion(a.undivided, part, whole),
+	}
+}
+
+// How a window came to its share; otherwise it is a Usage.Method.
+const (
+	shareAlone = "alone" // no other window was open
+	shareEqual = "equal" // the use is unknown, or there was none
+)
+
+// allocation is how the energy of a piece is divided among the windows that are open in it. It
+// adds up: the shares, or unowned if there are none, make the piece's energy.
+type allocation struct {
+	method  string
+	shares  []share
+	unowned attribution
+}
+
+// share is what one window gets.
+type share struct {
+	window *window
+	attribution
+}
+
+// allocate divides a piece in which no window opens or closes. Where several are open, each gets
+// its part by what its job used per second.
+func (s *step) allocate(windows []*window, idle *idleAllocator) allocation {
+	var open []*window
+	for _, w := range windows {
+		if w.from <= s.from && s.to <= w.to {
+			open = append(open, w)
+		}
+	}
+	rates := newUseRates(s.usage.orPrevious(s.from), open)
+	left := rates.attribute(s.energy, s.length(), idle)
+	if len(open) == 0 {
+		return allocation{method: shareAlone, unowned: left}
+	}
+	weights, method := []int64{1}, shareAlone
+	if len(open) > 1 {
+		weights, method = rates.weights()
+	}
+	var sum int64
+	for _, weight := range weights {
+		sum += weight
+	}
+	a := allocation{method: method}
+	for i, w := range open {
+		one := left.portion(weights[i], sum)
+		left = left.minus(one)
+		sum -= weights[i]
+		a.shares = append(a.shares, share{w, one})
+	}
+	return a
+}
+
+// attribute divides energy by what it was used for: first the idle baseline, then, by use, the
+// jobs' processes and the rest.
+func (r useRates) attribute(energy Microjoules, length time.Duration, idle *idleAllocator) attribution {
+	base, known := idle.allocate(energy, length, len(r.jobs) > 0)
+	if !known {
+		return attribution{undivided: energy}
+	}
+	a := attribution{idle: base}
+	net := energy - base
+	var jobs int64
+	for _, rate := range r.jobs {
+		jobs += rate
+	}
+	switch {
+	case len(r.jobs) == 0:
+		a.rest = net
+	case !r.jobsKnown || !r.othersKnown || jobs+r.others == 0:
+		a.vague = net
+	default:
+		a.job = portion(net, jobs, jobs+r.others)
+		a.rest = net - a.job
+	}
+	return a
+}

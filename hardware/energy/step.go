@@ -1,0 +1,110 @@
+package energy
+
+import (
+	"slices"
+	"time"
+)
+
+// instant is a moment on the ledger's clock: the time since its first event by Go's monotonic
+// clock, so that setting the wall clock changes nothing.
+type instant = time.Duration
+
+// step is the time between two successive readings of a zone, or a piece of it.
+type step struct {
+	from, to instant
+	energy   Microjoules // 0 in a gap
+	whole    *step       // the step that this is a piece of; itself if it is not cut
+
+	// The same in all pieces.
+	gap         bool         // the energy is unknown
+	usage       *usageDelta  // that the step lies in; nil: unknown
+	utilization *float64     // at the end of the whole step; nil: unknown
+	crossCheck  *Microjoules // energy of the whole step by the second counter; nil: there is none
+	errorBound  Microjoules  // of the whole step's energy, by the sensor's own error
+	peak        Watts        // the highest mean power around the step; see recentSteps
+}
+
+func newStep(from, to instant, energy Microjoules) *step {
+	s := &step{from: from, to: to, energy: energy}
+	s.whole = s
+	return s
+}
+
+func (s *step) length() time.Duration { return s.to - s.from }
+
+// ofWhole is the piece's part, by time, of an amount in the whole step.
+func (s *step) ofWhole(amount Microjoules) Microjoules {
+	return portion(amount, s.length(), s.whole.length())
+}
+
+// cut divides a step at a moment inside it, in proportion to time.
+func (s *step) cut(at instant) (head, tail *step) {
+	first, second := *s, *s
+	first.to, second.from = at, at
+	first.energy = portion(s.energy, first.length(), s.length())
+	second.energy = s.energy - first.energy
+	return &first, &second
+}
+
+// pieces cuts a step where a window opens or closes inside it.
+func (s *step) pieces(windows []*window) []*step {
+	var pieces []*step
+	for _, edge := range s.edges(windows) {
+		var head *step
+		head, s = s.cut(edge)
+		pieces = append(pieces, head)
+	}
+	return append(pieces, s)
+}
+
+// edges are the moments inside a step at which a window opens or closes.
+func (s *step) edges(windows []*window) []instant {
+	var edges []instant
+	for _, w := range windows {
+		for _, edge := range [2]instant{w.from, w.to} {
+			if s.from < edge && edge < s.to {
+				edges = append(edges, edge)
+			}
+		}
+	}
+	slices.Sort(edges)
+	return slices.Compact(edges)
+}
+
+// recentSteps are the latest steps of a zone since its last gap, as many as a mean power needs:
+// over less than the sensor's update interval, an update of the counter would look like a burst.
+type recentSteps []*step
+
+const (
+	// minAveraging is the shortest time over which a mean power is computed.
+	minAveraging = 10 * time.Millisecond
+	// manyUpdates is a number of sensor updates among which one more or less is no burst.
+	manyUpdates = 10
+)
+
+// add appends a step and sets its peak power: the higher of its own mean and the mean over the
+// sensor's update interval.
+func (r *recentSteps) add(s *step, update time.Duration) {
+	if s.gap {
+		*r = nil
+		return
+	}
+	steps := append(*r, s)
+	enough := max(update, minAveraging)
+	for len(steps) > 1 && s.to-steps[1].from >= enough {
+		steps = slices.Delete(steps, 0, 1)
+	}
+	*r = steps
+	var energy Microjoules
+	for _, recent := range steps {
+		energy += recent.energy
+	}
+	s.peak = max(
+		meanPower(energy, max(s.to-steps[0].from, enough)),
+		meanPower(s.energy, max(s.length(), manyUpdates*update, minAveraging)),
+	)
+}
+
+func meanPower(energy Microjoules, over time.Duration) Watts {
+	return Watts(float64(energy.Joules()) / over.Seconds())
+}
