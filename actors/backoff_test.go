@@ -102,7 +102,7 @@ func TestMastersAnswerSetsTheBackoff(t *testing.T) {
 			wait := registrationBackoff().next(time.Now(), test.err)
 			least, most = min(least, wait), max(most, wait)
 		}
-		// The range is used, and not left.
+		// The waits spread over the range and stay in it.
 		span := test.high - test.low
 		if least < test.low || most > test.high || least > test.low+span/10 || most < test.high-span/10 {
 			t.Errorf("%s: got waits from %v to %v, want %v to %v", name, least, most, test.low, test.high)

@@ -15,10 +15,9 @@ import (
 	"ffmpeg-agent/messages/protocol"
 )
 
-// TestACrashStaysWhereItIs crashes each actor of the tree while a job runs: it is
-// back soon, its restart is counted, nobody but its own children is touched,
-// heartbeats go on, and the job's FFmpeg survives.
-func TestACrashStaysWhereItIs(t *testing.T) {
+// TestCrashRestartsOneActor crashes each actor while a job runs. It restarts and is
+// counted, no other actor but its children restarts, heartbeats go on, and FFmpeg survives.
+func TestCrashRestartsOneActor(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, nil)
 	job := s.submit(ffmpegtest.Long())
@@ -49,7 +48,7 @@ func TestACrashStaysWhereItIs(t *testing.T) {
 		})
 	}
 	s.checkBeats(begun)
-	// The job is still led to its end: the actor that adopted it stops it when told.
+	// The job can still be canceled and reported.
 	s.post("/jobs/" + job.ID + "/cancel")
 	if r := s.result(job.ID, 1); r.Status != protocol.StatusCanceled || r.EnergyJoules == nil {
 		t.Errorf("status %s, joules %v", r.Status, r.EnergyJoules)
@@ -142,9 +141,9 @@ func TestPanicInAJobFailsItAlone(t *testing.T) {
 	}
 }
 
-// TestAHungActorIsReplaced hangs each actor but the heartbeat in an agent of its own: it is
-// replaced, counted, and the job's FFmpeg survives.
-func TestAHungActorIsReplaced(t *testing.T) {
+// TestHungActorIsReplaced hangs each actor but the heartbeat, in an agent of its own. It is
+// replaced and counted, and FFmpeg survives.
+func TestHungActorIsReplaced(t *testing.T) {
 	for _, path := range []string{
 		"agent/uploader", "agent/registrar", "agent/samplers", "agent/samplers/rapl", "agent/samplers/host",
 		"agent/meter", "agent/janitor", "agent/poller", "agent/jobs",
@@ -173,7 +172,7 @@ func TestAHungActorIsReplaced(t *testing.T) {
 	}
 }
 
-func TestAHungHeartbeatEndsTheAgent(t *testing.T) {
+func TestHungHeartbeatEndsTheAgent(t *testing.T) {
 	t.Parallel()
 	fatal := make(chan string, 1)
 	s := newSite(t, func(c *siteConfig) {
@@ -195,9 +194,9 @@ func TestAHungHeartbeatEndsTheAgent(t *testing.T) {
 	}
 }
 
-// TestCrashOfJobActorWhileJobsHangs: the end of the attempt is on its way to jobs, which
-// does not take messages, when the actor of the job crashes.
-func TestCrashOfJobActorWhileJobsHangs(t *testing.T) {
+// TestEndOfJobSurvivesCrashOfItsActor: the actor of a job crashes while the end of the
+// attempt waits for jobs, which hangs.
+func TestEndOfJobSurvivesCrashOfItsActor(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, nil)
 	submitted := s.submit(ffmpegtest.Long())

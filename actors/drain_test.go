@@ -26,7 +26,7 @@ func (s *site) drained() {
 	}
 }
 
-func TestADrainFinishesTheJobAndTakesNoMore(t *testing.T) {
+func TestDrainFinishesTheJobAndTakesNoOther(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, nil)
 	first := s.submit(ffmpegtest.Lasting(t, 3))
@@ -44,9 +44,7 @@ func TestADrainFinishesTheJobAndTakesNoMore(t *testing.T) {
 	s.checkBeats(begun)
 }
 
-// TestADrainGoesOnAfterACrash: neither a crash of jobs nor one of the tree's root makes the
-// agent forget that it is on its way out.
-func TestADrainGoesOnAfterACrash(t *testing.T) {
+func TestDrainSurvivesCrashOfJobsAndRoot(t *testing.T) {
 	t.Parallel()
 	for _, path := range []string{"agent/jobs", "agent"} {
 		t.Run(path, func(t *testing.T) {
@@ -67,7 +65,7 @@ func TestADrainGoesOnAfterACrash(t *testing.T) {
 	}
 }
 
-func TestASecondSignalGivesTheJobBack(t *testing.T) {
+func TestStopJobsReturnsTheJob(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, nil)
 	job := s.submit(ffmpegtest.Long())
@@ -81,7 +79,7 @@ func TestASecondSignalGivesTheJobBack(t *testing.T) {
 	}
 }
 
-func TestADrainHasAnEnd(t *testing.T) {
+func TestDrainStopsJobsAtItsTimeout(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, nil)
 	job := s.submit(ffmpegtest.Long())
@@ -93,7 +91,7 @@ func TestADrainHasAnEnd(t *testing.T) {
 	}
 }
 
-func TestADrainWithoutAMasterEndsAndKeepsTheResult(t *testing.T) {
+func TestDrainWithoutMasterKeepsTheResult(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, nil)
 	job := s.submit(ffmpegtest.Long())
@@ -108,7 +106,7 @@ func TestADrainWithoutAMasterEndsAndKeepsTheResult(t *testing.T) {
 	}
 }
 
-func TestALowDiskTakesNoWork(t *testing.T) {
+func TestLowDiskTakesNoJobs(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, func(c *siteConfig) { c.MinFreeDisk = func(total uint64) uint64 { return total + 1 } })
 	job := s.submit(ffmpegtest.Quick())
@@ -122,7 +120,7 @@ func TestALowDiskTakesNoWork(t *testing.T) {
 	}
 }
 
-func TestWithoutFFmpegNoWorkIsTaken(t *testing.T) {
+func TestMissingFFmpegTakesNoJobs(t *testing.T) {
 	t.Parallel()
 	bin := t.TempDir()
 	s := newSite(t, func(c *siteConfig) { c.ffmpeg = filepath.Join(bin, "ffmpeg") })
@@ -131,7 +129,7 @@ func TestWithoutFFmpegNoWorkIsTaken(t *testing.T) {
 	if job, _ := s.master().Job(job.ID); job.Status.HeldByNode() {
 		t.Error("a job was taken without FFmpeg")
 	}
-	// Installed meanwhile, it is found without a restart.
+	// Once installed it is found without a restart.
 	real, err := exec.LookPath("ffmpeg")
 	must(t, err)
 	must(t, os.Symlink(real, filepath.Join(bin, "ffmpeg")))

@@ -20,7 +20,7 @@ import (
 	"ffmpeg-agent/internal/ffmpegtest"
 )
 
-// meteredMachine is a running fake of a package with cores inside it and memory beside it.
+// meteredMachine runs a fake machine with one package, its cores, and separate dram.
 func meteredMachine(t *testing.T) (tree *fakehw.Tree, counted []*fakehw.Zone) {
 	t.Helper()
 	tree, err := fakehw.New(t.TempDir())
@@ -29,7 +29,7 @@ func meteredMachine(t *testing.T) (tree *fakehw.Tree, counted []*fakehw.Zone) {
 		config  fakehw.ZoneConfig
 		counted bool
 	}{
-		// This one starts again at 0 within a second.
+		// Wraps within a second.
 		{fakehw.ZoneConfig{ID: "intel-rapl:0", Name: "package-0", Power: fakehw.Sine(60, 30, 700*time.Millisecond), Range: 65_712_999_613, Start: 65_712_999_613 - 50_000_000}, true},
 		{fakehw.ZoneConfig{ID: "intel-rapl:0:0", Name: "core", Power: fakehw.Constant(40), Range: 262_143_328_850}, false},
 		{fakehw.ZoneConfig{ID: "intel-rapl:0:1", Name: "dram", Power: fakehw.Constant(6), Range: 65_712_999_613}, true},
@@ -66,9 +66,9 @@ func (s *site) account(jobID string) energy.Account {
 	return r.Analysis.Energy
 }
 
-// TestAJobsJoulesAreThoseOfTheCounters: a real job on a machine of known power. The
-// truth is the curve's own integral over FFmpeg's time.
-func TestAJobsJoulesAreThoseOfTheCounters(t *testing.T) {
+// TestJoulesOfAJobMatchTheCounters runs a real job on a machine of known power. The truth
+// is the integral of the power curve from FFmpeg's start to its exit.
+func TestJoulesOfAJobMatchTheCounters(t *testing.T) {
 	tree, counted := meteredMachine(t)
 	s := newSite(t, func(c *siteConfig) { c.sysfs = tree.Sys() })
 	submitted := s.submit(map[string]any{"input": ffmpegtest.Film(t.TempDir(), 20), "resolution": "640x480", "preset": "ultrafast", "fps": 30})
@@ -83,15 +83,15 @@ func TestAJobsJoulesAreThoseOfTheCounters(t *testing.T) {
 	}
 	got, bound := float64(*a.Total.Energy), float64(*a.Total.ErrorBound)
 	t.Logf("true %.3f J, ours %.3f ± %.3f J over %s (%s)", truth, got, bound, a.Duration(), a.Total.Method)
-	// The fake renews its counters when this machine schedules it; that is no fault of the meter's.
+	// The fake updates its counters late on a busy machine, which is not an error of the meter.
 	if slack := 0.02 * truth; math.Abs(got-truth) > bound+slack {
 		t.Errorf("off by %.3f J", got-truth)
 	}
 }
 
-// TestACrashedMeterOrSamplerCostsCoverageAndNotTheJob: the window goes on with a new
-// meter, and the figure says what was missed.
-func TestACrashedMeterOrSamplerCostsCoverageAndNotTheJob(t *testing.T) {
+// TestCrashOfMeterCostsCoverageOnly: the window goes on with a new meter, and the account
+// shows what was missed.
+func TestCrashOfMeterCostsCoverageOnly(t *testing.T) {
 	t.Parallel()
 	for _, path := range []string{"agent/meter", "agent/samplers/rapl", "agent/samplers"} {
 		t.Run(path, func(t *testing.T) {
@@ -115,7 +115,7 @@ func TestACrashedMeterOrSamplerCostsCoverageAndNotTheJob(t *testing.T) {
 	}
 }
 
-func TestTicksStayOnTheirGrid(t *testing.T) {
+func TestTicksAreMultiplesOfTheInterval(t *testing.T) {
 	start := time.Unix(1000, 0)
 	const interval = 100 * time.Millisecond
 	for _, test := range []struct {
@@ -135,16 +135,15 @@ func TestTicksStayOnTheirGrid(t *testing.T) {
 	}
 }
 
-// TestAJobsJoulesAreSplitAndItsPowerKept: after a while of idleness a real job's energy is
-// told apart from the idle machine's, and its power over time lies in the journal
-// with its phases.
-func TestAJobsJoulesAreSplitAndItsPowerKept(t *testing.T) {
+// TestEnergyIsSplitAndItsCurveKept: once an idle baseline is learned, a job's energy is split
+// into idle and net, and its power over time is in the journal with its phases.
+func TestEnergyIsSplitAndItsCurveKept(t *testing.T) {
 	const idle = 66 // W of the counted zones: the machine does not care for jobs
 	tree, _ := meteredMachine(t)
 	s := newSite(t, func(c *siteConfig) {
 		c.sysfs = tree.Sys()
 		c.wrap = func(p *Parts) {
-			// What else runs on this machine must not keep it from being idle.
+			// Other processes of this machine must not keep it from being idle.
 			began := time.Now()
 			p.CPUUse = func() (busy, capacity time.Duration, err error) { return 0, time.Since(began), nil }
 		}
@@ -194,9 +193,9 @@ func TestAJobsJoulesAreSplitAndItsPowerKept(t *testing.T) {
 	})
 }
 
-// TestSmallCountersAreReadMoreOften: however long the interval that was set, no counter
-// makes a turn unseen.
-func TestSmallCountersAreReadMoreOften(t *testing.T) {
+// TestSmallCountersAreSampledFaster: no counter wraps unnoticed, however long the configured
+// interval.
+func TestSmallCountersAreSampledFaster(t *testing.T) {
 	zone := func(wrap energy.Microjoules, most energy.Watts) *energy.Zone {
 		return &energy.Zone{Range: wrap, MaxPower: most}
 	}
@@ -217,8 +216,7 @@ func TestSmallCountersAreReadMoreOften(t *testing.T) {
 	}
 }
 
-// TestSensorsThatAreNotThereAreNoFault: a machine without graphics cards is in order.
-func TestSensorsThatAreNotThereAreNoFault(t *testing.T) {
+func TestAbsentSensorsAreNoFault(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, func(c *siteConfig) {
 		c.wrap = func(p *Parts) {

@@ -23,16 +23,16 @@ import (
 	"ffmpeg-agent/messages/protocol"
 )
 
-// soon is after how long without a heartbeat the masters of these tests give jobs away.
+// soon is the silence after which the masters of these tests reassign jobs.
 const soon = time.Second
 
-// careless is a master that takes any result from anyone: only the agent keeps one that
-// is no longer current from it.
+// careless returns a master that accepts any result from any node, so that only the agent
+// can hold back one that is not current.
 func careless(t *testing.T) *devmaster.Master {
 	return newMaster(t, devmaster.Config{MaxRetries: 3, UnavailableAfter: soon})
 }
 
-// worker speaks for a node at a master, over a way of its own.
+// worker is another node of a master.
 type worker struct {
 	t       *testing.T
 	client  *master.Client
@@ -43,7 +43,7 @@ func newWorker(t *testing.T, m *devmaster.Master, address string) *worker {
 	t.Helper()
 	server := httptest.NewServer(m.Handler())
 	t.Cleanup(server.Close)
-	client, err := master.New(master.Settings{
+	client, err := master.New(master.Config{
 		URL: server.URL, APIKey: func() string { return "" }, HeartbeatTimeout: 5 * time.Second, CallTimeout: 5 * time.Second,
 	})
 	must(t, err)
@@ -53,7 +53,7 @@ func newWorker(t *testing.T, m *devmaster.Master, address string) *worker {
 	return &worker{t: t, client: client, session: session}
 }
 
-// takes waits until the master gives it an attempt at a job.
+// takes waits until the master assigns it an attempt at a job.
 func (w *worker) takes(j protocol.Job, attempt int) job.Lease {
 	w.t.Helper()
 	for deadline := time.Now().Add(hang); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
@@ -68,7 +68,7 @@ func (w *worker) takes(j protocol.Job, attempt int) job.Lease {
 	return job.Lease{}
 }
 
-// completes takes an attempt and reports it as done.
+// completes takes an attempt and reports it as completed.
 func (w *worker) completes(j protocol.Job, attempt int) {
 	w.t.Helper()
 	lease := w.takes(j, attempt)
@@ -79,8 +79,7 @@ func (w *worker) completes(j protocol.Job, attempt int) {
 	must(w.t, w.client.Report(context.Background(), job.Record{Lease: lease, State: job.RecordResult, Result: body}))
 }
 
-// stands fails the test unless the job ended by this worker's result, and no other was
-// taken.
+// stands fails the test unless the master accepted this worker's result and no other.
 func (w *worker) stands(m *devmaster.Master, j protocol.Job) {
 	w.t.Helper()
 	for _, e := range m.Events() {
@@ -93,12 +92,12 @@ func (w *worker) stands(m *devmaster.Master, j protocol.Job) {
 	}
 }
 
-// turnAway refuses a request without having looked at it.
+// turnAway refuses a request unread.
 func turnAway(w http.ResponseWriter) { http.Error(w, "too busy", http.StatusTooManyRequests) }
 
-// TestAfterAPartitionTheOtherWorkersResultStands: FFmpeg ends while the network is cut,
-// and another worker has done the job by the time it is there again.
-func TestAfterAPartitionTheOtherWorkersResultStands(t *testing.T) {
+// TestReassignedResultIsDiscardedAfterPartition: FFmpeg ends while the network is cut, and
+// another worker completes the job before it is back.
+func TestReassignedResultIsDiscardedAfterPartition(t *testing.T) {
 	t.Parallel()
 	link, m := newLink(t), careless(t)
 	link.connect(m)
@@ -129,9 +128,9 @@ func TestAfterAPartitionTheOtherWorkersResultStands(t *testing.T) {
 	other.stands(m, j)
 }
 
-// TestAfterADowntimeTheOtherWorkersResultStands: the agent died in a job, and comes back
-// after another worker has done it.
-func TestAfterADowntimeTheOtherWorkersResultStands(t *testing.T) {
+// TestReassignedResultIsDiscardedAfterDowntime: the agent died in a job, and starts again
+// after another worker has completed it.
+func TestReassignedResultIsDiscardedAfterDowntime(t *testing.T) {
 	t.Parallel()
 	m, dir := careless(t), t.TempDir()
 	j, err := m.Submit(protocol.JobRequest{Scenario: "test-h264", Parameters: ffmpegtest.Quick()})
@@ -155,9 +154,9 @@ func TestAfterADowntimeTheOtherWorkersResultStands(t *testing.T) {
 	other.stands(m, j)
 }
 
-// TestAResultIsOvertakenByALaterAttemptHere: while the result of an attempt cannot be
-// sent, the master gives the same agent the next attempt.
-func TestAResultIsOvertakenByALaterAttemptHere(t *testing.T) {
+// TestUnsentResultIsOvertakenByLaterAttempt: the master assigns the next attempt to this
+// agent while the result of the one before cannot be sent.
+func TestUnsentResultIsOvertakenByLaterAttempt(t *testing.T) {
 	t.Parallel()
 	link, m := newLink(t), careless(t)
 	link.connect(m)
@@ -204,16 +203,16 @@ func TestAResultIsOvertakenByALaterAttemptHere(t *testing.T) {
 	}
 }
 
-// setAside is a journal that lost its records to damage after they were made.
+// setAside is a journal that was replaced as damaged and lost its records.
 type setAside struct{ Journal }
 
 func (setAside) Settle(job.Key, job.RecordState, string) error {
 	return fmt.Errorf("settling: %w", job.ErrUnknownAttempt)
 }
 
-// TestWhatAJournalLostIsNotSettledForEver: a result that was taken is done with, and an
-// attempt that was given away frees its slot, though there is nothing to settle on disk.
-func TestWhatAJournalLostIsNotSettledForEver(t *testing.T) {
+// TestRecordLostByTheJournalIsNotSettledForever: an accepted result is done and a reassigned
+// attempt frees its slot, though the journal has nothing to settle.
+func TestRecordLostByTheJournalIsNotSettledForever(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, func(c *siteConfig) {
 		c.wrap = func(p *Parts) { p.Journal = setAside{p.Journal} }
@@ -238,9 +237,9 @@ func TestWhatAJournalLostIsNotSettledForEver(t *testing.T) {
 	}
 }
 
-// TestOvertakenResultIsNotSentUnasked: the master gives the next attempt to this agent
-// while the attempt before it still runs here.
-func TestOvertakenResultIsNotSentUnasked(t *testing.T) {
+// TestResultOvertakenWhileRunningIsNotSent: the master assigns the next attempt to this
+// agent while the one before still runs here.
+func TestResultOvertakenWhileRunningIsNotSent(t *testing.T) {
 	t.Parallel()
 	link, m := newLink(t), careless(t)
 	link.connect(m)
@@ -281,7 +280,7 @@ func TestOvertakenResultIsNotSentUnasked(t *testing.T) {
 	}
 }
 
-// fullAtSettle is a journal that cannot be written while a result is to be settled.
+// fullAtSettle is a journal whose disk is full when results are settled.
 type fullAtSettle struct {
 	Journal
 	refusals *atomic.Int64
@@ -294,9 +293,9 @@ func (j fullAtSettle) Settle(key job.Key, state job.RecordState, why string) err
 	return j.Journal.Settle(key, state, why)
 }
 
-// TestAcceptedResultIsSettledOnceTheDiskHasRoom: the master takes a failed result and
-// re-queues the job, so its lease is gone when the disk has room again.
-func TestAcceptedResultIsSettledOnceTheDiskHasRoom(t *testing.T) {
+// TestAcceptedResultSurvivesFullDisk: the master takes a failed result and re-queues the
+// job, so the lease is gone when the disk has room again.
+func TestAcceptedResultSurvivesFullDisk(t *testing.T) {
 	t.Parallel()
 	var refusals, sendings atomic.Int64
 	refusals.Store(2)

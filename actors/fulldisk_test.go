@@ -13,7 +13,7 @@ import (
 	"ffmpeg-agent/messages/job"
 )
 
-// fullJournal is the real journal on a disk that is full while it is told to be.
+// fullJournal is a journal whose disk is full while full is set.
 type fullJournal struct {
 	Journal
 	full  atomic.Bool
@@ -67,10 +67,9 @@ func (j *fullJournal) Stats() job.JournalStats {
 	return stats
 }
 
-// TestAFullJournalLosesNothingAndTakesNoWork: the disk fills up while a job runs. Its
-// result waits in memory, no other job is taken, both are said, and with room again all
-// goes on by itself.
-func TestAFullJournalLosesNothingAndTakesNoWork(t *testing.T) {
+// TestFullJournalLosesNothingAndTakesNoJobs: the disk fills up while a job runs. Its result
+// waits in memory and no job is taken, both are visible, and all goes on once there is room.
+func TestFullJournalLosesNothingAndTakesNoJobs(t *testing.T) {
 	t.Parallel()
 	var journal *fullJournal
 	s := newSite(t, func(c *siteConfig) {
@@ -104,7 +103,7 @@ func TestAFullJournalLosesNothingAndTakesNoWork(t *testing.T) {
 	}
 }
 
-// finishHook looks at the machine before a result is written.
+// finishHook calls before when a result is to be written.
 type finishHook struct {
 	Journal
 	before func()
@@ -115,9 +114,9 @@ func (j finishHook) Finish(key job.Key, result []byte, release bool) error {
 	return j.Journal.Finish(key, result, release)
 }
 
-// TestJobFreesItsSpaceBeforeTheJournalNeedsSome: neither the workspace nor an open
-// descriptor of a deleted file takes the room that the result may need.
-func TestJobFreesItsSpaceBeforeTheJournalNeedsSome(t *testing.T) {
+// TestJobFreesSpaceBeforeItsResultIsWritten: neither the workspace nor an open descriptor of
+// a deleted file takes the space that the result may need.
+func TestJobFreesSpaceBeforeItsResultIsWritten(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	var left []string

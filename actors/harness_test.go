@@ -30,8 +30,8 @@ func TestMain(m *testing.M) { ffmpegtest.Main(m) }
 // hang is the deadline for whatever a test waits for.
 const hang = 60 * time.Second
 
-// site is a whole agent as it runs, against a real master over real sockets: real
-// journal, real FFmpeg. Only the intervals are short.
+// site is a whole agent with a real journal and real FFmpeg, and a real master over real
+// sockets. Only the intervals are short.
 type site struct {
 	t       *testing.T
 	link    *link
@@ -43,7 +43,7 @@ type site struct {
 	lateness atomic.Int64 // ns by which a plain timer was late at most
 }
 
-// watchTimers notes how late this machine lets timers be.
+// watchTimers records how late timers fire on this machine.
 func (s *site) watchTimers() {
 	const tick = 20 * time.Millisecond
 	stop, stopped := make(chan struct{}), make(chan struct{})
@@ -107,7 +107,7 @@ func newSite(t *testing.T, change func(*siteConfig)) *site {
 	s.journal, err = journal.Open(journal.Settings{Path: filepath.Join(cfg.dir, "journal.db"), Logger: log})
 	must(t, err)
 	t.Cleanup(func() { must(t, s.journal.Close()) })
-	client, err := master.New(master.Settings{
+	client, err := master.New(master.Config{
 		URL: cfg.link.URL, APIKey: func() string { return cfg.apiKey }, Logger: log,
 		HeartbeatTimeout: cfg.HeartbeatInterval / 2, CallTimeout: 5 * time.Second,
 	})
@@ -147,7 +147,7 @@ func newSite(t *testing.T, change func(*siteConfig)) *site {
 		ctx, cancel := context.WithTimeout(context.Background(), hang)
 		defer cancel()
 		if cfg.hangAfter > 0 {
-			// One that hung on purpose comes back when its time is up.
+			// An actor that hung on purpose returns at the end of its time.
 			s.until("the end of all actors", func() bool { return s.agent.Close(ctx) == nil })
 			return
 		}
@@ -156,12 +156,12 @@ func newSite(t *testing.T, change func(*siteConfig)) *site {
 	return s
 }
 
-// portRunner gives the real runner as the port, as the command does.
+// portRunner adapts the real runner to the port, as the command does.
 type portRunner struct{ *ffmpeg.Runner }
 
 func (r portRunner) Begin(l job.Lease) Run { return r.Runner.Begin(l) }
 
-// testHost sees the real disk.
+// testHost reads the real disk.
 type testHost struct{ *hardware.Host }
 
 func (h testHost) Look(context.Context) (messages.HostStatus, error) {
@@ -169,7 +169,7 @@ func (h testHost) Look(context.Context) (messages.HostStatus, error) {
 	return messages.HostStatus{DiskFreeBytes: s.DiskFree, DiskTotalBytes: s.DiskTotal}, err
 }
 
-// link is the way to a master that can be cut, changed, and made to misbehave.
+// link is the network to a master, which can be cut, moved, and made to misbehave.
 type link struct {
 	*httptest.Server
 	handler atomic.Pointer[http.Handler]
@@ -195,7 +195,7 @@ func newLink(t *testing.T) *link {
 	return l
 }
 
-// hangUp ends the connection without an answer.
+// hangUp closes the connection without a response.
 func hangUp(w http.ResponseWriter) {
 	conn, _, err := w.(http.Hijacker).Hijack()
 	if err == nil {
@@ -219,14 +219,14 @@ func (l *link) connect(m *devmaster.Master) {
 
 func (l *link) cut() { l.handler.Store(nil) }
 
-// interfere has every request go through f, which may pass it on.
+// interfere passes every request to f, which may pass it on.
 func (l *link) interfere(f func(next http.Handler, w http.ResponseWriter, r *http.Request)) {
 	l.tamper.Store(&f)
 }
 
 func (s *site) master() *devmaster.Master { return s.link.master.Load() }
 
-// await returns the first event of the present master that fits.
+// await returns the first event of the current master that fits.
 func (s *site) await(what string, fits func(devmaster.Event) bool) devmaster.Event {
 	s.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), hang)
@@ -238,7 +238,7 @@ func (s *site) await(what string, fits func(devmaster.Event) bool) devmaster.Eve
 	return e
 }
 
-// until waits for a state that nobody announces.
+// until polls until a state is reached.
 func (s *site) until(what string, reached func() bool) {
 	s.t.Helper()
 	for deadline := time.Now().Add(hang); !reached(); time.Sleep(10 * time.Millisecond) {

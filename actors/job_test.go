@@ -18,7 +18,7 @@ import (
 	"ffmpeg-agent/messages/protocol"
 )
 
-func TestAJobEndToEnd(t *testing.T) {
+func TestJobEndToEnd(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, nil)
 	submitted := s.submit(map[string]any{"resolution": "640x480", "duration": 5, "preset": "ultrafast", "fps": 30})
@@ -80,9 +80,9 @@ func TestWorkspacesAreRemoved(t *testing.T) {
 	}
 }
 
-// TestAFreeSlotPollsAtOnce: the interval between polls is for an idle agent. Only the
-// poll after registration and those after each job happen here.
-func TestAFreeSlotPollsAtOnce(t *testing.T) {
+// TestFreeSlotPollsAtOnce: only the polls after the registration and after each job happen
+// within the interval, which is for an idle agent.
+func TestFreeSlotPollsAtOnce(t *testing.T) {
 	t.Parallel()
 	link := newLink(t)
 	m := newMaster(t, devmaster.Config{FenceAttempts: true})
@@ -99,7 +99,7 @@ func TestAFreeSlotPollsAtOnce(t *testing.T) {
 	}
 }
 
-func TestSlotsRunAtOnce(t *testing.T) {
+func TestSlotsRunInParallel(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, func(c *siteConfig) { c.Slots = 2 })
 	a, b := s.submit(ffmpegtest.Long()), s.submit(ffmpegtest.Long())
@@ -112,7 +112,7 @@ func TestSlotsRunAtOnce(t *testing.T) {
 	})
 }
 
-func TestKilledFFmpegIsReportedWithItsSignalAndRetried(t *testing.T) {
+func TestKilledFFmpegIsReportedWithItsSignal(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, nil)
 	submitted := s.submit(ffmpegtest.Long())
@@ -164,7 +164,7 @@ func TestBadJobsFailWithTheirReason(t *testing.T) {
 	}
 }
 
-func TestACanceledJobStopsAndIsReported(t *testing.T) {
+func TestCanceledJobIsStoppedAndReported(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, nil)
 	submitted := s.submit(ffmpegtest.Long())
@@ -177,7 +177,7 @@ func TestACanceledJobStopsAndIsReported(t *testing.T) {
 	}
 }
 
-func TestAPausedJobCarriesOn(t *testing.T) {
+func TestPausedJobCarriesOn(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, nil)
 	submitted := s.submit(ffmpegtest.Long())
@@ -196,14 +196,14 @@ func TestAPausedJobCarriesOn(t *testing.T) {
 	}
 }
 
-func TestAJobThatWasGivenAwayIsDiscarded(t *testing.T) {
+func TestReassignedJobIsDiscarded(t *testing.T) {
 	t.Parallel()
 	link := newLink(t)
 	link.connect(newMaster(t, devmaster.Config{FenceAttempts: true, MaxRetries: 3, UnavailableAfter: 500 * time.Millisecond}))
 	s := newSite(t, func(c *siteConfig) { c.link = link })
 	submitted := s.submit(ffmpegtest.Long())
 	pid := s.ffmpegPID(submitted.ID)
-	// The master hears nothing for a while and gives the job away.
+	// The master gets no heartbeat and reassigns the job.
 	link.cut()
 	ended := func(e devmaster.Event) bool { return e.Kind == devmaster.JobReassigned && e.JobID == submitted.ID }
 	s.await("the job's reassignment", ended)

@@ -29,7 +29,7 @@ func (s *site) post(path string) {
 
 func registered(e devmaster.Event) bool { return e.Kind == devmaster.NodeRegistered }
 
-func TestAMasterThatComesLateIsNoReasonToExit(t *testing.T) {
+func TestRegistrationWaitsForTheMaster(t *testing.T) {
 	m := newMaster(t, devmaster.Config{FenceAttempts: true, MaxRetries: 3, UnavailableAfter: 90 * time.Second})
 	link := newLink(t)
 	s := newSite(t, func(c *siteConfig) { c.link = link })
@@ -44,7 +44,7 @@ func TestAMasterThatComesLateIsNoReasonToExit(t *testing.T) {
 	}
 }
 
-func TestAMasterWithoutMemoryGetsTheNodeAgain(t *testing.T) {
+func TestForgottenNodeRegistersAgain(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, nil)
 	s.until("the session", func() bool { return s.agent.Board().Session() != nil })
@@ -65,11 +65,10 @@ func TestAMasterWithoutMemoryGetsTheNodeAgain(t *testing.T) {
 		t.Errorf("%d heartbeats went unknown before the node registered again, want one at most", heard)
 	}
 	s.until("the new session", func() bool { return s.agent.Board().Session().NodeID != first.NodeID })
-	// And it works there.
 	s.result(s.submit(ffmpegtest.Quick()).ID, 1)
 }
 
-func TestAnotherLifeResumesTheSession(t *testing.T) {
+func TestRestartResumesTheSession(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	link := newLink(t)
@@ -93,7 +92,7 @@ func TestAnotherLifeResumesTheSession(t *testing.T) {
 	}
 }
 
-func TestAWrongKeyIsSaidOnceAndNotHammered(t *testing.T) {
+func TestWrongKeyIsLoggedAndRetriedSlowly(t *testing.T) {
 	t.Parallel()
 	link := newLink(t)
 	m := newMaster(t, devmaster.Config{APIKeys: []string{"right"}, FenceAttempts: true, MaxRetries: 3, UnavailableAfter: 90 * time.Second})
@@ -136,7 +135,7 @@ func TestHeartbeatsWaitForNothing(t *testing.T) {
 	s.checkBeats(from)
 }
 
-func TestAHangingHeartbeatDoesNotStopTheNext(t *testing.T) {
+func TestHangingHeartbeatDoesNotDelayTheNext(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, nil)
 	s.await("the registration", registered)
@@ -163,9 +162,8 @@ func (s *site) beatsSince(from time.Time) []time.Time {
 	return beats
 }
 
-// checkBeats fails where the master heard nothing for more than two intervals. The
-// allowance is for a machine that schedules nobody for a moment: a beat passes through several
-// goroutines, each of which may be as late as a plain timer was.
+// checkBeats fails where the master got no heartbeat for more than two intervals. A heartbeat
+// passes through several goroutines, so it may be late by several times what a timer was.
 func (s *site) checkBeats(from time.Time) {
 	s.t.Helper()
 	allowance := max(500*time.Millisecond, 6*time.Duration(s.lateness.Load()))
@@ -182,9 +180,9 @@ func (s *site) checkBeats(from time.Time) {
 	}
 }
 
-// TestALostAnswerToTheRegistrationMakesNoSecondNode: the master registered the node, and
-// the answer got lost.
-func TestALostAnswerToTheRegistrationMakesNoSecondNode(t *testing.T) {
+// TestLostRegistrationResponseMakesNoSecondNode: the master registers the node, and the
+// response is lost.
+func TestLostRegistrationResponseMakesNoSecondNode(t *testing.T) {
 	t.Parallel()
 	m := newMaster(t, devmaster.Config{FenceAttempts: true})
 	link := newLink(t)
@@ -205,9 +203,9 @@ func TestALostAnswerToTheRegistrationMakesNoSecondNode(t *testing.T) {
 	}
 }
 
-// TestProvedEncodersAreToldToTheMaster: trial encodes end after the registration, which
-// is repeated for them; a restart of the registrar forgets nothing of it.
-func TestProvedEncodersAreToldToTheMaster(t *testing.T) {
+// TestProvedEncodersAreRegistered: trial encodes end after the registration, which is then
+// repeated. A restart of the registrar keeps their result.
+func TestProvedEncodersAreRegistered(t *testing.T) {
 	t.Parallel()
 	release := make(chan struct{})
 	s := newSite(t, func(c *siteConfig) {

@@ -15,7 +15,7 @@ import (
 	"ffmpeg-agent/messages/protocol"
 )
 
-// onResults lets f answer POST /results, and passes everything else on.
+// onResults lets f handle POST /results, and passes everything else on.
 func onResults(f func(next http.Handler, w http.ResponseWriter, r *http.Request)) func(http.Handler, http.ResponseWriter, *http.Request) {
 	return func(next http.Handler, w http.ResponseWriter, r *http.Request) {
 		if r.Method == http.MethodPost && r.URL.Path == "/results" {
@@ -38,7 +38,7 @@ func (s *site) settled(j protocol.Job, attempt int) job.Record {
 	return record
 }
 
-func TestAResultSurvivesAnOutage(t *testing.T) {
+func TestResultSurvivesAnOutage(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, nil)
 	var refusing atomic.Bool
@@ -59,9 +59,9 @@ func TestAResultSurvivesAnOutage(t *testing.T) {
 	}
 }
 
-// TestAnAnswerLostAfterTheResultWasTakenIsNoSecondSending: the master takes the
-// result, the answer gets lost: the agent asks before it sends again.
-func TestAnAnswerLostAfterTheResultWasTakenIsNoSecondSending(t *testing.T) {
+// TestLostResponseIsNotASecondSending: the master takes the result and the response is lost.
+// The agent asks before it sends again.
+func TestLostResponseIsNotASecondSending(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, nil)
 	var sendings atomic.Int64
@@ -79,7 +79,7 @@ func TestAnAnswerLostAfterTheResultWasTakenIsNoSecondSending(t *testing.T) {
 	}
 }
 
-func TestWhatTheMasterRefusesForGoodIsADeadLetter(t *testing.T) {
+func TestRejectedResultIsADeadLetter(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
 		status int
@@ -107,9 +107,9 @@ func TestWhatTheMasterRefusesForGoodIsADeadLetter(t *testing.T) {
 	}
 }
 
-// TestAJobTheMasterDoesNotKnowBlocksNobody: the master lost the job, so its result
-// meets 500s until it is set aside; results behind it get through meanwhile.
-func TestAJobTheMasterDoesNotKnowBlocksNobody(t *testing.T) {
+// TestUnknownJobBlocksNoOtherResult: the master lost the job and answers 500 until the result
+// is a dead letter. Later results are delivered meanwhile.
+func TestUnknownJobBlocksNoOtherResult(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, nil)
 	var lost atomic.Value
@@ -143,9 +143,9 @@ func TestAJobTheMasterDoesNotKnowBlocksNobody(t *testing.T) {
 	}
 }
 
-// TestALostOfferIsTakenUp: the master assigns a job and the answer gets lost; the
-// agent finds the job held as its own and runs it.
-func TestALostOfferIsTakenUp(t *testing.T) {
+// TestLostOfferIsTakenUp: the master assigns a job and the response is lost. The agent finds
+// the job listed as its own and runs it.
+func TestLostOfferIsTakenUp(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, nil)
 	s.await("the registration", registered)
@@ -180,9 +180,9 @@ func TestALostOfferIsTakenUp(t *testing.T) {
 	}
 }
 
-// TestWhatAnEarlierLifeLeftIsReported: an attempt that stands in the journal as
-// running, whose agent is gone, is reported as failed so that the master re-queues it.
-func TestWhatAnEarlierLifeLeftIsReported(t *testing.T) {
+// TestInterruptedJobIsReportedAtStart: an attempt that the journal has as running and whose
+// agent is gone is reported as failed, so that the master re-queues it.
+func TestInterruptedJobIsReportedAtStart(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	link := newLink(t)

@@ -35,7 +35,7 @@ func sleeper(t *testing.T) (pid int, end func()) {
 // drainOf drains the agent on a socket and waits for it.
 func drainOf(ctx context.Context, socket string, silence time.Duration) (string, error) {
 	var out bytes.Buffer
-	d := drainer{client: control.Dial(socket), out: &out, every: time.Millisecond, silence: silence}
+	d := drainer{client: control.NewClient(socket), out: &out, every: time.Millisecond, silence: silence}
 	err := d.drain(ctx, true)
 	return out.String(), err
 }

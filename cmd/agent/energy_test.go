@@ -174,7 +174,7 @@ func check(t *testing.T, m *live.Machine, what string, truth float64, f energy.F
 // disturbed the idleness, if anything, is waited for to end.
 func (f *field) afterIdleness(m *live.Machine, work, rest func()) energy.Account {
 	f.t.Helper()
-	client := control.Dial(filepath.Join(f.dir, "agent.sock"))
+	client := control.NewClient(filepath.Join(f.dir, "agent.sock"))
 	var status messages.Status
 	waitFor(f.t, "a first reading", func() bool {
 		status, _ = client.Status(context.Background())
@@ -205,7 +205,7 @@ func (f *field) afterIdleness(m *live.Machine, work, rest func()) energy.Account
 // of them ran, and ends them one after the other.
 func (f *field) together(m *live.Machine, jobs int) []energy.Account {
 	f.t.Helper()
-	client := control.Dial(filepath.Join(f.dir, "agent.sock"))
+	client := control.NewClient(filepath.Join(f.dir, "agent.sock"))
 	var ids []string
 	for range jobs {
 		// Enough work to be told apart, and not so much that the fake machine is held up.

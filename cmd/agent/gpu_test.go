@@ -193,7 +193,7 @@ func TestACardIsSharedByWhatEachJobDidOnIt(t *testing.T) {
 	f := newField(t)
 	startAgent(t, append(f.environment(), "FFMPEG_AGENT_HARDWARE_SYSFS_PATH="+t.TempDir(), "FFMPEG_AGENT_HARDWARE_NVML_LIBRARY="+nvml.Library),
 		append(f.flags(), "--metrics-port", "0", "--max-concurrent-jobs", "2")...)
-	client := control.Dial(filepath.Join(f.dir, "agent.sock"))
+	client := control.NewClient(filepath.Join(f.dir, "agent.sock"))
 	waitFor(t, "the card", func() bool {
 		status, err := client.Status(context.Background())
 		return err == nil && slices.ContainsFunc(status.Samplers, func(s messages.SamplerHealth) bool { return s.Name == "nvml" && s.Zones == 1 })

@@ -111,7 +111,7 @@ func (v *cardVariant) play(t *testing.T, tree *fakehw.Tree, usual string) {
 	f := newField(t)
 	agent := startAgent(t, append(f.environment(), "FFMPEG_AGENT_HARDWARE_SYSFS_PATH="+tree.Sys(),
 		"FFMPEG_AGENT_HARDWARE_NVML_LIBRARY="+library), append(f.flags(), "--metrics-port", "0", "--heartbeat-interval", "500ms")...)
-	client := control.Dial(filepath.Join(f.dir, "agent.sock"))
+	client := control.NewClient(filepath.Join(f.dir, "agent.sock"))
 	waitFor(t, "a word of the cards", func() bool {
 		status, err := client.Status(context.Background())
 		return err == nil && slices.ContainsFunc(status.Samplers, v.expected)

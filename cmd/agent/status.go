@@ -69,13 +69,13 @@ func dialAgent(cmd *cobra.Command) (*control.Client, error) {
 		if err != nil {
 			return nil, fmt.Errorf("resolving --socket: %w", err)
 		}
-		return control.Dial(path), nil
+		return control.NewClient(path), nil
 	}
 	loaded, err := load(cmd)
 	if err != nil {
 		return nil, err
 	}
-	return control.Dial(loaded.Config.Control.Socket), nil
+	return control.NewClient(loaded.Config.Control.Socket), nil
 }
 
 func printStatus(out io.Writer, status *messages.Status, asJSON bool) error {

@@ -94,7 +94,7 @@ func answer(t *testing.T, socket string, h control.Handlers) (stop func()) {
 		}
 	})
 	t.Cleanup(stop)
-	waitFor(t, "the control socket", func() bool { _, err := control.Dial(socket).Status(t.Context()); return err == nil })
+	waitFor(t, "the control socket", func() bool { _, err := control.NewClient(socket).Status(t.Context()); return err == nil })
 	return stop
 }
 
@@ -348,7 +348,7 @@ func TestWatchingOutlivesARestartOfTheAgent(t *testing.T) {
 					cancel()
 				}
 			}}
-			if err := watchStatus(ctx, control.Dial(socket), time.Millisecond, w, asJSON); err != nil {
+			if err := watchStatus(ctx, control.NewClient(socket), time.Millisecond, w, asJSON); err != nil {
 				t.Fatal(err)
 			}
 			for i, text := range w.shown {

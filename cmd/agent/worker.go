@@ -121,7 +121,7 @@ func (w *worker) newClient(cfg configs.Config) (*master.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	client, err := master.New(master.Settings{
+	client, err := master.New(master.Config{
 		URL:                cfg.Master.URL,
 		APIKey:             key.current,
 		CAFile:             cfg.Master.CA,

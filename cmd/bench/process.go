@@ -60,7 +60,7 @@ func settle(ctx context.Context, binary string, settings map[string]string) (*fi
 	if err := f.start(binary, settings); err != nil {
 		return nil, errors.Join(err, f.leave())
 	}
-	f.control = control.Dial(filepath.Join(dir, "agent.sock"))
+	f.control = control.NewClient(filepath.Join(dir, "agent.sock"))
 	if err := f.until(ctx, "the agent's registration", func(s messages.Status) bool { return s.Session != nil }); err != nil {
 		return nil, errors.Join(err, f.leave())
 	}

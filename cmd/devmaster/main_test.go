@@ -173,7 +173,7 @@ func TestKillLosesNothingThatWasAcknowledged(t *testing.T) {
 				return
 			}
 			for {
-				var next protocol.NextAnswer
+				var next protocol.NextJobResponse
 				call(client, "POST", p.url+"/jobs", `{}`)
 				_, body := call(client, "GET", p.url+"/jobs/next?node_id="+node.ID, "")
 				if json.Unmarshal([]byte(body), &next) != nil || next.Job == nil {

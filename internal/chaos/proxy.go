@@ -309,7 +309,7 @@ func (p *proxy) views(call Call, a *response) []View {
 	var told []protocol.Job
 	switch call {
 	case CallNext:
-		var next protocol.NextAnswer
+		var next protocol.NextJobResponse
 		if json.Unmarshal(a.body, &next) == nil && next.Job != nil {
 			told = append(told, *next.Job)
 		}

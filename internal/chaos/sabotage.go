@@ -67,7 +67,7 @@ func Sabotages() []Sabotage {
 		},
 		{
 			Name:  "the retry count is ignored when the master is asked",
-			Edits: []Edit{{"internal/master/leases.go", `j.NodeID != lease.NodeID, now > mine:`, `j.NodeID != lease.NodeID:`}},
+			Edits: []Edit{{"internal/master/leases.go", `j.NodeID != lease.NodeID, current > leased:`, `j.NodeID != lease.NodeID:`}},
 			// It shows where the answer to a failed result gets lost and the same agent is at
 			// the next attempt when it asks.
 			Faults: []string{"ffmpeg: SIGKILL", "ffmpeg: SIGSEGV", "net: reset after"},
@@ -138,7 +138,7 @@ func Sabotages() []Sabotage {
 		},
 		{
 			Name:      "GET /jobs/next goes over a connection that is reused",
-			Edits:     []Edit{{"internal/master/links.go", `newClient(config, true)`, `newClient(config, false)`}},
+			Edits:     []Edit{{"internal/master/transport.go", `newHTTPClient(config, false)`, `newHTTPClient(config, true)`}},
 			Elsewhere: "the tests of internal/master: a job that is assigned twice is found again, only later",
 		},
 		{

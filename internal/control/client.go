@@ -18,25 +18,25 @@ import (
 	"ffmpeg-agent/messages/job"
 )
 
-// ErrNotRunning: no agent answers on the socket.
+// ErrNotRunning means that no agent is listening on the socket.
 var ErrNotRunning = errors.New("no agent is running")
 
-// answerTimeout is how long an agent may take for an answer.
-const answerTimeout = 10 * time.Second
+// requestTimeout limits a request including its response.
+const requestTimeout = 10 * time.Second
 
-// Client is the operator's end of the socket. It is safe for concurrent use and
-// holds nothing between calls.
+// Client sends requests to an agent. It is safe for concurrent use and keeps no
+// connections open.
 type Client struct {
 	path string
 	http *http.Client
 }
 
-// Dial makes a client for the agent with the socket at an absolute path. Whether
-// there is one shows with the first call, whose error wraps ErrNotRunning if not.
-func Dial(path string) *Client {
-	dialer := &net.Dialer{Timeout: answerTimeout}
+// NewClient returns a client for the socket at an absolute path. It does not connect:
+// if no agent is running, each call returns an error that wraps ErrNotRunning.
+func NewClient(path string) *Client {
+	dialer := &net.Dialer{Timeout: requestTimeout}
 	return &Client{path: path, http: &http.Client{
-		Timeout: answerTimeout,
+		Timeout: requestTimeout,
 		Transport: &http.Transport{
 			DisableKeepAlives: true,
 			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
@@ -46,47 +46,48 @@ func Dial(path string) *Client {
 	}}
 }
 
-// Socket is the path that the client asks at.
+// Socket returns the path of the socket.
 func (c *Client) Socket() string { return c.path }
 
-// Status asks how the agent fares.
+// Status returns the agent's status.
 func (c *Client) Status(ctx context.Context) (messages.Status, error) {
 	var s messages.Status
-	err := c.call(ctx, "asking for its status", http.MethodGet, pathStatus, nil, &s)
+	err := c.call(ctx, "getting the status", http.MethodGet, pathStatus, nil, &s)
 	return s, err
 }
 
-// Drain asks the agent to end once its jobs are done. It does not wait for that.
+// Drain makes the agent exit after its running jobs. It does not wait for that.
 func (c *Client) Drain(ctx context.Context) error {
-	return c.call(ctx, "asking it to drain", http.MethodPost, pathDrain, nil, nil)
+	return c.call(ctx, "draining", http.MethodPost, pathDrain, nil, nil)
 }
 
-// Find asks for the attempts at a job that the agent's journal has, the newest
-// last; none is no error. The job's parameters are not told.
+// Find returns the attempts of a job in the agent's journal, latest last. It returns none
+// and no error if there are none. The job's parameters are omitted.
 func (c *Client) Find(ctx context.Context, jobID string) ([]job.Record, error) {
-	var answer recordsAnswer
+	var response recordsResponse
 	query := url.Values{queryJob: {jobID}}
-	if err := c.call(ctx, "asking for job "+jobID, http.MethodGet, pathRecords+"?"+query.Encode(), nil, &answer); err != nil {
+	if err := c.call(ctx, "getting job "+jobID, http.MethodGet, pathRecords+"?"+query.Encode(), nil, &response); err != nil {
 		return nil, err
 	}
 	var records []job.Record
-	for _, r := range answer.Records {
-		records = append(records, r.untell())
+	for _, r := range response.Records {
+		records = append(records, r.decode())
 	}
 	return records, nil
 }
 
-// Crash has an actor panic, where the agent's fault injection is on.
+// Crash makes an actor panic. It fails if the agent's fault injection is disabled.
 func (c *Client) Crash(ctx context.Context, actorPath string) error {
 	return c.call(ctx, "crashing "+actorPath, http.MethodPost, pathCrash, crashRequest{actorPath}, nil)
 }
 
-// Hang blocks an actor for so long, where the agent's fault injection is on.
+// Hang blocks an actor for a duration. It fails if the agent's fault injection is disabled.
 func (c *Client) Hang(ctx context.Context, actorPath string, d time.Duration) error {
 	return c.call(ctx, "hanging "+actorPath, http.MethodPost, pathHang, hangRequest{actorPath, d}, nil)
 }
 
-func (c *Client) call(ctx context.Context, doing, method, target string, in, out any) error {
+// call makes a request; action describes it in errors.
+func (c *Client) call(ctx context.Context, action, method, target string, in, out any) error {
 	if err := checkPath(c.path); err != nil {
 		return fmt.Errorf("control socket: %w", err)
 	}
@@ -94,7 +95,7 @@ func (c *Client) call(ctx context.Context, doing, method, target string, in, out
 		if errors.Is(err, ErrNotRunning) {
 			return err
 		}
-		return fmt.Errorf("%s: %w", doing, err)
+		return fmt.Errorf("%s: %w", action, err)
 	}
 	return nil
 }
@@ -114,47 +115,47 @@ func (c *Client) do(ctx context.Context, method, target string, in, out any) err
 	}
 	res, err := c.http.Do(req)
 	if err != nil {
-		return c.unanswered(ctx, err)
+		return c.explain(ctx, err)
 	}
 	defer func() { _ = res.Body.Close() }()
-	raw, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer+1))
+	raw, err := io.ReadAll(io.LimitReader(res.Body, maxResponse+1))
 	switch {
 	case err != nil:
-		return c.unanswered(ctx, err)
-	case len(raw) > maxAnswer:
-		return fmt.Errorf("the agent's answer is larger than %d bytes", maxAnswer)
+		return c.explain(ctx, err)
+	case len(raw) > maxResponse:
+		return fmt.Errorf("response larger than %d bytes", maxResponse)
 	case res.StatusCode >= 300:
-		return refused(res.Status, raw)
+		return statusError(res.Status, raw)
 	case out == nil:
 		return nil
 	}
 	if err := json.Unmarshal(raw, out); err != nil {
-		return fmt.Errorf("understanding the agent's answer, which may be of another version: %w", err)
+		return fmt.Errorf("decoding the response (the agent may have another version): %w", err)
 	}
 	return nil
 }
 
-// refused is what the agent said when it did not do it.
-func refused(status string, body []byte) error {
-	var r refusal
+// statusError returns the error in a response.
+func statusError(status string, body []byte) error {
+	var r errorResponse
 	if json.Unmarshal(body, &r) == nil && r.Error != "" {
 		return errors.New(r.Error)
 	}
-	return fmt.Errorf("the agent answered %s; it may be of another version", status)
+	return fmt.Errorf("unexpected response %s (the agent may have another version)", status)
 }
 
-// unanswered says why there was no answer, and what to do.
-func (c *Client) unanswered(ctx context.Context, err error) error {
+// explain describes why there was no response, and what to do about it.
+func (c *Client) explain(ctx context.Context, err error) error {
 	var slow interface{ Timeout() bool }
 	switch {
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, syscall.ENOTDIR):
-		return fmt.Errorf("%w: nobody listens on %s; start an agent, or name the socket of the one that runs with --socket", ErrNotRunning, c.path)
+		return fmt.Errorf("%w on %s; start one, or select the socket of the running one with --socket", ErrNotRunning, c.path)
 	case errors.Is(err, fs.ErrPermission):
-		return fmt.Errorf("this user may not use the control socket %s: ask as the agent's user or as root (sudo)", c.path)
+		return fmt.Errorf("permission denied for control socket %s; run the command as the agent's user or as root (sudo)", c.path)
 	case errors.As(err, &slow) && slow.Timeout():
-		return fmt.Errorf("the agent on %s did not answer within %s", c.path, answerTimeout)
+		return fmt.Errorf("no response from the agent on %s within %s", c.path, requestTimeout)
 	}
-	return fmt.Errorf("the agent on %s did not answer: %w", c.path, err)
+	return fmt.Errorf("no response from the agent on %s: %w", c.path, err)
 }

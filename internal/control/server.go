@@ -1,3 +1,9 @@
+// Package control lets operators on the same machine inspect and control a running agent,
+// through JSON over HTTP on a unix socket.
+//
+// There is no authentication: only the agent's user and root can open the socket. Responses
+// contain no secrets; in particular, job parameters are omitted, because they may contain
+// stream keys.
 package control
 
 import (
@@ -15,73 +21,71 @@ import (
 	"ffmpeg-agent/messages/job"
 )
 
-// Handlers are what requests do. They are called from several goroutines at a time.
-// One that is nil is refused, saying so.
+// Handlers handle the requests. They are called concurrently. Requests whose handler is nil
+// fail with an error.
 type Handlers struct {
-	// Status is how the agent fares. It must wait for nothing.
+	// Status returns the agent's status. It must not block.
 	Status func() messages.Status
-	// Drain asks the agent to end once its jobs are done. It returns at once and
-	// may be repeated.
+	// Drain makes the agent exit after its running jobs. It must not wait for that, and
+	// may be called repeatedly.
 	Drain func(context.Context) error
-	// Find lists the attempts at a job, the newest last; none is no error.
+	// Find returns the attempts of a job, latest last, or none.
 	Find func(jobID string) ([]job.Record, error)
-	// Crash and Hang put a fault into an actor; nil unless debug.fault_injection is
-	// on. The error for an unknown actor names those there are.
+	// Crash and Hang inject a fault into an actor. They must be nil unless
+	// debug.fault_injection is enabled.
 	Crash func(actorPath string) error
 	Hang  func(actorPath string, d time.Duration) error
 }
 
-// What refuses a request.
 var (
-	errNoFaults    = errors.New("fault injection is off: set debug.fault_injection to true in the agent's configuration and start it again")
-	errNotProvided = errors.New("this agent cannot do that")
-	errBusy        = errors.New("too many requests at a time")
-	errPanicked    = errors.New("the request failed inside the agent; its log says how")
+	errFaultsDisabled = errors.New("fault injection is disabled; set debug.fault_injection to true in the agent's configuration and restart it")
+	errNotSupported   = errors.New("not supported by this agent")
+	errBusy           = errors.New("too many concurrent requests")
+	errPanicked       = errors.New("internal error; see the agent's log")
 )
 
-// Deadlines of the server. Nothing that is asked takes long.
 const (
-	readTimeout   = 5 * time.Second
-	writeTimeout  = 30 * time.Second
-	idleTimeout   = 30 * time.Second
-	shutdownGrace = time.Second
-	lookEvery     = 10 * time.Second
-	maxHeader     = 16 << 10
+	readTimeout     = 5 * time.Second
+	writeTimeout    = 30 * time.Second
+	idleTimeout     = 30 * time.Second
+	shutdownTimeout = time.Second
+	checkInterval   = 10 * time.Second // of the socket's existence
+	maxHeader       = 16 << 10
 )
 
-// Server is the agent's end of the socket.
+// Server serves requests on the socket.
 type Server struct {
-	path    string
-	handler http.Handler
-	log     *zap.Logger
-	turn    chan struct{} // held by the Serve that has the socket
-	look    time.Duration // how often it is looked whether the socket is still there
+	path          string
+	handler       http.Handler
+	log           *zap.Logger
+	serving       chan struct{} // semaphore held by Serve
+	checkInterval time.Duration
 }
 
-// NewServer makes a server for a socket at an absolute path of at most 107 bytes.
+// NewServer returns a server for a socket at an absolute path of at most 107 bytes.
 func NewServer(path string, h Handlers, log *zap.Logger) *Server {
-	s := &Server{path: path, log: log, turn: make(chan struct{}, 1), look: lookEvery}
+	s := &Server{path: path, log: log, serving: make(chan struct{}, 1), checkInterval: checkInterval}
 	mux := http.NewServeMux()
-	mux.Handle("GET "+pathStatus, s.answer(h.status))
-	mux.Handle("POST "+pathDrain, s.answer(h.drain))
-	mux.Handle("GET "+pathRecords, s.answer(h.records))
-	mux.Handle("POST "+pathCrash, s.answer(h.crash))
-	mux.Handle("POST "+pathHang, s.answer(h.hang))
-	s.handler = bounded(mux)
+	mux.Handle("GET "+pathStatus, s.handle(h.status))
+	mux.Handle("POST "+pathDrain, s.handle(h.drain))
+	mux.Handle("GET "+pathRecords, s.handle(h.records))
+	mux.Handle("POST "+pathCrash, s.handle(h.crash))
+	mux.Handle("POST "+pathHang, s.handle(h.hang))
+	s.handler = limit(mux)
 	return s
 }
 
-// Name is what logs and the actor tree call it.
+// Name returns the server's name in logs and in the actor tree.
 func (s *Server) Name() string { return "control" }
 
-// Serve makes the socket and answers until the context ends (nil) or it fails, and
-// removes the socket. It may be called again after that; called while an earlier
-// call is on its way out, it waits for that. A stale socket is taken over; the error
-// wraps ErrInUse where a process answers on it.
+// Serve creates the socket, serves requests until it fails or ctx is canceled (which returns
+// nil), and removes the socket. It replaces a stale socket, and fails with ErrInUse if another
+// process is listening. It may be called again; a call waits until the previous one has
+// returned.
 func (s *Server) Serve(ctx context.Context) (err error) {
 	select {
-	case s.turn <- struct{}{}:
-		defer func() { <-s.turn }()
+	case s.serving <- struct{}{}:
+		defer func() { <-s.serving }()
 	case <-ctx.Done():
 		return nil
 	}
@@ -93,7 +97,7 @@ func (s *Server) Serve(ctx context.Context) (err error) {
 		return s.fail(err)
 	}
 	defer func() { err = errors.Join(err, sock.remove()) }()
-	s.log.Info("operators can ask on the control socket", zap.String("socket", s.path))
+	s.log.Info("listening on control socket", zap.String("socket", s.path))
 	return s.serve(ctx, sock)
 }
 
@@ -109,8 +113,8 @@ func (s *Server) serve(ctx context.Context, sock *socket) error {
 	}
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(sock) }()
-	look := time.NewTicker(s.look)
-	defer look.Stop()
+	check := time.NewTicker(s.checkInterval)
+	defer check.Stop()
 	for {
 		select {
 		case err := <-served:
@@ -120,19 +124,19 @@ func (s *Server) serve(ctx context.Context, sock *socket) error {
 			shutdown(server)
 			<-served
 			return nil
-		case <-look.C:
+		case <-check.C:
 			if !sock.inPlace() {
 				shutdown(server)
 				<-served
-				return s.fail(errors.New("somebody removed it"))
+				return s.fail(errors.New("the socket was removed"))
 			}
 		}
 	}
 }
 
-// shutdown lets answers that are on their way arrive.
+// shutdown gives pending requests shutdownTimeout to finish.
 func shutdown(server *http.Server) {
-	ctx, cancel := context.WithTimeout(context.Background(), shutdownGrace)
+	ctx, cancel := context.WithTimeout(context.Background(), shutdownTimeout)
 	defer cancel()
 	if server.Shutdown(ctx) != nil {
 		_ = server.Close()
@@ -143,15 +147,15 @@ func (s *Server) fail(err error) error {
 	return fmt.Errorf("control socket %s (control.socket): %w", s.path, err)
 }
 
-// bounded refuses what is more than an operator can mean.
-func bounded(next http.Handler) http.Handler {
-	free := make(chan struct{}, maxRequests)
+// limit limits the number and size of requests.
+func limit(next http.Handler) http.Handler {
+	slots := make(chan struct{}, maxRequests)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		select {
-		case free <- struct{}{}:
-			defer func() { <-free }()
+		case slots <- struct{}{}:
+			defer func() { <-slots }()
 		default:
-			send(w, http.StatusServiceUnavailable, refusal{errBusy.Error()})
+			respond(w, http.StatusServiceUnavailable, errorResponse{errBusy.Error()})
 			return
 		}
 		r.Body = http.MaxBytesReader(w, r.Body, maxRequest)
@@ -159,108 +163,108 @@ func bounded(next http.Handler) http.Handler {
 	})
 }
 
-// answer makes a handler of a function that returns a status and the answer's body,
-// or an error as its body.
-func (s *Server) answer(do func(*http.Request) (any, error)) http.Handler {
+// handle returns a handler that responds with the value or the error returned by do. A nil
+// value means 202 Accepted.
+func (s *Server) handle(do func(*http.Request) (any, error)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		body, err := s.contained(do, r)
-		var refused *refusedError
+		value, err := s.recovered(do, r)
+		var requestErr *requestError
 		switch {
-		case errors.As(err, &refused):
-			send(w, refused.status, refusal{refused.Error()})
+		case errors.As(err, &requestErr):
+			respond(w, requestErr.status, errorResponse{requestErr.Error()})
 		case err != nil:
-			send(w, http.StatusInternalServerError, refusal{err.Error()})
-		case body == nil:
-			send(w, http.StatusAccepted, struct{}{})
+			respond(w, http.StatusInternalServerError, errorResponse{err.Error()})
+		case value == nil:
+			respond(w, http.StatusAccepted, struct{}{})
 		default:
-			send(w, http.StatusOK, body)
+			respond(w, http.StatusOK, value)
 		}
 	})
 }
 
-// contained turns a panic into an error: one request must not cost the agent.
-func (s *Server) contained(do func(*http.Request) (any, error), r *http.Request) (body any, err error) {
+// recovered calls do and turns a panic into an error.
+func (s *Server) recovered(do func(*http.Request) (any, error), r *http.Request) (value any, err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			s.log.Error("a request on the control socket panicked", zap.String("request", r.Method+" "+r.URL.Path),
+			s.log.Error("control request panicked", zap.String("request", r.Method+" "+r.URL.Path),
 				zap.Any("panic", p), zap.Stack("stack"))
-			body, err = nil, errPanicked
+			value, err = nil, errPanicked
 		}
 	}()
 	return do(r)
 }
 
-func send(w http.ResponseWriter, status int, body any) {
-	raw, err := json.Marshal(body)
+func respond(w http.ResponseWriter, status int, value any) {
+	body, err := json.Marshal(value)
 	if err != nil {
 		status = http.StatusInternalServerError
-		raw, _ = json.Marshal(refusal{"encoding the answer: " + err.Error()})
+		body, _ = json.Marshal(errorResponse{"encoding the response: " + err.Error()})
 	}
-	w.Header().Set("Content-Type", jsonType)
+	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	_, _ = w.Write(raw) // who asked may be gone
+	_, _ = w.Write(body) // fails if the client has disconnected
 }
 
-// refusedError is the asker's fault, or what this agent was not set up for.
-type refusedError struct {
+// requestError is an error with an HTTP status other than 500.
+type requestError struct {
 	status int
 	error
 }
 
-func (e *refusedError) Unwrap() error { return e.error }
+func (e *requestError) Unwrap() error { return e.error }
 
-func refuse(status int, err error) error { return &refusedError{status, err} }
+func withStatus(status int, err error) error { return &requestError{status, err} }
 
 func (h *Handlers) status(*http.Request) (any, error) {
 	if h.Status == nil {
-		return nil, refuse(http.StatusNotImplemented, errNotProvided)
+		return nil, withStatus(http.StatusNotImplemented, errNotSupported)
 	}
 	return h.Status(), nil
 }
 
 func (h *Handlers) drain(r *http.Request) (any, error) {
 	if h.Drain == nil {
-		return nil, refuse(http.StatusNotImplemented, errNotProvided)
+		return nil, withStatus(http.StatusNotImplemented, errNotSupported)
 	}
 	return nil, h.Drain(r.Context())
 }
 
 func (h *Handlers) records(r *http.Request) (any, error) {
 	if h.Find == nil {
-		return nil, refuse(http.StatusNotImplemented, errNotProvided)
+		return nil, withStatus(http.StatusNotImplemented, errNotSupported)
 	}
 	id := r.URL.Query().Get(queryJob)
 	if id == "" {
-		return nil, refuse(http.StatusBadRequest, errors.New("a job's id is needed"))
+		return nil, withStatus(http.StatusBadRequest, errors.New("missing job ID"))
 	}
 	found, err := h.Find(id)
 	if err != nil {
 		return nil, err
 	}
-	answer := recordsAnswer{Records: make([]record, len(found))}
+	response := recordsResponse{Records: make([]record, len(found))}
 	for i, r := range found {
-		answer.Records[i] = tell(r)
+		response.Records[i] = encodeRecord(r)
 	}
-	return answer, nil
+	return response, nil
 }
 
 func (h *Handlers) crash(r *http.Request) (any, error) {
 	if h.Crash == nil {
-		return nil, refuse(http.StatusForbidden, errNoFaults)
+		return nil, withStatus(http.StatusForbidden, errFaultsDisabled)
 	}
 	var req crashRequest
 	if err := decode(r, &req); err != nil {
 		return nil, err
 	}
 	if req.Actor == "" {
-		return nil, refuse(http.StatusBadRequest, errNotAnActor)
+		return nil, withStatus(http.StatusBadRequest, errMissingActor)
 	}
 	return nil, badRequest(h.Crash(req.Actor))
 }
 
 func (h *Handlers) hang(r *http.Request) (any, error) {
 	if h.Hang == nil {
-		return nil, refuse(http.StatusForbidden, errNoFaults)
+		return nil, withStatus(http.StatusForbidden, errFaultsDisabled)
 	}
 	var req hangRequest
 	if err := decode(r, &req); err != nil {
@@ -268,9 +272,9 @@ func (h *Handlers) hang(r *http.Request) (any, error) {
 	}
 	switch {
 	case req.Actor == "":
-		return nil, refuse(http.StatusBadRequest, errNotAnActor)
+		return nil, withStatus(http.StatusBadRequest, errMissingActor)
 	case req.For <= 0:
-		return nil, refuse(http.StatusBadRequest, fmt.Errorf("an actor cannot hang for %s: more than 0 is needed", req.For))
+		return nil, withStatus(http.StatusBadRequest, fmt.Errorf("duration %s: must be positive", req.For))
 	}
 	return nil, badRequest(h.Hang(req.Actor, req.For))
 }
@@ -279,10 +283,10 @@ func badRequest(err error) error {
 	if err == nil {
 		return nil
 	}
-	return refuse(http.StatusBadRequest, err)
+	return withStatus(http.StatusBadRequest, err)
 }
 
-// decode reads a request's body: one JSON value, and nothing it does not know.
+// decode decodes the request's body, a single JSON value without unknown fields.
 func decode(r *http.Request, into any) error {
 	d := json.NewDecoder(r.Body)
 	d.DisallowUnknownFields()
@@ -295,7 +299,7 @@ func decode(r *http.Request, into any) error {
 	}
 	var large *http.MaxBytesError
 	if errors.As(err, &large) {
-		return refuse(http.StatusRequestEntityTooLarge, fmt.Errorf("the request is larger than %d bytes", large.Limit))
+		return withStatus(http.StatusRequestEntityTooLarge, fmt.Errorf("request larger than %d bytes", large.Limit))
 	}
-	return badRequest(fmt.Errorf("reading the request: %w", err))
+	return badRequest(fmt.Errorf("decoding the request: %w", err))
 }

@@ -10,19 +10,18 @@ import (
 	"ffmpeg-agent/messages/job"
 )
 
-// The requests that there are.
 const (
 	pathStatus  = "/status"      // GET → messages.Status
 	pathDrain   = "/drain"       // POST → 202
-	pathRecords = "/records"     // GET ?job=ID → recordsAnswer
+	pathRecords = "/records"     // GET ?job=ID → recordsResponse
 	pathCrash   = "/debug/crash" // POST crashRequest → 202
 	pathHang    = "/debug/hang"  // POST hangRequest → 202
-	queryJob    = "job"          // of pathRecords
-	jsonType    = "application/json"
+	queryJob    = "job"          // query parameter of pathRecords
+
 	maxRequest  = 16 << 10 // bytes of a request's body
-	maxAnswer   = 64 << 20 // bytes of an answer's body
+	maxResponse = 64 << 20 // bytes of a response's body
 	maxPath     = 107      // bytes of a unix socket's path
-	maxRequests = 32       // at one time
+	maxRequests = 32       // concurrent requests
 )
 
 type crashRequest struct {
@@ -34,33 +33,33 @@ type hangRequest struct {
 	For   time.Duration `json:"for_ns"`
 }
 
-type refusal struct {
+type errorResponse struct {
 	Error string `json:"error"`
 }
 
-type recordsAnswer struct {
+type recordsResponse struct {
 	Records []record `json:"records"`
 }
 
-// record is a journal record whose result stays what it is to the byte: as a JSON
-// value inside another it would be written anew.
+// record is a journal record that keeps the exact bytes of its result. As a
+// json.RawMessage the result would be reformatted.
 type record struct {
 	job.Record
 	Result []byte `json:"result,omitempty"`
 }
 
-// tell is what an operator is told of a record.
-func tell(r job.Record) record {
-	told := record{Record: r, Result: r.Result}
-	told.Record.Result = nil
-	told.Lease.Job.Parameters = nil
-	return told
+// encodeRecord returns r without the job's parameters.
+func encodeRecord(r job.Record) record {
+	encoded := record{Record: r, Result: r.Result}
+	encoded.Record.Result = nil
+	encoded.Lease.Job.Parameters = nil
+	return encoded
 }
 
-func (r record) untell() job.Record {
-	told := r.Record
-	told.Result = json.RawMessage(r.Result)
-	return told
+func (r record) decode() job.Record {
+	decoded := r.Record
+	decoded.Result = json.RawMessage(r.Result)
+	return decoded
 }
 
 func checkPath(path string) error {
@@ -68,9 +67,9 @@ func checkPath(path string) error {
 	case !filepath.IsAbs(path):
 		return fmt.Errorf("%q is not an absolute path", path)
 	case len(path) > maxPath:
-		return fmt.Errorf("the path has %d bytes, and a unix socket's may have %d: choose a shorter one", len(path), maxPath)
+		return fmt.Errorf("the path has %d bytes, more than the %d of a unix socket", len(path), maxPath)
 	}
 	return nil
 }
 
-var errNotAnActor = errors.New("an actor's path is needed, such as agent/heartbeat")
+var errMissingActor = errors.New("missing actor path, such as agent/heartbeat")

@@ -108,7 +108,7 @@ func (c client) post(request string) protocol.Job {
 
 func (c client) next(nodeID string) *protocol.Job {
 	c.t.Helper()
-	var a protocol.NextAnswer
+	var a protocol.NextJobResponse
 	c.want(http.StatusOK, "GET", "/jobs/next?node_id="+nodeID, "", &a)
 	return a.Job
 }

@@ -67,7 +67,7 @@ func (m *Master) Handler() http.Handler {
 	change("POST /results", m.postResult)
 
 	route("GET /health", func(*http.Request) (int, any, error) {
-		return http.StatusOK, protocol.StatusAnswer{Status: "healthy"}, nil
+		return http.StatusOK, protocol.StatusResponse{Status: "healthy"}, nil
 	})
 	return m.authorize(mux)
 }
@@ -101,7 +101,7 @@ func (m *Master) getNode(r *http.Request) (int, any, error) {
 
 func (m *Master) deleteNode(r *http.Request) (int, any, error) {
 	id := r.PathValue("id")
-	return http.StatusOK, protocol.StatusAnswer{Status: "removed", NodeID: id}, m.removeNode(id)
+	return http.StatusOK, protocol.StatusResponse{Status: "removed", NodeID: id}, m.removeNode(id)
 }
 
 func (m *Master) getNext(r *http.Request) (int, any, error) {
@@ -109,7 +109,7 @@ func (m *Master) getNext(r *http.Request) (int, any, error) {
 		return 0, nil, refuse(http.StatusMethodNotAllowed, "method not allowed")
 	}
 	job, err := m.nextJob(r.URL.Query().Get("node_id"))
-	return http.StatusOK, protocol.NextAnswer{Job: job}, err
+	return http.StatusOK, protocol.NextJobResponse{Job: job}, err
 }
 
 func (m *Master) postJob(r *http.Request) (int, any, error) {
@@ -139,7 +139,7 @@ func (m *Master) getResult(r *http.Request) (int, any, error) {
 func jobChange(status string, change func(value string) (id string, err error)) call {
 	return func(r *http.Request) (int, any, error) {
 		id, err := change(r.PathValue("id"))
-		return http.StatusOK, protocol.StatusAnswer{Status: status, JobID: id}, err
+		return http.StatusOK, protocol.StatusResponse{Status: status, JobID: id}, err
 	}
 }
 

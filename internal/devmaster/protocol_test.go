@@ -213,7 +213,7 @@ func TestJobIDsThatBeginLikeANumberAreReadAsSequenceNumbers(t *testing.T) {
 		}
 	}
 	// What changes a job takes its id as what it is.
-	var answer protocol.StatusAnswer
+	var answer protocol.StatusResponse
 	c.want(http.StatusOK, "POST", "/jobs/"+ids[1]+"/cancel", "", &answer)
 	if answer.JobID != ids[1] {
 		t.Errorf("canceled %s, want %s", answer.JobID, ids[1])

@@ -37,11 +37,11 @@ func decodeResult(body []byte) (protocol.JobResult, error) {
 }
 
 // takeResult stores a result and moves its job on.
-func (m *Master) takeResult(body []byte) (protocol.ResultAnswer, error) {
+func (m *Master) takeResult(body []byte) (protocol.ResultResponse, error) {
 	res, err := decodeResult(body)
 	if err != nil {
 		m.noteRefused(res, err)
-		return protocol.ResultAnswer{}, err
+		return protocol.ResultResponse{}, err
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -53,7 +53,7 @@ func (m *Master) takeResult(body []byte) (protocol.ResultAnswer, error) {
 	}
 	if err != nil {
 		m.noteRefused(res, err)
-		return protocol.ResultAnswer{}, err
+		return protocol.ResultResponse{}, err
 	}
 	return m.apply(r, res, body), nil
 }
@@ -85,9 +85,9 @@ func (r *record) fence(res protocol.JobResult) error {
 }
 
 // apply takes a result whose right to be taken has been decided.
-func (m *Master) apply(r *record, res protocol.JobResult, body []byte) protocol.ResultAnswer {
+func (m *Master) apply(r *record, res protocol.JobResult, body []byte) protocol.ResultResponse {
 	j := &r.Job
-	answer := protocol.ResultAnswer{Status: "success"}
+	answer := protocol.ResultResponse{Status: "success"}
 	event := Event{Kind: ResultAccepted, Code: http.StatusOK, NodeID: res.NodeID, JobID: j.ID, Attempt: res.Attempt, Status: res.Status}
 	holder, attempt := j.NodeID, j.Attempt()
 	r.Reported, r.Result = true, slices.Clone(body)
@@ -96,7 +96,7 @@ func (m *Master) apply(r *record, res protocol.JobResult, body []byte) protocol.
 		j.Error, j.FailureReason = res.Error, res.FailureReason
 		if res.Status == protocol.StatusFailed && j.RetryCount < j.MaxRetries {
 			r.requeue()
-			answer = protocol.ResultAnswer{Status: "retrying", Retry: j.RetryCount, MaxRetries: j.MaxRetries}
+			answer = protocol.ResultResponse{Status: "retrying", Retry: j.RetryCount, MaxRetries: j.MaxRetries}
 			event.Detail = fmt.Sprintf("retry %d of %d", j.RetryCount, j.MaxRetries)
 		} else {
 			r.end(res.Status)

@@ -68,9 +68,9 @@ func TestCompletedResultEndsTheJobAndFreesTheNode(t *testing.T) {
 	job := c.post(`{}`)
 	c.next(n.ID)
 	body := fmt.Sprintf("{ \"job_id\": %q,\n\"node_id\":%q, \"status\":\"completed\", \"progress\":100, \"metrics\":{\"a\":\"<&>\"}, \"energy_joules\":0.10}  \n", job.ID, n.ID)
-	var answer protocol.ResultAnswer
+	var answer protocol.ResultResponse
 	c.want(http.StatusOK, "POST", "/results", body, &answer)
-	if diff := cmp.Diff(protocol.ResultAnswer{Status: "success"}, answer); diff != "" {
+	if diff := cmp.Diff(protocol.ResultResponse{Status: "success"}, answer); diff != "" {
 		t.Error(diff)
 	}
 	if j := mustJob(t, m, job.ID); j.Status != protocol.StatusCompleted || j.Progress != 100 || j.CompletedAt == nil {
@@ -107,11 +107,11 @@ func TestFailedJobsAreRetriedUntilRetriesAreUsedUp(t *testing.T) {
 		if got == nil || got.ID != job.ID || got.Attempt() != attempt || got.Progress != 0 {
 			t.Fatalf("attempt %d: %+v", attempt, got)
 		}
-		var answer protocol.ResultAnswer
+		var answer protocol.ResultResponse
 		c.want(http.StatusOK, "POST", "/results", result(job.ID, n.ID, protocol.StatusFailed, attempt), &answer)
-		want := protocol.ResultAnswer{Status: "retrying", Retry: attempt, MaxRetries: 3}
+		want := protocol.ResultResponse{Status: "retrying", Retry: attempt, MaxRetries: 3}
 		if attempt == 4 {
-			want = protocol.ResultAnswer{Status: "success"}
+			want = protocol.ResultResponse{Status: "success"}
 		}
 		if diff := cmp.Diff(want, answer); diff != "" {
 			t.Errorf("attempt %d (-want +got):\n%s", attempt, diff)

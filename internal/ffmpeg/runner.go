@@ -18,23 +18,23 @@ import (
 	"go.uber.org/zap"
 )
 
-// Settings of a Runner. Zero fields take the defaults named; DataDir has none.
+// Settings of a Runner. A zero field takes the default in its comment; DataDir has none.
 type Settings struct {
 	FFmpeg, FFprobe string // names looked up in PATH for each job, or paths; ffmpeg and ffprobe
-	DataDir         string // workspaces lie in DataDir/work
-	MasterHost      string // where streams go that name no URL
+	DataDir         string // workspaces are in DataDir/work
+	MasterHost      string // destination of streams without a URL
 
 	GenerateInput bool          // make a synthetic input for a job that names none
-	Timeout       time.Duration // for a job that sets none: FFmpeg's run; 1 h
-	StallTimeout  time.Duration // without any progress; 60 s
+	Timeout       time.Duration // of the encode of a job that sets none; 1 h
+	StallTimeout  time.Duration // without progress; 60 s
 	StopGrace     time.Duration // between SIGTERM and SIGKILL; 10 s
 
-	KeepInputs  bool // synthetic inputs stay in DataDir/inputs
-	KeepOutputs bool // outputs without an absolute name stay in DataDir/outputs
+	KeepInputs  bool // keep synthetic inputs in DataDir/inputs
+	KeepOutputs bool // keep outputs without an absolute name in DataDir/outputs
 
-	OutputRoots    []string // where outputs may lie, beside the workspace and the temporary folder
-	InputRoots     []string // where inputs may lie; /
-	InputProtocols []string // what inputs may be read by; file, http, https, rtmp, rtmps, srt
+	OutputRoots    []string // where outputs may be, beside the workspace and the temporary folder
+	InputRoots     []string // where inputs may be; /
+	InputProtocols []string // protocols of inputs; file, http, https, rtmp, rtmps, srt
 
 	Nice   int // added to the agent's own, 0 to 19
 	Logger *zap.Logger
@@ -86,13 +86,13 @@ type Runner struct {
 	log      *zap.Logger
 	work     workspaces
 	cgroups  proc.CgroupParent
-	placed   atomic.Uint32 // CPUs that jobs were given, see nextCPUs
+	placed   atomic.Uint32 // CPUs given to jobs so far, see nextCPUs
 
 	proving  chan struct{} // held during trial encodes
 	proved   atomic.Pointer[Proof]
 	trialFor time.Duration
 
-	asking  chan struct{} // held while FFmpeg is asked what it has; guards the two below
+	asking  chan struct{} // held while FFmpeg's capabilities are queried; guards the two below
 	capsKey string
 	caps    Capabilities
 
@@ -101,7 +101,7 @@ type Runner struct {
 	closed bool
 }
 
-// New makes a runner. FFmpeg need not be there yet: each job looks for it again.
+// New makes a runner. FFmpeg need not be installed yet: each job looks for it.
 func New(s Settings) (*Runner, error) {
 	if err := s.complete(); err != nil {
 		return nil, fmt.Errorf("setting up FFmpeg: %w", err)
@@ -118,7 +118,7 @@ func New(s Settings) (*Runner, error) {
 	}, nil
 }
 
-// Cgroups says how attempts are kept apart, for people.
+// Cgroups describes where the cgroups of jobs are, for people.
 func (r *Runner) Cgroups() string {
 	if r.cgroups.Dir == "" {
 		return "none: " + r.cgroups.Unavailable

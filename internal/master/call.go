@@ -16,72 +16,72 @@ import (
 	"ffmpeg-agent/messages/protocol"
 )
 
-// call is one request to the master.
+// call is a request to the master.
 type call struct {
 	method string
 	path   string // escaped
 	query  string // escaped
 	body   []byte // JSON; nil for none
-	// repeatable: the transport may send a POST again on a fresh connection when the
-	// master closed the old one just then. A GET it repeats in any case, unless it
-	// goes over a connection of its own.
-	repeatable bool
+	// idempotent allows the transport to resend a POST if the master closed the idle
+	// connection. The transport resends a GET in any case, unless its client uses a new
+	// connection for each request.
+	idempotent bool
 	timeout    time.Duration
-	over       func(*links) *http.Client // nil: (*links).ordinary
+	client     func(*clients) *http.Client // nil means clients.shared
 }
 
-// name is the call as errors show it.
+// name returns the call for error messages.
 func (k call) name() string { return k.method + " " + shorten(k.path, 120) }
 
-// do sends a request and has a 2xx answer read within the call's deadline. The
-// error is a *protocol.Error.
-func (c *Client) do(ctx context.Context, k call, read func(*answer) error) error {
-	within := k.timeout
+// do sends a request and passes a 2xx response to read, all within the call's timeout.
+// Errors are of type *protocol.Error.
+func (c *Client) do(ctx context.Context, k call, read func(*response) error) error {
+	timeout := k.timeout
 	if deadline, ok := ctx.Deadline(); ok {
-		within = min(within, time.Until(deadline).Round(time.Millisecond))
+		timeout = min(timeout, time.Until(deadline).Round(time.Millisecond))
 	}
 	ctx, cancel := context.WithTimeout(ctx, k.timeout)
 	defer cancel()
-	key := strings.TrimSpace(c.settings.APIKey())
+	key := strings.TrimSpace(c.cfg.APIKey())
 	fail := func(e *protocol.Error, text string) error {
 		e.Err = &callError{text: k.name() + ": " + redact(text, key), cause: e.Err}
 		return e
 	}
-	if !headerValue(key) {
+	if !validHeader(key) {
 		return fail(&protocol.Error{Kind: protocol.Unauthorized},
-			"the API key (master.api_key, master.api_key_file) contains characters that no header can carry")
+			"the API key (master.api_key, master.api_key_file) contains characters that are invalid in an HTTP header")
 	}
 
-	sent := &sending{}
+	sent := &sendTracker{}
 	req, err := c.request(httptrace.WithClientTrace(ctx, sent.trace()), k, key)
 	if err != nil {
 		return fail(&protocol.Error{Kind: protocol.Rejected, Err: err}, oneLine(err.Error()))
 	}
-	if k.over == nil {
-		k.over = (*links).ordinary
+	if k.client == nil {
+		k.client = (*clients).shared
 	}
-	response, err := k.over(c.current()).Do(req)
+	r, err := k.client(c.currentClients()).Do(req)
 	if err != nil {
-		return fail(&protocol.Error{Kind: protocol.Unreachable, Err: err, Ambiguous: sent.maybe() && !certificateRefused(err)},
-			c.explain(ctx, within, err))
+		return fail(&protocol.Error{Kind: protocol.Unreachable, Err: err, Ambiguous: sent.maybeComplete() && !clientCertRejected(err)},
+			c.explain(ctx, timeout, err))
 	}
-	defer response.Body.Close()
-	if response.StatusCode/100 != 2 {
-		e, text := refusal(response, key)
+	defer r.Body.Close()
+	if r.StatusCode/100 != 2 {
+		e, text := statusError(r, key)
 		return fail(e, text)
 	}
 
-	err = read(&answer{Response: response, limit: c.limits.answer})
-	var garbled garbledError
+	err = read(&response{Response: r, limit: c.limits.response})
+	var malformed malformedError
 	switch {
 	case err == nil:
 		return nil
-	case errors.As(err, &garbled):
-		return fail(&protocol.Error{Kind: protocol.Malformed, Status: response.StatusCode, Ambiguous: true, Err: err},
-			statusText(response.StatusCode)+", but it is no answer: "+oneLine(err.Error()))
+	case errors.As(err, &malformed):
+		return fail(&protocol.Error{Kind: protocol.Malformed, Status: r.StatusCode, Ambiguous: true, Err: err},
+			statusText(r.StatusCode)+": malformed response: "+oneLine(err.Error()))
 	default:
-		return fail(&protocol.Error{Kind: protocol.Unreachable, Status: response.StatusCode, Ambiguous: true, Err: err},
-			statusText(response.StatusCode)+", but "+c.explain(ctx, within, err))
+		return fail(&protocol.Error{Kind: protocol.Unreachable, Status: r.StatusCode, Ambiguous: true, Err: err},
+			statusText(r.StatusCode)+": "+c.explain(ctx, timeout, err))
 	}
 }
 
@@ -98,7 +98,7 @@ func (c *Client) request(ctx context.Context, k call, key string) (*http.Request
 	if err != nil {
 		return nil, err
 	}
-	req.Header.Set("User-Agent", c.agent)
+	req.Header.Set("User-Agent", c.userAgent)
 	req.Header.Set("Accept", "application/json")
 	if k.body != nil {
 		req.Header.Set("Content-Type", "application/json")
@@ -106,69 +106,70 @@ func (c *Client) request(ctx context.Context, k call, key string) (*http.Request
 	if key != "" {
 		req.Header.Set("Authorization", "Bearer "+key)
 	}
-	if k.repeatable {
-		req.Header["Idempotency-Key"] = nil // tells the transport, and is not sent: see http.Transport
+	if k.idempotent {
+		req.Header["Idempotency-Key"] = nil // not sent, but makes http.Transport treat the request as idempotent
 	}
 	return req, nil
 }
 
-// sending notes how far a request got. The hooks run on the transport's goroutines.
-type sending struct{ begun, broken atomic.Bool }
+// sendTracker records how much of a request was written. Its hooks run on the goroutines
+// of the transport.
+type sendTracker struct{ wroteHeaders, failed atomic.Bool }
 
-func (s *sending) trace() *httptrace.ClientTrace {
+func (s *sendTracker) trace() *httptrace.ClientTrace {
 	return &httptrace.ClientTrace{
-		// Called before the request's last byte leaves, and so before any master can
-		// have acted on it; WroteRequest may come later than the answer's end.
-		WroteHeaders: func() { s.begun.Store(true) },
-		WroteRequest: func(i httptrace.WroteRequestInfo) { s.broken.Store(i.Err != nil) },
+		// WroteHeaders is called before the last byte is written, and hence before the
+		// master can act on the request. WroteRequest can come after the response.
+		WroteHeaders: func() { s.wroteHeaders.Store(true) },
+		WroteRequest: func(i httptrace.WroteRequestInfo) { s.failed.Store(i.Err != nil) },
 	}
 }
 
-// maybe reports whether the whole request may have reached the master.
-func (s *sending) maybe() bool { return s.begun.Load() && !s.broken.Load() }
+// maybeComplete reports whether the complete request may have reached the master.
+func (s *sendTracker) maybeComplete() bool { return s.wroteHeaders.Load() && !s.failed.Load() }
 
-// answer is a 2xx answer that is being read.
-type answer struct {
+// response is a 2xx response.
+type response struct {
 	*http.Response
-	limit int64 // bytes
+	limit int64 // maximum size of the body in bytes
 }
 
-// garbledError is the fault of an answer's content, not of its way to us.
-type garbledError struct{ error }
+// malformedError reports invalid content of a response, as opposed to a failed transfer.
+type malformedError struct{ error }
 
-func (e garbledError) Unwrap() error { return e.error }
+func (e malformedError) Unwrap() error { return e.error }
 
-// json reads the whole answer, which must be one JSON value.
-func (a *answer) json(into any) error {
-	tooLarge := garbledError{fmt.Errorf("it is larger than %d KiB", a.limit>>10)}
-	if a.ContentLength > a.limit {
+// json decodes the body, which must be a single JSON value.
+func (r *response) json(into any) error {
+	tooLarge := malformedError{fmt.Errorf("larger than %d KiB", r.limit>>10)}
+	if r.ContentLength > r.limit {
 		return tooLarge
 	}
-	body, err := io.ReadAll(io.LimitReader(a.Body, a.limit+1))
+	body, err := io.ReadAll(io.LimitReader(r.Body, r.limit+1))
 	if err != nil {
 		return err
 	}
-	if int64(len(body)) > a.limit {
+	if int64(len(body)) > r.limit {
 		return tooLarge
 	}
 	if err := json.Unmarshal(body, into); err != nil {
-		return garbledError{err}
+		return malformedError{err}
 	}
 	return nil
 }
 
-// ignore is for a call whose status says all, on a connection that ends with it: a
-// body that trickles in or breaks off changes nothing and is not waited for.
-func ignore(*answer) error { return nil }
+// ignoreBody is for calls where only the status matters and the connection is not reused.
+// It does not wait for a slow or incomplete body.
+func ignoreBody(*response) error { return nil }
 
-// drain is for a call whose status says all, on a connection that is used again:
-// that takes an answer read to its end, if it comes.
-func drain(a *answer) error {
-	_, _ = io.Copy(io.Discard, io.LimitReader(a.Body, 4<<10))
+// drainBody is for calls where only the status matters and the connection is reused, which
+// requires that the body was read.
+func drainBody(r *response) error {
+	_, _ = io.Copy(io.Discard, io.LimitReader(r.Body, 4<<10))
 	return nil
 }
 
-// headerValue reports whether a key can be sent as it is.
-func headerValue(key string) bool {
+// validHeader reports whether key can be sent in a header.
+func validHeader(key string) bool {
 	return strings.IndexFunc(key, func(r rune) bool { return r < ' ' || r > '~' }) < 0
 }

@@ -1,3 +1,9 @@
+// Package master implements the master's HTTP protocol for the agent: it registers the
+// node, sends heartbeats, polls for jobs, checks leases and delivers results.
+//
+// Every call has its own timeout, limits the size of the response, and returns errors of
+// type *protocol.Error. The package does not retry and does not interpret failures; that
+// is up to the caller.
 package master
 
 import (
@@ -19,94 +25,94 @@ import (
 	"ffmpeg-agent/messages/protocol"
 )
 
-// Settings say which master to speak to, and how.
-type Settings struct {
-	// URL is http://HOST:PORT or https://HOST:PORT, with a path where the master
-	// lies below one. It must not carry a password.
+// Config configures a Client.
+type Config struct {
+	// URL is http://HOST:PORT or https://HOST:PORT, optionally with a path. It must not
+	// contain a user or password.
 	URL string
-	// APIKey returns the bearer key, "" for none. It is asked at each call, so that
-	// a renewed key is picked up. nil: none.
+	// APIKey returns the bearer key, or "" for none. It is called for each request, so
+	// that a changed key takes effect. nil means none.
 	APIKey func() string
 
-	CAFile             string // PEM; "" for the system's authorities
-	CertFile, KeyFile  string // PEM, the client certificate; "" for none
-	InsecureSkipVerify bool   // the master's certificate is not verified
+	CAFile             string // PEM; "" means the system's CAs
+	CertFile, KeyFile  string // client certificate, PEM; "" means none
+	InsecureSkipVerify bool   // do not verify the master's certificate
 
-	// Deadlines, from a call's start to the last byte of its answer. 0 takes the default.
-	HeartbeatTimeout time.Duration // 5 s; must lie well under the heartbeat's interval
-	CallTimeout      time.Duration // 10 s; registering, asking for work, for one node or one job
-	ReportTimeout    time.Duration // 30 s; delivering a result
-	ListTimeout      time.Duration // 30 s; reading the list of all jobs
+	// Timeouts from the start of a call to the end of the response. 0 means the default.
+	HeartbeatTimeout time.Duration // default 5 s; must be well below the heartbeat interval
+	CallTimeout      time.Duration // registration, polls, single nodes and jobs; default 10 s
+	ReportTimeout    time.Duration // delivery of a result; default 30 s
+	ListTimeout      time.Duration // list of all jobs; default 30 s
 
 	Version string      // of the agent, for User-Agent
-	Logger  *zap.Logger // nil: none
+	Logger  *zap.Logger // nil disables logging
 }
 
-// Client is the HTTP side of the lease port. It is safe for concurrent use.
+// Client is a client of the master. It is safe for concurrent use.
 type Client struct {
-	settings Settings
-	base     string // URL without a trailing slash
-	host     string
-	agent    string // User-Agent
-	log      *zap.Logger
-	limits   limits
+	cfg       Config
+	base      string // URL without a trailing slash
+	host      string
+	userAgent string
+	log       *zap.Logger
+	limits    limits
 
-	links   atomic.Pointer[links]
-	renewal sync.Mutex // one renewal of links at a time
-	warned  files      // the state of the files that was complained about; under renewal
+	clients atomic.Pointer[clients]
+	reload  sync.Mutex // held while clients are replaced
+	warned  certFiles  // version of the files that the last warning was about; guarded by reload
 }
 
-// limits bound what an answer may take of our memory, in bytes.
+// limits are the maximum sizes of responses, in bytes.
 type limits struct {
-	answer  int64 // an ordinary answer
-	element int64 // one job of a list
-	list    int64 // a whole list, which is read as a stream
+	response int64 // except lists
+	element  int64 // one job of a list
+	list     int64 // a whole list, which is decoded as a stream
 }
 
-// New checks the settings, reads the certificates and returns a client. It makes
-// no call. Errors name the setting and the file.
-func New(s Settings) (*Client, error) {
-	u, err := parseURL(s.URL)
+// New validates cfg, reads the certificates and returns a client. It makes no calls.
+// Errors name the configuration key and the file.
+func New(cfg Config) (*Client, error) {
+	u, err := parseURL(cfg.URL)
 	if err != nil {
 		return nil, err
 	}
-	if (s.CertFile == "") != (s.KeyFile == "") {
+	if (cfg.CertFile == "") != (cfg.KeyFile == "") {
 		return nil, errors.New("master.cert and master.key (--cert, --key): a client certificate needs both")
 	}
-	orDefault(&s.HeartbeatTimeout, 5*time.Second)
-	orDefault(&s.CallTimeout, 10*time.Second)
-	orDefault(&s.ReportTimeout, 30*time.Second)
-	orDefault(&s.ListTimeout, 30*time.Second)
-	if s.APIKey == nil {
-		s.APIKey = func() string { return "" }
+	setDefault(&cfg.HeartbeatTimeout, 5*time.Second)
+	setDefault(&cfg.CallTimeout, 10*time.Second)
+	setDefault(&cfg.ReportTimeout, 30*time.Second)
+	setDefault(&cfg.ListTimeout, 30*time.Second)
+	if cfg.APIKey == nil {
+		cfg.APIKey = func() string { return "" }
 	}
-	if s.Logger == nil {
-		s.Logger = zap.NewNop()
+	if cfg.Logger == nil {
+		cfg.Logger = zap.NewNop()
 	}
 	c := &Client{
-		settings: s,
-		base:     u.String(),
-		host:     u.Host,
-		agent:    "ffmpeg-agent/" + s.Version,
-		log:      s.Logger,
-		limits:   limits{answer: 1 << 20, element: 1 << 20, list: 64 << 20},
+		cfg:       cfg,
+		base:      u.String(),
+		host:      u.Host,
+		userAgent: "ffmpeg-agent/" + cfg.Version,
+		log:       cfg.Logger,
+		limits:    limits{response: 1 << 20, element: 1 << 20, list: 64 << 20},
 	}
-	l, err := newLinks(s, c.files())
+	clients, err := newClients(cfg, c.certFiles())
 	if err != nil {
 		return nil, err
 	}
-	c.links.Store(l)
+	c.clients.Store(clients)
 	return c, nil
 }
 
-// Close closes the connections that wait for a next call.
-func (c *Client) Close() { c.links.Load().close() }
+// Close closes idle connections.
+func (c *Client) Close() { c.clients.Load().close() }
 
-// parseURL reads the master's URL. What it complains about never shows a password.
+// parseURL parses the master's URL. Errors never contain a password.
 func parseURL(text string) (*url.URL, error) {
 	const name, want = "master.url (--master, MASTER_URL)", "want http://HOST:PORT or https://HOST:PORT"
 	if strings.Contains(text, "@") {
-		return nil, fmt.Errorf("%s: it must not carry a user or password: %s, and the key in master.api_key", name, want)
+		return nil, fmt.Errorf("%s: must not contain a user or password (%s); use master.api_key for the key", name, want)
 	}
 	u, err := url.Parse(strings.TrimSpace(text))
 	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Hostname() == "" || u.RawQuery != "" || u.Fragment != "" {
@@ -117,28 +123,29 @@ func parseURL(text string) (*url.URL, error) {
 	return u, nil
 }
 
-func orDefault(d *time.Duration, value time.Duration) {
+func setDefault(d *time.Duration, value time.Duration) {
 	if *d <= 0 {
 		*d = value
 	}
 }
 
-// Register announces the node and returns its standing with the master.
+// Register registers the node. The master returns the existing node if the address is
+// already registered.
 func (c *Client) Register(ctx context.Context, facts messages.NodeFacts) (messages.Session, error) {
 	body, err := json.Marshal(registration(facts))
 	if err != nil {
-		return messages.Session{}, refusedHere("POST /nodes/register", err)
+		return messages.Session{}, invalidRequest("POST /nodes/register", err)
 	}
 	var node protocol.Node
 	err = c.do(ctx, call{
-		method: http.MethodPost, path: "/nodes/register", body: body, repeatable: true,
-		timeout: c.settings.CallTimeout,
-	}, func(a *answer) error {
-		if err := a.json(&node); err != nil {
+		method: http.MethodPost, path: "/nodes/register", body: body, idempotent: true,
+		timeout: c.cfg.CallTimeout,
+	}, func(r *response) error {
+		if err := r.json(&node); err != nil {
 			return err
 		}
 		if node.ID == "" {
-			return garbledError{errors.New("the answer names no node id")}
+			return malformedError{errors.New("no node id")}
 		}
 		return nil
 	})
@@ -162,7 +169,7 @@ func registration(f messages.NodeFacts) protocol.NodeRegistration {
 	}
 }
 
-// Heartbeat says that the node lives, on a connection of its own.
+// Heartbeat sends a heartbeat, on a connection that no other call uses.
 func (c *Client) Heartbeat(ctx context.Context, s messages.Session, status messages.NodeStatus) error {
 	const name = "POST /nodes/{id}/heartbeat"
 	if s.NodeID == "" {
@@ -172,72 +179,74 @@ func (c *Client) Heartbeat(ctx context.Context, s messages.Session, status messa
 		status.RunningJobs = []string{}
 	}
 	body, err := json.Marshal(status)
-	if err != nil { // a sensor's NaN is no reason to be taken for dead
+	if err != nil { // send the heartbeat even if a sensor returned NaN
 		status.HostStatus = messages.HostStatus{}
 		if body, err = json.Marshal(status); err != nil {
-			return refusedHere(name, err)
+			return invalidRequest(name, err)
 		}
 	}
 	return c.do(ctx, call{
-		method: http.MethodPost, path: "/nodes/" + url.PathEscape(s.NodeID) + "/heartbeat", body: body, repeatable: true,
-		timeout: c.settings.HeartbeatTimeout, over: (*links).forHeartbeats,
-	}, drain)
+		method: http.MethodPost, path: "/nodes/" + url.PathEscape(s.NodeID) + "/heartbeat", body: body, idempotent: true,
+		timeout: c.cfg.HeartbeatTimeout, client: (*clients).forHeartbeats,
+	}, drainBody)
 }
 
-// Next asks for work; nil when there is none.
+// Next polls for a job. The lease is nil if there is none.
 func (c *Client) Next(ctx context.Context, s messages.Session) (*job.Lease, error) {
 	if s.NodeID == "" {
 		return nil, unregistered("GET /jobs/next")
 	}
 	var j *protocol.Job
-	asked := time.Now()
+	sentAt := time.Now()
 	err := c.do(ctx, call{
 		method: http.MethodGet, path: "/jobs/next", query: "node_id=" + url.QueryEscape(s.NodeID),
-		timeout: c.settings.CallTimeout, over: (*links).once,
-	}, func(a *answer) (err error) {
-		j, err = nextJob(a)
+		timeout: c.cfg.CallTimeout, client: (*clients).unpooled,
+	}, func(r *response) (err error) {
+		j, err = decodeNextJob(r)
 		return err
 	})
 	if err != nil || j == nil {
 		return nil, err
 	}
-	return &job.Lease{Job: *j, NodeID: s.NodeID, AcquiredAt: asked}, nil
+	return &job.Lease{Job: *j, NodeID: s.NodeID, AcquiredAt: sentAt}, nil
 }
 
-func nextJob(a *answer) (*protocol.Job, error) {
-	if a.StatusCode == http.StatusNoContent {
+// decodeNextJob decodes a protocol.NextJobResponse, except that the job must be present or
+// explicitly null.
+func decodeNextJob(r *response) (*protocol.Job, error) {
+	if r.StatusCode == http.StatusNoContent {
 		return nil, nil
 	}
 	var fields map[string]json.RawMessage
-	if err := a.json(&fields); err != nil {
+	if err := r.json(&fields); err != nil {
 		return nil, err
 	}
 	raw, ok := fields["job"]
 	if !ok {
-		return nil, garbledError{errors.New(`the answer has no "job"`)}
+		return nil, malformedError{errors.New(`no "job" field`)}
 	}
 	var j *protocol.Job
 	if err := json.Unmarshal(raw, &j); err != nil {
-		return nil, garbledError{err}
+		return nil, malformedError{err}
 	}
 	if j != nil && j.ID == "" {
-		return nil, garbledError{errors.New("the job has no id")}
+		return nil, malformedError{errors.New("job without id")}
 	}
 	return j, nil
 }
 
-// Report delivers the record's result, byte for byte. A 2xx means that the master
-// took it, whatever follows the status.
+// Report delivers the record's result unchanged. A 2xx status means that the master has
+// accepted it, even if the response body is invalid or incomplete.
 func (c *Client) Report(ctx context.Context, r job.Record) error {
 	if len(r.Result) == 0 {
-		return refusedHere("POST /results", fmt.Errorf("%s has no result to send", r.Key()))
+		return invalidRequest("POST /results", fmt.Errorf("%s has no result", r.Key()))
 	}
 	return c.do(ctx, call{
 		method: http.MethodPost, path: "/results", body: r.Result,
-		timeout: c.settings.ReportTimeout, over: (*links).once,
-	}, ignore)
+		timeout: c.cfg.ReportTimeout, client: (*clients).unpooled,
+	}, ignoreBody)
 }
 
-// Release gives a lease back unstarted. This protocol has no call for it: the
-// record's result says failed, for which the master re-queues the job at once.
+// Release returns a lease that was not started. This protocol has no call for it: the
+// record's result is a failure, after which the master re-queues the job at once.
 func (c *Client) Release(ctx context.Context, r job.Record) error { return c.Report(ctx, r) }

@@ -23,9 +23,9 @@ import (
 	"ffmpeg-agent/messages/protocol"
 )
 
-func TestRegisterAnnouncesTheNode(t *testing.T) {
+func TestRegister(t *testing.T) {
 	for _, status := range []int{http.StatusCreated, http.StatusOK} {
-		server, arrived := answering(t, status, `{"id":"n1","address":"host","unknown":[1]}`)
+		server, requests := respondWith(t, status, `{"id":"n1","address":"host","unknown":[1]}`)
 		c := clientFor(t, server.URL+"/base/")
 		got, err := c.Register(context.Background(), messages.NodeFacts{
 			Address: "host", Type: "server", CPUModel: "c", CPUThreads: 8, RAMTotalBytes: 1 << 34,
@@ -35,49 +35,49 @@ func TestRegisterAnnouncesTheNode(t *testing.T) {
 			t.Fatal(err)
 		}
 		if got.NodeID != "n1" || got.Address != "host" || got.Master != server.URL+"/base" || got.Since.IsZero() {
-			t.Errorf("session %+v", got)
+			t.Errorf("got session %+v, want node n1 at %s/base", got, server.URL)
 		}
-		r := arrived.all()[0]
+		r := requests.all()[0]
 		want := request{Method: "POST", URI: "/base/nodes/register", Body: `{"address":"host","type":"server","cpu_threads":8,"cpu_model":"c",` +
 			`"has_gpu":true,"gpu_type":"g","gpu_capabilities":["nvenc_h264"],"ram_total_bytes":17179869184,"labels":{"a":"b"}}`}
 		if r.Method != want.Method || r.URI != want.URI || r.Body != want.Body {
-			t.Errorf("request %+v, want %+v", r, want)
+			t.Errorf("got request %+v, want %+v", r, want)
 		}
 		for name, value := range map[string]string{
 			"Authorization": "Bearer " + testKey, "User-Agent": "ffmpeg-agent/1.2.3", "Content-Type": "application/json", "Idempotency-Key": "",
 		} {
 			if got := r.Header.Get(name); got != value {
-				t.Errorf("%s: %q, want %q", name, got, value)
+				t.Errorf("header %s: got %q, want %q", name, got, value)
 			}
 		}
 	}
 }
 
-func TestHeartbeatCarriesTheStatus(t *testing.T) {
-	server, arrived := answering(t, 200, "whatever")
+func TestHeartbeatSendsStatus(t *testing.T) {
+	server, requests := respondWith(t, 200, "whatever")
 	c := clientFor(t, server.URL)
-	load, none := 12.5, math.NaN()
+	load, nan := 12.5, math.NaN()
 	for _, s := range []struct {
 		status messages.NodeStatus
 		body   string
 	}{
 		{messages.NodeStatus{Status: "busy", RunningJobs: []string{"a"}, HostStatus: messages.HostStatus{CPULoadPercent: &load}},
 			`{"status":"busy","running_jobs":["a"],"cpu_load_percent":12.5,"throttled":false}`},
-		{messages.NodeStatus{Status: "available", HostStatus: messages.HostStatus{CPULoadPercent: &none}},
+		{messages.NodeStatus{Status: "available", HostStatus: messages.HostStatus{CPULoadPercent: &nan}},
 			`{"status":"available","running_jobs":[],"throttled":false}`},
 	} {
 		if err := c.Heartbeat(context.Background(), session, s.status); err != nil {
 			t.Fatal(err)
 		}
-		all := arrived.all()
+		all := requests.all()
 		r := all[len(all)-1]
 		if r.Method != "POST" || r.URI != "/nodes/n%2F1%20%C3%BC/heartbeat" || r.Body != s.body {
-			t.Errorf("request %+v, want body %s", r, s.body)
+			t.Errorf("got request %+v, want body %s", r, s.body)
 		}
 	}
 }
 
-func TestNextReadsTheAnswer(t *testing.T) {
+func TestNext(t *testing.T) {
 	for name, c := range map[string]struct {
 		status int
 		body   string
@@ -85,24 +85,24 @@ func TestNextReadsTheAnswer(t *testing.T) {
 		kind   protocol.ErrorKind
 		fails  bool
 	}{
-		"no work":                {status: 200, body: `{"job":null}`},
-		"no work, no content":    {status: 204},
-		"a job":                  {status: 200, body: `{"job":{"id":"j1","retry_count":"1","parameters":null}}`, job: "j1#2"},
-		"a job full of nonsense": {status: 200, body: `{"job":{"id":"j1","retry_count":{},"scenario":[]}}`, job: "j1#1"},
-		"a job without an id":    {status: 200, body: `{"job":{}}`, kind: protocol.Malformed, fails: true},
-		"another document":       {status: 200, body: `{"jobs":[]}`, kind: protocol.Malformed, fails: true},
-		"no object":              {status: 200, body: `{"job":"j1"}`, kind: protocol.Malformed, fails: true},
-		"null":                   {status: 200, body: `null`, kind: protocol.Malformed, fails: true},
-		"no JSON":                {status: 200, body: `<html>`, kind: protocol.Malformed, fails: true},
-		"nothing":                {status: 200, body: ``, kind: protocol.Malformed, fails: true},
-		"two documents":          {status: 200, body: `{"job":null}{"job":null}`, kind: protocol.Malformed, fails: true},
+		"no job":                  {status: 200, body: `{"job":null}`},
+		"no job, no content":      {status: 204},
+		"job":                     {status: 200, body: `{"job":{"id":"j1","retry_count":"1","parameters":null}}`, job: "j1#2"},
+		"job with invalid fields": {status: 200, body: `{"job":{"id":"j1","retry_count":{},"scenario":[]}}`, job: "j1#1"},
+		"job without id":          {status: 200, body: `{"job":{}}`, kind: protocol.Malformed, fails: true},
+		"wrong field":             {status: 200, body: `{"jobs":[]}`, kind: protocol.Malformed, fails: true},
+		"job is a string":         {status: 200, body: `{"job":"j1"}`, kind: protocol.Malformed, fails: true},
+		"null":                    {status: 200, body: `null`, kind: protocol.Malformed, fails: true},
+		"HTML":                    {status: 200, body: `<html>`, kind: protocol.Malformed, fails: true},
+		"empty":                   {status: 200, body: ``, kind: protocol.Malformed, fails: true},
+		"two values":              {status: 200, body: `{"job":null}{"job":null}`, kind: protocol.Malformed, fails: true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			server, arrived := answering(t, c.status, c.body)
+			server, requests := respondWith(t, c.status, c.body)
 			got, err := clientFor(t, server.URL).Next(context.Background(), session)
 			if c.fails {
-				if e := wantFailure(t, err, c.kind, "GET /jobs/next: 200 OK"); !e.Ambiguous || e.Status != 200 {
-					t.Errorf("%+v: the master may have assigned a job", e)
+				if e := wantError(t, err, c.kind, "GET /jobs/next: 200 OK"); !e.Ambiguous || e.Status != 200 {
+					t.Errorf("got %+v, want status 200, ambiguous", e)
 				}
 				return
 			}
@@ -110,24 +110,25 @@ func TestNextReadsTheAnswer(t *testing.T) {
 				t.Fatal(err)
 			}
 			if (got != nil) != (c.job != "") {
-				t.Fatalf("lease %v, want %q", got, c.job)
+				t.Fatalf("got lease %v, want %q", got, c.job)
 			}
 			if got != nil && (got.Key().String() != c.job || got.NodeID != session.NodeID || got.AcquiredAt.IsZero()) {
-				t.Errorf("lease %+v, want %s", got, c.job)
+				t.Errorf("got lease %+v, want %s", got, c.job)
 			}
-			if uri := arrived.all()[0].URI; uri != "/jobs/next?node_id=n%2F1+%C3%BC" {
-				t.Errorf("asked at %s", uri)
+			if uri := requests.all()[0].URI; uri != "/jobs/next?node_id=n%2F1+%C3%BC" {
+				t.Errorf("got request URI %s, want the escaped node ID", uri)
 			}
 		})
 	}
 }
 
-// An answer that was long on its way says what stood when it was given.
-func TestALeaseIsAsOldAsTheQuestion(t *testing.T) {
-	var given time.Time // the first answer
+// A lease is acquired when the request is sent, because a slow response may be outdated
+// when it arrives.
+func TestLeaseIsAcquiredAtRequest(t *testing.T) {
+	var responded time.Time // to the first request
 	server, _ := serve(t, func(w http.ResponseWriter, r *http.Request) {
-		if given.IsZero() {
-			given = time.Now()
+		if responded.IsZero() {
+			responded = time.Now()
 		}
 		body := `{"job":{"id":"j1"}}`
 		if r.URL.Path != "/jobs/next" {
@@ -141,53 +142,53 @@ func TestALeaseIsAsOldAsTheQuestion(t *testing.T) {
 	})
 	c := clientFor(t, server.URL)
 	lease, err := c.Next(context.Background(), session)
-	if err != nil || lease == nil || lease.AcquiredAt.After(given) {
-		t.Errorf("lease %+v, %v; the answer was given at %v", lease, err, given)
+	if err != nil || lease == nil || lease.AcquiredAt.After(responded) {
+		t.Errorf("Next: got lease %+v, %v; want it acquired before %v", lease, err, responded)
 	}
-	given = time.Time{}
+	responded = time.Time{}
 	held, err := c.Held(context.Background(), session)
-	if err != nil || len(held) != 1 || held[0].AcquiredAt.After(given) {
-		t.Errorf("held %+v, %v; the first answer was given at %v", held, err, given)
+	if err != nil || len(held) != 1 || held[0].AcquiredAt.After(responded) {
+		t.Errorf("Held: got %+v, %v; want one lease acquired before %v", held, err, responded)
 	}
 }
 
-func TestReportAndReleaseSendTheRecordAsItIs(t *testing.T) {
+func TestReportSendsResultUnchanged(t *testing.T) {
 	const body = "{\"job_id\": \"j1\",  \"progress\":100}\n"
-	server, arrived := answering(t, 200, `{"status":"success"}`)
+	server, requests := respondWith(t, 200, `{"status":"success"}`)
 	c := clientFor(t, server.URL)
 	for name, send := range map[string]func(context.Context, job.Record) error{"report": c.Report, "release": c.Release} {
 		if err := send(context.Background(), record(body)); err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
 	}
-	for _, r := range arrived.all() {
+	for _, r := range requests.all() {
 		if r.Method != "POST" || r.URI != "/results" || r.Body != body || r.Header.Get("Content-Type") != "application/json" {
-			t.Errorf("request %+v", r)
+			t.Errorf("got request %+v, want POST /results with the record's result", r)
 		}
 	}
-	wantFailure(t, c.Report(context.Background(), job.Record{Lease: lease(protocol.Job{ID: "j1"})}), protocol.Rejected, "j1#1 has no result")
-	if n := len(arrived.all()); n != 2 {
-		t.Errorf("%d requests, want 2", n)
+	wantError(t, c.Report(context.Background(), job.Record{Lease: lease(protocol.Job{ID: "j1"})}), protocol.Rejected, "j1#1 has no result")
+	if n := len(requests.all()); n != 2 {
+		t.Errorf("got %d requests, want 2", n)
 	}
 }
 
-// With a 2xx the master has taken the result: what follows is of no interest, and
-// a doubt would send it twice.
-func TestATakenResultIsTakenWhateverFollows(t *testing.T) {
+// With a 2xx status the result has been accepted, whatever the body is. An ambiguous error
+// would make the agent send it twice.
+func TestReportDependsOnlyOnStatus(t *testing.T) {
 	for name, then := range map[string]func(net.Conn){
-		"a readable answer": says("HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\n{\"status\":\"success\"}"),
-		"garbage":           says("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n<htm>"),
-		"nothing":           says("HTTP/1.1 204 No Content\r\n\r\n"),
-		"half an answer":    says("HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n{\"stat"),
-		"a reset": func(c net.Conn) {
-			says("HTTP/1.1 201 Created\r\nContent-Length: 500\r\n\r\n")(c)
+		"valid body":     send("HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\n{\"status\":\"success\"}"),
+		"invalid body":   send("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n<htm>"),
+		"no body":        send("HTTP/1.1 204 No Content\r\n\r\n"),
+		"truncated body": send("HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n{\"stat"),
+		"connection closed": func(c net.Conn) {
+			send("HTTP/1.1 201 Created\r\nContent-Length: 500\r\n\r\n")(c)
 			c.(*net.TCPConn).CloseWrite()
 			hang(c)
 		},
-		"a stall": func(c net.Conn) { says("HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n")(c); hang(c) },
+		"stall": func(c net.Conn) { send("HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n")(c); hang(c) },
 	} {
 		t.Run(name, func(t *testing.T) {
-			c := clientFor(t, raw(t, afterRequest(then)))
+			c := clientFor(t, serveTCP(t, afterRequest(then)))
 			if err := c.Report(context.Background(), record(`{}`)); err != nil {
 				t.Error(err)
 			}
@@ -195,7 +196,7 @@ func TestATakenResultIsTakenWhateverFollows(t *testing.T) {
 	}
 }
 
-func TestEveryStatusHasItsKind(t *testing.T) {
+func TestErrorKindOfStatus(t *testing.T) {
 	for status, kind := range map[int]protocol.ErrorKind{
 		400: protocol.Rejected, 401: protocol.Unauthorized, 403: protocol.Unauthorized, 404: protocol.NotFound,
 		405: protocol.Rejected, 407: protocol.Unauthorized, 408: protocol.Busy, 409: protocol.Conflict,
@@ -211,44 +212,44 @@ func TestEveryStatusHasItsKind(t *testing.T) {
 			}
 		})
 		err := clientFor(t, server.URL).Report(context.Background(), record(`{}`))
-		e := wantFailure(t, err, kind, "POST /results: ", fmt.Sprint(status))
+		e := wantError(t, err, kind, "POST /results: ", fmt.Sprint(status))
 		if e.Status != status {
-			t.Errorf("status %d, want %d", e.Status, status)
+			t.Errorf("got status %d, want %d", e.Status, status)
 		}
 		if want := kind == protocol.Busy; (e.RetryAfter == 7*time.Second) != want {
-			t.Errorf("%d: retry after %v", status, e.RetryAfter)
+			t.Errorf("%d: got retry after %v, want 7s: %v", status, e.RetryAfter, want)
 		}
 		if want := status == 502 || status == 504; e.Ambiguous != want {
-			t.Errorf("%d: ambiguous %v, want %v", status, e.Ambiguous, want)
+			t.Errorf("%d: got ambiguous %v, want %v", status, e.Ambiguous, want)
 		}
 		if strings.Contains(err.Error(), "second line") {
-			t.Errorf("%d: %v", status, err)
+			t.Errorf("%d: got %v, want only the first line", status, err)
 		}
 	}
 }
 
-func TestErrorsArePlainLines(t *testing.T) {
+func TestErrorMessages(t *testing.T) {
 	for name, c := range map[string]struct {
 		key    string
 		status int
 		body   string
 		want   string
 	}{
-		"wrong key":       {testKey, 401, "Unauthorized\n", "POST /nodes/register: 401 Unauthorized: the master does not accept the API key (--api-key, MASTER_API_KEY, master.api_key_file): Unauthorized"},
-		"no key":          {"", 403, "", "POST /nodes/register: 403 Forbidden: the master wants an API key (--api-key, MASTER_API_KEY, master.api_key_file)"},
-		"key repeated":    {testKey, 401, "bad key " + testKey + "!", "POST /nodes/register: 401 Unauthorized: the master does not accept the API key (--api-key, MASTER_API_KEY, master.api_key_file): bad key ***!"},
-		"key at the edge": {testKey, 500, strings.Repeat("x", 195) + testKey, "POST /nodes/register: 500 Internal Server Error: " + strings.Repeat("x", 195) + "***"},
-		"long":            {testKey, 400, strings.Repeat("ü", 5000), "POST /nodes/register: 400 Bad Request: " + strings.Repeat("ü", 199) + "…"},
-		"control":         {testKey, 400, "\r\n a\x00b\x1b[0m\xff\u2028c\r\nd", "POST /nodes/register: 400 Bad Request: a b [0m\ufffd c"},
-		"a web page":      {testKey, 502, "<!DOCTYPE html>\n<html>…", "POST /nodes/register: 502 Bad Gateway"},
-		"go, plain":       {testKey, 400, "Client sent an HTTP request to an HTTPS server.\n", "POST /nodes/register: 400 Bad Request: the master speaks TLS: its URL begins with https://"},
-		"nginx, plain":    {testKey, 400, "<html>\n<head><title>400 The plain HTTP request was sent to HTTPS port</title>", "POST /nodes/register: 400 Bad Request: the master speaks TLS: its URL begins with https://"},
+		"wrong key":         {testKey, 401, "Unauthorized\n", "POST /nodes/register: 401 Unauthorized: the master rejected the API key (--api-key, MASTER_API_KEY, master.api_key_file): Unauthorized"},
+		"no key":            {"", 403, "", "POST /nodes/register: 403 Forbidden: the master requires an API key (--api-key, MASTER_API_KEY, master.api_key_file)"},
+		"key echoed":        {testKey, 401, "bad key " + testKey + "!", "POST /nodes/register: 401 Unauthorized: the master rejected the API key (--api-key, MASTER_API_KEY, master.api_key_file): bad key ***!"},
+		"key at the edge":   {testKey, 500, strings.Repeat("x", 195) + testKey, "POST /nodes/register: 500 Internal Server Error: " + strings.Repeat("x", 195) + "***"},
+		"long":              {testKey, 400, strings.Repeat("ü", 5000), "POST /nodes/register: 400 Bad Request: " + strings.Repeat("ü", 199) + "…"},
+		"control":           {testKey, 400, "\r\n a\x00b\x1b[0m\xff\u2028c\r\nd", "POST /nodes/register: 400 Bad Request: a b [0m\ufffd c"},
+		"HTML":              {testKey, 502, "<!DOCTYPE html>\n<html>…", "POST /nodes/register: 502 Bad Gateway"},
+		"TLS port of Go":    {testKey, 400, "Client sent an HTTP request to an HTTPS server.\n", "POST /nodes/register: 400 Bad Request: the master uses TLS; its URL must start with https://"},
+		"TLS port of nginx": {testKey, 400, "<html>\n<head><title>400 The plain HTTP request was sent to HTTPS port</title>", "POST /nodes/register: 400 Bad Request: the master uses TLS; its URL must start with https://"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			server, _ := answering(t, c.status, c.body)
-			client := clientFor(t, server.URL, func(s *Settings) { s.APIKey = func() string { return c.key } })
+			server, _ := respondWith(t, c.status, c.body)
+			client := clientFor(t, server.URL, func(cfg *Config) { cfg.APIKey = func() string { return c.key } })
 			_, err := client.Register(context.Background(), messages.NodeFacts{})
-			failure(t, err)
+			protocolError(t, err)
 			if err.Error() != c.want {
 				t.Errorf("got  %q\nwant %q", err, c.want)
 			}
@@ -256,7 +257,7 @@ func TestErrorsArePlainLines(t *testing.T) {
 	}
 }
 
-func TestRetryAfterIsSecondsOrADate(t *testing.T) {
+func TestRetryAfter(t *testing.T) {
 	now := time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC)
 	for _, c := range []struct {
 		after, date string
@@ -272,49 +273,48 @@ func TestRetryAfterIsSecondsOrADate(t *testing.T) {
 	} {
 		h := http.Header{"Retry-After": {c.after}, "Date": {c.date}}
 		if got := retryAfter(h, now); got != c.want {
-			t.Errorf("Retry-After %q at %q: %v, want %v", c.after, c.date, got, c.want)
+			t.Errorf("Retry-After %q with date %q: got %v, want %v", c.after, c.date, got, c.want)
 		}
 	}
 }
 
-// What the caller may do next depends on whether the master can have acted.
-func TestBrokenConnections(t *testing.T) {
+func TestIncompleteResponses(t *testing.T) {
 	var checks []func()
 	const head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
 	for name, c := range map[string]struct {
 		master    func(net.Conn)
-		change    func(*Settings)
+		change    func(*Config)
 		kind      protocol.ErrorKind
 		ambiguous bool
-		says      string
+		message   string
 	}{
-		"closed after reading":     {master: afterRequest(func(net.Conn) {}), ambiguous: true, says: "the connection broke before the whole answer was there"},
-		"reset after reading":      {master: afterRequest(reset), ambiguous: true, says: "the connection broke before the whole answer was there"},
-		"half a status line":       {master: afterRequest(says("HTTP/1.")), ambiguous: true},
-		"half a header":            {master: afterRequest(says(head + "Content-Le")), ambiguous: true},
-		"half a body":              {master: afterRequest(says(head + "Content-Length: 500\r\n\r\n{\"id\":\"n1\",\"job\":nu")), ambiguous: true, says: "200 OK, but the connection broke"},
-		"half a chunk":             {master: afterRequest(says(head + "Transfer-Encoding: chunked\r\n\r\nff\r\n{\"id\":")), ambiguous: true, says: "200 OK, but the connection broke"},
-		"no HTTP":                  {master: afterRequest(says("220 mail.example.org ESMTP\r\n")), ambiguous: true, says: "malformed HTTP"},
-		"an endless header":        {master: afterRequest(func(c net.Conn) { says(head + "X: " + strings.Repeat("x", 1<<20))(c); hang(c) }), ambiguous: true, says: "header"},
-		"silence":                  {master: hang, change: hasty, ambiguous: true, says: "no whole answer within 1s"},
-		"silence after a header":   {master: afterRequest(func(c net.Conn) { says(head + "Content-Length: 5\r\n\r\n")(c); hang(c) }), change: hasty, ambiguous: true, says: "no whole answer within 1s"},
-		"a trickle":                {master: afterRequest(trickle(head + "Content-Length: 100000\r\n\r\n")), change: hasty, ambiguous: true, says: "no whole answer within 1s"},
-		"garbage":                  {master: afterRequest(says(head + "Content-Length: 4\r\n\r\n\x00\xff{]")), kind: protocol.Malformed, ambiguous: true, says: "200 OK, but it is no answer: invalid character"},
-		"an empty answer":          {master: afterRequest(says(head + "Content-Length: 0\r\n\r\n")), kind: protocol.Malformed, ambiguous: true, says: "no answer"},
-		"an error that breaks off": {master: afterRequest(says("HTTP/1.1 500 X\r\nContent-Length: 50\r\n\r\nout of")), kind: protocol.ServerError, says: "500 Internal Server Error: out of"},
+		"closed after request": {master: afterRequest(func(net.Conn) {}), ambiguous: true, message: "connection closed before the response was complete"},
+		"reset after request":  {master: afterRequest(reset), ambiguous: true, message: "connection closed before the response was complete"},
+		"half a status line":   {master: afterRequest(send("HTTP/1.")), ambiguous: true},
+		"half a header":        {master: afterRequest(send(head + "Content-Le")), ambiguous: true},
+		"half a body":          {master: afterRequest(send(head + "Content-Length: 500\r\n\r\n{\"id\":\"n1\",\"job\":nu")), ambiguous: true, message: "200 OK: connection closed before"},
+		"half a chunk":         {master: afterRequest(send(head + "Transfer-Encoding: chunked\r\n\r\nff\r\n{\"id\":")), ambiguous: true, message: "200 OK: connection closed before"},
+		"not HTTP":             {master: afterRequest(send("220 mail.example.org ESMTP\r\n")), ambiguous: true, message: "malformed HTTP"},
+		"huge header":          {master: afterRequest(func(c net.Conn) { send(head + "X: " + strings.Repeat("x", 1<<20))(c); hang(c) }), ambiguous: true, message: "header"},
+		"no response":          {master: hang, change: shortTimeouts, ambiguous: true, message: "no complete response within 1s"},
+		"stall after header":   {master: afterRequest(func(c net.Conn) { send(head + "Content-Length: 5\r\n\r\n")(c); hang(c) }), change: shortTimeouts, ambiguous: true, message: "no complete response within 1s"},
+		"trickle":              {master: afterRequest(trickle(head + "Content-Length: 100000\r\n\r\n")), change: shortTimeouts, ambiguous: true, message: "no complete response within 1s"},
+		"not JSON":             {master: afterRequest(send(head + "Content-Length: 4\r\n\r\n\x00\xff{]")), kind: protocol.Malformed, ambiguous: true, message: "200 OK: malformed response: invalid character"},
+		"empty body":           {master: afterRequest(send(head + "Content-Length: 0\r\n\r\n")), kind: protocol.Malformed, ambiguous: true, message: "malformed response"},
+		"truncated error":      {master: afterRequest(send("HTTP/1.1 500 X\r\nContent-Length: 50\r\n\r\nout of")), kind: protocol.ServerError, message: "500 Internal Server Error: out of"},
 	} {
-		url := raw(t, c.master)
+		url := serveTCP(t, c.master)
 		for _, call := range []string{"next", "register"} {
 			client := clientFor(t, url)
 			if c.change != nil {
 				client = clientFor(t, url, c.change)
 			}
-			wait := start(everyCall[call], client) // all at once, for the sake of those that hang
+			wait := start(allCalls[call], client) // concurrently, because some run into their timeout
 			checks = append(checks, func() {
 				t.Run(name+", "+call, func(t *testing.T) {
 					err := wait()
-					if e := wantFailure(t, err, c.kind, c.says); e.Ambiguous != c.ambiguous {
-						t.Errorf("ambiguous %v, want %v: %v", e.Ambiguous, c.ambiguous, err)
+					if e := wantError(t, err, c.kind, c.message); e.Ambiguous != c.ambiguous {
+						t.Errorf("got ambiguous %v of %v, want %v", e.Ambiguous, err, c.ambiguous)
 					}
 				})
 			})
@@ -325,10 +325,10 @@ func TestBrokenConnections(t *testing.T) {
 	}
 }
 
-// trickle sends a byte now and then, so that no single read is ever slow.
+// trickle sends a byte every 10 ms, so that no single read times out.
 func trickle(head string) func(net.Conn) {
 	return func(conn net.Conn) {
-		says(head)(conn)
+		send(head)(conn)
 		for {
 			if _, err := io.WriteString(conn, " "); err != nil {
 				return
@@ -338,7 +338,7 @@ func trickle(head string) func(net.Conn) {
 	}
 }
 
-func TestNobodyListens(t *testing.T) {
+func TestConnectionRefused(t *testing.T) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -346,56 +346,55 @@ func TestNobodyListens(t *testing.T) {
 	address := listener.Addr().String()
 	listener.Close()
 	c := clientFor(t, "http://"+address)
-	for name, call := range everyCall {
-		e := wantFailure(t, call(context.Background(), c), protocol.Unreachable, "connection refused: nothing listens at "+address)
+	for name, call := range allCalls {
+		e := wantError(t, call(context.Background(), c), protocol.Unreachable, "connection to "+address+" refused")
 		if e.Ambiguous || e.Status != 0 {
-			t.Errorf("%s: %+v: nothing was sent", name, e)
+			t.Errorf("%s: got %+v, want it not ambiguous, without status", name, e)
 		}
 	}
 }
 
-// Each call ends by its own deadline, though its caller has none.
-func TestEveryCallHasADeadline(t *testing.T) {
-	url := raw(t, hang)
+func TestAllCallsTimeOut(t *testing.T) {
+	url := serveTCP(t, hang)
 	waits := map[string]func() error{}
-	for name, call := range everyCall {
-		waits[name] = start(call, clientFor(t, url, hasty))
+	for name, call := range allCalls {
+		waits[name] = start(call, clientFor(t, url, shortTimeouts))
 	}
 	for name, wait := range waits {
 		t.Run(name, func(t *testing.T) {
 			err := wait()
-			wantFailure(t, err, protocol.Unreachable, "no whole answer within 1s")
+			wantError(t, err, protocol.Unreachable, "no complete response within 1s")
 			if !errors.Is(err, context.DeadlineExceeded) {
-				t.Errorf("%v is not DeadlineExceeded", err)
+				t.Errorf("got error %v, want context.DeadlineExceeded in its chain", err)
 			}
 		})
 	}
 }
 
-func TestACallEndsWithItsCaller(t *testing.T) {
-	asked := make(chan struct{}, 1)
-	c := clientFor(t, raw(t, afterRequest(func(conn net.Conn) { asked <- struct{}{}; hang(conn) })))
+func TestCallEndsWithItsContext(t *testing.T) {
+	received := make(chan struct{}, 1)
+	c := clientFor(t, serveTCP(t, afterRequest(func(conn net.Conn) { received <- struct{}{}; hang(conn) })))
 	ctx, cancel := context.WithCancel(context.Background())
-	go func() { <-asked; cancel() }()
+	go func() { <-received; cancel() }()
 	_, err := c.Next(ctx, session)
-	if e := wantFailure(t, err, protocol.Unreachable, "given up"); !e.Ambiguous || !errors.Is(err, context.Canceled) {
-		t.Errorf("%+v", e)
+	if e := wantError(t, err, protocol.Unreachable, "canceled"); !e.Ambiguous || !errors.Is(err, context.Canceled) {
+		t.Errorf("got %+v, want it ambiguous and context.Canceled", e)
 	}
 }
 
-// The master assigns as it answers: a transport that repeats the request behind our
-// back would take two jobs and lose one.
-func TestNextAndReportAreNeverRepeated(t *testing.T) {
+// GET /jobs/next assigns a job. If the transport resent it, the master would assign two
+// and one would be lost.
+func TestNextAndReportAreNeverResent(t *testing.T) {
 	for _, name := range []string{"next", "report"} {
-		var asked atomic.Int32
-		url := raw(t, func(conn net.Conn) {
-			// Answers the first request on each connection but the last, so that a
-			// kept connection would be used again, and dies on the next one.
+		var received atomic.Int32
+		url := serveTCP(t, func(conn net.Conn) {
+			// Responds to the first request only, then closes the connection on the next
+			// one. http.Transport would resend that one if it reused the connection.
 			for {
 				more := false
 				afterRequest(func(c net.Conn) {
-					if asked.Add(1) == 1 {
-						says("HTTP/1.1 200 OK\r\nContent-Length: 12\r\n\r\n{\"job\":null}")(c)
+					if received.Add(1) == 1 {
+						send("HTTP/1.1 200 OK\r\nContent-Length: 12\r\n\r\n{\"job\":null}")(c)
 						more = true
 					}
 				})(conn)
@@ -405,30 +404,29 @@ func TestNextAndReportAreNeverRepeated(t *testing.T) {
 			}
 		})
 		c := clientFor(t, url)
-		if err := everyCall[name](context.Background(), c); err != nil {
+		if err := allCalls[name](context.Background(), c); err != nil {
 			t.Fatal(err)
 		}
-		e := wantFailure(t, everyCall[name](context.Background(), c), protocol.Unreachable)
+		e := wantError(t, allCalls[name](context.Background(), c), protocol.Unreachable)
 		if !e.Ambiguous {
-			t.Errorf("%s: a request that the master read is not ambiguous", name)
+			t.Errorf("%s: got %+v, want it ambiguous", name, e)
 		}
-		if n := asked.Load(); n != 2 {
-			t.Errorf("%s: %d requests arrived, want 2", name, n)
+		if n := received.Load(); n != 2 {
+			t.Errorf("%s: got %d requests, want 2", name, n)
 		}
 	}
 }
 
-// A heartbeat that meets a connection which the master has just closed is sent
-// again at once.
-func TestHeartbeatsSurviveAClosedConnection(t *testing.T) {
-	var beats atomic.Int32
-	url := raw(t, func(conn net.Conn) {
+// A heartbeat is resent at once if the master has just closed the idle connection.
+func TestHeartbeatIsResent(t *testing.T) {
+	var heartbeats atomic.Int32
+	url := serveTCP(t, func(conn net.Conn) {
 		for answered := false; ; answered = true {
 			served := false
 			afterRequest(func(c net.Conn) {
 				if served = !answered; served {
-					beats.Add(1)
-					says("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")(c)
+					heartbeats.Add(1)
+					send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")(c)
 				}
 			})(conn)
 			if !served {
@@ -438,38 +436,38 @@ func TestHeartbeatsSurviveAClosedConnection(t *testing.T) {
 	})
 	c := clientFor(t, url)
 	for range 3 {
-		if err := everyCall["heartbeat"](context.Background(), c); err != nil {
+		if err := allCalls["heartbeat"](context.Background(), c); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if n := beats.Load(); n != 3 {
-		t.Errorf("%d heartbeats arrived, want 3", n)
+	if n := heartbeats.Load(); n != 3 {
+		t.Errorf("got %d heartbeats, want 3", n)
 	}
 }
 
-func TestHeartbeatsHaveTheirOwnConnection(t *testing.T) {
-	server, arrived := answering(t, 200, `{"id":"n1"}`)
+func TestHeartbeatsUseTheirOwnConnection(t *testing.T) {
+	server, requests := respondWith(t, 200, `{"id":"n1"}`)
 	c := clientFor(t, server.URL)
-	for range 3 { // one after the other, where one connection would do for all
+	for range 3 { // sequentially, so that a shared connection would be reused
 		for _, name := range []string{"register", "heartbeat"} {
-			if err := everyCall[name](context.Background(), c); err != nil {
+			if err := allCalls[name](context.Background(), c); err != nil {
 				t.Fatal(err)
 			}
 		}
 	}
-	from := map[string]string{} // connection → call
-	for _, r := range arrived.all() {
+	from := map[string]string{} // call by connection
+	for _, r := range requests.all() {
 		if other := from[r.From]; other != "" && other != r.URI {
 			t.Errorf("%s shares a connection with %s", r.URI, other)
 		}
 		from[r.From] = r.URI
 	}
 	if len(from) != 2 {
-		t.Errorf("%d connections, want 2", len(from))
+		t.Errorf("got %d connections, want 2", len(from))
 	}
 }
 
-func TestHeartbeatsGoThroughWhileEveryOtherCallHangs(t *testing.T) {
+func TestHeartbeatsDoNotWaitForOtherCalls(t *testing.T) {
 	release, entered := make(chan struct{}), make(chan struct{}, 8)
 	server, _ := serve(t, func(w http.ResponseWriter, r *http.Request) {
 		if !strings.HasSuffix(r.URL.Path, "/heartbeat") {
@@ -481,11 +479,11 @@ func TestHeartbeatsGoThroughWhileEveryOtherCallHangs(t *testing.T) {
 	c := clientFor(t, server.URL)
 	var waits []func() error
 	for range 4 {
-		waits = append(waits, start(everyCall["register"], c))
+		waits = append(waits, start(allCalls["register"], c))
 		<-entered
 	}
 	for range 3 {
-		if err := everyCall["heartbeat"](context.Background(), c); err != nil {
+		if err := allCalls["heartbeat"](context.Background(), c); err != nil {
 			t.Error(err)
 		}
 	}
@@ -498,29 +496,29 @@ func TestHeartbeatsGoThroughWhileEveryOtherCallHangs(t *testing.T) {
 }
 
 func TestRedirectsAreNotFollowed(t *testing.T) {
-	elsewhere, went := answering(t, 200, `{"id":"n1","job":null}`)
-	host := strings.TrimPrefix(elsewhere.URL, "http://")
+	target, redirected := respondWith(t, 200, `{"id":"n1","job":null}`)
+	host := strings.TrimPrefix(target.URL, "http://")
 	server, _ := serve(t, func(w http.ResponseWriter, r *http.Request) {
-		http.Redirect(w, r, elsewhere.URL+"/secret-path?token=1", http.StatusTemporaryRedirect)
+		http.Redirect(w, r, target.URL+"/secret-path?token=1", http.StatusTemporaryRedirect)
 	})
 	c := clientFor(t, server.URL)
-	for name, call := range everyCall {
+	for name, call := range allCalls {
 		err := call(context.Background(), c)
-		wantFailure(t, err, protocol.Malformed, "307 Temporary Redirect", host)
+		wantError(t, err, protocol.Malformed, "307 Temporary Redirect", host)
 		if strings.Contains(err.Error(), "secret-path") || strings.Contains(err.Error(), "token") {
-			t.Errorf("%s: %v", name, err)
+			t.Errorf("%s: message contains path or query of the redirect: %v", name, err)
 		}
 	}
-	if uris := went.uris(); len(uris) != 0 {
-		t.Errorf("followed: %v", uris)
+	if uris := redirected.uris(); len(uris) != 0 {
+		t.Errorf("got requests %v at the redirect's target, want none", uris)
 	}
 }
 
-func TestTheKeyIsAskedForAtEachCall(t *testing.T) {
-	server, arrived := answering(t, 200, `{"job":null}`)
+func TestAPIKeyIsReadForEachCall(t *testing.T) {
+	server, requests := respondWith(t, 200, `{"job":null}`)
 	keys := []string{"first", " second\n", ""}
-	c := clientFor(t, server.URL, func(s *Settings) {
-		s.APIKey = func() string {
+	c := clientFor(t, server.URL, func(cfg *Config) {
+		cfg.APIKey = func() string {
 			key := keys[0]
 			keys = keys[1:]
 			return key
@@ -532,77 +530,77 @@ func TestTheKeyIsAskedForAtEachCall(t *testing.T) {
 		}
 	}
 	var got []string
-	for _, r := range arrived.all() {
+	for _, r := range requests.all() {
 		got = append(got, strings.Join(r.Header.Values("Authorization"), "|"))
 	}
 	if diff := cmp.Diff([]string{"Bearer first", "Bearer second", ""}, got); diff != "" {
-		t.Error(diff)
+		t.Errorf("Authorization headers (-want +got):\n%s", diff)
 	}
 
 	keys = []string{"two\nlines"}
 	_, err := c.Next(context.Background(), session)
-	wantFailure(t, err, protocol.Unauthorized, "API key")
-	if strings.Contains(err.Error(), "two") || len(arrived.all()) != 3 {
-		t.Errorf("%v after %d requests", err, len(arrived.all()))
+	wantError(t, err, protocol.Unauthorized, "API key")
+	if strings.Contains(err.Error(), "two") || len(requests.all()) != 3 {
+		t.Errorf("got %v and %d requests, want an error without the key and 3 requests", err, len(requests.all()))
 	}
 }
 
 func TestCallsBeforeRegistration(t *testing.T) {
-	server, arrived := answering(t, 200, `{}`)
+	server, requests := respondWith(t, 200, `{}`)
 	c := clientFor(t, server.URL)
 	var none messages.Session
 	ctx := context.Background()
 	_, next := c.Next(ctx, none)
 	_, held := c.Held(ctx, none)
 	for _, err := range []error{c.Heartbeat(ctx, none, messages.NodeStatus{}), next, held} {
-		wantFailure(t, err, protocol.NotFound, "must register first")
+		wantError(t, err, protocol.NotFound, "not registered")
 	}
-	if n := len(arrived.all()); n != 0 {
-		t.Errorf("%d requests", n)
+	if n := len(requests.all()); n != 0 {
+		t.Errorf("got %d requests, want none", n)
 	}
 }
 
-func TestRegistrationWithoutAnIDIsNone(t *testing.T) {
-	server, _ := answering(t, 201, `{"status":"ok"}`)
+func TestRegistrationWithoutNodeID(t *testing.T) {
+	server, _ := respondWith(t, 201, `{"status":"ok"}`)
 	_, err := clientFor(t, server.URL).Register(context.Background(), messages.NodeFacts{})
-	wantFailure(t, err, protocol.Malformed, "no node id")
+	wantError(t, err, protocol.Malformed, "no node id")
 }
 
-func TestNewNamesTheFaultySetting(t *testing.T) {
+func TestNewRejectsInvalidConfig(t *testing.T) {
 	dir := t.TempDir()
 	empty := filepath.Join(dir, "empty.pem")
 	if err := os.WriteFile(empty, []byte("nothing"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	for name, c := range map[string]struct {
-		s    Settings
+		cfg  Config
 		want []string
 	}{
-		"no URL":         {Settings{}, []string{"master.url", "http://HOST:PORT"}},
-		"no scheme":      {Settings{URL: "master:8080"}, []string{"master.url", `"master:8080"`}},
-		"another scheme": {Settings{URL: "ftp://master"}, []string{"master.url", `"ftp://master"`}},
-		"no host":        {Settings{URL: "http://:8080"}, []string{"master.url"}},
-		"a bad port":     {Settings{URL: "http://master:80x"}, []string{"master.url"}},
-		"a query":        {Settings{URL: "http://master/?a=b"}, []string{"master.url"}},
-		"a password":     {Settings{URL: "http://user:hidden@master"}, []string{"master.url", "must not carry"}},
-		"a missing CA":   {Settings{URL: "https://m", CAFile: dir + "/ca.pem"}, []string{"master.ca", dir + "/ca.pem"}},
-		"an empty CA":    {Settings{URL: "https://m", CAFile: empty}, []string{"master.ca", empty, "no PEM certificate"}},
-		"half a pair":    {Settings{URL: "https://m", CertFile: empty}, []string{"master.cert", "master.key", "both"}},
-		"a missing cert": {Settings{URL: "https://m", CertFile: dir + "/c.pem", KeyFile: empty}, []string{"master.cert", dir + "/c.pem"}},
-		"an empty pair":  {Settings{URL: "https://m", CertFile: empty, KeyFile: empty}, []string{"master.cert", empty}},
+		"no URL":                  {Config{}, []string{"master.url", "http://HOST:PORT"}},
+		"no scheme":               {Config{URL: "master:8080"}, []string{"master.url", `"master:8080"`}},
+		"unsupported scheme":      {Config{URL: "ftp://master"}, []string{"master.url", `"ftp://master"`}},
+		"no host":                 {Config{URL: "http://:8080"}, []string{"master.url"}},
+		"invalid port":            {Config{URL: "http://master:80x"}, []string{"master.url"}},
+		"query":                   {Config{URL: "http://master/?a=b"}, []string{"master.url"}},
+		"password":                {Config{URL: "http://user:hidden@master"}, []string{"master.url", "must not contain"}},
+		"missing CA":              {Config{URL: "https://m", CAFile: dir + "/ca.pem"}, []string{"master.ca", dir + "/ca.pem"}},
+		"CA without certificate":  {Config{URL: "https://m", CAFile: empty}, []string{"master.ca", empty, "no PEM certificate"}},
+		"certificate without key": {Config{URL: "https://m", CertFile: empty}, []string{"master.cert", "master.key", "both"}},
+		"missing certificate":     {Config{URL: "https://m", CertFile: dir + "/c.pem", KeyFile: empty}, []string{"master.cert", dir + "/c.pem"}},
+		"invalid certificate":     {Config{URL: "https://m", CertFile: empty, KeyFile: empty}, []string{"master.cert", empty}},
 	} {
-		_, err := New(c.s)
+		_, err := New(c.cfg)
 		if err == nil {
-			t.Errorf("%s: accepted", name)
+			t.Errorf("%s: got no error", name)
 			continue
 		}
 		for _, part := range c.want {
 			if !strings.Contains(err.Error(), part) {
-				t.Errorf("%s: %q does not say %q", name, err, part)
+				t.Errorf("%s: got error %q, want %q in it", name, err, part)
 			}
 		}
 		if strings.Contains(err.Error(), "hidden") {
-			t.Errorf("%s: %q shows the password", name, err)
+			t.Errorf("%s: error contains the password: %q", name, err)
 		}
 	}
 }

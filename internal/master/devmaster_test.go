@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"ffmpeg-agent/actors"
 	"ffmpeg-agent/internal/devmaster"
 	"ffmpeg-agent/internal/master"
 	"ffmpeg-agent/messages"
@@ -17,9 +18,10 @@ import (
 	"ffmpeg-agent/messages/protocol"
 )
 
-// TestALeaseFromFirstToLast walks the whole port against a master that keeps to
-// the protocol, over a real socket.
-func TestALeaseFromFirstToLast(t *testing.T) {
+var _ actors.Master = (*master.Client)(nil)
+
+// Uses all calls with a real master.
+func TestLeaseLifecycle(t *testing.T) {
 	m, err := devmaster.New(devmaster.Config{APIKeys: []string{"key"}, FenceAttempts: true})
 	if err != nil {
 		t.Fatal(err)
@@ -28,7 +30,7 @@ func TestALeaseFromFirstToLast(t *testing.T) {
 	defer func() { server.Close(); m.Close() }()
 	ctx := context.Background()
 	newClient := func(key string) *master.Client {
-		c, err := master.New(master.Settings{URL: server.URL, APIKey: func() string { return key }})
+		c, err := master.New(master.Config{URL: server.URL, APIKey: func() string { return key }})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -39,26 +41,26 @@ func TestALeaseFromFirstToLast(t *testing.T) {
 	facts := messages.NodeFacts{Address: "host", Type: protocol.NodeServer, CPUThreads: 4, CPUModel: "c", RAMTotalBytes: 1 << 33}
 
 	if _, err := newClient("wrong").Register(ctx, facts); kind(err) != protocol.Unauthorized {
-		t.Errorf("wrong key: %v", err)
+		t.Errorf("Register with a wrong key: got %v, want unauthorized", err)
 	}
 	session, err := c.Register(ctx, facts)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if again, err := c.Register(ctx, facts); err != nil || again.NodeID != session.NodeID {
-		t.Errorf("registered again as %v, %v", again, err)
+		t.Errorf("second Register: got %v, %v; want node %s", again, err, session.NodeID)
 	}
 	if err := c.Heartbeat(ctx, session, messages.NodeStatus{Status: "available"}); err != nil {
 		t.Error(err)
 	}
 	if err := c.Heartbeat(ctx, messages.Session{NodeID: "nobody"}, messages.NodeStatus{}); kind(err) != protocol.NotFound {
-		t.Errorf("heartbeat of an unknown node: %v", err)
+		t.Errorf("Heartbeat of an unknown node: got %v, want not found", err)
 	}
 	if _, err := c.Held(ctx, messages.Session{NodeID: "nobody"}); kind(err) != protocol.NotFound {
-		t.Errorf("held by an unknown node: %v", err)
+		t.Errorf("Held of an unknown node: got %v, want not found", err)
 	}
 	if l, err := c.Next(ctx, session); l != nil || err != nil {
-		t.Errorf("no work: %v, %v", l, err)
+		t.Errorf("Next without jobs: got %v, %v; want neither", l, err)
 	}
 
 	submit := func() protocol.Job {
@@ -71,14 +73,14 @@ func TestALeaseFromFirstToLast(t *testing.T) {
 	take := func(j protocol.Job) job.Lease {
 		l, err := c.Next(ctx, session)
 		if err != nil || l == nil || l.Job.ID != j.ID {
-			t.Fatalf("next: %v, %v; want %s", l, err, j.ID)
+			t.Fatalf("Next: got %v, %v; want %s", l, err, j.ID)
 		}
 		return *l
 	}
-	standing := func(l job.Lease, want job.LeaseStatus) {
+	wantStatus := func(l job.Lease, want job.LeaseStatus) {
 		t.Helper()
 		if got, err := c.Extend(ctx, l); err != nil || got != want {
-			t.Errorf("%s is %v, %v; want %v", l.Key(), got, err, want)
+			t.Errorf("Extend %s: got %v, %v; want %v", l.Key(), got, err, want)
 		}
 	}
 	result := func(l job.Lease, status protocol.Status) job.Record {
@@ -90,28 +92,28 @@ func TestALeaseFromFirstToLast(t *testing.T) {
 	}
 
 	done := take(submit())
-	standing(done, job.LeaseHeld)
+	wantStatus(done, job.LeaseHeld)
 	if held, err := c.Held(ctx, session); err != nil || len(held) != 1 || held[0].Key() != done.Key() {
-		t.Errorf("held %v, %v; want %s", held, err, done.Key())
+		t.Errorf("Held: got %v, %v; want %s", held, err, done.Key())
 	}
 	if err := c.Report(ctx, result(done, protocol.StatusCompleted)); err != nil {
 		t.Error(err)
 	}
-	standing(done, job.LeaseEnded)
+	wantStatus(done, job.LeaseEnded)
 
 	released := take(submit())
 	if err := c.Release(ctx, result(released, protocol.StatusFailed)); err != nil {
 		t.Error(err)
 	}
-	standing(released, job.LeaseReassigned)
+	wantStatus(released, job.LeaseReassigned)
 	second := take(released.Job)
 	if second.Job.Attempt() != 2 {
-		t.Errorf("attempt %d, want 2", second.Job.Attempt())
+		t.Errorf("got attempt %d, want 2", second.Job.Attempt())
 	}
-	standing(released, job.LeaseReassigned)
-	standing(second, job.LeaseHeld)
+	wantStatus(released, job.LeaseReassigned)
+	wantStatus(second, job.LeaseHeld)
 	if err := c.Report(ctx, result(released, protocol.StatusCompleted)); kind(err) != protocol.Conflict {
-		t.Errorf("a stale attempt: %v", err)
+		t.Errorf("Report of a stale attempt: got %v, want conflict", err)
 	}
 
 	cancel, err := http.NewRequest(http.MethodPost, fmt.Sprintf("%s/jobs/%d/cancel", server.URL, second.Job.SequenceNumber), nil)
@@ -119,20 +121,20 @@ func TestALeaseFromFirstToLast(t *testing.T) {
 		t.Fatal(err)
 	}
 	cancel.Header.Set("Authorization", "Bearer key")
-	answer, err := http.DefaultClient.Do(cancel)
+	response, err := http.DefaultClient.Do(cancel)
 	if err != nil {
 		t.Fatal(err)
 	}
-	answer.Body.Close()
+	response.Body.Close()
 	http.DefaultClient.CloseIdleConnections()
-	standing(second, job.LeaseCanceled)
+	wantStatus(second, job.LeaseCanceled)
 	if err := c.Report(ctx, job.Record{Lease: second, Result: []byte(`{"progress":99.5}`)}); kind(err) != protocol.Rejected {
-		t.Errorf("a malformed result: %v", err)
+		t.Errorf("Report of a malformed result: got %v, want rejected", err)
 	}
 	if held, err := c.Held(ctx, session); err != nil || len(held) != 0 {
-		t.Errorf("held %v, %v; want none", held, err)
+		t.Errorf("Held: got %v, %v; want none", held, err)
 	}
-	standing(job.Lease{Job: protocol.Job{ID: "nowhere"}, NodeID: session.NodeID}, job.LeaseUnknown)
+	wantStatus(job.Lease{Job: protocol.Job{ID: "nowhere"}, NodeID: session.NodeID}, job.LeaseUnknown)
 }
 
 func kind(err error) protocol.ErrorKind {

@@ -18,7 +18,8 @@ import (
 	"ffmpeg-agent/messages/protocol"
 )
 
-// callError is a failed call in one plain line; its cause is there for errors.Is.
+// callError is the single-line message of a failed call. It wraps the cause for errors.Is
+// and errors.As.
 type callError struct {
 	text  string
 	cause error
@@ -28,42 +29,42 @@ func (e *callError) Error() string { return e.text }
 
 func (e *callError) Unwrap() error { return e.cause }
 
-// unregistered is the error of a call that needs a node id, made without one.
+// unregistered is the error of a call that needs a node ID before registration.
 func unregistered(name string) error {
-	return &protocol.Error{Kind: protocol.NotFound, Err: errors.New(name + ": this node has no id yet: it must register first")}
+	return &protocol.Error{Kind: protocol.NotFound, Err: errors.New(name + ": this node is not registered")}
 }
 
-// refusedHere is the error of a call that could not even be put into words.
-func refusedHere(name string, err error) error {
+// invalidRequest is the error of a call whose request could not be built.
+func invalidRequest(name string, err error) error {
 	return &protocol.Error{Kind: protocol.Rejected, Err: fmt.Errorf("%s: %w", name, err)}
 }
 
-// refusal turns an answer other than 2xx into an error and a text for people.
-func refusal(r *http.Response, key string) (*protocol.Error, string) {
-	e := &protocol.Error{Kind: kindOf(r.StatusCode), Status: r.StatusCode}
-	said := firstLine(r, key)
+// statusError returns the error and its message for a response other than 2xx.
+func statusError(r *http.Response, key string) (*protocol.Error, string) {
+	e := &protocol.Error{Kind: statusKind(r.StatusCode), Status: r.StatusCode}
+	detail := firstLine(r, key)
 	text := statusText(r.StatusCode)
 	switch {
 	case e.Kind == protocol.Busy:
 		e.RetryAfter = retryAfter(r.Header, time.Now())
 	case e.Kind == protocol.Unauthorized && r.StatusCode != http.StatusProxyAuthRequired && key != "":
-		text += ": the master does not accept the API key (--api-key, MASTER_API_KEY, master.api_key_file)"
+		text += ": the master rejected the API key (--api-key, MASTER_API_KEY, master.api_key_file)"
 	case e.Kind == protocol.Unauthorized && r.StatusCode != http.StatusProxyAuthRequired:
-		text += ": the master wants an API key (--api-key, MASTER_API_KEY, master.api_key_file)"
+		text += ": the master requires an API key (--api-key, MASTER_API_KEY, master.api_key_file)"
 	case r.StatusCode/100 == 3:
-		text += redirection(r)
-		said = ""
-	case r.StatusCode == http.StatusBadRequest && wantsTLS(said):
-		// Nothing has judged the request yet: it is the URL that is wrong.
+		text += redirectText(r)
+		detail = ""
+	case r.StatusCode == http.StatusBadRequest && isTLSPort(detail):
+		// Not Rejected: the request was not processed, the URL is wrong.
 		e.Kind = protocol.Malformed
-		text += ": the master speaks TLS: its URL begins with https://"
-		said = ""
+		text += ": the master uses TLS; its URL must start with https://"
+		detail = ""
 	case r.StatusCode == http.StatusBadGateway || r.StatusCode == http.StatusGatewayTimeout:
-		// A proxy speaks; what the master behind it did nobody knows.
+		// Sent by a proxy: the master behind it may have processed the request.
 		e.Ambiguous = true
 	}
-	if said != "" {
-		text += ": " + said
+	if detail != "" {
+		text += ": " + detail
 	}
 	return e, text
 }
@@ -72,7 +73,7 @@ func statusText(status int) string {
 	return strings.TrimSpace(strconv.Itoa(status) + " " + http.StatusText(status))
 }
 
-func kindOf(status int) protocol.ErrorKind {
+func statusKind(status int) protocol.ErrorKind {
 	switch status {
 	case http.StatusUnauthorized, http.StatusForbidden, http.StatusProxyAuthRequired:
 		return protocol.Unauthorized
@@ -92,46 +93,46 @@ func kindOf(status int) protocol.ErrorKind {
 	return protocol.Malformed
 }
 
-// redirection says where a redirect points to. It is not followed, since the key
-// would go along; of the place only the host is named.
-func redirection(r *http.Response) string {
+// redirectText describes a redirect. Redirects are not followed, because the API key would
+// be sent to the target. Only the host is shown, because path and query may be secret.
+func redirectText(r *http.Response) string {
 	const text = ": redirects are not followed"
 	if to, err := r.Location(); err == nil && to.Host != "" {
-		return text + "; it points to " + shorten(oneLine(to.Host), 100) + ": name the master itself as master.url"
+		return text + "; set master.url to the master itself (the redirect points to " + shorten(oneLine(to.Host), 100) + ")"
 	}
 	return text
 }
 
-// wantsTLS recognizes what Go's, nginx's and Apache's servers say to plain HTTP on
-// a TLS port.
-func wantsTLS(said string) bool {
-	said = strings.ToLower(said)
-	return strings.Contains(said, "http request") && strings.Contains(said, "https")
+// isTLSPort recognizes how the servers of Go, nginx and Apache respond to plain HTTP on a
+// TLS port.
+func isTLSPort(text string) bool {
+	text = strings.ToLower(text)
+	return strings.Contains(text, "http request") && strings.Contains(text, "https")
 }
 
-// retryAfter reads Retry-After, which is seconds or a date. A date is compared
-// with the master's own clock where the answer shows it.
+// retryAfter parses Retry-After, which is a number of seconds or a date (RFC 9110). A date
+// is relative to the master's clock if the response has a Date header.
 func retryAfter(h http.Header, now time.Time) time.Duration {
-	const most = 24 * time.Hour
+	const maximum = 24 * time.Hour
 	text := strings.TrimSpace(h.Get("Retry-After"))
 	if seconds, err := strconv.ParseInt(text, 10, 64); err == nil {
-		return time.Duration(max(0, min(seconds, int64(most/time.Second)))) * time.Second
+		return time.Duration(max(0, min(seconds, int64(maximum/time.Second)))) * time.Second
 	}
 	at, err := http.ParseTime(text)
 	if err != nil {
 		return 0
 	}
-	if theirs, err := http.ParseTime(h.Get("Date")); err == nil {
-		now = theirs
+	if date, err := http.ParseTime(h.Get("Date")); err == nil {
+		now = date
 	}
-	return max(0, min(at.Sub(now), most))
+	return max(0, min(at.Sub(now), maximum))
 }
 
-// explain says in words why there is no whole answer.
-func (c *Client) explain(ctx context.Context, within time.Duration, err error) string {
+// explain describes why there was no complete response.
+func (c *Client) explain(ctx context.Context, timeout time.Duration, err error) string {
 	var outer *url.Error
 	if errors.As(err, &outer) {
-		err = outer.Err // its text shows the URL, which the call's name shows better
+		err = outer.Err // without the URL, since the message already has the call's name
 	}
 	var (
 		authority x509.UnknownAuthorityError
@@ -143,66 +144,65 @@ func (c *Client) explain(ctx context.Context, within time.Duration, err error) s
 	)
 	switch {
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):
-		return fmt.Sprintf("no whole answer within %v", within)
+		return fmt.Sprintf("no complete response within %v", timeout)
 	case ctx.Err() != nil:
-		return "given up before the answer"
+		return "canceled before the response was complete"
 	case errors.As(err, &authority):
-		return "the master's certificate is signed by an authority that this machine does not know: name its file with --ca (master.ca)"
+		return "the master's certificate is signed by an unknown authority; set --ca (master.ca) to the CA's certificate"
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
 		return "the master's certificate " + validity(invalid.Cert, time.Now())
 	case errors.As(err, &name):
 		return "the master's certificate is for another host: " + oneLine(name.Error())
 	case errors.Is(err, http.ErrSchemeMismatch):
-		return "the master does not speak TLS there: its URL begins with http://"
-	case certificateRefused(err):
-		return "the master does not accept our client certificate, or wants one (--cert, --key): " + oneLine(err.Error())
+		return "the master does not use TLS on this port; its URL must start with http://"
+	case clientCertRejected(err):
+		return "the master requires a client certificate or rejected it (--cert, --key): " + oneLine(err.Error())
 	case errors.As(err, &op) && op.Op == "proxyconnect":
-		return "through the proxy that the environment names: " + oneLine(err.Error())
+		return "proxy from the environment: " + oneLine(err.Error())
 	case errors.Is(err, syscall.ECONNREFUSED):
-		return "connection refused: nothing listens at " + c.host
+		return "connection to " + c.host + " refused"
 	case errors.As(err, &dns) && dns.IsNotFound:
-		return "the host name " + shorten(oneLine(dns.Name), 100) + " is not known"
+		return "unknown host " + shorten(oneLine(dns.Name), 100)
 	case errors.As(err, &network) && network.Timeout():
-		return "no connection to " + c.host + " in time"
+		return "connection to " + c.host + " timed out"
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
-		return "the connection broke before the whole answer was there"
+		return "connection closed before the response was complete"
 	}
 	return oneLine(err.Error())
 }
 
 func validity(cert *x509.Certificate, now time.Time) string {
-	const clock = ", by this machine's clock"
+	const clock = " according to this machine's clock"
 	if now.Before(cert.NotBefore) {
 		return "is not valid before " + cert.NotBefore.UTC().Format(time.RFC3339) + clock
 	}
 	return "expired on " + cert.NotAfter.UTC().Format(time.RFC3339) + clock
 }
 
-// certificateRefused recognizes the alert by which a master turns our certificate
-// down. With TLS 1.3 it comes only after the request was written, yet before the
-// master has read any of it.
-func certificateRefused(err error) bool {
+// clientCertRejected recognizes the TLS alert for a missing or rejected client certificate.
+// With TLS 1.3 it arrives after the request was written, but before the master has read it.
+func clientCertRejected(err error) bool {
 	var op *net.OpError
 	return errors.As(err, &op) && op.Op == "remote error" && strings.Contains(op.Err.Error(), "certificate")
 }
 
-// firstLine is the first line of an error's plain text, at most 200 characters.
-// A page for browsers says nothing in its first line.
+// firstLine returns the first line of a plain-text error, at most 200 characters. It
+// returns "" for an HTML page, unless that reports plain HTTP on a TLS port.
 func firstLine(r *http.Response, key string) string {
-	const most = 200
-	body, _ := io.ReadAll(io.LimitReader(r.Body, 4<<10)) // the status stands even when its text breaks off
+	const maxLen = 200
+	body, _ := io.ReadAll(io.LimitReader(r.Body, 4<<10)) // an incomplete body does not matter
 	text := strings.TrimSpace(string(body))
 	if strings.HasPrefix(text, "<") {
-		if !wantsTLS(text) {
+		if !isTLSPort(text) {
 			return ""
 		}
-		return "the plain HTTP request was sent to an HTTPS port"
+		return "plain HTTP request sent to HTTPS port"
 	}
 	line, _, _ := strings.Cut(text, "\n")
-	return shorten(redact(oneLine(line), key), most)
+	return shorten(redact(oneLine(line), key), maxLen)
 }
 
-// oneLine makes text fit for a log: no control characters, no broken UTF-8.
+// oneLine replaces control characters and invalid UTF-8.
 func oneLine(text string) string {
 	text = strings.ToValidUTF8(text, "\uFFFD")
 	text = strings.Map(func(r rune) rune {
@@ -214,15 +214,15 @@ func oneLine(text string) string {
 	return strings.TrimSpace(text)
 }
 
-// shorten cuts text to at most so many characters.
-func shorten(text string, most int) string {
-	if runes := []rune(text); len(runes) > most {
-		return string(runes[:most-1]) + "…"
+// shorten cuts text to maxLen characters.
+func shorten(text string, maxLen int) string {
+	if runes := []rune(text); len(runes) > maxLen {
+		return string(runes[:maxLen-1]) + "…"
 	}
 	return text
 }
 
-// redact hides the key, should a master or a library repeat it.
+// redact removes the API key, which a master may echo.
 func redact(text, key string) string {
 	if key == "" {
 		return text

@@ -26,17 +26,17 @@ const testKey = "s3cret-key"
 
 var session = messages.Session{NodeID: "n/1 ü", Address: "host"}
 
-// clientFor makes a client of a master at url, with deadlines that no test waits for.
-func clientFor(t *testing.T, url string, change ...func(*Settings)) *Client {
+// clientFor returns a client with timeouts long enough not to expire.
+func clientFor(t *testing.T, url string, change ...func(*Config)) *Client {
 	t.Helper()
-	s := Settings{
+	cfg := Config{
 		URL: url, APIKey: func() string { return testKey }, Version: "1.2.3",
 		HeartbeatTimeout: 20 * time.Second, CallTimeout: 20 * time.Second, ReportTimeout: 20 * time.Second, ListTimeout: 20 * time.Second,
 	}
 	for _, f := range change {
-		f(&s)
+		f(&cfg)
 	}
-	c, err := New(s)
+	c, err := New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -44,68 +44,68 @@ func clientFor(t *testing.T, url string, change ...func(*Settings)) *Client {
 	return c
 }
 
-// hasty makes every deadline short, for masters that hang; long enough for a
-// request to leave in on a busy machine.
-func hasty(s *Settings) {
+// shortTimeouts is for masters that hang. The timeouts still allow a request to be sent on
+// a busy machine.
+func shortTimeouts(cfg *Config) {
 	const d = time.Second
-	s.HeartbeatTimeout, s.CallTimeout, s.ReportTimeout, s.ListTimeout = d, d, d, d
+	cfg.HeartbeatTimeout, cfg.CallTimeout, cfg.ReportTimeout, cfg.ListTimeout = d, d, d, d
 }
 
-// request is a request as it arrived.
+// request is a received request.
 type request struct {
 	Method, URI, Body, From string
 	Header                  http.Header
 }
 
-// arrivals collects requests; it is safe for concurrent use.
-type arrivals struct {
+// requestLog collects requests. It is safe for concurrent use.
+type requestLog struct {
 	mu   sync.Mutex
 	list []request
 }
 
-func (a *arrivals) add(r *http.Request) {
+func (l *requestLog) add(r *http.Request) {
 	body, _ := io.ReadAll(r.Body)
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.list = append(a.list, request{r.Method, r.RequestURI, string(body), r.RemoteAddr, r.Header})
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.list = append(l.list, request{r.Method, r.RequestURI, string(body), r.RemoteAddr, r.Header})
 }
 
-func (a *arrivals) all() []request {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return append([]request(nil), a.list...)
+func (l *requestLog) all() []request {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return append([]request(nil), l.list...)
 }
 
-// uris are the requests as "METHOD URI".
-func (a *arrivals) uris() (uris []string) {
-	for _, r := range a.all() {
+// uris returns the requests as "METHOD URI".
+func (l *requestLog) uris() (uris []string) {
+	for _, r := range l.all() {
 		uris = append(uris, r.Method+" "+r.URI)
 	}
 	return uris
 }
 
-// serve is a master whose every answer is made by handle.
-func serve(t *testing.T, handle http.HandlerFunc) (*httptest.Server, *arrivals) {
+// serve starts a master with the given handler.
+func serve(t *testing.T, handle http.HandlerFunc) (*httptest.Server, *requestLog) {
 	t.Helper()
-	arrived := &arrivals{}
+	requests := &requestLog{}
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		arrived.add(r)
+		requests.add(r)
 		handle(w, r)
 	}))
 	t.Cleanup(server.Close)
-	return server, arrived
+	return server, requests
 }
 
-// answering is a master that always answers alike.
-func answering(t *testing.T, status int, body string) (*httptest.Server, *arrivals) {
+// respondWith starts a master that responds to each request with status and body.
+func respondWith(t *testing.T, status int, body string) (*httptest.Server, *requestLog) {
 	return serve(t, func(w http.ResponseWriter, _ *http.Request) {
 		w.WriteHeader(status)
 		io.WriteString(w, body)
 	})
 }
 
-// raw is a master that misbehaves below HTTP: handle has each connection to itself.
-func raw(t *testing.T, handle func(net.Conn)) (url string) {
+// serveTCP starts a master that handles TCP connections, for faults below HTTP.
+func serveTCP(t *testing.T, handle func(net.Conn)) (url string) {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -141,7 +141,7 @@ func raw(t *testing.T, handle func(net.Conn)) (url string) {
 	return "http://" + listener.Addr().String()
 }
 
-// afterRequest reads one whole request and then does what it is told.
+// afterRequest reads one complete request before it calls then.
 func afterRequest(then func(net.Conn)) func(net.Conn) {
 	return func(conn net.Conn) {
 		if r, err := http.ReadRequest(bufio.NewReader(conn)); err == nil {
@@ -151,45 +151,47 @@ func afterRequest(then func(net.Conn)) func(net.Conn) {
 	}
 }
 
-// reset ends a connection with RST.
+// reset closes a connection with RST.
 func reset(conn net.Conn) {
 	conn.(*net.TCPConn).SetLinger(0)
 	conn.Close()
 }
 
-// hang keeps a connection until its client gives up.
+// hang keeps a connection open until the client closes it.
 func hang(conn net.Conn) { io.Copy(io.Discard, conn) }
 
-func says(text string) func(net.Conn) {
+// send returns a handler that writes text to the connection.
+func send(text string) func(net.Conn) {
 	return func(conn net.Conn) { io.WriteString(conn, text) }
 }
 
-// failure is the error as the port promises it.
-func failure(t *testing.T, err error) *protocol.Error {
+// protocolError checks that err is a *protocol.Error with a single-line message without the
+// API key.
+func protocolError(t *testing.T, err error) *protocol.Error {
 	t.Helper()
 	var e *protocol.Error
 	if !errors.As(err, &e) {
-		t.Fatalf("error %v (%T), want a MasterError", err, err)
+		t.Fatalf("got error %v (%T), want a *protocol.Error", err, err)
 	}
 	text := err.Error()
 	if text == "" || strings.ContainsFunc(text, func(r rune) bool { return r < ' ' }) || len([]rune(text)) > 600 {
-		t.Errorf("error text is not one plain line: %q", text)
+		t.Errorf("got message %q, want a single line of up to 600 characters", text)
 	}
 	if strings.Contains(text, testKey) {
-		t.Errorf("error text shows the key: %q", text)
+		t.Errorf("message contains the key: %q", text)
 	}
 	return e
 }
 
-func wantFailure(t *testing.T, err error, kind protocol.ErrorKind, text ...string) *protocol.Error {
+func wantError(t *testing.T, err error, kind protocol.ErrorKind, text ...string) *protocol.Error {
 	t.Helper()
-	e := failure(t, err)
+	e := protocolError(t, err)
 	if e.Kind != kind {
-		t.Errorf("%v, want %v: %v", e.Kind, kind, err)
+		t.Errorf("got kind %q of %v, want %q", e.Kind, err, kind)
 	}
 	for _, part := range text {
 		if !strings.Contains(err.Error(), part) {
-			t.Errorf("error %q does not say %q", err, part)
+			t.Errorf("got error %q, want %q in it", err, part)
 		}
 	}
 	return e
@@ -201,8 +203,8 @@ func record(result string) job.Record {
 	return job.Record{Lease: lease(protocol.Job{ID: "j1"}), Result: []byte(result)}
 }
 
-// everyCall is each call of the port, by name.
-var everyCall = map[string]func(context.Context, *Client) error{
+// allCalls are the client's methods by name.
+var allCalls = map[string]func(context.Context, *Client) error{
 	"register": func(ctx context.Context, c *Client) error {
 		_, err := c.Register(ctx, messages.NodeFacts{Address: "host"})
 		return err
@@ -218,7 +220,7 @@ var everyCall = map[string]func(context.Context, *Client) error{
 	"release": func(ctx context.Context, c *Client) error { return c.Release(ctx, record(`{}`)) },
 }
 
-// start makes a call in the background and returns what waits for its error.
+// start makes a call in the background. wait returns its error.
 func start(call func(context.Context, *Client) error, c *Client) (wait func() error) {
 	done := make(chan error, 1)
 	go func() { done <- call(context.Background(), c) }()

@@ -14,50 +14,50 @@ import (
 	"ffmpeg-agent/messages/protocol"
 )
 
-// Held lists the leases that the master holds as ours: the job that it names as
-// the node's current one, and those it lists under the node's id. Where the
-// current job was found, a list that cannot be had is no error.
+// Held returns the leases that the master has assigned to this node: its current job, and
+// all jobs listed with its ID. If the current job was found, a failure to get the list is
+// ignored.
 func (c *Client) Held(ctx context.Context, s messages.Session) ([]job.Lease, error) {
-	asked := time.Now()
+	sentAt := time.Now()
 	node, err := c.node(ctx, s)
 	if err != nil {
 		return nil, err
 	}
 	var held []job.Lease
 	seen := map[string]bool{}
-	keep := func(j protocol.Job) {
+	add := func(j protocol.Job) {
 		if !seen[j.ID] {
 			seen[j.ID] = true
-			held = append(held, job.Lease{Job: j, NodeID: s.NodeID, AcquiredAt: asked})
+			held = append(held, job.Lease{Job: j, NodeID: s.NodeID, AcquiredAt: sentAt})
 		}
 	}
 
-	current := false
-	timeout := c.settings.ListTimeout
+	foundCurrent := false
+	timeout := c.cfg.ListTimeout
 	if node.CurrentJobID != "" {
 		j, err := c.job(ctx, node.CurrentJobID, node.CurrentJobID)
 		switch {
-		case err != nil && !elsewhere(err):
+		case err != nil && !maybeListed(err):
 			return nil, err
 		case j != nil && j.Status.HeldByNode() && (j.NodeID == "" || j.NodeID == s.NodeID):
-			keep(*j)
-			current = true
-			timeout = min(timeout, c.settings.CallTimeout)
+			add(*j)
+			foundCurrent = true
+			timeout = min(timeout, c.cfg.CallTimeout)
 		}
 	}
 	err = c.jobs(ctx, timeout, func(j protocol.Job) bool {
 		if j.NodeID == s.NodeID && j.Status.HeldByNode() {
-			keep(j)
+			add(j)
 		}
 		return true
 	})
-	if err != nil && !current {
+	if err != nil && !foundCurrent {
 		return nil, err
 	}
 	return held, nil
 }
 
-// node asks for this node.
+// node gets this node.
 func (c *Client) node(ctx context.Context, s messages.Session) (protocol.Node, error) {
 	const name = "GET /nodes/{id}"
 	var node protocol.Node
@@ -65,39 +65,39 @@ func (c *Client) node(ctx context.Context, s messages.Session) (protocol.Node, e
 		return node, unregistered(name)
 	}
 	err := c.do(ctx, call{
-		method: http.MethodGet, path: "/nodes/" + url.PathEscape(s.NodeID), timeout: c.settings.CallTimeout,
-	}, func(a *answer) error {
-		if err := a.json(&node); err != nil {
+		method: http.MethodGet, path: "/nodes/" + url.PathEscape(s.NodeID), timeout: c.cfg.CallTimeout,
+	}, func(r *response) error {
+		if err := r.json(&node); err != nil {
 			return err
 		}
 		if node.ID == "" {
-			return garbledError{errors.New("the answer names no node id")}
+			return malformedError{errors.New("no node id")}
 		}
 		return nil
 	})
 	if err == nil && node.ID != s.NodeID {
 		err = &protocol.Error{Kind: protocol.NotFound, Status: http.StatusOK,
-			Err: fmt.Errorf("%s: the master answers with another node", name)}
+			Err: fmt.Errorf("%s: the master returned another node", name)}
 	}
 	return node, err
 }
 
-// job asks for the job with an id under a name of it, which is the id itself or
-// its sequence number. It is nil without an error when the answer is another job.
-func (c *Client) job(ctx context.Context, name, id string) (*protocol.Job, error) {
+// job gets a job by reference, which is its ID or sequence number. It returns nil without
+// an error if the response is a job with another ID.
+func (c *Client) job(ctx context.Context, reference, id string) (*protocol.Job, error) {
 	var j protocol.Job
 	err := c.do(ctx, call{
-		method: http.MethodGet, path: "/jobs/" + url.PathEscape(name), timeout: c.settings.CallTimeout,
-	}, func(a *answer) error { return a.json(&j) })
+		method: http.MethodGet, path: "/jobs/" + url.PathEscape(reference), timeout: c.cfg.CallTimeout,
+	}, func(r *response) error { return r.json(&j) })
 	if err != nil || j.ID != id {
 		return nil, err
 	}
 	return &j, nil
 }
 
-// elsewhere reports whether a job that could not be had by its name may still be
-// found in the list: the master is there, and did not like the question.
-func elsewhere(err error) bool {
+// maybeListed reports whether a job may be in the list although getting it directly
+// failed: the master responded, but did not find it or rejected the reference.
+func maybeListed(err error) bool {
 	var e *protocol.Error
 	if !errors.As(err, &e) {
 		return false
@@ -109,46 +109,46 @@ func elsewhere(err error) bool {
 	return false
 }
 
-// Extend asks how a lease stands. Masters in use take a job id that begins with 1
-// to 9 for a sequence number, so a job is asked for by its sequence number where
-// it has one, then by its id, then looked up in the list of all; only an answer
-// with the job's very id counts.
+// Extend returns the current status of a lease. Existing masters interpret a job ID that
+// starts with 1 to 9 as a sequence number, so Extend gets the job by its sequence number
+// if it has one, then by its ID, then from the list of all jobs. It ignores responses with
+// another ID.
 func (c *Client) Extend(ctx context.Context, lease job.Lease) (job.LeaseStatus, error) {
-	for _, name := range names(&lease.Job) {
-		j, err := c.job(ctx, name, lease.Job.ID)
-		if err != nil && !elsewhere(err) {
+	for _, reference := range references(&lease.Job) {
+		j, err := c.job(ctx, reference, lease.Job.ID)
+		if err != nil && !maybeListed(err) {
 			return job.LeaseUnknown, err
 		}
 		if j != nil {
-			return standing(&lease, j), nil
+			return leaseStatus(&lease, j), nil
 		}
 	}
-	found := job.LeaseUnknown
-	err := c.jobs(ctx, c.settings.ListTimeout, func(j protocol.Job) bool {
+	status := job.LeaseUnknown
+	err := c.jobs(ctx, c.cfg.ListTimeout, func(j protocol.Job) bool {
 		if j.ID != lease.Job.ID {
 			return true
 		}
-		found = standing(&lease, &j)
+		status = leaseStatus(&lease, &j)
 		return false
 	})
-	return found, err
+	return status, err
 }
 
-// names are what a job may be asked for by, best first.
-func names(j *protocol.Job) []string {
+// references returns the references to a job for GET /jobs/…, most reliable first.
+func references(j *protocol.Job) []string {
 	if j.SequenceNumber > 0 {
 		return []string{strconv.FormatInt(j.SequenceNumber, 10), j.ID}
 	}
 	return []string{j.ID}
 }
 
-// standing compares a lease with the job as the master has it now.
-func standing(lease *job.Lease, j *protocol.Job) job.LeaseStatus {
-	mine, now := lease.Job.RetryCount, j.RetryCount
+// leaseStatus compares a lease with the current job at the master.
+func leaseStatus(lease *job.Lease, j *protocol.Job) job.LeaseStatus {
+	leased, current := lease.Job.RetryCount, j.RetryCount
 	switch {
-	case j.NodeID != "" && j.NodeID != lease.NodeID, now > mine:
+	case j.NodeID != "" && j.NodeID != lease.NodeID, current > leased:
 		return job.LeaseReassigned
-	case now < mine: // a master that went back in time: nothing to conclude from
+	case current < leased: // the master lost state
 		return job.LeaseUnknown
 	case j.Status == protocol.StatusCanceled:
 		return job.LeaseCanceled
@@ -161,5 +161,5 @@ func standing(lease *job.Lease, j *protocol.Job) job.LeaseStatus {
 	case protocol.StatusPending, protocol.StatusQueued, protocol.StatusRetrying:
 		return job.LeaseReassigned
 	}
-	return job.LeaseUnknown // a state to come
+	return job.LeaseUnknown // a status added in a later version
 }

@@ -63,7 +63,7 @@ func newKey(t *testing.T) *ecdsa.PrivateKey {
 	return key
 }
 
-// issue makes a certificate for 127.0.0.1 and its key, as PEM.
+// issue returns a certificate for 127.0.0.1 and its key, as PEM.
 func (a *authority) issue(t *testing.T, name string, change ...func(*x509.Certificate)) (certPEM, keyPEM []byte) {
 	t.Helper()
 	template := &x509.Certificate{
@@ -92,15 +92,15 @@ func (a *authority) pool() *x509.CertPool {
 	return pool
 }
 
-// secure is a master behind TLS that notes whom its last caller's certificate names.
-type secure struct {
+// tlsMaster is a master with TLS.
+type tlsMaster struct {
 	*httptest.Server
 	pair   atomic.Pointer[tls.Certificate]
-	caller atomic.Value // string
+	client atomic.Value // string: common name in the certificate of the last request
 }
 
-// use gives the master a certificate for its next connections.
-func (s *secure) use(t *testing.T, certPEM, keyPEM []byte) {
+// use sets the master's certificate for new connections.
+func (s *tlsMaster) use(t *testing.T, certPEM, keyPEM []byte) {
 	t.Helper()
 	pair, err := tls.X509KeyPair(certPEM, keyPEM)
 	if err != nil {
@@ -109,14 +109,15 @@ func (s *secure) use(t *testing.T, certPEM, keyPEM []byte) {
 	s.pair.Store(&pair)
 }
 
-// newSecure demands a client certificate of clients, where that is not nil.
-func newSecure(t *testing.T, clients *authority) *secure {
+// newTLSMaster returns a master that requires a certificate signed by clients, unless
+// clients is nil.
+func newTLSMaster(t *testing.T, clients *authority) *tlsMaster {
 	t.Helper()
-	s := &secure{}
-	s.caller.Store("")
+	s := &tlsMaster{}
+	s.client.Store("")
 	s.Server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if len(r.TLS.PeerCertificates) > 0 {
-			s.caller.Store(r.TLS.PeerCertificates[0].Subject.CommonName)
+			s.client.Store(r.TLS.PeerCertificates[0].Subject.CommonName)
 		}
 		io.WriteString(w, `{"id":"n1","job":null}`)
 	}))
@@ -126,18 +127,19 @@ func newSecure(t *testing.T, clients *authority) *secure {
 		s.TLS.ClientAuth, s.TLS.ClientCAs = tls.RequireAndVerifyClientCert, clients.pool()
 	}
 	s.StartTLS()
-	s.TLS.Certificates = nil // httptest's own, which it adds
+	s.TLS.Certificates = nil // remove the one added by httptest
 	t.Cleanup(s.Close)
 	return s
 }
 
+// write replaces a file atomically.
 func write(t *testing.T, path string, content []byte) {
 	t.Helper()
 	temporary := path + ".new"
 	if err := os.WriteFile(temporary, content, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Rename(temporary, path); err != nil { // as whoever renews certificates should
+	if err := os.Rename(temporary, path); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -147,81 +149,81 @@ func register(c *Client) error {
 	return err
 }
 
-func TestTLSErrorsSayWhatIsWrong(t *testing.T) {
-	ca, stranger := newAuthority(t, "ours"), newAuthority(t, "stranger")
+func TestTLSErrors(t *testing.T) {
+	ca, otherCA := newAuthority(t, "ca"), newAuthority(t, "other ca")
 	dir := t.TempDir()
 	caFile := filepath.Join(dir, "ca.pem")
 	write(t, caFile, ca.pem)
 	expired := time.Now().Add(-time.Minute)
 	for name, c := range map[string]struct {
-		by     *authority
-		cert   func(*x509.Certificate)
-		change func(*Settings)
-		says   string // "" for no error
+		issuer  *authority
+		cert    func(*x509.Certificate)
+		change  func(*Config)
+		message string // "" for no error
 	}{
-		"known authority":      {by: ca},
-		"unknown authority":    {by: stranger, says: "--ca (master.ca)"},
-		"not asked":            {by: stranger, change: func(s *Settings) { s.InsecureSkipVerify = true }},
-		"expired":              {by: ca, cert: func(c *x509.Certificate) { c.NotAfter = expired }, says: "expired on " + expired.UTC().Format(time.RFC3339) + ", by this machine's clock"},
-		"not yet valid":        {by: ca, cert: func(c *x509.Certificate) { c.NotBefore = time.Now().Add(time.Minute) }, says: "is not valid before "},
-		"another host":         {by: ca, cert: func(c *x509.Certificate) { c.IPAddresses, c.DNSNames = nil, []string{"master.example.org"} }, says: "is for another host"},
-		"plain HTTP to TLS":    {by: ca, change: func(s *Settings) { s.URL = strings.Replace(s.URL, "https", "http", 1) }, says: "its URL begins with https://"},
-		"system's authorities": {by: ca, change: func(s *Settings) { s.CAFile = "" }, says: "--ca (master.ca)"},
+		"known CA":          {issuer: ca},
+		"unknown CA":        {issuer: otherCA, message: "--ca (master.ca)"},
+		"not verified":      {issuer: otherCA, change: func(cfg *Config) { cfg.InsecureSkipVerify = true }},
+		"expired":           {issuer: ca, cert: func(c *x509.Certificate) { c.NotAfter = expired }, message: "expired on " + expired.UTC().Format(time.RFC3339) + " according to this machine's clock"},
+		"not yet valid":     {issuer: ca, cert: func(c *x509.Certificate) { c.NotBefore = time.Now().Add(time.Minute) }, message: "is not valid before "},
+		"another host":      {issuer: ca, cert: func(c *x509.Certificate) { c.IPAddresses, c.DNSNames = nil, []string{"master.example.org"} }, message: "is for another host"},
+		"plain HTTP to TLS": {issuer: ca, change: func(cfg *Config) { cfg.URL = strings.Replace(cfg.URL, "https", "http", 1) }, message: "its URL must start with https://"},
+		"system CAs":        {issuer: ca, change: func(cfg *Config) { cfg.CAFile = "" }, message: "--ca (master.ca)"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			server := newSecure(t, nil)
+			server := newTLSMaster(t, nil)
 			var change []func(*x509.Certificate)
 			if c.cert != nil {
 				change = append(change, c.cert)
 			}
-			certPEM, keyPEM := c.by.issue(t, "master", change...)
+			certPEM, keyPEM := c.issuer.issue(t, "master", change...)
 			server.use(t, certPEM, keyPEM)
-			client := clientFor(t, server.URL, func(s *Settings) {
-				s.CAFile = caFile
+			client := clientFor(t, server.URL, func(cfg *Config) {
+				cfg.CAFile = caFile
 				if c.change != nil {
-					c.change(s)
+					c.change(cfg)
 				}
 			})
 			err := register(client)
-			if c.says == "" {
+			if c.message == "" {
 				if err != nil {
 					t.Fatal(err)
 				}
 				return
 			}
-			e := failure(t, err)
-			if !strings.Contains(err.Error(), c.says) || strings.Contains(err.Error(), "x509:") && name != "another host" {
-				t.Errorf("error %q, want %q", err, c.says)
+			e := protocolError(t, err)
+			if !strings.Contains(err.Error(), c.message) || strings.Contains(err.Error(), "x509:") && name != "another host" {
+				t.Errorf("got error %q, want %q in it", err, c.message)
 			}
 			if e.Ambiguous || (e.Kind != protocol.Unreachable && e.Kind != protocol.Malformed) {
-				t.Errorf("%+v: the master never saw the request", e)
+				t.Errorf("got %+v, want it unreachable or malformed and not ambiguous", e)
 			}
 		})
 	}
 }
 
-func TestTLSToAPlainMaster(t *testing.T) {
-	server, _ := answering(t, 200, `{}`)
+func TestTLSToPlainHTTPMaster(t *testing.T) {
+	server, _ := respondWith(t, 200, `{}`)
 	err := register(clientFor(t, strings.Replace(server.URL, "http", "https", 1)))
-	if e := wantFailure(t, err, protocol.Unreachable, "does not speak TLS there: its URL begins with http://"); e.Ambiguous {
-		t.Errorf("%+v", e)
+	if e := wantError(t, err, protocol.Unreachable, "does not use TLS on this port; its URL must start with http://"); e.Ambiguous {
+		t.Errorf("got %+v, want it not ambiguous", e)
 	}
 }
 
-// mutual is a master that wants client certificates, and the files of a client.
-type mutual struct {
-	*secure
+// mtlsMaster is a master that requires client certificates, with the files of a client.
+type mtlsMaster struct {
+	*tlsMaster
 	servers, clients      *authority
 	ca, cert, key         string
 	masterCert, masterKey []byte
 }
 
-func newMutual(t *testing.T) *mutual {
+func newMTLSMaster(t *testing.T) *mtlsMaster {
 	t.Helper()
 	dir := t.TempDir()
-	m := &mutual{servers: newAuthority(t, "servers"), clients: newAuthority(t, "clients"),
+	m := &mtlsMaster{servers: newAuthority(t, "servers"), clients: newAuthority(t, "clients"),
 		ca: filepath.Join(dir, "ca.pem"), cert: filepath.Join(dir, "cert.pem"), key: filepath.Join(dir, "key.pem")}
-	m.secure = newSecure(t, m.clients)
+	m.tlsMaster = newTLSMaster(t, m.clients)
 	m.masterCert, m.masterKey = m.servers.issue(t, "master")
 	m.use(t, m.masterCert, m.masterKey)
 	write(t, m.ca, m.servers.pem)
@@ -229,19 +231,22 @@ func newMutual(t *testing.T) *mutual {
 	return m
 }
 
-func (m *mutual) renew(t *testing.T, by *authority, name string) {
+// renew replaces the client's certificate.
+func (m *mtlsMaster) renew(t *testing.T, issuer *authority, name string) {
 	t.Helper()
-	certPEM, keyPEM := by.issue(t, name)
+	certPEM, keyPEM := issuer.issue(t, name)
 	write(t, m.cert, certPEM)
 	write(t, m.key, keyPEM)
 }
 
-func (m *mutual) with(s *Settings) { s.CAFile, s.CertFile, s.KeyFile = m.ca, m.cert, m.key }
+func (m *mtlsMaster) useFiles(cfg *Config) {
+	cfg.CAFile, cfg.CertFile, cfg.KeyFile = m.ca, m.cert, m.key
+}
 
-func TestClientCertificatesAreRenewedFromDisk(t *testing.T) {
-	m := newMutual(t)
+func TestClientCertificateReload(t *testing.T) {
+	m := newMTLSMaster(t)
 	core, logs := observer.New(zap.InfoLevel)
-	c := clientFor(t, m.URL, m.with, func(s *Settings) { s.Logger = zap.New(core) })
+	c := clientFor(t, m.URL, m.useFiles, func(cfg *Config) { cfg.Logger = zap.New(core) })
 	for name, call := range map[string]func() error{
 		"register":  func() error { return register(c) },
 		"heartbeat": func() error { return c.Heartbeat(context.Background(), session, messages.NodeStatus{}) },
@@ -254,50 +259,50 @@ func TestClientCertificatesAreRenewedFromDisk(t *testing.T) {
 		if err := call(); err != nil {
 			t.Fatal(err)
 		}
-		if got := m.caller.Load(); got != "renewed for "+name {
-			t.Errorf("%s came as %q", name, got)
+		if got := m.client.Load(); got != "renewed for "+name {
+			t.Errorf("%s: got client certificate %q, want %q", name, got, "renewed for "+name)
 		}
 	}
-	if n := logs.FilterMessageSnippet("renewed").Len(); n != 3 {
-		t.Errorf("3 renewals were logged %d times", n)
+	if n := logs.FilterMessageSnippet("reloaded").Len(); n != 3 {
+		t.Errorf("got %d log lines about 3 reloads", n)
 	}
 }
 
-func TestHalfARenewalChangesNothing(t *testing.T) {
-	m := newMutual(t)
+func TestInvalidCertificatesAreNotLoaded(t *testing.T) {
+	m := newMTLSMaster(t)
 	core, logs := observer.New(zap.WarnLevel)
-	c := clientFor(t, m.URL, m.with, func(s *Settings) { s.Logger = zap.New(core) })
+	c := clientFor(t, m.URL, m.useFiles, func(cfg *Config) { cfg.Logger = zap.New(core) })
 	certPEM, keyPEM := m.clients.issue(t, "agent 2")
-	for name, breakIt := range map[string]func(){
-		"certificate without its key": func() { write(t, m.cert, certPEM) },
-		"key gone":                    func() { os.Remove(m.key) },
-		"CA empty":                    func() { write(t, m.ca, nil) },
+	for name, damage := range map[string]func(){
+		"certificate does not match key": func() { write(t, m.cert, certPEM) },
+		"missing key":                    func() { os.Remove(m.key) },
+		"empty CA":                       func() { write(t, m.ca, nil) },
 	} {
 		before := logs.Len()
-		breakIt()
+		damage()
 		for range 3 {
 			if err := register(c); err != nil {
 				t.Fatalf("%s: %v", name, err)
 			}
-			if got := m.caller.Load(); got != "agent 1" {
-				t.Errorf("%s: came as %q", name, got)
+			if got := m.client.Load(); got != "agent 1" {
+				t.Errorf("%s: got client certificate %q, want the old one", name, got)
 			}
 		}
 		if n := logs.Len() - before; n != 1 {
-			t.Errorf("%s: warned %d times, want once", name, n)
+			t.Errorf("%s: got %d warnings, want 1", name, n)
 		}
 	}
 	write(t, m.ca, m.servers.pem)
 	write(t, m.cert, certPEM)
 	write(t, m.key, keyPEM)
-	if err := register(c); err != nil || m.caller.Load() != "agent 2" {
-		t.Errorf("once it is whole: came as %q, error %v", m.caller.Load(), err)
+	if err := register(c); err != nil || m.client.Load() != "agent 2" {
+		t.Errorf("all files replaced: got client certificate %q, error %v; want agent 2", m.client.Load(), err)
 	}
 }
 
-func TestTheMastersCAIsRenewedFromDisk(t *testing.T) {
-	m := newMutual(t)
-	c := clientFor(t, m.URL, m.with)
+func TestCAReload(t *testing.T) {
+	m := newMTLSMaster(t)
+	c := clientFor(t, m.URL, m.useFiles)
 	if err := register(c); err != nil {
 		t.Fatal(err)
 	}
@@ -305,37 +310,37 @@ func TestTheMastersCAIsRenewedFromDisk(t *testing.T) {
 	certPEM, keyPEM := next.issue(t, "master")
 	m.use(t, certPEM, keyPEM)
 	_, err := c.Next(context.Background(), session)
-	wantFailure(t, err, protocol.Unreachable, "--ca")
+	wantError(t, err, protocol.Unreachable, "--ca")
 	write(t, m.ca, next.pem)
 	if err := register(c); err != nil {
-		t.Errorf("under the new authority: %v", err)
+		t.Errorf("Register with the new CA: %v", err)
 	}
 	m.use(t, m.masterCert, m.masterKey)
 	_, err = c.Next(context.Background(), session)
-	wantFailure(t, err, protocol.Unreachable, "--ca")
+	wantError(t, err, protocol.Unreachable, "--ca")
 }
 
-// The master turns a client down only after the request was written (TLS 1.3), and
-// has not read it.
-func TestAMasterThatDoesNotTrustUs(t *testing.T) {
-	m := newMutual(t)
-	for name, prepare := range map[string]func(*Settings){
-		"no certificate": func(s *Settings) { s.CAFile = m.ca },
-		"a stranger's":   func(s *Settings) { m.with(s); m.renew(t, newAuthority(t, "stranger"), "agent") },
+// With TLS 1.3 the master rejects a client after the request was written, but before it
+// reads it.
+func TestRejectedClientCertificate(t *testing.T) {
+	m := newMTLSMaster(t)
+	for name, prepare := range map[string]func(*Config){
+		"no certificate": func(cfg *Config) { cfg.CAFile = m.ca },
+		"unknown issuer": func(cfg *Config) { m.useFiles(cfg); m.renew(t, newAuthority(t, "other ca"), "agent") },
 	} {
 		for range 5 {
 			_, err := clientFor(t, m.URL, prepare).Next(context.Background(), session)
-			e := wantFailure(t, err, protocol.Unreachable)
+			e := wantError(t, err, protocol.Unreachable)
 			if strings.Contains(err.Error(), "--cert, --key") {
 				if e.Ambiguous {
-					t.Errorf("%s: %+v", name, e)
+					t.Errorf("%s: got %+v, want it not ambiguous", name, e)
 				}
-			} else if !strings.Contains(err.Error(), "the connection broke") { // the alert can lose against the RST behind it
-				t.Errorf("%s: %v", name, err)
+			} else if !strings.Contains(err.Error(), "connection closed") { // an RST can overtake the alert
+				t.Errorf("%s: got %v, want a rejected certificate or a closed connection", name, err)
 			}
 		}
-		if m.caller.Load() != "" {
-			t.Errorf("%s: the request was carried out", name)
+		if m.client.Load() != "" {
+			t.Errorf("%s: the master handled the request", name)
 		}
 	}
 }

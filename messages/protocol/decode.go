@@ -12,10 +12,10 @@ import (
 	"time"
 )
 
-// UnmarshalJSON reads a job leniently: numbers may be strings, null or absent
-// fields stay zero, unknown fields are ignored, and a field that cannot be
-// understood is named in Problems instead of refusing the whole job, since the
-// master has already assigned it. Only input that is no JSON object is an error.
+// UnmarshalJSON decodes a job leniently: numbers may be strings, null and absent fields
+// are zero, unknown fields are ignored, and fields that cannot be decoded are described in
+// Problems. It fails only if data is not a JSON object, because the master has already
+// assigned the job by the time it is decoded.
 func (j *Job) UnmarshalJSON(data []byte) error {
 	o, err := decodeObject(data)
 	if err != nil {
@@ -34,17 +34,17 @@ func (j *Job) UnmarshalJSON(data []byte) error {
 	o.text("priority", &j.Priority)
 	o.number("progress", &j.Progress)
 	o.text("node_id", &j.NodeID)
-	o.moment("created_at", &j.CreatedAt)
-	o.moment("started_at", &j.StartedAt)
-	o.moment("last_activity_at", &j.LastActivityAt)
-	o.moment("completed_at", &j.CompletedAt)
-	o.moment("timeout_at", &j.TimeoutAt)
+	o.time("created_at", &j.CreatedAt)
+	o.time("started_at", &j.StartedAt)
+	o.time("last_activity_at", &j.LastActivityAt)
+	o.time("completed_at", &j.CompletedAt)
+	o.time("timeout_at", &j.TimeoutAt)
 	o.count("retry_count", &j.RetryCount)
 	o.count("max_retries", &j.MaxRetries)
 	o.text("error", &j.Error)
 	o.text("failure_reason", (*string)(&j.FailureReason))
 	o.constraints("wrapper_constraints", &j.WrapperConstraints)
-	// A job that went through our own journal carries what was found the first time.
+	// A job read from the journal carries the problems of its first decoding.
 	var earlier []string
 	if raw, ok := o.fields["x_agent_problems"]; ok && json.Unmarshal(raw, &earlier) == nil {
 		j.Problems = earlier
@@ -53,7 +53,7 @@ func (j *Job) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
-// UnmarshalJSON reads a node as leniently as a job.
+// UnmarshalJSON decodes a node as leniently as a job.
 func (n *Node) UnmarshalJSON(data []byte) error {
 	o, err := decodeObject(data)
 	if err != nil {
@@ -82,18 +82,17 @@ func (n *Node) UnmarshalJSON(data []byte) error {
 	}
 	o.text("current_job_id", &n.CurrentJobID)
 	var at *time.Time
-	if o.moment("last_heartbeat", &at); at != nil {
+	if o.time("last_heartbeat", &at); at != nil {
 		n.LastHeartbeat = *at
 	}
 	at = nil
-	if o.moment("registered_at", &at); at != nil {
+	if o.time("registered_at", &at); at != nil {
 		n.RegisteredAt = *at
 	}
 	return nil
 }
 
-// UnmarshalJSON keeps numbers as they were written, so that 25 and "25" and
-// 29.97 all reach the reader unrounded.
+// UnmarshalJSON keeps numbers as json.Number, so that they are not rounded.
 func (p *Parameters) UnmarshalJSON(data []byte) error {
 	dec := json.NewDecoder(bytes.NewReader(data))
 	dec.UseNumber()
@@ -105,8 +104,8 @@ func (p *Parameters) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
-// object is a JSON object being read field by field; what cannot be
-// understood is collected instead of ending the reading.
+// object decodes a JSON object field by field and collects problems instead of failing.
+// Fields that are absent or cannot be decoded leave their destination unchanged.
 type object struct {
 	fields   map[string]json.RawMessage
 	problems []string
@@ -118,7 +117,7 @@ func decodeObject(data []byte) (*object, error) {
 		return nil, err
 	}
 	if fields == nil {
-		return nil, errors.New("null where an object was expected")
+		return nil, errors.New("null instead of an object")
 	}
 	for key, raw := range fields {
 		if string(raw) == "null" {
@@ -129,16 +128,16 @@ func decodeObject(data []byte) (*object, error) {
 }
 
 func (o *object) problem(key string, raw json.RawMessage, want string) {
-	const most = 60
-	shown := string(raw)
-	if len(shown) > most {
-		shown = shown[:most] + "…"
+	const maxLen = 60
+	value := string(raw)
+	if len(value) > maxLen {
+		value = value[:maxLen] + "…"
 	}
-	shown = strings.ToValidUTF8(shown, "")
-	o.problems = append(o.problems, fmt.Sprintf("%s: %s is not %s", key, shown, want))
+	value = strings.ToValidUTF8(value, "")
+	o.problems = append(o.problems, fmt.Sprintf("%s: %s is not %s", key, value, want))
 }
 
-// text reads a string; a number is taken by its digits, as some masters send ids so.
+// text decodes a string. It also accepts a number, because some masters send numeric IDs.
 func (o *object) text(key string, into *string) {
 	raw, ok := o.fields[key]
 	if !ok {
@@ -155,9 +154,9 @@ func (o *object) text(key string, into *string) {
 	o.problem(key, raw, "a string")
 }
 
-// digits returns the text of a number given as number or string; ok is false
-// when the field is absent.
-func (o *object) digits(key, want string) (s string, ok bool) {
+// numberText returns the text of a field that is a number or a string. ok is false if it
+// is absent, empty, or of another type; the last is reported as a problem.
+func (o *object) numberText(key, want string) (s string, ok bool) {
 	raw, present := o.fields[key]
 	if !present {
 		return "", false
@@ -178,7 +177,7 @@ func (o *object) digits(key, want string) (s string, ok bool) {
 
 func (o *object) integer(key string, into *int64) {
 	const want = "an integer"
-	s, ok := o.digits(key, want)
+	s, ok := o.numberText(key, want)
 	if !ok {
 		return
 	}
@@ -186,7 +185,7 @@ func (o *object) integer(key string, into *int64) {
 		*into = n
 		return
 	}
-	// 3.0 and 1e3 are integers as well, written by masters without an integer type.
+	// Masters without an integer type write 3.0 or 1e3.
 	if r, ok := rational(s); ok && r.IsInt() && r.Num().IsInt64() {
 		*into = r.Num().Int64()
 		return
@@ -194,8 +193,8 @@ func (o *object) integer(key string, into *int64) {
 	o.problem(key, o.fields[key], want)
 }
 
-// rational reads a decimal exactly. The exponent is bounded, since 1e999999999
-// would otherwise be spelled out in memory.
+// rational parses a decimal number exactly. It limits the exponent, because big.Rat would
+// expand 1e999999999 in memory.
 func rational(s string) (*big.Rat, bool) {
 	if f, err := strconv.ParseFloat(s, 64); err != nil || math.Abs(f) > 1e19 || (f != 0 && math.Abs(f) < 1e-19) || len(s) > 64 {
 		return nil, false
@@ -228,7 +227,7 @@ func (o *object) bytes(key string, into *uint64) {
 
 func (o *object) number(key string, into *float64) {
 	const want = "a number"
-	s, ok := o.digits(key, want)
+	s, ok := o.numberText(key, want)
 	if !ok {
 		return
 	}
@@ -240,27 +239,23 @@ func (o *object) number(key string, into *float64) {
 	*into = f
 }
 
-// moment reads an RFC 3339 time. Masters write Go's zero time for "not yet".
-func (o *object) moment(key string, into **time.Time) {
+// time decodes an RFC 3339 time. Masters send Go's zero time for "not yet", which is left
+// out. Invalid times are not a problem, because the agent does not depend on the master's
+// clock.
+func (o *object) time(key string, into **time.Time) {
 	var s string
 	raw, ok := o.fields[key]
-	if !ok {
+	if !ok || json.Unmarshal(raw, &s) != nil {
 		return
 	}
-	if json.Unmarshal(raw, &s) == nil {
-		if s == "" {
-			return
-		}
-		// In UTC, since an offset of 24:00 can be read and never be written again.
-		if t, err := time.Parse(time.RFC3339Nano, s); err == nil {
-			if t = t.UTC(); !t.IsZero() && t.Year() >= 0 && t.Year() <= 9999 {
-				*into = &t
-			}
-			return
-		}
+	t, err := time.Parse(time.RFC3339Nano, s)
+	if err != nil {
+		return
 	}
-	// No decision of ours hangs on the master's clock, so a time that cannot
-	// be read is no reason to fail a job.
+	// In UTC, because time.Parse accepts an offset of 24:00 that MarshalJSON rejects.
+	if t = t.UTC(); !t.IsZero() && t.Year() >= 0 && t.Year() <= 9999 {
+		*into = &t
+	}
 }
 
 func (o *object) parameters(key string, into *Parameters) {
@@ -268,11 +263,11 @@ func (o *object) parameters(key string, into *Parameters) {
 	if !ok {
 		return
 	}
-	// What is nested deeper than the decoder goes could be read here, and not again
-	// from inside the journal's record.
-	const deepest = 100
-	if depth(raw) > deepest {
-		o.problem(key, raw, fmt.Sprintf("nested at most %d deep", deepest))
+	// encoding/json limits the nesting. A job just below that limit could not be decoded
+	// again inside the journal's record.
+	const maxDepth = 100
+	if depth(raw) > maxDepth {
+		o.problem(key, raw, fmt.Sprintf("nested at most %d levels deep", maxDepth))
 		return
 	}
 	if err := json.Unmarshal(raw, into); err != nil {
@@ -280,9 +275,9 @@ func (o *object) parameters(key string, into *Parameters) {
 	}
 }
 
-// depth is how deep arrays and objects lie in each other in valid JSON.
+// depth returns the nesting depth of arrays and objects in valid JSON.
 func depth(raw []byte) (deepest int) {
-	var now int
+	var current int
 	var quoted, escaped bool
 	for _, b := range raw {
 		switch {
@@ -294,10 +289,10 @@ func depth(raw []byte) (deepest int) {
 			quoted = !quoted
 		case quoted:
 		case b == '{', b == '[':
-			now++
-			deepest = max(deepest, now)
+			current++
+			deepest = max(deepest, current)
 		case b == '}', b == ']':
-			now--
+			current--
 		}
 	}
 	return deepest

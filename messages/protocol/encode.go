@@ -5,38 +5,36 @@ import (
 	"math"
 )
 
-// MarshalJSON writes a result that a master can take whatever was measured: a
-// score, metric or analysis that is not finite, or cannot be written at all, is
-// absent. A single NaN would otherwise cost the whole result.
+// MarshalJSON omits scores, metrics and analyzer values that are not finite or cannot be
+// encoded. Otherwise a single NaN would make it impossible to send the result.
 func (r JobResult) MarshalJSON() ([]byte, error) {
 	for _, score := range []**float64{&r.QoEScore, &r.EfficiencyScore, &r.EnergyJoules, &r.VMAFScore} {
 		if *score != nil && !finite(**score) {
 			*score = nil
 		}
 	}
-	r.Metrics = Writable(r.Metrics)
-	r.AnalyzerOutput = Writable(r.AnalyzerOutput)
+	r.Metrics = encodableMap(r.Metrics)
+	r.AnalyzerOutput = encodableMap(r.AnalyzerOutput)
 	type plain JobResult // without this method
 	return json.Marshal(plain(r))
 }
 
-// Writable returns a copy of m without the numbers that JSON cannot express (NaN
-// and the infinities, also inside maps and lists of any) and without values of
-// other types that cannot be encoded. m itself stays as it is; nil stays nil.
-func Writable(m map[string]any) map[string]any {
+// encodableMap returns a copy of m without values that JSON cannot represent, including
+// those nested in maps and slices. nil stays nil.
+func encodableMap(m map[string]any) map[string]any {
 	if m == nil {
 		return nil
 	}
 	kept := make(map[string]any, len(m))
 	for key, value := range m {
-		if value, ok := writable(value); ok {
+		if value, ok := encodable(value); ok {
 			kept[key] = value
 		}
 	}
 	return kept
 }
 
-func writable(value any) (any, bool) {
+func encodable(value any) (any, bool) {
 	switch v := value.(type) {
 	case float64:
 		return v, finite(v)
@@ -45,11 +43,11 @@ func writable(value any) (any, bool) {
 	case nil, bool, string, int, int64, uint64:
 		return v, true
 	case map[string]any:
-		return Writable(v), true
+		return encodableMap(v), true
 	case []any:
-		kept := make([]any, len(v)) // an element's place has a meaning: null keeps it
+		kept := make([]any, len(v)) // an omitted element becomes null, so that the others keep their index
 		for i := range v {
-			if element, ok := writable(v[i]); ok {
+			if element, ok := encodable(v[i]); ok {
 				kept[i] = element
 			}
 		}

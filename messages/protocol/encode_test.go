@@ -23,8 +23,7 @@ func encode(t *testing.T, value any) string {
 
 func ptr(f float64) *float64 { return &f }
 
-// What masters in use demand, to the byte.
-func TestResultIsEncodedAsMastersDemand(t *testing.T) {
+func TestEncodeResult(t *testing.T) {
 	got := encode(t, JobResult{
 		JobID: "j", NodeID: "n", Status: StatusCompleted, Progress: 100, Attempt: 2,
 		CompletedAt: time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC),
@@ -44,22 +43,22 @@ func TestResultIsEncodedAsMastersDemand(t *testing.T) {
 	}
 }
 
-func TestUnknownFiguresAreAbsentAndZeroIsNot(t *testing.T) {
+func TestUnknownScoresAreAbsentButZeroIsNot(t *testing.T) {
 	var fields map[string]json.RawMessage
 	if err := json.Unmarshal([]byte(encode(t, JobResult{EnergyJoules: ptr(0)})), &fields); err != nil {
 		t.Fatal(err)
 	}
 	if string(fields["energy_joules"]) != "0" {
-		t.Errorf("energy_joules is %s, want 0", fields["energy_joules"])
+		t.Errorf("energy_joules: got %s, want 0", fields["energy_joules"])
 	}
 	for _, name := range []string{"qoe_score", "efficiency_score", "vmaf_score", "metrics", "analyzer_output"} {
 		if raw, ok := fields[name]; ok {
-			t.Errorf("%s is %s, want it absent", name, raw)
+			t.Errorf("%s: got %s, want it absent", name, raw)
 		}
 	}
 	for _, name := range []string{"job_id", "node_id", "status", "progress", "completed_at", "attempt"} {
 		if _, ok := fields[name]; !ok {
-			t.Errorf("%s is absent", name)
+			t.Errorf("%s: absent, want it present", name)
 		}
 	}
 }
@@ -68,7 +67,7 @@ type unencodable struct{}
 
 func (unencodable) MarshalJSON() ([]byte, error) { return nil, errors.New("no") }
 
-func TestOneFigureThatIsNoneDoesNotCostTheResult(t *testing.T) {
+func TestResultOmitsUnencodableValues(t *testing.T) {
 	type account struct {
 		Joules float64 `json:"joules"`
 	}
@@ -86,22 +85,20 @@ func TestOneFigureThatIsNoneDoesNotCostTheResult(t *testing.T) {
 		`"analyzer_output":{"deep":{"y":[1,null,"s"]},"good":{"joules":2},"none":null}`,
 	} {
 		if !strings.Contains(got, want) {
-			t.Errorf("%s is missing in %s", want, got)
+			t.Errorf("got %s, want %s in it", got, want)
 		}
 	}
 	for _, name := range []string{"qoe_score", "efficiency_score", "vmaf_score"} {
 		if strings.Contains(got, name) {
-			t.Errorf("%s is there: %s", name, got)
+			t.Errorf("got %s, want it without %s", got, name)
 		}
 	}
 	if !math.IsNaN(*result.QoEScore) || len(result.Metrics) != 5 {
-		t.Error("encoding changed the result itself")
+		t.Errorf("encoding modified the result: %+v", result)
 	}
 }
 
-// Whatever is measured, a result can be written, and a master that is as strict as
-// Go's decoder takes it.
-func TestEveryResultCanBeSent(t *testing.T) {
+func TestAnyResultCanBeEncoded(t *testing.T) {
 	value := rapid.OneOf(
 		rapid.Map(rapid.Float64(), func(f float64) any { return f }),
 		rapid.Just(any(math.NaN())), rapid.Just(any(math.Inf(-1))),
@@ -126,12 +123,12 @@ func TestEveryResultCanBeSent(t *testing.T) {
 			t.Fatalf("%s: %v", text, err)
 		}
 		if out.Progress != in.Progress || out.Attempt != in.Attempt || (in.EnergyJoules != nil && *in.EnergyJoules != *out.EnergyJoules) {
-			t.Fatalf("%+v became %+v", in, out)
+			t.Fatalf("got %+v, want %+v", out, in)
 		}
 	})
 }
 
-func TestRequestsKeepTheirShape(t *testing.T) {
+func TestEncodeRequests(t *testing.T) {
 	for _, c := range []struct {
 		value any
 		want  string
@@ -140,7 +137,7 @@ func TestRequestsKeepTheirShape(t *testing.T) {
 			`{"address":"h","type":"server","cpu_threads":4,"cpu_model":"c","has_gpu":false,"ram_total_bytes":17179869184}`},
 		{NodeRegistration{HasGPU: true, GPUType: "g", GPUCapabilities: []string{"nvenc_h264"}, Labels: map[string]string{"a": "b"}},
 			`{"address":"","type":"","cpu_threads":0,"cpu_model":"","has_gpu":true,"gpu_type":"g","gpu_capabilities":["nvenc_h264"],"ram_total_bytes":0,"labels":{"a":"b"}}`},
-		{NextAnswer{}, `{"job":null}`},
+		{NextJobResponse{}, `{"job":null}`},
 		{JobRequest{Scenario: "720p30-h264", Parameters: map[string]any{"duration": 5}}, `{"scenario":"720p30-h264","parameters":{"duration":5}}`},
 	} {
 		if got := encode(t, c.value); got != c.want {
@@ -149,15 +146,15 @@ func TestRequestsKeepTheirShape(t *testing.T) {
 	}
 }
 
-func TestStatusesSayWhoHoldsAJobAndWhetherItEnded(t *testing.T) {
+func TestStatusPredicates(t *testing.T) {
 	held := map[Status]bool{StatusAssigned: true, StatusProcessing: true, StatusRunning: true}
 	ended := map[Status]bool{StatusCompleted: true, StatusFailed: true, StatusTimedOut: true, StatusCanceled: true, StatusRejected: true}
 	for _, s := range []Status{
 		StatusPending, StatusQueued, StatusAssigned, StatusProcessing, StatusRunning, StatusCompleted,
-		StatusFailed, StatusTimedOut, StatusRetrying, StatusPaused, StatusCanceled, StatusRejected, "", "to come",
+		StatusFailed, StatusTimedOut, StatusRetrying, StatusPaused, StatusCanceled, StatusRejected, "", "unknown",
 	} {
 		if s.HeldByNode() != held[s] || s.Terminal() != ended[s] {
-			t.Errorf("%q: held %v, ended %v", s, s.HeldByNode(), s.Terminal())
+			t.Errorf("%q: got held %v, terminal %v; want %v, %v", s, s.HeldByNode(), s.Terminal(), held[s], ended[s])
 		}
 	}
 }

@@ -5,25 +5,26 @@ import (
 	"time"
 )
 
-// ErrorKind classifies a failed call to the master by what the caller does next.
+// ErrorKind classifies failed calls to the master by how the caller must react.
 type ErrorKind int
 
 const (
-	// Unreachable: no answer: refused, reset, timed out, no route, bad TLS.
+	// Unreachable means that there was no response: connection refused or reset, timeout,
+	// no route, TLS failure.
 	Unreachable ErrorKind = iota
-	// Unauthorized: 401 or 403: retry slowly, log an error.
+	// Unauthorized means status 401 or 403: log an error and retry slowly.
 	Unauthorized
-	// NotFound: 404: the master does not know the node or job.
+	// NotFound means status 404: the node or job is unknown to the master.
 	NotFound
-	// Conflict: 409: the attempt is stale.
+	// Conflict means status 409: the attempt is stale.
 	Conflict
-	// Rejected: any other 4xx, mostly 400: sending the same again is pointless.
+	// Rejected means another 4xx, usually 400: a retry would fail as well.
 	Rejected
-	// Busy: 429 or 503: wait for RetryAfter.
+	// Busy means status 429 or 503: wait for RetryAfter.
 	Busy
-	// ServerError: another 5xx.
+	// ServerError means another 5xx.
 	ServerError
-	// Malformed: the response cannot be used: not JSON, too large, wrong type.
+	// Malformed means that the response is unusable: not JSON, too large, wrong type.
 	Malformed
 )
 
@@ -34,10 +35,10 @@ func (k ErrorKind) String() string {
 // Error is a failed call to the master.
 type Error struct {
 	Kind       ErrorKind
-	Status     int           // HTTP status; 0 when there was none
-	RetryAfter time.Duration // what the master asked for; 0 when it did not
-	// Ambiguous: the request was sent but no complete response came back, so the
-	// master may have acted on it.
+	Status     int           // HTTP status; 0 if there was no response
+	RetryAfter time.Duration // from the Retry-After header; 0 if absent
+	// Ambiguous is true if the request may have reached the master although there was
+	// no complete response, so the master may have acted on it.
 	Ambiguous bool
 	Err       error
 }
@@ -46,7 +47,7 @@ func (e *Error) Error() string { return e.Err.Error() }
 
 func (e *Error) Unwrap() error { return e.Err }
 
-// KindOf is the kind of an Error in err's chain; any other error counts as Unreachable.
+// KindOf returns the kind of the Error in err's chain, or Unreachable if there is none.
 func KindOf(err error) ErrorKind {
 	var e *Error
 	if errors.As(err, &e) {

@@ -1,18 +1,16 @@
-// Package protocol holds the master's wire types: what a master sends a worker
-// and what it demands of one, as JSON over HTTP.
+// Package protocol defines the wire types of the master's JSON API.
 //
-// Masters in the field differ in age and care. Decoding is therefore lenient
-// (numbers may be strings, fields may be missing, null or of a wrong type) and
-// encoding is exact (an integer is an integer, an unknown score is absent).
-// The package knows no transport and takes no decision.
+// Deployed masters differ in version and strictness. Decoding is therefore lenient
+// (numbers may be strings, fields may be missing, null or of the wrong type), and encoding
+// is exact (integers have no fraction or exponent, unknown scores are absent).
 package protocol
 
 import "time"
 
-// Status is the state of a job at the master, or the state a result reports.
+// Status is the status of a job at the master, or the status reported by a result.
 type Status string
 
-// The states a master knows. A result carries only Completed, Failed or Canceled.
+// All statuses. A result is only ever completed, failed or canceled.
 const (
 	StatusPending    Status = "pending"
 	StatusQueued     Status = "queued"
@@ -28,12 +26,12 @@ const (
 	StatusRejected   Status = "rejected"
 )
 
-// HeldByNode reports whether a job in this state is held by the node it names.
+// HeldByNode reports whether a job with this status is held by its node.
 func (s Status) HeldByNode() bool {
 	return s == StatusAssigned || s == StatusProcessing || s == StatusRunning
 }
 
-// Terminal reports whether a job in this state has ended at the master.
+// Terminal reports whether a job with this status has ended.
 func (s Status) Terminal() bool {
 	switch s {
 	case StatusCompleted, StatusFailed, StatusTimedOut, StatusCanceled, StatusRejected:
@@ -42,39 +40,40 @@ func (s Status) Terminal() bool {
 	return false
 }
 
-// FailureReason says why a job failed, decided from what happened (exit status,
-// signal, errno, which check failed) and never from an error's words.
+// FailureReason classifies why a job failed. It is derived from exit status, signal, errno
+// or the failed check, never from the text of an error.
 type FailureReason string
 
-// The reasons a master understands.
+// All failure reasons.
 const (
-	// ReasonCapabilityMismatch: the engine, codec or acceleration is not to be had on this node.
+	// ReasonCapabilityMismatch means that this node lacks the engine, codec or acceleration.
 	ReasonCapabilityMismatch FailureReason = "capability_mismatch"
-	// ReasonUserError: a parameter is invalid, out of bounds or forbidden.
+	// ReasonUserError means that a parameter is invalid, out of range or forbidden.
 	ReasonUserError FailureReason = "user_error"
-	// ReasonInputError: the input is missing, unreadable, corrupt, or no media.
+	// ReasonInputError means that the input is missing, unreadable, corrupt or not media.
 	ReasonInputError FailureReason = "input_error"
-	// ReasonNetworkError: input or output over the network failed.
+	// ReasonNetworkError means that network input or output failed.
 	ReasonNetworkError FailureReason = "network_error"
-	// ReasonTimeout: the job's timeout or a stall.
+	// ReasonTimeout means that the job exceeded its timeout or stalled.
 	ReasonTimeout FailureReason = "timeout"
-	// ReasonResourceError: memory, disk or a limit ran out.
+	// ReasonResourceError means that memory, disk space or a limit was exhausted.
 	ReasonResourceError FailureReason = "resource_error"
-	// ReasonPlatformError: the agent or its machine failed the job: interrupted, FFmpeg missing.
+	// ReasonPlatformError means that the agent or its machine failed, for example that the
+	// job was interrupted or FFmpeg is not installed.
 	ReasonPlatformError FailureReason = "platform_error"
-	// ReasonRuntimeError: FFmpeg failed or was killed otherwise.
+	// ReasonRuntimeError means that FFmpeg failed or was killed for any other reason.
 	ReasonRuntimeError FailureReason = "runtime_error"
 )
 
-// Node types a registration may carry.
+// Node types.
 const (
 	NodeServer  = "server"
 	NodeDesktop = "desktop"
 	NodeLaptop  = "laptop"
 )
 
-// NodeRegistration is the body of POST /nodes/register. Address is the node's
-// identity: two agents with one address are one node.
+// NodeRegistration is the body of POST /nodes/register. Address identifies the node: the
+// master treats two agents with the same address as one node.
 type NodeRegistration struct {
 	Address         string            `json:"address"`
 	Type            string            `json:"type"`
@@ -87,7 +86,7 @@ type NodeRegistration struct {
 	Labels          map[string]string `json:"labels,omitempty"`
 }
 
-// Node is a node as the master knows it.
+// Node is a node as listed by the master.
 type Node struct {
 	NodeRegistration
 	ID             string    `json:"id"`
@@ -100,11 +99,11 @@ type Node struct {
 	CPULoadPercent float64   `json:"cpu_load_percent,omitempty"`
 }
 
-// Parameters are a job's parameters as sent: values are string, json.Number,
-// bool, nil, []any or map[string]any. A key whose value is null counts as absent.
+// Parameters are a job's parameters as sent: values are string, json.Number, bool, nil,
+// []any or map[string]any. A nil value counts as absent.
 type Parameters map[string]any
 
-// Job is a job as the master describes it. Fields to come are ignored.
+// Job is a job as sent by the master. Unknown fields are ignored.
 type Job struct {
 	ID                 string        `json:"id"`
 	SequenceNumber     int64         `json:"sequence_number,omitempty"`
@@ -129,20 +128,20 @@ type Job struct {
 	FailureReason      FailureReason `json:"failure_reason,omitempty"`
 	WrapperConstraints *Constraints  `json:"wrapper_constraints,omitempty"`
 
-	// Problems names each field that was there but could not be understood.
-	// Such a job is still a job: it is failed as user_error, not dropped.
+	// Problems describes each field that could not be decoded. The job must be failed
+	// as user_error rather than dropped, because the master has already assigned it.
 	Problems []string `json:"x_agent_problems,omitempty"`
 }
 
-// Attempt is the number of this attempt at the job, from 1.
+// Attempt returns the number of the job's current attempt, from 1.
 func (j *Job) Attempt() int { return 1 + j.RetryCount }
 
-// Constraints are limits a master's wrapper asks for, in cgroup v2 terms.
+// Constraints are resource limits in the format of the cgroup v2 files of the same names.
 type Constraints struct {
-	CPUMax      string `json:"cpu_max,omitempty"`       // as cpu.max: "QUOTA PERIOD" in µs, or "max"
-	CPUWeight   int64  `json:"cpu_weight,omitempty"`    // as cpu.weight: 1 to 10000
+	CPUMax      string `json:"cpu_max,omitempty"`       // "QUOTA PERIOD" in µs, or "max"
+	CPUWeight   int64  `json:"cpu_weight,omitempty"`    // 1 to 10000
 	MemoryMaxMB int64  `json:"memory_max_mb,omitempty"` // MiB
-	IOMax       string `json:"io_max,omitempty"`        // as io.max
+	IOMax       string `json:"io_max,omitempty"`
 }
 
 // JobRequest is the body of POST /jobs.
@@ -157,9 +156,9 @@ type JobRequest struct {
 	WrapperConstraints *Constraints   `json:"wrapper_constraints,omitempty"`
 }
 
-// JobResult is the body of POST /results. Masters refuse a wrong type whole:
-// Progress is an integer from 0 to 100, scores are finite or absent, Logs is a
-// string, and the metrics named below keep the types given there.
+// JobResult is the body of POST /results. Masters reject the whole result if any field has
+// the wrong type: Progress must be an integer from 0 to 100, scores must be finite or
+// absent, Logs must be a string, and metrics must have the types given below.
 type JobResult struct {
 	JobID           string         `json:"job_id"`
 	NodeID          string         `json:"node_id"`
@@ -173,39 +172,40 @@ type JobResult struct {
 	CompletedAt     time.Time      `json:"completed_at"`
 	QoEScore        *float64       `json:"qoe_score,omitempty"`        // quality-weighted pixels per joule
 	EfficiencyScore *float64       `json:"efficiency_score,omitempty"` // pixels per joule
-	EnergyJoules    *float64       `json:"energy_joules,omitempty"`    // J, machine total in the job's window or its share
+	EnergyJoules    *float64       `json:"energy_joules,omitempty"`    // J, machine total during the encode, or the job's share of it
 	VMAFScore       *float64       `json:"vmaf_score,omitempty"`       // 0 to 100
 	Attempt         int            `json:"attempt"`                    // 1 + the job's retry_count
 }
 
-// Keys of JobResult.Metrics that masters read, with the type each demands.
+// Keys of JobResult.Metrics that masters read, with their required types.
 const (
 	MetricBitrate         = "bitrate"          // string such as "2000k"
-	MetricFPS             = "fps"              // number: mean of the encode
+	MetricFPS             = "fps"              // number, mean of the encode
 	MetricFrames          = "frames"           // integer
 	MetricDroppedFrames   = "dropped_frames"   // integer
 	MetricResolution      = "resolution"       // string WxH
-	MetricPixelsProcessed = "pixels_processed" // integer, never 1e+06
-	MetricDuration        = "duration"         // number: wall seconds of the encode
-	MetricMediaDuration   = "media_duration"   // number: seconds of media made
+	MetricPixelsProcessed = "pixels_processed" // integer, never in exponent notation
+	MetricDuration        = "duration"         // number, wall time of the encode in seconds
+	MetricMediaDuration   = "media_duration"   // number, duration of the output in seconds
 	MetricScenario        = "scenario"
 	MetricEngine          = "engine"
 )
 
-// NextAnswer is the answer to GET /jobs/next; Job is nil when there is no work.
-type NextAnswer struct {
+// NextJobResponse is the response to GET /jobs/next. Job is nil if there is none.
+type NextJobResponse struct {
 	Job *Job `json:"job"`
 }
 
-// ResultAnswer is the answer to POST /results.
-type ResultAnswer struct {
+// ResultResponse is the response to POST /results.
+type ResultResponse struct {
 	Status     string `json:"status"` // success or retrying
 	Retry      int    `json:"retry,omitempty"`
 	MaxRetries int    `json:"max_retries,omitempty"`
 }
 
-// StatusAnswer is the answer to calls that change one thing: /health, cancel, DELETE.
-type StatusAnswer struct {
+// StatusResponse is the response to GET /health, POST /jobs/{id}/cancel and
+// DELETE /nodes/{id}.
+type StatusResponse struct {
 	Status string `json:"status"`
 	JobID  string `json:"job_id,omitempty"`
 	NodeID string `json:"node_id,omitempty"`

@@ -19,9 +19,7 @@ import (
 	"ffmpeg-agent/messages/protocol"
 )
 
-// What happens between two messages: crashes and answers at the worst moment.
-
-// journalHook runs after a result is on disk and before its actor hears of it.
+// journalHook calls finished once a result is in the journal.
 type journalHook struct {
 	Journal
 	finished func()
@@ -33,7 +31,7 @@ func (j journalHook) Finish(key job.Key, result []byte, release bool) error {
 	return err
 }
 
-func TestAResultIsSentThoughJobsCrashesBeforeTheWordIsOut(t *testing.T) {
+func TestResultSurvivesCrashOfJobsAfterJournal(t *testing.T) {
 	t.Parallel()
 	var s *site
 	var once sync.Once
@@ -59,7 +57,7 @@ func TestAResultIsSentThoughJobsCrashesBeforeTheWordIsOut(t *testing.T) {
 	s.result(s.submit(ffmpegtest.Quick()).ID, 1)
 }
 
-// checkHook holds a run between FFmpeg's exit and its verdict.
+// checkHook holds a run between FFmpeg's exit and its check.
 type checkHook struct {
 	Run
 	hold func()
@@ -77,7 +75,7 @@ type runnerHook struct {
 
 func (r runnerHook) Begin(l job.Lease) Run { return checkHook{r.Runner.Begin(l), r.hold} }
 
-func TestACrashAfterTheExitKeepsTheWholeAccount(t *testing.T) {
+func TestAccountSurvivesCrashOfJobsAfterExit(t *testing.T) {
 	t.Parallel()
 	tree, _ := meteredMachine(t)
 	held, release := make(chan struct{}), make(chan struct{})
@@ -103,7 +101,7 @@ func TestACrashAfterTheExitKeepsTheWholeAccount(t *testing.T) {
 	}
 }
 
-// reapHook holds the clearing up of an earlier life.
+// reapHook holds the recovery of what a previous process left.
 type reapHook struct {
 	Janitor
 	hold func()
@@ -114,7 +112,7 @@ func (j reapHook) Reap(ctx context.Context, records []job.Record) error {
 	return j.Janitor.Reap(ctx, records)
 }
 
-func TestAnOfferWaitsUntilAnEarlierLifeIsClearedUp(t *testing.T) {
+func TestOfferWaitsForRecovery(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	link := newLink(t)
@@ -141,7 +139,7 @@ func TestAnOfferWaitsUntilAnEarlierLifeIsClearedUp(t *testing.T) {
 		c.dir, c.link = dir, link
 		c.wrap = func(p *Parts) { p.Janitor = reapHook{p.Janitor, func() { <-release }} }
 	})
-	// The master names the very attempt as ours while it is being cleared up.
+	// The master lists the very attempt as ours during the recovery.
 	s.until("the list of held jobs", listed.Load)
 	if running := s.agent.env.attempts.list(); len(running) != 0 {
 		t.Error("the interrupted attempt was started again")
@@ -156,9 +154,8 @@ func TestAnOfferWaitsUntilAnEarlierLifeIsClearedUp(t *testing.T) {
 	s.ffmpegPID(submitted.ID)
 }
 
-// TestAMasterThatRepeatsItselfIsNotHammered: each answer offers an attempt that has
-// ended here.
-func TestAMasterThatRepeatsItselfIsNotHammered(t *testing.T) {
+// TestRepeatedOffersArePaced: the master keeps offering an attempt that has ended here.
+func TestRepeatedOffersArePaced(t *testing.T) {
 	t.Parallel()
 	const interval = 150 * time.Millisecond
 	s := newSite(t, func(c *siteConfig) { c.PollInterval = interval })
@@ -188,21 +185,21 @@ func TestAMasterThatRepeatsItselfIsNotHammered(t *testing.T) {
 	repeated := func() []time.Time { mu.Lock(); defer mu.Unlock(); return polls }
 	s.until("ten repetitions", func() bool { return len(repeated()) >= 10 })
 	got := repeated()
-	// Hammering would be done with it in milliseconds; a single poll may be noted late.
+	// Unpaced, these would take milliseconds. A single poll may be recorded late.
 	if took := got[9].Sub(got[0]); took < 9*interval/2 {
 		t.Errorf("ten polls within %s, the interval is %s", took, interval)
 	}
 }
 
-// TestAMasterThatLostAResultGetsItAgain: it was restored from a state of before the
-// result, and holds the job as ours.
-func TestAMasterThatLostAResultGetsItAgain(t *testing.T) {
+// TestMasterThatLostAResultGetsItAgain: the master was restored from a backup of before the
+// result, and lists the job as ours.
+func TestMasterThatLostAResultGetsItAgain(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, func(c *siteConfig) { c.ReconcileInterval = 100 * time.Millisecond })
 	var lost atomic.Bool
 	s.link.interfere(onResults(func(next http.Handler, w http.ResponseWriter, r *http.Request) {
 		if lost.CompareAndSwap(false, true) {
-			// Taken, and forgotten at once.
+			// Accepted and lost.
 			io.Copy(io.Discard, r.Body)
 			io.WriteString(w, `{"status":"success"}`)
 			return
@@ -215,7 +212,7 @@ func TestAMasterThatLostAResultGetsItAgain(t *testing.T) {
 	}
 }
 
-func TestAJobThatComesWithTheDrainIsHandedBack(t *testing.T) {
+func TestJobOfferedDuringDrainIsReturned(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, nil)
 	s.until("the session", func() bool { return s.agent.Board().Session() != nil })
@@ -240,16 +237,16 @@ func TestAJobThatComesWithTheDrainIsHandedBack(t *testing.T) {
 	}
 }
 
-// TestALeaseThatWaitsSurvivesACrashOfJobs: the master holds two jobs as ours, one slot
-// is there, jobs crashes.
-func TestALeaseThatWaitsSurvivesACrashOfJobs(t *testing.T) {
+// TestWaitingLeaseSurvivesCrashOfJobs: the master lists two jobs as ours, there is one slot,
+// and jobs crashes.
+func TestWaitingLeaseSurvivesCrashOfJobs(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, func(c *siteConfig) { c.ReconcileInterval = 100 * time.Millisecond })
 	s.until("the session", func() bool { return s.agent.Board().Session() != nil })
 	first := s.submit(ffmpegtest.Long())
 	pid := s.ffmpegPID(first.ID)
 	second := s.submit(ffmpegtest.Quick())
-	// The answer to this poll is nobody's.
+	// The response to this poll goes to nobody.
 	resp, err := http.Get(s.link.URL + "/jobs/next?node_id=" + s.agent.Board().Session().NodeID)
 	must(t, err)
 	resp.Body.Close()
@@ -260,7 +257,7 @@ func TestALeaseThatWaitsSurvivesACrashOfJobs(t *testing.T) {
 	s.result(second.ID, 1)
 }
 
-func TestAResultFoundGivenAwayIsNotSentOn(t *testing.T) {
+func TestReassignedResultIsNotSentAgain(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, nil)
 	var sendings atomic.Int64
@@ -292,7 +289,7 @@ func TestAResultFoundGivenAwayIsNotSentOn(t *testing.T) {
 	}
 }
 
-func TestRetryAfterIsObeyedWhateverElseGetsThrough(t *testing.T) {
+func TestRetryAfterIsObeyedDespiteDeliveries(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, nil)
 	var told atomic.Value
@@ -319,5 +316,31 @@ func TestRetryAfterIsObeyedWhateverElseGetsThrough(t *testing.T) {
 	}
 	if n := sendings.Load(); n != 1 {
 		t.Errorf("sent %d times within an hour's Retry-After", n)
+	}
+}
+
+// TestFindingLeasesDropsNoPoll: a poll that comes due while the agent looks for lost leases
+// is made afterwards. Otherwise no timer is left and the agent never polls again.
+func TestFindingLeasesDropsNoPoll(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, func(c *siteConfig) { c.PollInterval, c.ReconcileInterval = 100*time.Millisecond, 300*time.Millisecond })
+	s.await("the registration", registered)
+	var looks, polls atomic.Int64
+	s.link.interfere(func(next http.Handler, w http.ResponseWriter, r *http.Request) {
+		switch {
+		case strings.HasSuffix(r.URL.Path, "/next"):
+			polls.Add(1)
+		case r.Method == http.MethodGet && strings.HasPrefix(r.URL.Path, "/nodes/"):
+			looks.Add(1)
+			time.Sleep(250 * time.Millisecond) // a poll comes due meanwhile
+		}
+		next.ServeHTTP(w, r)
+	})
+	for range 5 {
+		before, from := polls.Load(), looks.Load()
+		s.until("two more looks", func() bool { return looks.Load() >= from+3 })
+		if polls.Load() == before {
+			t.Fatalf("no poll during %d looks", looks.Load()-from)
+		}
 	}
 }

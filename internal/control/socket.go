@@ -12,24 +12,24 @@ import (
 	"time"
 )
 
-// ErrInUse: another process answers on the socket.
-var ErrInUse = errors.New("another process answers there")
+// ErrInUse means that another process is listening on the socket.
+var ErrInUse = errors.New("in use by another process")
 
-// socketMode lets only the owner, and root, open the socket.
+// socketMode allows only the owner and root to connect.
 const socketMode = 0o600
 
-// staleTimeout is how long a process that may live behind a socket has to take a call.
+// staleTimeout limits the attempt to connect to an existing socket.
 const staleTimeout = 2 * time.Second
 
-// socket is a listener and the file that leads to it.
+// socket is a listener and its file.
 type socket struct {
 	*net.UnixListener
 	path string
 	file fs.FileInfo
 }
 
-// listen makes the socket. A file that a dead process left in its place is
-// removed; a socket that somebody answers on is left alone.
+// listen creates the socket. It replaces a stale socket left by a dead process, but fails
+// with ErrInUse if a process is listening.
 func listen(ctx context.Context, path string) (*socket, error) {
 	if err := checkPath(path); err != nil {
 		return nil, err
@@ -44,19 +44,17 @@ func listen(ctx context.Context, path string) (*socket, error) {
 	if err != nil {
 		return nil, explain(path, err)
 	}
-	// By path it would be removed, whoever's it is by then.
-	l.SetUnlinkOnClose(false)
+	l.SetUnlinkOnClose(false) // see remove: the path may belong to another socket by then
 	s := &socket{UnixListener: l, path: path}
-	if err := s.settle(); err != nil {
+	if err := s.restrict(); err != nil {
 		return nil, errors.Join(err, s.remove())
 	}
 	return s, nil
 }
 
 func bind(ctx context.Context, path string) (*net.UnixListener, error) {
-	// Linux gives the file the mode that the socket had when it was bound, so that
-	// there is no moment at which others can open it. Where a system does not,
-	// settle sets the mode.
+	// On Linux bind creates the file with the mode of the socket, so others can never
+	// open it. On other systems restrict sets the mode afterwards.
 	config := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
 		return c.Control(func(fd uintptr) { _ = syscall.Fchmod(int(fd), socketMode) })
 	}}
@@ -67,8 +65,8 @@ func bind(ctx context.Context, path string) (*net.UnixListener, error) {
 	return l.(*net.UnixListener), nil
 }
 
-// settle gives the file its mode, owner and group, and remembers which it is.
-func (s *socket) settle() (err error) {
+// restrict sets the file's mode, owner and group, and records its identity.
+func (s *socket) restrict() (err error) {
 	if s.file, err = os.Lstat(s.path); err != nil {
 		return err
 	}
@@ -78,13 +76,13 @@ func (s *socket) settle() (err error) {
 	return os.Chmod(s.path, socketMode)
 }
 
-// inPlace reports whether the path still leads to this socket.
+// inPlace reports whether the path still refers to this socket.
 func (s *socket) inPlace() bool {
 	file, err := os.Lstat(s.path)
 	return err == nil && s.file != nil && os.SameFile(file, s.file)
 }
 
-// remove stops listening and removes the file where it is still this socket's.
+// remove stops listening and removes the file, unless it has been replaced.
 func (s *socket) remove() error {
 	err := s.Close()
 	if errors.Is(err, net.ErrClosed) {
@@ -96,7 +94,7 @@ func (s *socket) remove() error {
 	return err
 }
 
-// removeStale removes a socket that nobody answers on.
+// removeStale removes a socket that no process is listening on.
 func removeStale(ctx context.Context, path string) error {
 	before, err := os.Lstat(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -106,7 +104,7 @@ func removeStale(ctx context.Context, path string) error {
 		return err
 	}
 	if before.Mode().Type() != fs.ModeSocket {
-		return errors.New("something that is no socket lies there; it is left alone")
+		return errors.New("the path exists and is not a socket")
 	}
 	ctx, cancel := context.WithTimeout(ctx, staleTimeout)
 	defer cancel()
@@ -118,22 +116,22 @@ func removeStale(ctx context.Context, path string) error {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil
 	case !errors.Is(err, syscall.ECONNREFUSED):
-		return fmt.Errorf("finding out whether a process answers there: %w", err)
+		return fmt.Errorf("checking whether it is in use: %w", err)
 	}
 	if now, err := os.Lstat(path); err != nil || !os.SameFile(before, now) {
-		return ErrInUse // somebody else took it over just now
+		return ErrInUse // replaced by another process in the meantime
 	}
 	return os.Remove(path)
 }
 
-// explain says what to mend where the system's word alone does not.
+// explain adds the directory to errors of bind.
 func explain(path string, err error) error {
 	dir := filepath.Dir(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return fmt.Errorf("its folder %s is not there: %w", dir, err)
+		return fmt.Errorf("directory %s does not exist: %w", dir, err)
 	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EROFS):
-		return fmt.Errorf("its folder %s cannot be written to: %w", dir, err)
+		return fmt.Errorf("directory %s is not writable: %w", dir, err)
 	}
 	return err
 }
