@@ -215,7 +215,7 @@ func TestReassignedJobIsDiscarded(t *testing.T) {
 		return found && record.State == job.RecordSuperseded
 	})
 	for _, e := range s.master().Events() {
-		if e.JobID == submitted.ID && e.Attempt == 1 && (e.Kind == devmaster.ResultAccepted || e.Kind == devmaster.ResultRefused) {
+		if e.JobID == submitted.ID && e.Attempt == 1 && (e.Kind == devmaster.ResultAccepted || e.Kind == devmaster.ResultRejected) {
 			t.Errorf("a result of the lost attempt was sent: %+v", e)
 		}
 	}

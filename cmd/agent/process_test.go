@@ -172,7 +172,7 @@ func TestAResultOutlivesAgentAndMaster(t *testing.T) {
 	second := f.submit(map[string]any{"resolution": "160x120", "duration": 1, "preset": "ultrafast"})
 	f.await("the second result", func(e devmaster.Event) bool { return e.Kind == devmaster.ResultAccepted && e.JobID == second.ID })
 	for _, e := range f.master.Events() {
-		if e.JobID == job.ID && e.Kind == devmaster.ResultRefused {
+		if e.JobID == job.ID && e.Kind == devmaster.ResultRejected {
 			t.Errorf("sent again: %+v", e)
 		}
 	}

@@ -1,5 +1,4 @@
-// Command devmaster runs the small master of package devmaster: something for
-// an agent to talk to on a developer's machine, in tests and under chaos.
+// Command devmaster runs a small master for development, tests and chaos runs.
 package main
 
 import (
@@ -27,10 +26,10 @@ func main() {
 	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
 }
 
-// usageError is a mistake in the flags: exit status 2.
+// usageError is an error in the flags, reported with exit status 2.
 type usageError struct{ error }
 
-// run is the program; it returns the exit status.
+// run executes a command line and returns its exit status.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	cmd := command()
 	cmd.SetOut(stdout)
@@ -51,7 +50,7 @@ func command() *cobra.Command {
 	var o options
 	cmd := &cobra.Command{
 		Use:           "devmaster",
-		Short:         "A small master for ffmpeg agents: development, tests, demonstrations",
+		Short:         "Run a small master for development, tests and demos",
 		Example:       "  devmaster --listen 127.0.0.1:8080 --api-key secret --state master.json --results-dir results",
 		SilenceErrors: true,
 		SilenceUsage:  true,
@@ -67,7 +66,7 @@ func command() *cobra.Command {
 	return cmd
 }
 
-// serve runs the master until ctx ends.
+// serve runs the master until ctx is done.
 func serve(ctx context.Context, o options, stdout, stderr io.Writer) (err error) {
 	encoder := zapcore.NewConsoleEncoder(zap.NewDevelopmentEncoderConfig())
 	o.master.Logger = zap.New(zapcore.NewCore(encoder, zapcore.Lock(zapcore.AddSync(stderr)), o.level))
@@ -77,7 +76,7 @@ func serve(ctx context.Context, o options, stdout, stderr io.Writer) (err error)
 	}
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", o.listen)
 	if errors.Is(err, syscall.EADDRINUSE) {
-		return fmt.Errorf("%s is taken by another program; choose another address with --listen", o.listen)
+		return fmt.Errorf("%s is in use by another program; choose another address with --listen", o.listen)
 	}
 	if err != nil {
 		return err
@@ -94,31 +93,31 @@ func serve(ctx context.Context, o options, stdout, stderr io.Writer) (err error)
 		ReadTimeout:       time.Minute,
 		ErrorLog:          zap.NewStdLog(o.master.Logger),
 	}
-	greet(stdout, o, listener.Addr())
+	printUsage(stdout, o, listener.Addr())
 
-	ended := make(chan error, 1)
+	done := make(chan error, 1)
 	go func() {
 		if tlsConfig != nil {
-			ended <- server.ServeTLS(listener, "", "")
+			done <- server.ServeTLS(listener, "", "")
 			return
 		}
-		ended <- server.Serve(listener)
+		done <- server.Serve(listener)
 	}()
 	select {
-	case err = <-ended:
+	case err = <-done:
 		return err
 	case <-ctx.Done():
 	}
-	grace, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	shutdownCtx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
-	if server.Shutdown(grace) != nil {
+	if server.Shutdown(shutdownCtx) != nil {
 		return server.Close()
 	}
 	return nil
 }
 
-// greet says where the master listens and how to give it a job.
-func greet(w io.Writer, o options, addr net.Addr) {
+// printUsage prints the master's URL and commands to submit a job and start an agent.
+func printUsage(w io.Writer, o options, addr net.Addr) {
 	scheme, auth := "http", ""
 	if o.cert != "" {
 		scheme = "https"
@@ -126,7 +125,7 @@ func greet(w io.Writer, o options, addr net.Addr) {
 	if len(o.master.APIKeys) > 0 {
 		auth = ` -H "Authorization: Bearer $MASTER_API_KEY"`
 	}
-	fmt.Fprintf(w, "devmaster listens on %[1]s://%[2]s\n\n"+
-		"post a job:   curl%[3]s %[1]s://%[2]s/jobs -d '{\"scenario\": \"720p30-h264\", \"parameters\": {\"duration\": 5}}'\n"+
-		"start a node: agent --register --master %[1]s://%[2]s --allow-master-as-worker\n", scheme, addr, auth)
+	fmt.Fprintf(w, "devmaster listening on %[1]s://%[2]s\n\n"+
+		"submit a job:   curl%[3]s %[1]s://%[2]s/jobs -d '{\"scenario\": \"720p30-h264\", \"parameters\": {\"duration\": 5}}'\n"+
+		"start an agent: agent --register --master %[1]s://%[2]s --allow-master-as-worker\n", scheme, addr, auth)
 }

@@ -29,8 +29,8 @@ import (
 	"ffmpeg-agent/messages/protocol"
 )
 
-// asCommand makes this test binary the command itself, so that tests start
-// real processes, signal them and see their exit status.
+// asCommand is an environment variable that makes the test binary run as devmaster, so that
+// tests can start, signal and kill real processes.
 const asCommand = "DEVMASTER_AS_COMMAND"
 
 func TestMain(m *testing.M) {
@@ -40,22 +40,22 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// hang is how long a test waits for what must come; it is no measure of speed.
-const hang = 30 * time.Second
+// timeout is how long tests wait before they report a hang.
+const timeout = 30 * time.Second
 
 // process is a running devmaster.
 type process struct {
 	t      *testing.T
 	cmd    *exec.Cmd
 	url    string
-	greet  string
+	usage  string // printed on standard output
 	stderr bytes.Buffer
 }
 
-// start runs devmaster on a port of its own and waits until it listens.
+// start runs devmaster on a free port and waits until it is listening.
 func start(t *testing.T, args ...string) *process {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), hang)
+	ctx, cancel := context.WithTimeout(t.Context(), timeout)
 	t.Cleanup(cancel)
 	p := &process{t: t, cmd: exec.CommandContext(ctx, os.Args[0], append([]string{"--listen", "127.0.0.1:0"}, args...)...)}
 	p.cmd.Env = append(os.Environ(), asCommand+"=1", "MASTER_API_KEY=", "GORACE=atexit_sleep_ms=0")
@@ -69,22 +69,22 @@ func start(t *testing.T, args ...string) *process {
 	}
 	lines := bufio.NewScanner(out)
 	for lines.Scan() {
-		p.greet += lines.Text() + "\n"
-		if strings.HasPrefix(lines.Text(), "start a node:") {
+		p.usage += lines.Text() + "\n"
+		if strings.HasPrefix(lines.Text(), "start an agent:") {
 			break
 		}
 	}
-	_, after, ok := strings.Cut(p.greet, "devmaster listens on ")
+	_, after, ok := strings.Cut(p.usage, "devmaster listening on ")
 	if !ok {
 		_ = p.cmd.Wait()
-		t.Fatalf("no greeting: %q, %s", p.greet, p.stderr.String())
+		t.Fatalf("got output %q, %s; want a URL", p.usage, p.stderr.String())
 	}
 	p.url, _, _ = strings.Cut(after, "\n")
 	return p
 }
 
-// end sends a signal, waits, and returns the exit status (-1: killed).
-func (p *process) end(signal os.Signal) int {
+// stop sends a signal, waits, and returns the exit status, -1 if killed.
+func (p *process) stop(signal os.Signal) int {
 	p.t.Helper()
 	if err := p.cmd.Process.Signal(signal); err != nil {
 		p.t.Fatal(err)
@@ -93,7 +93,7 @@ func (p *process) end(signal os.Signal) int {
 	return p.cmd.ProcessState.ExitCode()
 }
 
-// call makes a request and returns status and body; 0 where there is no answer.
+// call makes a request and returns status and body. The status is 0 if there was no response.
 func call(client *http.Client, method, url, body string) (int, string) {
 	req, err := http.NewRequest(method, url, strings.NewReader(body))
 	if err != nil {
@@ -111,30 +111,30 @@ func call(client *http.Client, method, url, body string) (int, string) {
 	return resp.StatusCode, string(text)
 }
 
-func TestSignalsEndItCleanly(t *testing.T) {
+func TestSignalStopsCleanly(t *testing.T) {
 	for _, signal := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM} {
 		p := start(t)
 		if code, body := call(http.DefaultClient, "GET", p.url+"/health", ""); code != 200 {
-			t.Errorf("health: %d %s", code, body)
+			t.Errorf("GET /health: got %d %s, want 200", code, body)
 		}
-		if code := p.end(signal); code != 0 {
-			t.Errorf("%v: exit %d, %s", signal, code, p.stderr.String())
+		if code := p.stop(signal); code != 0 {
+			t.Errorf("%v: got exit status %d, %s; want 0", signal, code, p.stderr.String())
 		}
 	}
 }
 
-func TestGreetingShowsACallThatWorks(t *testing.T) {
+func TestPrintedCommandSubmitsAJob(t *testing.T) {
 	p := start(t, "--api-key", "secret", "--api-key", "other")
-	defer p.end(syscall.SIGTERM)
-	_, line, _ := strings.Cut(p.greet, "post a job:")
+	defer p.stop(syscall.SIGTERM)
+	_, line, _ := strings.Cut(p.usage, "submit a job:")
 	line, _, _ = strings.Cut(line, "\n")
 	_, body, _ := strings.Cut(line, "-d '")
 	body = strings.TrimSuffix(body, "'")
-	if !strings.Contains(line, p.url+"/jobs") || !strings.Contains(line, "Bearer $MASTER_API_KEY") || strings.Contains(p.greet, "secret") {
-		t.Fatalf("greeting:\n%s", p.greet)
+	if !strings.Contains(line, p.url+"/jobs") || !strings.Contains(line, "Bearer $MASTER_API_KEY") || strings.Contains(p.usage, "secret") {
+		t.Fatalf("got output\n%s\nwant a curl command with $MASTER_API_KEY", p.usage)
 	}
 	if code, _ := call(http.DefaultClient, "POST", p.url+"/jobs", body); code != 401 {
-		t.Errorf("without a key: %d", code)
+		t.Errorf("without a key: got %d, want 401", code)
 	}
 	req, err := http.NewRequest("POST", p.url+"/jobs", strings.NewReader(body))
 	if err != nil {
@@ -147,13 +147,13 @@ func TestGreetingShowsACallThatWorks(t *testing.T) {
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != 201 {
-		t.Errorf("with a key: %d", resp.StatusCode)
+		t.Errorf("with a key: got %d, want 201", resp.StatusCode)
 	}
 }
 
-// TestKillLosesNothingThatWasAcknowledged runs workers against a master that
-// is killed in the middle, and looks for each acknowledged result after it.
-func TestKillLosesNothingThatWasAcknowledged(t *testing.T) {
+// Kills the master while workers report results, and checks each acknowledged result after a
+// restart.
+func TestAcknowledgedResultsSurviveKill(t *testing.T) {
 	dir := t.TempDir()
 	args := []string{"--state", filepath.Join(dir, "state.json"), "--results-dir", filepath.Join(dir, "results"), "--log-level", "error"}
 	p := start(t, args...)
@@ -169,7 +169,7 @@ func TestKillLosesNothingThatWasAcknowledged(t *testing.T) {
 			_, body := call(client, "POST", p.url+"/nodes/register", fmt.Sprintf(`{"address":"host-%d"}`, worker))
 			var node protocol.Node
 			if err := json.Unmarshal([]byte(body), &node); err != nil {
-				t.Errorf("register: %s", body)
+				t.Errorf("decoding the node: %v: %s", err, body)
 				return
 			}
 			for {
@@ -177,7 +177,7 @@ func TestKillLosesNothingThatWasAcknowledged(t *testing.T) {
 				call(client, "POST", p.url+"/jobs", `{}`)
 				_, body := call(client, "GET", p.url+"/jobs/next?node_id="+node.ID, "")
 				if json.Unmarshal([]byte(body), &next) != nil || next.Job == nil {
-					return // killed
+					return // the master was killed
 				}
 				result := fmt.Sprintf(`{"job_id":%q,"node_id":%q,"status":"completed","progress":100,"attempt":1}`, next.Job.ID, node.ID)
 				if code, _ := call(client, "POST", p.url+"/results", result); code != 200 {
@@ -193,68 +193,68 @@ func TestKillLosesNothingThatWasAcknowledged(t *testing.T) {
 	}
 	select {
 	case <-enough:
-	case <-time.After(hang):
-		t.Error("the workers do not get on")
+	case <-time.After(timeout):
+		t.Errorf("fewer than 10 results after %v", timeout)
 	}
-	if code := p.end(syscall.SIGKILL); code != -1 {
-		t.Errorf("exit %d", code)
+	if code := p.stop(syscall.SIGKILL); code != -1 {
+		t.Errorf("got exit status %d, want -1", code)
 	}
 	wg.Wait()
 
 	p = start(t, args...)
-	defer p.end(syscall.SIGTERM)
+	defer p.stop(syscall.SIGTERM)
 	for id, result := range acknowledged {
 		stored, err := os.ReadFile(filepath.Join(dir, "results", id+".attempt-1.json"))
 		if err != nil || string(stored) != result {
-			t.Errorf("file of job %s: %q, %v", id, stored, err)
+			t.Errorf("result file of job %s: got %q, %v; want %q", id, stored, err, result)
 		}
 		if code, body := call(client, "POST", p.url+"/results", result); code != 409 {
-			t.Errorf("job %s again: %d %s, want 409", id, code, body)
+			t.Errorf("second result of job %s: got %d %s, want 409", id, code, body)
 		}
 	}
 }
 
 func TestExitStatus(t *testing.T) {
-	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	used, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer taken.Close()
+	defer used.Close()
 	dir := t.TempDir()
 	damaged := filepath.Join(dir, "damaged.json")
 	if err := os.WriteFile(damaged, []byte("{"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	cert, key := certificate(t, dir)
-	here := "127.0.0.1:0"
+	free := "127.0.0.1:0"
 	for _, tc := range []struct {
-		name string
-		args []string
-		code int
-		says string
+		name   string
+		args   []string
+		code   int
+		stderr string
 	}{
 		{"help", []string{"--help"}, 0, ""},
 		{"unknown flag", []string{"--nope"}, 2, "unknown flag: --nope"},
 		{"argument", []string{"start"}, 2, `unexpected argument "start"`},
 		{"bad duration", []string{"--unavailable-after", "soon"}, 2, "--unavailable-after"},
-		{"no duration", []string{"--unavailable-after", "0s"}, 2, "must be above 0"},
-		{"negative retries", []string{"--max-retries", "-1"}, 2, "must be 0 or more"},
+		{"no duration", []string{"--unavailable-after", "0s"}, 2, "must be positive"},
+		{"negative retries", []string{"--max-retries", "-1"}, 2, "must not be negative"},
 		{"no address", []string{"--listen", "8080"}, 2, "must be HOST:PORT"},
 		{"bad level", []string{"--log-level", "loud"}, 2, "must be debug, info"},
 		{"empty key", []string{"--api-key", ""}, 2, "must not be empty"},
-		{"certificate without key", []string{"--tls-cert", cert}, 2, "go together"},
-		{"client CA without certificate", []string{"--client-ca", cert}, 2, "needs --tls-cert"},
-		{"port taken", []string{"--listen", taken.Addr().String()}, 1, "is taken by another program"},
-		{"damaged state", []string{"--listen", here, "--state", damaged}, 1, "is damaged"},
-		{"certificate missing", []string{"--listen", here, "--tls-cert", filepath.Join(dir, "no"), "--tls-key", key}, 1, "no such file"},
-		{"client CA empty", []string{"--listen", here, "--tls-cert", cert, "--tls-key", key, "--client-ca", damaged}, 1, "holds no certificate"},
+		{"certificate without key", []string{"--tls-cert", cert}, 2, "must be used together"},
+		{"client CA without certificate", []string{"--client-ca", cert}, 2, "requires --tls-cert"},
+		{"port in use", []string{"--listen", used.Addr().String()}, 1, "is in use by another program"},
+		{"damaged state", []string{"--listen", free, "--state", damaged}, 1, "is damaged"},
+		{"certificate missing", []string{"--listen", free, "--tls-cert", filepath.Join(dir, "no"), "--tls-key", key}, 1, "no such file"},
+		{"client CA without certificate", []string{"--listen", free, "--tls-cert", cert, "--tls-key", key, "--client-ca", damaged}, 1, "no certificate in file"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			ctx, cancel := context.WithTimeout(t.Context(), hang)
+			ctx, cancel := context.WithTimeout(t.Context(), timeout)
 			defer cancel()
 			var stdout, stderr bytes.Buffer
-			if code := run(ctx, tc.args, &stdout, &stderr); code != tc.code || !strings.Contains(stderr.String(), tc.says) {
-				t.Errorf("exit %d, %q; want %d, %q", code, stderr.String(), tc.code, tc.says)
+			if code := run(ctx, tc.args, &stdout, &stderr); code != tc.code || !strings.Contains(stderr.String(), tc.stderr) {
+				t.Errorf("got exit status %d, %q; want %d, %q", code, stderr.String(), tc.code, tc.stderr)
 			}
 		})
 	}
@@ -264,9 +264,9 @@ func TestHTTPSWithClientCertificates(t *testing.T) {
 	dir := t.TempDir()
 	cert, key := certificate(t, dir)
 	p := start(t, "--tls-cert", cert, "--tls-key", key, "--client-ca", cert)
-	defer p.end(syscall.SIGTERM)
+	defer p.stop(syscall.SIGTERM)
 	if !strings.HasPrefix(p.url, "https://127.0.0.1:") {
-		t.Fatalf("listens on %s", p.url)
+		t.Fatalf("got URL %s, want https", p.url)
 	}
 	data, err := os.ReadFile(cert)
 	if err != nil {
@@ -278,20 +278,20 @@ func TestHTTPSWithClientCertificates(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ask := func(certs ...tls.Certificate) (int, string) {
+	get := func(certs ...tls.Certificate) (int, string) {
 		transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, Certificates: certs}}
 		defer transport.CloseIdleConnections()
 		return call(&http.Client{Transport: transport}, "GET", p.url+"/health", "")
 	}
-	if code, body := ask(own); code != 200 {
-		t.Errorf("with a certificate: %d %s", code, body)
+	if code, body := get(own); code != 200 {
+		t.Errorf("with a certificate: got %d %s, want 200", code, body)
 	}
-	if code, _ := ask(); code != 0 {
-		t.Errorf("without one: %d, want no answer", code)
+	if code, _ := get(); code != 0 {
+		t.Errorf("without a certificate: got %d, want no response", code)
 	}
 }
 
-// certificate writes a self-signed certificate that serves as server, client and CA.
+// certificate writes a self-signed certificate for server, client and CA.
 func certificate(t *testing.T, dir string) (cert, key string) {
 	t.Helper()
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)

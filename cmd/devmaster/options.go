@@ -15,7 +15,7 @@ import (
 	"ffmpeg-agent/internal/devmaster"
 )
 
-// options are what the flags say.
+// options are the values of the flags.
 type options struct {
 	master                                devmaster.Config
 	listen, cert, key, clientCA, logLevel string
@@ -24,19 +24,19 @@ type options struct {
 
 func (o *options) bind(f *pflag.FlagSet) {
 	f.StringVar(&o.listen, "listen", "127.0.0.1:8080", "`address` to listen on")
-	f.StringArrayVar(&o.master.APIKeys, "api-key", nil, "bearer `key` to accept, repeatable; also MASTER_API_KEY (default: no key is demanded)")
-	f.DurationVar(&o.master.UnavailableAfter, "unavailable-after", devmaster.DefaultUnavailableAfter, "give a node's job away after so long without a heartbeat")
-	f.IntVar(&o.master.MaxRetries, "max-retries", devmaster.DefaultMaxRetries, "how often a failed job is tried again")
-	f.StringVar(&o.master.StateFile, "state", "", "`file` to keep the state in (default: memory only)")
-	f.StringVar(&o.master.ResultsDir, "results-dir", "", "`folder` to write each accepted result to")
-	f.BoolVar(&o.master.FenceAttempts, "fence", true, "refuse results of a stale node or attempt with 409; false plays an older master")
-	f.StringVar(&o.cert, "tls-cert", "", "certificate `file`; with --tls-key it serves HTTPS")
+	f.StringArrayVar(&o.master.APIKeys, "api-key", nil, "accept this bearer `key`, repeatable; also MASTER_API_KEY (default: no key required)")
+	f.DurationVar(&o.master.UnavailableAfter, "unavailable-after", devmaster.DefaultUnavailableAfter, "reassign a node's jobs after this long without a heartbeat")
+	f.IntVar(&o.master.MaxRetries, "max-retries", devmaster.DefaultMaxRetries, "maximum number of retries of a failed job")
+	f.StringVar(&o.master.StateFile, "state", "", "`file` for the state (default: memory only)")
+	f.StringVar(&o.master.ResultsDir, "results-dir", "", "`directory` for accepted results")
+	f.BoolVar(&o.master.FenceAttempts, "fence", true, "reject results of a stale node or attempt with 409; false behaves like an older master")
+	f.StringVar(&o.cert, "tls-cert", "", "certificate `file`; serves HTTPS together with --tls-key")
 	f.StringVar(&o.key, "tls-key", "", "private key `file`")
-	f.StringVar(&o.clientCA, "client-ca", "", "CA `file`; clients must show a certificate it signed")
-	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error; debug shows heartbeats and idle polls")
+	f.StringVar(&o.clientCA, "client-ca", "", "CA `file`; requires a client certificate signed by it")
+	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error; debug includes heartbeats and idle polls")
 }
 
-// complete checks the flags and fills in what they imply.
+// complete validates the flags and completes the configuration.
 func (o *options) complete(args []string) (err error) {
 	if len(args) > 0 {
 		return fmt.Errorf("unexpected argument %q", args[0])
@@ -50,17 +50,17 @@ func (o *options) complete(args []string) (err error) {
 	m := &o.master
 	switch {
 	case m.UnavailableAfter <= 0:
-		return fmt.Errorf("--unavailable-after %v: must be above 0", m.UnavailableAfter)
+		return fmt.Errorf("--unavailable-after %v: must be positive", m.UnavailableAfter)
 	case m.MaxRetries < 0:
-		return fmt.Errorf("--max-retries %d: must be 0 or more", m.MaxRetries)
+		return fmt.Errorf("--max-retries %d: must not be negative", m.MaxRetries)
 	case m.MaxRetries == 0:
-		m.MaxRetries = -1 // "never", where 0 would be the default
+		m.MaxRetries = -1 // no retries; 0 would mean the default
 	}
 	switch {
 	case (o.cert == "") != (o.key == ""):
-		return errors.New("--tls-cert and --tls-key go together")
+		return errors.New("--tls-cert and --tls-key must be used together")
 	case o.clientCA != "" && o.cert == "":
-		return errors.New("--client-ca needs --tls-cert and --tls-key")
+		return errors.New("--client-ca requires --tls-cert and --tls-key")
 	case slices.Contains(m.APIKeys, ""):
 		return errors.New("--api-key: must not be empty")
 	}
@@ -70,7 +70,7 @@ func (o *options) complete(args []string) (err error) {
 	return nil
 }
 
-// tls is nil where plain HTTP is served.
+// tls returns the TLS configuration, or nil for plain HTTP.
 func (o *options) tls() (*tls.Config, error) {
 	if o.cert == "" {
 		return nil, nil
@@ -89,7 +89,7 @@ func (o *options) tls() (*tls.Config, error) {
 	}
 	c.ClientAuth, c.ClientCAs = tls.RequireAndVerifyClientCert, x509.NewCertPool()
 	if !c.ClientCAs.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("--client-ca %s: holds no certificate", o.clientCA)
+		return nil, fmt.Errorf("--client-ca %s: no certificate in file", o.clientCA)
 	}
 	return c, nil
 }

@@ -12,58 +12,59 @@ import (
 	"ffmpeg-agent/messages/protocol"
 )
 
-// EventKind says what happened, in plain words.
+// EventKind is the type of an Event, in the form that is logged.
 type EventKind string
 
-// What a master notes.
+// All kinds of events.
 const (
-	NodeRegistered EventKind = "node registered" // Code 201: new; 200: the same address again
+	NodeRegistered EventKind = "node registered" // Code 201 for a new node, 200 for a known address
 	NodeRemoved    EventKind = "node removed"
 	NodeOffline    EventKind = "node offline"
 	Heartbeat      EventKind = "heartbeat"        // Code 200, or 404 for an unknown node
-	Polled         EventKind = "poll without job" // Code 200: no work; 400 or 500: refused
+	PollWithoutJob EventKind = "poll without job" // Code 200, or 400 or 500 if it was rejected
 	JobSubmitted   EventKind = "job submitted"
 	JobAssigned    EventKind = "job assigned"
-	JobReassigned  EventKind = "job taken from silent node" // Status queued, or failed when no retry was left
+	JobReassigned  EventKind = "job reassigned" // from an offline node; Status queued, or failed if no retry was left
 	JobCanceled    EventKind = "job canceled"
 	JobPaused      EventKind = "job paused"
 	JobResumed     EventKind = "job resumed"
 	ResultAccepted EventKind = "result accepted"
-	ResultRefused  EventKind = "result refused"              // Code 400, 409, 413 or 500
-	Unauthorized   EventKind = "request refused for its key" // Code 401 or 403
+	ResultRejected EventKind = "result rejected"      // Code 400, 409, 413 or 500
+	Unauthorized   EventKind = "unauthorized request" // Code 401 or 403
 )
 
 func (k EventKind) level() zapcore.Level {
 	switch k {
-	case Heartbeat, Polled:
+	case Heartbeat, PollWithoutJob:
 		return zap.DebugLevel
-	case NodeOffline, JobReassigned, ResultRefused, Unauthorized:
+	case NodeOffline, JobReassigned, ResultRejected, Unauthorized:
 		return zap.WarnLevel
 	}
 	return zap.InfoLevel
 }
 
-// Event is one thing that happened at the master.
+// Event is a request to the master or a change of its state.
 type Event struct {
-	At      time.Time // when the state changed, before it was written or answered
+	At      time.Time // when the state changed, before it was stored and the response sent
 	Kind    EventKind
-	Code    int // the HTTP status it was answered with; 0 where no request caused it
+	Code    int // HTTP status of the response; 0 if no request caused the event
 	NodeID  string
 	JobID   string
-	Attempt int             // the job's attempt; of a result: as the result states it
-	Status  protocol.Status // of a result: as reported; of a reassigned job: what it became
+	Attempt int             // attempt of the job; for a result, the attempt it states
+	Status  protocol.Status // reported status of a result, or new status of a job
 	Detail  string
 }
 
-// maxEvents bounds the events kept; beyond it the oldest tenth is dropped.
+// maxEvents is the maximum number of events kept. When it is reached, the oldest tenth is
+// dropped.
 const maxEvents = 100_000
 
-// eventLog is the list of events; its zero value is empty and ready.
+// eventLog is a list of events. The zero value is an empty list.
 type eventLog struct {
 	mu      sync.Mutex
 	list    []Event
 	dropped int
-	grown   chan struct{} // closed at the next event; nil while nobody waits
+	added   chan struct{} // closed by the next add; nil if since has not been called
 }
 
 func (l *eventLog) add(e Event) {
@@ -74,38 +75,38 @@ func (l *eventLog) add(e Event) {
 		l.dropped += maxEvents / 10
 	}
 	l.list = append(l.list, e)
-	if l.grown != nil {
-		close(l.grown)
-		l.grown = nil
+	if l.added != nil {
+		close(l.added)
+		l.added = nil
 	}
 }
 
-// since copies the events from position from on, counted from the very first,
-// and returns the position after them and a channel that closes at the next event.
-func (l *eventLog) since(from int) (events []Event, next int, grown <-chan struct{}) {
+// since returns the events from index from on, the index of the next event, and a channel
+// that is closed when it is added. Dropped events count toward the index.
+func (l *eventLog) since(from int) (events []Event, next int, added <-chan struct{}) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.grown == nil {
-		l.grown = make(chan struct{})
+	if l.added == nil {
+		l.added = make(chan struct{})
 	}
 	events = slices.Clone(l.list[max(from-l.dropped, 0):])
-	return events, l.dropped + len(l.list), l.grown
+	return events, l.dropped + len(l.list), l.added
 }
 
-// Events returns what happened so far, oldest first: at least the last 90 000 events.
+// Events returns the past events, oldest first, up to at least the last 90 000.
 func (m *Master) Events() []Event {
 	events, _, _ := m.events.since(0)
 	return events
 }
 
-// Await returns the first event, past or to come, that match accepts. It
-// returns ctx's error when ctx ends first.
+// Await returns the first past or future event that match accepts, or an error when ctx is
+// done.
 func (m *Master) Await(ctx context.Context, match func(Event) bool) (Event, error) {
 	next := 0
 	for {
 		var events []Event
-		var grown <-chan struct{}
-		events, next, grown = m.events.since(next)
+		var added <-chan struct{}
+		events, next, added = m.events.since(next)
 		for _, e := range events {
 			if match(e) {
 				return e, nil
@@ -114,14 +115,14 @@ func (m *Master) Await(ctx context.Context, match func(Event) bool) (Event, erro
 		select {
 		case <-ctx.Done():
 			return Event{}, ctx.Err()
-		case <-grown:
+		case <-added:
 		}
 	}
 }
 
-// note keeps an event and logs it. Where it records a change of state it is
-// called with m.mu held, so that events and changes have one order.
-func (m *Master) note(e Event) {
+// record adds an event and logs it. m.mu must be held if the event reports a change of
+// state, so that events are in the order of the changes.
+func (m *Master) record(e Event) {
 	e.At = time.Now()
 	m.events.add(e)
 	entry := m.log.Check(e.Kind.level(), string(e.Kind))

@@ -17,7 +17,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// newMaster is a master that the test's end closes.
+// newMaster returns a master that is closed at the end of the test.
 func newMaster(t testing.TB, cfg Config) *Master {
 	t.Helper()
 	m, err := New(cfg)
@@ -32,7 +32,7 @@ func newMaster(t testing.TB, cfg Config) *Master {
 	return m
 }
 
-// client talks to a master over a real socket.
+// client sends requests to a master over HTTP.
 type client struct {
 	t    testing.TB
 	base string
@@ -46,7 +46,7 @@ func serve(t testing.TB, m *Master) client {
 	return client{t, server.URL, server.Client()}
 }
 
-// do makes one call and returns status and body.
+// do makes a request and returns status and body.
 func (c client) do(method, path, body string) (int, string) {
 	c.t.Helper()
 	req, err := http.NewRequestWithContext(c.t.Context(), method, c.base+path, strings.NewReader(body))
@@ -71,18 +71,18 @@ func (c client) send(req *http.Request) (int, http.Header, string) {
 	return resp.StatusCode, resp.Header, string(text)
 }
 
-// want makes a call that must have this status, and decodes the answer into out.
+// want makes a request, checks the status of the response and decodes it into out.
 func (c client) want(code int, method, path, body string, out any) {
 	c.t.Helper()
 	got, text := c.do(method, path, body)
 	if got != code {
-		c.t.Fatalf("%s %s: %d %s, want %d", method, path, got, text, code)
+		c.t.Fatalf("%s %s: got %d %s, want %d", method, path, got, text, code)
 	}
 	if out == nil {
 		return
 	}
 	if err := json.Unmarshal([]byte(text), out); err != nil {
-		c.t.Fatalf("%s %s answered %q: %v", method, path, text, err)
+		c.t.Fatalf("%s %s: decoding %q: %v", method, path, text, err)
 	}
 }
 
@@ -91,7 +91,7 @@ func (c client) register(address string) protocol.Node {
 	var n protocol.Node
 	code, text := c.do("POST", "/nodes/register", fmt.Sprintf(`{"address":%q,"type":"server","cpu_threads":4}`, address))
 	if code != http.StatusCreated && code != http.StatusOK {
-		c.t.Fatalf("register %s: %d %s", address, code, text)
+		c.t.Fatalf("register %s: got %d %s, want 200 or 201", address, code, text)
 	}
 	if err := json.Unmarshal([]byte(text), &n); err != nil {
 		c.t.Fatal(err)
@@ -108,19 +108,19 @@ func (c client) post(request string) protocol.Job {
 
 func (c client) next(nodeID string) *protocol.Job {
 	c.t.Helper()
-	var a protocol.NextJobResponse
-	c.want(http.StatusOK, "GET", "/jobs/next?node_id="+nodeID, "", &a)
-	return a.Job
+	var r protocol.NextJobResponse
+	c.want(http.StatusOK, "GET", "/jobs/next?node_id="+nodeID, "", &r)
+	return r.Job
 }
 
-// result is the body of POST /results.
+// result returns a body for POST /results.
 func result(jobID, nodeID string, status protocol.Status, attempt int) string {
 	r := protocol.JobResult{JobID: jobID, NodeID: nodeID, Status: status, Attempt: attempt, CompletedAt: time.Now()}
 	switch status {
 	case protocol.StatusCompleted:
 		r.Progress = 100
 	case protocol.StatusFailed:
-		r.Progress, r.Error, r.FailureReason = 40, "it broke", protocol.ReasonRuntimeError
+		r.Progress, r.Error, r.FailureReason = 40, "encoder crashed", protocol.ReasonRuntimeError
 	}
 	data, err := json.Marshal(r)
 	if err != nil {
@@ -148,11 +148,11 @@ func mustNode(t testing.TB, m *Master, id string) protocol.Node {
 }
 
 func events(m *Master, kind EventKind) []Event {
-	var some []Event
+	var matching []Event
 	for _, e := range m.Events() {
 		if e.Kind == kind {
-			some = append(some, e)
+			matching = append(matching, e)
 		}
 	}
-	return some
+	return matching
 }

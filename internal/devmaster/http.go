@@ -15,58 +15,59 @@ import (
 	"ffmpeg-agent/messages/protocol"
 )
 
-// maxBody bounds the body of a request, in bytes.
+// maxBody is the maximum size of a request's body in bytes.
 const maxBody = 8 << 20
 
-// refusal is an answer other than 2xx.
-type refusal struct {
+// statusError is an error with an HTTP status.
+type statusError struct {
 	code int
 	text string
 }
 
-func (r *refusal) Error() string { return r.text }
+func (e *statusError) Error() string { return e.text }
 
-func refuse(code int, format string, args ...any) error {
-	return &refusal{code: code, text: fmt.Sprintf(format, args...)}
+func reject(code int, format string, args ...any) error {
+	return &statusError{code: code, text: fmt.Sprintf(format, args...)}
 }
 
-// call answers a request with a status and a body to be sent as JSON, or with
-// an error; a refusal decides the status itself.
-type call func(r *http.Request) (code int, body any, err error)
+// handlerFunc handles a request. It returns a status and a body to be encoded as JSON, or an
+// error, which is sent with the code of a statusError or else with 500.
+type handlerFunc func(r *http.Request) (code int, body any, err error)
 
-// Handler serves the whole protocol.
+// Handler returns the handler of the master's HTTP API.
 func (m *Master) Handler() http.Handler {
 	mux := http.NewServeMux()
-	route := func(pattern string, c call) { mux.Handle(pattern, m.answer(c)) }
-	// A change is on disk before anyone hears of it, and so is a change that a
-	// refusal rests on: "409, reported already" must not outlive the report.
-	change := func(pattern string, c call) {
-		route(pattern, func(r *http.Request) (int, any, error) {
-			code, body, err := c(r)
-			if stored := m.flush(); stored != nil {
-				return 0, nil, stored
+	read := func(pattern string, h handlerFunc) { mux.Handle(pattern, m.handle(h)) }
+	// Changes are stored before the response is sent, also before an error, which may
+	// depend on a concurrent change: a 409 for a reported attempt must not be sent before
+	// the report is stored.
+	change := func(pattern string, h handlerFunc) {
+		read(pattern, func(r *http.Request) (int, any, error) {
+			code, body, err := h(r)
+			if storeErr := m.flush(); storeErr != nil {
+				return 0, nil, storeErr
 			}
 			return code, body, err
 		})
 	}
 
 	change("POST /nodes/register", m.postRegister)
-	route("POST /nodes/{id}/heartbeat", m.postHeartbeat)
-	route("GET /nodes", m.getNodes)
-	route("GET /nodes/{id}", m.getNode)
+	read("POST /nodes/{id}/heartbeat", m.postHeartbeat)
+	read("GET /nodes", m.getNodes)
+	read("GET /nodes/{id}", m.getNode)
 	change("DELETE /nodes/{id}", m.deleteNode)
 
 	change("GET /jobs/next", m.getNext)
 	change("POST /jobs", m.postJob)
-	route("GET /jobs", m.getJobs)
-	route("GET /jobs/{id}", m.getJob)
-	route("GET /jobs/{id}/result", m.getResult)
+	read("GET /jobs", m.getJobs)
+	read("GET /jobs/{id}", m.getJob)
+	read("GET /jobs/{id}/result", m.getResult)
 	change("POST /jobs/{id}/cancel", jobChange("canceled", m.cancelJob))
 	change("POST /jobs/{id}/pause", jobChange("paused", m.pauseJob))
 	change("POST /jobs/{id}/resume", jobChange("resumed", m.resumeJob))
 	change("POST /results", m.postResult)
 
-	route("GET /health", func(*http.Request) (int, any, error) {
+	read("GET /health", func(*http.Request) (int, any, error) {
 		return http.StatusOK, protocol.StatusResponse{Status: "healthy"}, nil
 	})
 	return m.authorize(mux)
@@ -105,8 +106,8 @@ func (m *Master) deleteNode(r *http.Request) (int, any, error) {
 }
 
 func (m *Master) getNext(r *http.Request) (int, any, error) {
-	if r.Method != http.MethodGet { // the pattern lets HEAD through, which must assign nothing
-		return 0, nil, refuse(http.StatusMethodNotAllowed, "method not allowed")
+	if r.Method != http.MethodGet { // GET patterns match HEAD too, which must not assign a job
+		return 0, nil, reject(http.StatusMethodNotAllowed, "method not allowed")
 	}
 	job, err := m.nextJob(r.URL.Query().Get("node_id"))
 	return http.StatusOK, protocol.NextJobResponse{Job: job}, err
@@ -136,7 +137,7 @@ func (m *Master) getResult(r *http.Request) (int, any, error) {
 	return http.StatusOK, verbatim(raw), err
 }
 
-func jobChange(status string, change func(value string) (id string, err error)) call {
+func jobChange(status string, change func(reference string) (id string, err error)) handlerFunc {
 	return func(r *http.Request) (int, any, error) {
 		id, err := change(r.PathValue("id"))
 		return http.StatusOK, protocol.StatusResponse{Status: status, JobID: id}, err
@@ -146,41 +147,40 @@ func jobChange(status string, change func(value string) (id string, err error)) 
 func (m *Master) postResult(r *http.Request) (int, any, error) {
 	body, err := readBody(r)
 	if err != nil {
-		m.noteRefused(protocol.JobResult{}, err)
+		m.recordRejected(protocol.JobResult{}, err)
 		return 0, nil, err
 	}
-	answer, err := m.takeResult(body)
-	return http.StatusOK, answer, err
+	response, err := m.acceptResult(body)
+	return http.StatusOK, response, err
 }
 
-// verbatim is JSON to be sent byte for byte.
+// verbatim is JSON that is sent unchanged.
 type verbatim []byte
 
 func readBody(r *http.Request) ([]byte, error) {
 	body, err := io.ReadAll(r.Body)
 	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
-		return nil, refuse(http.StatusRequestEntityTooLarge, "the body is larger than %d bytes", maxBody)
+		return nil, reject(http.StatusRequestEntityTooLarge, "body larger than %d bytes", maxBody)
 	}
 	if err != nil {
-		return nil, refuse(http.StatusBadRequest, "reading the body: %v", err)
+		return nil, reject(http.StatusBadRequest, "reading the body: %v", err)
 	}
 	return body, nil
 }
 
-// answer makes an HTTP handler of a call.
-func (m *Master) answer(c call) http.Handler {
+func (m *Master) handle(h handlerFunc) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
-		code, body, err := c(r)
+		code, body, err := h(r)
 		if err == nil {
-			err = m.write(w, code, body)
+			err = m.respond(w, code, body)
 		}
 		if err == nil {
 			return
 		}
 		code = http.StatusInternalServerError
-		if re, ok := errors.AsType[*refusal](err); ok {
-			code = re.code
+		if se, ok := errors.AsType[*statusError](err); ok {
+			code = se.code
 		} else {
 			m.log.Error("request failed", zap.String("call", r.Method+" "+r.URL.Path), zap.Error(err))
 		}
@@ -188,14 +188,14 @@ func (m *Master) answer(c call) http.Handler {
 	})
 }
 
-// write sends a body; an error means that nothing has been sent yet. A client
-// that goes away while it is being sent is no concern of the master's.
-func (m *Master) write(w http.ResponseWriter, code int, body any) error {
+// respond sends a response. If it returns an error, nothing has been sent yet; write errors
+// are ignored.
+func (m *Master) respond(w http.ResponseWriter, code int, body any) error {
 	data, ok := body.(verbatim)
 	if !ok && body != nil {
 		encoded, err := json.Marshal(body)
 		if err != nil {
-			return fmt.Errorf("encoding the answer: %w", err)
+			return fmt.Errorf("encoding the response: %w", err)
 		}
 		data = append(encoded, '\n')
 	}
@@ -207,8 +207,8 @@ func (m *Master) write(w http.ResponseWriter, code int, body any) error {
 	return nil
 }
 
-// authorize demands a bearer key on everything but /health: 401 without one,
-// 403 with a wrong one.
+// authorize requires a bearer key for all requests except /health. It responds with 401 if
+// there is none and 403 if it is wrong.
 func (m *Master) authorize(next http.Handler) http.Handler {
 	if len(m.cfg.APIKeys) == 0 {
 		return next
@@ -222,26 +222,26 @@ func (m *Master) authorize(next http.Handler) http.Handler {
 		code, text := 0, ""
 		switch key = strings.TrimSpace(key); {
 		case !strings.EqualFold(scheme, "Bearer") || key == "":
-			code, text = http.StatusUnauthorized, "an API key is required: Authorization: Bearer KEY"
+			code, text = http.StatusUnauthorized, "API key required: Authorization: Bearer KEY"
 			w.Header().Set("WWW-Authenticate", "Bearer")
-		case !m.knowsKey(key):
-			code, text = http.StatusForbidden, "the API key is not accepted"
+		case !m.validKey(key):
+			code, text = http.StatusForbidden, "invalid API key"
 		default:
 			next.ServeHTTP(w, r)
 			return
 		}
-		m.note(Event{Kind: Unauthorized, Code: code, Detail: r.Method + " " + r.URL.Path})
+		m.record(Event{Kind: Unauthorized, Code: code, Detail: r.Method + " " + r.URL.Path})
 		http.Error(w, text, code)
 	})
 }
 
-// knowsKey compares in a time that tells nothing about the keys.
-func (m *Master) knowsKey(key string) bool {
-	given := sha256.Sum256([]byte(key))
-	known := 0
+// validKey compares the key in constant time.
+func (m *Master) validKey(key string) bool {
+	got := sha256.Sum256([]byte(key))
+	valid := 0
 	for _, k := range m.cfg.APIKeys {
 		want := sha256.Sum256([]byte(k))
-		known |= subtle.ConstantTimeCompare(given[:], want[:])
+		valid |= subtle.ConstantTimeCompare(got[:], want[:])
 	}
-	return known == 1
+	return valid == 1
 }

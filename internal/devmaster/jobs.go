@@ -14,16 +14,15 @@ import (
 	"ffmpeg-agent/messages/protocol"
 )
 
-// decodeRequest reads the body of POST /jobs as leniently as a job is read
-// (a priority may be a number, parameters may be null), but refuses what it
-// cannot understand, since here there is somebody to tell.
+// decodeRequest decodes the body of POST /jobs as leniently as a job (a priority may be a
+// number, parameters may be null), but rejects it if the job has problems.
 func decodeRequest(body []byte) (protocol.JobRequest, error) {
 	var j protocol.Job
 	if err := json.Unmarshal(body, &j); err != nil {
-		return protocol.JobRequest{}, refuse(http.StatusBadRequest, "invalid job request: %v", err)
+		return protocol.JobRequest{}, reject(http.StatusBadRequest, "invalid job request: %v", err)
 	}
 	if len(j.Problems) > 0 {
-		return protocol.JobRequest{}, refuse(http.StatusBadRequest, "invalid job request: %s", strings.Join(j.Problems, "; "))
+		return protocol.JobRequest{}, reject(http.StatusBadRequest, "invalid job request: %s", strings.Join(j.Problems, "; "))
 	}
 	return protocol.JobRequest{
 		Scenario:           j.Scenario,
@@ -37,7 +36,7 @@ func decodeRequest(body []byte) (protocol.JobRequest, error) {
 	}, nil
 }
 
-// submit queues the job that the body of POST /jobs asks for.
+// submit queues a job, given the body of POST /jobs.
 func (m *Master) submit(body []byte) (protocol.Job, error) {
 	req, err := decodeRequest(body)
 	if err != nil {
@@ -46,7 +45,7 @@ func (m *Master) submit(body []byte) (protocol.Job, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	now := time.Now()
-	r := &record{Job: protocol.Job{
+	r := &jobRecord{Job: protocol.Job{
 		ID:                 m.newID(),
 		SequenceNumber:     int64(len(m.jobs)) + 1,
 		Scenario:           req.Scenario,
@@ -63,19 +62,19 @@ func (m *Master) submit(body []byte) (protocol.Job, error) {
 	}}
 	m.add(r)
 	m.version++
-	m.note(Event{Kind: JobSubmitted, JobID: r.Job.ID, Detail: r.Job.Scenario})
+	m.record(Event{Kind: JobSubmitted, JobID: r.Job.ID, Detail: r.Job.Scenario})
 	return r.Job, nil
 }
 
-// add makes a job known; its sequence number is the next one.
-func (m *Master) add(r *record) {
+// add adds a job, which must have the next sequence number.
+func (m *Master) add(r *jobRecord) {
 	r.queueRank, r.priorityRank = queueRank(r.Job.Queue), priorityRank(r.Job.Priority)
 	m.jobs = append(m.jobs, r)
 	m.byID[r.Job.ID] = r
 }
 
-// queueRank orders the queues: live before default before batch. A queue
-// nobody knows is a default one.
+// queueRank orders the queues: live before default before batch. Unknown queues count as
+// default.
 func queueRank(queue string) int {
 	switch queue {
 	case "live":
@@ -86,8 +85,8 @@ func queueRank(queue string) int {
 	return 1
 }
 
-// priorityRank orders priorities within a queue: high is 3, medium or normal
-// 2, low 1, a number counts as itself, and anything else is medium.
+// priorityRank orders the priorities within a queue: high is 3, medium and normal are 2, low
+// is 1, and a number is itself. Unknown priorities count as medium.
 func priorityRank(priority string) float64 {
 	switch strings.ToLower(priority) {
 	case "high":
@@ -101,30 +100,29 @@ func priorityRank(priority string) float64 {
 	return 2
 }
 
-// before reports whether r is handed out before a job that was submitted
-// earlier: only when it ranks higher.
-func (r *record) before(other *record) bool {
+// ranksAbove reports whether r is assigned before other although it was submitted later.
+func (r *jobRecord) ranksAbove(other *jobRecord) bool {
 	return cmp.Or(cmp.Compare(r.queueRank, other.queueRank), cmp.Compare(r.priorityRank, other.priorityRank)) > 0
 }
 
-// nextJob assigns the first waiting job to a node; nil when there is none. A
-// node that is offline is given none until its next heartbeat.
+// nextJob assigns the next queued job to a node. It returns nil if there is none, or if the
+// node is offline, which it is until its next heartbeat.
 func (m *Master) nextJob(nodeID string) (*protocol.Job, error) {
 	if nodeID == "" {
-		m.note(Event{Kind: Polled, Code: http.StatusBadRequest})
-		return nil, refuse(http.StatusBadRequest, "node_id parameter is required")
+		m.record(Event{Kind: PollWithoutJob, Code: http.StatusBadRequest})
+		return nil, reject(http.StatusBadRequest, "node_id parameter is required")
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	n := m.nodes[nodeID]
 	if n == nil {
-		// 404 would be the better answer; masters in use give this one.
-		m.note(Event{Kind: Polled, Code: http.StatusInternalServerError, NodeID: nodeID, Detail: "unknown node"})
-		return nil, refuse(http.StatusInternalServerError, "failed to get next job")
+		// Deployed masters respond with 500, although 404 would be correct.
+		m.record(Event{Kind: PollWithoutJob, Code: http.StatusInternalServerError, NodeID: nodeID, Detail: "unknown node"})
+		return nil, reject(http.StatusInternalServerError, "failed to get next job")
 	}
-	r := m.firstWaiting()
+	r := m.firstQueued()
 	if r == nil || n.Status == nodeOffline {
-		m.note(Event{Kind: Polled, Code: http.StatusOK, NodeID: nodeID})
+		m.record(Event{Kind: PollWithoutJob, Code: http.StatusOK, NodeID: nodeID})
 		return nil, nil
 	}
 	now := time.Now()
@@ -136,38 +134,38 @@ func (m *Master) nextJob(nodeID string) (*protocol.Job, error) {
 	r.Job.LastActivityAt = &now
 	n.Status, n.CurrentJobID = nodeBusy, r.Job.ID
 	m.version++
-	m.note(Event{Kind: JobAssigned, Code: http.StatusOK, NodeID: nodeID, JobID: r.Job.ID, Attempt: r.Job.Attempt()})
+	m.record(Event{Kind: JobAssigned, Code: http.StatusOK, NodeID: nodeID, JobID: r.Job.ID, Attempt: r.Job.Attempt()})
 	job := r.Job
 	return &job, nil
 }
 
-func (m *Master) firstWaiting() *record {
-	var first *record
+func (m *Master) firstQueued() *jobRecord {
+	var first *jobRecord
 	for _, r := range m.jobs {
-		waiting := r.Job.Status == protocol.StatusQueued || r.Job.Status == protocol.StatusPending
-		if waiting && (first == nil || r.before(first)) {
+		queued := r.Job.Status == protocol.StatusQueued || r.Job.Status == protocol.StatusPending
+		if queued && (first == nil || r.ranksAbove(first)) {
 			first = r
 		}
 	}
 	return first
 }
 
-// lookUp finds a job as masters in use do for GET /jobs/{id}: a value that
-// begins with 1 to 9 is a sequence number, whatever follows the digits, so that
-// a job whose id begins so is not found by its id.
-func (m *Master) lookUp(value string) (protocol.Job, error) {
+// lookUp implements GET /jobs/{id} like deployed masters: a reference that starts with 1 to 9
+// is a sequence number, whatever follows the digits. A job whose ID starts with 1 to 9 cannot
+// be found by its ID.
+func (m *Master) lookUp(reference string) (protocol.Job, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	r := m.byID[value]
-	n, numbered := leadingNumber(value)
+	r := m.byID[reference]
+	n, numbered := leadingNumber(reference)
 	if numbered {
 		r = m.bySequence(n)
 	}
 	if r == nil && numbered {
-		return protocol.Job{}, refuse(http.StatusNotFound, "job not found: as masters in use do, this one reads an id that begins with 1 to 9 as a sequence number, here %d", n)
+		return protocol.Job{}, reject(http.StatusNotFound, "job not found: an ID that starts with 1 to 9 is taken as a sequence number, here %d", n)
 	}
 	if r == nil {
-		return protocol.Job{}, refuse(http.StatusNotFound, "job not found")
+		return protocol.Job{}, reject(http.StatusNotFound, "job not found")
 	}
 	return r.Job, nil
 }
@@ -181,30 +179,30 @@ func leadingNumber(s string) (int64, bool) {
 	return n, err == nil
 }
 
-func (m *Master) bySequence(n int64) *record {
+func (m *Master) bySequence(n int64) *jobRecord {
 	if n < 1 || n > int64(len(m.jobs)) {
 		return nil
 	}
 	return m.jobs[n-1]
 }
 
-// find returns the job of this id, or of this sequence number where no id fits.
-func (m *Master) find(value string) (*record, error) {
-	if r := m.byID[value]; r != nil {
+// find returns the job with an ID, or else with a sequence number.
+func (m *Master) find(reference string) (*jobRecord, error) {
+	if r := m.byID[reference]; r != nil {
 		return r, nil
 	}
-	if n, err := strconv.ParseInt(value, 10, 64); err == nil {
+	if n, err := strconv.ParseInt(reference, 10, 64); err == nil {
 		if r := m.bySequence(n); r != nil {
 			return r, nil
 		}
 	}
-	return nil, refuse(http.StatusNotFound, "job not found")
+	return nil, reject(http.StatusNotFound, "job not found")
 }
 
-// cancelJob ends a job and frees its node at once; the node learns of it by
-// asking, and its report is still taken.
-func (m *Master) cancelJob(value string) (id string, err error) {
-	return m.changeJob(value, JobCanceled, func(r *record) bool {
+// cancelJob cancels a job and frees its node at once. The node finds out when it gets the
+// job, and its result is still accepted.
+func (m *Master) cancelJob(reference string) (id string, err error) {
+	return m.changeJob(reference, JobCanceled, func(r *jobRecord) bool {
 		if r.Job.Status.Terminal() {
 			return false
 		}
@@ -214,8 +212,8 @@ func (m *Master) cancelJob(value string) (id string, err error) {
 	})
 }
 
-func (m *Master) pauseJob(value string) (id string, err error) {
-	return m.changeJob(value, JobPaused, func(r *record) bool {
+func (m *Master) pauseJob(reference string) (id string, err error) {
+	return m.changeJob(reference, JobPaused, func(r *jobRecord) bool {
 		if r.Job.Status.Terminal() || r.Job.Status == protocol.StatusPaused {
 			return false
 		}
@@ -224,9 +222,9 @@ func (m *Master) pauseJob(value string) (id string, err error) {
 	})
 }
 
-// resumeJob puts a paused job back where it was: with its node, or in its queue.
-func (m *Master) resumeJob(value string) (id string, err error) {
-	return m.changeJob(value, JobResumed, func(r *record) bool {
+// resumeJob makes a paused job assigned again, or queued if it has no node.
+func (m *Master) resumeJob(reference string) (id string, err error) {
+	return m.changeJob(reference, JobResumed, func(r *jobRecord) bool {
 		if r.Job.Status != protocol.StatusPaused {
 			return false
 		}
@@ -238,25 +236,25 @@ func (m *Master) resumeJob(value string) (id string, err error) {
 	})
 }
 
-// changeJob applies a change to a job; change returns false where the job's
-// state does not allow it.
-func (m *Master) changeJob(value string, kind EventKind, change func(*record) bool) (id string, err error) {
+// changeJob applies change to a job. change returns false if the job's status does not allow
+// it.
+func (m *Master) changeJob(reference string, kind EventKind, change func(*jobRecord) bool) (id string, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	r, err := m.find(value)
+	r, err := m.find(reference)
 	if err != nil {
 		return "", err
 	}
-	if was := r.Job.Status; !change(r) {
-		return "", refuse(http.StatusBadRequest, "the job is %s: not possible", was)
+	if status := r.Job.Status; !change(r) {
+		return "", reject(http.StatusBadRequest, "not possible: the job is %s", status)
 	}
 	m.version++
-	m.note(Event{Kind: kind, Code: http.StatusOK, NodeID: r.Job.NodeID, JobID: r.Job.ID, Attempt: r.Job.Attempt(), Status: r.Job.Status})
+	m.record(Event{Kind: kind, Code: http.StatusOK, NodeID: r.Job.NodeID, JobID: r.Job.ID, Attempt: r.Job.Attempt(), Status: r.Job.Status})
 	return r.Job.ID, nil
 }
 
-// requeue makes the job wait for its next attempt; a paused one stays paused.
-func (r *record) requeue() {
+// requeue queues the job for its next attempt. A paused job stays paused.
+func (r *jobRecord) requeue() {
 	r.Job.RetryCount++
 	r.Job.NodeID = ""
 	r.Job.StartedAt = nil
@@ -266,16 +264,16 @@ func (r *record) requeue() {
 	}
 }
 
-func (r *record) end(as protocol.Status) {
+func (r *jobRecord) end(status protocol.Status) {
 	now := time.Now()
-	r.Job.Status = as
+	r.Job.Status = status
 	r.Job.CompletedAt = &now
 }
 
 // newUUID returns a random UUID (RFC 9562, version 4).
 func newUUID() string {
 	var b [16]byte
-	rand.Read(b[:]) // never fails, by its contract
+	rand.Read(b[:]) // never returns an error
 	b[6] = b[6]&0x0f | 0x40
 	b[8] = b[8]&0x3f | 0x80
 	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])

@@ -1,10 +1,9 @@
-// Package devmaster is a small, real master: the whole of the protocol that
-// workers speak (package messages/protocol), with queues, priorities, retries,
-// reassignment, cancellation and fencing, in memory or kept in one file. It
-// serves demonstrations, tests over real sockets and anyone trying an agent.
+// Package devmaster is a small master for development, demos and tests. It implements the
+// whole protocol of package messages/protocol, with queues, priorities, retries, reassignment,
+// cancelation and fencing. Its state is in memory or in a file.
 //
-// It is no scheduler for a farm: there is one process, every job goes to
-// whichever node asks first, and the whole state is rewritten at each change.
+// It is not meant for production: any job is assigned to the first node that polls, and each
+// change rewrites the whole state.
 package devmaster
 
 import (
@@ -25,34 +24,31 @@ const (
 	DefaultMaxRetries       = 3
 )
 
-// Config is what a Master is made from. The zero value is a master in memory
-// that demands no key and, like older masters, does not fence attempts.
+// Config configures a Master. The zero value is a master in memory that requires no API key
+// and does not fence attempts.
 type Config struct {
-	// APIKeys are the bearer keys accepted on everything but /health. Empty: no key is demanded.
+	// APIKeys are the accepted bearer keys. If there are none, no key is required.
 	APIKeys []string
-	// UnavailableAfter is how long a node may send no heartbeat before it counts
-	// as offline and its jobs are given away. Zero: DefaultUnavailableAfter.
+	// UnavailableAfter is the time without a heartbeat after which a node is offline and
+	// its jobs are reassigned. 0 means DefaultUnavailableAfter.
 	UnavailableAfter time.Duration
-	// MaxRetries is how often a job is tried again after its first attempt.
-	// Zero: DefaultMaxRetries. Negative: never.
+	// MaxRetries is the maximum number of attempts of a job after the first one. 0 means
+	// DefaultMaxRetries, a negative number none.
 	MaxRetries int
-	// StateFile keeps the state across restarts; each change is on disk before
-	// it is answered. Empty: memory only. One process at a time may use a file.
+	// StateFile keeps the state across restarts; "" keeps it in memory only. A change is
+	// stored before the response is sent. A file must not be used by two masters at a time.
 	StateFile string
-	// ResultsDir gets each accepted result as JOB.attempt-N.json. Empty: none.
+	// ResultsDir is a directory for accepted results, named JOB.attempt-N.json; "" means none.
 	ResultsDir string
-	// FenceAttempts refuses with 409 a result that is not of the job's current
-	// node and attempt. Without it the master behaves as older ones do: a result
-	// is taken from anyone at any time, and registering again forgets which job
-	// the node runs.
+	// FenceAttempts rejects results with 409 unless they are from the job's current node
+	// and attempt. Without it the master behaves like older ones: it accepts results from
+	// any node at any time, and clears the node's current job when it registers again.
 	FenceAttempts bool
-	// Logger may be nil.
-	Logger *zap.Logger
+	Logger        *zap.Logger // nil disables logging
 }
 
-// Master is a running master. Its methods may be called from any goroutine.
-// Jobs and nodes it returns are copies whose maps and pointers are shared with
-// the master: read them, do not change them.
+// Master is a running master. It is safe for concurrent use. The jobs and nodes that it
+// returns are shallow copies and must not be modified.
 type Master struct {
 	cfg Config
 	log *zap.Logger
@@ -61,36 +57,36 @@ type Master struct {
 
 	mu       sync.Mutex
 	nodes    map[string]*protocol.Node
-	jobs     []*record // a job of sequence number n is jobs[n-1]
-	byID     map[string]*record
+	jobs     []*jobRecord // jobs[n-1] has sequence number n
+	byID     map[string]*jobRecord
 	newID    func() string
-	version  uint64       // counts changes that must survive a restart
-	unstored []resultFile // results accepted but not yet in ResultsDir
+	version  uint64       // incremented by each change that must be stored
+	unstored []resultFile // accepted results not yet in ResultsDir
 
-	storeMu sync.Mutex // held while writing files; taken before mu
-	stored  uint64     // the version that is on disk
+	storeMu sync.Mutex // held while writing files; locked before mu
+	stored  uint64     // version on disk
 
 	stop  chan struct{}
-	swept sync.WaitGroup
+	sweep sync.WaitGroup
 	close sync.Once
 }
 
-// record is a job and what the master alone knows of it.
-type record struct {
+// jobRecord is a job with its result.
+type jobRecord struct {
 	Job      protocol.Job `json:"job"`
-	Reported bool         `json:"reported,omitempty"` // the present attempt's result has been taken
-	Result   []byte       `json:"result,omitempty"`   // the last result taken, byte for byte
+	Reported bool         `json:"reported,omitempty"` // the result of the current attempt was accepted
+	Result   []byte       `json:"result,omitempty"`   // latest accepted result, unchanged
 
 	queueRank    int
 	priorityRank float64
 }
 
-// New starts a master. It fails if a setting makes no sense or the state file
-// cannot be read, is damaged, or cannot be written. Close ends it.
+// New starts a master, which must be stopped with Close. It fails if cfg is invalid or if the
+// state file is damaged or cannot be read or written.
 func New(cfg Config) (*Master, error) {
 	switch {
 	case cfg.UnavailableAfter < 0:
-		return nil, fmt.Errorf("unavailable after %v: must be above 0", cfg.UnavailableAfter)
+		return nil, fmt.Errorf("unavailable after %v: must be positive", cfg.UnavailableAfter)
 	case cfg.UnavailableAfter == 0:
 		cfg.UnavailableAfter = DefaultUnavailableAfter
 	}
@@ -102,14 +98,14 @@ func New(cfg Config) (*Master, error) {
 	}
 	for _, key := range cfg.APIKeys {
 		if key == "" {
-			return nil, errors.New("an empty API key was given")
+			return nil, errors.New("empty API key")
 		}
 	}
 	m := &Master{
 		cfg:   cfg,
 		log:   cfg.Logger,
 		nodes: map[string]*protocol.Node{},
-		byID:  map[string]*record{},
+		byID:  map[string]*jobRecord{},
 		newID: newUUID,
 		stop:  make(chan struct{}),
 	}
@@ -119,20 +115,20 @@ func New(cfg Config) (*Master, error) {
 	if err := m.load(); err != nil {
 		return nil, err
 	}
-	m.swept.Go(m.sweepUntilStopped)
+	m.sweep.Go(m.sweepUntilStopped)
 	return m, nil
 }
 
-// Close stops the watch over silent nodes and writes what is not on disk yet.
-// It may be called more than once. Requests still answer after it.
+// Close stops monitoring the nodes and stores unstored changes. It may be called more than
+// once. The handler continues to work.
 func (m *Master) Close() error {
 	m.close.Do(func() { close(m.stop) })
-	m.swept.Wait()
+	m.sweep.Wait()
 	return m.flush()
 }
 
-// Submit queues a job as POST /jobs does: the request goes through JSON, so
-// that its parameters are what a worker would see of one that was posted.
+// Submit queues a job like POST /jobs. It encodes req as JSON, so that the job has the same
+// parameter types.
 func (m *Master) Submit(req protocol.JobRequest) (protocol.Job, error) {
 	body, err := json.Marshal(req)
 	if err != nil {
@@ -145,7 +141,7 @@ func (m *Master) Submit(req protocol.JobRequest) (protocol.Job, error) {
 	return job, m.flush()
 }
 
-// Job returns the job of exactly this id.
+// Job returns the job with an ID.
 func (m *Master) Job(id string) (protocol.Job, bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -156,7 +152,7 @@ func (m *Master) Job(id string) (protocol.Job, bool) {
 	return r.Job, true
 }
 
-// Jobs returns all jobs by sequence number; nil when there are none.
+// Jobs returns all jobs, ordered by sequence number.
 func (m *Master) Jobs() []protocol.Job {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -167,7 +163,7 @@ func (m *Master) Jobs() []protocol.Job {
 	return jobs
 }
 
-// Nodes returns all nodes in the order they registered; nil when there are none.
+// Nodes returns all nodes, ordered by their first registration.
 func (m *Master) Nodes() []protocol.Node {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -15,21 +15,21 @@ import (
 	"ffmpeg-agent/messages/protocol"
 )
 
-// States of a node.
+// Statuses of a node.
 const (
 	nodeAvailable = "available"
 	nodeBusy      = "busy"
 	nodeOffline   = "offline"
 )
 
-// register takes a node in, or renews the one with this address.
+// register adds a node, or updates the one with the same address.
 func (m *Master) register(body []byte) (code int, _ protocol.Node, err error) {
 	var reg protocol.NodeRegistration
 	if err := json.Unmarshal(body, &reg); err != nil {
-		return 0, protocol.Node{}, refuse(http.StatusBadRequest, "invalid registration: %v", err)
+		return 0, protocol.Node{}, reject(http.StatusBadRequest, "invalid registration: %v", err)
 	}
 	if reg.Address == "" {
-		return 0, protocol.Node{}, refuse(http.StatusBadRequest, "invalid registration: address is missing")
+		return 0, protocol.Node{}, reject(http.StatusBadRequest, "invalid registration: missing address")
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -46,10 +46,10 @@ func (m *Master) register(body []byte) (code int, _ protocol.Node, err error) {
 	if m.cfg.FenceAttempts {
 		m.refresh(n.ID)
 	} else {
-		n.CurrentJobID = "" // older masters forget it, though the job stays assigned
+		n.CurrentJobID = "" // as older masters do, although the job stays assigned
 	}
 	m.version++
-	m.note(Event{Kind: NodeRegistered, Code: code, NodeID: n.ID, Detail: n.Address})
+	m.record(Event{Kind: NodeRegistered, Code: code, NodeID: n.ID, Detail: n.Address})
 	return code, *n, nil
 }
 
@@ -62,7 +62,7 @@ func (m *Master) nodeAt(address string) *protocol.Node {
 	return nil
 }
 
-// hostOf is the host in an address such as https://host:8080.
+// hostOf returns the host of an address such as https://host:8080.
 func hostOf(address string) string {
 	if _, rest, ok := strings.Cut(address, "://"); ok {
 		address = rest
@@ -73,15 +73,15 @@ func hostOf(address string) string {
 	return address
 }
 
-// heartbeat renews a node's sign of life. The body is a JSON status or
-// anything else; what is not understood is ignored, as older masters do.
+// heartbeat handles a node's heartbeat. The body may be a JSON status; anything else is
+// ignored.
 func (m *Master) heartbeat(id string, body []byte) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	n := m.nodes[id]
 	if n == nil {
-		m.note(Event{Kind: Heartbeat, Code: http.StatusNotFound, NodeID: id})
-		return refuse(http.StatusNotFound, "node not found")
+		m.record(Event{Kind: Heartbeat, Code: http.StatusNotFound, NodeID: id})
+		return reject(http.StatusNotFound, "node not found")
 	}
 	now := time.Now()
 	n.LastHeartbeat = now
@@ -105,7 +105,7 @@ func (m *Master) heartbeat(id string, body []byte) error {
 			n.CPULoadPercent = *status.CPULoadPercent
 		}
 	}
-	m.note(Event{Kind: Heartbeat, Code: http.StatusOK, NodeID: id})
+	m.record(Event{Kind: Heartbeat, Code: http.StatusOK, NodeID: id})
 	return nil
 }
 
@@ -114,7 +114,7 @@ func (m *Master) node(id string) (protocol.Node, error) {
 	defer m.mu.Unlock()
 	n := m.nodes[id]
 	if n == nil {
-		return protocol.Node{}, refuse(http.StatusNotFound, "node not found")
+		return protocol.Node{}, reject(http.StatusNotFound, "node not found")
 	}
 	return *n, nil
 }
@@ -124,14 +124,14 @@ func (m *Master) removeNode(id string) error {
 	defer m.mu.Unlock()
 	n := m.nodes[id]
 	if n == nil {
-		return refuse(http.StatusNotFound, "node not found")
+		return reject(http.StatusNotFound, "node not found")
 	}
 	if n.Status == nodeBusy {
-		return refuse(http.StatusBadRequest, "cannot remove node while it is processing a job")
+		return reject(http.StatusBadRequest, "cannot remove node while it is processing a job")
 	}
 	delete(m.nodes, id)
 	m.version++
-	m.note(Event{Kind: NodeRemoved, Code: http.StatusOK, NodeID: id})
+	m.record(Event{Kind: NodeRemoved, Code: http.StatusOK, NodeID: id})
 	return nil
 }
 
@@ -141,9 +141,9 @@ func (m *Master) sortedNodes() []*protocol.Node {
 	})
 }
 
-// heldBy lists the jobs that a node was given and that have not ended.
-func (m *Master) heldBy(nodeID string) []*record {
-	var held []*record
+// heldBy returns the jobs of a node that have not ended.
+func (m *Master) heldBy(nodeID string) []*jobRecord {
+	var held []*jobRecord
 	for _, r := range m.jobs {
 		if r.Job.NodeID == nodeID && !r.Job.Status.Terminal() {
 			held = append(held, r)
@@ -152,8 +152,8 @@ func (m *Master) heldBy(nodeID string) []*record {
 	return held
 }
 
-// refresh makes a node's state and current job fit the jobs it holds. The last
-// job given to it stays the current one for as long as the node holds it.
+// refresh updates a node's status and current job from the jobs it holds. The latest
+// assigned job stays the current one as long as the node holds it.
 func (m *Master) refresh(nodeID string) {
 	n := m.nodes[nodeID]
 	if n == nil || n.Status == nodeOffline {
@@ -165,7 +165,7 @@ func (m *Master) refresh(nodeID string) {
 		return
 	}
 	n.Status = nodeBusy
-	if !slices.ContainsFunc(held, func(r *record) bool { return r.Job.ID == n.CurrentJobID }) {
+	if !slices.ContainsFunc(held, func(r *jobRecord) bool { return r.Job.ID == n.CurrentJobID }) {
 		n.CurrentJobID = held[0].Job.ID
 	}
 }
@@ -178,21 +178,21 @@ func (m *Master) sweepUntilStopped() {
 		case <-m.stop:
 			return
 		case <-ticker.C:
-			m.sweep()
+			m.sweepNodes()
 		}
 	}
 }
 
-// sweep declares silent nodes offline and gives their jobs away.
-func (m *Master) sweep() {
-	if m.giveAwaySilent() {
+// sweepNodes marks nodes without heartbeats as offline and reassigns their jobs.
+func (m *Master) sweepNodes() {
+	if m.expireNodes() {
 		if err := m.flush(); err != nil {
-			m.log.Error("state not stored after giving jobs away; tried again at the next change", zap.Error(err))
+			m.log.Error("could not store reassigned jobs; retrying with the next change", zap.Error(err))
 		}
 	}
 }
 
-func (m *Master) giveAwaySilent() (changed bool) {
+func (m *Master) expireNodes() (changed bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	now := time.Now()
@@ -203,9 +203,9 @@ func (m *Master) giveAwaySilent() (changed bool) {
 		}
 		changed = true
 		n.Status, n.CurrentJobID = nodeOffline, ""
-		m.note(Event{Kind: NodeOffline, NodeID: n.ID, Detail: fmt.Sprintf("no heartbeat for %v", silence.Round(time.Millisecond))})
+		m.record(Event{Kind: NodeOffline, NodeID: n.ID, Detail: fmt.Sprintf("no heartbeat for %v", silence.Round(time.Millisecond))})
 		for _, r := range m.heldBy(n.ID) {
-			m.giveAway(r, n)
+			m.reassign(r, n)
 		}
 	}
 	if changed {
@@ -214,9 +214,8 @@ func (m *Master) giveAwaySilent() (changed bool) {
 	return changed
 }
 
-// giveAway re-queues a job of a node that fell silent, or fails it when its
-// retries are used up.
-func (m *Master) giveAway(r *record, n *protocol.Node) {
+// reassign re-queues a job of an offline node, or fails it if no retry is left.
+func (m *Master) reassign(r *jobRecord, n *protocol.Node) {
 	j := &r.Job
 	attempt := j.Attempt()
 	j.Error = fmt.Sprintf("node %s sent no heartbeat for %v", n.Name, m.cfg.UnavailableAfter)
@@ -226,5 +225,5 @@ func (m *Master) giveAway(r *record, n *protocol.Node) {
 	} else {
 		r.end(protocol.StatusFailed)
 	}
-	m.note(Event{Kind: JobReassigned, NodeID: n.ID, JobID: j.ID, Attempt: attempt, Status: j.Status})
+	m.record(Event{Kind: JobReassigned, NodeID: n.ID, JobID: j.ID, Attempt: attempt, Status: j.Status})
 }

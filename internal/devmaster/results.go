@@ -10,93 +10,93 @@ import (
 	"ffmpeg-agent/messages/protocol"
 )
 
-// resultFile is an accepted result on its way into ResultsDir.
+// resultFile is an accepted result to be written to ResultsDir.
 type resultFile struct {
 	name string
 	data []byte
 }
 
-// decodeResult reads a result as strictly as masters in use do: one wrong type
-// refuses the whole.
+// decodeResult decodes a result as strictly as deployed masters: a field of the wrong type
+// makes the whole result invalid.
 func decodeResult(body []byte) (protocol.JobResult, error) {
 	var res protocol.JobResult
 	if err := json.Unmarshal(body, &res); err != nil {
-		return res, refuse(http.StatusBadRequest, "invalid result: %v", err)
+		return res, reject(http.StatusBadRequest, "invalid result: %v", err)
 	}
 	switch {
 	case res.JobID == "":
-		return res, refuse(http.StatusBadRequest, "invalid result: job_id is missing")
+		return res, reject(http.StatusBadRequest, "invalid result: missing job_id")
 	case res.Progress < 0 || res.Progress > 100:
-		return res, refuse(http.StatusBadRequest, "invalid result: progress %d is not within 0 to 100", res.Progress)
+		return res, reject(http.StatusBadRequest, "invalid result: progress %d: must be from 0 to 100", res.Progress)
 	}
 	switch res.Status {
 	case protocol.StatusCompleted, protocol.StatusFailed, protocol.StatusCanceled:
 		return res, nil
 	}
-	return res, refuse(http.StatusBadRequest, "invalid result: status %q is not completed, failed or canceled", res.Status)
+	return res, reject(http.StatusBadRequest, "invalid result: status %q: must be completed, failed or canceled", res.Status)
 }
 
-// takeResult stores a result and moves its job on.
-func (m *Master) takeResult(body []byte) (protocol.ResultResponse, error) {
+// acceptResult checks a result and updates its job.
+func (m *Master) acceptResult(body []byte) (protocol.ResultResponse, error) {
 	res, err := decodeResult(body)
 	if err != nil {
-		m.noteRefused(res, err)
+		m.recordRejected(res, err)
 		return protocol.ResultResponse{}, err
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	r := m.byID[res.JobID]
 	if r == nil {
-		err = refuse(http.StatusInternalServerError, "failed to update job status: job not found")
+		err = reject(http.StatusInternalServerError, "failed to update job status: job not found")
 	} else if m.cfg.FenceAttempts {
 		err = r.fence(res)
 	}
 	if err != nil {
-		m.noteRefused(res, err)
+		m.recordRejected(res, err)
 		return protocol.ResultResponse{}, err
 	}
 	return m.apply(r, res, body), nil
 }
 
-func (m *Master) noteRefused(res protocol.JobResult, err error) {
-	e := Event{Kind: ResultRefused, NodeID: res.NodeID, JobID: res.JobID, Attempt: res.Attempt, Status: res.Status, Detail: err.Error()}
-	if re, ok := errors.AsType[*refusal](err); ok {
-		e.Code = re.code
+func (m *Master) recordRejected(res protocol.JobResult, err error) {
+	e := Event{Kind: ResultRejected, NodeID: res.NodeID, JobID: res.JobID, Attempt: res.Attempt, Status: res.Status, Detail: err.Error()}
+	if se, ok := errors.AsType[*statusError](err); ok {
+		e.Code = se.code
 	}
-	m.note(e)
+	m.record(e)
 }
 
-// fence refuses a result that is not of the job's current node and attempt, or
-// whose attempt has reported already. A canceled job's worker may report once.
-// A result without an attempt is judged by its node alone.
-func (r *record) fence(res protocol.JobResult) error {
+// fence rejects a result unless it is the first one from the job's current node and attempt.
+// The node of a canceled job may still report once. For a result without an attempt, only the
+// node is checked.
+func (r *jobRecord) fence(res protocol.JobResult) error {
 	j := &r.Job
 	switch {
 	case j.NodeID != res.NodeID || j.NodeID == "":
-		return refuse(http.StatusConflict, "stale result: the job is not with node %s", res.NodeID)
+		return reject(http.StatusConflict, "stale result: the job is not assigned to node %s", res.NodeID)
 	case res.Attempt != 0 && res.Attempt != j.Attempt():
-		return refuse(http.StatusConflict, "stale result: attempt %d, but the job is at attempt %d", res.Attempt, j.Attempt())
+		return reject(http.StatusConflict, "stale result: attempt %d, but the job is at attempt %d", res.Attempt, j.Attempt())
 	case r.Reported:
-		return refuse(http.StatusConflict, "stale result: attempt %d has reported already", j.Attempt())
+		return reject(http.StatusConflict, "stale result: attempt %d was already reported", j.Attempt())
 	case j.Status.Terminal() && j.Status != protocol.StatusCanceled:
-		return refuse(http.StatusConflict, "stale result: the job is %s", j.Status)
+		return reject(http.StatusConflict, "stale result: the job is %s", j.Status)
 	}
 	return nil
 }
 
-// apply takes a result whose right to be taken has been decided.
-func (m *Master) apply(r *record, res protocol.JobResult, body []byte) protocol.ResultResponse {
+// apply updates a job with an accepted result.
+func (m *Master) apply(r *jobRecord, res protocol.JobResult, body []byte) protocol.ResultResponse {
 	j := &r.Job
-	answer := protocol.ResultResponse{Status: "success"}
+	response := protocol.ResultResponse{Status: "success"}
 	event := Event{Kind: ResultAccepted, Code: http.StatusOK, NodeID: res.NodeID, JobID: j.ID, Attempt: res.Attempt, Status: res.Status}
 	holder, attempt := j.NodeID, j.Attempt()
 	r.Reported, r.Result = true, slices.Clone(body)
 	j.Progress = float64(res.Progress)
-	if j.Status != protocol.StatusCanceled { // canceled stays canceled, whatever its worker says
+	if j.Status != protocol.StatusCanceled { // a canceled job stays canceled
 		j.Error, j.FailureReason = res.Error, res.FailureReason
 		if res.Status == protocol.StatusFailed && j.RetryCount < j.MaxRetries {
 			r.requeue()
-			answer = protocol.ResultResponse{Status: "retrying", Retry: j.RetryCount, MaxRetries: j.MaxRetries}
+			response = protocol.ResultResponse{Status: "retrying", Retry: j.RetryCount, MaxRetries: j.MaxRetries}
 			event.Detail = fmt.Sprintf("retry %d of %d", j.RetryCount, j.MaxRetries)
 		} else {
 			r.end(res.Status)
@@ -108,12 +108,12 @@ func (m *Master) apply(r *record, res protocol.JobResult, body []byte) protocol.
 		m.unstored = append(m.unstored, resultFile{name, r.Result})
 	}
 	m.version++
-	m.note(event)
-	return answer
+	m.record(event)
+	return response
 }
 
-// Result returns the last result that was taken for a job, as decoded and as
-// it was received; ok is false when there is none.
+// Result returns the latest accepted result of a job, decoded and as received. ok is false if
+// there is none.
 func (m *Master) Result(jobID string) (res protocol.JobResult, raw []byte, ok bool) {
 	raw, err := m.rawResult(jobID)
 	if err != nil || json.Unmarshal(raw, &res) != nil {
@@ -122,15 +122,15 @@ func (m *Master) Result(jobID string) (res protocol.JobResult, raw []byte, ok bo
 	return res, raw, true
 }
 
-func (m *Master) rawResult(value string) ([]byte, error) {
+func (m *Master) rawResult(reference string) ([]byte, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	r, err := m.find(value)
+	r, err := m.find(reference)
 	if err != nil {
 		return nil, err
 	}
 	if r.Result == nil {
-		return nil, refuse(http.StatusNotFound, "the job has no result yet")
+		return nil, reject(http.StatusNotFound, "the job has no result yet")
 	}
 	return slices.Clone(r.Result), nil
 }

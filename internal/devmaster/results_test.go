@@ -17,7 +17,7 @@ import (
 	"ffmpeg-agent/messages/protocol"
 )
 
-func TestResultsAreReadStrictly(t *testing.T) {
+func TestInvalidResultsAreRejected(t *testing.T) {
 	m := newMaster(t, Config{FenceAttempts: true})
 	c := serve(t, m)
 	n := c.register("host-a")
@@ -26,110 +26,110 @@ func TestResultsAreReadStrictly(t *testing.T) {
 	fields := func(more string) string {
 		return fmt.Sprintf(`{"job_id":%q,"node_id":%q,"status":"completed","attempt":1%s}`, job.ID, n.ID, more)
 	}
-	refused := []struct{ name, body string }{
-		{"no JSON", `completed`},
+	invalid := []struct{ name, body string }{
+		{"not JSON", `completed`},
 		{"null", `null`},
-		{"a list", `[]`},
-		{"something after it", fields("") + `{}`},
+		{"list", `[]`},
+		{"trailing data", fields("") + `{}`},
 		{"no job id", `{"node_id":"x","status":"completed"}`},
-		{"a broken progress", fields(`,"progress":99.5`)},
+		{"fractional progress", fields(`,"progress":99.5`)},
 		{"progress as a string", fields(`,"progress":"99"`)},
 		{"progress above 100", fields(`,"progress":101`)},
 		{"progress below 0", fields(`,"progress":-1`)},
-		{"a score as a string", fields(`,"vmaf_score":"93"`)},
-		{"a score beyond any number", fields(`,"energy_joules":1e999`)},
-		{"a score that is no number", fields(`,"qoe_score":NaN`)},
+		{"score as a string", fields(`,"vmaf_score":"93"`)},
+		{"score out of range", fields(`,"energy_joules":1e999`)},
+		{"score NaN", fields(`,"qoe_score":NaN`)},
 		{"logs as a list", fields(`,"logs":["a"]`)},
 		{"metrics as a list", fields(`,"metrics":[]`)},
-		{"a time that is none", fields(`,"completed_at":"yesterday"`)},
-		{"an attempt that is no integer", fields(`,"attempt":1.5`)},
-		{"a status that ends nothing", strings.Replace(fields(""), "completed", "running", 1)},
+		{"invalid time", fields(`,"completed_at":"yesterday"`)},
+		{"fractional attempt", fields(`,"attempt":1.5`)},
+		{"status not final", strings.Replace(fields(""), "completed", "running", 1)},
 		{"no status", fmt.Sprintf(`{"job_id":%q}`, job.ID)},
 	}
-	for _, tc := range refused {
+	for _, tc := range invalid {
 		t.Run(tc.name, func(t *testing.T) {
 			client{t, c.base, c.http}.want(http.StatusBadRequest, "POST", "/results", tc.body, nil)
 		})
 	}
-	if noted := events(m, ResultRefused); len(noted) != len(refused) {
-		t.Errorf("%d refusals noted, want %d", len(noted), len(refused))
+	if got := len(events(m, ResultRejected)); got != len(invalid) {
+		t.Errorf("got %d rejected results, want %d", got, len(invalid))
 	}
 	if j := mustJob(t, m, job.ID); j.Status != protocol.StatusAssigned {
-		t.Errorf("after malformed results the job is %s", j.Status)
+		t.Errorf("got status %s, want assigned", j.Status)
 	}
-	c.want(http.StatusOK, "POST", "/results", fields(`,"progress":100,"energy_joules":12.5,"to_come":true`), nil)
+	c.want(http.StatusOK, "POST", "/results", fields(`,"progress":100,"energy_joules":12.5,"unknown_field":true`), nil)
 }
 
-func TestCompletedResultEndsTheJobAndFreesTheNode(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "deep", "results")
+func TestCompletedResult(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "nested", "results")
 	m := newMaster(t, Config{FenceAttempts: true, ResultsDir: dir})
 	c := serve(t, m)
 	n := c.register("host-a")
 	job := c.post(`{}`)
 	c.next(n.ID)
 	body := fmt.Sprintf("{ \"job_id\": %q,\n\"node_id\":%q, \"status\":\"completed\", \"progress\":100, \"metrics\":{\"a\":\"<&>\"}, \"energy_joules\":0.10}  \n", job.ID, n.ID)
-	var answer protocol.ResultResponse
-	c.want(http.StatusOK, "POST", "/results", body, &answer)
-	if diff := cmp.Diff(protocol.ResultResponse{Status: "success"}, answer); diff != "" {
-		t.Error(diff)
+	var response protocol.ResultResponse
+	c.want(http.StatusOK, "POST", "/results", body, &response)
+	if diff := cmp.Diff(protocol.ResultResponse{Status: "success"}, response); diff != "" {
+		t.Errorf("response (-want +got):\n%s", diff)
 	}
 	if j := mustJob(t, m, job.ID); j.Status != protocol.StatusCompleted || j.Progress != 100 || j.CompletedAt == nil {
-		t.Errorf("job: %+v", j)
+		t.Errorf("got job %+v, want it completed", j)
 	}
 	if now := mustNode(t, m, n.ID); now.Status != nodeAvailable || now.CurrentJobID != "" {
-		t.Errorf("node: %+v", now)
+		t.Errorf("got node %+v, want it available", now)
 	}
 	if _, got := c.do("GET", "/jobs/"+job.ID+"/result", ""); got != body {
-		t.Errorf("GET result: %q, want it byte for byte: %q", got, body)
+		t.Errorf("GET result by ID: got %q, want %q", got, body)
 	}
 	if _, got := c.do("GET", "/jobs/1/result", ""); got != body {
-		t.Errorf("GET result by sequence number: %q", got)
+		t.Errorf("GET result by sequence number: got %q, want %q", got, body)
 	}
 	res, raw, ok := m.Result(job.ID)
 	if !ok || string(raw) != body || res.EnergyJoules == nil || *res.EnergyJoules != 0.1 {
-		t.Errorf("Result: %+v %q %v", res, raw, ok)
+		t.Errorf("Result: got %+v %q %v, want %q", res, raw, ok, body)
 	}
 	stored, err := os.ReadFile(filepath.Join(dir, job.ID+".attempt-1.json"))
 	if err != nil || string(stored) != body {
-		t.Errorf("file: %q, %v", stored, err)
+		t.Errorf("result file: got %q, %v; want %q", stored, err, body)
 	}
 }
 
-func TestFailedJobsAreRetriedUntilRetriesAreUsedUp(t *testing.T) {
+func TestFailedJobIsRetried(t *testing.T) {
 	dir := t.TempDir()
 	m := newMaster(t, Config{FenceAttempts: true, ResultsDir: dir})
 	c := serve(t, m)
 	n := c.register("host-a")
 	job := c.post(`{}`)
-	c.post(`{}`) // younger: the retried job keeps its place before it
+	c.post(`{}`) // submitted later, so the retried job comes before it
 	for attempt := 1; attempt <= 4; attempt++ {
 		got := c.next(n.ID)
 		if got == nil || got.ID != job.ID || got.Attempt() != attempt || got.Progress != 0 {
-			t.Fatalf("attempt %d: %+v", attempt, got)
+			t.Fatalf("attempt %d: got job %+v, want %s", attempt, got, job.ID)
 		}
-		var answer protocol.ResultResponse
-		c.want(http.StatusOK, "POST", "/results", result(job.ID, n.ID, protocol.StatusFailed, attempt), &answer)
+		var response protocol.ResultResponse
+		c.want(http.StatusOK, "POST", "/results", result(job.ID, n.ID, protocol.StatusFailed, attempt), &response)
 		want := protocol.ResultResponse{Status: "retrying", Retry: attempt, MaxRetries: 3}
 		if attempt == 4 {
 			want = protocol.ResultResponse{Status: "success"}
 		}
-		if diff := cmp.Diff(want, answer); diff != "" {
-			t.Errorf("attempt %d (-want +got):\n%s", attempt, diff)
+		if diff := cmp.Diff(want, response); diff != "" {
+			t.Errorf("attempt %d: response (-want +got):\n%s", attempt, diff)
 		}
 		if now := mustNode(t, m, n.ID); now.Status != nodeAvailable {
-			t.Errorf("attempt %d: node is %s", attempt, now.Status)
+			t.Errorf("attempt %d: got node status %s, want available", attempt, now.Status)
 		}
 	}
 	j := mustJob(t, m, job.ID)
-	if j.Status != protocol.StatusFailed || j.RetryCount != 3 || j.Error != "it broke" || j.FailureReason != protocol.ReasonRuntimeError {
-		t.Errorf("job: %+v", j)
+	if j.Status != protocol.StatusFailed || j.RetryCount != 3 || j.Error != "encoder crashed" || j.FailureReason != protocol.ReasonRuntimeError {
+		t.Errorf("got job %+v, want it failed after 3 retries with the reported error", j)
 	}
 	if files, _ := filepath.Glob(filepath.Join(dir, "*.json")); len(files) != 4 {
-		t.Errorf("files of results: %v, want one an attempt", files)
+		t.Errorf("got result files %v, want one per attempt", files)
 	}
 }
 
-func TestNegativeMaxRetriesIsNever(t *testing.T) {
+func TestNegativeMaxRetriesMeansNone(t *testing.T) {
 	m := newMaster(t, Config{MaxRetries: -1})
 	c := serve(t, m)
 	n := c.register("host-a")
@@ -137,95 +137,95 @@ func TestNegativeMaxRetriesIsNever(t *testing.T) {
 	c.next(n.ID)
 	c.want(http.StatusOK, "POST", "/results", result(job.ID, n.ID, protocol.StatusFailed, 1), nil)
 	if j := mustJob(t, m, job.ID); j.Status != protocol.StatusFailed {
-		t.Errorf("the job is %s", j.Status)
+		t.Errorf("got status %s, want failed", j.Status)
 	}
 }
 
-// TestFencing prepares a job that A took and was then given to B as attempt 2
-// (unless prepare says otherwise), and sends one result.
+// TestFencing sends one result after each preparation, to a fencing master and to one that
+// does not fence.
 func TestFencing(t *testing.T) {
 	const a, b = "A", "B"
-	given := func(s *story) { s.take(a); s.fail(a, 1); s.take(b) }
+	reassigned := func(s *scenario) { s.take(a); s.fail(a, 1); s.take(b) }
 	for _, tc := range []struct {
-		name    string
-		prepare func(*story)
-		node    string
-		attempt int
-		status  protocol.Status
-		code    int
-		job     protocol.Status // afterwards
-		older   int             // the answer of a master that does not fence
+		name     string
+		prepare  func(*scenario)
+		node     string
+		attempt  int
+		status   protocol.Status
+		code     int
+		job      protocol.Status // status afterwards
+		unfenced int             // code without fencing
 	}{
-		{"holder and attempt", given, b, 2, "completed", 200, "completed", 200},
-		{"holder that knows no attempts", given, b, 0, "completed", 200, "completed", 200},
-		{"former node", given, a, 1, "completed", 409, "assigned", 200},
-		{"former node with the new attempt", given, a, 2, "completed", 409, "assigned", 200},
-		{"holder with the former attempt", given, b, 1, "completed", 409, "assigned", 200},
-		{"holder with an attempt to come", given, b, 3, "completed", 409, "assigned", 200},
-		{"former failure", given, a, 1, "failed", 409, "assigned", 200},
-		{"nobody", given, "", 2, "completed", 409, "assigned", 200},
-		{"the same node's former attempt", func(s *story) { s.take(a); s.fail(a, 1); s.take(a) }, a, 1, "completed", 409, "assigned", 200},
-		{"job waiting for its retry", func(s *story) { s.take(a); s.fail(a, 1) }, a, 1, "completed", 409, "queued", 200},
-		{"nobody, job waiting", func(*story) {}, "", 1, "completed", 409, "queued", 200},
-		{"the same result again", func(s *story) { s.take(a); s.complete(a, 1) }, a, 1, "completed", 409, "completed", 200},
-		{"a failure after completion", func(s *story) { s.take(a); s.complete(a, 1) }, a, 1, "failed", 409, "completed", 200},
-		{"canceled job's report", func(s *story) { s.take(a); s.cancel() }, a, 1, "canceled", 200, "canceled", 200},
-		{"canceled job that was done just before", func(s *story) { s.take(a); s.cancel() }, a, 1, "completed", 200, "canceled", 200},
-		{"canceled job that failed", func(s *story) { s.take(a); s.cancel() }, a, 1, "failed", 200, "canceled", 200},
-		{"canceled job's report again", func(s *story) { s.take(a); s.cancel(); s.send(a, 1, "canceled") }, a, 1, "canceled", 409, "canceled", 200},
-		{"canceled job's report from another", func(s *story) { s.take(a); s.cancel() }, b, 1, "canceled", 409, "canceled", 200},
-		{"canceled by the worker itself", func(s *story) { s.take(a) }, a, 1, "canceled", 200, "canceled", 200},
-		{"canceled while waiting for its retry", func(s *story) { s.take(a); s.fail(a, 1); s.cancel() }, a, 1, "failed", 409, "canceled", 200},
+		{"current node and attempt", reassigned, b, 2, "completed", 200, "completed", 200},
+		{"current node without attempt", reassigned, b, 0, "completed", 200, "completed", 200},
+		{"previous node", reassigned, a, 1, "completed", 409, "assigned", 200},
+		{"previous node with current attempt", reassigned, a, 2, "completed", 409, "assigned", 200},
+		{"current node with previous attempt", reassigned, b, 1, "completed", 409, "assigned", 200},
+		{"current node with future attempt", reassigned, b, 3, "completed", 409, "assigned", 200},
+		{"failure of previous node", reassigned, a, 1, "failed", 409, "assigned", 200},
+		{"no node", reassigned, "", 2, "completed", 409, "assigned", 200},
+		{"previous attempt of same node", func(s *scenario) { s.take(a); s.fail(a, 1); s.take(a) }, a, 1, "completed", 409, "assigned", 200},
+		{"job queued for retry", func(s *scenario) { s.take(a); s.fail(a, 1) }, a, 1, "completed", 409, "queued", 200},
+		{"no node, job queued", func(*scenario) {}, "", 1, "completed", 409, "queued", 200},
+		{"same result again", func(s *scenario) { s.take(a); s.complete(a, 1) }, a, 1, "completed", 409, "completed", 200},
+		{"failure after completion", func(s *scenario) { s.take(a); s.complete(a, 1) }, a, 1, "failed", 409, "completed", 200},
+		{"canceled job", func(s *scenario) { s.take(a); s.cancel() }, a, 1, "canceled", 200, "canceled", 200},
+		{"canceled job completed", func(s *scenario) { s.take(a); s.cancel() }, a, 1, "completed", 200, "canceled", 200},
+		{"canceled job failed", func(s *scenario) { s.take(a); s.cancel() }, a, 1, "failed", 200, "canceled", 200},
+		{"canceled job again", func(s *scenario) { s.take(a); s.cancel(); s.send(a, 1, "canceled") }, a, 1, "canceled", 409, "canceled", 200},
+		{"canceled job from another node", func(s *scenario) { s.take(a); s.cancel() }, b, 1, "canceled", 409, "canceled", 200},
+		{"canceled by the node itself", func(s *scenario) { s.take(a) }, a, 1, "canceled", 200, "canceled", 200},
+		{"canceled while queued for retry", func(s *scenario) { s.take(a); s.fail(a, 1); s.cancel() }, a, 1, "failed", 409, "canceled", 200},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			s := newStory(t, true, a, b)
+			s := newScenario(t, true, a, b)
 			tc.prepare(s)
 			if code := s.send(tc.node, tc.attempt, tc.status); code != tc.code {
-				t.Errorf("answered %d, want %d", code, tc.code)
+				t.Errorf("got %d, want %d", code, tc.code)
 			}
 			if j := mustJob(t, s.m, s.job); j.Status != tc.job {
-				t.Errorf("the job is %s, want %s", j.Status, tc.job)
+				t.Errorf("got job status %s, want %s", j.Status, tc.job)
 			}
-			s = newStory(t, false, a, b)
+			s = newScenario(t, false, a, b)
 			tc.prepare(s)
-			if code := s.send(tc.node, tc.attempt, tc.status); code != tc.older {
-				t.Errorf("an older master answered %d, want %d", code, tc.older)
+			if code := s.send(tc.node, tc.attempt, tc.status); code != tc.unfenced {
+				t.Errorf("without fencing: got %d, want %d", code, tc.unfenced)
 			}
 		})
 	}
 }
 
-func TestOlderMasterTakesALateResultAndFreesTheHolder(t *testing.T) {
-	s := newStory(t, false, "A", "B")
+func TestLateResultWithoutFencing(t *testing.T) {
+	s := newScenario(t, false, "A", "B")
 	s.take("A")
 	s.fail("A", 1)
 	s.take("B")
 	s.send("A", 1, "completed")
 	if j := mustJob(t, s.m, s.job); j.Status != protocol.StatusCompleted {
-		t.Errorf("the job is %s", j.Status)
+		t.Errorf("got job status %s, want completed", j.Status)
 	}
 	if n := mustNode(t, s.m, s.nodes["B"]); n.Status != nodeAvailable {
-		t.Errorf("the holder is %s", n.Status)
+		t.Errorf("got node status %s, want available", n.Status)
 	}
-	// And a failure re-queues even what was done.
+	// A failure re-queues even a completed job.
 	s.send("B", 2, "failed")
 	if j := mustJob(t, s.m, s.job); j.Status != protocol.StatusQueued || j.RetryCount != 2 || j.CompletedAt != nil {
-		t.Errorf("after a late failure: %+v", j)
+		t.Errorf("got job %+v after a late failure, want it queued for retry 2", j)
 	}
 }
 
-// story is one job among named nodes.
-type story struct {
+// scenario is a master with one job and several nodes.
+type scenario struct {
 	t     *testing.T
 	m     *Master
 	c     client
 	job   string
-	nodes map[string]string
+	nodes map[string]string // ID by name
 }
 
-func newStory(t *testing.T, fence bool, names ...string) *story {
+func newScenario(t *testing.T, fence bool, names ...string) *scenario {
 	m := newMaster(t, Config{FenceAttempts: fence})
-	s := &story{t: t, m: m, c: serve(t, m), nodes: map[string]string{}}
+	s := &scenario{t: t, m: m, c: serve(t, m), nodes: map[string]string{}}
 	for _, name := range names {
 		s.nodes[name] = s.c.register(name).ID
 	}
@@ -233,34 +233,36 @@ func newStory(t *testing.T, fence bool, names ...string) *story {
 	return s
 }
 
-func (s *story) take(node string) {
+func (s *scenario) take(node string) {
 	s.t.Helper()
 	if j := s.c.next(s.nodes[node]); j == nil || j.ID != s.job {
-		s.t.Fatalf("%s was given %+v", node, j)
+		s.t.Fatalf("poll of %s: got %+v, want job %s", node, j, s.job)
 	}
 }
 
-func (s *story) send(node string, attempt int, status protocol.Status) (code int) {
+func (s *scenario) send(node string, attempt int, status protocol.Status) (code int) {
 	s.t.Helper()
 	code, _ = s.c.do("POST", "/results", result(s.job, s.nodes[node], status, attempt))
 	return code
 }
 
-func (s *story) must(node string, attempt int, status protocol.Status) {
+func (s *scenario) must(node string, attempt int, status protocol.Status) {
 	s.t.Helper()
 	if code := s.send(node, attempt, status); code != http.StatusOK {
-		s.t.Fatalf("result of %s: %d", node, code)
+		s.t.Fatalf("result of %s: got %d, want 200", node, code)
 	}
 }
 
-func (s *story) fail(node string, attempt int)     { s.must(node, attempt, protocol.StatusFailed) }
-func (s *story) complete(node string, attempt int) { s.must(node, attempt, protocol.StatusCompleted) }
-func (s *story) cancel() {
+func (s *scenario) fail(node string, attempt int) { s.must(node, attempt, protocol.StatusFailed) }
+func (s *scenario) complete(node string, attempt int) {
+	s.must(node, attempt, protocol.StatusCompleted)
+}
+func (s *scenario) cancel() {
 	s.c.want(http.StatusOK, "POST", "/jobs/"+s.job+"/cancel", "", nil)
 }
 
-func TestEventsTellWhatATestMeasures(t *testing.T) {
-	s := newStory(t, true, "A")
+func TestEvents(t *testing.T) {
+	s := newScenario(t, true, "A")
 	s.take("A")
 	s.complete("A", 1)
 	s.send("A", 1, "completed")
@@ -283,35 +285,35 @@ func TestEventsTellWhatATestMeasures(t *testing.T) {
 		}
 	}
 	want := []row{{NodeRegistered, 201, 0}, {JobSubmitted, 0, 0}, {JobAssigned, 200, 1}, {ResultAccepted, 200, 1},
-		{ResultRefused, 409, 1}, {JobSubmitted, 0, 0}, {JobAssigned, 200, 1}}
+		{ResultRejected, 409, 1}, {JobSubmitted, 0, 0}, {JobAssigned, 200, 1}}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("events (-want +got):\n%s", diff)
 	}
 	if !assigned.After(accepted) {
-		t.Errorf("assigned at %v, accepted at %v", assigned, accepted)
+		t.Errorf("got second job assigned at %v, want it after %v", assigned, accepted)
 	}
 }
 
-func TestEventsAreLoggedInPlainWords(t *testing.T) {
+func TestEventsAreLogged(t *testing.T) {
 	core, logs := observer.New(zap.InfoLevel)
 	m := newMaster(t, Config{FenceAttempts: true, Logger: zap.New(core), APIKeys: []string{"secret"}})
-	node := enrol(t, m, "host-a")
+	node := register(t, m, "host-a")
 	job, err := m.Submit(protocol.JobRequest{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	poll(t, m, node)
-	beat(t, m, node) // below info
-	if _, err := m.takeResult([]byte(result(job.ID, node, protocol.StatusFailed, 2))); err == nil {
-		t.Fatal("attempt 2 was taken")
+	heartbeat(t, m, node) // below info
+	if _, err := m.acceptResult([]byte(result(job.ID, node, protocol.StatusFailed, 2))); err == nil {
+		t.Fatal("result of attempt 2: got no error")
 	}
 	var got []string
 	for _, entry := range logs.All() {
 		got = append(got, entry.Level.String()+" "+entry.Message)
 	}
-	want := []string{"info node registered", "info job submitted", "info job assigned", "warn result refused"}
+	want := []string{"info node registered", "info job submitted", "info job assigned", "warn result rejected"}
 	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("lines (-want +got):\n%s", diff)
+		t.Errorf("log lines (-want +got):\n%s", diff)
 	}
 	fields := logs.All()[3].ContextMap()
 	wantFields := map[string]any{"job": job.ID, "node": node, "attempt": int64(2), "status": "failed", "code": int64(409),
@@ -322,21 +324,25 @@ func TestEventsAreLoggedInPlainWords(t *testing.T) {
 }
 
 func FuzzResults(f *testing.F) {
-	f.Add([]byte(`{"job_id":"x","node_id":"n","status":"completed","progress":100}`))
-	f.Add([]byte(`{"job_id":"x","progress":1e2,"metrics":{"frames":1e400}}`))
-	f.Add([]byte(`{"job_id":"x","status":"failed","status":1}`))
+	for _, seed := range []string{
+		`{"job_id":"x","node_id":"n","status":"completed","progress":100}`, `{"job_id":"x","progress":1e2,"metrics":{"frames":1e400}}`,
+		`{"job_id":"x","status":"failed","status":1}`, `-1`, `10000000`, `[0,0,`, "\n\n\n\n0", "0 \t\t\t\t\t\t\t\x00", "0e0\x80",
+		"\"\xf9\"", "\"0\x80\x9b\x80\"", "\"\xf1\U000406c0\"", "{\"\":\"\",\"00000000\":1e0\x80", "{\"\":\"\",\"\":0,\"\x92\":{\"\":0.000}}",
+	} {
+		f.Add([]byte(seed))
+	}
 	f.Fuzz(func(t *testing.T, body []byte) {
 		m := newMaster(t, Config{FenceAttempts: true})
 		m.newID = func() string { return "x" }
 		if _, err := m.Submit(protocol.JobRequest{}); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := m.takeResult(body); err == nil {
-			t.Errorf("taken for a job that nobody holds: %s", body)
+		if _, err := m.acceptResult(body); err == nil {
+			t.Errorf("accepted %s for a queued job", body)
 		}
 		m.cfg.FenceAttempts = false
-		if _, err := m.takeResult(body); err == nil && !json.Valid(body) {
-			t.Errorf("taken: %q", body)
+		if _, err := m.acceptResult(body); err == nil && !json.Valid(body) {
+			t.Errorf("accepted invalid JSON: %q", body)
 		}
 	})
 }

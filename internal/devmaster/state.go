@@ -12,22 +12,22 @@ import (
 	"ffmpeg-agent/messages/protocol"
 )
 
-// stateVersion is the version of the state file's form.
+// stateVersion is the version of the state file's format.
 const stateVersion = 1
 
-// state is the state file. Jobs are in the order of their sequence numbers.
+// state is the content of the state file. Jobs are ordered by sequence number.
 type state struct {
 	Version int              `json:"version"`
 	Nodes   []*protocol.Node `json:"nodes"`
-	Jobs    []*record        `json:"jobs"`
+	Jobs    []*jobRecord     `json:"jobs"`
 }
 
-// load reads the state file, if there is one, and proves that it and the
-// folder of results can be written.
+// load reads the state file, if it exists, creates ResultsDir, and checks that the state file
+// is writable.
 func (m *Master) load() error {
 	if m.cfg.ResultsDir != "" {
 		if err := os.MkdirAll(m.cfg.ResultsDir, 0o755); err != nil {
-			return fmt.Errorf("making the folder of results: %w", err)
+			return fmt.Errorf("creating the results directory: %w", err)
 		}
 	}
 	if m.cfg.StateFile == "" {
@@ -42,26 +42,26 @@ func (m *Master) load() error {
 		return fmt.Errorf("reading state: %w", err)
 	}
 	if err := m.restore(data); err != nil {
-		return fmt.Errorf("state file %s is damaged (move it away to start with an empty state): %w", m.cfg.StateFile, err)
+		return fmt.Errorf("state file %s is damaged (move it away to start with empty state): %w", m.cfg.StateFile, err)
 	}
 	m.version++
 	return m.flush()
 }
 
-// restore takes over a stored state. Nodes that were not offline get the time
-// a silent node gets: the master was away, not they.
+// restore restores the content of a state file. For nodes that were not offline, the time
+// without heartbeats starts anew, because it was the master that was down.
 func (m *Master) restore(data []byte) error {
 	var s state
 	if err := json.Unmarshal(data, &s); err != nil {
 		return err
 	}
 	if s.Version != stateVersion {
-		return fmt.Errorf("version %d, where %d was expected", s.Version, stateVersion)
+		return fmt.Errorf("version %d, want %d", s.Version, stateVersion)
 	}
 	for i, r := range s.Jobs {
 		switch {
 		case r == nil || r.Job.ID == "" || m.byID[r.Job.ID] != nil:
-			return fmt.Errorf("job %d has no id of its own", i+1)
+			return fmt.Errorf("job %d has no unique ID", i+1)
 		case r.Job.SequenceNumber != int64(i)+1:
 			return fmt.Errorf("job %d has sequence number %d", i+1, r.Job.SequenceNumber)
 		}
@@ -70,7 +70,7 @@ func (m *Master) restore(data []byte) error {
 	now := time.Now()
 	for i, n := range s.Nodes {
 		if n == nil || n.ID == "" || m.nodes[n.ID] != nil {
-			return fmt.Errorf("node %d has no id of its own", i+1)
+			return fmt.Errorf("node %d has no unique ID", i+1)
 		}
 		if n.Status != nodeOffline {
 			n.LastHeartbeat = now
@@ -80,9 +80,8 @@ func (m *Master) restore(data []byte) error {
 	return nil
 }
 
-// flush puts every change made before the call on disk. Concurrent callers
-// share one write. What failed to be written is tried again by the next call,
-// and until then no answer that depends on it is given.
+// flush stores all changes made before the call. Concurrent calls share a write. If it fails,
+// the next call tries again.
 func (m *Master) flush() error {
 	if m.cfg.StateFile == "" && m.cfg.ResultsDir == "" {
 		return nil
@@ -110,7 +109,7 @@ func (m *Master) flush() error {
 	return nil
 }
 
-// snapshot returns what is to be written; nothing when all is on disk already.
+// snapshot returns the current version and the files to write for it.
 func (m *Master) snapshot() (version uint64, files []resultFile, data []byte, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -124,8 +123,8 @@ func (m *Master) snapshot() (version uint64, files []resultFile, data []byte, er
 	return m.version, m.unstored, data, nil
 }
 
-// writeFile replaces a file atomically and durably: after a crash at any
-// moment the file is the old one or the new one, whole.
+// writeFile replaces a file atomically and durably: after a crash the file has either the old
+// or the new content.
 func writeFile(path string, data []byte) error {
 	temp := path + ".tmp"
 	f, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
@@ -143,7 +142,7 @@ func writeFile(path string, data []byte) error {
 	return syncDir(filepath.Dir(path))
 }
 
-// syncDir makes a rename inside a folder durable.
+// syncDir makes a rename in a directory durable.
 func syncDir(path string) error {
 	dir, err := os.Open(path)
 	if err != nil {

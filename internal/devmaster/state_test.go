@@ -18,15 +18,16 @@ import (
 	"ffmpeg-agent/messages/protocol"
 )
 
-// reopen is a master over a file that another may have left, closed or not.
-func reopen(t *testing.T, file string) *Master {
+// open returns a master with a state file, which may have been left by another master that
+// was not closed.
+func open(t *testing.T, file string) *Master {
 	t.Helper()
 	return newMaster(t, Config{StateFile: file, FenceAttempts: true})
 }
 
-func TestStateSurvivesARestart(t *testing.T) {
+func TestStateSurvivesRestart(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "state.json")
-	first := reopen(t, file)
+	first := open(t, file)
 	c := serve(t, first)
 	a, b := c.register("host-a"), c.register("host-b")
 	done := c.post(`{"scenario":"720p30-h264","queue":"live","parameters":{"fps":29.970,"input":"<a&b>"},"wrapper_constraints":{"cpu_weight":50}}`)
@@ -38,8 +39,8 @@ func TestStateSurvivesARestart(t *testing.T) {
 	c.want(http.StatusOK, "POST", "/results", body, nil)
 	c.want(http.StatusOK, "POST", "/jobs/"+canceled.ID+"/cancel", "", nil)
 
-	// No Close: as after a kill. What is on disk is what was answered.
-	second := reopen(t, file)
+	// The first master is not closed, as after a kill.
+	second := open(t, file)
 	if diff := cmp.Diff(first.Jobs(), second.Jobs()); diff != "" {
 		t.Errorf("jobs (-before +after):\n%s", diff)
 	}
@@ -48,26 +49,26 @@ func TestStateSurvivesARestart(t *testing.T) {
 	}
 	c = serve(t, second)
 	if _, got := c.do("GET", "/jobs/1/result", ""); got != body {
-		t.Errorf("result: %q, want %q", got, body)
+		t.Errorf("got result %q, want %q", got, body)
 	}
 	c.want(http.StatusConflict, "POST", "/results", body, nil)
 	c.want(http.StatusOK, "POST", "/results", result(running.ID, b.ID, protocol.StatusCompleted, 1), nil)
 	c.want(http.StatusOK, "POST", "/results", result(canceled.ID, b.ID, protocol.StatusCanceled, 1), nil)
 	if j := c.next(a.ID); j == nil || j.ID != waiting.ID {
-		t.Errorf("next: %+v", j)
+		t.Errorf("got next job %+v, want %s", j, waiting.ID)
 	}
 	if j := c.post(`{}`); j.SequenceNumber != 5 {
-		t.Errorf("sequence number %d, want 5", j.SequenceNumber)
+		t.Errorf("got sequence number %d, want 5", j.SequenceNumber)
 	}
 	if again := c.register("host-a"); again.ID != a.ID {
-		t.Error("the node got a new id")
+		t.Errorf("got node ID %s, want %s", again.ID, a.ID)
 	}
 }
 
-func TestNodesGetTheirTimeAfterARestartOfTheMaster(t *testing.T) {
+func TestRestartResetsTimeWithoutHeartbeat(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "state.json")
 	synctest.Test(t, func(t *testing.T) {
-		first, node, job := mute(t, Config{StateFile: file})
+		first, node, job := newBusyMaster(t, Config{StateFile: file})
 		if err := first.Close(); err != nil {
 			t.Fatal(err)
 		}
@@ -76,19 +77,19 @@ func TestNodesGetTheirTimeAfterARestartOfTheMaster(t *testing.T) {
 		time.Sleep(DefaultUnavailableAfter - time.Second)
 		synctest.Wait()
 		if n := mustNode(t, second, node); n.Status != nodeBusy || n.CurrentJobID != job {
-			t.Errorf("node: %+v", n)
+			t.Errorf("got node %+v, want it busy with %s", n, job)
 		}
 		time.Sleep(3 * time.Second)
 		synctest.Wait()
 		if n := mustNode(t, second, node); n.Status != nodeOffline {
-			t.Errorf("the node stayed silent and is %s", n.Status)
+			t.Errorf("got status %s without heartbeats, want offline", n.Status)
 		}
 	})
 }
 
-func TestDeathBetweenTwoWritesLeavesTheOlderStateWhole(t *testing.T) {
+func TestCrashDuringWriteKeepsOldState(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "state.json")
-	first := reopen(t, file)
+	first := open(t, file)
 	job, err := first.Submit(protocol.JobRequest{})
 	if err != nil {
 		t.Fatal(err)
@@ -96,21 +97,21 @@ func TestDeathBetweenTwoWritesLeavesTheOlderStateWhole(t *testing.T) {
 	if err := os.WriteFile(file+".tmp", []byte(`{"version":1,"jobs":[{"jo`), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	second := reopen(t, file)
+	second := open(t, file)
 	if got := mustJob(t, second, job.ID); got.Status != protocol.StatusQueued {
-		t.Errorf("job: %+v", got)
+		t.Errorf("got job %+v, want it queued", got)
 	}
 	if _, err := second.Submit(protocol.JobRequest{}); err != nil {
 		t.Error(err)
 	}
 	if _, err := os.Stat(file + ".tmp"); err == nil {
-		t.Error("the half-written file is still there")
+		t.Error("the temporary file still exists")
 	}
 }
 
-func TestTheStateFileIsWholeAtEveryMoment(t *testing.T) {
+func TestStateFileIsReplacedAtomically(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "state.json")
-	m := reopen(t, file)
+	m := open(t, file)
 	var writers sync.WaitGroup
 	for range 4 {
 		writers.Go(func() {
@@ -121,7 +122,7 @@ func TestTheStateFileIsWholeAtEveryMoment(t *testing.T) {
 					return
 				}
 				if !strings.Contains(readFile(t, file), job.ID) {
-					t.Errorf("job %s was answered for and is not on disk", job.ID)
+					t.Errorf("job %s is not on disk after Submit", job.ID)
 				}
 			}
 		})
@@ -135,7 +136,7 @@ func TestTheStateFileIsWholeAtEveryMoment(t *testing.T) {
 		default:
 		}
 		if !json.Valid([]byte(readFile(t, file))) {
-			t.Fatal("read half a state")
+			t.Fatal("read an incomplete state file")
 		}
 	}
 }
@@ -148,21 +149,21 @@ func readFile(t *testing.T, path string) string {
 	return string(data)
 }
 
-func TestDamagedStateIsRefusedAndLeftAlone(t *testing.T) {
+func TestDamagedStateIsRejectedAndKept(t *testing.T) {
 	job := func(id string, n int) string {
 		return fmt.Sprintf(`{"job":{"id":%q,"sequence_number":%d,"status":"queued"}}`, id, n)
 	}
 	for name, content := range map[string]string{
-		"empty":             "",
-		"cut":               `{"version":1,"jobs":[`,
-		"something else":    `[1,2]`,
-		"another version":   `{"version":2}`,
-		"no version":        `{}`,
-		"a null job":        `{"version":1,"jobs":[null]}`,
-		"a gap":             `{"version":1,"jobs":[` + job("a", 1) + `,` + job("b", 3) + `]}`,
-		"an id twice":       `{"version":1,"jobs":[` + job("a", 1) + `,` + job("a", 2) + `]}`,
-		"a null node":       `{"version":1,"nodes":[null]}`,
-		"a node without id": `{"version":1,"nodes":[{"address":"a"}]}`,
+		"empty":                   "",
+		"truncated":               `{"version":1,"jobs":[`,
+		"wrong type":              `[1,2]`,
+		"wrong version":           `{"version":2}`,
+		"no version":              `{}`,
+		"null job":                `{"version":1,"jobs":[null]}`,
+		"gap in sequence numbers": `{"version":1,"jobs":[` + job("a", 1) + `,` + job("b", 3) + `]}`,
+		"duplicate job ID":        `{"version":1,"jobs":[` + job("a", 1) + `,` + job("a", 2) + `]}`,
+		"null node":               `{"version":1,"nodes":[null]}`,
+		"node without ID":         `{"version":1,"nodes":[{"address":"a"}]}`,
 	} {
 		t.Run(name, func(t *testing.T) {
 			file := filepath.Join(t.TempDir(), "state.json")
@@ -172,41 +173,40 @@ func TestDamagedStateIsRefusedAndLeftAlone(t *testing.T) {
 			m, err := New(Config{StateFile: file})
 			if err == nil {
 				_ = m.Close()
-				t.Fatal("it was taken")
+				t.Fatal("got no error")
 			}
 			if !strings.Contains(err.Error(), file) || !strings.Contains(err.Error(), "damaged") {
-				t.Errorf("the error does not help: %v", err)
+				t.Errorf("got error %v, want the path and damaged in it", err)
 			}
 			if got := readFile(t, file); got != content {
-				t.Errorf("the file is now %q", got)
+				t.Errorf("got file content %q, want it unchanged", got)
 			}
 		})
 	}
 }
 
-func TestStateThatCannotBeWritten(t *testing.T) {
+func TestUnwritableState(t *testing.T) {
 	dir := t.TempDir()
 	blocked := filepath.Join(dir, "file")
 	if err := os.WriteFile(blocked, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	for name, cfg := range map[string]Config{
-		"a folder that is not there":     {StateFile: filepath.Join(dir, "none", "state.json")},
-		"a folder as state file":         {StateFile: dir},
-		"a file as folder of results":    {ResultsDir: blocked},
-		"a file as folder of that state": {StateFile: filepath.Join(blocked, "state.json")},
+		"missing directory":                  {StateFile: filepath.Join(dir, "none", "state.json")},
+		"state file is a directory":          {StateFile: dir},
+		"results directory is a file":        {ResultsDir: blocked},
+		"parent of the state file is a file": {StateFile: filepath.Join(blocked, "state.json")},
 	} {
 		if m, err := New(cfg); err == nil {
 			_ = m.Close()
-			t.Errorf("%s was taken", name)
+			t.Errorf("%s: got no error", name)
 		}
 	}
 }
 
-// TestNoAnswerRestsOnWhatIsNotOnDisk takes the disk away for a while: a result
-// is then neither acknowledged nor refused as a repeat, and once the disk is
-// back it is found taken, once.
-func TestNoAnswerRestsOnWhatIsNotOnDisk(t *testing.T) {
+// While the disk fails, a result must be neither acknowledged nor rejected as a duplicate.
+// Afterwards it must have been accepted exactly once.
+func TestResponsesWaitForStorage(t *testing.T) {
 	for _, tc := range []struct {
 		name string
 		cfg  func(dir string) Config
@@ -240,10 +240,10 @@ func TestNoAnswerRestsOnWhatIsNotOnDisk(t *testing.T) {
 			}
 			c.want(http.StatusConflict, "POST", "/results", body, nil)
 			if files, _ := filepath.Glob(filepath.Join(dir, "*.json")); len(files) != 1 {
-				t.Errorf("on disk: %v", files)
+				t.Errorf("got files %v, want one", files)
 			}
-			if accepted := events(m, ResultAccepted); len(accepted) != 1 {
-				t.Errorf("accepted %d times", len(accepted))
+			if got := len(events(m, ResultAccepted)); got != 1 {
+				t.Errorf("got %d accepted results, want 1", got)
 			}
 		})
 	}

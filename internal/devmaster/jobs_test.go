@@ -14,7 +14,7 @@ import (
 	"ffmpeg-agent/messages/protocol"
 )
 
-func TestOrderIsQueueThenPriorityThenAge(t *testing.T) {
+func TestQueueOrder(t *testing.T) {
 	m := newMaster(t, Config{})
 	c := serve(t, m)
 	n := c.register("host-a")
@@ -23,12 +23,12 @@ func TestOrderIsQueueThenPriorityThenAge(t *testing.T) {
 		`{"scenario":"09 default low","priority":"low"}`,
 		`{"scenario":"05 default medium"}`,
 		`{"scenario":"06 default normal","priority":"normal"}`,
-		`{"scenario":"07 a queue and a priority nobody knows","queue":"x","priority":"y"}`,
+		`{"scenario":"07 unknown queue and priority","queue":"x","priority":"y"}`,
 		`{"scenario":"08 between medium and low","priority":1.5}`,
 		`{"scenario":"04 default high","priority":"HIGH"}`,
 		`{"scenario":"03 above high","priority":"10"}`,
 		`{"scenario":"02 live low","queue":"live","priority":"low"}`,
-		`{"scenario":"11 batch, older than the other but lower","queue":"batch"}`,
+		`{"scenario":"11 batch medium","queue":"batch"}`,
 		`{"scenario":"01 live high","queue":"live","priority":"high"}`,
 	} {
 		c.post(r)
@@ -38,31 +38,31 @@ func TestOrderIsQueueThenPriorityThenAge(t *testing.T) {
 		order = append(order, j.Scenario)
 	}
 	if len(order) != 11 || !slices.IsSorted(order) {
-		t.Errorf("handed out as %q", order)
+		t.Errorf("got order %q, want 11 jobs sorted by name", order)
 	}
 }
 
-func TestPausedJobsAreNotHandedOut(t *testing.T) {
+func TestPausedJobsAreNotAssigned(t *testing.T) {
 	m := newMaster(t, Config{})
 	c := serve(t, m)
 	n := c.register("host-a")
 	job := c.post(`{}`)
 	c.want(http.StatusOK, "POST", "/jobs/"+job.ID+"/pause", "", nil)
 	if got := c.next(n.ID); got != nil {
-		t.Fatalf("a paused job was handed out: %+v", got)
+		t.Fatalf("got paused job %+v, want none", got)
 	}
 	c.want(http.StatusOK, "POST", "/jobs/"+job.ID+"/resume", "", nil)
 	if got := c.next(n.ID); got == nil || got.ID != job.ID {
-		t.Fatalf("after resuming: %+v", got)
+		t.Fatalf("got %+v after resuming, want job %s", got, job.ID)
 	}
-	// Paused while it runs, it stays with its node, whose result is taken.
+	// A job that is paused while it runs keeps its node, whose result is accepted.
 	c.want(http.StatusOK, "POST", "/jobs/"+job.ID+"/pause", "", nil)
 	if j := mustJob(t, m, job.ID); j.Status != protocol.StatusPaused || j.NodeID != n.ID {
-		t.Errorf("paused: %+v", j)
+		t.Errorf("got job %+v, want it paused on %s", j, n.ID)
 	}
 	c.want(http.StatusOK, "POST", "/results", result(job.ID, n.ID, protocol.StatusCompleted, 1), nil)
 	if j := mustJob(t, m, job.ID); j.Status != protocol.StatusCompleted {
-		t.Errorf("the job is %s", j.Status)
+		t.Errorf("got status %s, want completed", j.Status)
 	}
 }
 
@@ -74,18 +74,18 @@ func TestCancelFreesTheNode(t *testing.T) {
 	c.next(n.ID)
 	c.next(n.ID)
 	if now := mustNode(t, m, n.ID); now.CurrentJobID != second.ID {
-		t.Errorf("current job %s, want the last one given", now.CurrentJobID)
+		t.Errorf("got current job %s, want %s", now.CurrentJobID, second.ID)
 	}
 	c.want(http.StatusOK, "POST", "/jobs/"+second.ID+"/cancel", "", nil)
 	if now := mustNode(t, m, n.ID); now.Status != nodeBusy || now.CurrentJobID != first.ID {
-		t.Errorf("node with one job left: %+v", now)
+		t.Errorf("got node %+v, want it busy with %s", now, first.ID)
 	}
 	c.want(http.StatusOK, "POST", "/jobs/1/cancel", "", nil)
 	if now := mustNode(t, m, n.ID); now.Status != nodeAvailable || now.CurrentJobID != "" {
-		t.Errorf("node without a job: %+v", now)
+		t.Errorf("got node %+v, want it available", now)
 	}
 	if j := mustJob(t, m, first.ID); j.Status != protocol.StatusCanceled || j.NodeID != n.ID || j.CompletedAt == nil {
-		t.Errorf("the worker finds %+v", j)
+		t.Errorf("got job %+v, want it canceled on %s", j, n.ID)
 	}
 }
 
@@ -100,7 +100,7 @@ func TestConcurrentPollsGetEachJobOnce(t *testing.T) {
 		}
 	}
 	var mu sync.Mutex
-	given := map[string]string{}
+	assigned := map[string]string{} // node by job
 	var wg sync.WaitGroup
 	for i := range pollers {
 		node := c.register(fmt.Sprintf("host-%d", i)).ID
@@ -111,12 +111,12 @@ func TestConcurrentPollsGetEachJobOnce(t *testing.T) {
 					return
 				}
 				mu.Lock()
-				if other, twice := given[job.ID]; twice {
-					t.Errorf("job %s was given to %s and to %s", job.ID, other, node)
+				if other, twice := assigned[job.ID]; twice {
+					t.Errorf("job %s was assigned to both %s and %s", job.ID, other, node)
 				}
-				given[job.ID] = node
+				assigned[job.ID] = node
 				mu.Unlock()
-				if _, err := m.takeResult([]byte(result(job.ID, node, protocol.StatusCompleted, 1))); err != nil {
+				if _, err := m.acceptResult([]byte(result(job.ID, node, protocol.StatusCompleted, 1))); err != nil {
 					t.Error(err)
 				}
 				if err := m.flush(); err != nil {
@@ -127,7 +127,7 @@ func TestConcurrentPollsGetEachJobOnce(t *testing.T) {
 				}
 			}
 		})
-		wg.Go(func() { // and readers beside them
+		wg.Go(func() { // concurrent readers
 			for range 5 {
 				c.do("GET", "/jobs", "")
 				c.do("GET", "/nodes", "")
@@ -135,41 +135,40 @@ func TestConcurrentPollsGetEachJobOnce(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if len(given) != jobs || len(events(m, ResultAccepted)) != jobs {
-		t.Errorf("%d of %d jobs were given, %d results taken", len(given), jobs, len(events(m, ResultAccepted)))
+	if len(assigned) != jobs || len(events(m, ResultAccepted)) != jobs {
+		t.Errorf("got %d jobs assigned and %d results accepted, want %d", len(assigned), len(events(m, ResultAccepted)), jobs)
 	}
 }
 
-// TestWhateverHappensTheBooksAgree drives a fencing master at random and checks
-// after each step what must always hold.
-func TestWhateverHappensTheBooksAgree(t *testing.T) {
+// TestInvariants calls a fencing master at random and checks its invariants after each step.
+func TestInvariants(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		m, err := New(Config{FenceAttempts: true, MaxRetries: 2})
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer m.Close()
-		world := &world{m: m, ended: map[string]protocol.Status{}, taken: map[string]bool{}}
+		model := &model{m: m, ended: map[string]protocol.Status{}, accepted: map[string]bool{}}
 		t.Repeat(map[string]func(*rapid.T){
-			"":         world.check,
-			"register": world.register,
-			"submit":   world.submit,
-			"poll":     world.poll,
-			"report":   world.report,
-			"change":   world.change,
-			"silence":  world.silence,
-			"beat":     world.beat,
+			"":          model.check,
+			"register":  model.register,
+			"submit":    model.submit,
+			"poll":      model.poll,
+			"report":    model.report,
+			"change":    model.change,
+			"expire":    model.expire,
+			"heartbeat": model.heartbeat,
 		})
 	})
 }
 
-// world is what the random test knows of the master it drives.
-type world struct {
-	m     *Master
-	nodes []string
-	jobs  []string
-	ended map[string]protocol.Status
-	taken map[string]bool // "job attempt" whose result was taken
+// model is the expected state of a master.
+type model struct {
+	m        *Master
+	nodes    []string
+	jobs     []string
+	ended    map[string]protocol.Status // final status by job
+	accepted map[string]bool            // "job attempt" of accepted results
 }
 
 func pick(t *rapid.T, label string, from []string) string {
@@ -179,86 +178,87 @@ func pick(t *rapid.T, label string, from []string) string {
 	return rapid.SampledFrom(from).Draw(t, label)
 }
 
-func (w *world) register(t *rapid.T) {
+func (mo *model) register(t *rapid.T) {
 	address := rapid.SampledFrom([]string{"a", "b", "c"}).Draw(t, "address")
-	_, n, err := w.m.register(fmt.Appendf(nil, `{"address":%q}`, address))
+	_, n, err := mo.m.register(fmt.Appendf(nil, `{"address":%q}`, address))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !slices.Contains(w.nodes, n.ID) {
-		w.nodes = append(w.nodes, n.ID)
+	if !slices.Contains(mo.nodes, n.ID) {
+		mo.nodes = append(mo.nodes, n.ID)
 	}
 }
 
-func (w *world) submit(t *rapid.T) {
-	j, err := w.m.Submit(protocol.JobRequest{Priority: rapid.SampledFrom([]string{"", "low", "9"}).Draw(t, "priority")})
+func (mo *model) submit(t *rapid.T) {
+	j, err := mo.m.Submit(protocol.JobRequest{Priority: rapid.SampledFrom([]string{"", "low", "9"}).Draw(t, "priority")})
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.jobs = append(w.jobs, j.ID)
+	mo.jobs = append(mo.jobs, j.ID)
 }
 
-func (w *world) poll(t *rapid.T) {
-	_, _ = w.m.nextJob(pick(t, "node", w.nodes))
+func (mo *model) poll(t *rapid.T) {
+	_, _ = mo.m.nextJob(pick(t, "node", mo.nodes))
 }
 
-func (w *world) report(t *rapid.T) {
-	job, node := pick(t, "job", w.jobs), pick(t, "node", w.nodes)
+func (mo *model) report(t *rapid.T) {
+	job, node := pick(t, "job", mo.jobs), pick(t, "node", mo.nodes)
 	attempt := rapid.IntRange(1, 3).Draw(t, "attempt")
 	status := rapid.SampledFrom([]protocol.Status{"completed", "failed", "canceled"}).Draw(t, "status")
-	if _, err := w.m.takeResult([]byte(result(job, node, status, attempt))); err != nil {
+	if _, err := mo.m.acceptResult([]byte(result(job, node, status, attempt))); err != nil {
 		return
 	}
 	key := fmt.Sprint(job, " ", attempt)
-	if w.taken[key] {
-		t.Fatalf("a second result of attempt %d of job %s was taken", attempt, job)
+	if mo.accepted[key] {
+		t.Fatalf("accepted a second result of attempt %d of job %s", attempt, job)
 	}
-	w.taken[key] = true
+	mo.accepted[key] = true
 }
 
-func (w *world) change(t *rapid.T) {
-	change := rapid.SampledFrom([]func(string) (string, error){w.m.cancelJob, w.m.pauseJob, w.m.resumeJob}).Draw(t, "change")
-	_, _ = change(pick(t, "job", w.jobs))
+func (mo *model) change(t *rapid.T) {
+	change := rapid.SampledFrom([]func(string) (string, error){mo.m.cancelJob, mo.m.pauseJob, mo.m.resumeJob}).Draw(t, "change")
+	_, _ = change(pick(t, "job", mo.jobs))
 }
 
-func (w *world) silence(t *rapid.T) {
-	node := pick(t, "node", w.nodes)
-	w.m.mu.Lock()
-	if n := w.m.nodes[node]; n != nil {
-		n.LastHeartbeat = n.LastHeartbeat.Add(-w.m.cfg.UnavailableAfter)
+// expire makes a node exceed the time without a heartbeat.
+func (mo *model) expire(t *rapid.T) {
+	node := pick(t, "node", mo.nodes)
+	mo.m.mu.Lock()
+	if n := mo.m.nodes[node]; n != nil {
+		n.LastHeartbeat = n.LastHeartbeat.Add(-mo.m.cfg.UnavailableAfter)
 	}
-	w.m.mu.Unlock()
-	w.m.sweep()
+	mo.m.mu.Unlock()
+	mo.m.sweepNodes()
 }
 
-func (w *world) beat(t *rapid.T) {
-	_ = w.m.heartbeat(pick(t, "node", w.nodes), nil)
+func (mo *model) heartbeat(t *rapid.T) {
+	_ = mo.m.heartbeat(pick(t, "node", mo.nodes), nil)
 }
 
-func (w *world) check(t *rapid.T) {
+func (mo *model) check(t *rapid.T) {
 	held := map[string][]string{}
-	for _, j := range w.m.Jobs() {
-		if was, ended := w.ended[j.ID]; ended && j.Status != was {
-			t.Fatalf("job %s had ended as %s and is %s", j.ID, was, j.Status)
+	for _, j := range mo.m.Jobs() {
+		if was, ended := mo.ended[j.ID]; ended && j.Status != was {
+			t.Fatalf("job %s changed from %s to %s", j.ID, was, j.Status)
 		}
 		switch {
 		case j.Status.Terminal():
-			w.ended[j.ID] = j.Status
+			mo.ended[j.ID] = j.Status
 		case j.Status == protocol.StatusAssigned && j.NodeID == "":
-			t.Fatalf("job %s is assigned to nobody", j.ID)
+			t.Fatalf("job %s is assigned without a node", j.ID)
 		case j.Status == protocol.StatusQueued && j.NodeID != "":
-			t.Fatalf("job %s waits and is with %s", j.ID, j.NodeID)
+			t.Fatalf("job %s is queued with node %s", j.ID, j.NodeID)
 		case j.NodeID != "":
 			held[j.NodeID] = append(held[j.NodeID], j.ID)
 		}
 		if j.RetryCount > j.MaxRetries {
-			t.Fatalf("job %s: retry %d of %d", j.ID, j.RetryCount, j.MaxRetries)
+			t.Fatalf("job %s has retry count %d, want at most %d", j.ID, j.RetryCount, j.MaxRetries)
 		}
 		if j.Status.Terminal() != (j.CompletedAt != nil) {
-			t.Fatalf("job %s is %s, ended at %v", j.ID, j.Status, j.CompletedAt)
+			t.Fatalf("job %s is %s with completed_at %v", j.ID, j.Status, j.CompletedAt)
 		}
 	}
-	for _, n := range w.m.Nodes() {
+	for _, n := range mo.m.Nodes() {
 		busy := len(held[n.ID]) > 0
 		switch {
 		case n.Status == nodeOffline && (busy || n.CurrentJobID != ""):
