@@ -33,7 +33,7 @@ type agentCollector struct {
 	delivered, superseded, deadLetters      *prometheus.Desc
 	heartbeats, heartbeatAge, heartbeatLast *prometheus.Desc
 	records, oldest                         *prometheus.Desc
-	power                                   *prometheus.Desc
+	power, logDropped                       *prometheus.Desc
 	actor                                   actorDescs
 	sampler                                 samplerDescs
 }
@@ -79,6 +79,8 @@ func NewAgent(status func() messages.Status, snapshot func() *energy.Snapshot, b
 		oldest:  d.desc("ffmpeg_agent_journal_oldest_unsent_age_seconds", "Age of the oldest undelivered result; absent if there is none."),
 		power:   d.desc("ffmpeg_agent_power_watts", "Total power of the counted energy zones, measured or estimated.", "source"),
 
+		logDropped: d.desc("ffmpeg_agent_log_lines_dropped_total", "Log lines dropped because the output did not accept them."),
+
 		actor: actorDescs{
 			running:   d.desc("ffmpeg_agent_actor_running", "Whether the actor is running, i.e. neither hung nor waiting to restart; for job actors, the number running.", "actor"),
 			mailbox:   d.desc("ffmpeg_agent_actor_mailbox_depth", "Messages queued in the actor's mailbox.", "actor"),
@@ -121,6 +123,7 @@ func (c *agentCollector) update(m *metrics) {
 	c.updateJournal(m, &s)
 	c.updateActors(m, s.Actors)
 	c.updateSamplers(m, &s)
+	m.counter(c.logDropped, float64(s.LogLinesDropped))
 	if s.Power != nil {
 		m.gauge(c.power, float64(*s.Power), string(s.Source))
 	}

@@ -29,6 +29,7 @@ func TestAgentScrape(t *testing.T) {
 		messages.ActorStatus{Path: "agent/jobs/job-secretid-1", State: "running", MailboxDepth: 2, Failures: 1},
 		messages.ActorStatus{Path: "agent/jobs/job-other-2", State: "running", MailboxDepth: 1})
 	s.Checks[0].Reason = "only 3 GiB free"
+	s.LogLinesDropped = 12
 	scrape := scrapeOf(t, newAgent(&s, snapshot))
 	golden(t, "agent", scrape)
 	lint(t, scrape)

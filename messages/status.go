@@ -28,6 +28,8 @@ type Status struct {
 	Journal   job.JournalStats `json:"journal"`
 	Counts    Counts           `json:"counts"`
 	Host      *HostStatus      `json:"host,omitempty"`
+	// LogLinesDropped counts log lines that the output did not accept.
+	LogLinesDropped uint64 `json:"log_lines_dropped"`
 	// Cgroups is the parent cgroup of the jobs, or why there is none.
 	Cgroups string `json:"cgroups"`
 }

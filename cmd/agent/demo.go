@@ -104,8 +104,11 @@ func demo(ctx context.Context, input, reportFile string, stdout, stderr io.Write
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 
+	terminal := isTerminal(stdout)
+	stdout = &interruptibleWriter{out: stdout, interrupted: ctx.Done()}
 	log := newLogger(configs.Log{Level: "error", Format: "console"}, stderr)
-	m, err := startDemoMaster(log)
+	defer log.close()
+	m, err := startDemoMaster(log.Logger)
 	if err != nil {
 		return err
 	}
@@ -130,7 +133,7 @@ func demo(ctx context.Context, input, reportFile string, stdout, stderr io.Write
 			return fmt.Errorf("queueing a demo job: %w", err)
 		}
 	}
-	view := newDemoView(stdout, w, m.Master, jobs)
+	view := newDemoView(stdout, terminal, w, m.Master, jobs)
 	if err := view.watch(ctx); err != nil {
 		// Interrupted: end FFmpeg before the data directory goes.
 		w.agent.Drain(0)

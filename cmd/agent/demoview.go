@@ -40,8 +40,8 @@ type demoView struct {
 	began    time.Time
 }
 
-func newDemoView(out io.Writer, w *worker, m *devmaster.Master, jobs []protocol.Job) *demoView {
-	return &demoView{out: out, terminal: isTerminal(out), worker: w, master: m, jobs: jobs, said: map[string]protocol.Status{}, began: time.Now()}
+func newDemoView(out io.Writer, terminal bool, w *worker, m *devmaster.Master, jobs []protocol.Job) *demoView {
+	return &demoView{out: out, terminal: terminal, worker: w, master: m, jobs: jobs, said: map[string]protocol.Status{}, began: time.Now()}
 }
 
 // watch shows the jobs until all have ended; an error says why it stopped before.

@@ -23,6 +23,7 @@ func (w *worker) endpoints(a *actors.Agent, cfg configs.Config, book *journal.Jo
 	status := func() messages.Status {
 		s := a.Status()
 		s.Version, s.PID, s.Cgroups = version, os.Getpid(), w.runner.Cgroups()
+		s.LogLinesDropped = w.log.writer.droppedLines()
 		return s
 	}
 	var listen actors.Endpoints

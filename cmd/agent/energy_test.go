@@ -72,7 +72,7 @@ func TestTheAgentsJoulesAreTheCurves(t *testing.T) {
 	m := meteredMachine(t, dial)
 	f := newField(t)
 	startAgent(t, append(f.environment(), "FFMPEG_AGENT_HARDWARE_SYSFS_PATH="+m.Tree.Sys(), "FFMPEG_AGENT_HARDWARE_PROCFS_PATH="+m.Tree.Proc(),
-		"FFMPEG_AGENT_JOBS_CANCEL_CHECK_INTERVAL=100ms", "FFMPEG_AGENT_ENERGY_IDLE_INTERVAL=200ms"),
+		"FFMPEG_AGENT_ENERGY_IDLE_INTERVAL=200ms"),
 		append(f.flags(), "--metrics-port", "0", "--max-concurrent-jobs", "3")...)
 
 	t.Run("alone", func(t *testing.T) {

@@ -44,10 +44,8 @@ func exportersCommand(cmd *cobra.Command, _ []string) error {
 	if !cfg.Exporters.CPU.Enabled && !cfg.Exporters.GPU.Enabled {
 		return usageError{errNothingToExport}
 	}
-	log := newLogger(cfg.Log, cmd.OutOrStdout())
-	for _, warning := range loaded.Warnings {
-		log.Warn(warning)
-	}
+	log, closeLog := startDaemonLog(cmd, loaded)
+	defer closeLog()
 	ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 
@@ -77,9 +75,9 @@ func (w *worker) assembleExporters(cfg configs.Config) (err error) {
 		Settings: treeSettings(cfg),
 		Supervision: supervision.Config{
 			HangAfter: cfg.Debug.HangAfter, ProbeInterval: cfg.Debug.HangAfter / 6,
-			OnFatal: func(reason string) { w.fatal <- reason },
+			OnFatal: w.onFatal,
 		},
-		Logger: w.log,
+		Logger: w.log.Logger,
 	})
 	if err != nil {
 		return err

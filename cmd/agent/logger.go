@@ -3,6 +3,7 @@ package main
 import (
 	"io"
 	"os"
+	"time"
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
@@ -11,29 +12,69 @@ import (
 	"ffmpeg-agent/configs"
 )
 
-// newLogger logs to out, one line an event: readable on a terminal, JSON elsewhere.
-func newLogger(cfg configs.Log, out io.Writer) *zap.Logger {
-	level, err := zapcore.ParseLevel(cfg.Level)
-	if err != nil {
-		level = zapcore.InfoLevel // not reached: the configuration allows only levels
-	}
-	return zap.New(zapcore.NewCore(encoder(cfg.Format, out), zapcore.Lock(zapcore.AddSync(out)), level))
+// logger is the log of a command that does the agent's work. Logging never blocks:
+// lines that the output does not accept in time are dropped and counted.
+type logger struct {
+	*zap.Logger
+	writer *logWriter
 }
 
-func encoder(format string, out io.Writer) zapcore.Encoder {
-	encoding := zap.NewProductionEncoderConfig()
-	encoding.TimeKey = "time"
-	encoding.MessageKey = "message"
-	encoding.EncodeTime = zapcore.RFC3339NanoTimeEncoder
-	encoding.EncodeDuration = zapcore.StringDurationEncoder
-	if format == "json" || (format == "auto" && !isTerminal(out)) {
-		return zapcore.NewJSONEncoder(encoding)
+// newLogger logs to out, one line an event: console format on a terminal, JSON elsewhere.
+// Call close before the process exits.
+func newLogger(cfg configs.Log, out io.Writer) *logger {
+	level, err := zapcore.ParseLevel(cfg.Level)
+	if err != nil {
+		level = zapcore.InfoLevel // not reached: configs accepts only valid levels
 	}
-	encoding.EncodeTime = zapcore.TimeEncoderOfLayout("15:04:05.000")
-	encoding.EncodeLevel = zapcore.CapitalLevelEncoder
-	encoding.ConsoleSeparator = "  "
-	return zapcore.NewConsoleEncoder(encoding)
+	encoder := newEncoder(cfg.Format, out)
+	w := newLogWriter(out, func(dropped int, since time.Time) []byte {
+		return droppedNotice(encoder.Clone(), dropped, since)
+	})
+	core := zapcore.NewCore(encoder, w, level)
+	return &logger{Logger: zap.New(core, zap.ErrorOutput(w)), writer: w}
 }
+
+func newEncoder(format string, out io.Writer) zapcore.Encoder {
+	config := zap.NewProductionEncoderConfig()
+	config.TimeKey = "time"
+	config.MessageKey = "message"
+	config.EncodeTime = zapcore.RFC3339NanoTimeEncoder
+	config.EncodeDuration = zapcore.StringDurationEncoder
+	if format == "json" || (format == "auto" && !isTerminal(out)) {
+		return zapcore.NewJSONEncoder(config)
+	}
+	config.EncodeTime = zapcore.TimeEncoderOfLayout("15:04:05.000")
+	config.EncodeLevel = zapcore.CapitalLevelEncoder
+	config.ConsoleSeparator = "  "
+	return zapcore.NewConsoleEncoder(config)
+}
+
+// droppedNotice is the log line that reports dropped lines once the output accepts lines again.
+func droppedNotice(encoder zapcore.Encoder, dropped int, since time.Time) []byte {
+	now := time.Now()
+	entry := zapcore.Entry{Level: zapcore.WarnLevel, Time: now, LoggerName: "log", Message: "log output works again; lines were dropped"}
+	buffer, err := encoder.EncodeEntry(entry, []zapcore.Field{
+		zap.Int("dropped", dropped), zap.Duration("after", now.Sub(since).Round(time.Millisecond)),
+	})
+	if err != nil {
+		return []byte(entry.Message + "\n") // not reached: both fields can be encoded
+	}
+	defer buffer.Free()
+	return append([]byte(nil), buffer.Bytes()...)
+}
+
+// redirectStandardLog sends what libraries log through the standard library's log and
+// slog packages, which would block on standard error, to this log until restored.
+func (l *logger) redirectStandardLog() (restore func()) {
+	restore, err := zap.RedirectStdLogAt(l.Named("stdlib"), zap.WarnLevel)
+	if err != nil {
+		return func() {} // not reached: the level is valid
+	}
+	return restore
+}
+
+// close writes the queued lines, and gives up after flushTimeout.
+func (l *logger) close() { l.writer.close() }
 
 func isTerminal(out io.Writer) bool {
 	f, ok := out.(*os.File)

@@ -44,7 +44,9 @@ func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if err == nil {
 		return exitOK
 	}
-	fmt.Fprintln(stderr, "agent:", err)
+	ended := make(chan struct{})
+	close(ended)
+	fmt.Fprintln(&interruptibleWriter{out: stderr, interrupted: ended}, "agent:", err)
 	var usage usageError
 	var config *configs.Error
 	if errors.As(err, &usage) || errors.As(err, &config) {

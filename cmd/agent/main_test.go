@@ -206,6 +206,14 @@ func (o *output) String() string {
 
 func startAgent(t *testing.T, env []string, args ...string) *process {
 	t.Helper()
+	p := newProcess(t, env, args...)
+	p.start(t)
+	return p
+}
+
+// newProcess is an agent that is yet to be started.
+func newProcess(t *testing.T, env []string, args ...string) *process {
+	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
@@ -213,6 +221,11 @@ func startAgent(t *testing.T, env []string, args ...string) *process {
 	p := &process{Cmd: exec.Command(self, args...)}
 	p.Env = append(os.Environ(), append(env, asAgent+"=1")...)
 	p.Stdout, p.Stderr = &p.out, &p.out
+	return p
+}
+
+func (p *process) start(t *testing.T) {
+	t.Helper()
 	if err := p.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -223,5 +236,4 @@ func startAgent(t *testing.T, env []string, args ...string) *process {
 			t.Logf("the agent wrote:\n%s", p.log())
 		}
 	})
-	return p
 }

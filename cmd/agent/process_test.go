@@ -75,7 +75,8 @@ func (f *field) agent() *process {
 // environment keeps the agent off the ports that a real one on this machine may have.
 func (f *field) environment() []string {
 	return []string{
-		"FFMPEG_AGENT_DATA_DIR=" + f.dir, "FFMPEG_AGENT_EXPORTERS_CPU_ENABLED=false", "FFMPEG_AGENT_EXPORTERS_FFMPEG_ENABLED=false", "FFMPEG_AGENT_EXPORTERS_GPU_ENABLED=false",
+		"FFMPEG_AGENT_DATA_DIR=" + f.dir, "FFMPEG_AGENT_JOBS_CANCEL_CHECK_INTERVAL=100ms",
+		"FFMPEG_AGENT_EXPORTERS_CPU_ENABLED=false", "FFMPEG_AGENT_EXPORTERS_FFMPEG_ENABLED=false", "FFMPEG_AGENT_EXPORTERS_GPU_ENABLED=false",
 		"FFMPEG_AGENT_HARDWARE_FFMPEG=" + ffmpegtest.FFmpeg(), "FFMPEG_AGENT_HARDWARE_FFPROBE=" + ffmpegtest.FFprobe(),
 	}
 }

@@ -28,11 +28,9 @@ func runCommand(cmd *cobra.Command, _ []string) error {
 		return err
 	}
 	cfg := loaded.Config
-	log := newLogger(cfg.Log, cmd.OutOrStdout())
-	for _, warning := range loaded.Warnings {
-		log.Warn(warning)
-	}
-	if err := checkMasterHost(cmd.Context(), &cfg, log); err != nil {
+	log, closeLog := startDaemonLog(cmd, loaded)
+	defer closeLog()
+	if err := checkMasterHost(cmd.Context(), &cfg, log.Logger); err != nil {
 		return err
 	}
 	signals := make(chan os.Signal, 3)

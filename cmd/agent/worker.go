@@ -28,14 +28,14 @@ type worker struct {
 	agent   *actors.Agent
 	runner  *ffmpeg.Runner
 	journal *journal.Journal
-	log     *zap.Logger
+	log     *logger
 	fatal   chan string // supervision gave up
 	closers []func(context.Context) error
 }
 
 // newWorker makes the parts, in order, and sets the tree going. On an error nothing
 // is left open.
-func newWorker(cfg configs.Config, log *zap.Logger) (*worker, error) {
+func newWorker(cfg configs.Config, log *logger) (*worker, error) {
 	w := &worker{log: log, fatal: make(chan string, 1)}
 	if err := w.assemble(cfg); err != nil {
 		return nil, errors.Join(err, w.close())
@@ -74,15 +74,23 @@ func (w *worker) assemble(cfg configs.Config) error {
 			HangAfter:      cfg.Debug.HangAfter,
 			ProbeInterval:  cfg.Debug.HangAfter / 6,
 			FaultInjection: cfg.Debug.FaultInjection,
-			OnFatal:        func(reason string) { w.fatal <- reason },
+			OnFatal:        w.onFatal,
 		},
-		Logger: w.log,
+		Logger: w.log.Logger,
 	})
 	if err != nil {
 		return err
 	}
 	w.onClose(w.agent.Close)
 	return nil
+}
+
+// onFatal hands over the first reason why supervision gave up. It never blocks its caller.
+func (w *worker) onFatal(reason string) {
+	select {
+	case w.fatal <- reason:
+	default:
+	}
 }
 
 // ffmpegNice keeps FFmpeg from delaying the agent's own heartbeats.
@@ -117,7 +125,7 @@ func (w *worker) openJournal(cfg configs.Config) (*journal.Journal, error) {
 }
 
 func (w *worker) newClient(cfg configs.Config) (*master.Client, error) {
-	key, err := newAPIKey(cfg.Master, w.log)
+	key, err := newAPIKey(cfg.Master, w.log.Logger)
 	if err != nil {
 		return nil, err
 	}
