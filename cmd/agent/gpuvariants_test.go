@@ -43,7 +43,7 @@ var cardVariants = map[string]cardVariant{
 	"no library": {none: true, health: "no NVIDIA cards", method: "rapl: package-0"},
 	"a library that lacks what it must have": {
 		without: []string{"nvmlInit_v2"}, health: "lacks nvmlInit_v2", method: "rapl: package-0",
-		note: "nvml sensors are not read: ",
+		note: "nvml sensors could not be read: ",
 	},
 	"a library without the energy counter": {
 		without: []string{"nvmlDeviceGetTotalEnergyConsumption"}, method: "rapl: package-0; nvml power: gpu0",
