@@ -241,7 +241,7 @@ type countingSensors struct {
 }
 
 func (s countingSensors) Name() string                             { return "counting" }
-func (s countingSensors) Because() error                           { return nil }
+func (s countingSensors) FallbackReason() error                    { return nil }
 func (s countingSensors) Zones() []*energy.Zone                    { return nil }
 func (s countingSensors) Read() ([]energy.Reading, []energy.Fault) { s.reads.Add(1); return nil, nil }
 func (s countingSensors) Close() error                             { s.open.Add(-1); return nil }

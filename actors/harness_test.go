@@ -165,7 +165,7 @@ func (r portRunner) Begin(l job.Lease) Run { return r.Runner.Begin(l) }
 type testHost struct{ *hardware.Host }
 
 func (h testHost) Look(context.Context) (messages.HostStatus, error) {
-	s, err := h.Host.Look()
+	s, err := h.Host.Status()
 	return messages.HostStatus{DiskFreeBytes: s.DiskFree, DiskTotalBytes: s.DiskTotal}, err
 }
 

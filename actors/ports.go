@@ -116,8 +116,8 @@ type Run interface {
 // one goroutine at a time.
 type PowerSensors interface {
 	Name() string
-	// Because is why better sensors are not in use; nil where these are the best.
-	Because() error
+	// FallbackReason is why no better source is used; nil where there is none.
+	FallbackReason() error
 	Zones() []*energy.Zone
 	Read() ([]energy.Reading, []energy.Fault)
 	Close() error

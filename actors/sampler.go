@@ -103,7 +103,7 @@ func (s *powerSampler) start(ctx actor.Context) {
 		if err := work.Err(); err != nil {
 			return struct{}{}, err
 		}
-		health, limited := healthOf(sensors), sensors.Because()
+		health, limited := healthOf(sensors), sensors.FallbackReason()
 		post(func(actor.Context) { s.opened(health, limited) })
 		return struct{}{}, s.loop(work, sensors)
 	}, func(ctx actor.Context, _ struct{}, err error) {

@@ -67,10 +67,10 @@ func parseCPUTimes(text []byte) (cpuTimes, error) {
 	return times, nil
 }
 
-// use is the share of all CPUs that was busy since an earlier reading, 0 to 1; false when
+// utilization is the share of all CPUs that was busy since an earlier reading, 0 to 1; false when
 // no tick has passed or the counters went back. Time that a hypervisor gave to others
 // counts as not busy.
-func (t cpuTimes) use(before cpuTimes) (float64, bool) {
+func (t cpuTimes) utilization(before cpuTimes) (float64, bool) {
 	if t.all <= before.all || t.busy < before.busy {
 		return 0, false
 	}

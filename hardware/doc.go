@@ -1,8 +1,7 @@
-// Package hardware knows this machine: its processor, memory, disk and kind, how
-// it fares right now, and the sensors that tell its power. What it finds is in
-// the machine's own terms; it knows neither jobs nor masters, and what readings
-// add up to is the business of package energy.
+// Package hardware reads this machine: its processor, memory, disk and chassis type, its
+// current load, and its power sensors. It knows neither jobs nor masters. What the readings
+// add up to is computed by package energy.
 //
-// The paths of /sys and /proc are settable, so that a fake machine can be put in
-// the real one's place.
+// The paths of /sys and /proc are configurable, so that a fake machine can take the place of
+// the real one.
 package hardware

@@ -10,68 +10,66 @@ import (
 	"ffmpeg-agent/hardware/proc"
 )
 
-// Power of a processor whose owner gave no figures, in W per thread. Threads of
-// processors on the market lie between 0.5 and 2 W idle and between 2 and 10 W
-// at full use, from big server parts to desktops; these are in their middle.
+// Power in W per thread, for processors without configured figures. Processors on the market,
+// from big server parts to desktops, use 0.5 to 2 W idle and 2 to 10 W at full load.
 const (
 	idleWattsPerThread = 1.0
 	maxWattsPerThread  = 5.0
 )
 
-// curveExponent is r in P = idle + (max − idle)·(2u − u^r), the curve of power
-// over CPU use found in Fan, Weber and Barroso, "Power Provisioning for a
-// Warehouse-sized Computer" (ISCA 2007), section 4.1.
+// curveExponent is r in P = idle + (max − idle)·(2u − u^r), the power at CPU utilization u (Fan,
+// Weber and Barroso, "Power Provisioning for a Warehouse-sized Computer", ISCA 2007, section
+// 4.1).
 const curveExponent = 1.4
 
-// How far an estimate may be off.
+// Errors of an estimate.
 const (
-	// curveDoubt is a in ±a·√(u·(1−u)), the part of max − idle by which measured curves
-	// lie beside that one: 20 published ones of servers and of processor packages, see
-	// TestCoverageOfEstimates.
-	curveDoubt = 0.5
-	// workDoubt is the part of the power that depends on what is computed, on temperature
-	// and on how good the figures are.
-	workDoubt = 0.1
-	// A figure that is not known may be anything from 0 to twice what is assumed.
-	assumedDoubt = 1.0
+	// curveError is a in ±a·(max − idle)·√(u·(1−u)), which bounds the distance of 20 published
+	// curves of servers and processor packages from the one above. TestCoverageOfEstimates
+	// checks it.
+	curveError = 0.5
+	// workloadError is relative to the power, for what depends on the instructions, on the
+	// temperature and on how exact the configured figures are.
+	workloadError = 0.1
+	// assumedError is relative to an assumed figure: the truth is between 0 and twice of it.
+	assumedError = 1.0
 )
 
-// EstimatorConfig says what is known of the processor.
+// EstimatorConfig describes the processor.
 type EstimatorConfig struct {
-	IdleWatts, MaxWatts float64 // of the whole processor; 0: not known
-	ProcfsPath          string  // "" is /proc
-	Threads             int     // 0: as many as /proc/cpuinfo lists
-	Model               string  // the processor's name; "": /proc/cpuinfo's
-	// Because is why nothing is measured.
-	Because error
+	IdleWatts, MaxWatts float64 // of the whole processor; 0: unknown
+	ProcfsPath          string  // default /proc
+	Threads             int     // default: those in /proc/cpuinfo
+	Model               string  // of the processor; default: that in /proc/cpuinfo
+	// FallbackReason is why nothing is measured.
+	FallbackReason error
 }
 
-// Estimator computes the processor's power from its use, where nothing measures
-// it. What it says is always labelled as an estimate.
+// Estimator computes the processor's power from its utilization where nothing measures it. Its
+// zone is labelled as estimated.
 type Estimator struct {
 	config              EstimatorConfig
-	idleDoubt, maxDoubt float64 // W
+	idleError, maxError float64 // W
 	zone                *energy.Zone
 	now                 func() time.Time
 
-	last    time.Time // zero before the first reading
-	times   cpuTimes  // at the last tick that was seen
-	use     float64   // 0 to 1, since then
-	known   bool      // use has been seen
-	owed    time.Duration
-	counted float64 // µJ
-	doubt   float64 // µJ: by how much that may be wrong, either way
+	at          time.Time // of the last reading; zero before the first
+	times       cpuTimes  // of the last tick
+	utilization float64   // between the last two ticks, 0 to 1
+	known       bool      // utilization is known
+	pending     time.Duration
+	energy      float64 // µJ
+	errorBound  float64 // µJ
 }
 
 var _ PowerSensors = (*Estimator)(nil)
 
-// NewEstimator fails where CPU use cannot be read or the figures contradict each
-// other.
+// NewEstimator fails where CPU times cannot be read or the figures contradict each other.
 func NewEstimator(config EstimatorConfig) (*Estimator, error) {
 	config.ProcfsPath = orDefault(config.ProcfsPath, "/proc")
 	for _, watts := range []float64{config.IdleWatts, config.MaxWatts} {
 		if !(watts >= 0) || math.IsInf(watts, 0) {
-			return nil, fmt.Errorf("estimating CPU power: %v is no power in W", watts)
+			return nil, fmt.Errorf("estimating CPU power: invalid power %v W", watts)
 		}
 	}
 	if _, err := readCPUTimes(config.ProcfsPath); err != nil {
@@ -80,7 +78,7 @@ func NewEstimator(config EstimatorConfig) (*Estimator, error) {
 	if config.Threads <= 0 || config.Model == "" {
 		model, threads, err := processor(config.ProcfsPath)
 		if config.Threads <= 0 && threads <= 0 {
-			return nil, fmt.Errorf("estimating CPU power: %w", errors.Join(errors.New("number of threads not known"), err))
+			return nil, fmt.Errorf("estimating CPU power: %w", errors.Join(errors.New("number of threads unknown"), err))
 		}
 		if config.Threads <= 0 {
 			config.Threads = threads
@@ -89,80 +87,77 @@ func NewEstimator(config EstimatorConfig) (*Estimator, error) {
 			config.Model = model
 		}
 	}
-	idle, full, origin := config.complete()
+	idleError, maxError, origin := config.complete()
 	if config.MaxWatts < config.IdleWatts {
-		return nil, fmt.Errorf("estimating CPU power: %v W at full use are less than %v W idle", config.MaxWatts, config.IdleWatts)
+		return nil, fmt.Errorf("estimating CPU power: maximum of %v W is less than idle power of %v W", config.MaxWatts, config.IdleWatts)
 	}
-	name := ""
+	model := ""
 	if config.Model != "" {
-		name = " " + config.Model
+		model = " " + config.Model
 	}
 	e := &Estimator{
-		config: config, idleDoubt: idle, maxDoubt: full,
+		config: config, idleError: idleError, maxError: maxError,
 		now: time.Now,
 		zone: &energy.Zone{
 			ID: "estimate:cpu", Name: "cpu", Domain: energy.DomainCPU, Counted: true,
 			Source: energy.Estimated, Method: "estimate",
-			Model: fmt.Sprintf("P = %g + %g·(2u − u^%g) W at CPU use u; %s, %d threads%s",
-				config.IdleWatts, config.MaxWatts-config.IdleWatts, curveExponent, origin, config.Threads, name),
+			Model: fmt.Sprintf("P = %g + %g·(2u − u^%g) W at CPU utilization u; %s, %d threads%s",
+				config.IdleWatts, config.MaxWatts-config.IdleWatts, curveExponent, origin, config.Threads, model),
 			UpdateInterval: proc.ClockTick,
 			MaxPower:       energy.Watts(max(2*config.MaxWatts, 1)),
 		},
 	}
-	e.zone.Uncertainty = e.uncertainty()
+	e.zone.Uncertainty = e.maxUncertainty()
 	return e, nil
 }
 
-// complete fills in what the owner does not know, and says in W how far each figure may
-// be off for that.
+// complete fills in unknown figures and returns the error of each in W.
 //
-// A model by the processor's name would not be better: published watts per thread (Cloud
-// Carbon Footprint's, from SPECpower) are of whole machines at their supply, and a
-// virtual machine often does not know its processor's name.
-func (c *EstimatorConfig) complete() (idle, full float64, origin string) {
+// A table by model would not be better: published watts per thread (Cloud Carbon Footprint's,
+// from SPECpower) are those of whole machines at the wall, and a virtual machine often does not
+// know its processor's model.
+func (c *EstimatorConfig) complete() (idleError, maxError float64, origin string) {
 	const ratio = maxWattsPerThread / idleWattsPerThread
 	switch {
 	case c.IdleWatts > 0 && c.MaxWatts > 0:
-		return 0, 0, "owner's figures"
+		return 0, 0, "configured idle and maximum"
 	case c.MaxWatts > 0:
 		c.IdleWatts = c.MaxWatts / ratio
-		return assumedDoubt * c.IdleWatts, 0, "owner's figure at full use, idle assumed"
+		return assumedError * c.IdleWatts, 0, "configured maximum, assumed idle"
 	case c.IdleWatts > 0:
 		c.MaxWatts = c.IdleWatts * ratio
-		return 0, assumedDoubt * c.MaxWatts, "owner's idle figure, full use assumed"
+		return 0, assumedError * c.MaxWatts, "configured idle, assumed maximum"
 	}
 	c.IdleWatts = idleWattsPerThread * float64(c.Threads)
 	c.MaxWatts = maxWattsPerThread * float64(c.Threads)
-	return assumedDoubt * c.IdleWatts, assumedDoubt * c.MaxWatts, "figures assumed"
+	return assumedError * c.IdleWatts, assumedError * c.MaxWatts, "assumed idle and maximum"
 }
 
-// uncertainty is the largest doubt relative to the power, over all uses; at most 1,
-// since no processor gives energy back.
-func (e *Estimator) uncertainty() float64 {
+// maxUncertainty is the largest error relative to the power at any utilization, at most 1.
+func (e *Estimator) maxUncertainty() float64 {
 	worst := 0.0
 	for percent := 0; percent <= 100; percent++ {
-		use := float64(percent) / 100
-		if power := float64(e.Power(use)); power > 0 {
-			worst = max(worst, float64(e.Doubt(use))/power)
+		utilization := float64(percent) / 100
+		if power := float64(e.Power(utilization)); power > 0 {
+			worst = max(worst, float64(e.PowerError(utilization))/power)
 		}
 	}
 	return min(1, math.Ceil(worst*100)/100)
 }
 
-// Name is estimate.
+// Name returns "estimate".
 func (e *Estimator) Name() string { return "estimate" }
 
-// Because is why nothing is measured; nil where that was not said.
-func (e *Estimator) Because() error { return e.config.Because }
+// FallbackReason returns why nothing is measured; nil where the configuration has no reason.
+func (e *Estimator) FallbackReason() error { return e.config.FallbackReason }
 
-// Zones is the one virtual counter.
+// Zones returns the only zone.
 func (e *Estimator) Zones() []*energy.Zone { return []*energy.Zone{e.zone} }
 
-// Close has nothing to close.
+// Close does nothing.
 func (e *Estimator) Close() error { return nil }
 
-// Read adds what was used since the last reading to the virtual counter. The
-// first one starts it at 0.
+// Read adds the energy since the last reading. The first reading is 0.
 func (e *Estimator) Read() ([]energy.Reading, []energy.Fault) {
 	times, err := readCPUTimes(e.config.ProcfsPath)
 	now := e.now()
@@ -170,54 +165,53 @@ func (e *Estimator) Read() ([]energy.Reading, []energy.Fault) {
 		return nil, []energy.Fault{{Zone: e.zone, At: now, Err: err.Error()}}
 	}
 	e.integrate(times, now)
-	doubt := energy.Microjoules(e.doubt)
-	return []energy.Reading{{Zone: e.zone, At: now, Counter: energy.Microjoules(e.counted), ErrorBound: &doubt, Suspended: asleep()}}, nil
+	bound := energy.Microjoules(e.errorBound)
+	return []energy.Reading{{Zone: e.zone, At: now, Counter: energy.Microjoules(e.energy), ErrorBound: &bound, Suspended: suspended()}}, nil
 }
 
-// integrate goes on at the present use until /proc/stat, which counts in ticks,
-// tells a newer one.
+// integrate assumes the last utilization until /proc/stat, which counts ticks, has a new one.
 func (e *Estimator) integrate(times cpuTimes, now time.Time) {
-	if e.last.IsZero() {
-		e.last, e.times = now, times
+	if e.at.IsZero() {
+		e.at, e.times = now, times
 		return
 	}
-	elapsed := now.Sub(e.last)
+	elapsed := now.Sub(e.at)
 	if elapsed <= 0 {
 		return
 	}
-	e.last = now
-	if use, ok := times.use(e.times); ok {
-		e.use, e.known = use, true
+	e.at = now
+	if utilization, ok := times.utilization(e.times); ok {
+		e.utilization, e.known = utilization, true
 		e.times = times
 	} else if times.all < e.times.all {
-		e.times = times // counters went back: from here on anew
+		e.times = times // the counters were reset
 	}
-	if !e.known { // before the first tick: added as soon as the use is known
-		e.owed += elapsed
+	if !e.known { // before the first tick: added once the utilization is known
+		e.pending += elapsed
 		return
 	}
-	microseconds := (elapsed + e.owed).Seconds() * 1e6
-	e.counted += float64(e.Power(e.use)) * microseconds
-	// No processor gives energy back: the estimate is never off by more than itself.
-	e.doubt += float64(min(e.Doubt(e.use), e.Power(e.use))) * microseconds
-	e.owed = 0
+	microseconds := (elapsed + e.pending).Seconds() * 1e6
+	e.energy += float64(e.Power(e.utilization)) * microseconds
+	// Energy is not negative: the error is never larger than the estimate.
+	e.errorBound += float64(min(e.PowerError(e.utilization), e.Power(e.utilization))) * microseconds
+	e.pending = 0
 }
 
-// Power at a CPU use of 0 to 1.
-func (e *Estimator) Power(use float64) energy.Watts {
-	return energy.Watts(e.config.IdleWatts + (e.config.MaxWatts-e.config.IdleWatts)*rise(use))
+// Power at a CPU utilization of 0 to 1.
+func (e *Estimator) Power(utilization float64) energy.Watts {
+	return energy.Watts(e.config.IdleWatts + (e.config.MaxWatts-e.config.IdleWatts)*relativePower(utilization))
 }
 
-// Doubt is how far the power at a CPU use of 0 to 1 may be off.
-func (e *Estimator) Doubt(use float64) energy.Watts {
-	use = max(0, min(1, use))
-	figures := e.idleDoubt + (e.maxDoubt-e.idleDoubt)*rise(use)
-	curve := (e.config.MaxWatts - e.config.IdleWatts) * curveDoubt * math.Sqrt(use*(1-use))
-	return energy.Watts(figures+curve) + workDoubt*e.Power(use)
+// PowerError bounds the error of Power, in either direction.
+func (e *Estimator) PowerError(utilization float64) energy.Watts {
+	u := max(0, min(1, utilization))
+	figures := e.idleError + (e.maxError-e.idleError)*relativePower(u)
+	curve := (e.config.MaxWatts - e.config.IdleWatts) * curveError * math.Sqrt(u*(1-u))
+	return energy.Watts(figures+curve) + workloadError*e.Power(u)
 }
 
-// rise is the part of max − idle at a CPU use.
-func rise(use float64) float64 {
-	use = max(0, min(1, use))
-	return 2*use - math.Pow(use, curveExponent)
+// relativePower maps a CPU utilization to 0 (idle power) to 1 (maximum power).
+func relativePower(utilization float64) float64 {
+	u := max(0, min(1, utilization))
+	return 2*u - math.Pow(u, curveExponent)
 }

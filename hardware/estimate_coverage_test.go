@@ -11,29 +11,28 @@ import (
 	"ffmpeg-agent/hardware/fakehw"
 )
 
-// The estimate's curve is what one of the published ones is fitted best by, or near to
-// it. All the others are only tested against.
-func TestCurveIsThatOfOneProcessor(t *testing.T) {
+// The exponent is fitted to one published curve. All other curves are for testing only.
+func TestCurveFitsOneProcessor(t *testing.T) {
 	processors := fakehw.Processors()
 	i := slices.IndexFunc(processors, func(p fakehw.Processor) bool { return p.Name == "Xeon Platinum" })
 	fitted, least := 0.0, math.Inf(1)
 	for r := 1.0; r < 3; r += 0.005 {
 		sum := 0.0
-		for use := 0.0; use <= 1; use += 0.05 {
+		for u := 0.0; u <= 1; u += 0.05 {
 			p := processors[i]
-			apart := 2*use - math.Pow(use, r) - (p.Power(use)-p.Idle())/(p.Max()-p.Idle())
-			sum += apart * apart
+			residual := 2*u - math.Pow(u, r) - (p.Power(u)-p.Idle())/(p.Max()-p.Idle())
+			sum += residual * residual
 		}
 		if sum < least {
 			fitted, least = r, sum
 		}
 	}
 	if math.Abs(fitted-curveExponent) > 0.2 {
-		t.Errorf("fitted %v, used %v", fitted, curveExponent)
+		t.Errorf("got fitted exponent %v, want about %v", fitted, curveExponent)
 	}
 }
 
-// schedules of CPU use, 20 s long, of the kinds that transcoding has.
+// schedules returns curves of CPU utilization over 20 s, of the kinds that transcoding has.
 func schedules(count int) []fakehw.Curve {
 	random := rand.New(rand.NewPCG(1, 2))
 	var all []fakehw.Curve
@@ -43,7 +42,7 @@ func schedules(count int) []fakehw.Curve {
 		switch i % 5 {
 		case 0:
 			all = append(all, fakehw.Constant(level))
-		case 1: // decoding and encoding by turns
+		case 1: // alternating decoding and encoding
 			all = append(all, fakehw.Bursts(min(level, other), max(level, other), period/2, period))
 		case 2: // nothing or everything
 			all = append(all, fakehw.Bursts(0, 1, time.Duration(level*float64(period)), period))
@@ -56,44 +55,43 @@ func schedules(count int) []fakehw.Curve {
 	return all
 }
 
-// estimates are what jobs of 20 s are said to have used on one machine in some use.
-func estimates(t *testing.T, use fakehw.Curve, configs []EstimatorConfig) []*Estimator {
+// estimate is the energy of a schedule in J, with its bound by the zone's uncertainty and its
+// bound by the error at each utilization.
+type estimate struct{ joules, zoneBound, errorBound float64 }
+
+// estimates returns the estimate of each configuration for one schedule.
+func estimates(t *testing.T, schedule fakehw.Curve, configs []EstimatorConfig) []estimate {
 	t.Helper()
-	tree := busyMachine(t, use, nil)
-	var all []*Estimator
+	tree := newCPUTree(t, schedule, nil)
+	var estimators []*Estimator
 	for _, config := range configs {
-		all = append(all, newEstimator(t, tree, config))
+		estimators = append(estimators, newEstimator(t, tree, config))
 	}
 	begin := time.Now()
 	for at := time.Duration(0); at <= 20*time.Second; at += 500 * time.Millisecond {
-		step(t, tree, at)
+		advance(t, tree, at)
 		times, err := readCPUTimes(tree.Proc())
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, e := range all { // one look at /proc/stat for all
+		must(t, err)
+		for _, e := range estimators {
 			e.integrate(times, begin.Add(at))
 		}
+	}
+	var all []estimate
+	for _, e := range estimators {
+		all = append(all, estimate{e.energy / 1e6, e.zone.Uncertainty * e.energy / 1e6, e.errorBound / 1e6})
 	}
 	return all
 }
 
-// bounds of what has been estimated, in J: by the zone's uncertainty, and by what was
-// doubted at each use.
-func (e *Estimator) bounds() (joules, bound, doubt float64) {
-	return e.counted / 1e6, e.zone.Uncertainty * e.counted / 1e6, e.doubt / 1e6
-}
-
-// used is the truth: the processor's own curve over the schedule.
-func used(p fakehw.Processor, use fakehw.Curve) (joules float64) {
+// energyOf is the energy of a processor, by its own curve.
+func energyOf(p fakehw.Processor, schedule fakehw.Curve) (joules float64) {
 	const grain = 5 * time.Millisecond
 	for at := grain / 2; at < 20*time.Second; at += grain {
-		joules += p.Power(use(at)) * grain.Seconds()
+		joules += p.Power(schedule(at)) * grain.Seconds()
 	}
 	return joules
 }
 
-// hypothetical are shapes that bound what machines do.
 var hypothetical = []fakehw.Processor{
 	{Name: "linear", Watts: []float64{30, 130}},
 	{Name: "concave", Watts: []float64{30, 58, 79, 97, 112, 130}},
@@ -102,158 +100,152 @@ var hypothetical = []fakehw.Processor{
 
 func TestCoverageOfEstimates(t *testing.T) {
 	processors := append(fakehw.Processors(), hypothetical...)
-	packages := func(p fakehw.Processor) bool { return p.Idle() < 0.4*p.Max() }
+	// Whole machines that use half of their power when idle are no processors.
+	isPackage := func(p fakehw.Processor) bool { return p.Idle() < 0.4*p.Max() }
 	type config = EstimatorConfig
 	tests := []*coverage{
-		{name: "owner's figures", config: func(p fakehw.Processor) config { return config{IdleWatts: p.Idle(), MaxWatts: p.Max()} }},
-		{name: "owner's figures, 8 % too high", config: func(p fakehw.Processor) config {
+		{name: "idle and maximum", config: func(p fakehw.Processor) config { return config{IdleWatts: p.Idle(), MaxWatts: p.Max()} }},
+		{name: "idle and maximum, 8 % too high", config: func(p fakehw.Processor) config {
 			return config{IdleWatts: 1.08 * p.Idle(), MaxWatts: 1.08 * p.Max()}
 		}},
-		{name: "owner's figures, 8 % too low", config: func(p fakehw.Processor) config {
+		{name: "idle and maximum, 8 % too low", config: func(p fakehw.Processor) config {
 			return config{IdleWatts: 0.92 * p.Idle(), MaxWatts: 0.92 * p.Max()}
 		}},
-		// Whole machines that use half of their power at rest are no processors.
-		{name: "figure at full use", config: func(p fakehw.Processor) config { return config{MaxWatts: p.Max()} }, of: packages},
-		{name: "figure at rest", config: func(p fakehw.Processor) config { return config{IdleWatts: p.Idle()} },
-			of: func(p fakehw.Processor) bool { return packages(p) && p.Idle() > 0.1*p.Max() }},
+		{name: "maximum", config: func(p fakehw.Processor) config { return config{MaxWatts: p.Max()} }, applies: isPackage},
+		{name: "idle", config: func(p fakehw.Processor) config { return config{IdleWatts: p.Idle()} },
+			applies: func(p fakehw.Processor) bool { return isPackage(p) && p.Idle() > 0.1*p.Max() }},
 	}
-	type tested struct {
+	type pair struct {
 		test      *coverage
 		processor int
 	}
-	var cases []tested
+	var pairs []pair
 	var configs []EstimatorConfig
 	for _, test := range tests {
 		for i, p := range processors {
-			if test.of == nil || test.of(p) {
-				cases, configs = append(cases, tested{test, i}), append(configs, test.config(p))
+			if test.applies == nil || test.applies(p) {
+				pairs, configs = append(pairs, pair{test, i}), append(configs, test.config(p))
 			}
 		}
 	}
-	for _, load := range schedules(20) {
+	for _, schedule := range schedules(20) {
 		var truths []float64
 		for _, p := range processors {
-			truths = append(truths, used(p, load))
+			truths = append(truths, energyOf(p, schedule))
 		}
-		for i, e := range estimates(t, load, configs) {
-			cases[i].test.add(e, truths[cases[i].processor])
+		for i, e := range estimates(t, schedule, configs) {
+			pairs[i].test.add(e, truths[pairs[i].processor])
 		}
 	}
 	for _, test := range tests {
-		t.Run(test.name, test.judge)
+		t.Run(test.name, test.check)
 	}
 }
 
-// coverage is how often what was used lies within what an estimate says of its error.
+// coverage counts how often the truth is within the bounds of an estimate.
 type coverage struct {
-	name   string
-	config func(fakehw.Processor) EstimatorConfig
-	of     func(fakehw.Processor) bool // nil: all
+	name    string
+	config  func(fakehw.Processor) EstimatorConfig
+	applies func(fakehw.Processor) bool // nil: to all
 
-	cases, inside, within int     // within the zone's uncertainty, within what was doubted
-	width, narrow         float64 // sums of those bounds, relative
+	cases, withinZone, withinError int
+	zoneWidth, errorWidth          float64 // sums of the bounds relative to the estimates
 }
 
-func (c *coverage) add(e *Estimator, truth float64) {
-	joules, bound, doubt := e.bounds()
-	apart := math.Abs(joules - truth)
+func (c *coverage) add(e estimate, truth float64) {
+	off := math.Abs(e.joules - truth)
 	c.cases++
-	c.width += bound / joules
-	c.narrow += doubt / joules
-	if apart <= bound {
-		c.inside++
+	c.zoneWidth += e.zoneBound / e.joules
+	c.errorWidth += e.errorBound / e.joules
+	if off <= e.zoneBound {
+		c.withinZone++
 	}
-	if apart <= doubt {
-		c.within++
+	if off <= e.errorBound {
+		c.withinError++
 	}
 }
 
-func (c *coverage) judge(t *testing.T) {
+func (c *coverage) check(t *testing.T) {
 	all := float64(c.cases)
-	inside, within := 100*float64(c.inside)/all, 100*float64(c.within)/all
-	t.Logf("%d cases: %.1f %% within the zone's uncertainty, ±%.0f %% on average; %.1f %% within what is doubted, ±%.0f %%",
-		c.cases, inside, 100*c.width/all, within, 100*c.narrow/all)
-	if c.cases < 100 || inside < 95 || within < 95 {
-		t.Errorf("of %d cases %d and %d are covered", c.cases, c.inside, c.within)
+	zone, bound := 100*float64(c.withinZone)/all, 100*float64(c.withinError)/all
+	t.Logf("%d cases: %.1f %% within the zone's uncertainty, ±%.0f %% on average; %.1f %% within the error bound, ±%.0f %%",
+		c.cases, zone, 100*c.zoneWidth/all, bound, 100*c.errorWidth/all)
+	if c.cases < 100 || zone < 95 || bound < 95 {
+		t.Errorf("got %d cases with %.1f %% and %.1f %% covered, want at least 100 with 95 %%", c.cases, zone, bound)
 	}
 }
 
-// The width of the bound is not fitted to the curves that it is tested on: what all
-// processors of other kinds call for covers those of each kind.
-func TestBoundHoldsForProcessorsItWasNotChosenBy(t *testing.T) {
-	apart := func(p fakehw.Processor, use float64) float64 {
-		return math.Abs((p.Power(use)-p.Idle())/(p.Max()-p.Idle())-rise(use)) / math.Sqrt(use*(1-use))
+// Cross-validation: the bound that all other kinds of processors need covers each kind.
+func TestCurveErrorCoversUnseenProcessors(t *testing.T) {
+	distance := func(p fakehw.Processor, u float64) float64 {
+		return math.Abs((p.Power(u)-p.Idle())/(p.Max()-p.Idle())-relativePower(u)) / math.Sqrt(u*(1-u))
 	}
 	kinds := map[string][]fakehw.Processor{}
 	for _, p := range fakehw.Processors() {
 		kind, _, _ := strings.Cut(p.Name, " ")
 		kinds[kind] = append(kinds[kind], p)
 	}
-	inside, cases := 0, 0
+	covered, points := 0, 0
 	for kind := range kinds {
 		width := 0.0
 		for other, processors := range kinds {
 			for _, p := range processors {
-				for use := 0.05; use < 0.96 && other != kind; use += 0.05 {
-					width = max(width, apart(p, use))
+				for u := 0.05; u < 0.96 && other != kind; u += 0.05 {
+					width = max(width, distance(p, u))
 				}
 			}
 		}
 		for _, p := range kinds[kind] {
-			for use := 0.05; use < 0.96; use += 0.05 {
-				cases++
-				if apart(p, use) <= width {
-					inside++
+			for u := 0.05; u < 0.96; u += 0.05 {
+				points++
+				if distance(p, u) <= width {
+					covered++
 				}
 			}
 		}
 	}
-	percent := 100 * float64(inside) / float64(cases)
-	t.Logf("%d kinds: %.1f %% of %d points", len(kinds), percent, cases)
+	percent := 100 * float64(covered) / float64(points)
+	t.Logf("%d kinds: %.1f %% of %d points", len(kinds), percent, points)
 	if len(kinds) < 5 || percent < 95 {
-		t.Errorf("%.1f %% of %d points of %d kinds are covered", percent, cases, len(kinds))
+		t.Errorf("got %.1f %% of %d points of %d kinds covered, want 95 %% of 5 kinds", percent, points, len(kinds))
 	}
 }
 
-// The bound is not wide for nothing: with the owner's figures it is what work and the
-// unknown curve leave open, and that is little where power hardly depends on use.
-func TestBoundIsAsNarrowAsTheFiguresAllow(t *testing.T) {
+// With both figures configured, only the workload and the unknown curve remain.
+func TestUncertaintyOfConfiguredFigures(t *testing.T) {
 	for _, test := range []struct{ idle, max, want float64 }{
 		{100, 100, 0.10}, {86, 117, 0.18}, {166, 265, 0.21}, {81.4, 244, 0.36}, {55, 469, 0.62}, {1, 100, 1},
 	} {
-		e := newEstimator(t, busyMachine(t, nil, nil), EstimatorConfig{IdleWatts: test.idle, MaxWatts: test.max})
+		e := newEstimator(t, newCPUTree(t, nil, nil), EstimatorConfig{IdleWatts: test.idle, MaxWatts: test.max})
 		if math.Abs(e.zone.Uncertainty-test.want) > 0.011 {
-			t.Errorf("%v to %v W: ±%v, want ±%v", test.idle, test.max, e.zone.Uncertainty, test.want)
+			t.Errorf("%v to %v W: got ±%v, want ±%v", test.idle, test.max, e.zone.Uncertainty, test.want)
 		}
-		for _, use := range []float64{0, 1} {
-			if got := float64(e.Doubt(use) / e.Power(use)); math.Abs(got-workDoubt) > 1e-9 {
-				t.Errorf("%v to %v W at use %v: ±%v", test.idle, test.max, use, got)
+		for _, u := range []float64{0, 1} {
+			if got := float64(e.PowerError(u) / e.Power(u)); math.Abs(got-workloadError) > 1e-9 {
+				t.Errorf("%v to %v W at utilization %v: got ±%v, want ±%v", test.idle, test.max, u, got, workloadError)
 			}
 		}
 	}
 }
 
-// The curves' bound is no wider than needed: published curves reach it.
-func TestCurvesReachTheBound(t *testing.T) {
+func TestCurveErrorIsNotWiderThanNeeded(t *testing.T) {
 	above, below := 0.0, 0.0
 	for _, p := range fakehw.Processors() {
-		for use := 0.1; use < 0.95; use += 0.1 {
-			part := (p.Power(use)-p.Idle())/(p.Max()-p.Idle()) - rise(use)
-			allowed := curveDoubt * math.Sqrt(use*(1-use))
-			above, below = max(above, part/allowed), max(below, -part/allowed)
+		for u := 0.1; u < 0.95; u += 0.1 {
+			distance := (p.Power(u)-p.Idle())/(p.Max()-p.Idle()) - relativePower(u)
+			bound := curveError * math.Sqrt(u*(1-u))
+			above, below = max(above, distance/bound), max(below, -distance/bound)
 		}
 	}
 	for _, reached := range []float64{above, below} {
 		if reached < 0.9 || reached > 1.02 {
-			t.Errorf("the curves lie up to %.2f × the bound above and %.2f × below", above, below)
+			t.Errorf("published curves are up to %.2f × the bound above and %.2f × below, want about 1", above, below)
 		}
 	}
 }
 
-// Without any figure, what threads of very different processors are known to use lies
-// within the bound. The figures are of whole machines, so that processors use less: Cloud
-// Carbon Footprint's coefficients from SPECpower (ccf-coefficients, 2026), W per thread at
-// rest and at full use.
+// Power in W per thread, idle and maximum, is from Cloud Carbon Footprint's coefficients from
+// SPECpower (ccf-coefficients, 2026). It is that of whole machines: processors use less.
 func TestAssumedFiguresCoverKnownProcessors(t *testing.T) {
 	threads := map[string][2]float64{
 		"Sandy Bridge": {2.21, 8.63}, "Ivy Bridge": {1.71, 5.56}, "Haswell": {1.86, 5.60}, "Broadwell": {0.71, 3.69},
@@ -261,19 +253,18 @@ func TestAssumedFiguresCoverKnownProcessors(t *testing.T) {
 		"Sapphire Rapids": {1.04, 4.16}, "Emerald Rapids": {0.81, 4.48}, "Granite Rapids": {0.58, 2.53},
 		"EPYC 1": {0.85, 2.60}, "EPYC 2": {0.47, 1.69}, "EPYC 3": {0.46, 1.96}, "EPYC 4": {0.74, 2.28},
 	}
-	loads := schedules(20)
-	inside, cases := 0, 0
-	for _, load := range loads {
-		joules, bound, _ := estimates(t, load, []EstimatorConfig{{}})[0].bounds()
+	covered, cases := 0, 0
+	for _, schedule := range schedules(20) {
+		e := estimates(t, schedule, []EstimatorConfig{{}})[0]
 		for name, watts := range threads {
 			p := fakehw.Processor{Name: name, Watts: []float64{8 * watts[0], 8 * watts[1]}}
 			cases++
-			if math.Abs(joules-used(p, load)) <= bound {
-				inside++
+			if math.Abs(e.joules-energyOf(p, schedule)) <= e.zoneBound {
+				covered++
 			}
 		}
 	}
-	if percent := 100 * float64(inside) / float64(cases); percent < 95 {
-		t.Errorf("%.1f %% of %d cases are covered", percent, cases)
+	if percent := 100 * float64(covered) / float64(cases); percent < 95 {
+		t.Errorf("got %.1f %% of %d cases covered, want 95 %%", percent, cases)
 	}
 }

@@ -12,21 +12,24 @@ import (
 	"strings"
 )
 
-// Kinds of machine.
+// Node types.
 const (
 	Server  = "server"
 	Desktop = "desktop"
 	Laptop  = "laptop"
 )
 
-// Settings say where the machine is described; empty paths are the real /sys and
-// /proc.
-type Settings struct {
-	SysfsPath, ProcfsPath string
+// Roots are the mount points of sysfs and procfs.
+type Roots struct {
+	SysfsPath  string // default /sys
+	ProcfsPath string // default /proc
 }
 
-// Facts are what does not change while the machine runs. What could not be found
-// out is empty or 0.
+func (r Roots) withDefaults() Roots {
+	return Roots{SysfsPath: orDefault(r.SysfsPath, "/sys"), ProcfsPath: orDefault(r.ProcfsPath, "/proc")}
+}
+
+// Facts do not change while the machine runs. An unknown fact is empty or 0.
 type Facts struct {
 	CPUModel   string
 	CPUThreads int    // logical processors
@@ -34,25 +37,27 @@ type Facts struct {
 	NodeType   string // Server, Desktop or Laptop
 	Hostname   string
 	OS         string // such as "Debian GNU/Linux 12 (bookworm)"
-	Arch       string // as Go names it: amd64, arm64
+	Arch       string // Go's name: amd64, arm64
 	Kernel     string // release, such as 6.1.0-18-amd64
 	BootID     string // changes with each boot
 }
 
-// Detect finds out what can be found out. The error names what could not; the
-// facts are good beside it.
-func Detect(settings Settings) (Facts, error) {
-	sysfs, proc := orDefault(settings.SysfsPath, "/sys"), orDefault(settings.ProcfsPath, "/proc")
-	facts := Facts{NodeType: nodeType(sysfs), OS: osName(), Arch: runtime.GOARCH}
+// Detect reads the machine's facts. The error names those that could not be read; the others
+// are valid.
+func Detect(roots Roots) (Facts, error) {
+	roots = roots.withDefaults()
+	facts := Facts{
+		NodeType: nodeType(roots.SysfsPath), OS: osName(), Arch: runtime.GOARCH,
+		Kernel: readWord(roots.ProcfsPath, "sys", "kernel", "osrelease"),
+		BootID: readWord(roots.ProcfsPath, "sys", "kernel", "random", "boot_id"),
+	}
 	var errs [3]error
-	facts.CPUModel, facts.CPUThreads, errs[0] = processor(proc)
-	var memTotal *uint64
-	if memTotal, _, errs[1] = memory(proc); memTotal != nil {
-		facts.RAMTotal = *memTotal
+	facts.CPUModel, facts.CPUThreads, errs[0] = processor(roots.ProcfsPath)
+	var total *uint64
+	if total, _, errs[1] = memory(roots.ProcfsPath); total != nil {
+		facts.RAMTotal = *total
 	}
 	facts.Hostname, errs[2] = os.Hostname()
-	facts.Kernel = readWord(proc, "sys", "kernel", "osrelease")
-	facts.BootID = readWord(proc, "sys", "kernel", "random", "boot_id")
 	if facts.CPUThreads == 0 {
 		facts.CPUThreads = runtime.NumCPU()
 	}
@@ -60,17 +65,17 @@ func Detect(settings Settings) (Facts, error) {
 		facts.CPUModel = facts.Arch
 	}
 	if err := errors.Join(errs[:]...); err != nil {
-		return facts, fmt.Errorf("looking at the machine: %w", err)
+		return facts, fmt.Errorf("detecting hardware: %w", err)
 	}
 	return facts, nil
 }
 
-// processor is the name of the CPU, empty where /proc/cpuinfo has none as on many
-// Arm machines, and how many threads it has.
+// processor returns the model and the number of threads in /proc/cpuinfo. Many Arm machines
+// list no model.
 func processor(procfsPath string) (model string, threads int, err error) {
 	file, err := os.Open(filepath.Join(procfsPath, "cpuinfo"))
 	if err != nil {
-		return "", 0, fmt.Errorf("reading the processor's name: %w", err)
+		return "", 0, fmt.Errorf("reading the processor model: %w", err)
 	}
 	defer file.Close()
 	lines := bufio.NewScanner(file)
@@ -84,16 +89,16 @@ func processor(procfsPath string) (model string, threads int, err error) {
 		}
 	}
 	if err := lines.Err(); err != nil {
-		return "", 0, fmt.Errorf("reading the processor's name: %w", err)
+		return "", 0, fmt.Errorf("reading the processor model: %w", err)
 	}
 	if threads == 0 {
-		return "", 0, fmt.Errorf("reading the processor's name: no processor in %s", file.Name())
+		return "", 0, fmt.Errorf("reading the processor model: no processor in %s", file.Name())
 	}
 	return model, threads, nil
 }
 
-// nodeType by the chassis that the firmware names, and where it names none, as in
-// virtual machines and containers, by a battery.
+// nodeType is derived from the firmware's chassis type and, where there is none, as in virtual
+// machines and containers, from the presence of a battery.
 func nodeType(sysfsPath string) string {
 	if kind := chassis(readWord(sysfsPath, "class", "dmi", "id", "chassis_type")); kind != "" {
 		return kind
@@ -104,8 +109,8 @@ func nodeType(sysfsPath string) string {
 	return Server
 }
 
-// chassis is the kind of machine of a chassis type (SMBIOS 3.7, section 7.4.1);
-// empty for "other", "unknown" and whatever is none of the three.
+// chassis returns the node type of a chassis type (SMBIOS 3.7, section 7.4.1); empty for
+// "other", "unknown" and those that match none.
 func chassis(text string) string {
 	number, err := strconv.Atoi(text)
 	if err != nil {
@@ -122,7 +127,7 @@ func chassis(text string) string {
 	return ""
 }
 
-// hasBattery of the machine's own: a mouse's has the scope Device.
+// hasBattery ignores the batteries of peripherals, which have the scope Device.
 func hasBattery(sysfsPath string) bool {
 	supplies, _ := filepath.Glob(filepath.Join(sysfsPath, "class", "power_supply", "*"))
 	for _, supply := range supplies {
@@ -133,7 +138,7 @@ func hasBattery(sysfsPath string) bool {
 	return false
 }
 
-// osName is what os-release(5) calls this system, else Go's name of it.
+// osName returns PRETTY_NAME of os-release(5), else GOOS.
 func osName() string {
 	for _, path := range []string{"/etc/os-release", "/usr/lib/os-release"} {
 		file, err := os.Open(path)
@@ -149,14 +154,4 @@ func osName() string {
 		}
 	}
 	return runtime.GOOS
-}
-
-// readWord is a small file's content without the space around it; empty when it
-// cannot be read.
-func readWord(elem ...string) string {
-	text, err := os.ReadFile(filepath.Join(elem...))
-	if err != nil {
-		return ""
-	}
-	return strings.TrimSpace(string(text))
 }

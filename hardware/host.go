@@ -11,75 +11,75 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// HostConfig says what to look at.
+// HostConfig configures a Host.
 type HostConfig struct {
-	Settings
-	DataDir string // whose disk is watched
+	Roots
+	DataDir string // its file system is watched; default /
 }
 
-// HostStatus is how the machine fares. A pointer is nil where the figure is not
-// known.
+// HostStatus is the machine's current load. A nil figure is unknown.
 type HostStatus struct {
 	At                 time.Time
-	CPULoadPercent     *float64 // since the last look, over all threads, 0 to 100; nil at the first
-	RAMFree            *uint64  // bytes that programs can still get
+	CPULoadPercent     *float64 // of all threads since the previous Status, 0 to 100; nil in the first
+	RAMFree            *uint64  // bytes that programs can still allocate
 	RAMTotal           *uint64  // bytes
-	DiskFree           *uint64  // bytes that this user can still write where DataDir is
+	DiskFree           *uint64  // bytes that this user can still write
 	DiskTotal          *uint64  // bytes
-	TemperatureCelsius *float64 // the processor's hottest sensor
-	Throttled          *bool    // slowed down by heat since the last look; nil at the first
+	TemperatureCelsius *float64 // of the processor's hottest sensor
+	Throttled          *bool    // by heat since the previous Status; nil in the first
 }
 
-// Host looks at this machine. It is not safe for concurrent use.
+// Host reads the load of this machine. It is not safe for concurrent use.
 type Host struct {
-	config      HostConfig
-	times       cpuTimes
-	looked      bool
-	thermometer []string // files in m°C
-	throttles   []string // files that count, one a processor package
-	throttled   uint64
-	counted     bool
+	config           HostConfig
+	times            *cpuTimes // at the previous Status
+	temperatureFiles []string  // in m°C
+	throttleFiles    []string  // counters, one for each processor package
+	throttleCount    *uint64   // at the previous Status
 }
 
-// NewHost finds the machine's thermal sensors.
+// NewHost finds the processor's thermal sensors.
 func NewHost(config HostConfig) *Host {
-	config.SysfsPath, config.ProcfsPath = orDefault(config.SysfsPath, "/sys"), orDefault(config.ProcfsPath, "/proc")
+	config.Roots = config.withDefaults()
 	return &Host{
-		config:      config,
-		thermometer: thermometers(config.SysfsPath),
-		throttles:   throttleCounters(config.SysfsPath),
+		config:           config,
+		temperatureFiles: findTemperatures(config.SysfsPath),
+		throttleFiles:    findThrottleCounters(config.SysfsPath),
 	}
 }
 
-// Look takes one look. The error names what could not be seen; the rest of the
-// status is good beside it.
-func (h *Host) Look() (HostStatus, error) {
-	status := HostStatus{At: time.Now()}
-	var errs []error
-
-	if times, err := readCPUTimes(h.config.ProcfsPath); err != nil {
-		errs = append(errs, err)
-	} else {
-		if use, ok := times.use(h.times); ok && h.looked {
-			percent := 100 * use
-			status.CPULoadPercent = &percent
-		}
-		h.times, h.looked = times, true
-	}
-	var err error
-	if status.RAMTotal, status.RAMFree, err = memory(h.config.ProcfsPath); err != nil {
-		errs = append(errs, err)
-	}
-	if status.DiskTotal, status.DiskFree, err = disk(h.config.DataDir); err != nil {
-		errs = append(errs, err)
-	}
-	status.TemperatureCelsius = h.temperature()
-	status.Throttled = h.throttling()
-	return status, errors.Join(errs...)
+// Status reads the current load. The error names the figures that could not be read; the
+// others are valid.
+func (h *Host) Status() (HostStatus, error) {
+	status := HostStatus{At: time.Now(), TemperatureCelsius: h.temperature(), Throttled: h.throttled()}
+	var errs [3]error
+	status.CPULoadPercent, errs[0] = h.cpuLoad()
+	status.RAMTotal, status.RAMFree, errs[1] = memory(h.config.ProcfsPath)
+	status.DiskTotal, status.DiskFree, errs[2] = disk(h.config.DataDir)
+	return status, errors.Join(errs[:]...)
 }
 
-// memory returns MemTotal and MemAvailable of /proc/meminfo in bytes. Kernels before 3.14
-// have no MemAvailable: it is nil there.
+// cpuLoad returns the CPU load since the previous call in percent; nil in the first.
+func (h *Host) cpuLoad() (*float64, error) {
+	times, err := readCPUTimes(h.config.ProcfsPath)
+	if err != nil {
+		return nil, err
+	}
+	previous := h.times
+	h.times = &times
+	if previous == nil {
+		return nil, nil
+	}
+	utilization, ok := times.utilization(*previous)
+	if !ok {
+		return nil, nil
+	}
+	percent := 100 * utilization
+	return &percent, nil
+}
+
+// memory returns MemTotal and MemAvailable of /proc/meminfo in bytes. MemAvailable is nil in
+// kernels before 3.14.
 func memory(procfsPath string) (total, available *uint64, err error) {
 	proc, err := procfs.NewFS(procfsPath)
 	if err != nil {
@@ -95,8 +95,8 @@ func memory(procfsPath string) (total, available *uint64, err error) {
 	return info.MemTotalBytes, info.MemAvailableBytes, nil
 }
 
-// disk returns the size of the file system that holds a path, and how much of it this
-// user can still write, in bytes.
+// disk returns the size of the file system of a path and the space that this user can still
+// write, in bytes.
 func disk(path string) (total, free *uint64, err error) {
 	path = orDefault(path, "/")
 	var stat unix.Statfs_t
@@ -108,8 +108,9 @@ func disk(path string) (total, free *uint64, err error) {
 	return &size, &available, nil
 }
 
-// thermometers of the processor: its hwmon chip, else its thermal zone.
-func thermometers(sysfsPath string) []string {
+// findTemperatures returns the temperature files of the processor's hwmon chip, else of its
+// thermal zone.
+func findTemperatures(sysfsPath string) []string {
 	chips, _ := filepath.Glob(filepath.Join(sysfsPath, "class", "hwmon", "hwmon*"))
 	for _, chip := range chips {
 		switch readWord(chip, "name") {
@@ -129,10 +130,10 @@ func thermometers(sysfsPath string) []string {
 	return nil
 }
 
-// temperature is the highest of the processor's, in °C.
+// temperature returns the highest temperature of the processor in °C.
 func (h *Host) temperature() *float64 {
 	var hottest *float64
-	for _, file := range h.thermometer {
+	for _, file := range h.temperatureFiles {
 		milli, err := strconv.ParseInt(readWord(file), 10, 64)
 		if err != nil {
 			continue
@@ -144,29 +145,30 @@ func (h *Host) temperature() *float64 {
 	return hottest
 }
 
-// throttleCounters are the kernel's counts of thermal events, one a package: each
-// CPU of a package shows the same.
-func throttleCounters(sysfsPath string) []string {
+// findThrottleCounters returns the kernel's counters of thermal events, one for each processor
+// package: all CPUs of a package show the same counter.
+func findThrottleCounters(sysfsPath string) []string {
 	cpus, _ := filepath.Glob(filepath.Join(sysfsPath, "devices", "system", "cpu", "cpu[0-9]*"))
 	seen := map[string]bool{}
 	var files []string
 	for _, cpu := range cpus {
 		file := filepath.Join(cpu, "thermal_throttle", "package_throttle_count")
-		processor := readWord(cpu, "topology", "physical_package_id")
-		if readWord(file) == "" || seen[processor] {
+		id := readWord(cpu, "topology", "physical_package_id")
+		if readWord(file) == "" || seen[id] {
 			continue
 		}
-		seen[processor] = true
+		seen[id] = true
 		files = append(files, file)
 	}
 	return files
 }
 
-// throttling tells whether a count rose since the last look.
-func (h *Host) throttling() *bool {
+// throttled reports whether the sum of the counters rose since the previous call; nil where it
+// is unknown.
+func (h *Host) throttled() *bool {
 	var sum uint64
 	known := false
-	for _, file := range h.throttles {
+	for _, file := range h.throttleFiles {
 		if count, err := strconv.ParseUint(readWord(file), 10, 64); err == nil {
 			sum += count
 			known = true
@@ -175,10 +177,11 @@ func (h *Host) throttling() *bool {
 	if !known {
 		return nil
 	}
-	rose, first := sum > h.throttled, !h.counted
-	h.throttled, h.counted = sum, true
-	if first {
+	previous := h.throttleCount
+	h.throttleCount = &sum
+	if previous == nil {
 		return nil
 	}
+	rose := sum > *previous
 	return &rose
 }

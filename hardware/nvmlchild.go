@@ -27,11 +27,8 @@ const drainTimeout = time.Second
 // nvmlChild is a child process that reads the cards.
 type nvmlChild struct {
 	*proc.Child
-	lines       chan nvmlLine // closed at the end of its output
-	stderr      stderrTail
-	ready       bool      // it has answered
-	endingSince time.Time // when it was told to end, or killed; zero: it was not
-	requestedAt int64     // when the latest request was sent; CLOCK_MONOTONIC
+	lines  chan nvmlLine // closed at the end of its output
+	stderr stderrTail
 }
 
 // nvmlLine is a line of the child's output, or why it cannot be read.
@@ -51,7 +48,7 @@ func startNVMLChild(argv []string) (*nvmlChild, error) {
 		PassEnv:      func(name string) bool { return slices.Contains(nvmlChildEnv, name) },
 		AllowSetuid:  true, // libnvidia-ml creates device nodes with nvidia-modprobe
 		Stdin:        true,
-		Stdout:       c.readAnswers,
+		Stdout:       c.readLines,
 		Stderr:       c.stderr.read,
 		DrainTimeout: drainTimeout,
 	})
@@ -62,10 +59,10 @@ func startNVMLChild(argv []string) (*nvmlChild, error) {
 	return c, nil
 }
 
-// readAnswers passes on the child's lines until its output ends. A child answers one
+// readLines passes on the child's lines until its output ends. A child responds to one
 // request at a time: what it writes beyond that is dropped, once there is enough of it
 // to show that the child is broken.
-func (c *nvmlChild) readAnswers(from io.Reader) {
+func (c *nvmlChild) readLines(from io.Reader) {
 	defer close(c.lines)
 	pass := func(line nvmlLine) {
 		select {
@@ -74,12 +71,12 @@ func (c *nvmlChild) readAnswers(from io.Reader) {
 		}
 	}
 	scanner := bufio.NewScanner(from)
-	scanner.Buffer(nil, maxAnswer)
+	scanner.Buffer(nil, maxResponse)
 	for scanner.Scan() {
 		pass(nvmlLine{text: bytes.Clone(scanner.Bytes())})
 	}
 	if errors.Is(scanner.Err(), bufio.ErrTooLong) {
-		pass(nvmlLine{err: fmt.Errorf("a line of more than %d bytes", maxAnswer)})
+		pass(nvmlLine{err: fmt.Errorf("a line of more than %d bytes", maxResponse)})
 		_, _ = io.Copy(io.Discard, from)
 	}
 }

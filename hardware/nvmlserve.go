@@ -18,7 +18,7 @@ import (
 const orphanGrace = 500 * time.Millisecond
 
 // ServeNVML is the main function of the child process: it starts NVML as the first line
-// of its input describes, answers requests, and returns when the input ends, NVML does
+// of its input describes, responds to requests, and returns when the input ends, NVML does
 // not start, or the context is done. It needs a process of its own: it ignores the
 // signals that ask for an end, since its parent ends it, and when a call into the library
 // still hangs 500 ms after the input's end, it exits the process.
@@ -39,7 +39,7 @@ func ServeNVML(ctx context.Context, in io.Reader, out io.Writer) error {
 			if !ok {
 				return nil
 			}
-			if last, err := s.answer(line); last || err != nil {
+			if last, err := s.handle(line); last || err != nil {
 				return err
 			}
 		}
@@ -72,8 +72,8 @@ type nvmlServer struct {
 	failure *nvmlFailure
 }
 
-// answer handles the parent's next line; last: no further one will be answered.
-func (s *nvmlServer) answer(line []byte) (last bool, err error) {
+// handle handles the parent's next line; last: it is the last one that gets a response.
+func (s *nvmlServer) handle(line []byte) (last bool, err error) {
 	if s.session == nil && s.failure == nil {
 		var setup nvmlSetup
 		if err := json.Unmarshal(line, &setup); err != nil {
@@ -86,17 +86,17 @@ func (s *nvmlServer) answer(line []byte) (last bool, err error) {
 	if err := json.Unmarshal(line, &request); err != nil {
 		return false, fmt.Errorf("decoding a request: %w", err)
 	}
-	answer := nvmlAnswer{Failure: s.failure}
+	response := nvmlResponse{Failure: s.failure}
 	if s.failure == nil {
-		answer = s.session.look(request.Full)
+		response = s.session.read(request.Details)
 	}
-	answer.ID = request.ID
-	text, err := json.Marshal(answer)
+	response.ID = request.ID
+	text, err := json.Marshal(response)
 	if err != nil {
-		return false, fmt.Errorf("encoding an answer: %w", err)
+		return false, fmt.Errorf("encoding a response: %w", err)
 	}
 	if _, err := s.out.Write(append(text, '\n')); err != nil && !errors.Is(err, syscall.EPIPE) {
-		return false, fmt.Errorf("writing an answer: %w", err)
+		return false, fmt.Errorf("writing a response: %w", err)
 	}
 	return s.failure != nil, nil
 }

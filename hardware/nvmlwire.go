@@ -12,9 +12,9 @@ import (
 	"ffmpeg-agent/hardware/energy"
 )
 
-// The two processes speak in lines of JSON. The parent writes an nvmlSetup and then
-// nvmlRequests, one at a time; the child answers each with an nvmlAnswer. The first
-// answer comes when NVML has started, which takes seconds on some machines.
+// Parent and child exchange lines of JSON. The parent writes an nvmlSetup and then one
+// nvmlRequest at a time; the child writes an nvmlResponse to each. The first response comes
+// when NVML is initialized, which takes seconds on some machines.
 
 // nvmlSetup is the parent's first line.
 type nvmlSetup struct {
@@ -22,130 +22,130 @@ type nvmlSetup struct {
 	ProcfsPath string `json:"procfs_path"`
 }
 
-// nvmlRequest asks for one look at the cards.
+// nvmlRequest asks for one read of all cards.
 type nvmlRequest struct {
-	ID   uint64 `json:"id"`
-	Full bool   `json:"full"` // with all that changes slowly, not only energy and power
+	ID      uint64 `json:"id"`
+	Details bool   `json:"details"` // also what changes slowly, and not energy and power only
 }
 
-// nvmlAnswer is what the child saw.
-type nvmlAnswer struct {
+// nvmlResponse is the result of one read.
+type nvmlResponse struct {
 	ID      uint64       `json:"id"`
-	Failure *nvmlFailure `json:"failure,omitempty"` // there are no cards to look at, and the child ends
-	// Stale: NVML has to be started again for the sake of some card.
-	Stale bool       `json:"stale,omitempty"`
-	Cards []nvmlCard `json:"cards,omitempty"`
+	Failure *nvmlFailure `json:"failure,omitempty"` // NVML did not start; the child exits
+	// Stale means that NVML must be initialized anew for some card.
+	Stale bool         `json:"stale,omitempty"`
+	Cards []nvmlValues `json:"cards,omitempty"`
 }
 
 // nvmlFailure is why NVML did not start.
 type nvmlFailure struct {
-	None   bool   `json:"none"` // there is nothing to be started: no library, driver, or card
-	Reason string `json:"reason"`
+	Missing bool   `json:"missing"` // the library, the driver or a card is not there
+	Reason  string `json:"reason"`
 }
 
-// nvmlCard is one card in an answer. A figure it does not tell is nil.
-type nvmlCard struct {
+// nvmlValues are the values of one card; nil where the card does not report one.
+type nvmlValues struct {
 	UUID    string  `json:"uuid"`
-	At      int64   `json:"at_ns"`                // when the energy or, without it, power was read; CLOCK_MONOTONIC
+	At      int64   `json:"at_ns"`                // when energy or, without it, power was read; CLOCK_MONOTONIC
 	Energy  *uint64 `json:"energy_mj,omitempty"`  // since the driver was loaded
 	Power   *uint64 `json:"power_mw,omitempty"`   // as the driver averages it
 	Instant *uint64 `json:"instant_mw,omitempty"` // not averaged
 	Fault   string  `json:"fault,omitempty"`      // why energy and power could not be read
 
-	// Of a full look: what else the card tells, the highest power that its limit can be
-	// set to, and its processes, of which there may be none, or none known.
+	// Only in responses with details. MaxPower is the highest power limit that can be set.
+	// Processes is empty where none uses the card, and nil where they are unknown.
 	Details   *energy.GPU            `json:"details,omitempty"`
 	MaxPower  *uint64                `json:"max_power_mw,omitempty"`
 	Processes map[int]energy.GPUTime `json:"processes,omitzero"`
 }
 
-// averaged is the card's power as it is to be integrated. The average loses nothing
-// between two looks; where there is none, what the sensor says at each has to do.
-func (c *nvmlCard) averaged() *uint64 {
-	if c.Power != nil {
-		return c.Power
+// power returns the power to integrate: the average, which misses nothing between two reads,
+// else the instant power.
+func (v *nvmlValues) power() *uint64 {
+	if v.Power != nil {
+		return v.Power
 	}
-	return c.Instant
+	return v.Instant
 }
 
-// Bounds of what can be true.
+// Limits of plausible values.
 const (
 	maxCards      = 64
-	maxCardMW     = 10e6 // 10 kW, several times what the biggest module draws
+	maxCardMW     = 10e6 // several times what the biggest module draws
 	maxCounterMJ  = math.MaxInt64 / 1000
 	maxUUIDLength = 96
-	// maxAnswer bounds a line of the child: 64 cards with a hundred processes each
+	// maxResponse limits a line of the child in bytes. 64 cards with a hundred processes each
 	// take about half of it.
-	maxAnswer = 1 << 20
+	maxResponse = 1 << 20
 )
 
-// parseAnswer reads what must be the answer to a request, of which the child looked
-// at the cards between two moments of CLOCK_MONOTONIC.
-func parseAnswer(line []byte, id uint64, from, to int64) (nvmlAnswer, error) {
-	var a nvmlAnswer
-	if err := json.Unmarshal(line, &a); err != nil {
-		return a, fmt.Errorf("not an answer: %.60q", line)
+// parseResponse parses a line that must be the response to a request, with values read
+// between two times of CLOCK_MONOTONIC.
+func parseResponse(line []byte, id uint64, from, to int64) (nvmlResponse, error) {
+	var r nvmlResponse
+	if err := json.Unmarshal(line, &r); err != nil {
+		return r, fmt.Errorf("malformed: %.60q", line)
 	}
-	if a.ID != id {
-		return a, fmt.Errorf("answered request %d instead of %d", a.ID, id)
+	if r.ID != id {
+		return r, fmt.Errorf("response to request %d, want %d", r.ID, id)
 	}
-	if a.Failure != nil {
-		return a, nil
+	if r.Failure != nil {
+		return r, nil
 	}
-	if len(a.Cards) == 0 || len(a.Cards) > maxCards {
-		return a, fmt.Errorf("answered for %d cards", len(a.Cards))
+	if len(r.Cards) == 0 || len(r.Cards) > maxCards {
+		return r, fmt.Errorf("values of %d cards", len(r.Cards))
 	}
 	seen := map[string]bool{}
-	for i := range a.Cards {
-		c := &a.Cards[i]
-		if c.UUID == "" || len(c.UUID) > maxUUIDLength || seen[c.UUID] {
-			return a, fmt.Errorf("answered for a card %.60q", c.UUID)
+	for i := range r.Cards {
+		v := &r.Cards[i]
+		if v.UUID == "" || len(v.UUID) > maxUUIDLength || seen[v.UUID] {
+			return r, fmt.Errorf("empty, long or repeated UUID %.60q", v.UUID)
 		}
-		seen[c.UUID] = true
-		if err := c.check(from, to); err != nil {
-			return a, fmt.Errorf("card %s: %w", c.UUID, err)
+		seen[v.UUID] = true
+		if err := v.validate(from, to); err != nil {
+			return r, fmt.Errorf("card %s: %w", v.UUID, err)
 		}
 	}
-	return a, nil
+	return r, nil
 }
 
-func (c *nvmlCard) check(from, to int64) error {
-	if c.Fault == "" && (c.At < from || c.At > to) {
-		return errors.New("looked at before or after it was asked for")
+func (v *nvmlValues) validate(from, to int64) error {
+	if v.Fault == "" && (v.At < from || v.At > to) {
+		return errors.New("read time outside the request")
 	}
-	if c.Energy != nil && *c.Energy > maxCounterMJ {
-		return fmt.Errorf("energy of %d mJ", *c.Energy)
+	if v.Energy != nil && *v.Energy > maxCounterMJ {
+		return fmt.Errorf("energy of %d mJ", *v.Energy)
 	}
-	for _, power := range []*uint64{c.Power, c.Instant, c.MaxPower} {
+	for _, power := range []*uint64{v.Power, v.Instant, v.MaxPower} {
 		if power != nil && *power > maxCardMW {
 			return fmt.Errorf("power of %d mW", *power)
 		}
 	}
-	if c.Details == nil {
+	if v.Details == nil {
 		return nil
 	}
-	if d := c.Details; d.UUID != c.UUID || d.Index < 0 || d.Index >= maxCards {
-		return fmt.Errorf("has details of card %d, %.60q", d.Index, d.UUID)
+	if d := v.Details; d.UUID != v.UUID || d.Index < 0 || d.Index >= maxCards {
+		return fmt.Errorf("details of card %d, %.60q", d.Index, d.UUID)
 	}
-	return c.checkUse()
+	return v.validateUtilization()
 }
 
-func (c *nvmlCard) checkUse() error {
-	d := c.Details
+func (v *nvmlValues) validateUtilization() error {
+	d := v.Details
 	for _, percent := range []*float64{d.UtilizationPercent, d.MemoryUtilizationPercent, d.EncoderUtilizationPercent, d.DecoderUtilizationPercent} {
 		if percent != nil && !(*percent >= 0 && *percent <= 100) {
-			return fmt.Errorf("used to %v %%", *percent)
+			return fmt.Errorf("utilization of %v %%", *percent)
 		}
 	}
-	for pid, use := range c.Processes {
-		if pid <= 0 || use.SM < 0 || use.Encoder < 0 || use.Decoder < 0 {
-			return fmt.Errorf("process %d has used it for %v", pid, use)
+	for pid, t := range v.Processes {
+		if pid <= 0 || t.SM < 0 || t.Encoder < 0 || t.Decoder < 0 {
+			return fmt.Errorf("time %v of process %d", t, pid)
 		}
 	}
 	return nil
 }
 
-// monotonic is CLOCK_MONOTONIC in ns, which both processes share. Go's own clock is
+// monotonic returns CLOCK_MONOTONIC in ns, which all processes share. Go's monotonic clock is
 // the same one.
 func monotonic() int64 {
 	var now unix.Timespec
@@ -155,8 +155,8 @@ func monotonic() int64 {
 	return now.Nano()
 }
 
-// onClock puts a moment of CLOCK_MONOTONIC on Go's clock.
-func onClock(moment int64) time.Time {
+// fromMonotonic converts a time of CLOCK_MONOTONIC.
+func fromMonotonic(at int64) time.Time {
 	now, mono := time.Now(), monotonic()
-	return now.Add(time.Duration(moment - mono))
+	return now.Add(time.Duration(at - mono))
 }

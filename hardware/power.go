@@ -9,141 +9,132 @@ import (
 	"ffmpeg-agent/hardware/energy"
 )
 
-// PowerSensors reads the energy counters of one kind of sensor. Read is called
-// by one goroutine at a time and gives fresh slices each time: a reading of each
-// zone that could be read and a fault of each that could not.
+// PowerSensors reads the energy counters of one kind of sensor. Read is called by one goroutine
+// at a time. It returns fresh slices: a reading of each zone that could be read, and a fault of
+// each other zone.
 //
-// Sensors that are not the best end when better ones have come, as with a driver that
-// is loaded later: Read says once more what their counters are, with no zone counted any
-// longer, and from then on has nothing but faults, so that whoever reads opens anew.
+// A fallback ends when a better source has appeared: Read returns its counters once more, with
+// no zone counted, and from then on faults only, so that the caller opens the better source.
 type PowerSensors interface {
 	Name() string
-	// Because says why no better sensors are in use; nil where these are the best.
-	Because() error
+	// FallbackReason is why no better source is used; nil where there is none.
+	FallbackReason() error
 	Zones() []*energy.Zone
 	Read() ([]energy.Reading, []energy.Fault)
 	Close() error
 }
 
-// ErrUnavailable: this machine's power can neither be measured nor, as it is
-// set, estimated.
+// ErrUnavailable means that the processor's power can neither be measured nor, with the given
+// configuration, estimated.
 var ErrUnavailable = errors.New("no source of CPU power")
 
-// CPUPowerConfig says where the processor's energy is to be found.
+// CPUPowerConfig configures the sources of CPU power.
 type CPUPowerConfig struct {
-	SysfsPath  string // "" is /sys
-	ProcfsPath string // "" is /proc
-	// Estimate is "auto" (or empty): estimate where nothing can be measured; or
-	// "off".
+	SysfsPath  string // default /sys
+	ProcfsPath string // default /proc
+	// Estimate is "auto" (the default) to estimate where nothing can be measured, or "off".
 	Estimate string
-	// IdleWatts and MaxWatts of the processor where its owner knows them, else 0.
+	// IdleWatts and MaxWatts of the processor; 0 where the owner does not know them.
 	IdleWatts, MaxWatts float64
 }
 
-// OpenCPUPower opens the best source there is: RAPL, else hwmon, else an estimate.
-// The error is ErrUnavailable with the reasons.
+// OpenCPUPower opens the best available source: RAPL, else hwmon, else an estimate. The error
+// is ErrUnavailable with the reasons.
 func OpenCPUPower(config CPUPowerConfig) (PowerSensors, error) {
-	rapl, why := OpenRAPL(config.SysfsPath)
-	if why == nil {
+	rapl, reason := OpenRAPL(config.SysfsPath)
+	if reason == nil {
 		return rapl, nil
 	}
 	openRAPL := func() (PowerSensors, error) { return OpenRAPL(config.SysfsPath) }
-	hwmon, also := OpenHwmon(config.SysfsPath, why)
-	if also == nil {
-		return newStopgap(hwmon, openRAPL), nil
+	hwmon, err := OpenHwmon(config.SysfsPath, reason)
+	if err == nil {
+		return newFallback(hwmon, openRAPL), nil
 	}
-	why = fmt.Errorf("%w; %w", why, also)
+	reason = fmt.Errorf("%w; %w", reason, err)
 	if config.Estimate == "off" {
-		return nil, fmt.Errorf("%w: %w; estimates are off", ErrUnavailable, why)
+		return nil, fmt.Errorf("%w: %w; estimates are off", ErrUnavailable, reason)
 	}
 	estimator, err := NewEstimator(EstimatorConfig{
 		IdleWatts: config.IdleWatts, MaxWatts: config.MaxWatts,
-		ProcfsPath: config.ProcfsPath, Because: why,
+		ProcfsPath: config.ProcfsPath, FallbackReason: reason,
 	})
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w; %w", ErrUnavailable, why, err)
+		return nil, fmt.Errorf("%w: %w; %w", ErrUnavailable, reason, err)
 	}
 	openHwmon := func() (PowerSensors, error) { return OpenHwmon(config.SysfsPath, nil) }
-	return newStopgap(estimator, openRAPL, openHwmon), nil
+	return newFallback(estimator, openRAPL, openHwmon), nil
 }
 
-// stopgap is a source that is in use for want of better ones, for which it looks once
-// a minute.
-type stopgap struct {
+// fallback is a source that is used until a better one appears. It looks for those once a
+// minute.
+type fallback struct {
 	PowerSensors
-	better []func() (PowerSensors, error)
-	now    func() time.Time
-	looked time.Time
-	ended  string // why it has; empty while it has not
-	// retired are its zones once it has ended: none of them counts.
-	retired []*energy.Zone
+	better  []func() (PowerSensors, error)
+	now     func() time.Time
+	probed  time.Time      // when it last looked for a better source
+	ended   string         // why the source has ended; empty: it has not
+	retired []*energy.Zone // the source's zones once it has ended, not counted
 }
 
-func newStopgap(sensors PowerSensors, better ...func() (PowerSensors, error)) *stopgap {
-	return &stopgap{PowerSensors: sensors, better: better, now: time.Now, looked: time.Now()}
+func newFallback(sensors PowerSensors, better ...func() (PowerSensors, error)) *fallback {
+	return &fallback{PowerSensors: sensors, better: better, now: time.Now, probed: time.Now()}
 }
 
-// Zones are the source's; once it has ended none of them counts.
-func (s *stopgap) Zones() []*energy.Zone {
-	if s.ended != "" {
-		return slices.Clone(s.retired)
+// Zones returns the source's zones. None of them is counted once the source has ended.
+func (f *fallback) Zones() []*energy.Zone {
+	if f.ended != "" {
+		return slices.Clone(f.retired)
 	}
-	return s.PowerSensors.Zones()
+	return f.PowerSensors.Zones()
 }
 
-// Read reads the source until there is a better one.
-func (s *stopgap) Read() ([]energy.Reading, []energy.Fault) {
-	now := s.now()
-	if s.ended != "" {
+// Read reads the source until a better one is available.
+func (f *fallback) Read() ([]energy.Reading, []energy.Fault) {
+	now := f.now()
+	if f.ended != "" {
 		var faults []energy.Fault
-		for _, zone := range s.retired {
-			faults = append(faults, energy.Fault{Zone: zone, At: now, Err: s.ended})
+		for _, zone := range f.retired {
+			faults = append(faults, energy.Fault{Zone: zone, At: now, Err: f.ended})
 		}
 		return nil, faults
 	}
-	readings, faults := s.PowerSensors.Read()
-	if now.Sub(s.looked) >= lookAgain {
-		s.looked = now
-		s.look()
+	readings, faults := f.PowerSensors.Read()
+	if now.Sub(f.probed) < rescanInterval {
+		return readings, faults
 	}
-	if s.ended != "" {
-		retired := s.retire()
-		for i := range readings {
-			readings[i].Zone = retired[readings[i].Zone]
-		}
-		for i := range faults {
-			faults[i].Zone = retired[faults[i].Zone]
-		}
+	f.probed = now
+	if f.ended = f.probe(); f.ended == "" {
+		return readings, faults
+	}
+	retired := f.retire()
+	for i := range readings {
+		readings[i].Zone = retired[readings[i].Zone]
+	}
+	for i := range faults {
+		faults[i].Zone = retired[faults[i].Zone]
 	}
 	return readings, faults
 }
 
-// retire makes zones that do not count of the source's, and tells which is which.
-func (s *stopgap) retire() map[*energy.Zone]*energy.Zone {
-	of := map[*energy.Zone]*energy.Zone{}
-	for _, zone := range s.PowerSensors.Zones() {
-		retired := *zone
-		retired.Counted = false
-		of[zone] = &retired
-		s.retired = append(s.retired, &retired)
-	}
-	return of
-}
-
-// look ends the source if a better one can be opened.
-func (s *stopgap) look() {
-	for _, open := range s.better {
+// probe returns why the source ends: a better one can be opened. Empty: there is none.
+func (f *fallback) probe() string {
+	for _, open := range f.better {
 		if sensors, err := open(); err == nil {
-			s.ended = sensors.Name() + " has come"
-			sensors.Close()
-			return
+			defer sensors.Close()
+			return sensors.Name() + " is now available"
 		}
 	}
+	return ""
 }
 
-func orDefault(path, otherwise string) string {
-	if path == "" {
-		return otherwise
+// retire replaces each of the source's zones with a copy that is not counted.
+func (f *fallback) retire() map[*energy.Zone]*energy.Zone {
+	copies := map[*energy.Zone]*energy.Zone{}
+	for _, zone := range f.PowerSensors.Zones() {
+		retired := *zone
+		retired.Counted = false
+		copies[zone] = &retired
+		f.retired = append(f.retired, &retired)
 	}
-	return path
+	return copies
 }

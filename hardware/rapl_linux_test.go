@@ -11,46 +11,41 @@ import (
 	"testing"
 )
 
-// sysfsOfChild tells a child process of a test which fake /sys to open.
-const sysfsOfChild = "HARDWARE_TEST_SYSFS"
+// sysfsVariable passes the fake sysfs to the child process of TestUnreadableCounters.
+const sysfsVariable = "HARDWARE_TEST_SYSFS"
 
-// TestUnreadableCounters opens, as another user, counters that only root may read, in
-// a process of its own. Where the tests do not run as root, they are nobody's to read.
+// TestUnreadableCounters opens counters without permission to read them, in a child process:
+// as another user when the tests run as root, else with mode 0.
 func TestUnreadableCounters(t *testing.T) {
-	if sysfs := os.Getenv(sysfsOfChild); sysfs != "" {
+	if sysfs := os.Getenv(sysfsVariable); sysfs != "" {
 		_, err := OpenRAPL(sysfs)
 		fmt.Println("no source:", err)
 		return
 	}
-	tree, zones := machine(t, zone("intel-rapl:0", "package-0"), zone("intel-rapl:0:0", "core"))
+	tree, zones := newTree(t, zone("intel-rapl:0", "package-0"), zone("intel-rapl:0:0", "core"))
 	mode := os.FileMode(0o400)
 	if os.Geteuid() != 0 {
 		mode = 0
 	}
 	for _, z := range zones {
-		if err := os.Chmod(z.Path(), mode); err != nil {
-			t.Fatal(err)
-		}
+		must(t, os.Chmod(z.Path(), mode))
 	}
 	text := openAsNobody(t, tree.Sys())
-	golden(t, filepath.Join("testdata", "unreadable.golden"), strings.ReplaceAll(text, tree.Sys(), "/sys"))
+	golden(t, "unreadable", strings.ReplaceAll(text, tree.Sys(), "/sys"))
 }
 
-// openAsNobody is what a child process says of a /sys; it runs as nobody where this
-// one is root, and else as the same user.
+// openAsNobody returns the output of the child process.
 func openAsNobody(t *testing.T, sysfs string) string {
 	t.Helper()
-	folder := t.TempDir()
-	program := filepath.Join(folder, "test")
-	copyProgram(t, program)
-	for _, path := range []string{filepath.Dir(folder), folder} { // both below one folder that is the test's own
-		if err := os.Chmod(path, 0o755); err != nil {
-			t.Fatal(err)
-		}
+	dir := t.TempDir()
+	program := filepath.Join(dir, "test")
+	copyExecutable(t, program)
+	for _, path := range []string{filepath.Dir(dir), dir} { // also the parent of sysfs
+		must(t, os.Chmod(path, 0o755))
 	}
 	child := exec.Command(program, "-test.run=^"+t.Name()+"$")
-	child.Dir = folder
-	child.Env = []string{sysfsOfChild + "=" + sysfs}
+	child.Dir = dir
+	child.Env = []string{sysfsVariable + "=" + sysfs, "GORACE=atexit_sleep_ms=0"}
 	if os.Geteuid() == 0 {
 		const nobody = 65534
 		child.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
@@ -59,27 +54,21 @@ func openAsNobody(t *testing.T, sysfs string) string {
 	if err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	said, _, _ := strings.Cut(string(out), "PASS\n")
-	return said
+	text, _, _ := strings.Cut(string(out), "PASS\n")
+	return text
 }
 
-// copyProgram puts this very program where everybody may run it.
-func copyProgram(t *testing.T, path string) {
+// copyExecutable copies this program to where any user may run it.
+func copyExecutable(t *testing.T, path string) {
 	t.Helper()
-	own, err := os.Open("/proc/self/exe")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer own.Close()
-	program, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_EXCL, 0o755)
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, err = io.Copy(program, own)
-	if closed := program.Close(); err == nil {
+	source, err := os.Open("/proc/self/exe")
+	must(t, err)
+	defer source.Close()
+	target, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_EXCL, 0o755)
+	must(t, err)
+	_, err = io.Copy(target, source)
+	if closed := target.Close(); err == nil {
 		err = closed
 	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 }

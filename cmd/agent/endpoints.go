@@ -96,7 +96,7 @@ func powerPorts(a *actors.Agent, cfg configs.Config) []exporters.Config {
 			Name: "cpu-metrics", Key: "exporters.cpu.port", Port: cfg.Exporters.CPU.Port,
 			Title: "CPU power", Description: "Power and energy of the processors, measured or, under other names, estimated.",
 			Collectors: []prometheus.Collector{exporters.NewCPU(a.Board().Energy, exporters.CPUConfig{
-				Version: version, StaleAfter: staleAfter(cfg), CountRAPLZones: func() int { return hardware.RAPLZones(cfg.Hardware.SysfsPath) },
+				Version: version, StaleAfter: staleAfter(cfg), CountRAPLZones: func() int { return hardware.CountRAPLZones(cfg.Hardware.SysfsPath) },
 			})},
 		})
 	}

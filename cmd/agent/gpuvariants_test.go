@@ -40,7 +40,7 @@ type cardVariant struct {
 }
 
 var cardVariants = map[string]cardVariant{
-	"no library": {none: true, health: "no NVIDIA cards", method: "rapl: package-0"},
+	"no library": {none: true, health: "NVML not available on this machine", method: "rapl: package-0"},
 	"a library that lacks what it must have": {
 		without: []string{"nvmlInit_v2"}, health: "lacks nvmlInit_v2", method: "rapl: package-0",
 		note: "nvml sensors could not be read: ",

@@ -194,7 +194,7 @@ func treeSettings(cfg configs.Config) actors.Settings {
 // nodeFacts is what the machine is, as the master is told. What could be found out
 // comes back even with an error.
 func nodeFacts(cfg configs.Config) (messages.NodeFacts, error) {
-	found, err := hardware.Detect(hardware.Settings{
+	found, err := hardware.Detect(hardware.Roots{
 		SysfsPath:  cfg.Hardware.SysfsPath,
 		ProcfsPath: cfg.Hardware.ProcfsPath,
 	})
@@ -255,13 +255,13 @@ type host struct{ *hardware.Host }
 
 func newHost(cfg configs.Config) actors.Host {
 	return host{hardware.NewHost(hardware.HostConfig{
-		Settings: hardware.Settings{SysfsPath: cfg.Hardware.SysfsPath, ProcfsPath: cfg.Hardware.ProcfsPath},
-		DataDir:  cfg.DataDir,
+		Roots:   hardware.Roots{SysfsPath: cfg.Hardware.SysfsPath, ProcfsPath: cfg.Hardware.ProcfsPath},
+		DataDir: cfg.DataDir,
 	})}
 }
 
 func (h host) Look(context.Context) (messages.HostStatus, error) {
-	s, err := h.Host.Look()
+	s, err := h.Host.Status()
 	return messages.HostStatus{
 		CPULoadPercent: s.CPULoadPercent,
 		RAMFreeBytes:   s.RAMFree,

@@ -110,7 +110,7 @@ func Sabotages() []Sabotage {
 		},
 		{
 			Name:   "core is counted beside its package",
-			Edits:  []Edit{{"hardware/rapl.go", `zone.Counted = zone.Counted && !counted[key]`, `zone.Counted = true`}},
+			Edits:  []Edit{{"hardware/raplzones.go", `zone.Counted = zone.Counted && !counted[key]`, `zone.Counted = true`}},
 			Faults: []string{"job: "},
 		},
 		{
