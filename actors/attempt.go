@@ -37,6 +37,7 @@ type attempt struct {
 	since time.Time // when work for it began
 	disk  outage
 
+	recording sync.WaitGroup // the write of FFmpeg's process to the journal
 	closeOnce sync.Once
 
 	done chan struct{} // closed when the goroutine has ended
@@ -75,6 +76,7 @@ func (a *attempt) perform(ctx context.Context) (attemptEnd, error) {
 	stopWatching := a.watchLease(ctx)
 	account, quality, failure := a.transcode(ctx)
 	stopWatching()
+	a.recording.Wait()
 	if ctx.Err() != nil {
 		return attemptEnd{}, ctx.Err()
 	}
@@ -132,7 +134,8 @@ func (a *attempt) repeated(record job.Record) attemptEnd {
 }
 
 // start starts FFmpeg between two extra readings of the power sensors, and records its
-// process, so that a later start of the agent can end exactly that one.
+// process, so that the next start of the agent can end exactly that one. The record is
+// written beside the encode: a slow disk must not keep FFmpeg from being stopped.
 func (a *attempt) start(ctx context.Context) error {
 	a.refs.samplers.Tell(&messages.TakeReading{})
 	process, err := a.run.Start(ctx)
@@ -141,10 +144,14 @@ func (a *attempt) start(ctx context.Context) error {
 	}
 	a.refs.meter.Tell(&messages.OpenWindow{Key: a.key, At: *a.run.Snapshot().Encode.Started})
 	a.log.Info("ffmpeg started", zap.Int("pid", process.PID))
-	// Not worth failing for: FFmpeg dies with the agent by its parent-death signal.
-	if err := a.Journal.Running(a.key, process); err != nil {
-		a.log.Warn("could not record the process of ffmpeg", zap.Error(err))
-	}
+	a.recording.Go(func() {
+		a.contain(func() {
+			// Not worth failing for: FFmpeg dies with the agent by its parent-death signal.
+			if err := a.Journal.Running(a.key, process); err != nil {
+				a.log.Warn("could not record the process of ffmpeg", zap.Error(err))
+			}
+		})
+	})
 	return nil
 }
 

@@ -30,19 +30,25 @@ func newAttempts() *attempts {
 
 // begin starts an attempt, or returns the one under way for this key.
 func (r *attempts) begin(e *env, lease job.Lease) *attempt {
-	if a := r.find(lease.Key()); a != nil {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if a := r.findLocked(lease.Key()); a != nil {
 		return a
 	}
 	a := newAttempt(e, lease)
-	r.mu.Lock()
 	r.all = append(r.all, a)
-	r.mu.Unlock()
 	r.running.Go(func() { a.supervise(r.ctx) })
 	return a
 }
 
 func (r *attempts) find(key job.Key) *attempt {
-	for _, a := range r.list() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.findLocked(key)
+}
+
+func (r *attempts) findLocked(key job.Key) *attempt {
+	for _, a := range r.all {
 		if a.key == key {
 			return a
 		}
