@@ -3,7 +3,7 @@ package actors
 import (
 	"context"
 	"encoding/json"
-	"fmt"
+	"errors"
 	"math"
 	"slices"
 	"sync"
@@ -220,7 +220,7 @@ func TestAbsentSensorsAreNoFault(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, func(c *siteConfig) {
 		c.wrap = func(p *Parts) {
-			p.OpenGPUs = func() (GPUSensors, error) { return nil, fmt.Errorf("no library: %w", ErrNoSensors) }
+			p.OpenGPUs = func() (GPUSensors, error) { return nil, &NoSensorsError{errors.New("no library")} }
 		}
 	})
 	s.until("the word of it", func() bool { return len(s.agent.Board().Samplers()) == 2 })

@@ -41,8 +41,8 @@ type Parts struct {
 	Host    Host
 	// OpenPower opens the best available sensors of CPU power. It may block.
 	OpenPower func() (PowerSensors, error)
-	// OpenGPUs opens the sensors of graphics cards. It may block. The error wraps
-	// ErrNoSensors where there are none. nil: graphics cards are not measured.
+	// OpenGPUs opens the sensors of graphics cards. It may block. The error is a
+	// *NoSensorsError where there are none. nil: graphics cards are not measured.
 	OpenGPUs func() (GPUSensors, error)
 	// CPUUse is the CPU time that the machine has used so far, and that it could have used.
 	// nil: unknown.

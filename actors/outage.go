@@ -43,7 +43,7 @@ func (o *outage) failed(err error, fields ...zap.Field) {
 
 func (o *outage) recovered() {
 	if o.count > 0 {
-		o.log.Info(o.over, zap.Int("failures", o.count), zap.Stringer("outage", time.Since(o.since).Round(time.Millisecond)))
+		o.log.Info(o.over, zap.Int("failures", o.count), zap.Duration("outage", time.Since(o.since)))
 	}
 	o.count, o.last = 0, ""
 }

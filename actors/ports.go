@@ -2,7 +2,6 @@ package actors
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"ffmpeg-agent/hardware/energy"
@@ -130,9 +129,13 @@ type GPUSensors interface {
 	Cards() []energy.GPU
 }
 
-// ErrNoSensors: the machine has no sensors of the kind. That is no fault, and they may
-// appear later.
-var ErrNoSensors = errors.New("not found")
+// NoSensorsError means that the machine has no sensors of a kind, and why. That is no fault,
+// and they may appear later.
+type NoSensorsError struct{ Reason error }
+
+func (e *NoSensorsError) Error() string { return e.Reason.Error() }
+
+func (e *NoSensorsError) Unwrap() error { return e.Reason }
 
 // Endpoint is one of the agent's own listeners: a metrics port or the control socket.
 type Endpoint interface {

@@ -130,9 +130,9 @@ func healthOf(sensors PowerSensors) messages.SamplerHealth {
 func (s *powerSampler) unavailable(ctx actor.Context, err error) {
 	wait := s.backoff.next(time.Now(), err)
 	health := messages.SamplerHealth{Error: err.Error()}
-	if errors.Is(err, ErrNoSensors) {
+	if none := (*NoSensorsError)(nil); errors.As(err, &none) {
 		if !s.absent {
-			s.log.Info("power sensors not available on this machine", zap.Error(err))
+			s.log.Info("no power sensors of this kind", zap.NamedError("reason", err))
 		}
 		s.absent = true
 		health = messages.SamplerHealth{Absent: err.Error()}

@@ -199,7 +199,7 @@ func (u *uploader) conclude(ctx actor.Context, up *upload, d delivery) {
 	}
 	up.apply(d)
 	wait := up.backoff.next(time.Now(), d.err)
-	u.failures.failed(d.err, zap.String("job", up.key.JobID), zap.Stringer("next_try", wait.Round(time.Millisecond)))
+	u.failures.failed(d.err, zap.String("job", up.key.JobID), zap.Duration("next_try", wait))
 	up.retry = supervision.After(ctx, wait, func(ctx actor.Context) {
 		up.retry = nil
 		u.sendDue(ctx)

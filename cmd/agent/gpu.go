@@ -73,7 +73,7 @@ func openGPUs(cfg configs.Config) (actors.GPUSensors, error) {
 	cards, err := hardware.OpenNVML(nvmlConfig(cfg))
 	switch {
 	case errors.Is(err, hardware.ErrNoNVML):
-		return nil, fmt.Errorf("%w: %w", actors.ErrNoSensors, err)
+		return nil, &actors.NoSensorsError{Reason: err}
 	case err != nil:
 		return nil, err
 	}

@@ -39,7 +39,9 @@ func newEncoder(format string, out io.Writer) zapcore.Encoder {
 	config.TimeKey = "time"
 	config.MessageKey = "message"
 	config.EncodeTime = zapcore.RFC3339NanoTimeEncoder
-	config.EncodeDuration = zapcore.StringDurationEncoder
+	config.EncodeDuration = func(d time.Duration, to zapcore.PrimitiveArrayEncoder) {
+		to.AppendString(d.Round(time.Millisecond).String())
+	}
 	if format == "json" || (format == "auto" && !isTerminal(out)) {
 		return zapcore.NewJSONEncoder(config)
 	}
@@ -54,7 +56,7 @@ func droppedNotice(encoder zapcore.Encoder, dropped int, since time.Time) []byte
 	now := time.Now()
 	entry := zapcore.Entry{Level: zapcore.WarnLevel, Time: now, LoggerName: "log", Message: "log output works again; lines were dropped"}
 	buffer, err := encoder.EncodeEntry(entry, []zapcore.Field{
-		zap.Int("dropped", dropped), zap.Duration("after", now.Sub(since).Round(time.Millisecond)),
+		zap.Int("dropped", dropped), zap.Duration("after", now.Sub(since)),
 	})
 	if err != nil {
 		return []byte(entry.Message + "\n") // not reached: both fields can be encoded

@@ -11,6 +11,10 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"go.uber.org/zap"
+
+	"ffmpeg-agent/configs"
 )
 
 // scriptedOutput accepts lines as its test decides.
@@ -189,4 +193,16 @@ func TestInterruptedWriterGivesUp(t *testing.T) {
 		}
 		close(out.blocked) // ends the goroutine
 	})
+}
+
+func TestDurationsInTheLogAreRounded(t *testing.T) {
+	for _, format := range []string{"json", "console"} {
+		var out bytes.Buffer
+		log := newLogger(configs.Log{Level: "info", Format: format}, &out)
+		log.Info("draining", zap.Duration("left", 10*time.Minute-41*time.Microsecond))
+		log.close()
+		if got := out.String(); !strings.Contains(got, `"10m0s"`) {
+			t.Errorf("%s: got %q, want 10m0s in it", format, got)
+		}
+	}
 }

@@ -154,7 +154,7 @@ func samplerTexts(s *messages.Status) []string {
 		text := fmt.Sprintf("%s: %s, %s, for %s", plain(h.Name), or(plain(h.Source), unknown), several(h.Zones, "zone"), since(s.At, h.Since))
 		switch {
 		case h.Absent != "":
-			text = fmt.Sprintf("%s: none on this machine: %s", plain(h.Name), plain(h.Absent))
+			text = fmt.Sprintf("%s: %s", plain(h.Name), plain(h.Absent))
 		case h.Error != "":
 			text = fmt.Sprintf("%s: unavailable for %s: %s", plain(h.Name), since(s.At, h.Since), plain(h.Error))
 		}
