@@ -21,6 +21,7 @@ import (
 	"go.uber.org/zap"
 
 	"ffmpeg-agent/configs"
+	"ffmpeg-agent/hardware/energy"
 	"ffmpeg-agent/internal/devmaster"
 	"ffmpeg-agent/internal/report"
 	"ffmpeg-agent/messages/protocol"
@@ -230,7 +231,13 @@ func (m *demoMaster) close() {
 	m.Master.Close()
 }
 
-// readAnalysis takes what the agent found out from a result that came over the wire.
+// analysis is the part of a result that the demo shows.
+type analysis struct {
+	Energy *energy.Account `json:"energy"`
+	Scores energy.Scores   `json:"scores"`
+}
+
+// readAnalysis decodes the analyzer output of a result.
 func readAnalysis(r protocol.JobResult) (analysis, error) {
 	var a analysis
 	raw, err := json.Marshal(r.AnalyzerOutput)

@@ -45,13 +45,14 @@ over time. Exit status 1 when the journal has no such job.`,
 			if err != nil {
 				return err
 			}
+			out := cmd.OutOrStdout()
 			switch {
 			case asJSON:
-				return printResult(cmd.OutOrStdout(), &records[chosen])
+				return printResult(out, &records[chosen])
 			case asHTML:
-				return report.HTML(cmd.OutOrStdout(), records, chosen)
+				return report.HTML(out, records, chosen)
 			}
-			return printReport(cmd.OutOrStdout(), records, chosen)
+			return report.Text(out, records, chosen)
 		},
 	}
 	bindSocketFlags(cmd)
@@ -126,24 +127,11 @@ func attempts(records []job.Record) []string {
 	return all
 }
 
-func printReport(out io.Writer, records []job.Record, chosen int) error {
-	text, err := reportText(records, chosen)
-	if err != nil {
+// printResult prints a result exactly as it is sent, followed by a newline on a terminal.
+func printResult(out io.Writer, rec *job.Record) error {
+	if err := report.JSON(out, rec); err != nil || !isTerminal(out) {
 		return err
 	}
-	_, err = io.WriteString(out, text)
-	return err
-}
-
-// printResult prints a result to the byte as it is sent.
-func printResult(out io.Writer, rec *job.Record) error {
-	if len(rec.Result) == 0 {
-		return fmt.Errorf("attempt %d at job %s has no result: %s", rec.Key().Attempt, plain(rec.Key().JobID), standing(rec))
-	}
-	body := rec.Result
-	if isTerminal(out) {
-		body = append(slices.Clip(body), '\n')
-	}
-	_, err := out.Write(body)
+	_, err := fmt.Fprintln(out)
 	return err
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -87,60 +88,6 @@ func completed(attempt int) job.Outcome {
 	}
 }
 
-func failed(attempt int) job.Outcome {
-	account := energy.UnknownAccount(ago(30*time.Second), ago(18*time.Second), "no sensor of this machine could be read")
-	return job.Outcome{
-		Lease:   leaseOf("job-a", attempt),
-		Failure: &job.Failure{Reason: protocol.ReasonInputError, Message: "the input is \x1b[31mcorrupt\nindeed"},
-		Encode: job.Encode{
-			Started: of(ago(30 * time.Second)), Exited: of(ago(18 * time.Second)), Frames: 3,
-			Log: "one\ntwo\nthree\nfour\nfive\n\x1b[2Jsix\n",
-		},
-		Energy: &account,
-		At:     ago(15 * time.Second),
-	}
-}
-
-// refused never came to start FFmpeg.
-func refused(attempt int) job.Outcome {
-	return job.Outcome{
-		Lease:   leaseOf("job-a", attempt),
-		Failure: &job.Failure{Reason: protocol.ReasonUserError, Message: "bitrate: fast is none"},
-		At:      ago(15 * time.Second),
-	}
-}
-
-func TestReportText(t *testing.T) {
-	running := job.Record{Lease: leaseOf("job-a", 1), State: job.RecordRunning, AcceptedAt: ago(time.Minute), StartedAt: of(ago(time.Second))}
-	released := job.Record{Lease: leaseOf("job-a", 1), State: job.RecordSent, Release: true, AcceptedAt: ago(time.Minute), SettledAt: of(noon)}
-	for name, records := range map[string][]job.Record{
-		"report-completed": {
-			recordOf(t, refused(1), job.RecordDeadLetter, "400 Bad Request"),
-			recordOf(t, failed(2), job.RecordSuperseded, "the master gave the job away"),
-			recordOf(t, completed(3), job.RecordSent, ""),
-		},
-		"report-failed":   {recordOf(t, failed(1), job.RecordResult, "")},
-		"report-refused":  {recordOf(t, refused(1), job.RecordSent, "")},
-		"report-running":  {running},
-		"report-released": {released},
-	} {
-		t.Run(name, func(t *testing.T) {
-			text, err := reportText(records, len(records)-1)
-			if err != nil {
-				t.Fatal(err)
-			}
-			golden(t, name, text)
-		})
-	}
-}
-
-func TestAResultThatCannotBeReadIsSaid(t *testing.T) {
-	rec := job.Record{Lease: leaseOf("job-a", 1), State: job.RecordSent, Result: json.RawMessage(`{"progress":"all"}`)}
-	if text, err := reportText([]job.Record{rec}, 0); err == nil || !strings.Contains(err.Error(), "--json") {
-		t.Errorf("%v: %s", err, text)
-	}
-}
-
 // TestReportOfARunningAgent is asked for over the socket: the result comes to the byte.
 func TestReportOfARunningAgent(t *testing.T) {
 	odd := json.RawMessage(`{ "job_id":"job-a",  "status":"failed", "logs":"<&> ü" }` + "\n")
@@ -156,16 +103,9 @@ func TestReportOfARunningAgent(t *testing.T) {
 		}
 		return records, nil
 	}})
-	text := func(i int) string {
-		s, err := reportText(records, i)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return s
-	}
-	page := func(i int) string {
+	written := func(write func(io.Writer, []job.Record, int) error, i int) string {
 		var b strings.Builder
-		if err := report.HTML(&b, records, i); err != nil {
+		if err := write(&b, records, i); err != nil {
 			t.Fatal(err)
 		}
 		return b.String()
@@ -174,13 +114,13 @@ func TestReportOfARunningAgent(t *testing.T) {
 		args      []string
 		want, err string
 	}{
-		"newest attempt":        {args: []string{"job-a"}, want: text(2)},
-		"an older one":          {args: []string{"job-a", "--attempt", "2"}, want: text(1)},
+		"newest attempt":        {args: []string{"job-a"}, want: written(report.Text, 2)},
+		"an older one":          {args: []string{"job-a", "--attempt", "2"}, want: written(report.Text, 1)},
 		"as sent":               {args: []string{"job-a", "--attempt", "1", "--json"}, want: string(odd)},
 		"as sent, of a real":    {args: []string{"job-a", "--attempt", "2", "--json"}, want: string(records[1].Result)},
-		"a page of it":          {args: []string{"job-a", "--attempt", "2", "--html"}, want: page(1)},
+		"a page of it":          {args: []string{"job-a", "--attempt", "2", "--html"}, want: written(report.HTML, 1)},
 		"as a page and as sent": {args: []string{"job-a", "--html", "--json"}, err: "one of them at a time"},
-		"no result yet":         {args: []string{"job-a", "--json"}, err: "attempt 3 at job job-a has no result: running"},
+		"no result yet":         {args: []string{"job-a", "--json"}, err: "attempt 3 of job job-a has no result (running"},
 		"attempt never made":    {args: []string{"job-a", "--attempt", "7"}, err: "there are: 1, 2, 3"},
 		"job that was not here": {args: []string{"job-b"}, err: "no job job-b"},
 	} {

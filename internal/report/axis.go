@@ -8,14 +8,14 @@ import (
 	"time"
 )
 
-// tick is a mark on an axis.
+// tick is a tick mark of an axis.
 type tick struct {
-	At    string // where, in percent of the axis
-	Text  string
-	Spare bool // left out where there is little room
+	At        string // position in percent of the axis
+	Text      string
+	Secondary bool // label hidden on narrow screens
 }
 
-// timeSteps are the lengths between marks of a time axis.
+// timeSteps are the possible distances between ticks of a time axis.
 var timeSteps = []time.Duration{
 	time.Millisecond, 2 * time.Millisecond, 5 * time.Millisecond, 10 * time.Millisecond, 20 * time.Millisecond, 50 * time.Millisecond,
 	100 * time.Millisecond, 200 * time.Millisecond, 500 * time.Millisecond,
@@ -24,26 +24,26 @@ var timeSteps = []time.Duration{
 	time.Hour, 2 * time.Hour, 3 * time.Hour, 6 * time.Hour, 12 * time.Hour, 24 * time.Hour,
 }
 
-// timeTicks marks an axis from 0 to span with at most ten round times.
+// timeTicks returns at most ten ticks at round times for an axis from 0 to span.
 func timeTicks(span time.Duration) []tick {
-	const most = 9
-	i := slices.IndexFunc(timeSteps, func(step time.Duration) bool { return span/step <= most })
+	const maxSteps = 9
+	i := slices.IndexFunc(timeSteps, func(step time.Duration) bool { return span/step <= maxSteps })
 	step := 24 * time.Hour
 	if i >= 0 {
 		step = timeSteps[i]
 	}
-	for span/step > most {
+	for span/step > maxSteps {
 		step *= 2
 	}
 	var ticks []tick
 	for k := time.Duration(0); k <= span/step; k++ {
-		ticks = append(ticks, tick{At: percentOf(float64(k*step), float64(span)), Text: timeText(k*step, step), Spare: k%2 == 1})
+		ticks = append(ticks, tick{At: percentOf(float64(k*step), float64(span)), Text: timeLabel(k*step, step), Secondary: k%2 == 1})
 	}
 	return ticks
 }
 
-// timeText is a time in the unit that fits the axis's step.
-func timeText(at, step time.Duration) string {
+// timeLabel formats a time in the unit that fits the step of the axis.
+func timeLabel(at, step time.Duration) string {
 	unit, name := time.Second, "s"
 	switch {
 	case step >= 24*time.Hour:
@@ -57,26 +57,13 @@ func timeText(at, step time.Duration) string {
 	return strings.TrimSuffix(strings.TrimRight(text, "0"), ".") + " " + name
 }
 
-// niceStep is the round step (1, 2 or 5 times a power of ten) that divides top into at
-// most so many parts.
-func niceStep(top float64, most int) float64 {
-	raw := top / float64(most)
-	power := math.Pow(10, math.Floor(math.Log10(raw)))
-	for _, f := range []float64{1, 2, 5} {
-		if f*power >= raw*(1-1e-9) {
-			return f * power
-		}
-	}
-	return 10 * power
-}
-
-// powerTicks marks an axis from 0 that holds a highest power in W, and says where it
-// ends.
-func powerTicks(highest float64, most int) (ticks []tick, top float64) {
+// powerTicks returns the ticks of an axis from 0 that includes highest, in W, and the end of
+// the axis. It has about maxSteps steps.
+func powerTicks(highest float64, maxSteps int) (ticks []tick, top float64) {
 	if !(highest > 0) || math.IsInf(highest, 0) {
 		highest = 1
 	}
-	step := niceStep(highest*1.05, most)
+	step := roundStep(highest*1.05, maxSteps)
 	n := int(math.Ceil(highest * 1.05 / step))
 	top = float64(n) * step
 	decimals := int(max(0, -math.Floor(math.Log10(step)+1e-9)))
@@ -86,6 +73,20 @@ func powerTicks(highest float64, most int) (ticks []tick, top float64) {
 	return ticks, top
 }
 
+// roundStep returns the smallest step (1, 2 or 5 times a power of ten) that divides top into
+// at most maxSteps parts.
+func roundStep(top float64, maxSteps int) float64 {
+	raw := top / float64(maxSteps)
+	power := math.Pow(10, math.Floor(math.Log10(raw)))
+	for _, f := range []float64{1, 2, 5} {
+		if f*power >= raw*(1-1e-9) {
+			return f * power
+		}
+	}
+	return 10 * power
+}
+
+// percentOf returns part in percent of whole as a CSS length, limited to 0 to 100 %.
 func percentOf(part, whole float64) string {
 	if !(whole > 0) {
 		return "0%"

@@ -1,42 +1,44 @@
 package report
 
 import (
+	"cmp"
 	"fmt"
 
 	"ffmpeg-agent/hardware/energy"
 )
 
-// bar shows what an energy is made of.
+// bar shows the parts of an energy.
 type bar struct {
-	Title, Label string // Label is the bar in words
+	Title, Label string // Label is a description for screen readers
 	Segments     []segment
-	Unknown      string // why there is nothing to show; empty when there is
+	Unknown      string // reason if the parts are unknown
 }
 
 // segment is a part of a bar.
 type segment struct {
-	X, Wide           string // in percent
-	Class, Name       string
-	Value, Part, Room string
+	X, Width       string // in percent
+	Class, Name    string
+	Value, Percent string
+	TextClass      string // of the percentage, see textClass
 }
 
-// share is a named part of an energy.
+// share is a part of an energy.
 type share struct {
 	class, name string
 	joules      float64
 }
 
-// bars show what the job is charged by use and by domain, and, where it was not alone,
-// what part of the machine's energy that is.
+// bars returns the job's energy by use and by domain, and its share of the machine's energy
+// if other jobs were running.
 func bars(a *energy.Account) []bar {
 	if a.Total.Energy == nil {
 		return nil
 	}
 	all := []bar{useBar(a), domainBar(a)}
 	if a.Machine.Energy != nil && *a.Machine.Energy > *a.Total.Energy {
-		mine, machine := float64(*a.Total.Energy), float64(*a.Machine.Energy)
-		all = append(all, newBar("The machine's energy meanwhile", partDecimals(&a.Machine), []share{
-			{"u-job", "charged to this job", mine}, {"u-whole", "charged to other jobs", machine - mine},
+		job, machine := float64(*a.Total.Energy), float64(*a.Machine.Energy)
+		all = append(all, newBar("Energy of the machine", partDecimals(&a.Machine), []share{
+			{"u-job", "this job", job}, {"u-whole", "other jobs", machine - job},
 		}))
 	}
 	return all
@@ -46,17 +48,18 @@ func useBar(a *energy.Account) bar {
 	const title = "By use"
 	for _, f := range []*energy.Figure{&a.Idle, &a.Job, &a.Rest} {
 		if f.Energy == nil {
-			return bar{Title: title, Unknown: or(plain(f.Method), "no reason is recorded")}
+			return bar{Title: title, Unknown: cmp.Or(sanitize(f.Method), "no reason recorded")}
 		}
 	}
 	return newBar(title, partDecimals(&a.Total), []share{
 		{"u-idle", "idle baseline", float64(*a.Idle.Energy)},
-		{"u-job", "this job's own work", float64(*a.Job.Energy)},
-		{"u-rest", "rest: processes of no job", float64(*a.Rest.Energy)},
+		{"u-job", "own work", float64(*a.Job.Energy)},
+		{"u-rest", "rest (processes outside of jobs)", float64(*a.Rest.Energy)},
 	})
 }
 
 func domainBar(a *energy.Account) bar {
+	const title = "By domain"
 	var shares []share
 	for _, d := range domainsOf(a) {
 		if e := a.Domains[d].Total.Energy; e != nil {
@@ -64,29 +67,29 @@ func domainBar(a *energy.Account) bar {
 		}
 	}
 	if len(shares) == 0 {
-		return bar{Title: "By part of the machine", Unknown: "the result does not say"}
+		return bar{Title: title, Unknown: "not in the result"}
 	}
-	return newBar("By part of the machine", partDecimals(&a.Total), shares)
+	return newBar(title, partDecimals(&a.Total), shares)
 }
 
 func newBar(title string, decimals int, shares []share) bar {
 	b := bar{Title: title, Label: title + ":"}
-	var whole, at float64
+	var total, start float64
 	for _, s := range shares {
-		whole += max(0, s.joules)
+		total += max(0, s.joules)
 	}
 	for _, s := range shares {
-		wide := max(0, s.joules)
+		width := max(0, s.joules)
 		seg := segment{
-			X: percentOf(at, whole), Wide: percentOf(wide, whole), Class: s.class, Name: s.name,
-			Value: amountOf(s.joules, decimals) + hard + "J", Part: part(s.joules, whole), Room: "none",
+			X: percentOf(start, total), Width: percentOf(width, total), Class: s.class, Name: s.name,
+			Value: fixedNonZero(s.joules, decimals) + hardSpace + "J", Percent: percentage(s.joules, total),
 		}
-		if wide > 0 {
-			seg.Room = roomFor(seg.Part, int64(wide/whole*across), across)
+		if width > 0 {
+			seg.TextClass = textClass(seg.Percent, int64(width/total*drawingWidth), drawingWidth)
 		}
-		at += wide
+		start += width
 		b.Segments = append(b.Segments, seg)
-		b.Label += fmt.Sprintf(" %s %s (%s).", s.name, seg.Value, seg.Part)
+		b.Label += fmt.Sprintf(" %s %s (%s).", s.name, seg.Value, seg.Percent)
 	}
 	return b
 }

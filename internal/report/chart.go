@@ -1,6 +1,7 @@
 package report
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"time"
@@ -8,107 +9,103 @@ import (
 	"ffmpeg-agent/messages/job"
 )
 
-// A drawing is stretched to the room there is; inside it has these many units.
+// Size of the coordinate system of a drawing. The page scales it to the available space.
 const (
-	across = 10000
-	down   = 1000
+	drawingWidth  = 10000
+	drawingHeight = 1000
 )
 
-// chart is power over time, drawn twice over the same time: by what the sensors read
-// and by what the energy was used for.
+// chart is power over time, in one panel by source and one by use.
 type chart struct {
-	Since   *moment
-	Span    string
-	Ticks   []tick
-	Phases  []band
-	Window  *band
-	Panels  []panel
-	Summary []fact
-	Gaps    []string // in words; empty when there are none
-	NoUse   string   // why there is no drawing by use; empty when there is one
-	Head    []string // the data as a table
-	Rows    [][]string
+	Start      *timestamp
+	Duration   string
+	Ticks      []tick
+	Phases     []band
+	Window     *band
+	Panels     []panel
+	Summary    []fact
+	Gaps       []string // descriptions
+	UseUnknown string   // reason if there is no panel by use
+	TableHead  []string // the data as a table
+	TableRows  [][]string
 }
 
-// panel is one drawing.
+// panel is one drawing of a chart.
 type panel struct {
-	Title, Label string // Label is the drawing in words
+	Title, Label string // Label is a description for screen readers
 	Small        bool
 	YTicks       []tick
 	XTicks       []tick
-	Borders      []string // where phases meet, in percent
+	PhaseStarts  []string // positions in percent
 	Gaps         []band   // not read
-	Veils        []band   // outside of the energy window
+	Outside      []band   // outside of the energy window
 	Areas        []shape
 	Lines        []shape
 	Columns      []column
 	Mean         *level
 	Peak         *level
-	Keys         []key
+	Legend       []legendEntry
 }
 
-// band is a length of time from the top of a drawing to its bottom.
+// band is an interval of time, over the full height of a drawing.
 type band struct {
-	X, Wide           string // in percent
+	X, Width          string // in percent
 	Class, Text, Note string
-	Long              string // how long it is
-	Room              string // class of the text: where there is room for it
+	Duration          string
+	TextClass         string // of Text, see textClass
 }
 
-// shape is a path in the units of the drawing.
+// shape is an SVG path in the coordinates of the drawing.
 type shape struct{ Class, Path string }
 
-// column is one point of the curve, for whoever points at it.
+// column is the tooltip of one point, in the coordinates of the drawing.
 type column struct {
-	X, Wide int
-	Note    string
+	X, Width int
+	Note     string
 }
 
-// level is a height in a drawing, in percent.
+// level is a position in a drawing, in percent.
 type level struct{ X, X2, Y string }
 
-// key is an entry of a legend.
-type key struct {
+type legendEntry struct {
 	Class, Name, Text string
 	Line              bool
 }
 
-// chart draws the plot. noUse is why nothing is known of what the energy was used for,
-// for a plot that does not tell.
-func (p *plot) chart(noUse string) *chart {
+// chart returns the chart of a plot. useUnknown is the reason why the energy by use is
+// unknown, for a plot without it.
+func (p *plot) chart(useUnknown string) *chart {
 	c := &chart{
-		Since: momentOf(p.start), Span: length(time.Duration(p.span) * time.Millisecond),
+		Start: timestampOf(p.start), Duration: formatDuration(time.Duration(p.span) * time.Millisecond),
 		Ticks: timeTicks(time.Duration(p.span) * time.Millisecond), Phases: p.phaseBands(), Window: p.window(),
 	}
 	var gaps []band
-	for _, s := range p.silences() {
-		b := p.band(s.from, s.to)
-		b.Note = fmt.Sprintf("%s: %s was not read", p.times(s.from, s.to), s.what)
-		if s.what == "no sensor" {
-			b.Note = p.times(s.from, s.to) + ": nothing was read"
-		}
+	for _, g := range p.gaps() {
+		b := p.band(g.from, g.to)
+		b.Note = fmt.Sprintf("%s: no readings of %s", p.times(g.from, g.to), g.zones)
 		gaps = append(gaps, b)
 		c.Gaps = append(c.Gaps, b.Note)
 	}
 	c.Summary = p.summary(len(gaps))
 	panels := []panel{p.bySource()}
-	if slices.ContainsFunc(p.slots, func(s slot) bool { return s.job != nil }) {
+	if slices.ContainsFunc(p.points, func(s point) bool { return s.job != nil }) {
 		panels = append(panels, p.byUse())
 	} else {
-		c.NoUse = or(noUse, "no length of time could be divided")
+		c.UseUnknown = cmp.Or(useUnknown, "no interval could be divided")
 	}
 	for i := range panels {
-		panels[i].Borders, panels[i].Gaps, panels[i].Veils, panels[i].XTicks = c.borders(), gaps, p.veils(), c.Ticks
+		panels[i].PhaseStarts, panels[i].Gaps, panels[i].Outside, panels[i].XTicks = c.phaseStarts(), gaps, p.outside(), c.Ticks
 	}
 	c.Panels = panels
-	c.Head, c.Rows = p.table()
+	c.TableHead, c.TableRows = p.table()
 	return c
 }
 
-// times is from when to when, since the curve's start.
+// times formats an interval, relative to the start of the curve.
 func (p *plot) times(from, to int64) string { return p.when(from) + " to " + p.when(to) }
 
-// when is a time since the curve's start: in s, in a long recording h:mm:ss.
+// when formats a time relative to the start of the curve, in s or for long recordings as
+// h:mm:ss.
 func (p *plot) when(ms int64) string {
 	if p.span < 10*time.Minute.Milliseconds() {
 		return p.seconds(ms) + " s"
@@ -119,7 +116,7 @@ func (p *plot) when(ms int64) string {
 
 func (p *plot) seconds(ms int64) string {
 	decimals := 1
-	if p.slots[0].ms() < 100 {
+	if p.points[0].ms() < 100 {
 		decimals = 3
 	}
 	return fixed(float64(ms)/1e3, decimals)
@@ -130,56 +127,56 @@ func (p *plot) window() *band {
 		return nil
 	}
 	b := p.band(p.from, p.to)
-	b.Class, b.Text, b.Room = "window", "energy window", roomFor("energy window", p.to-p.from, p.span)
-	b.Note = "Energy window, FFmpeg's start to its exit: " + p.times(p.from, p.to)
+	b.Class, b.Text, b.TextClass = "window", "energy window", textClass("energy window", p.to-p.from, p.span)
+	b.Note = "Energy window, from FFmpeg's start to its exit: " + p.times(p.from, p.to)
 	return &b
 }
 
-// veils cover what lies outside of the energy window.
-func (p *plot) veils() []band {
-	var veils []band
+// outside returns the intervals outside of the energy window.
+func (p *plot) outside() []band {
+	var outside []band
 	if p.from == p.to {
 		return nil
 	}
 	if p.from > 0 {
-		veils = append(veils, p.band(0, p.from))
+		outside = append(outside, p.band(0, p.from))
 	}
 	if p.to < p.span {
-		veils = append(veils, p.band(p.to, p.span))
+		outside = append(outside, p.band(p.to, p.span))
 	}
-	return veils
+	return outside
 }
 
 func (p *plot) phaseBands() []band {
 	var bands []band
 	for _, phase := range p.phases {
-		until := p.span
+		end := p.span
 		if !phase.To.IsZero() {
-			until = p.since(phase.To)
+			end = p.since(phase.To)
 		}
-		from, to := p.inside(p.since(phase.From)), p.inside(until)
+		from, to := p.clamp(p.since(phase.From)), p.clamp(end)
 		if to <= from {
 			continue
 		}
 		b := p.band(from, to)
-		name := plain(string(phase.Phase))
-		b.Class, b.Text, b.Room = phaseClass(phase.Phase), name, roomFor(name, to-from, p.span)
-		b.Long = length(time.Duration(to-from) * time.Millisecond)
-		b.Note = name + ": " + b.Long
+		name := sanitize(string(phase.Phase))
+		b.Class, b.Text, b.TextClass = phaseClass(phase.Phase), name, textClass(name, to-from, p.span)
+		b.Duration = formatDuration(time.Duration(to-from) * time.Millisecond)
+		b.Note = name + ": " + b.Duration
 		bands = append(bands, b)
 	}
 	return bands
 }
 
-// borders are where a phase begins, but for the drawing's own edge.
-func (c *chart) borders() []string {
-	var borders []string
+// phaseStarts returns the positions where phases start, except for the edge of the drawing.
+func (c *chart) phaseStarts() []string {
+	var starts []string
 	for _, b := range c.Phases {
 		if b.X != percentOf(0, 1) {
-			borders = append(borders, b.X)
+			starts = append(starts, b.X)
 		}
 	}
-	return borders
+	return starts
 }
 
 func phaseClass(p job.Phase) string {
@@ -190,61 +187,60 @@ func phaseClass(p job.Phase) string {
 	return "p-other"
 }
 
-// What a drawing is wide at least, in px: on the narrowest phone, and on the narrowest
-// screen that is none (page.css has the limit).
+// Minimum width of a drawing in px on narrow and on wide screens. page.css defines the limit
+// between them.
 const (
-	phoneWidth = 240
-	wideWidth  = 490
+	narrowWidth = 240
+	wideWidth   = 490
 )
 
-// roomFor is the class of a text in a part of the drawing's width: shown always, on
-// wide screens alone, or never.
-func roomFor(text string, part, span int64) string {
-	need := 8.2*float64(len([]rune(text))) + 12
+// textClass returns the CSS class of a text in a part of a drawing: "always", "wide" if it
+// fits only on wide screens, or "" if it never fits.
+func textClass(text string, part, span int64) string {
+	width := 8.2*float64(len([]rune(text))) + 12 // px, in a wide font
 	share := float64(part) / float64(max(1, span))
 	switch {
-	case share*phoneWidth >= need:
-		return "room"
-	case share*wideWidth >= need:
+	case share*narrowWidth >= width:
+		return "always"
+	case share*wideWidth >= width:
 		return "wide"
 	}
-	return "none"
+	return ""
 }
 
-// summary is the chart in figures.
 func (p *plot) summary(gaps int) []fact {
 	where := "in the energy window"
 	if p.from == p.to {
-		where = "in all of the time recorded"
+		where = "over the whole recording"
 	}
-	mean, peak := fact{Name: "mean", Value: unknown}, fact{Name: "peak", Value: unknown}
-	if w, ok := p.mean((*slot).wholeTotal); ok {
+	mean, peak := fact{Name: "average", Value: unknown}, fact{Name: "peak", Value: unknown}
+	if w, ok := p.mean((*point).completeTotal); ok {
 		mean.Value, mean.Exact, mean.Note = fixed(w, 1)+" W", exact(w), "of the machine, "+where
 	}
 	if s := p.peak(); s != nil {
 		peak.Value, peak.Exact = fixed(s.total, 1)+" W", exact(s.total)
-		peak.Note = fmt.Sprintf("mean of %s s, at %s", p.seconds(s.ms()), p.when(s.from))
+		peak.Note = fmt.Sprintf("average over %s s, at %s", p.seconds(s.ms()), p.when(s.from))
 	}
-	silent := fact{Name: "not read", Value: "nothing"}
+	notRead := fact{Name: "not read", Value: "never"}
 	if gaps > 0 {
-		silent.Value, silent.Note = several(gaps, "time"), "hatched"
+		notRead.Value, notRead.Note = plural(gaps, "interval"), "hatched"
 	}
-	return []fact{mean, peak, silent}
+	return []fact{mean, peak, notRead}
 }
 
-// table is the chart's data.
+// table returns the data of the chart.
 func (p *plot) table() (head []string, rows [][]string) {
 	head = []string{"from (s)", "to (s)"}
 	for _, z := range p.zones {
-		name := nameOf(z.Name, z.ID) + " (W)"
+		name := zoneName(z.Name, z.ID) + " (W)"
 		if !z.Counted {
-			name = nameOf(z.Name, z.ID) + ", not added (W)"
+			name = zoneName(z.Name, z.ID) + ", not counted (W)"
 		}
 		head = append(head, name)
 	}
-	split := slices.ContainsFunc(p.slots, func(s slot) bool { return s.job != nil })
-	if split {
-		head = append(head, "this job (W)", "idle (W)", "everybody else (W)")
+	byUse := slices.ContainsFunc(p.points, func(s point) bool { return s.job != nil })
+	if byUse {
+		head = append(head, "this job (W)", "idle (W)", "others (W)")
 	}
 	cell := func(w *float64) string {
 		if w == nil {
@@ -252,13 +248,13 @@ func (p *plot) table() (head []string, rows [][]string) {
 		}
 		return fixed(*w, 2)
 	}
-	for i := range p.slots {
-		s := &p.slots[i]
+	for i := range p.points {
+		s := &p.points[i]
 		row := []string{p.seconds(s.from), p.seconds(s.to)}
 		for _, w := range s.zones {
 			row = append(row, cell(w))
 		}
-		if split {
+		if byUse {
 			row = append(row, cell(s.job), cell(s.idle), cell(s.rest))
 		}
 		rows = append(rows, row)

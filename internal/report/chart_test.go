@@ -15,7 +15,7 @@ import (
 	"ffmpeg-agent/messages/job"
 )
 
-// integral is the area of a drawn path, in units of the drawing.
+// integral returns the area below a path, in the coordinates of the drawing.
 func integral(t rapid.TB, path string) float64 {
 	t.Helper()
 	var sum, x, y float64
@@ -35,7 +35,7 @@ func integral(t rapid.TB, path string) float64 {
 			i += 2
 		case "H":
 			next := number(words[i+1])
-			sum += (next - x) * (down - y)
+			sum += (next - x) * (drawingHeight - y)
 			x = next
 			i++
 		case "V":
@@ -49,23 +49,22 @@ func integral(t rapid.TB, path string) float64 {
 	return sum
 }
 
-// topOf is where a panel's power axis ends, in W.
+// topOf returns the end of a panel's power axis in W.
 func topOf(t rapid.TB, d *panel) float64 {
 	t.Helper()
 	last := d.YTicks[len(d.YTicks)-1]
-	v, err := strconv.ParseFloat(strings.ReplaceAll(strings.TrimSuffix(last.Text, " W"), thin, ""), 64)
+	v, err := strconv.ParseFloat(strings.ReplaceAll(strings.TrimSuffix(last.Text, " W"), thinSpace, ""), 64)
 	if err != nil || last.At != "0.000%" {
-		t.Fatalf("the axis ends in %+v: %v", last, err)
+		t.Fatalf("last tick is %+v: %v", last, err)
 	}
 	return v
 }
 
-// TestTheDrawnAreaIsTheEnergy: what is stacked in the drawings adds up to the counted
-// energy of the curve, gaps and all.
-func TestTheDrawnAreaIsTheEnergy(t *testing.T) {
+// The stacked areas add up to the counted energy of the curve, also with gaps.
+func TestDrawnAreaEqualsEnergy(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		zones := rapid.IntRange(1, 4).Draw(t, "zones")
-		s := &job.Samples{Curve: energy.Curve{Start: began}}
+		s := &job.Samples{Curve: energy.Curve{Start: start}}
 		for i := range zones {
 			s.Curve.Zones = append(s.Curve.Zones, zone(fmt.Sprint(i), fmt.Sprint("z", i), rapid.SampledFrom(domainOrder).Draw(t, "domain"), rapid.Bool().Draw(t, "counted") || i == 0, "rapl"))
 		}
@@ -87,7 +86,7 @@ func TestTheDrawnAreaIsTheEnergy(t *testing.T) {
 				}
 			}
 			if rapid.Bool().Draw(t, "divided") {
-				p.Job, p.Idle, p.Rest = of(energy.Microjoules(rapid.IntRange(0, 9e6).Draw(t, "job"))), of(energy.Microjoules(4e6)), of(energy.Microjoules(1e6))
+				p.Job, p.Idle, p.Rest = pointer(energy.Microjoules(rapid.IntRange(0, 9e6).Draw(t, "job"))), pointer(energy.Microjoules(4e6)), pointer(energy.Microjoules(1e6))
 				if slices.ContainsFunc(p.Zones, func(e *energy.Microjoules) bool { return e != nil }) {
 					divided += float64(*p.Job + *p.Idle + *p.Rest)
 				}
@@ -106,63 +105,63 @@ func TestTheDrawnAreaIsTheEnergy(t *testing.T) {
 					sum += integral(t, a.Path)
 				}
 			}
-			return sum / across / down * float64(p.span) * topOf(t, d) * 1e3
+			return sum / drawingWidth / drawingHeight * float64(p.span) * topOf(t, d) * 1e3
 		}
-		// Half a unit down over the whole, and a unit across at each point.
-		grain := func(d *panel) float64 {
-			return (0.5/down + float64(len(s.Curve.Points)+1)/across) * float64(p.span) * topOf(t, d) * 1e3
+		// Rounding: half a unit of height over the whole width, and a unit of width at each point.
+		tolerance := func(d *panel) float64 {
+			return (0.5/drawingHeight + float64(len(s.Curve.Points)+1)/drawingWidth) * float64(p.span) * topOf(t, d) * 1e3
 		}
-		if got := joules(&c.Panels[0], ""); math.Abs(got-counted) > grain(&c.Panels[0]) {
-			t.Errorf("by source %.0f µJ are drawn, the curve has %.0f", got, counted)
+		if got := joules(&c.Panels[0], ""); math.Abs(got-counted) > tolerance(&c.Panels[0]) {
+			t.Errorf("by source: drew %.0f µJ, want %.0f", got, counted)
 		}
 		if len(c.Panels) == 2 {
-			if got := joules(&c.Panels[1], "u-rest"); math.Abs(got-divided) > grain(&c.Panels[1]) {
-				t.Errorf("by use %.0f µJ are drawn, the curve has %.0f", got, divided)
+			if got := joules(&c.Panels[1], "u-rest"); math.Abs(got-divided) > tolerance(&c.Panels[1]) {
+				t.Errorf("by use: drew %.0f µJ, want %.0f", got, divided)
 			}
 		} else if divided > 0 {
-			t.Errorf("%.0f µJ are divided and not drawn", divided)
+			t.Errorf("by use: no panel, want %.0f µJ", divided)
 		}
 	})
 }
 
-func drawn(t testing.TB, rec job.Record) *chart {
+func chartOf(t testing.TB, rec job.Record) *chart {
 	t.Helper()
-	p := newPlot(rec.Samples, readResult(&rec).Energy)
+	p := newPlot(rec.Samples, decodeResult(&rec).Energy)
 	if p == nil {
-		t.Fatal("nothing to draw")
+		t.Fatal("got no plot")
 	}
 	return p.chart("")
 }
 
-func TestGapsAreHatchedAndNamed(t *testing.T) {
-	c := drawn(t, server(t, 64))
-	want := []string{"9.0 s to 11.0 s: NVIDIA L4 was not read", "18.0 s to 19.0 s: nothing was read"}
+func TestGaps(t *testing.T) {
+	c := chartOf(t, measured(t, 64))
+	want := []string{"9.0 s to 11.0 s: no readings of NVIDIA L4", "18.0 s to 19.0 s: no readings of any sensor"}
 	if !slices.Equal(c.Gaps, want) {
-		t.Errorf("gaps %q, want %q", c.Gaps, want)
+		t.Errorf("got gaps %q, want %q", c.Gaps, want)
 	}
 	for _, d := range c.Panels {
-		if len(d.Gaps) != 2 || d.Gaps[0].X != "28.125%" || d.Gaps[0].Wide != "6.250%" {
-			t.Errorf("%s: hatched is %+v", d.Title, d.Gaps)
+		if len(d.Gaps) != 2 || d.Gaps[0].X != "28.125%" || d.Gaps[0].Width != "6.250%" {
+			t.Errorf("%s: got gaps %+v, want 2, the first at 28.125%%", d.Title, d.Gaps)
 		}
 		for _, a := range d.Areas {
 			if strings.Count(a.Path, "M") < 2 {
-				t.Errorf("%s: %s is drawn across a gap: %s", d.Title, a.Class, a.Path)
+				t.Errorf("%s: %s is drawn over a gap: %s", d.Title, a.Class, a.Path)
 			}
 		}
 	}
-	c = drawn(t, failure(t))
-	if want := []string{"3.6 s to 5.2 s: nothing was read"}; !slices.Equal(c.Gaps, want) {
-		t.Errorf("a sensor that died: %q, want %q", c.Gaps, want)
+	c = chartOf(t, failed(t))
+	if want := []string{"3.6 s to 5.2 s: no readings of any sensor"}; !slices.Equal(c.Gaps, want) {
+		t.Errorf("failed sensor: got gaps %q, want %q", c.Gaps, want)
 	}
-	if c.NoUse == "" || len(c.Panels) != 1 {
-		t.Errorf("without a baseline: %q, %d drawings", c.NoUse, len(c.Panels))
+	if c.UseUnknown == "" || len(c.Panels) != 1 {
+		t.Errorf("no baseline: got reason %q and %d panels, want a reason and 1", c.UseUnknown, len(c.Panels))
 	}
 }
 
-func TestZonesOutsideTheTotalAreLines(t *testing.T) {
-	d := drawn(t, server(t, 64)).Panels[0]
+func TestZonesNotCountedAreLines(t *testing.T) {
+	d := chartOf(t, measured(t, 64)).Panels[0]
 	var stacked, lines []string
-	for _, k := range d.Keys {
+	for _, k := range d.Legend {
 		if k.Line {
 			lines = append(lines, k.Name)
 		} else {
@@ -170,66 +169,66 @@ func TestZonesOutsideTheTotalAreLines(t *testing.T) {
 		}
 	}
 	if want := []string{"package-0", "package-1", "dram-0", "dram-1", "NVIDIA L4"}; !slices.Equal(stacked, want) || len(d.Areas) != len(want) {
-		t.Errorf("stacked are %q as %d areas, want %q", stacked, len(d.Areas), want)
+		t.Errorf("got %d areas %q, want %q", len(d.Areas), stacked, want)
 	}
 	if want := []string{"core", "psys"}; !slices.Equal(lines, want) || len(d.Lines) != len(want) {
-		t.Errorf("lines are %q, want %q", lines, want)
+		t.Errorf("got lines %q, want %q", lines, want)
 	}
 }
 
-func TestPhasesAndTheEnergyWindowAreMarked(t *testing.T) {
-	c := drawn(t, server(t, 64))
+func TestPhasesAndEnergyWindow(t *testing.T) {
+	c := chartOf(t, measured(t, 64))
 	var got []string
 	for _, b := range c.Phases {
 		got = append(got, b.Note)
 	}
 	if want := []string{"prepare: 2.000 s", "run: 24.000 s", "check: 0.400 s", "quality: 5.100 s", "journal: 0.100 s"}; !slices.Equal(got, want) {
-		t.Errorf("phases %q, want %q", got, want)
+		t.Errorf("got phases %q, want %q", got, want)
 	}
-	if c.Window == nil || c.Window.X != "6.250%" || c.Window.Wide != "75.000%" {
-		t.Errorf("window %+v", c.Window)
+	if c.Window == nil || c.Window.X != "6.250%" || c.Window.Width != "75.000%" {
+		t.Errorf("got window %+v, want it from 6.25 to 81.25 %%", c.Window)
 	}
 	for _, d := range c.Panels {
-		if n := len(d.Veils); n != 2 {
-			t.Errorf("%s: %d veils beside the window", d.Title, n)
+		if n := len(d.Outside); n != 2 {
+			t.Errorf("%s: got %d intervals outside of the window, want 2", d.Title, n)
 		}
-		if want := []string{"6.250%", "81.250%", "82.500%", "98.438%"}; !slices.Equal(d.Borders, want) {
-			t.Errorf("%s: phases meet at %q, want %q", d.Title, d.Borders, want)
+		if want := []string{"6.250%", "81.250%", "82.500%", "98.438%"}; !slices.Equal(d.PhaseStarts, want) {
+			t.Errorf("%s: got phase starts %q, want %q", d.Title, d.PhaseStarts, want)
 		}
 	}
 }
 
-func TestOddCurves(t *testing.T) {
-	one := func(points ...energy.CurvePoint) *job.Samples {
-		return &job.Samples{Curve: energy.Curve{Start: began, Zones: []energy.CurveZone{zone("a", "a", energy.DomainCPU, true, "rapl")}, Points: points}}
+func TestInvalidCurves(t *testing.T) {
+	samples := func(points ...energy.CurvePoint) *job.Samples {
+		return &job.Samples{Curve: energy.Curve{Start: start, Zones: []energy.CurveZone{zone("a", "a", energy.DomainCPU, true, "rapl")}, Points: points}}
 	}
-	e := []*energy.Microjoules{of(energy.Microjoules(5e6))}
+	e := []*energy.Microjoules{pointer(energy.Microjoules(5e6))}
 	for name, test := range map[string]struct {
 		samples *job.Samples
-		slots   int
+		points  int
 	}{
 		"none":              {nil, 0},
-		"no points":         {one(), 0},
-		"nothing read":      {one(energy.CurvePoint{From: 0, To: 100, Zones: []*energy.Microjoules{nil}}), 0},
-		"no zones in it":    {one(energy.CurvePoint{From: 0, To: 100}), 0},
-		"more than zones":   {one(energy.CurvePoint{From: 0, To: 100, Zones: append(e, e...)}), 1},
-		"empty length":      {one(energy.CurvePoint{From: 100, To: 100, Zones: e}), 0},
-		"before the start":  {one(energy.CurvePoint{From: -5, To: 100, Zones: e}), 0},
-		"out of order":      {one(energy.CurvePoint{From: 100, To: 200, Zones: e}, energy.CurvePoint{From: 50, To: 150, Zones: e}), 1},
-		"a negative figure": {one(energy.CurvePoint{From: 0, To: 100, Zones: []*energy.Microjoules{of(energy.Microjoules(-1))}}), 0},
-		"for ever":          {one(energy.CurvePoint{From: 0, To: math.MaxInt64, Zones: e}), 1},
+		"no points":         {samples(), 0},
+		"nothing read":      {samples(energy.CurvePoint{From: 0, To: 100, Zones: []*energy.Microjoules{nil}}), 0},
+		"no zones in point": {samples(energy.CurvePoint{From: 0, To: 100}), 0},
+		"too many zones":    {samples(energy.CurvePoint{From: 0, To: 100, Zones: append(e, e...)}), 1},
+		"empty interval":    {samples(energy.CurvePoint{From: 100, To: 100, Zones: e}), 0},
+		"before the start":  {samples(energy.CurvePoint{From: -5, To: 100, Zones: e}), 0},
+		"out of order":      {samples(energy.CurvePoint{From: 100, To: 200, Zones: e}, energy.CurvePoint{From: 50, To: 150, Zones: e}), 1},
+		"negative energy":   {samples(energy.CurvePoint{From: 0, To: 100, Zones: []*energy.Microjoules{pointer(energy.Microjoules(-1))}}), 0},
+		"huge interval":     {samples(energy.CurvePoint{From: 0, To: math.MaxInt64, Zones: e}), 1},
 	} {
 		t.Run(name, func(t *testing.T) {
-			account := energy.UnknownAccount(began.AddDate(-300, 0, 0), began.AddDate(3000, 0, 0), "")
+			account := energy.UnknownAccount(start.AddDate(-300, 0, 0), start.AddDate(3000, 0, 0), "")
 			p := newPlot(test.samples, &account)
 			if p == nil {
-				if test.slots > 0 {
-					t.Error("nothing is drawn")
+				if test.points > 0 {
+					t.Errorf("got no plot, want %d points", test.points)
 				}
 				return
 			}
-			if len(p.slots) != test.slots {
-				t.Errorf("%d points are drawn, want %d", len(p.slots), test.slots)
+			if len(p.points) != test.points {
+				t.Errorf("got %d points, want %d", len(p.points), test.points)
 			}
 			p.chart("")
 		})
@@ -256,7 +255,7 @@ func TestTimeTicks(t *testing.T) {
 			got = append(got, mark.Text)
 		}
 		if text := strings.Join(got, " "); want != "" && text != want || len(ticks) > 10 {
-			t.Errorf("%v: %s, want %s", span, text, want)
+			t.Errorf("%v: got %s, want %s", span, text, want)
 		}
 	}
 }
@@ -279,28 +278,25 @@ func TestPowerTicks(t *testing.T) {
 			got = append(got, mark.Text)
 		}
 		if text := strings.Join(got, " "); text != test.want || !math.IsInf(test.highest, 0) && top < test.highest {
-			t.Errorf("%v W: %s up to %v, want %s", test.highest, text, top, test.want)
+			t.Errorf("%v W: got %s up to %v, want %s", test.highest, text, top, test.want)
 		}
 	}
 }
 
-// TestTheMeanIsTheAccounts: of a job alone, the drawing's mean is the power that the
-// job is charged, whatever was read beside it.
-func TestTheMeanIsTheAccounts(t *testing.T) {
-	rec := server(t, 64)
-	mean := drawn(t, rec).Summary[0]
+// If the job ran alone, the average power of the chart equals that of the account.
+func TestAverageMatchesAccount(t *testing.T) {
+	rec := measured(t, 64)
+	mean := chartOf(t, rec).Summary[0]
 	got, err := strconv.ParseFloat(mean.Exact, 64)
-	if want := float64(*readResult(&rec).Energy.MeanPower); err != nil || math.Abs(got-want) > want/100 {
-		t.Errorf("mean %s (%v), the account has %v W", mean.Exact, err, want)
+	if want := float64(*decodeResult(&rec).Energy.MeanPower); err != nil || math.Abs(got-want) > want/100 {
+		t.Errorf("got average %s (%v), want %v", mean.Exact, err, want)
 	}
 }
 
-// TestTextsStandWhereThereIsRoom: a text that is shown fits at the narrowest width it is
-// shown at, in a wide font.
-func TestTextsStandWhereThereIsRoom(t *testing.T) {
-	for percent, want := range map[int64]string{6: "none", 12: "wide", 20: "wide", 25: "room", 100: "room"} {
-		if got := roomFor("6.6 %", percent, 100); got != want {
-			t.Errorf("in %d %% of the width: %s, want %s", percent, got, want)
+func TestTextClass(t *testing.T) {
+	for percent, want := range map[int64]string{6: "", 12: "wide", 20: "wide", 25: "always", 100: "always"} {
+		if got := textClass("6.6 %", percent, 100); got != want {
+			t.Errorf("%d %% of the width: got %q, want %q", percent, got, want)
 		}
 	}
 }

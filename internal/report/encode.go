@@ -1,6 +1,7 @@
 package report
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 
@@ -10,15 +11,15 @@ import (
 
 func speedOf(r *result) fact {
 	f := fact{Name: "speed", Value: unknown}
-	wall, known := r.number(protocol.MetricDuration)
-	media, made := r.number(protocol.MetricMediaDuration)
-	if known && made && wall > 0 && media > 0 {
+	wall, wallOK := r.number(protocol.MetricDuration)
+	media, mediaOK := r.number(protocol.MetricMediaDuration)
+	if wallOK && mediaOK && wall > 0 && media > 0 {
 		f.Value, f.Exact, f.Note = fixed(media/wall, 2)+" ×", exact(media/wall), "seconds of video per second"
 	}
 	return f
 }
 
-func (p *page) showEncode(r *result) {
+func (p *page) addEncode(r *result) {
 	if len(r.Metrics) == 0 {
 		return
 	}
@@ -29,57 +30,57 @@ func (p *page) showEncode(r *result) {
 		}
 		return f
 	}
-	named := func(name, key string) fact { return fact{Name: name, Value: or(r.text(key), unknown)} }
-	size := fact{Name: "size made", Value: unknown}
+	text := func(name, key string) fact { return fact{Name: name, Value: cmp.Or(r.text(key), unknown)} }
+	size := fact{Name: "output size", Value: unknown}
 	if v, ok := r.number("output_bytes"); ok {
-		size.Value, size.Exact = amount(v), exact(v)
+		size.Value, size.Exact = byteSize(v), exact(v)
 	}
-	dropped := fact{Name: "frames dropped", Value: unknown}
+	dropped := fact{Name: "dropped frames", Value: unknown}
 	if v, ok := r.count(protocol.MetricDroppedFrames); ok {
 		dropped.Value, dropped.Exact = fixed(v, 0), exact(v)
 	}
 	p.Encode = []fact{
-		named("encoder", "encoder"),
-		named("resolution", protocol.MetricResolution),
-		named("bitrate", protocol.MetricBitrate),
+		text("encoder", "encoder"),
+		text("resolution", protocol.MetricResolution),
+		text("requested bitrate", protocol.MetricBitrate),
 		quantity("frames", protocol.MetricFrames, "", 0),
 		dropped,
-		quantity("frames a second, mean", protocol.MetricFPS, "", 2),
-		quantity("FFmpeg ran", protocol.MetricDuration, "s", 3),
-		quantity("video made", protocol.MetricMediaDuration, "s", 3),
+		quantity("average fps", protocol.MetricFPS, "", 2),
+		quantity("encoding time", protocol.MetricDuration, "s", 3),
+		quantity("video duration", protocol.MetricMediaDuration, "s", 3),
 		speedOf(r),
 		quantity("CPU time", "cpu_seconds", "s", 3),
 		quantity("pixels encoded", protocol.MetricPixelsProcessed, "", 0),
 		size,
-		{Name: "output", Value: or(r.text("output"), "not kept")},
-		quantity("preparing, not in the energy", "prepare_seconds", "s", 3),
+		{Name: "output", Value: cmp.Or(r.text("output"), "not kept")},
+		quantity("preparation time", "prepare_seconds", "s", 3),
 	}
 	if v, ok := r.count("exit_code"); ok {
 		p.Encode = append(p.Encode, fact{Name: "exit status", Value: fixed(v, 0), Exact: exact(v)})
 	}
 	if signal := r.text("signal"); signal != "" {
-		p.Encode = append(p.Encode, fact{Name: "ended by signal", Value: signal})
+		p.Encode = append(p.Encode, fact{Name: "killed by signal", Value: signal})
 	}
 	p.Quality = quality(&r.Quality)
 	args, _ := r.Metrics["command"].([]any)
 	for i, arg := range args {
-		if i == mostArguments {
+		if i == maxArguments {
 			p.Command = append(p.Command, "…")
 			break
 		}
-		p.Command = append(p.Command, quoted(plain(fmt.Sprint(arg))))
+		p.Command = append(p.Command, shellQuote(sanitize(fmt.Sprint(arg))))
 	}
 }
 
-// quoted is an argument as one would type it.
-func quoted(arg string) string {
+// shellQuote quotes an argument for a shell if necessary.
+func shellQuote(arg string) string {
 	if arg == "" || strings.ContainsAny(arg, " '\"\\$&;|<>()*?[]#~`!{}") {
 		return "'" + strings.ReplaceAll(arg, "'", `'\''`) + "'"
 	}
 	return arg
 }
 
-// quality is empty where none was asked for.
+// quality returns no facts if the job did not request any.
 func quality(q *job.Quality) []fact {
 	var facts []fact
 	for _, m := range []struct {
@@ -87,9 +88,9 @@ func quality(q *job.Quality) []fact {
 		value      *float64
 		decimals   int
 	}{
-		{"VMAF", "0 to 100, as people see it", q.VMAF, 2},
+		{"VMAF", "0 to 100", q.VMAF, 2},
 		{"PSNR", "dB, average over planes", q.PSNR, 2},
-		{"SSIM", "0 to 1, likeness of structure", q.SSIM, 4},
+		{"SSIM", "0 to 1", q.SSIM, 4},
 	} {
 		if m.value != nil {
 			facts = append(facts, fact{Name: m.name, Value: fixed(*m.value, m.decimals), Exact: exact(*m.value), Note: m.note})
@@ -100,23 +101,23 @@ func quality(q *job.Quality) []fact {
 		if len(facts) > 0 {
 			name = "note"
 		}
-		facts = append(facts, fact{Name: name, Value: plain(q.Note)})
+		facts = append(facts, fact{Name: name, Value: sanitize(q.Note)})
 	}
 	return facts
 }
 
-// showLog shows the end of FFmpeg's log.
-func (p *page) showLog(r *result) {
+// addLog adds the end of FFmpeg's log.
+func (p *page) addLog(r *result) {
 	text := strings.TrimSpace(r.Logs)
 	if text == "" {
 		return
 	}
 	lines := strings.FieldsFunc(text, func(c rune) bool { return c == '\n' || c == '\r' })
-	if extra := len(lines) - mostLogLines; extra > 0 {
+	if extra := len(lines) - maxLogLines; extra > 0 {
 		lines, p.LogCut = lines[extra:], true
 	}
 	for _, line := range lines {
-		p.Log = append(p.Log, cut(line, mostLogLine))
+		p.Log = append(p.Log, sanitizeTo(line, maxLogLine))
 	}
 	p.LogOpen = r.Status != protocol.StatusCompleted
 }

@@ -1,6 +1,7 @@
 package report
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"strings"
@@ -8,31 +9,31 @@ import (
 	"unicode"
 )
 
-// unknown is what stands for a figure that is not known, never 0.
+// unknown is shown in place of a value that is not known.
 const unknown = "unknown"
 
-// Bounds of what comes from a job and is shown, in characters and lines.
+// Limits on the text that a job can put on the page, in characters, lines or elements.
 const (
-	mostText      = 400
-	mostName      = 60 // of a zone
-	mostLogLines  = 60
-	mostLogLine   = 400
-	mostArguments = 200
-	mostNotes     = 50
+	maxText      = 400
+	maxName      = 60 // name of a zone
+	maxLogLines  = 60
+	maxLogLine   = 400
+	maxArguments = 200
+	maxNotes     = 50
 )
 
-// plain is one line of text from elsewhere, without what steers a terminal or turns
-// the direction of writing, of at most mostText characters.
-func plain(text string) string { return cut(text, mostText) }
+// sanitize returns untrusted text as one line of at most maxText characters, without control
+// characters and direction overrides.
+func sanitize(text string) string { return sanitizeTo(text, maxText) }
 
-// nameOf is what a zone is called.
-func nameOf(name, id string) string { return or(cut(or(name, id), mostName), unknown) }
+// zoneName returns the name to show for a zone.
+func zoneName(name, id string) string { return cmp.Or(sanitizeTo(cmp.Or(name, id), maxName), unknown) }
 
-func cut(text string, most int) string {
+func sanitizeTo(text string, maxLen int) string {
 	var b strings.Builder
 	n := 0
 	for _, r := range text {
-		if n++; n > most {
+		if n++; n > maxLen {
 			b.WriteString("…")
 			break
 		}
@@ -47,31 +48,25 @@ func cut(text string, most int) string {
 	return strings.TrimSpace(b.String())
 }
 
-func or(text, otherwise string) string {
-	if text == "" {
-		return otherwise
-	}
-	return text
-}
-
-// several is a number of things: no gaps, 1 gap, 2 gaps.
-func several(n int, what string) string {
+// plural returns "no gaps", "1 gap" or "2 gaps".
+func plural(n int, noun string) string {
 	switch n {
 	case 0:
-		return "no " + what + "s"
+		return "no " + noun + "s"
 	case 1:
-		return "1 " + what
+		return "1 " + noun
 	}
-	return fmt.Sprintf("%d %ss", n, what)
+	return fmt.Sprintf("%d %ss", n, noun)
 }
 
-// Spaces at which no line breaks: thin between groups of digits, hard before a unit.
+// Non-breaking spaces.
 const (
-	thin = "\u202f"
-	hard = "\u00a0"
+	thinSpace = "\u202f" // between groups of digits
+	hardSpace = "\u00a0" // between a number and its unit
 )
 
-// fixed is a number with so many decimals, its digits in groups from five on.
+// fixed formats a number with a fixed number of decimals. Numbers of five and more digits are
+// grouped.
 func fixed(v float64, decimals int) string {
 	if math.Abs(v) >= 1e15 {
 		return fmt.Sprintf("%.6g", v)
@@ -79,29 +74,29 @@ func fixed(v float64, decimals int) string {
 	return grouped(fmt.Sprintf("%.*f", decimals, v))
 }
 
-// grouped puts spaces into the whole part of a decimal number.
+// grouped inserts spaces into the integer part of a decimal number.
 func grouped(number string) string {
 	sign, digits := "", number
 	if strings.HasPrefix(digits, "-") {
 		sign, digits = "−", digits[1:]
 	}
-	whole, fraction, found := strings.Cut(digits, ".")
+	integer, fraction, found := strings.Cut(digits, ".")
 	if found {
 		fraction = "." + fraction
 	}
-	if len(whole) < 5 || strings.Trim(whole, "0123456789") != "" {
-		return sign + whole + fraction
+	if len(integer) < 5 || strings.Trim(integer, "0123456789") != "" {
+		return sign + integer + fraction
 	}
 	var groups []string
-	for len(whole) > 3 {
-		groups = append([]string{whole[len(whole)-3:]}, groups...)
-		whole = whole[:len(whole)-3]
+	for len(integer) > 3 {
+		groups = append([]string{integer[len(integer)-3:]}, groups...)
+		integer = integer[:len(integer)-3]
 	}
-	return sign + strings.Join(append([]string{whole}, groups...), thin) + fraction
+	return sign + strings.Join(append([]string{integer}, groups...), thinSpace) + fraction
 }
 
-// measure is a figure of any size with at least three digits that count.
-func measure(v float64) string {
+// significant formats a number of any size with at least three significant digits.
+func significant(v float64) string {
 	switch abs := math.Abs(v); {
 	case abs >= 1000:
 		return fixed(v, 0)
@@ -111,55 +106,53 @@ func measure(v float64) string {
 	return strings.Replace(fmt.Sprintf("%.3g", v), "-", "−", 1)
 }
 
-// decimalsOf is how many decimals a figure deserves whose error is bound: as many as
-// leave the bound two digits that count.
-func decimalsOf(bound float64) int {
+// decimalsFor returns the number of decimals for a value with an error bound, at most 3: as
+// many as show two significant digits of the bound.
+func decimalsFor(bound float64) int {
 	if !(bound > 0) {
 		return 3
 	}
 	return int(max(0, min(3, 1-math.Floor(math.Log10(bound)))))
 }
 
-// amountOf is an amount with so many decimals. What is more than 0 is not shown as 0.
-func amountOf(v float64, decimals int) string {
+// fixedNonZero is like fixed, but does not round a positive number to 0.
+func fixedNonZero(v float64, decimals int) string {
 	if least := math.Pow(10, -float64(decimals)); v > 0 && v < least/2 {
-		return "<" + hard + fixed(least, decimals)
+		return "<" + hardSpace + fixed(least, decimals)
 	}
 	return fixed(v, decimals)
 }
 
-// exact is a figure to its last digit, for programs that read the page.
+// exact formats a number with full precision, for programs that read the page.
 func exact[F ~float64](v F) string { return fmt.Sprint(float64(v)) }
 
-// part is a part of a whole in percent; unknown where there is no whole.
-func part(of, whole float64) string {
+// percentage returns part in percent of whole.
+func percentage(part, whole float64) string {
 	if !(whole > 0) {
 		return unknown
 	}
-	return fixed(100*of/whole, 1) + hard + "%"
+	return fixed(100*part/whole, 1) + hardSpace + "%"
 }
 
-// moment is a time that does not depend on where the page is made.
-type moment struct{ At, Text string }
+// timestamp is a time in machine-readable form and as text, both in UTC.
+type timestamp struct{ At, Text string }
 
-func momentOf(t time.Time) *moment {
+func timestampOf(t time.Time) *timestamp {
 	if t.IsZero() {
 		return nil
 	}
 	t = t.UTC()
-	return &moment{At: t.Format(time.RFC3339Nano), Text: clock(t)}
+	return &timestamp{At: t.Format(time.RFC3339Nano), Text: formatTime(t)}
 }
 
-// precise is a time to the millisecond.
-func precise(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05.000 UTC") }
+func formatTimeMillis(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05.000 UTC") }
 
-func clock(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05 UTC") }
+func formatTime(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05 UTC") }
 
-// length is a length of time for people.
-func length(d time.Duration) string {
+func formatDuration(d time.Duration) string {
 	switch {
 	case d < 0:
-		return "−" + length(-max(d, -math.MaxInt64))
+		return "−" + formatDuration(-max(d, -math.MaxInt64))
 	case d < time.Minute:
 		return fixed(d.Seconds(), 3) + " s"
 	case d.Round(100*time.Millisecond) < time.Hour:
@@ -172,8 +165,8 @@ func length(d time.Duration) string {
 	return fixed(math.Floor(d.Hours()/24), 0) + " days"
 }
 
-// amount is a size in bytes, in the largest fitting decimal unit and to the byte.
-func amount(bytes float64) string {
+// byteSize formats a size in the largest fitting decimal unit and in bytes.
+func byteSize(bytes float64) string {
 	value, unit := bytes, 0
 	units := []string{"bytes", "kB", "MB", "GB", "TB"}
 	for value >= 1000 && unit < len(units)-1 {
@@ -183,12 +176,4 @@ func amount(bytes float64) string {
 		return fixed(bytes, 0) + " bytes"
 	}
 	return fmt.Sprintf("%s %s (%s bytes)", fixed(value, 2), units[unit], fixed(bytes, 0))
-}
-
-// upper is a sentence's beginning.
-func upper(text string) string {
-	if text == "" {
-		return ""
-	}
-	return strings.ToUpper(text[:1]) + text[1:]
 }

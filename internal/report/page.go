@@ -1,6 +1,7 @@
 package report
 
 import (
+	"cmp"
 	"fmt"
 	"html/template"
 	"strings"
@@ -10,96 +11,93 @@ import (
 	"ffmpeg-agent/messages/protocol"
 )
 
-// page is all that the template shows.
+// page is the content of a report, as HTML and as text.
 type page struct {
-	Policy   string
-	Styles   template.CSS
-	Job      string
-	Scenario string
-	Outcome  badge
-	Meta     []fact
-	Problems []string
-	Failure  *fact // reason and message
-	Headline headline
-	Tiles    []fact
-	Chart    *chart
-	NoChart  string
-	Bars     []bar
-	Charged  []row // what the job is charged, by use and by domain
-	Machine  []row // the machine, zone by zone
-	Scores   []fact
-	NoScores string
-	Encode   []fact
-	Quality  []fact
-	Command  []string
-	Origins  []origin
-	Log      []string
-	LogCut   bool
-	LogOpen  bool
-	Others   []other
+	Policy      string
+	Styles      template.CSS
+	Job         string
+	Scenario    string
+	Outcome     badge
+	Meta        []fact
+	Problems    []string
+	Failure     *fact // reason and message
+	Headline    headline
+	Tiles       []fact
+	Chart       *chart
+	NoChart     string // reason if there is no chart
+	Bars        []bar
+	JobRows     []row
+	MachineRows []row
+	Scores      []fact
+	NoScores    string // reason if there are no scores
+	Encode      []fact
+	Quality     []fact
+	Command     []string
+	Provenance  []provenance
+	Log         []string
+	LogCut      bool // Log is the end of a longer log
+	LogOpen     bool // show the log initially
+	Attempts    []attempt
 }
 
-// badge is a word with a colour.
+// badge is a word with a color.
 type badge struct{ Class, Text string }
 
-// fact is a figure or a text with its name. Exact is the figure to its last digit.
+// fact is a named value. Exact is a number with full precision. Time takes precedence over
+// Value.
 type fact struct {
 	Name, Value, Exact, Note string
-	Time                     *moment
+	Time                     *timestamp
 }
 
-// headline is what the job cost.
+// headline is the energy of the job.
 type headline struct {
-	Value, Bound, Exact, Also string
-	Source                    badge
-	Text                      string
+	Value, Bound, Exact, OtherUnits string
+	Source                          badge
+	Text                            string
 }
 
-// row is a figure of a table.
-type row struct {
-	Class, Name, Note    string
-	Inner                bool // part of the row above that is not
-	Energy, Bound, Exact string
-	Part                 string
-	Origin               string
-}
-
-// origin is where a figure comes from, in words.
-type origin struct {
-	Name  string
-	Texts []string
-	Code  string
-}
-
-// other is another attempt at the job.
-type other struct {
-	Attempt         int
+// attempt is another attempt of the job.
+type attempt struct {
+	Number          int
 	Outcome, Energy string
-	Standing        string
+	State           string
 }
 
-func newPage(rec *job.Record) *page {
-	r := readResult(rec)
-	key := rec.Key()
+func newPage(records []job.Record, selected int) (*page, error) {
+	if selected < 0 || selected >= len(records) {
+		return nil, fmt.Errorf("no attempt %d among %d", selected, len(records))
+	}
+	p := recordPage(&records[selected])
+	for i := range records {
+		if i != selected {
+			p.Attempts = append(p.Attempts, newAttempt(&records[i]))
+		}
+	}
+	return p, nil
+}
+
+func recordPage(rec *job.Record) *page {
+	r := decodeResult(rec)
 	p := &page{
-		Policy: policy(), Styles: template.CSS(styles), //nolint:gosec // the embedded file
-		Job: or(plain(key.JobID), unknown), Scenario: or(plain(scenario(rec, r)), unknown),
+		Policy: contentSecurityPolicy(), Styles: template.CSS(styles), //nolint:gosec // the embedded file
+		Job: cmp.Or(sanitize(rec.Key().JobID), unknown), Scenario: cmp.Or(sanitize(scenario(rec, r)), unknown),
 		Outcome: outcome(rec, r), Meta: meta(rec),
 	}
 	if r == nil {
 		p.Headline = noEnergy(rec)
-		p.drawPower(rec, nil)
+		p.addChart(rec, nil)
 		return p
 	}
 	p.Problems = r.Problems
 	if r.Error != "" || r.FailureReason != "" {
-		p.Failure = &fact{Name: or(plain(string(r.FailureReason)), unknown), Value: or(cut(r.Error, 4*mostText), "no message")}
+		p.Failure = &fact{Name: cmp.Or(sanitize(string(r.FailureReason)), unknown), Value: cmp.Or(sanitizeTo(r.Error, 4*maxText), "no message")}
 	}
-	p.drawPower(rec, r.Energy)
+	p.addChart(rec, r.Energy)
 	if rec.StartedAt != nil || r.Energy != nil {
-		p.showEncode(r)
+		p.addEncode(r)
 	}
-	p.showLog(r)
+	p.addLog(r)
 	if r.Energy == nil {
 		p.Headline = noEnergy(rec)
 		return p
@@ -107,17 +105,17 @@ func newPage(rec *job.Record) *page {
 	p.Headline = headlineOf(r.Energy)
 	p.Tiles = tiles(r)
 	p.Bars = bars(r.Energy)
-	p.Charged, p.Machine = chargedRows(r.Energy), machineRows(r.Energy)
+	p.JobRows, p.MachineRows = jobRows(r.Energy), machineRows(r.Energy)
 	if p.NoScores = noScores(r); p.NoScores == "" {
 		p.Scores = scores(&r.Scores)
 	}
-	p.Origins = origins(r)
+	p.Provenance = provenanceOf(r)
 	return p
 }
 
 func scenario(rec *job.Record, r *result) string {
 	if r != nil {
-		return or(r.text(protocol.MetricScenario), rec.Lease.Job.Scenario)
+		return cmp.Or(r.text(protocol.MetricScenario), rec.Lease.Job.Scenario)
 	}
 	return rec.Lease.Job.Scenario
 }
@@ -129,7 +127,7 @@ func outcome(rec *job.Record, r *result) badge {
 	case r != nil && r.Status == protocol.StatusFailed:
 		return badge{"bad", "failed"}
 	case r != nil:
-		return badge{"neutral", or(plain(string(r.Status)), "outcome "+unknown)}
+		return badge{"neutral", cmp.Or(sanitize(string(r.Status)), "outcome "+unknown)}
 	case rec.Release:
 		return badge{"neutral", "returned unstarted"}
 	}
@@ -137,68 +135,69 @@ func outcome(rec *job.Record, r *result) badge {
 }
 
 func meta(rec *job.Record) []fact {
-	facts := []fact{
-		{Name: "attempt", Value: fmt.Sprint(rec.Key().Attempt)},
-		{Name: "node", Value: or(plain(rec.Lease.NodeID), unknown)},
-		{Name: "taken", Value: unknown, Time: momentOf(rec.AcceptedAt)},
-		{Name: "started", Value: unknown},
-		{Name: "finished", Value: unknown},
-	}
+	started := fact{Name: "started", Value: unknown}
+	finished := fact{Name: "finished", Value: unknown}
 	switch {
 	case rec.State.Unfinished():
-		facts[3].Value, facts[4].Value = "not yet", "not yet"
+		started.Value, finished.Value = "not yet", "not yet"
 	case rec.StartedAt == nil:
-		facts[3].Value = "never"
+		started.Value = "never"
 	}
 	if rec.StartedAt != nil {
-		facts[3].Time = momentOf(*rec.StartedAt)
+		started.Time = timestampOf(*rec.StartedAt)
 	}
 	if rec.FinishedAt != nil {
-		facts[4].Time = momentOf(*rec.FinishedAt)
+		finished.Time = timestampOf(*rec.FinishedAt)
+	}
+	facts := []fact{
+		{Name: "attempt", Value: fmt.Sprint(rec.Key().Attempt)},
+		{Name: "node", Value: cmp.Or(sanitize(rec.Lease.NodeID), unknown)},
+		{Name: "accepted", Value: unknown, Time: timestampOf(rec.AcceptedAt)},
+		started, finished,
 	}
 	if rec.SettledAt != nil {
-		facts = append(facts, fact{Name: "settled with the master", Value: unknown, Time: momentOf(*rec.SettledAt)})
+		facts = append(facts, fact{Name: "settled", Value: unknown, Time: timestampOf(*rec.SettledAt)})
 	}
-	return append(facts, fact{Name: "standing", Value: standing(rec)})
+	return append(facts, fact{Name: "state", Value: stateText(rec)})
 }
 
-// standing is where an attempt stands with the master.
-func standing(rec *job.Record) string {
+// stateText describes the state of a journal record.
+func stateText(rec *job.Record) string {
 	text := map[job.RecordState]string{
-		job.RecordAccepted:   "taken, FFmpeg not started",
-		job.RecordRunning:    "running, or interrupted together with the agent",
-		job.RecordResult:     "waits to be sent to the master",
-		job.RecordSent:       "the master took the result",
-		job.RecordSuperseded: "discarded: the job was given away",
-		job.RecordDeadLetter: "dead letter: the master refuses the result for good",
+		job.RecordAccepted:   "accepted, FFmpeg not started",
+		job.RecordRunning:    "running, or interrupted by the end of the agent",
+		job.RecordResult:     "result not delivered yet",
+		job.RecordSent:       "result delivered to the master",
+		job.RecordSuperseded: "superseded: the master reassigned the job",
+		job.RecordDeadLetter: "dead letter: result permanently rejected by the master",
 	}[rec.State]
 	if rec.State == job.RecordSent && rec.Release {
-		text = "the master has the job again"
+		text = "returned to the master"
 	}
-	text = or(text, or(plain(string(rec.State)), unknown))
+	text = cmp.Or(text, sanitize(string(rec.State)), unknown)
 	if rec.Why != "" {
-		text += " (" + plain(rec.Why) + ")"
+		text += " (" + sanitize(rec.Why) + ")"
 	}
 	return text
 }
 
-func otherAttempt(rec *job.Record) other {
-	r := readResult(rec)
-	o := other{Attempt: rec.Key().Attempt, Outcome: outcome(rec, r).Text, Energy: unknown, Standing: standing(rec)}
+func newAttempt(rec *job.Record) attempt {
+	r := decodeResult(rec)
+	a := attempt{Number: rec.Key().Attempt, Outcome: outcome(rec, r).Text, Energy: unknown, State: stateText(rec)}
 	if r != nil && r.Energy != nil && r.Energy.Total.Energy != nil {
-		o.Energy = joules(&r.Energy.Total) + ", " + sourceOf(&r.Energy.Total).Text
+		a.Energy = joules(&r.Energy.Total) + ", " + sourceOf(&r.Energy.Total).Text
 	}
-	return o
+	return a
 }
 
-// noEnergy is the headline of an attempt without an account.
+// noEnergy returns the headline of an attempt without an energy account.
 func noEnergy(rec *job.Record) headline {
-	h := headline{Value: unknown, Source: badge{"neutral", string(energy.Unavailable)}, Text: "No energy was counted."}
+	h := headline{Value: unknown, Source: badge{"neutral", string(energy.Unavailable)}, Text: "No energy was measured."}
 	switch {
 	case len(rec.Result) == 0 && !rec.State.Settled():
 		h.Text = "There is no result yet."
 	case rec.StartedAt == nil:
-		h.Text = "No energy was counted: FFmpeg did not start."
+		h.Text = "No energy was measured: FFmpeg was not started."
 	}
 	return h
 }
@@ -207,64 +206,64 @@ func headlineOf(a *energy.Account) headline {
 	f := &a.Total
 	h := headline{Value: unknown, Source: sourceOf(f)}
 	if f.Energy == nil {
-		h.Text = "What the job cost is not known: " + or(plain(f.Method), "no reason is recorded") + "."
+		h.Text = "The energy of the job is unknown: " + cmp.Or(sanitize(f.Method), "no reason recorded") + "."
 		return h
 	}
 	value := float64(*f.Energy)
 	h.Exact, h.Bound = exact(*f.Energy), "error bound "+unknown
-	h.Value = fixed(value, boundDecimals(f)) + hard + "J"
+	h.Value = joules(f)
 	if f.ErrorBound != nil {
-		h.Bound = "± " + fixed(float64(*f.ErrorBound), boundDecimals(f)) + hard + "J"
+		h.Bound = "± " + fixed(float64(*f.ErrorBound), boundDecimals(f)) + hardSpace + "J"
 	}
-	h.Also = also(value)
-	switch plain(a.ShareMethod) {
+	h.OtherUnits = otherUnits(value)
+	switch sanitize(a.ShareMethod) {
 	case "alone":
-		h.Text = "All that the machine used while FFmpeg ran, idle power included."
+		h.Text = "All energy that the machine used while FFmpeg was running, including idle power."
 	case "":
-		h.Text = "The machine's energy while FFmpeg ran, or this job's share of it; idle power included."
+		h.Text = "The energy that the machine used while FFmpeg was running, or this job's share of it, including idle power."
 	default:
-		h.Text = "This job's share of what the machine used while FFmpeg ran, idle power included."
+		h.Text = "This job's share of the energy that the machine used while FFmpeg was running, including idle power."
 	}
 	if f.CoveragePercent < 100 {
-		h.Text += fmt.Sprintf(" %s %% of that time was read; what was used in the rest is not in the figure.", percentText(f.CoveragePercent))
+		h.Text += fmt.Sprintf(" The sensors cover %s %% of that time; energy used in the remaining time is not included.", coverageText(f.CoveragePercent))
 	}
 	if f.Source == energy.Estimated {
-		h.Text += " " + modelled(a)
+		h.Text += " " + estimatedPart(a)
 	}
 	return h
 }
 
-// modelled says how much of an estimated total comes from a model.
-func modelled(a *energy.Account) string {
+// estimatedPart describes which part of an estimated total was measured.
+func estimatedPart(a *energy.Account) string {
 	var estimated, measured []string
 	for i := range a.Zones {
 		switch z := &a.Zones[i]; {
 		case !z.Counted || z.Energy == nil:
 		case z.Source == energy.Estimated:
-			estimated = append(estimated, nameOf(z.Name, z.ID))
+			estimated = append(estimated, zoneName(z.Name, z.ID))
 		case z.Source == energy.Measured:
-			measured = append(measured, nameOf(z.Name, z.ID))
+			measured = append(measured, zoneName(z.Name, z.ID))
 		}
 	}
 	switch {
 	case len(estimated) == 0:
-		return "At least one part of it was not measured, but comes from a model."
+		return "At least one part of it is estimated by a model."
 	case len(measured) == 0:
-		return "Nothing was measured: the figure comes from a model."
+		return "It is estimated by a model; nothing was measured."
 	}
-	return fmt.Sprintf("Only a part was measured (%s); the rest comes from a model (%s).", strings.Join(measured, ", "), strings.Join(estimated, ", "))
+	return fmt.Sprintf("Only a part was measured (%s); the rest is estimated by a model (%s).", strings.Join(measured, ", "), strings.Join(estimated, ", "))
 }
 
-// also is an energy in other units; empty where it is too little for them.
-func also(joules float64) string {
-	text := fmt.Sprintf("%s Wh", threeDigits(joules/3600))
+// otherUnits returns an energy in Wh, and in kJ or MJ if it is large enough.
+func otherUnits(joules float64) string {
+	wattHours := threeDigits(joules/3600) + " Wh"
 	switch {
 	case joules >= 1e6:
-		return threeDigits(joules/1e6) + " MJ, " + text
+		return threeDigits(joules/1e6) + " MJ, " + wattHours
 	case joules >= 1e3:
-		return threeDigits(joules/1e3) + " kJ, " + text
+		return threeDigits(joules/1e3) + " kJ, " + wattHours
 	case joules >= 1:
-		return text
+		return wattHours
 	}
 	return ""
 }
@@ -276,8 +275,8 @@ func threeDigits(v float64) string {
 	return fmt.Sprintf("%.3g", v)
 }
 
-// percentText does not round up to 100 what is less.
-func percentText(percent float64) string {
+// coverageText formats a percentage, but never rounds up to 100.
+func coverageText(percent float64) string {
 	if percent < 100 && percent > 99.95 {
 		return "99.9"
 	}
@@ -293,17 +292,17 @@ func sourceOf(f *energy.Figure) badge {
 	case f.Source == energy.Estimated:
 		return badge{"warn", "estimated"}
 	}
-	return badge{"neutral", or(plain(string(f.Source)), "source "+unknown)}
+	return badge{"neutral", cmp.Or(sanitize(string(f.Source)), "source "+unknown)}
 }
 
 func joules(f *energy.Figure) string {
 	if f.Energy == nil {
 		return unknown
 	}
-	return fixed(float64(*f.Energy), boundDecimals(f)) + hard + "J"
+	return fixed(float64(*f.Energy), boundDecimals(f)) + hardSpace + "J"
 }
 
-// tiles are the figures beside the headline.
+// tiles returns the facts shown beside the headline.
 func tiles(r *result) []fact {
 	a := r.Energy
 	var facts []fact
@@ -312,7 +311,7 @@ func tiles(r *result) []fact {
 	}
 	facts = append(facts, speedOf(r))
 	if s := r.Scores.JoulesPerFrame; s != nil {
-		facts = append(facts, fact{Name: "per frame", Value: measure(*s) + hard + "J", Exact: exact(*s)})
+		facts = append(facts, fact{Name: "per frame", Value: significant(*s) + hardSpace + "J", Exact: exact(*s)})
 	}
 	if q := r.Quality.VMAF; q != nil {
 		facts = append(facts, fact{Name: "VMAF", Value: fixed(*q, 2), Exact: exact(*q), Note: "0 to 100"})
@@ -322,74 +321,71 @@ func tiles(r *result) []fact {
 
 func netTile(f *energy.Figure) fact {
 	if f.Energy == nil {
-		return fact{Name: "net of idle", Value: unknown, Note: plain(f.Method)}
+		return fact{Name: "net of idle", Value: unknown, Note: sanitize(f.Method)}
 	}
-	return fact{
-		Name: "net of idle", Value: fixed(float64(*f.Energy), boundDecimals(f)) + hard + "J", Exact: exact(*f.Energy),
-		Note: "used because the machine worked",
-	}
+	return fact{Name: "net of idle", Value: joules(f), Exact: exact(*f.Energy), Note: "without the idle baseline"}
 }
 
 func powerTile(w *energy.Watts) fact {
 	if w == nil {
-		return fact{Name: "mean power", Value: unknown}
+		return fact{Name: "average power", Value: unknown}
 	}
-	return fact{Name: "mean power", Value: fixed(float64(*w), 1) + hard + "W", Exact: exact(*w), Note: "of what the job is charged"}
+	return fact{Name: "average power", Value: fixed(float64(*w), 1) + hardSpace + "W", Exact: exact(*w), Note: "of the job"}
 }
 
 func boundDecimals(f *energy.Figure) int {
 	if f.ErrorBound == nil {
 		return 3
 	}
-	return decimalsOf(float64(*f.ErrorBound))
+	return decimalsFor(float64(*f.ErrorBound))
 }
 
-// partDecimals are those of a whole's parts: one more than its own, so that they are seen
-// to add up.
+// partDecimals returns the decimals for the parts of a total: one more than for the total, so
+// that the parts visibly add up.
 func partDecimals(f *energy.Figure) int { return min(3, boundDecimals(f)+1) }
 
-func (p *page) drawPower(rec *job.Record, account *energy.Account) {
-	noUse := ""
+func (p *page) addChart(rec *job.Record, account *energy.Account) {
+	useUnknown := ""
 	if account != nil {
-		noUse = plain(account.Job.Method)
+		useUnknown = sanitize(account.Job.Method)
 	}
-	if drawn := newPlot(rec.Samples, account); drawn != nil {
-		p.Chart = drawn.chart(noUse)
+	if plot := newPlot(rec.Samples, account); plot != nil {
+		p.Chart = plot.chart(useUnknown)
 		return
 	}
 	switch {
 	case len(rec.Result) == 0 && !rec.State.Settled():
-		p.NoChart = "It comes with the result."
+		p.NoChart = "Available when there is a result."
 	case rec.StartedAt == nil:
-		p.NoChart = "There is none: FFmpeg did not start."
+		p.NoChart = "Not available: FFmpeg was not started."
 	default:
-		p.NoChart = "The journal has no power over time of this attempt: nothing was recorded, or the record has made room."
+		p.NoChart = "Not available: no power was recorded, or the recording was deleted to free space in the journal."
 	}
 }
 
-// noScores is why there are none; empty where there are.
+// noScores returns why there are no scores, or "" if there are.
 func noScores(r *result) string {
 	switch total := &r.Energy.Total; {
 	case r.Scores != (energy.Scores{Joules: r.Scores.Joules}):
 		return ""
 	case total.Energy == nil:
-		return "There are none: the energy is not known."
+		return "Not available: the energy is unknown."
 	case total.CoveragePercent < energy.MinScoreCoverage:
-		return fmt.Sprintf("There are none: less than %d %% of the energy window was read.", energy.MinScoreCoverage)
+		return fmt.Sprintf("Not available: less than %d %% of the energy window is covered.", energy.MinScoreCoverage)
 	}
-	return "There are none: the work is not known."
+	return "Not available: the frames, pixels and duration are unknown."
 }
 
-// scores are in the order of energy.Scores, each with its formula.
+// scores returns the scores in the order of energy.Scores, with their formulas.
 func scores(s *energy.Scores) []fact {
 	facts := []fact{
 		{Name: "J per frame", Note: "energy / frames encoded"},
-		{Name: "J per second of video", Note: "energy / seconds of video made"},
+		{Name: "J per second of video", Note: "energy / video duration"},
 		{Name: "µJ per pixel", Note: "energy in µJ / pixels encoded"},
-		{Name: "pixels per J", Note: "pixels encoded / energy; the master's efficiency_score"},
+		{Name: "pixels per J", Note: "pixels encoded / energy; efficiency_score at the master"},
 		{Name: "frames per J", Note: "frames encoded / energy"},
-		{Name: "Mbit/s per W", Note: "bitrate made, by the clock / mean power"},
-		{Name: "quality-weighted pixels per J", Note: "pixels encoded × VMAF / 100 / energy; the master's qoe_score"},
+		{Name: "Mbit/s per W", Note: "output bits / encoding time / average power"},
+		{Name: "quality-weighted pixels per J", Note: "pixels encoded × VMAF / 100 / energy; qoe_score at the master"},
 	}
 	for i, v := range []*float64{
 		s.JoulesPerFrame, s.JoulesPerMediaSecond, s.MicrojoulesPerPixel, s.PixelsPerJoule, s.FramesPerJoule,
@@ -397,7 +393,7 @@ func scores(s *energy.Scores) []fact {
 	} {
 		facts[i].Value = unknown
 		if v != nil {
-			facts[i].Value, facts[i].Exact = measure(*v), exact(*v)
+			facts[i].Value, facts[i].Exact = significant(*v), exact(*v)
 		}
 	}
 	return facts

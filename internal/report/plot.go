@@ -1,37 +1,46 @@
 package report
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 	"time"
 
-	"ffmpeg-agent/messages/job"
-
 	"ffmpeg-agent/hardware/energy"
+	"ffmpeg-agent/messages/job"
 )
 
-// slot is one point of the curve in W.
-type slot struct {
-	from, to        int64      // ms since the curve's start
-	zones           []*float64 // nil: not read
-	total           float64    // of the counted zones that were read
-	some, whole     bool       // some, all of the counted zones were read
-	job, idle, rest *float64   // nil: not known
-}
-
-func (s *slot) ms() int64 { return s.to - s.from }
-
-// plot is what the chart is drawn from.
+// plot is a power curve prepared for drawing.
 type plot struct {
-	zones    []energy.CurveZone // those counted first, by domain: the lowest of the stack first
-	slots    []slot
+	zones    []energy.CurveZone // bottom of the stack first; zones that are not counted last
+	points   []point
 	start    time.Time
 	span     int64 // ms
-	from, to int64 // the energy window, ms; from = to: not known
+	from, to int64 // energy window in ms since start; equal if unknown
 	phases   []job.PhaseSpan
 }
 
-// newPlot takes what can be drawn of a curve; nil where there is nothing.
+// point is an interval of the curve with its average powers in W.
+type point struct {
+	from, to          int64      // ms since the start of the curve
+	zones             []*float64 // nil: not read
+	total             float64    // of the counted zones that were read
+	partial, complete bool       // some, all counted zones were read
+	job, idle, rest   *float64   // nil: unknown
+}
+
+func (s *point) ms() int64 { return s.to - s.from }
+
+func (s *point) completeTotal() (watts float64, ok bool) { return s.total, s.complete }
+
+func (s *point) zone(i int) (watts float64, ok bool) {
+	if s.zones[i] == nil {
+		return 0, false
+	}
+	return *s.zones[i], true
+}
+
+// newPlot returns the plot of a curve, or nil if there is nothing to draw.
 func newPlot(s *job.Samples, account *energy.Account) *plot {
 	if s == nil {
 		return nil
@@ -41,28 +50,27 @@ func newPlot(s *job.Samples, account *energy.Account) *plot {
 	for i := range s.Curve.Points {
 		p.add(&s.Curve.Points[i], order)
 	}
-	if len(p.slots) == 0 {
+	if len(p.points) == 0 {
 		return nil
 	}
-	p.span = p.slots[len(p.slots)-1].to
-	last := p.span
+	p.span = p.points[len(p.points)-1].to
+	end := p.span
 	if account != nil {
-		last = max(last, p.since(account.End))
+		end = max(end, p.since(account.End))
 	}
 	for _, phase := range p.phases {
-		last = max(last, p.since(phase.To))
+		end = max(end, p.since(phase.To))
 	}
-	if step := p.slots[0].ms(); last-p.span > 2*step {
-		p.span = last
+	if step := p.points[0].ms(); end-p.span > 2*step {
+		p.span = end
 	}
 	if account != nil {
-		p.from, p.to = p.inside(p.since(account.Start)), p.inside(p.since(account.End))
+		p.from, p.to = p.clamp(p.since(account.Start)), p.clamp(p.since(account.End))
 	}
 	return p
 }
 
-// orderZones puts the curve's columns into the order of the stack, and tells where
-// each was.
+// orderZones sets the zones in the order of the stack. It returns their indices in the curve.
 func (p *plot) orderZones(zones []energy.CurveZone) []int {
 	order := make([]int, len(zones))
 	for i := range order {
@@ -82,12 +90,13 @@ func (p *plot) orderZones(zones []energy.CurveZone) []int {
 	return order
 }
 
-// add takes a point that lies behind those before it.
-func (p *plot) add(point *energy.CurvePoint, order []int) {
-	if point.From < 0 || point.To <= point.From || (len(p.slots) > 0 && point.From < p.slots[len(p.slots)-1].to) {
+// add adds a point of the curve, unless it is invalid, overlaps the previous one, or has no
+// readings.
+func (p *plot) add(cp *energy.CurvePoint, order []int) {
+	if cp.From < 0 || cp.To <= cp.From || (len(p.points) > 0 && cp.From < p.points[len(p.points)-1].to) {
 		return
 	}
-	s := slot{from: point.From, to: point.To}
+	s := point{from: cp.From, to: cp.To, complete: true}
 	watts := func(e *energy.Microjoules) *float64 {
 		if e == nil || *e < 0 {
 			return nil
@@ -95,33 +104,33 @@ func (p *plot) add(point *energy.CurvePoint, order []int) {
 		w := float64(*e) / 1e3 / float64(s.ms())
 		return &w
 	}
-	s.whole = true
 	read := false
 	for i, column := range order {
 		var w *float64
-		if column < len(point.Zones) {
-			w = watts(point.Zones[column])
+		if column < len(cp.Zones) {
+			w = watts(cp.Zones[column])
 		}
 		s.zones = append(s.zones, w)
 		read = read || w != nil
 		switch {
 		case !p.zones[i].Counted:
 		case w == nil:
-			s.whole = false
+			s.complete = false
 		default:
-			s.some = true
+			s.partial = true
 			s.total += *w
 		}
 	}
-	s.whole = s.whole && s.some
-	if job, idle, rest := watts(point.Job), watts(point.Idle), watts(point.Rest); job != nil && idle != nil && rest != nil {
+	s.complete = s.complete && s.partial
+	if job, idle, rest := watts(cp.Job), watts(cp.Idle), watts(cp.Rest); job != nil && idle != nil && rest != nil {
 		s.job, s.idle, s.rest = job, idle, rest
 	}
 	if read {
-		p.slots = append(p.slots, s)
+		p.points = append(p.points, s)
 	}
 }
 
+// since returns the time in ms since the start of the curve, or 0 for the zero time.
 func (p *plot) since(t time.Time) int64 {
 	if t.IsZero() {
 		return 0
@@ -129,111 +138,102 @@ func (p *plot) since(t time.Time) int64 {
 	return t.Sub(p.start).Milliseconds()
 }
 
-func (p *plot) inside(ms int64) int64 { return max(0, min(p.span, ms)) }
+func (p *plot) clamp(ms int64) int64 { return max(0, min(p.span, ms)) }
 
-func (p *plot) x(ms int64) int { return int(float64(ms) / float64(p.span) * across) }
+// x returns the horizontal coordinate of a time.
+func (p *plot) x(ms int64) int { return int(float64(ms) / float64(p.span) * drawingWidth) }
 
 func (p *plot) percent(ms int64) string { return percentOf(float64(ms), float64(p.span)) }
 
 func (p *plot) band(from, to int64) band {
-	return band{X: p.percent(from), Wide: p.percent(to - from)}
+	return band{X: p.percent(from), Width: p.percent(to - from)}
 }
 
-// within is how much of a point lies in the energy window, in ms; all of it where no
-// window is known.
-func (p *plot) within(s *slot) int64 {
+// inWindow returns how much of a point is in the energy window, in ms. If the window is
+// unknown, that is all of it.
+func (p *plot) inWindow(s *point) int64 {
 	if p.from == p.to {
 		return s.ms()
 	}
 	return max(0, min(s.to, p.to)-max(s.from, p.from))
 }
 
-// mean is the mean in the energy window of what value gives; false where it gives
-// nothing.
-func (p *plot) mean(value func(*slot) (float64, bool)) (float64, bool) {
+// mean returns the average of value over the points in the energy window that have one.
+func (p *plot) mean(value func(*point) (float64, bool)) (watts float64, ok bool) {
 	var sum float64
-	var length int64
-	for i := range p.slots {
-		s := &p.slots[i]
+	var duration int64
+	for i := range p.points {
+		s := &p.points[i]
 		if w, ok := value(s); ok {
-			sum += w * float64(p.within(s))
-			length += p.within(s)
+			sum += w * float64(p.inWindow(s))
+			duration += p.inWindow(s)
 		}
 	}
-	return sum / float64(max(1, length)), length > 0
+	return sum / float64(max(1, duration)), duration > 0
 }
 
-// peak is the point of the highest power in the energy window; nil without one.
-func (p *plot) peak() *slot {
-	var highest *slot
-	for i := range p.slots {
-		s := &p.slots[i]
-		if s.whole && 2*p.within(s) >= s.ms() && (highest == nil || s.total > highest.total) {
+// peak returns the point with the highest power in the energy window, or nil.
+func (p *plot) peak() *point {
+	var highest *point
+	for i := range p.points {
+		s := &p.points[i]
+		if s.complete && 2*p.inWindow(s) >= s.ms() && (highest == nil || s.total > highest.total) {
 			highest = s
 		}
 	}
 	return highest
 }
 
-func (s *slot) wholeTotal() (float64, bool) { return s.total, s.whole }
-
-func (s *slot) zone(i int) (float64, bool) {
-	if s.zones[i] == nil {
-		return 0, false
-	}
-	return *s.zones[i], true
-}
-
-// silence is a length of time in which not all that counts was read.
-type silence struct {
+// gap is an interval without readings of some counted zones.
+type gap struct {
 	from, to int64
-	what     string
+	zones    string
 }
 
-// silences are the lengths of time in which not all that counts was read. The ends of
-// a recording are not read to the last moment.
-func (p *plot) silences() []silence {
-	var found []silence
-	put := func(from, to int64, what string) {
-		if n := len(found); n > 0 && found[n-1].to == from && found[n-1].what == what {
-			found[n-1].to = to
+// gaps returns the intervals in which not all counted zones were read. It tolerates that the
+// recording starts a little late.
+func (p *plot) gaps() []gap {
+	var gaps []gap
+	add := func(from, to int64, zones string) {
+		if n := len(gaps); n > 0 && gaps[n-1].to == from && gaps[n-1].zones == zones {
+			gaps[n-1].to = to
 			return
 		}
-		found = append(found, silence{from, to, what})
+		gaps = append(gaps, gap{from, to, zones})
 	}
-	const nothing = "no sensor"
-	at := int64(0)
-	if first := &p.slots[0]; first.from <= 2*first.ms() {
-		at = first.from
+	const all = "any sensor"
+	end := int64(0)
+	if first := &p.points[0]; first.from <= 2*first.ms() {
+		end = first.from
 	}
-	for i := range p.slots {
-		s := &p.slots[i]
-		if s.from > at {
-			put(at, s.from, nothing)
+	for i := range p.points {
+		s := &p.points[i]
+		if s.from > end {
+			add(end, s.from, all)
 		}
-		if !s.whole {
-			put(s.from, s.to, p.missing(s))
+		if !s.complete {
+			add(s.from, s.to, p.missing(s))
 		}
-		at = s.to
+		end = s.to
 	}
-	if p.span > at {
-		put(at, p.span, nothing)
+	if p.span > end {
+		add(end, p.span, all)
 	}
-	return found
+	return gaps
 }
 
-// missing names the counted zones that were not read in a point.
-func (p *plot) missing(s *slot) string {
+// missing returns the names of the counted zones that were not read.
+func (p *plot) missing(s *point) string {
 	var names []string
 	for i, z := range p.zones {
 		if z.Counted && s.zones[i] == nil {
-			names = append(names, nameOf(z.Name, z.ID))
+			names = append(names, zoneName(z.Name, z.ID))
 		}
 	}
-	return or(strings.Join(names, ", "), "no sensor that counts")
+	return cmp.Or(strings.Join(names, ", "), "any counted zone")
 }
 
-// domainOrder is from the bottom of the stack to its top.
+// domainOrder is the order of domains from the bottom of the stack to its top.
 var domainOrder = []energy.Domain{energy.DomainCPU, energy.DomainDRAM, energy.DomainGPU, energy.DomainPlatform}
 
 func domainRank(d energy.Domain) int {

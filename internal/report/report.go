@@ -1,6 +1,6 @@
-// Package report draws up one attempt at a job as one HTML page that needs nothing else:
-// no script, no picture, no font, no address from outside. It is the same to the byte
-// wherever it is made. All that comes from a job is taken for hostile.
+// Package report formats an attempt of a job: as text, and as a self-contained HTML page
+// without scripts, images, fonts or links. The output depends only on the records, not on
+// time zone or locale. All data from a job is treated as untrusted.
 package report
 
 import (
@@ -22,26 +22,31 @@ var styles string
 
 var pageTemplate = template.Must(template.New("page").Parse(pageText))
 
-// policy lets a browser load nothing and take no styles but the page's own.
-func policy() string {
+// contentSecurityPolicy allows the page's own style sheet and nothing else.
+func contentSecurityPolicy() string {
 	sum := sha256.Sum256([]byte(styles))
 	return "default-src 'none'; style-src 'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'; base-uri 'none'; form-action 'none'"
 }
 
-// HTML writes the page of records[chosen]; the others are the other attempts at the
-// same job. What a record lacks is shown as unknown, with the reason where there is one.
-func HTML(w io.Writer, records []job.Record, chosen int) error {
-	if chosen < 0 || chosen >= len(records) {
-		return fmt.Errorf("attempt %d of %d: there is none", chosen, len(records))
-	}
-	p := newPage(&records[chosen])
-	for i := range records {
-		if i != chosen {
-			p.Others = append(p.Others, otherAttempt(&records[i]))
-		}
+// HTML writes records[selected] as an HTML page. The other records must be the other attempts
+// of the same job. Values that a record lacks are shown as unknown, with the reason if known.
+func HTML(w io.Writer, records []job.Record, selected int) error {
+	p, err := newPage(records, selected)
+	if err != nil {
+		return err
 	}
 	if err := pageTemplate.Execute(w, p); err != nil {
-		return fmt.Errorf("writing the page of job %s: %w", plain(p.Job), err)
+		return fmt.Errorf("writing the page of job %s: %w", p.Job, err)
 	}
 	return nil
+}
+
+// JSON writes the result of a record exactly as it is sent to the master. It fails if the
+// attempt has no result.
+func JSON(w io.Writer, rec *job.Record) error {
+	if len(rec.Result) == 0 {
+		return fmt.Errorf("attempt %d of job %s has no result (%s)", rec.Key().Attempt, sanitize(rec.Key().JobID), stateText(rec))
+	}
+	_, err := w.Write(rec.Result)
+	return err
 }

@@ -2,6 +2,7 @@ package report
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -13,18 +14,18 @@ import (
 	"ffmpeg-agent/messages/protocol"
 )
 
-// result is what could be read of a stored result.
+// result is a decoded result. Parts that could not be decoded are zero.
 type result struct {
 	protocol.JobResult
 	Energy   *energy.Account
 	Scores   energy.Scores
 	Quality  job.Quality
 	Notes    []string
-	Problems []string // what could not be read
+	Problems []string // parts that could not be decoded
 }
 
-// readResult reads as much as it can; nil where the attempt has no result.
-func readResult(rec *job.Record) *result {
+// decodeResult decodes a record's result as far as possible. It returns nil if there is none.
+func decodeResult(rec *job.Record) *result {
 	if len(rec.Result) == 0 {
 		return nil
 	}
@@ -33,42 +34,42 @@ func readResult(rec *job.Record) *result {
 		AnalyzerOutput map[string]json.RawMessage `json:"analyzer_output"`
 	}
 	r := &result{}
-	r.read("the stored result", rec.Result, &stored)
+	r.decode("the result", rec.Result, &stored)
 	r.JobResult = stored.JobResult
 	for name, part := range map[string]any{
 		"energy": &r.Energy, "scores": &r.Scores, "quality": &r.Quality, "notes": &r.Notes,
 	} {
 		if raw, ok := stored.AnalyzerOutput[name]; ok {
-			r.read("the stored result's "+name, raw, part)
+			r.decode("the result's "+name, raw, part)
 		}
 	}
 	slices.Sort(r.Problems)
 	return r
 }
 
-// read decodes into a part. A field of the wrong type costs only that field.
-func (r *result) read(what string, raw []byte, into any) {
+// decode decodes a part. If a field has the wrong type, the others are still decoded.
+func (r *result) decode(what string, raw []byte, into any) {
 	d := json.NewDecoder(bytes.NewReader(raw))
 	d.UseNumber()
 	err := d.Decode(into)
 	var field *json.UnmarshalTypeError
 	switch {
 	case errors.As(err, &field):
-		r.Problems = append(r.Problems, fmt.Sprintf("A field of %s could not be read and is missing here: %s is a %s.", what, or(plain(strings.TrimPrefix(field.Field, "JobResult.")), "its value"), plain(field.Value)))
+		r.Problems = append(r.Problems, fmt.Sprintf("Could not decode a field of %s: %s is a %s.", what, cmp.Or(sanitize(strings.TrimPrefix(field.Field, "JobResult.")), "its value"), sanitize(field.Value)))
 	case err != nil:
-		r.Problems = append(r.Problems, fmt.Sprintf("%s could not be read: %s.", upper(what), plain(err.Error())))
+		r.Problems = append(r.Problems, fmt.Sprintf("Could not decode %s: %s.", what, sanitize(err.Error())))
 	}
 }
 
-// number is a metric; false where it is absent, no number, or 0, which stands for
-// unknown in all but counts.
-func (r *result) number(key string) (float64, bool) {
+// number returns a metric. ok is false if it is absent, not a number, or 0, which means
+// unknown except for counts.
+func (r *result) number(key string) (value float64, ok bool) {
 	n, ok := r.count(key)
 	return n, ok && n != 0
 }
 
-// count is a metric of which 0 is a figure.
-func (r *result) count(key string) (float64, bool) {
+// count returns a metric that may be 0.
+func (r *result) count(key string) (value float64, ok bool) {
 	n, ok := r.Metrics[key].(json.Number)
 	if !ok {
 		return 0, false
@@ -77,8 +78,8 @@ func (r *result) count(key string) (float64, bool) {
 	return f, err == nil
 }
 
-// text is a metric in words; empty where it is absent.
+// text returns a metric that is a string, or "" if it is absent.
 func (r *result) text(key string) string {
 	s, _ := r.Metrics[key].(string)
-	return plain(s)
+	return sanitize(s)
 }
