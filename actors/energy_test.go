@@ -71,7 +71,7 @@ func (s *site) account(jobID string) energy.Account {
 func TestJoulesOfAJobMatchTheCounters(t *testing.T) {
 	tree, counted := meteredMachine(t)
 	s := newSite(t, func(c *siteConfig) { c.sysfs = tree.Sys() })
-	submitted := s.submit(map[string]any{"input": ffmpegtest.Film(t.TempDir(), 20), "resolution": "640x480", "preset": "ultrafast", "fps": 30})
+	submitted := s.submit(map[string]any{"input": ffmpegtest.Video(t.TempDir(), 20), "resolution": "640x480", "preset": "ultrafast", "fps": 30})
 	s.result(submitted.ID, 1)
 	a := s.account(submitted.ID)
 	if a.Total.Source != energy.Measured || a.Total.Energy == nil || a.Total.ErrorBound == nil || a.Total.Gaps != 0 {

@@ -1,5 +1,5 @@
-// Package ffmpegtest gives tests of whole agents an FFmpeg that is the real one, asked only
-// once what it has, and jobs for it.
+// Package ffmpegtest provides FFmpeg, inputs and job parameters for tests of whole agents.
+// FFmpeg is the real one, but its lists of encoders and filters are cached.
 package ffmpegtest
 
 import (
@@ -15,21 +15,22 @@ import (
 	"go.uber.org/goleak"
 )
 
-// unhurried is the bitrate of jobs that FFmpeg reads no faster than the film plays, so that
-// they outlast a test without taking the processors from those that run beside it.
-const unhurried = "77k"
+// realtimeBitrate marks jobs whose input FFmpeg reads in real time (-re), so that they take
+// long without using much CPU.
+const realtimeBitrate = "77k"
 
-// shared is what all tests of a program use and none changes.
+// shared is set once by Main.
 var shared struct {
 	dir             string
-	ffmpeg, ffprobe string        // the machine's own
-	film            func() string // of ten minutes
+	ffmpeg, ffprobe string        // the real programs
+	longVideo       func() string // ten minutes
 }
 
-// Main runs a program's tests, for its TestMain, which all that follows needs. Their FFmpeg names all its video encoders, or
-// only those given: each that is named is tried at every start of an agent.
+// Main runs the tests of a package. It must be called by TestMain, and the other functions need
+// it. FFmpeg lists only the given video encoders, or all if none are given; an agent tries
+// each listed encoder at every start.
 func Main(m *testing.M, encoders ...string) {
-	if err := share(encoders); err != nil {
+	if err := setUp(encoders); err != nil {
 		os.RemoveAll(shared.dir)
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
@@ -40,14 +41,14 @@ func Main(m *testing.M, encoders ...string) {
 	}))
 }
 
-// FFmpeg is the path of a program that repeats what FFmpeg said of its encoders and filters,
-// and hands all else on: each such answer costs more than a small encode.
+// FFmpeg returns the path of a wrapper of FFmpeg with cached lists of encoders and filters.
+// Listing them takes longer than a small encode.
 func FFmpeg() string { return filepath.Join(shared.dir, "ffmpeg") }
 
-// FFprobe is the path of a program that hands all on to ffprobe but the question for its version.
+// FFprobe returns the path of a wrapper of ffprobe that skips -version.
 func FFprobe() string { return filepath.Join(shared.dir, "ffprobe") }
 
-func share(encoders []string) (err error) {
+func setUp(encoders []string) (err error) {
 	if shared.dir, err = os.MkdirTemp("", "ffmpegtest-"); err != nil {
 		return err
 	}
@@ -60,23 +61,23 @@ func share(encoders []string) (err error) {
 	for _, list := range []string{"encoders", "filters"} {
 		out, err := exec.Command(shared.ffmpeg, "-hide_banner", "-loglevel", "error", "-"+list).Output()
 		if err != nil {
-			return fmt.Errorf("asking FFmpeg for its %s: %w", list, err)
+			return fmt.Errorf("listing FFmpeg's %s: %w", list, err)
 		}
-		said := string(out)
+		text := string(out)
 		if list == "encoders" && len(encoders) > 0 {
-			said = withoutVideo(said, encoders)
+			text = filterVideoEncoders(text, encoders)
 		}
-		if err := os.WriteFile(filepath.Join(shared.dir, list), []byte(said), 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(shared.dir, list), []byte(text), 0o600); err != nil {
 			return err
 		}
 	}
-	script := strings.NewReplacer("DIR", shared.dir, "FFMPEG", shared.ffmpeg, "FFPROBE", shared.ffprobe, "UNHURRIED", unhurried)
+	script := strings.NewReplacer("DIR", shared.dir, "FFMPEG", shared.ffmpeg, "FFPROBE", shared.ffprobe, "REALTIME", realtimeBitrate)
 	for path, text := range map[string]string{
 		FFmpeg(): `#!/bin/sh
 case "$*" in
 *" -encoders") exec cat DIR/encoders ;;
 *" -filters") exec cat DIR/filters ;;
-*" UNHURRIED "*) for a; do shift; [ "$a" != -i ] || set -- "$@" -re; set -- "$@" "$a"; done ;;
+*" REALTIME "*) for a; do shift; [ "$a" != -i ] || set -- "$@" -re; set -- "$@" "$a"; done ;;
 esac
 exec FFMPEG "$@"
 `,
@@ -89,48 +90,48 @@ exec FFPROBE "$@"
 			return err
 		}
 	}
-	shared.film = sync.OnceValue(func() string { return Film(shared.dir, 600) })
+	shared.longVideo = sync.OnceValue(func() string { return Video(shared.dir, 600) })
 	return nil
 }
 
-// withoutVideo leaves the lines of video encoders out of a list but of those that are kept.
-func withoutVideo(list string, keep []string) string {
-	var said strings.Builder
+// filterVideoEncoders removes all video encoders from a list, except for those in keep.
+func filterVideoEncoders(list string, keep []string) string {
+	var filtered strings.Builder
 	for line := range strings.Lines(list) {
 		fields := strings.Fields(line)
-		named := strings.HasPrefix(line, " V") && len(fields) > 1 && fields[1] != "=" // "V..... = Video" explains the marks
-		if !named || slices.Contains(keep, fields[1]) {
-			said.WriteString(line)
+		isVideo := strings.HasPrefix(line, " V") && len(fields) > 1 && fields[1] != "=" // not the legend "V..... = Video"
+		if !isVideo || slices.Contains(keep, fields[1]) {
+			filtered.WriteString(line)
 		}
 	}
-	return said.String()
+	return filtered.String()
 }
 
-// Film makes one of so many seconds in a folder, 64x64 at 10 a second, and returns its path.
-func Film(dir string, seconds int) string {
-	path := filepath.Join(dir, fmt.Sprintf("film-%d.mp4", seconds))
+// Video creates a video of 64x64 pixels at 10 fps and returns its path.
+func Video(dir string, seconds int) string {
+	path := filepath.Join(dir, fmt.Sprintf("video-%d.mp4", seconds))
 	source := fmt.Sprintf("testsrc2=size=64x64:rate=10:duration=%d", seconds)
 	out, err := exec.Command(shared.ffmpeg, "-nostdin", "-v", "error", "-f", "lavfi", "-i", source, "-preset", "ultrafast", path).CombinedOutput()
 	if err != nil {
-		panic(fmt.Sprintf("making a film: %v: %s", err, out))
+		panic(fmt.Sprintf("creating a video: %v: %s", err, out))
 	}
 	return path
 }
 
-// Quick are the parameters of a job of a second's work at most.
+// Quick returns the parameters of a job that takes about a second at most.
 func Quick() map[string]any {
 	return map[string]any{"resolution": "160x120", "duration": 1, "preset": "ultrafast", "fps": 25}
 }
 
-// Long are the parameters of a job that outlasts any test.
-func Long() map[string]any { return paced(shared.film()) }
+// Long returns the parameters of a job that takes ten minutes, longer than any test.
+func Long() map[string]any { return realtime(shared.longVideo()) }
 
-// Lasting are the parameters of a job that takes so many seconds.
+// Lasting returns the parameters of a job that takes the given time.
 func Lasting(t *testing.T, seconds int) map[string]any {
 	t.Helper()
-	return paced(Film(t.TempDir(), seconds))
+	return realtime(Video(t.TempDir(), seconds))
 }
 
-func paced(input string) map[string]any {
-	return map[string]any{"input": input, "resolution": "64x64", "preset": "ultrafast", "fps": 10, "bitrate": unhurried}
+func realtime(input string) map[string]any {
+	return map[string]any{"input": input, "resolution": "64x64", "preset": "ultrafast", "fps": 10, "bitrate": realtimeBitrate}
 }
