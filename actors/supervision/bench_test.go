@@ -41,7 +41,7 @@ func BenchmarkTell(b *testing.B) {
 func BenchmarkRestart(b *testing.B) {
 	s := NewSystem(Config{Backoff: Backoff{Min: 1, Max: 1}})
 	started := make(chan struct{}, 1)
-	ref := spawn(b, s, Spec{Name: "a", New: play(&diary{}, script{
+	ref := spawn(b, s, Spec{Name: "a", New: scripted(&trace{}, script{
 		"Started": func(actor.Context) { started <- struct{}{} },
 		"bad":     boom,
 	})})

@@ -1,41 +1,54 @@
-// Package supervision runs protoactor-go actors that are never silently dead. It
-// brings what that library lacks: restarts without limit, paced by a capped backoff
-// that forgets crashes after a healthy while; failures with their stack; a teardown
-// that survives panics; goroutines and timers that belong to an incarnation and
-// vanish with it; stopping in order, with deadlines; and a probe that finds actors
-// which hang. It knows nothing of what the actors do.
+// Package supervision runs protoactor-go actors that are restarted when they crash and replaced when they hang.
+// It does not know what the actors do.
 //
-// # Failures
+// A child is an actor at its place in the tree of names. Its Ref, its queue of messages and its counters stay; its
+// incarnations come and go, each a fresh instance by Spec.New in a protoactor process of its own. A supervisor is an
+// incarnation that has spawned children.
 //
-// A panic in an actor's turn, or a runtime.Goexit, ends its incarnation: after the backoff the old instance
-// gets *actor.Restarting, the children stop, Spec.New makes a fresh instance and
-// that gets *actor.Started. The Ref and the queued messages stay, the message that
-// failed is lost. While it waits, the actor takes no messages and its children run
-// on. Each actor looks after its own restarts: neither its parent's turn nor a
-// guardian is needed for them, nothing escalates, and there is no limit after which
-// an actor is given up. A Temporary child is the exception: a crash ends it and its
-// parent gets *ChildFailed.
+// # Crashes
 //
-// Panics in the handling of Restarting, Stopping and Stopped are logged, counted and
-// otherwise without effect. After Restarting and Stopping an instance gets nothing
-// more but Stopped.
+// A panic in an actor's turn, or a runtime.Goexit, crashes the incarnation. The message that it handled is lost,
+// queued ones are kept for the next incarnation. For the time of the backoff the actor handles nothing and its
+// children run on. Then the old instance gets *actor.Restarting, what it owns is released, its children are stopped,
+// and when they have ended Spec.New makes the next instance, which gets *actor.Started and spawns its children again.
 //
-// # Hung actors
+// Every actor is restarted by itself: that needs no turn of its supervisor, nothing escalates, and there is no number
+// of crashes after which an actor is given up. The wait is at most 50 ms after the first crash and doubles up to 30 s;
+// a minute without a crash resets it (Backoff).
 //
-// A turn that does not come back cannot be ended from outside. The actor is
-// abandoned: its context is cancelled, its timers and pending results are dropped,
-// its queued messages are lost, its children are stopped, and a fresh incarnation
-// takes its place behind the same Ref. When the hung turn does return, no code of
-// that instance runs again but what it registered with OnRelease. What the turn itself
-// does until then, such as messages it sends, cannot be held back. As each abandoned actor
-// leaves a goroutine behind, the System gives up after a few; see Config.
+// A failure in the handling of Restarting, Stopping or Stopped, or in what OnRelease registered, is logged and
+// counted and changes nothing else. After Restarting and Stopping an instance gets nothing more but Stopped.
+//
+// # Hangs
+//
+// A probe finds actors whose turn does not return. A turn cannot be ended from outside, so the incarnation is
+// abandoned: the context of its goroutines is cancelled, its timers and pending results are dropped, its children are
+// stopped, and when they have ended (or are abandoned themselves) the next incarnation takes its place and handles
+// the queued messages. When the hung turn returns, no code of that instance runs any more except what it registered
+// with OnRelease. What the turn does until then, such as sending messages, cannot be prevented.
+//
+// An abandoned incarnation leaves a goroutine behind. After a few of them, or one of a critical actor, the System
+// gives up and calls Config.OnFatal: the process should end and be started afresh.
+//
+// # Stops
+//
+// An incarnation that stops gets *actor.Stopping, what it owns is released, its children are stopped, and when they
+// have ended it gets *actor.Stopped. A stopped child is not restarted, and messages to it are dropped. StopInOrder
+// stops children one after another and does not wait beyond a deadline.
+//
+// A child stopped with Ref.Stop is forgotten, its counters included: names may come and go. One that stopped with its
+// supervisor keeps its Ref and its counters if the supervisor's next incarnation spawns it while it handles
+// *actor.Started, and is forgotten otherwise.
+//
+// # What an incarnation owns
+//
+// Goroutines of Go, timers of After, functions given to Poster, and what OnRelease registered. They end with the
+// incarnation: contexts are cancelled, and results and ticks on their way are dropped.
 //
 // # Rules for actors
 //
-//   - Spawn children with Child only; a parent's restart stops them and its fresh
-//     instance spawns them again.
-//   - Start goroutines with Go and timers with After only.
-//   - The actor.Context is good only within the turn that got it.
-//   - Of *actor.Terminated a parent gets those for children that are not Temporary
-//     and that stopped for another reason than StopInOrder or being replaced.
+//   - Spawn children with Child, start goroutines with Go and timers with After.
+//   - Talk to actors through their Refs; nothing here sends *actor.Terminated.
+//   - Use an actor.Context only within the turn that got it.
+//   - Do not wait in a turn.
 package supervision

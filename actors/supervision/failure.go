@@ -8,11 +8,11 @@ import (
 	"time"
 )
 
-// Errors that reach actors and the callers of a System.
+// Errors returned to actors and the callers of a System.
 var (
-	// ErrGoexit is the reason where code ended its goroutine by runtime.Goexit.
+	// ErrGoexit is the reason of a failure by runtime.Goexit.
 	ErrGoexit = errors.New("runtime.Goexit was called")
-	// ErrHung is the reason of a ChildFailed for a child that stopped answering.
+	// ErrHung: an actor does not answer its probe.
 	ErrHung = errors.New("the actor hangs")
 	// ErrNameTaken: a sibling of that name runs.
 	ErrNameTaken = errors.New("name is taken")
@@ -38,8 +38,7 @@ type ChildFailed struct {
 	Stack  string
 }
 
-// GaveUp reports that supervision can do no more: the process has to end and be
-// started afresh.
+// GaveUp reports why the process has to end and be started afresh.
 type GaveUp struct {
 	Reason    string
 	Abandoned []string // paths of the actors abandoned so far, oldest first
@@ -51,7 +50,7 @@ func (g *GaveUp) Error() string {
 	return fmt.Sprintf("supervision gave up: %s (abandoned so far: %s)", g.Reason, strings.Join(g.Abandoned, ", "))
 }
 
-// PanicError is what became of work that panicked or ended its goroutine.
+// PanicError is the error of work that panicked or called runtime.Goexit.
 type PanicError struct {
 	Value any // what was panicked with, or ErrGoexit
 	Stack string
@@ -66,9 +65,9 @@ func (e *PanicError) Unwrap() error {
 	return err
 }
 
-// watched calls f and then, on the same goroutine, after: with nil when f returned,
-// else with how it ended. A Goexit in f still ends the goroutine, after that.
-func watched(f func(), after func(*PanicError)) {
+// guard calls f and then, on the same goroutine, after: with nil if f returned,
+// else with its panic. A Goexit in f still ends the goroutine, after that.
+func guard(f func(), after func(*PanicError)) {
 	returned := false
 	defer func() {
 		if returned {
@@ -85,10 +84,10 @@ func watched(f func(), after func(*PanicError)) {
 	returned = true
 }
 
-// contained calls f on a goroutine of its own and waits for it, so that neither a
-// panic nor a Goexit in f reaches the caller.
-func contained(f func()) *PanicError {
+// contain calls f on a goroutine of its own and waits for it, so that neither a
+// panic nor a Goexit in f reaches the caller. It returns how f failed, nil if it returned.
+func contain(f func()) *PanicError {
 	result := make(chan *PanicError)
-	go watched(f, func(p *PanicError) { result <- p })
+	go guard(f, func(p *PanicError) { result <- p })
 	return <-result
 }

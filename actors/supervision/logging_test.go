@@ -1,7 +1,6 @@
 package supervision
 
 import (
-	"log/slog"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -15,70 +14,90 @@ import (
 
 func TestFailuresAreLoggedWithTheirStack(t *testing.T) {
 	core, logs := observer.New(zap.InfoLevel)
-	bubble(t, Config{Logger: zap.New(core), OnFailure: func(Failure) { panic("must not matter") }}, func(t *testing.T, s *System) {
-		ref := spawn(t, s, Spec{Name: "a", New: play(&diary{}, script{"bad": boom})})
+	bubble(t, Config{Logger: zap.New(core), OnFailure: func(Failure) { panic("contained") }}, func(t *testing.T, s *System) {
+		ref := spawn(t, s, Spec{Name: "a", New: scripted(&trace{}, script{"bad": boom})})
 		ref.Tell("bad")
 		synctest.Wait()
 	})
-	failed := logs.FilterMessage("an actor failed").All()
+	failed := logs.FilterMessage("actor failed").All()
 	if len(failed) != 1 {
-		t.Fatalf("logged: %v", logs.All())
+		t.Fatalf("lines: got %v, want one", logs.All())
 	}
 	fields := failed[0].ContextMap()
 	expect(t, "level", failed[0].Level, zapcore.ErrorLevel)
 	expect(t, "actor", fields["actor"], any("a"))
 	expect(t, "reason", fields["reason"], any("boom"))
-	expect(t, "restart in", fields["restart_in"], any(50*time.Millisecond))
+	if wait, _ := fields["restart_in"].(time.Duration); wait <= 0 || wait > 50*time.Millisecond {
+		t.Errorf("restart_in: got %v, want up to 50ms", fields["restart_in"])
+	}
 	if stack, _ := fields["stack"].(string); !strings.Contains(stack, "supervision.boom") {
-		t.Errorf("stack: %v", stack)
+		t.Errorf("stack: got %v", stack)
 	}
 	expect(t, "other lines", logs.Len(), 2) // OnFailure's own
 }
 
-func TestTheLibrarySpeaksOnlyToDebuggers(t *testing.T) {
-	for level, want := range map[zapcore.Level]int{zap.DebugLevel: 2, zap.InfoLevel: 1} {
-		core, logs := observer.New(level)
-		bubble(t, Config{Logger: zap.New(core)}, func(t *testing.T, s *System) {
-			log := s.actors.Logger().With("key", "value").WithGroup("group")
-			log.Error("an error", "k", 1)
-		})
-		if logs.Len() != want {
-			t.Errorf("at %v: %v", level, logs.All())
-		}
-		for _, line := range logs.All() {
-			if line.Message == "actor system started" {
-				expect(t, "level", line.Level, zap.DebugLevel)
-			}
-		}
-	}
-	if (quiet{slog.DiscardHandler}).Enabled(t.Context(), slog.LevelError) {
-		t.Error("enabled where the handler is not")
+func TestProtoactorLogsWarningsOnly(t *testing.T) {
+	core, logs := observer.New(zap.DebugLevel)
+	bubble(t, Config{Logger: zap.New(core)}, func(t *testing.T, s *System) {
+		log := s.actors.Logger().With("key", "value")
+		log.Info("not this")
+		log.Warn("but this")
+	})
+	if lines := logs.All(); len(lines) != 1 || lines[0].Message != "but this" {
+		t.Errorf("lines: got %v, want the warning", lines)
 	}
 }
 
-func TestDeadLettersAreThrottledAndWatchersToldOf(t *testing.T) {
-	core, logs := observer.New(zap.DebugLevel)
-	bubble(t, Config{Logger: zap.New(core)}, func(t *testing.T, s *System) {
-		var d diary
-		nobody := actor.NewPID(s.actors.Address(), "nobody")
-		ref := spawn(t, s, Spec{Name: "a", New: play(&d, script{
-			"send":  func(ctx actor.Context) { ctx.Send(nobody, "hello") },
-			"watch": func(ctx actor.Context) { ctx.Watch(nobody) },
-		})})
-		for range 1000 {
-			ref.Tell("send")
-		}
-		synctest.Wait()
-		d.take()
-		expect(t, "lines", logs.FilterMessage("dead letter").Len(), 1)
-		time.Sleep(time.Second)
-		ref.Tell("watch")
-		synctest.Wait()
-		expect(t, "diary", d.take(), "watch#1 Terminated#1")
+// What is logged is logged outside System.mu, and after what it is about.
+func TestBlockedLogHoldsUpNoOtherActor(t *testing.T) {
+	release, blocked := make(chan struct{}), make(chan string, 100)
+	core, _ := observer.New(zap.InfoLevel)
+	fatal := make(chan string, 1)
+	s := newSystem(t, Config{
+		Logger:         zap.New(core, zap.Hooks(func(e zapcore.Entry) error { blocked <- e.Message; <-release; return nil })),
+		FaultInjection: true,
+		ProbeInterval:  10 * time.Millisecond, HangAfter: 50 * time.Millisecond,
+		Critical: []string{"hangs"},
+		OnFatal:  func(reason string) { fatal <- reason },
 	})
-	lines := logs.FilterMessage("dead letter").All()
-	if len(lines) != 2 {
-		t.Fatalf("lines: %v", lines)
+	works := func(what string, do func()) {
+		t.Helper()
+		done := make(chan struct{})
+		go func() { defer close(done); do() }()
+		select {
+		case <-done:
+		case <-time.After(time.Minute):
+			t.Fatalf("%s: waits for the log", what)
+		}
 	}
-	expect(t, "left out", lines[1].ContextMap()["unlogged_before"], any(int64(999)))
+	hold := make(chan struct{})
+	works("a hang", func() {
+		started := make(chan struct{}, 2)
+		spawn(t, s, Spec{Name: "hangs", New: scripted(&trace{}, script{
+			"Started":   func(actor.Context) { started <- struct{}{} },
+			"Started#1": hangs(hold),
+		})})
+		<-started
+		<-started // its replacement
+		<-fatal
+		expect(t, "line of the prober", <-blocked, "hung actor abandoned")
+	})
+	works("a crash", func() {
+		crashes := spawn(t, s, Spec{Name: "crashes", New: scripted(&trace{}, nil)})
+		crashes.Tell(Crash{})
+		expect(t, "line of the turn", <-blocked, "actor failed")
+	})
+	works("the rest", func() {
+		handled := make(chan struct{})
+		spawn(t, s, Spec{Name: "other", New: scripted(&trace{}, script{"on": func(actor.Context) { close(handled) }})}).Tell("on")
+		<-handled
+		expect(t, "actors", len(s.Stats()), 3)
+	})
+	close(release)
+	close(hold)
+	works("the return of the hung turn", func() {
+		for s.Stop(t.Context()) != nil {
+			time.Sleep(time.Millisecond)
+		}
+	})
 }

@@ -1,62 +1,206 @@
 package supervision
 
 import (
-	"sync/atomic"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
 
 	"github.com/asynkron/protoactor-go/actor"
+	"github.com/cenkalti/backoff/v5"
 )
 
-// Ref addresses a role in the tree: whoever plays it at the time. It outlives
-// restarts of the actor, its replacement when it hangs, and a restart of its parent
-// that spawns it again. It is safe for concurrent use.
-type Ref struct {
-	role  atomic.Pointer[role]
-	drops atomic.Int64
+// Spec describes an actor to spawn.
+type Spec struct {
+	// Name is the actor's element of its path, unique among its running siblings.
+	// It holds neither "/" nor "~".
+	Name string
+	// New makes the state of an incarnation, afresh each time. It is called in the actor's first turn and
+	// does no work that could fail: that belongs into the handling of *actor.Started.
+	New func() actor.Actor
+	// Temporary actors end when they crash; their supervisor then gets *ChildFailed.
+	Temporary bool
+	// Ref is bound to the actor, if it is given. A Ref stays with the first path it is bound to.
+	Ref *Ref
 }
 
-// NewRef returns a Ref that a Spec binds when its actor is spawned. So siblings can
-// know each other before all of them are there.
+func (s Spec) check() error {
+	if s.Name == "" || strings.ContainsAny(s.Name, "/~") {
+		return fmt.Errorf("actor name %q: must be given, without / and ~", s.Name)
+	}
+	if s.New == nil {
+		return errors.New("Spec.New is missing")
+	}
+	return nil
+}
+
+// Ref addresses a child by its place in the tree: messages go to the incarnation that runs there at the
+// time. It outlives crashes and hangs of the actor, and a restart of its supervisor that spawns it again.
+// It is safe for concurrent use.
+type Ref struct {
+	mu      sync.Mutex
+	sys     *System // nil while the Ref is unbound
+	name    string
+	path    string
+	open    bool         // messages are queued
+	queue   []any        // messages to come; it outlives incarnations
+	current *incarnation // also written only with System.mu held
+	dropped int
+
+	// Guarded by System.mu.
+	build     func() actor.Actor
+	stopped   bool   // no incarnation follows the current one
+	forget    bool   // no trace is kept once it has stopped
+	onStopped func() // of StopInOrder
+	backoff   *backoff.ExponentialBackOff
+	startedAt time.Time
+	stats     ActorStats // the counters
+}
+
+// NewRef returns an unbound Ref. It is bound when a Spec with it is spawned, so siblings can hold each
+// other's Refs before they run.
 func NewRef() *Ref { return &Ref{} }
 
-// Tell puts a message into the actor's mailbox and returns at once. Where the Ref is
-// unbound or the actor has stopped, the message is dropped and counted.
+// bind gives a Ref its place. It is called with System.mu held.
+func (r *Ref) bind(s *System, supervisor, name, path string) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.sys != nil && (r.sys != s || r.path != path) {
+		return fmt.Errorf("spawning %s: its Ref is bound to %s", path, r.path)
+	}
+	if r.sys == nil {
+		r.sys, r.name, r.path = s, name, path
+		r.backoff = s.cfg.Backoff.start()
+		r.stats = ActorStats{Name: name, Path: path, Parent: supervisor}
+	}
+	s.children[path] = r
+	return nil
+}
+
+// Tell queues a message for the actor and returns at once. A message to an unbound Ref or a stopped actor
+// is dropped.
 func (r *Ref) Tell(msg any) {
-	if role := r.role.Load(); role != nil {
-		if c := role.cell.Load(); c != nil {
-			c.mailbox.PostUserMessage(msg)
-			return
-		}
-		role.drops.Add(1)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.open {
+		r.drop(msg)
+		return
 	}
-	r.drops.Add(1)
+	r.queue = append(r.queue, msg)
+	if r.current != nil {
+		r.current.wake()
+	}
 }
 
-// Name returns the name of the role, "" while the Ref is unbound.
+// drop counts a message that is not handled. It is called with r.mu held.
+func (r *Ref) drop(msg any) {
+	if _, internal := msg.(turn); !internal {
+		r.dropped++
+	}
+}
+
+// close drops the messages in the queue and those to come.
+func (r *Ref) close() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.open = false
+	for _, msg := range r.queue {
+		r.drop(msg)
+	}
+	r.queue = nil
+}
+
+// Name returns the actor's name, "" while the Ref is unbound.
 func (r *Ref) Name() string {
-	if role := r.role.Load(); role != nil {
-		return role.name
-	}
-	return ""
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.name
 }
 
-// Path returns the names from the root to the role, joined by "/", "" while the Ref is unbound.
+// Path returns the names from the top of the tree to the actor, joined by "/", "" while the Ref is unbound.
 func (r *Ref) Path() string {
-	if role := r.role.Load(); role != nil {
-		return role.path
-	}
-	return ""
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.path
 }
 
-// Stop asks the actor to stop, after the message it is handling. It is not restarted or replaced any
-// more; its parent can spawn the role again.
-func (r *Ref) Stop() {
-	if role := r.role.Load(); role != nil {
-		role.stop()
+// Stop stops the actor after the message it is handling; queued messages are dropped. The actor is neither
+// restarted nor replaced, and its name and counters are forgotten. Its supervisor may spawn it again, at
+// once: the fresh incarnation starts when the old one has ended.
+func (r *Ref) Stop() { r.stop(true) }
+
+func (r *Ref) stop(forget bool) {
+	r.mu.Lock()
+	s := r.sys
+	r.mu.Unlock()
+	if s == nil {
+		return
+	}
+	s.mu.Lock()
+	r.stopped, r.forget = true, forget
+	i := r.current
+	if i != nil {
+		i.stopped = true
+	}
+	r.close()
+	s.mu.Unlock()
+	if i != nil {
+		i.post(end{})
 	}
 }
 
-// Dropped counts the messages told to this Ref while nobody was behind it.
-func (r *Ref) Dropped() int { return int(r.drops.Load()) }
+// incarnation returns the one that runs, nil if none does.
+func (r *Ref) incarnation() *incarnation {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.current
+}
 
 // Self returns the actor's own Ref.
-func Self(ctx actor.Context) *Ref { return cellOf(ctx).ref }
+func Self(ctx actor.Context) *Ref { return incarnationOf(ctx).ref }
+
+// Backoff is the wait of a crashed actor for its restart: at most Min after the first
+// crash, up to twice as long after each further one, never longer than Max, and Min again
+// after it has run for Healthy. Each wait is shortened by up to a third at random, so that actors that
+// crashed for one reason do not restart in step. A zero field takes its default.
+type Backoff struct {
+	Min     time.Duration // default 50 ms
+	Max     time.Duration // default 30 s; raised to Min if it is less
+	Healthy time.Duration // default 1 min
+}
+
+func (b Backoff) withDefaults() Backoff {
+	if b.Min <= 0 {
+		b.Min = 50 * time.Millisecond
+	}
+	if b.Max <= 0 {
+		b.Max = 30 * time.Second
+	}
+	if b.Healthy <= 0 {
+		b.Healthy = time.Minute
+	}
+	b.Max = max(b.Max, b.Min)
+	return b
+}
+
+// start returns the state of one actor's backoff. The library adds its jitter to both sides of an interval.
+func (b Backoff) start() *backoff.ExponentialBackOff {
+	const jitter = 0.2
+	return &backoff.ExponentialBackOff{
+		InitialInterval:     time.Duration(float64(b.Min) / (1 + jitter)),
+		MaxInterval:         time.Duration(float64(b.Max) / (1 + jitter)),
+		Multiplier:          2,
+		RandomizationFactor: jitter,
+	}
+}
+
+// restartWait returns how long an actor that has just crashed waits for its restart. It is called with
+// System.mu held.
+func (r *Ref) restartWait(now time.Time) time.Duration {
+	b := r.sys.cfg.Backoff
+	if now.Sub(r.startedAt) >= b.Healthy {
+		r.backoff.Reset()
+	}
+	return min(r.backoff.NextBackOff(), b.Max)
+}

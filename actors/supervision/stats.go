@@ -6,86 +6,84 @@ import (
 	"time"
 )
 
-// State is how an actor is.
+// State of an actor.
 type State string
 
 // The states of an actor.
 const (
 	Running    State = "running"
-	Restarting State = "restarting" // it crashed and waits for its restart, or is in it
-	Hung       State = "hung"       // it does not answer
+	Restarting State = "restarting" // it crashed; its next incarnation has not started
+	Hung       State = "hung"       // it does not answer its probe
 	Stopping   State = "stopping"
 	Stopped    State = "stopped"
 )
 
-// ActorStats is how one role in the tree does. The counters only ever grow, also
-// over restarts of the parent; those of Temporary actors go with them.
+// ActorStats describes one actor. Its counters only ever grow, also
+// over restarts of its supervisor.
 type ActorStats struct {
 	Name              string
-	Path              string // names from the root, joined by "/"
-	Parent            string // path; "" for a root
+	Path              string // names from the top of the tree, joined by "/"
+	Parent            string // path; "" at the top
 	Temporary         bool
 	State             State
 	Restarts          int // after crashes
-	Abandoned         int // times an incarnation that hung was abandoned
+	Abandoned         int // incarnations that hung
 	Failures          int // panics of all kinds, those of goroutines among them
 	GoroutineFailures int // of work started by Go
 	Goroutines        int // started by Go and running
-	Dropped           int // messages lost: told to nobody, to a stopping or to a hung actor
+	Dropped           int // messages sent to the actor while it was stopped, or queued when it stopped
 	MailboxDepth      int // messages waiting
 	LastFailure       string
-	LastFailureAt     time.Time // zero when there was none
+	LastFailureAt     time.Time // zero if there was none
 }
 
-// Stats returns the state of all roles, sorted by path. It waits for no actor.
+// Stats returns the state of all actors, sorted by path. It waits for no actor. Of stopped actors it has those
+// that stopped with their supervisor or by StopInOrder, until an incarnation of the supervisor has handled
+// *actor.Started without spawning them again.
 func (s *System) Stats() []ActorStats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	stats := make([]ActorStats, 0, len(s.roles))
-	for _, r := range s.roles {
-		stats = append(stats, s.statsOf(r))
+	stats := make([]ActorStats, 0, len(s.children))
+	for _, r := range s.children {
+		stats = append(stats, r.currentStats())
 	}
 	slices.SortFunc(stats, func(a, b ActorStats) int { return cmp.Compare(a.Path, b.Path) })
 	return stats
 }
 
-func (s *System) statsOf(r *role) ActorStats {
-	stats := ActorStats{
-		Name:              r.name,
-		Path:              r.path,
-		Parent:            r.parent,
-		Temporary:         r.spec.Temporary,
-		State:             Stopped,
-		Restarts:          r.restarts,
-		Abandoned:         r.abandoned,
-		Failures:          r.failures,
-		GoroutineFailures: r.goroutineFailures,
-		Dropped:           int(r.drops.Load()),
-		LastFailure:       r.lastFailure,
-		LastFailureAt:     r.lastFailureAt,
+// currentStats is called with System.mu held.
+func (r *Ref) currentStats() ActorStats {
+	stats := r.stats
+	stats.State = r.state()
+	if r.current != nil {
+		stats.Goroutines = r.current.goroutines
 	}
-	if c := r.cell.Load(); c != nil {
-		stats.State = s.stateOf(c)
-		stats.Goroutines = c.goroutines
-		stats.MailboxDepth = c.mailbox.UserMessageCount()
-	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	stats.Dropped, stats.MailboxDepth = r.dropped, len(r.queue)
 	return stats
 }
 
-func (s *System) stateOf(c *cell) State {
+func (r *Ref) state() State {
+	i := r.current
 	switch {
-	case c.finished:
+	case i == nil:
 		return Stopped
-	case c.abandoned.Load() || s.overdue(c):
+	case i.abandoned || r.sys.overdue(i):
 		return Hung
-	}
-	switch phase(c.phase.Load()) {
-	case failed, restarting:
+	case i.phase == running:
+		return Running
+	case i.phase == crashed || !i.stopped:
 		return Restarting
-	case stopping:
-		return Stopping
-	case stopped:
-		return Stopped
 	}
-	return Running
+	return Stopping
+}
+
+// Lookup returns the Ref of the actor at a path of names joined by "/", and false
+// if Stats has none there.
+func (s *System) Lookup(path string) (*Ref, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r, ok := s.children[path]
+	return r, ok
 }

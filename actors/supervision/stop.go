@@ -1,7 +1,6 @@
 package supervision
 
 import (
-	"sync"
 	"time"
 
 	"github.com/asynkron/protoactor-go/actor"
@@ -10,10 +9,10 @@ import (
 // StopStep is the stop of one child.
 type StopStep struct {
 	Child *Ref
-	// Prepare, where given, is called first, in the parent's turn: it may tell the
+	// Prepare, if given, is called first, in the supervisor's turn: it may tell the
 	// child to finish what it has begun. The child is stopped when ready is called, by any goroutine.
 	Prepare func(ready func())
-	// Deadline bounds the whole step; 0 for no bound.
+	// Deadline of the whole step; 0 for none.
 	Deadline time.Duration
 }
 
@@ -23,9 +22,9 @@ const (
 	PhaseStop    = "stop"
 )
 
-// StopReport is how a StopStep went.
+// StopReport is the outcome of a StopStep.
 type StopReport struct {
-	Name     string // of the child; "" where its Ref was never bound
+	Name     string // of the child; "" if its Ref was never bound
 	Took     time.Duration
 	TimedOut bool   // the deadline passed before the child ended
 	Phase    string // in which the step ended: PhasePrepare or PhaseStop
@@ -33,87 +32,86 @@ type StopReport struct {
 
 // StopInOrder stops children of the actor one after another: the next step begins
 // when the child of the present one has ended, or its deadline has passed. A child
-// that did not get ready in time is told to stop and not waited for; one that did
-// not stop in time is abandoned, so that nothing later waits for it. In the end done is called in
-// the actor's turn. The actor gets no *actor.Terminated for these children. If it
-// restarts meanwhile, done is not called. An actor that is stopping itself already
+// that did not get ready in time is stopped and not waited for; one that did
+// not stop in time is abandoned. In the end done is called in
+// the actor's turn. Stats still has these children, as stopped. If the actor
+// restarts meanwhile, done is not called. An actor that is stopping
 // stops all its children at once: there it does nothing.
 func StopInOrder(ctx actor.Context, steps []StopStep, done func(actor.Context, []StopReport)) {
-	s := &stopper{parent: cellOf(ctx), steps: steps, done: done}
-	if s.parent.alive() {
+	i := incarnationOf(ctx)
+	i.sys.mu.Lock()
+	proceed := i.supervises()
+	i.sys.mu.Unlock()
+	if proceed {
+		s := &stopper{supervisor: i, steps: steps, done: done, post: Poster(ctx)}
 		s.next(ctx)
 	}
 }
 
-// stopper works off the steps of a StopInOrder, in the parent's turn.
+// stopper works through the steps of a StopInOrder, in the supervisor's turn.
 type stopper struct {
-	parent  *cell
-	steps   []StopStep
-	done    func(actor.Context, []StopReport)
-	reports []StopReport
+	supervisor *incarnation
+	steps      []StopStep
+	done       func(actor.Context, []StopReport)
+	post       func(func(actor.Context))
+	reports    []StopReport
 
-	// The step under way.
-	child *cell
+	// The present step.
+	child *Ref
 	phase string
 	began time.Time
 	timer *Timer
 }
 
+// next begins the next step whose child runs.
 func (s *stopper) next(ctx actor.Context) {
 	for len(s.reports) < len(s.steps) {
-		if s.begin(ctx, s.steps[len(s.reports)]) {
+		step := s.steps[len(s.reports)]
+		s.child, s.phase, s.began = step.Child, PhasePrepare, time.Now()
+		if s.supervisor.onStopped(s.child, s.inStep(func(ctx actor.Context) { s.ended(ctx, false) })) {
+			s.begin(ctx, step)
 			return
 		}
-		s.reports = append(s.reports, StopReport{Name: s.steps[len(s.reports)].Child.Name(), Phase: PhaseStop})
+		s.reports = append(s.reports, StopReport{Name: s.child.Name(), Phase: PhaseStop})
 	}
 	s.done(ctx, s.reports)
 }
 
-// begin begins a step; false where there is nothing to stop.
-func (s *stopper) begin(ctx actor.Context, step StopStep) bool {
-	s.child = s.parent.sys.childOf(s.parent, step.Child)
-	if s.child == nil {
-		return false
-	}
-	s.began, s.phase, s.timer = time.Now(), PhasePrepare, nil
-	number := len(s.reports)
-	s.await(s.child.role)
+func (s *stopper) begin(ctx actor.Context, step StopStep) {
+	s.timer = nil
 	if step.Deadline > 0 {
 		s.timer = After(ctx, step.Deadline, s.timedOut)
 	}
 	if step.Prepare == nil {
-		s.stop()
-		return true
+		s.stop(ctx)
+		return
 	}
-	post := Poster(ctx)
-	step.Prepare(sync.OnceFunc(func() {
-		post(func(actor.Context) {
+	step.Prepare(s.inStep(s.stop))
+}
+
+// inStep returns a function by which any goroutine has f called in the supervisor's turn, unless the present
+// step is over by then.
+func (s *stopper) inStep(f func(actor.Context)) func() {
+	number := len(s.reports)
+	return func() {
+		s.post(func(ctx actor.Context) {
 			if len(s.reports) == number {
-				s.stop()
+				f(ctx)
 			}
 		})
-	}))
-	return true
-}
-
-func (s *stopper) await(r *role) {
-	if s.parent.awaited == nil {
-		s.parent.awaited = make(map[*role]func(actor.Context))
 	}
-	r.hushed = true
-	s.parent.awaited[r] = func(ctx actor.Context) { s.ended(ctx, false) }
 }
 
-func (s *stopper) stop() {
+func (s *stopper) stop(actor.Context) {
 	s.phase = PhaseStop
-	s.child.role.stop()
+	s.child.stop(false)
 }
 
 func (s *stopper) timedOut(ctx actor.Context) {
-	delete(s.parent.awaited, s.child.role)
-	s.child.role.stop()
-	if s.phase == PhaseStop {
-		s.parent.sys.abandonRole(s.child.role, "it did not stop in time")
+	if s.phase == PhasePrepare {
+		s.child.stop(false)
+	} else if i := s.child.incarnation(); i != nil && s.supervisor.sys.abandon(i) {
+		defer s.supervisor.sys.logAbandoned(i, "it did not stop in time")
 	}
 	s.ended(ctx, true)
 }
@@ -121,7 +119,7 @@ func (s *stopper) timedOut(ctx actor.Context) {
 func (s *stopper) ended(ctx actor.Context, timedOut bool) {
 	s.timer.Stop()
 	s.reports = append(s.reports, StopReport{
-		Name:     s.child.role.name,
+		Name:     s.child.Name(),
 		Took:     time.Since(s.began),
 		TimedOut: timedOut,
 		Phase:    s.phase,
@@ -129,24 +127,13 @@ func (s *stopper) ended(ctx actor.Context, timedOut bool) {
 	s.next(ctx)
 }
 
-// childOf returns the cell behind a Ref if it is a child of parent that has not ended.
-func (s *System) childOf(parent *cell, ref *Ref) *cell {
-	r := ref.role.Load()
-	if r == nil {
-		return nil
+// onStopped has f called when a child has stopped. f must not block. false: the child does not run.
+func (i *incarnation) onStopped(r *Ref, f func()) bool {
+	i.sys.mu.Lock()
+	defer i.sys.mu.Unlock()
+	if child := r.incarnation(); child == nil || child.supervisor != i {
+		return false
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	c := r.cell.Load()
-	if c == nil || c.parent != parent || parent.children[c.id] == nil {
-		return nil
-	}
-	return c
-}
-
-// abandonRole abandons whoever plays a role.
-func (s *System) abandonRole(r *role, why string) {
-	if c := r.cell.Load(); c != nil {
-		s.abandon(c, why)
-	}
+	r.onStopped = f
+	return true
 }

@@ -17,17 +17,17 @@ func TestStopWaitsForActorsAndTheirGoroutines(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSystem(t, Config{})
 		release := make(chan struct{})
-		spawn(t, s, Spec{Name: "p", New: play(&diary{}, script{"Started": func(ctx actor.Context) {
-			Child(ctx, Spec{Name: "slow", New: play(&diary{}, script{"Stopping": hangs(release)})})
-			Child(ctx, Spec{Name: "works", New: play(&diary{}, script{"Started": func(ctx actor.Context) {
+		spawn(t, s, Spec{Name: "p", New: scripted(&trace{}, script{"Started": func(ctx actor.Context) {
+			Child(ctx, Spec{Name: "slow", New: scripted(&trace{}, script{"Stopping": hangs(release)})})
+			Child(ctx, Spec{Name: "works", New: scripted(&trace{}, script{"Started": func(ctx actor.Context) {
 				Go(ctx, func(context.Context) (int, error) { <-release; return 0, nil }, nil)
 			}})})
-			Child(ctx, Spec{Name: "quick", New: play(&diary{}, nil)})
+			Child(ctx, Spec{Name: "quick", New: scripted(&trace{}, nil)})
 		}})})
 		synctest.Wait()
 		err := s.Stop(within(t, time.Second))
 		if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "not ended: p, p/slow, p/works (goroutines: 1):") {
-			t.Errorf("Stop: %v", err)
+			t.Errorf("Stop: got %v", err)
 		}
 		close(release)
 		for range 2 {
@@ -43,7 +43,7 @@ func TestStopWaitsForActorsAndTheirGoroutines(t *testing.T) {
 
 func TestStopMayBeCalledConcurrently(t *testing.T) {
 	s := newSystem(t, Config{})
-	spawn(t, s, Spec{Name: "a", New: play(&diary{}, nil)})
+	spawn(t, s, Spec{Name: "a", New: scripted(&trace{}, nil)})
 	var all sync.WaitGroup
 	for range 8 {
 		all.Go(func() {
@@ -55,40 +55,39 @@ func TestStopMayBeCalledConcurrently(t *testing.T) {
 	all.Wait()
 }
 
-func TestStopEndsAnActorThatWaitsForItsRestart(t *testing.T) {
+func TestStopEndsACrashedActor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSystem(t, Config{})
-		var d diary
-		spawn(t, s, Spec{Name: "a", New: play(&d, script{"Started": boom})})
+		var tr trace
+		spawn(t, s, Spec{Name: "a", New: scripted(&tr, script{"Started": boom})})
 		time.Sleep(time.Hour)
 		synctest.Wait()
-		d.take()
+		tr.take()
 		begin := time.Now()
 		if err := s.Stop(within(t, time.Minute)); err != nil {
 			t.Error(err)
 		}
 		expect(t, "time to stop", time.Since(begin), time.Duration(0))
-		if got := d.take(); !strings.HasPrefix(got, "Stopping") {
-			t.Errorf("diary: %q", got)
+		if got := tr.take(); !strings.HasPrefix(got, "Stopping") {
+			t.Errorf("messages: got %q, want Stopping first", got)
 		}
 	})
 }
 
-// order is a parent that stops its children in order when told "stop".
-func order(t *testing.T, s *System, children map[string]script, steps func(ref func(string) *Ref) []StopStep) (*diary, *[]StopReport) {
-	var d diary
+// order runs a supervisor that stops its children in order, and returns the trace of all and the reports.
+func order(t *testing.T, s *System, children map[string]script, steps func(ref func(string) *Ref) []StopStep) (*trace, *[]StopReport) {
+	var tr trace
 	var reports []StopReport
 	refs := make(map[string]*Ref)
-	parent := spawn(t, s, Spec{Name: "p", New: play(&d, script{
+	supervisor := spawn(t, s, Spec{Name: "p", New: scripted(&tr, script{
 		"Started": func(ctx actor.Context) {
 			for name, sc := range children {
-				sc := sc
-				refs[name] = Child(ctx, Spec{Name: name, New: play(&diary{}, script{
+				refs[name] = Child(ctx, Spec{Name: name, New: scripted(&trace{}, script{
 					"Stopping": func(ctx actor.Context) {
 						if do := sc["Stopping"]; do != nil {
 							do(ctx)
 						}
-						d.add("(" + name + ")")
+						tr.add("(" + name + ")")
 					},
 					"drain": sc["drain"],
 				})})
@@ -96,22 +95,22 @@ func order(t *testing.T, s *System, children map[string]script, steps func(ref f
 		},
 		"stop": func(ctx actor.Context) {
 			StopInOrder(ctx, steps(func(name string) *Ref { return refs[name] }), func(ctx actor.Context, r []StopReport) {
-				d.add("done")
+				tr.add("done")
 				reports = r
 				Self(ctx).Stop()
 			})
 		},
 	})})
-	parent.Tell("stop")
+	supervisor.Tell("stop")
 	time.Sleep(time.Hour)
 	synctest.Wait()
-	return &d, &reports
+	return &tr, &reports
 }
 
 func TestChildrenStopInOrder(t *testing.T) {
 	bubble(t, Config{}, func(t *testing.T, s *System) {
 		slow := func(actor.Context) { time.Sleep(time.Second) }
-		d, reports := order(t, s, map[string]script{
+		tr, reports := order(t, s, map[string]script{
 			"a": {"Stopping": slow}, "b": {"drain": slow}, "c": {"Stopping": slow}, "d": {},
 		}, func(ref func(string) *Ref) []StopStep {
 			return []StopStep{
@@ -124,21 +123,24 @@ func TestChildrenStopInOrder(t *testing.T) {
 				{Child: ref("a"), Deadline: time.Minute},
 				{Child: ref("a")},
 				{Child: ref("d"), Prepare: func(ready func()) { ready() }},
-				{Child: ref("c"), Deadline: time.Minute},
+				{Child: ref("c"), Deadline: time.Minute, Prepare: func(ready func()) {
+					expect(t, "state of a child stopped before", statsOf(t, s, "p/b").State, Stopped)
+					ready()
+				}},
 			}
 		})
-		expect(t, "diary", d.take(), "Started#1 stop#1 (b) (a) (d) (c) done Stopping#1 Stopped#1")
+		expect(t, "messages", tr.take(), "Started#1 stop#1 (b) (a) (d) (c) done Stopping#1 Stopped#1")
 		expect(t, "reports", fmt.Sprint(*reports),
 			"[{b 3s false stop} { 0s false stop} {a 1s false stop} {a 0s false stop} {d 0s false stop} {c 1s false stop}]")
 	})
 }
 
-func TestWhoDoesNotStopInTimeHoldsUpNobody(t *testing.T) {
+func TestLateChildrenDoNotDelayStopInOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSystem(t, Config{ProbeInterval: -1})
 		release := make(chan struct{})
 		var ready func()
-		d, reports := order(t, s, map[string]script{
+		tr, reports := order(t, s, map[string]script{
 			"stuck": {"Stopping": hangs(release)}, "undrained": {}, "last": {},
 		}, func(ref func(string) *Ref) []StopStep {
 			return []StopStep{
@@ -147,10 +149,10 @@ func TestWhoDoesNotStopInTimeHoldsUpNobody(t *testing.T) {
 				{Child: ref("last"), Deadline: time.Minute, Prepare: func(r func()) { ready(); time.AfterFunc(time.Second, r) }},
 			}
 		})
-		expect(t, "diary", d.take(), "Started#1 stop#1 (undrained) (last) done Stopping#1 Stopped#1")
+		expect(t, "messages", tr.take(), "Started#1 stop#1 (undrained) (last) done Stopping#1 Stopped#1")
 		expect(t, "reports", fmt.Sprint(*reports), "[{undrained 1s true prepare} {stuck 2s true stop} {last 1s false stop}]")
 		if err := s.Stop(within(t, time.Second)); err == nil || !strings.Contains(err.Error(), "p/stuck") {
-			t.Errorf("Stop: %v", err)
+			t.Errorf("Stop: got %v", err)
 		}
 		close(release)
 		synctest.Wait()
@@ -160,9 +162,9 @@ func TestWhoDoesNotStopInTimeHoldsUpNobody(t *testing.T) {
 	})
 }
 
-func TestAChildThatEndsByItselfIsAStepDone(t *testing.T) {
+func TestChildThatStopsItselfCompletesItsStep(t *testing.T) {
 	bubble(t, Config{}, func(t *testing.T, s *System) {
-		d, reports := order(t, s, map[string]script{
+		tr, reports := order(t, s, map[string]script{
 			"a": {"drain": func(ctx actor.Context) { time.Sleep(time.Second); Self(ctx).Stop() }}, "b": {},
 		}, func(ref func(string) *Ref) []StopStep {
 			return []StopStep{
@@ -170,29 +172,29 @@ func TestAChildThatEndsByItselfIsAStepDone(t *testing.T) {
 				{Child: ref("b"), Deadline: time.Minute},
 			}
 		})
-		expect(t, "diary", d.take(), "Started#1 stop#1 (a) (b) done Stopping#1 Stopped#1")
+		expect(t, "messages", tr.take(), "Started#1 stop#1 (a) (b) done Stopping#1 Stopped#1")
 		expect(t, "reports", fmt.Sprint(*reports), "[{a 1s false prepare} {b 0s false stop}]")
 	})
 }
 
-func TestAStopInOrderEndsWithItsIncarnation(t *testing.T) {
+func TestStopInOrderEndsWithItsIncarnation(t *testing.T) {
 	bubble(t, Config{}, func(t *testing.T, s *System) {
-		var parents diary
+		var above trace
 		child := NewRef()
-		make := play(&diary{}, nil)
-		parent := spawn(t, s, Spec{Name: "p", New: play(&parents, script{
-			"Started": func(ctx actor.Context) { Child(ctx, Spec{Name: "c", New: make, Ref: child}) },
+		idle := scripted(&trace{}, nil)
+		supervisor := spawn(t, s, Spec{Name: "p", New: scripted(&above, script{
+			"Started": func(ctx actor.Context) { Child(ctx, Spec{Name: "c", New: idle, Ref: child}) },
 			"stop": func(ctx actor.Context) {
 				never := StopStep{Child: child, Deadline: time.Minute, Prepare: func(func()) {}}
-				StopInOrder(ctx, []StopStep{never}, func(actor.Context, []StopReport) { parents.add("done") })
+				StopInOrder(ctx, []StopStep{never}, func(actor.Context, []StopReport) { above.add("done") })
 			},
 			"bad": boom,
 		})})
-		parent.Tell("stop")
-		parent.Tell("bad")
+		supervisor.Tell("stop")
+		supervisor.Tell("bad")
 		time.Sleep(time.Hour)
 		child.Stop()
 		synctest.Wait()
-		expect(t, "diary of the parent", parents.take(), "Started#1 stop#1 bad#1 Restarting#1 Started#2 Terminated#2")
+		expect(t, "messages to the supervisor", above.take(), "Started#1 stop#1 bad#1 Restarting#1 Started#2")
 	})
 }

@@ -2,8 +2,8 @@ package supervision
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"sync"
@@ -11,26 +11,28 @@ import (
 
 	"github.com/asynkron/protoactor-go/actor"
 	"go.uber.org/zap"
+	"go.uber.org/zap/exp/zapslog"
+	"go.uber.org/zap/zapcore"
 )
 
 // Config of a System. A zero field takes its default.
 type Config struct {
 	Logger  *zap.Logger // default: none
 	Backoff Backoff     // of restarts
-	// ProbeInterval is how often each actor is probed. Default 5 s; negative: never.
+	// ProbeInterval is the time between two probes of an actor. Default 5 s; negative: never.
 	ProbeInterval time.Duration
-	// HangAfter is how long a probe may go unanswered until the actor counts as hung. Default 30 s.
+	// HangAfter is how long a probe may stay unanswered before the actor counts as hung. Default 30 s.
 	HangAfter time.Duration
-	// MaxAbandoned is how many abandoned actors make the System give up. Default 3.
+	// MaxAbandoned is the number of abandoned actors at which the System gives up. Default 3.
 	MaxAbandoned int
-	// Critical names actors (by name or path) whose hang makes the System give up at once.
+	// Critical lists actors, by name or path, whose hang makes the System give up at once.
 	Critical []string
 	// OnFatal is called once, on a goroutine of its own, when the System has given up and the process
 	// should end.
 	OnFatal func(reason string)
-	// FaultInjection has Crash and Hang messages honoured.
+	// FaultInjection enables Crash and Hang messages.
 	FaultInjection bool
-	// OnFailure is called for each failure, on whatever goroutine it came up. It must not block.
+	// OnFailure is called for each failure, on the goroutine that failed. It must not block.
 	OnFailure func(Failure)
 }
 
@@ -60,75 +62,85 @@ type System struct {
 	quit   chan struct{}
 	prober sync.WaitGroup
 
-	mu        sync.Mutex // taken on spawns, failures and ends; never for a message
-	roles     map[string]*role
-	cells     map[*cell]struct{} // whose turn or goroutines are not at their end
-	changed   chan struct{}      // closed when a cell is gone
-	stopping  bool
-	closed    bool
-	swept     time.Time
-	abandoned []string
-	gaveUp    *GaveUp
+	// mu is taken when an actor starts, fails or ends, never to send a message, and is never held while
+	// code of an actor or the logger runs. Ref.mu and incarnation.mu are taken after it.
+	mu           sync.Mutex
+	top          *incarnation // the supervisor of those that Spawn starts; it runs until Stop
+	children     map[string]*Ref
+	incarnations map[*incarnation]struct{} // whose last turn or goroutines have not ended
+	changed      chan struct{}             // closed when an incarnation has ended
+	started      uint64                    // incarnations so far
+	closed       bool
+	swept        time.Time
+	abandoned    []string
+	gaveUp       *GaveUp
 }
 
 // NewSystem returns a System without actors. It is released by Stop.
 func NewSystem(cfg Config) *System {
 	cfg = cfg.withDefaults()
 	s := &System{
-		cfg:     cfg,
-		log:     cfg.Logger,
-		actors:  newActorSystem(cfg.Logger),
-		epoch:   time.Now(),
-		quit:    make(chan struct{}),
-		roles:   make(map[string]*role),
-		cells:   make(map[*cell]struct{}),
-		changed: make(chan struct{}),
-		swept:   time.Now(),
+		cfg:          cfg,
+		log:          cfg.Logger,
+		actors:       newActorSystem(cfg.Logger),
+		epoch:        time.Now(),
+		quit:         make(chan struct{}),
+		children:     make(map[string]*Ref),
+		incarnations: make(map[*incarnation]struct{}),
+		changed:      make(chan struct{}),
+		swept:        time.Now(),
 	}
+	s.top = newIncarnation(s, NewRef(), nil)
 	if cfg.ProbeInterval > 0 {
 		s.prober.Go(s.probe)
 	}
 	return s
 }
 
-// Spawn starts a root actor. It fails with ErrNameTaken, with ErrStopped, or for an invalid Spec.
-func (s *System) Spawn(spec Spec) (*Ref, error) { return s.spawn(nil, spec) }
+// newActorSystem returns a protoactor system whose warnings and errors go to log.
+func newActorSystem(log *zap.Logger) *actor.ActorSystem {
+	core := log.Core()
+	if warnings, err := zapcore.NewIncreaseLevelCore(core, zap.WarnLevel); err == nil {
+		core = warnings
+	}
+	library := slog.New(zapslog.NewHandler(core, zapslog.WithName("protoactor")))
+	return actor.NewActorSystem(actor.WithLoggerFactory(func(*actor.ActorSystem) *slog.Logger { return library }))
+}
+
+// Spawn starts an actor at the top of the tree. It fails with ErrNameTaken, with ErrStopped, or for an
+// invalid Spec.
+func (s *System) Spawn(spec Spec) (*Ref, error) { return s.spawn(s.top, spec) }
 
 // Stop stops all actors and waits until they and the goroutines they own have ended,
-// or ctx is done; the error names those that have not, and hung ones that were abandoned and never came
-// back. It releases all that the System holds. It may be repeated.
+// or ctx is done. The error names those that have not ended, among them abandoned actors whose turn never
+// returned. It releases all that the System holds. It may be repeated.
 func (s *System) Stop(ctx context.Context) error {
 	s.mu.Lock()
-	s.stopping = true
-	var roots []*cell
-	for c := range s.cells {
-		if c.parent == nil {
-			roots = append(roots, c)
-		}
-	}
+	s.top.phase = ending
+	children := s.top.stopChildren()
 	s.mu.Unlock()
-	for _, c := range roots {
-		c.mailbox.PostSystemMessage(&actor.Stop{})
+	for _, child := range children {
+		child.post(end{})
 	}
 	err := s.await(ctx)
 	s.close()
 	return err
 }
 
-// await returns when all cells have ended but those that were abandoned, or ctx is done.
+// await returns when all incarnations have ended except abandoned ones, or ctx is done.
 func (s *System) await(ctx context.Context) error {
 	for {
 		s.mu.Lock()
-		busy, lost := s.remaining()
+		busy, abandoned := s.unfinished()
 		changed := s.changed
 		s.mu.Unlock()
 		switch {
-		case len(busy) == 0 && len(lost) == 0:
+		case len(busy) == 0 && len(abandoned) == 0:
 			return nil
 		case len(busy) == 0:
-			return fmt.Errorf("stopping the actors: hung and never ended: %s", strings.Join(lost, ", "))
+			return fmt.Errorf("stopping the actors: hung and never ended: %s", strings.Join(abandoned, ", "))
 		case ctx.Err() != nil:
-			return fmt.Errorf("stopping the actors: not ended: %s: %w", strings.Join(append(busy, lost...), ", "), ctx.Err())
+			return fmt.Errorf("stopping the actors: not ended: %s: %w", strings.Join(append(busy, abandoned...), ", "), ctx.Err())
 		}
 		select {
 		case <-changed:
@@ -137,192 +149,38 @@ func (s *System) await(ctx context.Context) error {
 	}
 }
 
-// remaining is called with mu held.
-func (s *System) remaining() (busy, lost []string) {
-	for c := range s.cells {
+// unfinished is called with mu held.
+func (s *System) unfinished() (busy, abandoned []string) {
+	for i := range s.incarnations {
 		switch {
-		case c.abandoned.Load():
-			lost = append(lost, c.role.path)
-		case c.finished:
-			busy = append(busy, fmt.Sprintf("%s (goroutines: %d)", c.role.path, c.goroutines))
+		case i.abandoned:
+			abandoned = append(abandoned, i.ref.path)
+		case i.phase == ended:
+			busy = append(busy, fmt.Sprintf("%s (goroutines: %d)", i.ref.path, i.goroutines))
 		default:
-			busy = append(busy, c.role.path)
+			busy = append(busy, i.ref.path)
 		}
 	}
 	slices.Sort(busy)
-	slices.Sort(lost)
-	return busy, lost
+	slices.Sort(abandoned)
+	return busy, abandoned
 }
 
 func (s *System) close() {
 	s.mu.Lock()
 	first := !s.closed
 	s.closed = true
-	var left []*cell
-	for c := range s.cells {
-		left = append(left, c)
+	var left []*incarnation
+	for i := range s.incarnations {
+		left = append(left, i)
 	}
 	s.mu.Unlock()
 	if first {
 		close(s.quit)
 		s.actors.Shutdown()
 	}
-	for _, c := range left {
-		if scope := c.scope.Load(); scope != nil {
-			scope.cut()
-		}
+	for _, i := range left {
+		i.cut()
 	}
 	s.prober.Wait()
-}
-
-// leave takes back enter.
-func (s *System) leave(c *cell) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if c.parent != nil {
-		delete(c.parent.children, c.id)
-	}
-	c.finished = true
-	s.vacate(c)
-	s.settle(c)
-}
-
-// started notes that an incarnation runs.
-func (s *System) started(c *cell, again bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	c.role.pacer.started(time.Now())
-	if again {
-		c.role.restarts++
-	}
-}
-
-// failed makes a failure known.
-func (s *System) failed(c *cell, f Failure, fields ...zap.Field) {
-	reason := fmt.Sprint(f.Reason)
-	s.mu.Lock()
-	r := c.role
-	r.failures++
-	r.lastFailure, r.lastFailureAt = reason, f.At
-	f.Restarts = r.restarts
-	s.mu.Unlock()
-	s.log.Error("an actor failed", append([]zap.Field{
-		zap.String("actor", f.Actor), zap.String("reason", reason), zap.String("message", f.Message),
-		zap.Int("restarts", f.Restarts), zap.String("stack", f.Stack),
-	}, fields...)...)
-	if s.cfg.OnFailure != nil {
-		if p := contained(func() { s.cfg.OnFailure(f) }); p != nil {
-			s.log.Error("OnFailure failed", zap.Any("reason", p.Value), zap.String("stack", p.Stack))
-		}
-	}
-}
-
-// finish notes that a cell has stopped.
-func (s *System) finish(c *cell) {
-	s.mu.Lock()
-	c.finished = true
-	s.vacate(c)
-	s.settle(c)
-	orphaned := false
-	if p := c.parent; p != nil && p.abandoned.Load() { // it will not look after its children any more
-		delete(p.children, c.id)
-		orphaned = len(p.children) == 0
-	}
-	s.mu.Unlock()
-	if orphaned {
-		s.replace(c.parent)
-	}
-}
-
-// vacate is called with mu held, when a cell no longer plays its role. An abandoned
-// one whose replacement is to come keeps it until then, though it may return before.
-func (s *System) vacate(c *cell) {
-	if c.wanted {
-		return
-	}
-	r := c.role
-	r.cell.CompareAndSwap(c, nil)
-	if r.spec.Temporary && s.roles[r.path] == r {
-		delete(s.roles, r.path)
-	}
-}
-
-// settle forgets a cell of which nothing runs any more. It is called with mu held.
-func (s *System) settle(c *cell) {
-	if !c.finished || c.goroutines > 0 {
-		return
-	}
-	delete(s.cells, c)
-	if s.stopping {
-		close(s.changed)
-		s.changed = make(chan struct{})
-	}
-}
-
-func (s *System) goroutineBegins(c *cell) {
-	s.mu.Lock()
-	c.goroutines++
-	s.mu.Unlock()
-}
-
-func (s *System) goroutineEnds(c *cell) {
-	s.mu.Lock()
-	c.goroutines--
-	s.settle(c)
-	s.mu.Unlock()
-}
-
-func (c *cell) goroutineFailed(p *PanicError) {
-	c.sys.mu.Lock()
-	c.role.goroutineFailures++
-	c.sys.mu.Unlock()
-	c.sys.failed(c, c.failure("goroutine", p))
-}
-
-// forgetChild takes a child that has ended off its parent, in the parent's turn.
-func (s *System) forgetChild(parent *cell, id string) (*cell, *ChildFailed) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	child := parent.children[id]
-	if child == nil {
-		return nil, nil
-	}
-	if !parent.abandoned.Load() { // else finish does it
-		delete(parent.children, id)
-	}
-	return child, child.cause
-}
-
-// Live reports nil while every actor answers its probe in time; else the error names
-// those that do not. It is an error for ever once the System has given up. It is what a watchdog is
-// fed by; after Stop it is nil.
-func (s *System) Live() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	switch {
-	case s.gaveUp != nil:
-		return s.gaveUp
-	case s.closed || s.cfg.ProbeInterval < 0:
-		return nil
-	case time.Since(s.swept) > s.cfg.HangAfter+2*s.cfg.ProbeInterval:
-		return errors.New("the probe of the actors is late")
-	}
-	var hung []string
-	for c := range s.cells {
-		if !c.abandoned.Load() && !c.finished && s.overdue(c) {
-			hung = append(hung, c.role.path)
-		}
-	}
-	if len(hung) == 0 {
-		return nil
-	}
-	slices.Sort(hung)
-	return fmt.Errorf("%w: %s", ErrHung, strings.Join(hung, ", "))
-}
-
-// GaveUp returns the report of why the System gave up, nil while it has not.
-func (s *System) GaveUp() *GaveUp {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.gaveUp
 }

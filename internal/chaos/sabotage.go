@@ -95,8 +95,8 @@ func Sabotages() []Sabotage {
 		{
 			Name: "timers outlive a restart",
 			Edits: []Edit{
-				{"actors/supervision/scope.go", `return func() { timer.Stop() }`, `_ = timer; return func() {}`},
-				{"actors/supervision/middleware.go", `if c.scope.Load().take(m.token) {`, `if c.scope.Load().take(m.token); true {`},
+				{"actors/supervision/owned.go", `p.cancel = func() { timer.Stop() }`, `p.cancel = func() {}`},
+				{"actors/supervision/incarnation.go", `if m.take(i) {`, `if m.take(i); true {`},
 			},
 			Faults: []string{"actor: panic"},
 		},

@@ -13,7 +13,7 @@ import (
 	"github.com/asynkron/protoactor-go/actor"
 )
 
-func TestWorkReportsToTheTurnOfItsOwner(t *testing.T) {
+func TestResultOfWorkIsATurn(t *testing.T) {
 	bad := errors.New("no luck")
 	for name, tc := range map[string]struct {
 		work     func(context.Context) (int, error)
@@ -34,13 +34,13 @@ func TestWorkReportsToTheTurnOfItsOwner(t *testing.T) {
 				called := 0
 				var given context.Context
 				work := func(ctx context.Context) (int, error) { given = ctx; return tc.work(ctx) }
-				spawn(t, s, Spec{Name: "a", New: play(&diary{}, script{"Started": func(ctx actor.Context) {
+				spawn(t, s, Spec{Name: "a", New: scripted(&trace{}, script{"Started": func(ctx actor.Context) {
 					Go(ctx, work, func(ctx actor.Context, got int, err error) {
 						called++
 						expect(t, "value", got, tc.want)
 						expect(t, "error", fmt.Sprint(err), tc.err)
 						if tc.is != nil && !errors.Is(err, tc.is) {
-							t.Errorf("%v is not %v", err, tc.is)
+							t.Errorf("error: got %v, want %v", err, tc.is)
 						}
 						expect(t, "context", Self(ctx).Name(), "a")
 					})
@@ -56,16 +56,15 @@ func TestWorkReportsToTheTurnOfItsOwner(t *testing.T) {
 			expect(t, "failures", len(failures), tc.failures)
 			for _, f := range failures {
 				expect(t, "message", f.Message, "goroutine")
-				if !strings.Contains(f.Stack, "scope_test.go") {
-					t.Errorf("the stack does not lead to the panic:\n%s", f.Stack)
+				if !strings.Contains(f.Stack, "owned_test.go") {
+					t.Errorf("stack without the line that panicked:\n%s", f.Stack)
 				}
 			}
 		})
 	}
 }
 
-// Whatever an incarnation has under way ends with it, however it ends.
-func TestNothingOutlivesItsIncarnation(t *testing.T) {
+func TestOwnedWorkEndsWithItsIncarnation(t *testing.T) {
 	for name, tc := range map[string]struct {
 		end  func(*Ref)
 		want string
@@ -75,22 +74,22 @@ func TestNothingOutlivesItsIncarnation(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, Config{}, func(t *testing.T, s *System) {
-				var d diary
-				late := func(ctx actor.Context) { d.add("stale") }
+				var tr trace
+				late := func(ctx actor.Context) { tr.add("stale") }
 				var post func(func(actor.Context))
-				ref := spawn(t, s, Spec{Name: "a", New: play(&d, script{
+				ref := spawn(t, s, Spec{Name: "a", New: scripted(&tr, script{
 					"bad": boom,
 					"Started#1": func(ctx actor.Context) {
-						OnRelease(ctx, func() { d.add("release 1") })
+						OnRelease(ctx, func() { tr.add("release 1") })
 						OnRelease(ctx, func() { panic("in a release") })
 						OnRelease(ctx, func() { runtime.Goexit() })
-						OnRelease(ctx, func() { d.add("release 2") })
+						OnRelease(ctx, func() { tr.add("release 2") })
 						After(ctx, time.Minute, late)
 						post = Poster(ctx)
 						Go(ctx, func(ctx context.Context) (int, error) {
 							<-ctx.Done()
 							time.Sleep(time.Second)
-							d.add("work over")
+							tr.add("work over")
 							return 0, ctx.Err()
 						}, func(ctx actor.Context, _ int, _ error) { late(ctx) })
 					},
@@ -100,28 +99,28 @@ func TestNothingOutlivesItsIncarnation(t *testing.T) {
 					},
 				})})
 				synctest.Wait()
-				post(func(actor.Context) { d.add("posted") })
+				post(func(actor.Context) { tr.add("posted") })
 				synctest.Wait()
 				expect(t, "goroutines", statsOf(t, s, "a").Goroutines, 1)
-				expect(t, "diary", d.take(), "Started#1 posted")
+				expect(t, "messages", tr.take(), "Started#1 posted")
 				tc.end(ref)
 				time.Sleep(5 * time.Second)
 				post(late)
 				time.Sleep(time.Hour)
 				synctest.Wait()
-				expect(t, "diary", d.take(), tc.want)
+				expect(t, "messages", tr.take(), tc.want)
 			})
 		})
 	}
 }
 
-// What is on its way in the mailbox when the actor crashes belongs to the old incarnation.
-func TestAnswersInTheMailboxOfACrashedActorAreStale(t *testing.T) {
+// What is queued when the actor crashes belongs to the old incarnation.
+func TestQueuedTurnsOfACrashedActorAreDropped(t *testing.T) {
 	bubble(t, Config{}, func(t *testing.T, s *System) {
-		var d diary
-		ref := spawn(t, s, Spec{Name: "a", New: play(&d, script{
+		var tr trace
+		ref := spawn(t, s, Spec{Name: "a", New: scripted(&tr, script{
 			"Started#1": func(ctx actor.Context) {
-				stale := func(actor.Context) { d.add("stale") }
+				stale := func(actor.Context) { tr.add("stale") }
 				After(ctx, 10*time.Millisecond, stale)
 				post := Poster(ctx)
 				Go(ctx, func(context.Context) (int, error) { return 0, nil }, func(ctx actor.Context, _ int, _ error) { stale(ctx) })
@@ -132,19 +131,19 @@ func TestAnswersInTheMailboxOfACrashedActorAreStale(t *testing.T) {
 		ref.Tell("kept")
 		time.Sleep(time.Minute)
 		synctest.Wait()
-		expect(t, "diary", d.take(), "Started#1 Restarting#1 Started#2 kept#2")
+		expect(t, "messages", tr.take(), "Started#1 Restarting#1 Started#2 kept#2")
 		expect(t, "dropped", statsOf(t, s, "a").Dropped, 0)
 	})
 }
 
-func TestCancelAndStopAreFinal(t *testing.T) {
+func TestCancelledWorkAndTimersNeverReport(t *testing.T) {
 	bubble(t, Config{}, func(t *testing.T, s *System) {
-		var d diary
-		spawn(t, s, Spec{Name: "a", New: play(&d, script{"Started": func(ctx actor.Context) {
-			timer := After(ctx, time.Millisecond, func(actor.Context) { d.add("timer") })
-			task := Go(ctx, func(ctx context.Context) (int, error) { return 0, nil }, func(actor.Context, int, error) { d.add("task") })
-			blocked := Go(ctx, func(ctx context.Context) (int, error) { <-ctx.Done(); d.add("cancelled"); return 0, nil }, func(actor.Context, int, error) { d.add("blocked") })
-			time.Sleep(time.Second) // both lie in the mailbox by now
+		var tr trace
+		spawn(t, s, Spec{Name: "a", New: scripted(&tr, script{"Started": func(ctx actor.Context) {
+			timer := After(ctx, time.Millisecond, func(actor.Context) { tr.add("timer") })
+			task := Go(ctx, func(ctx context.Context) (int, error) { return 0, nil }, func(actor.Context, int, error) { tr.add("task") })
+			blocked := Go(ctx, func(ctx context.Context) (int, error) { <-ctx.Done(); tr.add("cancelled"); return 0, nil }, func(actor.Context, int, error) { tr.add("blocked") })
+			time.Sleep(time.Second) // both are queued by now
 			timer.Stop()
 			task.Cancel()
 			blocked.Cancel()
@@ -155,11 +154,11 @@ func TestCancelAndStopAreFinal(t *testing.T) {
 		}})})
 		time.Sleep(time.Minute)
 		synctest.Wait()
-		expect(t, "diary", d.take(), "Started#1 cancelled")
+		expect(t, "messages", tr.take(), "Started#1 cancelled")
 	})
 }
 
-func TestAfterComesOnceAndInTime(t *testing.T) {
+func TestAfterFiresOnceInTime(t *testing.T) {
 	bubble(t, Config{}, func(t *testing.T, s *System) {
 		var at []time.Duration
 		begin := time.Now()
@@ -173,14 +172,14 @@ func TestAfterComesOnceAndInTime(t *testing.T) {
 				After(ctx, time.Second, tick)
 			}
 		}
-		spawn(t, s, Spec{Name: "a", New: play(&diary{}, script{"Started": tick})})
+		spawn(t, s, Spec{Name: "a", New: scripted(&trace{}, script{"Started": tick})})
 		time.Sleep(time.Minute)
 		synctest.Wait()
 		expect(t, "ticks", fmt.Sprint(at), "[0s 1s 12s 13s]")
 	})
 }
 
-func TestAPanicInAnAnswerIsAFailureOfTheActor(t *testing.T) {
+func TestPanicInAnOwnedTurnRestartsTheActor(t *testing.T) {
 	for name, ask := range map[string]func(actor.Context){
 		"timer": func(ctx actor.Context) { After(ctx, 0, boom) },
 		"post":  func(ctx actor.Context) { Poster(ctx)(boom) },
@@ -191,11 +190,11 @@ func TestAPanicInAnAnswerIsAFailureOfTheActor(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			var what string
 			bubble(t, Config{OnFailure: func(f Failure) { what = f.Message }}, func(t *testing.T, s *System) {
-				var d diary
-				spawn(t, s, Spec{Name: "a", New: play(&d, script{"Started#1": ask})})
+				var tr trace
+				spawn(t, s, Spec{Name: "a", New: scripted(&tr, script{"Started#1": ask})})
 				time.Sleep(time.Second)
 				synctest.Wait()
-				expect(t, "diary", d.take(), "Started#1 Restarting#1 Started#2")
+				expect(t, "messages", tr.take(), "Started#1 Restarting#1 Started#2")
 			})
 			expect(t, "message", what, name)
 		})

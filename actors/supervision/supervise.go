@@ -1,0 +1,204 @@
+package supervision
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/asynkron/protoactor-go/actor"
+	"go.uber.org/zap"
+)
+
+// Child spawns a child of the actor whose turn it is and returns its Ref, which is
+// Spec.Ref if that is given. An invalid Spec or the name of a sibling that runs is a
+// panic. An actor that is stopping, or that was abandoned meanwhile, gets no child: the
+// Ref stays as it was.
+func Child(ctx actor.Context, spec Spec) *Ref {
+	i := incarnationOf(ctx)
+	ref, err := i.sys.spawn(i, spec)
+	switch {
+	case err == nil:
+		return ref
+	case !errors.Is(err, ErrStopped):
+		panic(err)
+	case spec.Ref != nil:
+		return spec.Ref
+	}
+	return NewRef()
+}
+
+// spawn starts a child below an incarnation.
+func (s *System) spawn(supervisor *incarnation, spec Spec) (*Ref, error) {
+	if err := spec.check(); err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !supervisor.supervises() {
+		return nil, fmt.Errorf("spawning %s: %w", spec.Name, ErrStopped)
+	}
+	path := spec.Name
+	if supervisor != s.top {
+		path = supervisor.ref.path + "/" + spec.Name
+	}
+	r := s.children[path]
+	if r != nil && r.current != nil && !r.stopped {
+		return nil, fmt.Errorf("spawning %s: %w", path, ErrNameTaken)
+	}
+	if spec.Ref != nil {
+		r = spec.Ref
+	} else if r == nil {
+		r = NewRef()
+	}
+	if err := r.bind(s, supervisor.ref.path, spec.Name, path); err != nil {
+		return nil, err
+	}
+	r.build, r.stopped, r.forget, r.onStopped = spec.New, false, false, nil
+	r.stats.Temporary = spec.Temporary
+	r.mu.Lock()
+	r.open = true
+	r.mu.Unlock()
+	if r.current == nil { // else when the old incarnation has ended
+		s.start(r, supervisor)
+	}
+	return r, nil
+}
+
+// start starts an incarnation. It is called with mu held. No process id is used twice.
+func (s *System) start(r *Ref, supervisor *incarnation) {
+	i := newIncarnation(s, r, supervisor)
+	supervisor.children[i] = struct{}{}
+	s.incarnations[i] = struct{}{}
+	s.started++
+	r.startedAt = time.Now()
+	props := actor.PropsFromProducer(func() actor.Actor { return i }, actor.WithMailbox(func() actor.Mailbox { return i }))
+	if _, err := s.actors.Root.SpawnNamed(props, fmt.Sprintf("%s~%d", r.path, s.started)); err != nil {
+		panic(err) // two processes of one id
+	}
+	r.mu.Lock()
+	r.current = i
+	i.wake()
+	r.mu.Unlock()
+}
+
+// ended notes that the last turn of an incarnation is over.
+func (s *System) ended(i *incarnation) {
+	s.mu.Lock()
+	i.phase = ended
+	s.leave(i)
+	s.settle(i)
+	s.mu.Unlock()
+}
+
+// leave lets an incarnation go once it has ended or is abandoned and its children have gone. Unless
+// it was stopped or its supervisor is ending, the next incarnation takes its place. It is called with mu held.
+func (s *System) leave(i *incarnation) {
+	if i.left || len(i.children) > 0 || i.phase != ended && !i.abandoned {
+		return
+	}
+	i.left = true
+	r, supervisor := i.ref, i.supervisor
+	delete(supervisor.children, i)
+	if !r.stopped && supervisor.supervises() {
+		if !i.stopped && !i.abandoned {
+			r.stats.Restarts++
+		}
+		s.start(r, supervisor)
+		return
+	}
+	r.close()
+	r.mu.Lock()
+	r.current = nil
+	r.mu.Unlock()
+	if r.forget && s.children[r.path] == r {
+		s.forget(r.path)
+	}
+	if r.onStopped != nil {
+		r.onStopped()
+	}
+	if i.cause != nil {
+		supervisor.childFailed(i.cause)
+	}
+	switch {
+	case supervisor.abandoned:
+		s.leave(supervisor)
+	case supervisor.phase == ending && supervisor != s.top:
+		supervisor.post(childEnded{})
+	}
+}
+
+// settle forgets an incarnation of which nothing runs any more. It is called with mu held.
+func (s *System) settle(i *incarnation) {
+	if i.phase != ended || i.goroutines > 0 {
+		return
+	}
+	delete(s.incarnations, i)
+	close(s.changed)
+	s.changed = make(chan struct{})
+}
+
+// prune forgets the children of earlier incarnations that an actor has not spawned again in handling Started.
+func (s *System) prune(i *incarnation) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if i.abandoned {
+		return
+	}
+	for path, r := range s.children {
+		if r.stats.Parent == i.ref.path && r.current == nil {
+			s.forget(path)
+		}
+	}
+}
+
+// forget drops the counters of a child and those below it. It is called with mu held.
+func (s *System) forget(path string) {
+	for p := range s.children {
+		if p == path || strings.HasPrefix(p, path+"/") {
+			delete(s.children, p)
+		}
+	}
+}
+
+// abandon gives up an actor that cannot be stopped. Its supervisor no longer waits for it, and what it owns is
+// cut off; it is replaced when its children have ended, or abandoned as well. false: it had ended already.
+func (s *System) abandon(i *incarnation) bool {
+	s.mu.Lock()
+	if i.phase == ended || i.abandoned {
+		s.mu.Unlock()
+		return false
+	}
+	i.abandoned = true
+	i.ref.stats.Abandoned++
+	i.endTemporary(ErrHung, "")
+	children := i.stopChildren()
+	i.suspend()
+	s.leave(i)
+	s.mu.Unlock()
+	i.cut()
+	i.post(end{}) // for the return of its turn
+	for _, child := range children {
+		child.post(end{})
+	}
+	return true
+}
+
+// failed makes a failure known.
+func (s *System) failed(r *Ref, f Failure, fields ...zap.Field) {
+	reason := fmt.Sprint(f.Reason)
+	s.mu.Lock()
+	r.stats.Failures++
+	r.stats.LastFailure, r.stats.LastFailureAt = reason, f.At
+	f.Restarts = r.stats.Restarts
+	s.mu.Unlock()
+	s.log.Error("actor failed", append([]zap.Field{
+		zap.String("actor", f.Actor), zap.String("reason", reason), zap.String("message", f.Message),
+		zap.Int("restarts", f.Restarts), zap.String("stack", f.Stack),
+	}, fields...)...)
+	if s.cfg.OnFailure != nil {
+		if p := contain(func() { s.cfg.OnFailure(f) }); p != nil {
+			s.log.Error("OnFailure failed", zap.Any("reason", p.Value), zap.String("stack", p.Stack))
+		}
+	}
+}
