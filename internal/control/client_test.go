@@ -3,13 +3,14 @@ package control
 import (
 	"context"
 	"errors"
-	"ffmpeg-agent/messages"
 	"io"
 	"net"
 	"net/http"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"ffmpeg-agent/messages"
 )
 
 func TestAgentNotRunning(t *testing.T) {

@@ -1,8 +1,6 @@
 package report
 
 import (
-	"ffmpeg-agent/hardware/energy"
-	"ffmpeg-agent/messages/job"
 	"math"
 	"slices"
 	"strconv"
@@ -10,6 +8,9 @@ import (
 	"testing"
 
 	"golang.org/x/net/html"
+
+	"ffmpeg-agent/hardware/energy"
+	"ffmpeg-agent/messages/job"
 )
 
 func TestValuesMatchTheRecord(t *testing.T) {

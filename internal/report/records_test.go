@@ -5,9 +5,8 @@ import (
 	"testing"
 	"time"
 
-	"ffmpeg-agent/messages/job"
-
 	"ffmpeg-agent/hardware/energy"
+	"ffmpeg-agent/messages/job"
 	"ffmpeg-agent/messages/protocol"
 )
 

@@ -4,11 +4,12 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
-	"ffmpeg-agent/messages/job"
 	"html"
 	"io"
 	"strings"
 	"testing"
+
+	"ffmpeg-agent/messages/job"
 )
 
 func TestMissingAttempt(t *testing.T) {

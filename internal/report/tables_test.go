@@ -1,10 +1,11 @@
 package report
 
 import (
-	"ffmpeg-agent/hardware/energy"
 	"slices"
 	"strings"
 	"testing"
+
+	"ffmpeg-agent/hardware/energy"
 )
 
 func TestWhyNotCounted(t *testing.T) {

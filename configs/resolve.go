@@ -1,0 +1,88 @@
+package configs
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// maxSocketPath is the maximum length of a unix socket's path in bytes.
+const maxSocketPath = 107
+
+// resolve replaces "auto" in values that are fixed while the agent runs.
+func (l *loader) resolve() {
+	cfg := &l.loaded.Config
+	if cfg.Node.Address == "auto" && !l.bad["node.address"] {
+		cfg.Node.Address = l.hostname()
+	}
+	if cfg.DataDir == "auto" && !l.bad["data_dir"] {
+		cfg.DataDir = l.dataDir()
+	}
+	if l.bad["data_dir"] || l.bad["control.socket"] {
+		return
+	}
+	if cfg.Control.Socket == "auto" {
+		cfg.Control.Socket = filepath.Join(cfg.DataDir, "agent.sock")
+	}
+	if len(cfg.Control.Socket) > maxSocketPath {
+		l.report("control.socket", fmt.Sprintf("%q", cfg.Control.Socket), "too long for a unix socket",
+			fmt.Sprintf("an absolute path of at most %d bytes, or auto for agent.sock in data_dir", maxSocketPath))
+	}
+}
+
+func (l *loader) hostname() string {
+	get := l.src.Hostname
+	if get == nil {
+		get = os.Hostname
+	}
+	name, err := get()
+	if err == nil {
+		err = checkAddress(name)
+	}
+	if err != nil {
+		l.report("node.address", `"auto"`, "unusable host name: "+err.Error(), "an explicit name for this node")
+	}
+	return name
+}
+
+// dataDir returns systemd's state directory if set, else the system-wide one for root
+// and the user's own for other users.
+func (l *loader) dataDir() string {
+	isRoot := l.src.IsRoot
+	if isRoot == nil {
+		isRoot = func() bool { return os.Geteuid() == 0 }
+	}
+	state, _, _ := strings.Cut(l.environ["STATE_DIRECTORY"], ":")
+	switch {
+	case filepath.IsAbs(state):
+		return state
+	case isRoot():
+		return "/var/lib/ffmpeg-agent"
+	case filepath.IsAbs(l.environ["XDG_STATE_HOME"]):
+		return filepath.Join(l.environ["XDG_STATE_HOME"], "ffmpeg-agent")
+	case filepath.IsAbs(l.environ["HOME"]):
+		return filepath.Join(l.environ["HOME"], ".local", "state", "ffmpeg-agent")
+	}
+	l.report("data_dir", `"auto"`, "neither XDG_STATE_HOME nor HOME is set to an absolute path", "an absolute path")
+	return ""
+}
+
+// chooseKeySource clears the API key or the API key file if both are set.
+func (l *loader) chooseKeySource() {
+	m := &l.loaded.Config.Master
+	if !m.APIKey.IsSet() || m.APIKeyFile == "" {
+		return
+	}
+	key, file := l.settings["master.api_key"].origin, l.settings["master.api_key_file"].origin
+	switch {
+	case key.Kind > file.Kind:
+		m.APIKeyFile = ""
+		l.loaded.Origins["master.api_key_file"] = Origin{}
+	case file.Kind > key.Kind:
+		m.APIKey = Secret{}
+		l.loaded.Origins["master.api_key"] = Origin{}
+	default:
+		l.report("master.api_key", "(hidden)", fmt.Sprintf("set together with master.api_key_file (%s)", file), "one of the two")
+	}
+}
