@@ -65,7 +65,7 @@ func writeSysfs(t testing.TB, tree *fakehw.Tree, files map[string]string) {
 // advance moves the tree's time to a time since its start.
 func advance(t testing.TB, tree *fakehw.Tree, to time.Duration) {
 	t.Helper()
-	must(t, tree.Step(to))
+	must(t, tree.AdvanceTo(to))
 }
 
 // treeClock returns a clock that follows the tree's time.

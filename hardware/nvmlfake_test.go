@@ -88,7 +88,7 @@ func newFakeNVML(t testing.TB, scenario fakehw.NVMLScenario, without ...string) 
 	content, err := os.ReadFile(buildNVML(t, without...))
 	must(t, err)
 	must(t, os.WriteFile(library, content, 0o755))
-	fake, err := fakehw.NVMLOf(library, scenario)
+	fake, err := fakehw.UseNVML(library, scenario)
 	must(t, err)
 	return fake
 }

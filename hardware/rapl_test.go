@@ -67,11 +67,11 @@ var topologies = []struct {
 		before: func(_ *fakehw.Tree, zones map[string]*fakehw.Zone) error { return zones["intel-rapl:1"].Break() }},
 	{name: "zone_breaks", zones: twoSockets,
 		during: func(_ *fakehw.Tree, zones map[string]*fakehw.Zone) error { return zones["intel-rapl:1:0"].Break() }},
-	{name: "zone_vanishes", zones: twoSockets,
-		during: func(_ *fakehw.Tree, zones map[string]*fakehw.Zone) error { return zones["intel-rapl:1"].Vanish() }},
-	{name: "zone_vanishes_and_returns", zones: twoSockets,
-		during: func(_ *fakehw.Tree, zones map[string]*fakehw.Zone) error { return zones["intel-rapl:1"].Vanish() },
-		after:  func(_ *fakehw.Tree, zones map[string]*fakehw.Zone) error { return zones["intel-rapl:1"].Return() }},
+	{name: "zone_removed", zones: twoSockets,
+		during: func(_ *fakehw.Tree, zones map[string]*fakehw.Zone) error { return zones["intel-rapl:1"].Remove() }},
+	{name: "zone_removed_and_restored", zones: twoSockets,
+		during: func(_ *fakehw.Tree, zones map[string]*fakehw.Zone) error { return zones["intel-rapl:1"].Remove() },
+		after:  func(_ *fakehw.Tree, zones map[string]*fakehw.Zone) error { return zones["intel-rapl:1"].Restore() }},
 	{name: "driver_removed_and_loaded", zones: twoSockets,
 		during: func(tree *fakehw.Tree, _ map[string]*fakehw.Zone) error { return tree.UnloadPowercap() },
 		after:  func(tree *fakehw.Tree, _ map[string]*fakehw.Zone) error { return tree.LoadPowercap() }},
@@ -181,12 +181,12 @@ func TestFaultOfOneZoneLeavesTheOthers(t *testing.T) {
 	must(t, dram.Break())
 	expect("broken", false)
 	expect("still broken", false)
-	must(t, dram.Mend())
+	must(t, dram.Repair())
 	expect("mended", true)
-	must(t, dram.Vanish())
+	must(t, dram.Remove())
 	expect("removed", false)
 	expect("still removed", false)
-	must(t, dram.Return())
+	must(t, dram.Restore())
 	expect("restored", true)
 	for _, garbage := range []string{"", "N/A\n", "-5\n", "1e9\n", "99999999999999999999\n", strings.Repeat("7", 100)} {
 		must(t, tree.Write(dram.Path(), garbage))
@@ -251,7 +251,7 @@ func TestRescanKeepsTheTotalWhileZonesAreMissing(t *testing.T) {
 	var elapsed time.Duration
 	rapl.now = func() time.Time { return begin.Add(elapsed) }
 	rapl.Read()
-	must(t, zones["intel-rapl:0"].Vanish())
+	must(t, zones["intel-rapl:0"].Remove())
 	for _, config := range []fakehw.ZoneConfig{zone("intel-rapl:2", "package-1"), zone("intel-rapl:3", "package-2")} {
 		_, err := tree.AddZone(config)
 		must(t, err)
@@ -261,7 +261,7 @@ func TestRescanKeepsTheTotalWhileZonesAreMissing(t *testing.T) {
 	if len(readings) != 1 || readings[0].Zone.Counted || len(faults) != 1 || !faults[0].Zone.Counted {
 		t.Fatalf("got readings %+v and faults %+v, want a fault of the counted zone", readings, faults)
 	}
-	must(t, zones["intel-rapl:0"].Return())
+	must(t, zones["intel-rapl:0"].Restore())
 	elapsed = 2 * rescanInterval
 	if readings, faults = rapl.Read(); len(readings) != 4 || len(faults) != 0 {
 		t.Fatalf("got readings %+v and faults %+v, want 4 readings", readings, faults)

@@ -82,7 +82,7 @@ func (v *cardVariant) library(t *testing.T, usual string) (path string, fake *fa
 	if v.without != nil {
 		fake, err = fakehw.NewNVML(filepath.Dir(path), scenario, v.without...)
 	} else if err = os.Link(usual, path); err == nil {
-		fake, err = fakehw.NVMLOf(path, scenario)
+		fake, err = fakehw.UseNVML(path, scenario)
 	}
 	if err != nil {
 		t.Fatal(err)

@@ -157,11 +157,11 @@ func reset(id string) func(map[string]*fakehw.Zone) error {
 }
 
 func vanish(id string) func(map[string]*fakehw.Zone) error {
-	return func(zones map[string]*fakehw.Zone) error { return zones[id].Vanish() }
+	return func(zones map[string]*fakehw.Zone) error { return zones[id].Remove() }
 }
 
 func comeBack(id string) func(map[string]*fakehw.Zone) error {
-	return func(zones map[string]*fakehw.Zone) error { return zones[id].Return() }
+	return func(zones map[string]*fakehw.Zone) error { return zones[id].Restore() }
 }
 
 func broken(id string) func(map[string]*fakehw.Zone) error {

@@ -171,7 +171,7 @@ func (r *run) skew() time.Duration { return time.Duration(r.rnd.Int64N(int64(2*m
 // pass lets time pass on the machine, whose counters are as old as their last update.
 func (r *run) pass(at time.Duration) error {
 	if to := at.Truncate(counterUpdate); to > r.tree.Now() {
-		return r.tree.Step(to)
+		return r.tree.AdvanceTo(to)
 	}
 	return nil
 }

@@ -10,24 +10,23 @@ import (
 // ticksPerSecond is USER_HZ, the unit of /proc/stat.
 const ticksPerSecond = 100
 
-// CPUConfig describes the processor as /proc shows it.
+// CPUConfig describes the processor and memory in /proc.
 type CPUConfig struct {
 	Model   string
 	Threads int
-	// Busy is the part of all threads in use, 0 to 1, as a function of the time
-	// since the tree began; nil: none.
+	// Busy is the utilization of all threads, 0 to 1, as a function of the tree's time; nil: 0.
 	Busy Curve
-	// Stolen is the part that the hypervisor gave to others; nil: none.
+	// Stolen is the share that the hypervisor gave to other machines; nil: 0.
 	Stolen Curve
 	// MemoryTotal and MemoryAvailable in bytes.
 	MemoryTotal, MemoryAvailable uint64
 }
 
-// cpu keeps /proc/stat up to date.
+// cpu updates /proc/stat.
 type cpu struct {
-	config               CPUConfig
-	file                 *os.File
-	busy, stolen, passed float64 // thread seconds
+	config                CPUConfig
+	file                  *os.File
+	busy, stolen, elapsed float64 // seconds of all threads
 }
 
 // SetCPU writes /proc/stat, cpuinfo and meminfo.
@@ -56,32 +55,32 @@ func (t *Tree) SetCPU(config CPUConfig) error {
 	return t.cpu.write()
 }
 
-func (c *cpu) step(from, to time.Duration) error {
+func (c *cpu) advance(from, to time.Duration) error {
 	threads := float64(c.config.Threads)
 	c.busy += threads * c.config.Busy.Joules(from, to)
 	if c.config.Stolen != nil {
 		c.stolen += threads * c.config.Stolen.Joules(from, to)
 	}
-	c.passed += threads * (to - from).Seconds()
+	c.elapsed += threads * (to - from).Seconds()
 	return c.write()
 }
 
-// write renews /proc/stat: user, nice, system, idle, iowait, irq, softirq,
-// steal, guest, guest_nice. All figures have a fixed width.
+// write updates /proc/stat: user, nice, system, idle, iowait, irq, softirq, steal, guest,
+// guest_nice. The numbers have a fixed width, so that the file never shrinks.
 func (c *cpu) write() error {
-	busy, stolen, passed := c.busy*ticksPerSecond, c.stolen*ticksPerSecond, c.passed*ticksPerSecond
-	text := cpuLine("cpu ", busy, stolen, passed)
+	busy, stolen, elapsed := c.busy*ticksPerSecond, c.stolen*ticksPerSecond, c.elapsed*ticksPerSecond
+	text := cpuLine("cpu ", busy, stolen, elapsed)
 	threads := float64(c.config.Threads)
 	for i := range c.config.Threads {
-		text += cpuLine(fmt.Sprint("cpu", i), busy/threads, stolen/threads, passed/threads)
+		text += cpuLine(fmt.Sprint("cpu", i), busy/threads, stolen/threads, elapsed/threads)
 	}
 	_, err := c.file.WriteAt([]byte(text+"intr 0\nctxt 0\nbtime 1700000000\nprocesses 1\nprocs_running 1\nprocs_blocked 0\n"), 0)
 	return err
 }
 
-func cpuLine(name string, busy, stolen, passed float64) string {
+func cpuLine(name string, busy, stolen, elapsed float64) string {
 	user := int64(busy * 0.8)
 	system := int64(busy) - user
-	idle := max(0, int64(passed)-int64(busy)-int64(stolen))
+	idle := max(0, int64(elapsed)-int64(busy)-int64(stolen))
 	return fmt.Sprintf("%s %015d 0 %015d %015d 0 0 0 %015d 0 0\n", name, user, system, idle, int64(stolen))
 }

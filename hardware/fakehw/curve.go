@@ -5,29 +5,27 @@ import (
 	"time"
 )
 
-// Curve is power in W, 0 or more, as a function of the time since the tree
-// began.
+// Curve is power in W, not negative, as a function of the tree's time.
 type Curve func(t time.Duration) float64
 
-// Constant power.
+// Constant returns constant power.
 func Constant(watts float64) Curve { return func(time.Duration) float64 { return watts } }
 
-// Ramp goes from one power to another over a length of time and stays there.
+// Ramp changes linearly from one power to another and stays there.
 func Ramp(from, to float64, over time.Duration) Curve {
 	return func(t time.Duration) float64 {
 		return from + (to-from)*min(1, max(0, t.Seconds()/over.Seconds()))
 	}
 }
 
-// Sine swings around a mean, once a period.
-func Sine(mean, swing float64, period time.Duration) Curve {
+// Sine oscillates around a mean.
+func Sine(mean, amplitude float64, period time.Duration) Curve {
 	return func(t time.Duration) float64 {
-		return mean + swing*math.Sin(2*math.Pi*t.Seconds()/period.Seconds())
+		return mean + amplitude*math.Sin(2*math.Pi*t.Seconds()/period.Seconds())
 	}
 }
 
-// Bursts are at high power for the first part of each period and at low power
-// for the rest of it.
+// Bursts is a square wave: high power for the first length of each period, then low power.
 func Bursts(low, high float64, length, period time.Duration) Curve {
 	return func(t time.Duration) float64 {
 		if t%period < length {
@@ -37,12 +35,12 @@ func Bursts(low, high float64, length, period time.Duration) Curve {
 	}
 }
 
-// grid is the step of the integral. Curves that jump on multiples of it are
-// integrated exactly, smooth ones to within a billionth.
+// grid is the step of the integral, which is exact for curves that jump at its multiples and
+// accurate to 1e-9 for smooth ones.
 const grid = 100 * time.Microsecond
 
-// Joules is the curve's integral between two moments, by the midpoint rule on a
-// fixed grid, so that neighbouring integrals add up.
+// Joules integrates the curve by the midpoint rule. The grid is fixed, so that adjacent integrals
+// add up.
 func (c Curve) Joules(from, to time.Duration) float64 {
 	sum := 0.0
 	for start := from; start < to; {

@@ -1,9 +1,7 @@
-// Package fakehw writes fake /sys and /proc trees of a machine whose power is
-// known, for tests, benchmarks and runs of the real binary through its
-// hardware.sysfs_path and hardware.procfs_path. Counters are laid out as Linux
-// has them, links and nested directories included, and are rewritten in place,
-// since real ones are read through an open descriptor.
+// Package fakehw makes fake machines with known power, for tests, benchmarks and runs of the real
+// binary with hardware.sysfs_path, hardware.procfs_path and hardware.nvml_library. Counters have
+// the layout of Linux, including links and nested directories. They are updated in place, because
+// the real ones are read through an open descriptor.
 //
-// It imports nothing of what it is there to test: the energy it says was used is
-// its own integral of the power curve.
+// It imports nothing of what it tests: the true energy is its own integral of the power curve.
 package fakehw

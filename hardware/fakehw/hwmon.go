@@ -9,13 +9,13 @@ import (
 	"time"
 )
 
-// ChipConfig describes one chip below /sys/class/hwmon.
+// ChipConfig describes one chip in /sys/class/hwmon.
 type ChipConfig struct {
-	Name   string // what the driver calls it: apm_xgene, smpro_hwmon, power_meter
-	Device string // the device's directory, such as APMC0D29:00
-	// OnDevice: the driver is an old one, whose files lie with the device.
+	Name   string // of the driver: apm_xgene, smpro_hwmon, power_meter
+	Device string // directory of the device, such as APMC0D29:00
+	// OnDevice puts the files into the device's directory, as older drivers do.
 	OnDevice bool
-	// Files are further ones with their content, such as power1_average_interval.
+	// Files are further files with their content, such as power1_average_interval.
 	Files   map[string]string
 	Sensors []SensorConfig
 }
@@ -23,11 +23,11 @@ type ChipConfig struct {
 // SensorConfig describes one sensor of a chip.
 type SensorConfig struct {
 	File  string // power1_input, power1_average or energy1_input
-	Label string // content of power1_label; "" leaves it out
-	Power Curve  // nil: none
-	// Average is over how long power1_average averages; other files do not.
+	Label string // content of power1_label; "": there is no such file
+	Power Curve  // nil: 0 W
+	// Average is the time over which power1_average is averaged; unused for other files.
 	Average time.Duration
-	// Update is how often the chip renews its value; 0: at each Step.
+	// Update is the chip's update interval; 0: each AdvanceTo.
 	Update time.Duration
 }
 
@@ -35,37 +35,37 @@ type SensorConfig struct {
 type Chip struct {
 	config  ChipConfig
 	tree    *Tree
-	number  int // of hwmon3
+	number  int // 3 of hwmon3
 	sensors []*Sensor
 }
 
 // Sensor is one fake sensor.
 type Sensor struct {
-	config SensorConfig
-	chip   *Chip
-	file   *os.File // nil while the chip is gone
-	used   float64  // J up to the last renewal
-	upTo   time.Duration
-	mean   stretch // that power1_average is of
+	config  SensorConfig
+	chip    *Chip
+	file    *os.File // nil while the chip is unloaded
+	energy  float64  // J at updated
+	updated time.Duration
+	average slidingIntegral // for power1_average
 }
 
-// stretch of time and the J used in it. It moves on with what comes in and goes out.
-type stretch struct {
+// slidingIntegral is the energy of a window of time, in J.
+type slidingIntegral struct {
 	from, to time.Duration
 	joules   float64
 }
 
-func (s *stretch) move(power Curve, from, to time.Duration) float64 {
-	if from < s.from || to < s.to || from > s.to {
-		*s = stretch{from: from, to: from}
+// moveTo moves the window, adding what enters and subtracting what leaves it.
+func (w *slidingIntegral) moveTo(power Curve, from, to time.Duration) float64 {
+	if from < w.from || to < w.to || from > w.to {
+		*w = slidingIntegral{from: from, to: from}
 	}
-	s.joules += power.Joules(s.to, to) - power.Joules(s.from, from)
-	s.from, s.to = from, to
-	return s.joules
+	w.joules += power.Joules(w.to, to) - power.Joules(w.from, from)
+	w.from, w.to = from, to
+	return w.joules
 }
 
-// AddChip adds a chip: a directory below its device and a link to it from
-// /sys/class/hwmon, numbered as drivers come.
+// AddChip adds a chip: a directory below its device and a link to it in /sys/class/hwmon.
 func (t *Tree) AddChip(config ChipConfig) (*Chip, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -77,13 +77,13 @@ func (t *Tree) AddChip(config ChipConfig) (*Chip, error) {
 		c.sensors = append(c.sensors, &Sensor{config: s, chip: c})
 	}
 	if err := c.create(); err != nil {
-		return nil, fmt.Errorf("making chip %s: %w", config.Name, err)
+		return nil, fmt.Errorf("creating chip %s: %w", config.Name, err)
 	}
 	t.chips = append(t.chips, c)
 	return c, nil
 }
 
-// Sensors in the order they were configured in.
+// Sensors returns the sensors in the order of the configuration.
 func (c *Chip) Sensors() []*Sensor { return c.sensors }
 
 func (c *Chip) device() string { return c.tree.Sys("devices", "platform", c.config.Device) }
@@ -92,8 +92,8 @@ func (c *Chip) hwmon() string {
 	return filepath.Join(c.device(), "hwmon", fmt.Sprint("hwmon", c.number))
 }
 
-// folder is where the chip's files are.
-func (c *Chip) folder() string {
+// dir holds the chip's files.
+func (c *Chip) dir() string {
 	if c.config.OnDevice {
 		return c.device()
 	}
@@ -115,7 +115,7 @@ func (c *Chip) create() error {
 		}
 	}
 	for name, content := range files {
-		if err := c.tree.Write(filepath.Join(c.folder(), name), content); err != nil {
+		if err := c.tree.Write(filepath.Join(c.dir(), name), content); err != nil {
 			return err
 		}
 	}
@@ -136,7 +136,7 @@ func (c *Chip) create() error {
 	)
 }
 
-// labelFile is power1_label of power1_input.
+// labelFile returns power1_label for power1_input.
 func labelFile(file string) string {
 	for i, r := range file {
 		if r == '_' {
@@ -146,7 +146,7 @@ func labelFile(file string) string {
 	return file + "_label"
 }
 
-// Unload takes the chip away, as removing its driver does.
+// Unload removes the chip, as unloading its driver does.
 func (c *Chip) Unload() error {
 	c.tree.mu.Lock()
 	defer c.tree.mu.Unlock()
@@ -154,7 +154,7 @@ func (c *Chip) Unload() error {
 		os.Remove(c.tree.Sys("class", "hwmon", fmt.Sprint("hwmon", c.number))))
 }
 
-// Load brings back a chip that was unloaded, under another number.
+// Load adds an unloaded chip again, under another number.
 func (c *Chip) Load(number int) error {
 	c.tree.mu.Lock()
 	defer c.tree.mu.Unlock()
@@ -162,7 +162,7 @@ func (c *Chip) Load(number int) error {
 	return c.create()
 }
 
-// close empties the files, so that readers get nothing more out of them.
+// close truncates the files, so that reads through an open descriptor fail.
 func (c *Chip) close() error {
 	var errs []error
 	for _, s := range c.sensors {
@@ -174,7 +174,7 @@ func (c *Chip) close() error {
 	return errors.Join(errs...)
 }
 
-func (c *Chip) step(_, to time.Duration) error {
+func (c *Chip) advance(_, to time.Duration) error {
 	var errs []error
 	for _, s := range c.sensors {
 		errs = append(errs, s.write(to))
@@ -182,13 +182,13 @@ func (c *Chip) step(_, to time.Duration) error {
 	return errors.Join(errs...)
 }
 
-// Path of the sensor's file.
-func (s *Sensor) Path() string { return filepath.Join(s.chip.folder(), s.config.File) }
+// Path returns the path of the sensor's file.
+func (s *Sensor) Path() string { return filepath.Join(s.chip.dir(), s.config.File) }
 
-// Joules is what truly was used between two moments since the tree began.
+// Joules returns the true energy between two times of the tree.
 func (s *Sensor) Joules(from, to time.Duration) float64 { return s.config.Power.Joules(from, to) }
 
-// write renews the value, if it is time for that.
+// write updates the value as of the last update time.
 func (s *Sensor) write(now time.Duration) error {
 	if s.file == nil {
 		return nil
@@ -199,18 +199,18 @@ func (s *Sensor) write(now time.Duration) error {
 	return pwrite(s.file, fmt.Sprint(int64(math.Round(s.value(now)*1e6))))
 }
 
-// value is in J of an energy counter and else in W. Before the tree began, power was
-// what it was at its beginning.
+// value is in J for an energy counter, else in W. Before the tree's start the power was that at
+// its start.
 func (s *Sensor) value(now time.Duration) float64 {
 	power, average := s.config.Power, s.config.Average
 	switch {
 	case s.config.File[0] == 'e':
-		s.used += power.Joules(s.upTo, now)
-		s.upTo = now
-		return s.used
+		s.energy += power.Joules(s.updated, now)
+		s.updated = now
+		return s.energy
 	case average > 0:
 		before := max(0, average-now)
-		return (power(0)*before.Seconds() + s.mean.move(power, max(0, now-average), now)) / average.Seconds()
+		return (power(0)*before.Seconds() + s.average.moveTo(power, max(0, now-average), now)) / average.Seconds()
 	}
 	return power(now)
 }

@@ -11,22 +11,12 @@ import (
 func addChip(t *testing.T, tree *Tree, config ChipConfig) *Chip {
 	t.Helper()
 	chip, err := tree.AddChip(config)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	return chip
 }
 
-func stepTo(t *testing.T, tree *Tree, to time.Duration) {
-	t.Helper()
-	if err := tree.Step(to); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// Through an open descriptor, as agents read: present power, a mean over the last
-// second, one that is renewed each second, and energy.
-func TestSensorsOfAChip(t *testing.T) {
+// The values are read through an open descriptor, as the agent does.
+func TestSensorValues(t *testing.T) {
 	tree := newTree(t)
 	power := Ramp(0, 100, 10*time.Second)
 	chip := addChip(t, tree, ChipConfig{Name: "fake", Device: "fake.0", Sensors: []SensorConfig{
@@ -38,9 +28,7 @@ func TestSensorsOfAChip(t *testing.T) {
 	var files []*os.File
 	for _, s := range chip.Sensors() {
 		file, err := os.Open(s.Path())
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		defer file.Close()
 		files = append(files, file)
 	}
@@ -48,24 +36,24 @@ func TestSensorsOfAChip(t *testing.T) {
 		at     time.Duration
 		values [4]float64
 	}{
-		{500 * time.Millisecond, [4]float64{5, 1.25, 0, 1.25}}, // half of the last second lies before the beginning
+		{500 * time.Millisecond, [4]float64{5, 1.25, 0, 1.25}}, // half of the average is from before the start
 		{2500 * time.Millisecond, [4]float64{25, 20, 15, 31.25}},
 		{10 * time.Second, [4]float64{100, 95, 95, 500}},
 		{12 * time.Second, [4]float64{100, 100, 100, 700}},
 	} {
-		stepTo(t, tree, want.at)
+		must(t, tree.AdvanceTo(want.at))
 		for i, file := range files {
 			if got := float64(readCounter(t, file)) / 1e6; math.Abs(got-want.values[i]) > 1e-4 {
-				t.Errorf("at %v: %s says %v, want %v", want.at, chip.Sensors()[i].config.File, got, want.values[i])
+				t.Errorf("at %v: %s: got %v, want %v", want.at, chip.Sensors()[i].config.File, got, want.values[i])
 			}
 		}
 	}
 	if got := chip.Sensors()[3].Joules(0, 10*time.Second); math.Abs(got-500) > 1e-6 {
-		t.Errorf("truth %v J", got)
+		t.Errorf("got true energy %v J, want 500 J", got)
 	}
 }
 
-func TestChipsAreLaidOutAsLinuxDoes(t *testing.T) {
+func TestChipLayout(t *testing.T) {
 	tree := newTree(t)
 	addChip(t, tree, ChipConfig{Name: "first", Device: "first.0"})
 	chip := addChip(t, tree, ChipConfig{Name: "power_meter", Device: "ACPI000D:00", OnDevice: true,
@@ -78,47 +66,24 @@ func TestChipsAreLaidOutAsLinuxDoes(t *testing.T) {
 		return string(text)
 	}
 	if got := content("hwmon0", "name"); got != "first\n" {
-		t.Errorf("name %q", got)
+		t.Errorf("got name %q, want first", got)
 	}
 	for _, file := range []string{"name", "power1_label"} {
 		if content("hwmon1", file) != "" || content("hwmon1", "device", file) == "" {
-			t.Errorf("%s does not lie with the device", file)
+			t.Errorf("%s is not in the device's directory", file)
 		}
 	}
-	if err := chip.Unload(); err != nil {
-		t.Fatal(err)
-	}
+	must(t, chip.Unload())
 	if _, err := os.Stat(tree.Sys("class", "hwmon", "hwmon1")); err == nil {
-		t.Error("the chip is still there")
+		t.Error("the chip is still there after Unload")
 	}
-	stepTo(t, tree, time.Second)
-	if err := chip.Load(5); err != nil {
-		t.Fatal(err)
-	}
+	must(t, tree.AdvanceTo(time.Second))
+	must(t, chip.Load(5))
 	device, err := filepath.EvalSymlinks(tree.Sys("class", "hwmon", "hwmon5", "device"))
 	if err != nil || filepath.Base(device) != "ACPI000D:00" {
-		t.Errorf("device %s, %v", device, err)
+		t.Errorf("got device %s and error %v, want ACPI000D:00", device, err)
 	}
 	if got := content("hwmon5", "device", "power1_average"); got == "" {
-		t.Error("no power after the return")
-	}
-}
-
-func TestProcessors(t *testing.T) {
-	for _, p := range Processors() {
-		last := p.Power(-1)
-		if last != p.Idle() || p.Power(2) != p.Max() || p.Source == "" {
-			t.Errorf("%+v", p)
-		}
-		for use := 0.0; use <= 1; use += 0.01 {
-			if power := p.Power(use); power < last || power > p.Max() {
-				t.Errorf("%s: %v W at use %v after %v W", p.Name, power, use, last)
-			} else {
-				last = power
-			}
-		}
-	}
-	if got := (Processor{Watts: []float64{10, 20, 40}}).Power(0.75); got != 30 {
-		t.Errorf("%v W", got)
+		t.Error("got no power after Load")
 	}
 }

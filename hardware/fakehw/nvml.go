@@ -17,9 +17,9 @@ import (
 //go:embed nvml/nvml.c nvml/nvml.h
 var nvmlSource embed.FS
 
-// BuildNVML compiles a libnvidia-ml.so with gcc into a directory, next to the
-// scenario that says what it does, and returns its path: what hardware.nvml_library
-// takes. Symbols that are named are left out of it, as old drivers leave them out.
+// BuildNVML compiles a libnvidia-ml.so with gcc into a directory and returns its path, for
+// hardware.nvml_library. It lacks the given symbols, as libraries of old drivers do. The library
+// reads its scenario from the same directory: see UseNVML.
 func BuildNVML(dir string, without ...string) (string, error) {
 	source, err := os.MkdirTemp("", "fake-nvml-")
 	if err != nil {
@@ -30,7 +30,7 @@ func BuildNVML(dir string, without ...string) (string, error) {
 		return "", fmt.Errorf("building the fake NVML: %w", err)
 	}
 	exports := "{ global: nvml*; local: *; };\n"
-	if len(without) > 0 { // an exact name counts more than a pattern
+	if len(without) > 0 { // an exact name has precedence over a pattern
 		exports = "{ global: nvml*; local: " + strings.Join(without, "; ") + "; *; };\n"
 	}
 	script := filepath.Join(source, "exports")
@@ -47,7 +47,7 @@ func BuildNVML(dir string, without ...string) (string, error) {
 	return library, nil
 }
 
-// The return codes of NVML that scenarios have use for.
+// Return codes of NVML, for scenarios.
 const (
 	NVMLNotSupported    = 3
 	NVMLNoPermission    = 4
@@ -56,39 +56,39 @@ const (
 	NVMLUnknownError    = 999
 )
 
-// NVMLScenario is what the fake library does. As a file it is lines of a key and its
-// values, in this order:
+// NVMLScenario is what the fake library does. As a file it has one key with its values on a line,
+// in this order:
 //
 //	driver VERSION
-//	generation N      handles and initialisations of another one are void
-//	update NS         how often the sensors are renewed
-//	average NS        over how long power is averaged, but the instant one
-//	crash CALL        this call is a segmentation fault
-//	hang CALL         this call never returns
-//	fail CALL CODE    this call returns a code
-//	card UUID         begins a card; what follows is its own
+//	generation N      invalidates handles and initializations of other generations
+//	update NS         update interval of the sensors
+//	average NS        time over which power is averaged, other than the instant power
+//	crash CALL        makes a call a segmentation fault
+//	hang CALL         makes a call hang
+//	fail CALL CODE    makes a call return a code
+//	card UUID         begins a card, which the following lines describe
 //	name NAME
-//	since NS J        its energy counter was at J then
-//	scale FACTOR      its energy counter tells so many times what its power adds up to
+//	since NS J        the energy counter was at J then
+//	scale FACTOR      factor of the energy counter to the integral of the power
 //	power NS LOW HIGH LENGTH PERIOD
-//	                  from then on HIGH W for the first LENGTH ns of each PERIOD, LOW W for
-//	                  the rest; HIGH for good when PERIOD is 0
+//	                  from then on HIGH W for the first LENGTH ns of each PERIOD and LOW W for
+//	                  the rest; always HIGH when PERIOD is 0
 //	fail CALL CODE    CALL is a function, power_instant, power_average, or * for all
 //	mig 0|1
 //	limit W MAX
 //	temperature CELSIUS
-//	use GPU MEMORY ENCODER DECODER             in percent
+//	use GPU MEMORY ENCODER DECODER             utilization in percent
 //	memory USED TOTAL                          in bytes
 //	clocks GRAPHICS SM MEMORY                  in MHz
 //	throttle MASK                              in hexadecimal
-//	process PID SM MEMORY ENCODER DECODER      in percent
+//	process PID SM MEMORY ENCODER DECODER      utilization in percent
 //
-// Moments are nanoseconds of CLOCK_MONOTONIC.
+// Times are nanoseconds of CLOCK_MONOTONIC.
 type NVMLScenario struct {
 	Driver          string
 	Update, Average time.Duration
-	Crash, Hang     string // a function's name, or ""
-	Fail            map[string]int
+	Crash, Hang     string         // name of a function, or ""
+	Fail            map[string]int // return code by function
 	Cards           []NVMLCard
 }
 
@@ -96,7 +96,7 @@ type NVMLScenario struct {
 type NVMLCard struct {
 	UUID, Name string
 	Power      NVMLPower
-	// Scale of the energy counter against the power; 0 is 1.
+	// Scale is the factor of the energy counter to the integral of the power; 0 means 1.
 	Scale                               float64
 	Fail                                map[string]int // by function, or "*"
 	MIG                                 bool
@@ -109,17 +109,17 @@ type NVMLCard struct {
 	Processes                           []NVMLProcess
 }
 
-// NVMLPower is a square wave: High for the first Length of each Period, Low for the
-// rest; High for good when Period is 0.
+// NVMLPower is a square wave: High for the first Length of each Period, then Low. It is always
+// High when Period is 0.
 type NVMLPower struct {
 	Low, High      float64 // W
 	Length, Period time.Duration
 }
 
-// NVMLProcess is what a process uses of a card, in percent.
+// NVMLProcess is the utilization of a card by a process, in percent.
 type NVMLProcess struct{ PID, SM, Memory, Encoder, Decoder int }
 
-// NVMLCards are healthy cards of the power that each is given.
+// NVMLCards returns healthy cards with the given constant powers.
 func NVMLCards(watts ...float64) []NVMLCard {
 	cards := make([]NVMLCard, len(watts))
 	for i, w := range watts {
@@ -134,52 +134,52 @@ func NVMLCards(watts ...float64) []NVMLCard {
 	return cards
 }
 
-// NVML is a fake library and what its cards truly used.
+// NVML controls a fake library, and knows the true energy of its cards.
 type NVML struct {
 	Library string
 
 	mu         sync.Mutex
 	scenario   NVMLScenario
 	generation int
-	cards      map[string]*nvmlHistory // by UUID
+	histories  map[string]*nvmlHistory // by UUID
 }
 
-// nvmlHistory is a card's power since it was first there.
+// nvmlHistory is a card's power since it was added. Times are those of CLOCK_MONOTONIC.
 type nvmlHistory struct {
-	since  time.Duration // when its counter was at start
+	since  time.Duration // when the counter was at start
 	start  float64       // J
 	pieces []nvmlPiece
 }
 
-// A card's driver was loaded some time before it is first seen.
+// A card's driver was loaded before the card is added to the scenario.
 const (
-	nvmlStart  = 12345            // J on its counter then
-	nvmlBefore = 10 * time.Second // since which it has had its power
+	nvmlStart  = 12345            // J on the counter when the card is added
+	nvmlBefore = 10 * time.Second // how long it has had its power by then
 )
 
 type nvmlPiece struct {
-	from time.Duration // on CLOCK_MONOTONIC
+	from time.Duration
 	NVMLPower
 }
 
-// NewNVML builds the library into a directory, with a scenario for it.
+// NewNVML builds the library into a directory, with a scenario.
 func NewNVML(dir string, scenario NVMLScenario, without ...string) (*NVML, error) {
 	library, err := BuildNVML(dir, without...)
 	if err != nil {
 		return nil, err
 	}
-	return NVMLOf(library, scenario)
+	return UseNVML(library, scenario)
 }
 
-// NVMLOf gives a library that BuildNVML has built its scenario. It may have been copied to
-// another directory, which is then its own.
-func NVMLOf(library string, scenario NVMLScenario) (*NVML, error) {
-	n := &NVML{Library: library, cards: map[string]*nvmlHistory{}}
+// UseNVML sets the scenario of a library that BuildNVML built. The library may be a copy, in a
+// directory of its own.
+func UseNVML(library string, scenario NVMLScenario) (*NVML, error) {
+	n := &NVML{Library: library, histories: map[string]*nvmlHistory{}}
 	return n, n.Set(scenario)
 }
 
-// Set changes what the library does from now on. Cards, which are known by their
-// UUIDs, go on counting; one that is left out goes on at its last power.
+// Set replaces the scenario. Cards, identified by their UUIDs, keep their counters; one that is
+// left out keeps its last power.
 func (n *NVML) Set(scenario NVMLScenario) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -188,10 +188,10 @@ func (n *NVML) Set(scenario NVMLScenario) error {
 		return err
 	}
 	for _, card := range scenario.Cards {
-		h := n.cards[card.UUID]
+		h := n.histories[card.UUID]
 		if h == nil {
 			h = &nvmlHistory{since: now, start: nvmlStart, pieces: []nvmlPiece{{now - nvmlBefore, card.Power}}}
-			n.cards[card.UUID] = h
+			n.histories[card.UUID] = h
 		}
 		if h.pieces[len(h.pieces)-1].NVMLPower != card.Power {
 			h.pieces = append(h.pieces, nvmlPiece{now, card.Power})
@@ -201,7 +201,7 @@ func (n *NVML) Set(scenario NVMLScenario) error {
 	return n.write()
 }
 
-// Change changes the scenario by a function.
+// Change replaces the scenario with a modified copy.
 func (n *NVML) Change(change func(*NVMLScenario)) error {
 	n.mu.Lock()
 	scenario := n.scenario
@@ -211,8 +211,8 @@ func (n *NVML) Change(change func(*NVMLScenario)) error {
 	return n.Set(scenario)
 }
 
-// Reload does as a driver that is loaded again: every handle is void, and the energy
-// counters begin at 0.
+// Reload acts as a driver that is loaded again: handles are invalid and the energy counters start
+// at 0.
 func (n *NVML) Reload() error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -232,13 +232,13 @@ func (n *NVML) reset() error {
 	if err != nil {
 		return err
 	}
-	for _, h := range n.cards {
+	for _, h := range n.histories {
 		h.since, h.start = now, 0
 	}
 	return n.write()
 }
 
-// Joules is what a card truly used between two moments.
+// Joules returns the true energy of a card between two times.
 func (n *NVML) Joules(uuid string, from, to time.Time) (float64, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -246,7 +246,7 @@ func (n *NVML) Joules(uuid string, from, to time.Time) (float64, error) {
 	if err != nil {
 		return 0, err
 	}
-	h := n.cards[uuid]
+	h := n.histories[uuid]
 	if h == nil {
 		return 0, fmt.Errorf("no card %s", uuid)
 	}
@@ -275,7 +275,7 @@ func (p NVMLPower) curve() Curve {
 	return Bursts(p.Low, p.High, p.Length, p.Period)
 }
 
-// write puts the scenario beside the library, whole or not at all.
+// write replaces the scenario file atomically.
 func (n *NVML) write() error {
 	dir := filepath.Dir(n.Library)
 	file, err := os.CreateTemp(dir, "scenario-")
@@ -314,7 +314,7 @@ func (n *NVML) text() string {
 		line("fail", call, code)
 	}
 	for _, c := range s.Cards {
-		n.cards[c.UUID].lines(c, line)
+		n.histories[c.UUID].lines(c, line)
 	}
 	return b.String()
 }
@@ -348,7 +348,7 @@ func (h *nvmlHistory) lines(c NVMLCard, line func(key string, values ...any)) {
 	}
 }
 
-// monotonic is CLOCK_MONOTONIC, which all processes of the machine share.
+// monotonic returns CLOCK_MONOTONIC, which all processes share.
 func monotonic() (time.Duration, error) {
 	var now unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {

@@ -2,27 +2,27 @@ package fakehw
 
 import "math"
 
-// Processor is how the power of a real machine's processors follows their use.
+// Processor is the measured power of a real machine's processors.
 type Processor struct {
 	Name string
 	// Source is where the figures were published.
 	Source string
-	// Watts at equal steps of use, from idle to full.
+	// Watts at equal steps of utilization, from 0 to 1.
 	Watts []float64
 }
 
-// Power in W at a use of 0 to 1, linear between the steps.
-func (p Processor) Power(use float64) float64 {
-	at := min(1, max(0, use)) * float64(len(p.Watts)-1)
+// Power returns the power in W at a utilization of 0 to 1, interpolated linearly.
+func (p Processor) Power(utilization float64) float64 {
+	at := min(1, max(0, utilization)) * float64(len(p.Watts)-1)
 	below := min(int(at), len(p.Watts)-2)
-	part := at - float64(below)
-	return p.Watts[below]*(1-part) + p.Watts[below+1]*part
+	fraction := at - float64(below)
+	return p.Watts[below]*(1-fraction) + p.Watts[below+1]*fraction
 }
 
-// Idle and Max are the power at no and at full use, in W.
+// Idle returns the idle power in W.
 func (p Processor) Idle() float64 { return p.Watts[0] }
 
-// Max is the power at full use in W.
+// Max returns the power at full utilization in W.
 func (p Processor) Max() float64 { return p.Watts[len(p.Watts)-1] }
 
 const (
@@ -30,8 +30,8 @@ const (
 	boavizta  = "Boavizta, consumption profiles of processor packages (a·ln(b·(u+c))+d, u in %)"
 )
 
-// Processors that were measured: those of SPECpower are whole machines at eleven
-// loads; Boavizta's are packages by RAPL; Teads' curve is the mean of several machines.
+// Processors returns published measurements. Those of SPECpower are of whole machines at eleven
+// loads, those of Boavizta of packages by RAPL; Teads' curve is the mean of several machines.
 func Processors() []Processor {
 	return []Processor{
 		{"ProLiant ML110 G3", specPower, []float64{105, 112, 118, 125, 131, 137, 147, 153, 157, 164, 169}},
@@ -60,8 +60,8 @@ func Processors() []Processor {
 
 func profile(name string, a, b, c, d float64) Processor {
 	p := Processor{Name: name, Source: boavizta}
-	for use := 0.0; use <= 100; use += 5 {
-		p.Watts = append(p.Watts, a*math.Log(b*(use+c))+d)
+	for percent := 0.0; percent <= 100; percent += 5 {
+		p.Watts = append(p.Watts, a*math.Log(b*(percent+c))+d)
 	}
 	return p
 }

@@ -27,8 +27,8 @@ func hostKinds() []Kind {
 	return []Kind{
 		{Name: "disk: data full", Weight: 0.8, Alone: true, play: dataFull},
 		{Name: "disk: outputs full", Weight: 0.8, play: outputsFull},
-		rapl("rapl: zone vanishes", 2, func(s *scene) (func() error, error) { z := one(s, s.zones); return z.Return, z.Vanish() }),
-		rapl("rapl: counter cannot be read", 2, func(s *scene) (func() error, error) { z := one(s, s.zones); return z.Mend, z.Break() }),
+		rapl("rapl: zone vanishes", 2, func(s *scene) (func() error, error) { z := one(s, s.zones); return z.Restore, z.Remove() }),
+		rapl("rapl: counter cannot be read", 2, func(s *scene) (func() error, error) { z := one(s, s.zones); return z.Repair, z.Break() }),
 		rapl("rapl: counter starts over", 2, func(s *scene) (func() error, error) {
 			return func() error { return nil }, s.zones[0].Reset()
 		}),

@@ -66,7 +66,7 @@ func (m *Machine) Run() {
 			case <-ticker.C:
 			}
 			to := m.Now()
-			if m.err = m.Tree.Step(to); m.err != nil {
+			if m.err = m.Tree.AdvanceTo(to); m.err != nil {
 				return
 			}
 			m.mu.Lock()

@@ -1,7 +1,7 @@
 /*
- * A libnvidia-ml.so of cards whose power is known. What it does is in the file
- * "scenario" beside the library, which is read again at each call after a change.
- * fakehw/nvml.go describes the format and writes it.
+ * A libnvidia-ml.so of cards with known power. It does what the file "scenario" in
+ * its directory describes, which each call reloads after a change. fakehw/nvml.go
+ * documents and writes the file.
  */
 #define _GNU_SOURCE
 #define NVML_NO_UNVERSIONED_FUNC_DEFS
@@ -20,7 +20,7 @@ typedef long long ns;
 
 enum { MAX_CARDS = 16, MAX_PIECES = 64, MAX_FAILURES = 32, MAX_PROCESSES = 32, NAME = 96 };
 
-/* From a moment on: high power for the first part of each period, low for the rest. */
+/* From a time on: high power for the first length of each period, then low power. */
 struct piece { ns from; double low, high; ns length, period; }; /* W */
 
 struct failure { char call[NAME]; int code; };
@@ -29,9 +29,9 @@ struct process { unsigned pid, sm, memory, encoder, decoder; };
 
 struct card {
 	char uuid[NAME], name[NAME];
-	ns since; /* the energy counter is at its start here */
+	ns since; /* when the energy counter was at start */
 	double start; /* J */
-	double scale; /* of the energy counter, against the power */
+	double scale; /* factor of the energy counter to the integral of the power */
 	struct piece pieces[MAX_PIECES];
 	struct failure failures[MAX_FAILURES];
 	struct process processes[MAX_PROCESSES];
@@ -49,15 +49,15 @@ static struct scenario {
 	struct card cards[MAX_CARDS];
 } scenario;
 
-static struct stat seen;
-static int generation = -1; /* of the driver that nvmlInit found; -1: none */
+static struct stat loaded; /* the scenario file */
+static int generation = -1; /* of the driver at nvmlInit; -1: not initialized */
 
-/* What handles point to: a card's name, for good. */
+/* What handles point to. */
 static struct nvmlDevice_st { char uuid[NAME]; } handles[MAX_CARDS];
 
 static void fail_parse(const char *line)
 {
-	fprintf(stderr, "fake NVML: no such line in a scenario: %s\n", line);
+	fprintf(stderr, "fake NVML: invalid line of the scenario: %s\n", line);
 	_exit(3);
 }
 
@@ -121,25 +121,25 @@ static void parse(FILE *file)
 	}
 }
 
-/* refresh reads the scenario again when its file is another one. */
-static void refresh(void)
+/* reload_scenario reads the scenario if its file was replaced. */
+static void reload_scenario(void)
 {
 	char path[4096];
 	struct stat now;
 	Dl_info self;
 	FILE *file;
 
-	if (!dladdr((void *)refresh, &self)) abort();
+	if (!dladdr((void *)reload_scenario, &self)) abort();
 	snprintf(path, sizeof path, "%s", self.dli_fname);
 	*(strrchr(path, '/') ? strrchr(path, '/') + 1 : path) = 0;
 	strncat(path, "scenario", sizeof path - strlen(path) - 1);
 	if (stat(path, &now)) fail_parse(path);
-	if (now.st_ino == seen.st_ino && now.st_mtim.tv_sec == seen.st_mtim.tv_sec && now.st_mtim.tv_nsec == seen.st_mtim.tv_nsec) return;
+	if (now.st_ino == loaded.st_ino && now.st_mtim.tv_sec == loaded.st_mtim.tv_sec && now.st_mtim.tv_nsec == loaded.st_mtim.tv_nsec) return;
 	file = fopen(path, "r");
 	if (!file) fail_parse(path);
 	parse(file);
 	fclose(file);
-	seen = now;
+	loaded = now;
 }
 
 static int failing(const struct failure *list, int count, const char *call)
@@ -149,17 +149,17 @@ static int failing(const struct failure *list, int count, const char *call)
 	return NVML_SUCCESS;
 }
 
-/* enter is what every call begins with: the scenario may break it. */
+/* enter starts every call, which the scenario may break. */
 static nvmlReturn_t enter(const char *call)
 {
-	refresh();
+	reload_scenario();
 	if (!strcmp(scenario.crash, call)) raise(SIGSEGV), *(volatile int *)NULL = 0;
 	if (!strcmp(scenario.hang, call))
 		for (;;) sleep(1000);
 	return failing(scenario.failures, scenario.failure_count, call);
 }
 
-/* find is enter for a call about a card. */
+/* find starts a call for a card. */
 static nvmlReturn_t find(const char *call, nvmlDevice_t device, struct card **card)
 {
 	nvmlReturn_t r = enter(call);
@@ -173,7 +173,7 @@ static nvmlReturn_t find(const char *call, nvmlDevice_t device, struct card **ca
 	return NVML_ERROR_GPU_IS_LOST;
 }
 
-/* now is CLOCK_MONOTONIC at the sensors' last renewal. */
+/* now is CLOCK_MONOTONIC at the last update of the sensors. */
 static ns now(void)
 {
 	struct timespec t;
@@ -191,7 +191,7 @@ static double power(const struct card *c, ns at)
 	return 0;
 }
 
-/* joules is what a piece used in its first t. */
+/* piece_joules is the energy of a piece in its first t. */
 static double piece_joules(const struct piece *p, ns t)
 {
 	if (p->period <= 0) return p->high * t / 1e9;
@@ -200,7 +200,7 @@ static double piece_joules(const struct piece *p, ns t)
 	return (p->high * high + p->low * (t - high)) / 1e9;
 }
 
-/* joules is what a card used up to a moment. */
+/* joules is the energy of a card up to a time. */
 static double joules(const struct card *c, ns at)
 {
 	double sum = 0;
@@ -246,7 +246,7 @@ const char *nvmlErrorString(nvmlReturn_t result)
 	return "Unknown Error";
 }
 
-/* initialized is enter for a call about no card. */
+/* initialized starts a call that is not for a card. */
 static nvmlReturn_t initialized(const char *call)
 {
 	nvmlReturn_t r = enter(call);
@@ -274,7 +274,7 @@ nvmlReturn_t nvmlDeviceGetCount_v2(unsigned int *count)
 	return r;
 }
 
-/* handle is the one of a card; the card may refuse it. */
+/* handle returns the handle of a card, unless the card fails. */
 static nvmlReturn_t handle(const char *call, const struct card *c, nvmlDevice_t *device)
 {
 	for (int i = 0; i < MAX_CARDS; i++) {
@@ -343,8 +343,8 @@ nvmlReturn_t nvmlDeviceGetMigMode(nvmlDevice_t device, unsigned int *current, un
 	return r;
 }
 
-/* A card in MIG mode tells the use of no part of it. */
-static nvmlReturn_t find_use(const char *call, nvmlDevice_t device, struct card **c)
+/* A card in MIG mode does not report utilization. */
+static nvmlReturn_t find_utilization(const char *call, nvmlDevice_t device, struct card **c)
 {
 	nvmlReturn_t r = find(call, device, c);
 	return !r && (*c)->mig ? NVML_ERROR_NOT_SUPPORTED : r;
@@ -353,7 +353,7 @@ static nvmlReturn_t find_use(const char *call, nvmlDevice_t device, struct card 
 nvmlReturn_t nvmlDeviceGetUtilizationRates(nvmlDevice_t device, nvmlUtilization_t *use)
 {
 	struct card *c;
-	nvmlReturn_t r = find_use(__func__, device, &c);
+	nvmlReturn_t r = find_utilization(__func__, device, &c);
 	if (!r) use->gpu = c->gpu, use->memory = c->memory;
 	return r;
 }
@@ -361,7 +361,7 @@ nvmlReturn_t nvmlDeviceGetUtilizationRates(nvmlDevice_t device, nvmlUtilization_
 nvmlReturn_t nvmlDeviceGetEncoderUtilization(nvmlDevice_t device, unsigned int *use, unsigned int *period)
 {
 	struct card *c;
-	nvmlReturn_t r = find_use(__func__, device, &c);
+	nvmlReturn_t r = find_utilization(__func__, device, &c);
 	if (!r) *use = c->encoder, *period = 167000;
 	return r;
 }
@@ -369,7 +369,7 @@ nvmlReturn_t nvmlDeviceGetEncoderUtilization(nvmlDevice_t device, unsigned int *
 nvmlReturn_t nvmlDeviceGetDecoderUtilization(nvmlDevice_t device, unsigned int *use, unsigned int *period)
 {
 	struct card *c;
-	nvmlReturn_t r = find_use(__func__, device, &c);
+	nvmlReturn_t r = find_utilization(__func__, device, &c);
 	if (!r) *use = c->decoder, *period = 167000;
 	return r;
 }
@@ -403,7 +403,7 @@ nvmlReturn_t nvmlDeviceGetProcessUtilization(nvmlDevice_t device, nvmlProcessUti
 {
 	struct timespec t;
 	struct card *c;
-	nvmlReturn_t r = find_use(__func__, device, &c);
+	nvmlReturn_t r = find_utilization(__func__, device, &c);
 	if (r) return r;
 	if (!c->process_count) return NVML_ERROR_NOT_FOUND;
 	unsigned room = samples ? *count : 0;
@@ -418,7 +418,7 @@ nvmlReturn_t nvmlDeviceGetProcessUtilization(nvmlDevice_t device, nvmlProcessUti
 	return r;
 }
 
-/* The calls that only tell one figure or text. */
+/* Calls that return one number or text. */
 #define FIGURE(call, type, value) \
 	nvmlReturn_t call(nvmlDevice_t device, type *figure) \
 	{ \

@@ -1,7 +1,6 @@
 /*
- * The part of NVML's interface that the fake library exports. Names, types and
- * values are those of NVIDIA's nvml.h as go-nvml has it, against which the library
- * compiles as well.
+ * The part of NVML that the fake library exports. Names, types and values are those
+ * of NVIDIA's nvml.h in go-nvml; a test compiles the library against that as well.
  */
 #ifndef FAKE_NVML_H
 #define FAKE_NVML_H
