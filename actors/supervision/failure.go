@@ -30,14 +30,6 @@ type Failure struct {
 	Restarts int // of the actor, so far
 }
 
-// ChildFailed tells the parent of a Temporary child that it crashed, or hung (Reason
-// is ErrHung). A crashed child has ended by then and its name is free.
-type ChildFailed struct {
-	Name   string // as in its Spec
-	Reason any
-	Stack  string
-}
-
 // GaveUp reports why the process has to end and be started afresh.
 type GaveUp struct {
 	Reason    string

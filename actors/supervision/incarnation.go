@@ -49,7 +49,6 @@ type incarnation struct {
 	phase      phase // written in the actor's turn only
 	stopped    bool  // it is to end for another reason than a crash
 	abandoned  bool
-	cause      *ChildFailed
 	left       bool // its supervisor waits for it no more
 	children   map[*incarnation]struct{}
 	goroutines int
@@ -280,14 +279,6 @@ func (i *incarnation) failed(msg any, p *PanicError) {
 		return
 	}
 	i.suspend()
-	i.sys.mu.Lock()
-	temporary := i.endTemporary(p.Value, p.Stack)
-	i.sys.mu.Unlock()
-	if temporary {
-		i.sys.failed(i.ref, f)
-		i.post(end{})
-		return
-	}
 	i.restart = time.AfterFunc(wait, func() { i.post(end{}) })
 	i.sys.failed(i.ref, f, zap.Duration("restart_in", wait))
 }

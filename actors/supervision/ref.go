@@ -19,8 +19,6 @@ type Spec struct {
 	// New makes the state of an incarnation, afresh each time. It is called in the actor's first turn and
 	// does no work that could fail: that belongs into the handling of *actor.Started.
 	New func() actor.Actor
-	// Temporary actors end when they crash; their supervisor then gets *ChildFailed.
-	Temporary bool
 	// Ref is bound to the actor, if it is given. A Ref stays with the first path it is bound to.
 	Ref *Ref
 }

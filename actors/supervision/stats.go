@@ -24,7 +24,6 @@ type ActorStats struct {
 	Name              string
 	Path              string // names from the top of the tree, joined by "/"
 	Parent            string // path; "" at the top
-	Temporary         bool
 	State             State
 	Restarts          int // after crashes
 	Abandoned         int // incarnations that hung

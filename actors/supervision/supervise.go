@@ -55,7 +55,6 @@ func (s *System) spawn(supervisor *incarnation, spec Spec) (*Ref, error) {
 		return nil, err
 	}
 	r.build, r.stopped, r.forget, r.onStopped = spec.New, false, false, nil
-	r.stats.Temporary = spec.Temporary
 	r.mu.Lock()
 	r.open = true
 	r.mu.Unlock()
@@ -117,9 +116,6 @@ func (s *System) leave(i *incarnation) {
 	if r.onStopped != nil {
 		r.onStopped()
 	}
-	if i.cause != nil {
-		supervisor.childFailed(i.cause)
-	}
 	switch {
 	case supervisor.abandoned:
 		s.leave(supervisor)
@@ -171,7 +167,6 @@ func (s *System) abandon(i *incarnation) bool {
 	}
 	i.abandoned = true
 	i.ref.stats.Abandoned++
-	i.endTemporary(ErrHung, "")
 	children := i.stopChildren()
 	i.suspend()
 	s.leave(i)
