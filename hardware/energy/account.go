@@ -99,8 +99,8 @@ func (l *Ledger) account(w *window, end time.Time, endDistances map[string]time.
 	return a
 }
 
-// maxVague is the part of Net by an unknown job or process above which Job and Rest are unknown.
-const maxVague = 0.1
+// maxAmbiguous is the part of Net by an unknown job or process above which Job and Rest are unknown.
+const maxAmbiguous = 0.1
 
 // breakdown sums up the job's shares of zones.
 func breakdown(shares []contribution) Breakdown {
@@ -126,17 +126,17 @@ func breakdown(shares []contribution) Breakdown {
 	if len(unknown) > 0 {
 		return unknownBreakdownOf(b.Total, "no idle baseline of "+strings.Join(unknown, ", ")+": the machine has not been idle for long enough")
 	}
-	net := sum.job + sum.rest + sum.vague
+	net := sum.job + sum.rest + sum.ambiguous
 	bound := *b.Total.ErrorBound + spread
 	b.Idle = b.Total.with(sum.idle, spread, "idle baseline × time")
 	b.Net = b.Total.with(net, bound, "total − idle")
-	if net > 0 && float64(sum.vague) > maxVague*float64(net) {
+	if net > 0 && float64(sum.ambiguous) > maxAmbiguous*float64(net) {
 		b.Job = unknownFigure("the use by process is unknown")
 		b.Rest = b.Job
 		return b
 	}
-	bound += sum.vague.Joules()
-	b.Job = b.Total.with(sum.job+sum.vague, bound, "net × the job's part of all use")
+	bound += sum.ambiguous.Joules()
+	b.Job = b.Total.with(sum.job+sum.ambiguous, bound, "net × the job's part of all use")
 	b.Rest = b.Total.with(sum.rest, bound, "net − job")
 	return b
 }

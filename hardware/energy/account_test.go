@@ -125,7 +125,7 @@ func TestUnknownIsNeverZero(t *testing.T) {
 
 // Up to a tenth of the net by an unknown process goes to the job and its bound; with more, job
 // and rest are unknown.
-func TestVagueUseBoundsTheJob(t *testing.T) {
+func TestAmbiguousUseBoundsTheJob(t *testing.T) {
 	for _, test := range []struct {
 		hidden float64 // s in which the usage is unknown, of 10
 		known  bool
@@ -143,11 +143,11 @@ func TestVagueUseBoundsTheJob(t *testing.T) {
 			t.Errorf("unknown for %v s: got job %+v and rest %+v, want known: %v", test.hidden, a.Job, a.Rest, test.known)
 		}
 		if test.known {
-			vague := 100 * test.hidden
-			near(t, "job", joules(t, a.Job), (1000-vague)*0.75+vague, 0.1)
-			near(t, "rest", joules(t, a.Rest), (1000-vague)*0.25, 0.1)
-			near(t, "bound of job", float64(*a.Job.ErrorBound-*a.Net.ErrorBound), vague, 1e-3)
-			near(t, "bound of rest", float64(*a.Rest.ErrorBound-*a.Net.ErrorBound), vague, 1e-3)
+			ambiguous := 100 * test.hidden
+			near(t, "job", joules(t, a.Job), (1000-ambiguous)*0.75+ambiguous, 0.1)
+			near(t, "rest", joules(t, a.Rest), (1000-ambiguous)*0.25, 0.1)
+			near(t, "bound of job", float64(*a.Job.ErrorBound-*a.Net.ErrorBound), ambiguous, 1e-3)
+			near(t, "bound of rest", float64(*a.Rest.ErrorBound-*a.Net.ErrorBound), ambiguous, 1e-3)
 		} else if a.Job.Method != "the use by process is unknown" || a.Rest.Method != a.Job.Method {
 			t.Errorf("got methods %q and %q", a.Job.Method, a.Rest.Method)
 		}

@@ -7,25 +7,25 @@ type attribution struct {
 	job       Microjoules // processes of jobs
 	idle      Microjoules // the baseline
 	rest      Microjoules // processes of no job
-	vague     Microjoules // job or rest: the use by process is unknown
+	ambiguous Microjoules // job or rest: the use by process is unknown
 	undivided Microjoules // unknown, without a baseline
 }
 
-func (a attribution) total() Microjoules { return a.job + a.idle + a.rest + a.vague + a.undivided }
+func (a attribution) total() Microjoules { return a.job + a.idle + a.rest + a.ambiguous + a.undivided }
 
 func (a attribution) plus(b attribution) attribution {
-	return attribution{a.job + b.job, a.idle + b.idle, a.rest + b.rest, a.vague + b.vague, a.undivided + b.undivided}
+	return attribution{a.job + b.job, a.idle + b.idle, a.rest + b.rest, a.ambiguous + b.ambiguous, a.undivided + b.undivided}
 }
 
 func (a attribution) minus(b attribution) attribution {
-	return attribution{a.job - b.job, a.idle - b.idle, a.rest - b.rest, a.vague - b.vague, a.undivided - b.undivided}
+	return attribution{a.job - b.job, a.idle - b.idle, a.rest - b.rest, a.ambiguous - b.ambiguous, a.undivided - b.undivided}
 }
 
 // portion is that of each part.
 func (a attribution) portion(part, whole int64) attribution {
 	return attribution{
 		portion(a.job, part, whole), portion(a.idle, part, whole), portion(a.rest, part, whole),
-		portion(a.vague, part, whole), portion(a.undivided, part, whole),
+		portion(a.ambiguous, part, whole), portion(a.undivided, part, whole),
 	}
 }
 
@@ -98,7 +98,7 @@ func (r useRates) attribute(energy Microjoules, length time.Duration, idle *idle
 	case len(r.jobs) == 0:
 		a.rest = net
 	case !r.jobsKnown || !r.othersKnown || jobs+r.others == 0:
-		a.vague = net
+		a.ambiguous = net
 	default:
 		a.job = portion(net, jobs, jobs+r.others)
 		a.rest = net - a.job

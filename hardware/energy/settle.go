@@ -65,6 +65,6 @@ func (z *zoneLedger) disown(w *window) {
 	}
 	z.used = z.used.minus(t.share)
 	z.unowned = z.unowned.plus(attribution{
-		idle: t.share.idle, rest: t.share.job + t.share.rest, vague: t.share.vague, undivided: t.share.undivided,
+		idle: t.share.idle, rest: t.share.job + t.share.rest, ambiguous: t.share.ambiguous, undivided: t.share.undivided,
 	})
 }

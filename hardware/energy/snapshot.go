@@ -106,7 +106,7 @@ func (z *zoneLedger) state() ZoneState {
 	all := z.used.plus(z.unowned)
 	state := ZoneState{
 		Zone: z.zone, Energy: z.counter.Total(), Jobs: all.job, Idle: all.idle, Rest: all.rest,
-		Undivided: all.vague + all.undivided,
+		Undivided: all.ambiguous + all.undivided,
 		Gaps:      z.counter.Gaps(), Faults: z.faults, Fault: z.fault,
 		Power: z.power.watts(),
 	}
