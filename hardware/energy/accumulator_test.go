@@ -39,6 +39,10 @@ func TestAccumulator(t *testing.T) {
 		{"above the range", 1000e6, 200, []reading{{0, 0}, {1, 100e6}, {2, 1001e6}, {3, 300e6}, {4, 400e6}}, 200e6, 1},
 		{"above the range at one moment", 1000e6, 200, []reading{{0, 0}, {1, 100e6}, {1, 1001e6}, {2, 200e6}}, 200e6, 0},
 		{"below zero", unknown, 0, []reading{{0, 100}, {1, -1}, {2, 300}, {3, 350}}, 50, 1},
+		{"plausible but above the range", 1000e6, 200, []reading{{0, 990e6}, {0.1, 1001e6}, {0.2, 5e6}}, 0, 1},
+		{"above a range of 1", 1, 5e-7, []reading{{0, 0}, {0.1, 2}}, 0, 1},
+		{"silent with a range of 3", 3, 1000, []reading{{0, 0}, {1, 1}}, 0, 1},
+		{"a nanosecond later", unknown, 0, []reading{{0, 0}, {1e-9, 5}}, 5, 0},
 		{"out of range twice", 1000e6, 200, []reading{{0, 0}, {1, 1001e6}, {2, 1001e6}, {3, 5e6}}, 0, 1},
 		{"out of range from the start", 1000e6, 200, []reading{{0, 1001e6}, {1, 5e6}, {2, 10e6}}, 5e6, 0},
 	}
@@ -54,8 +58,8 @@ func TestAccumulator(t *testing.T) {
 				if delta.Gap {
 					gaps++
 				}
-				if delta.Known() == delta.Gap && delta != (Delta{}) {
-					t.Errorf("delta %+v is known: %v", delta, delta.Known())
+				if want := delta != (Delta{}) && !delta.Gap; delta.Known() != want {
+					t.Errorf("delta %+v: got known %v, want %v", delta, delta.Known(), want)
 				}
 			}
 			if a.Total() != test.total || a.Gaps() != test.gaps {
@@ -126,11 +130,13 @@ func TestMaxIntervalIsAQuarterOfAWrap(t *testing.T) {
 		{Zone{Range: 262144e6}, 32768 * time.Millisecond},
 		{Zone{Range: 1, MaxPower: 1000}, 0}, // less than a nanosecond
 		{Zone{MaxPower: 1000}, 0},
-		{Zone{Range: -1, MaxPower: 1000}, 0},
+		{Zone{Range: -1e9, MaxPower: 1000}, 0},
+		{Zone{Range: 1e6, MaxPower: 0.5}, 500 * time.Millisecond},
 		{Zone{Range: math.MaxInt64, MaxPower: 2000}, math.MaxInt64 / 8},
-		{Zone{Range: math.MaxInt64, MaxPower: 500}, 0}, // longer than a Duration holds
+		{Zone{Range: math.MaxInt64, MaxPower: 1100}, math.MaxInt64 / 4400 * 1000},
+		{Zone{Range: math.MaxInt64, MaxPower: 950}, 0}, // longer than a Duration holds
 	} {
-		if got := test.zone.MaxInterval(); (got - test.want).Abs() > time.Second {
+		if got := test.zone.MaxInterval(); (got - test.want).Abs() > test.want/1e6 {
 			t.Errorf("%+v: got %v, want %v", test.zone, got, test.want)
 		}
 	}

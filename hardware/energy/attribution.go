@@ -49,30 +49,30 @@ type share struct {
 	attribution
 }
 
-// allocate divides a piece in which no window opens or closes. Where several are open, each gets
-// its part by what its job used per second.
-func (s *step) allocate(windows []*window, idle *idleAllocator) allocation {
-	var open []*window
-	for _, w := range windows {
-		if w.from <= s.from && s.to <= w.to {
-			open = append(open, w)
+// allocate divides a piece among the windows that have begun by its start: none begins inside it,
+// and none of the open ones ends before it. Each gets its part by what its job used per second.
+func (s *step) allocate(open []*window, idle *idleAllocator) allocation {
+	var begun []*window
+	for _, w := range open {
+		if w.from <= s.from {
+			begun = append(begun, w)
 		}
 	}
-	rates := newUseRates(s.usage.orPrevious(s.from), open)
+	rates := newUseRates(s.usage.orPrevious(s.from), begun)
 	left := rates.attribute(s.energy, s.length(), idle)
-	if len(open) == 0 {
-		return allocation{method: shareAlone, unowned: left}
+	if len(begun) == 0 {
+		return allocation{unowned: left}
 	}
-	weights, method := []int64{1}, shareAlone
-	if len(open) > 1 {
-		weights, method = rates.weights()
+	weights, method := rates.weights()
+	if len(begun) == 1 {
+		method = shareAlone
 	}
 	var sum int64
 	for _, weight := range weights {
 		sum += weight
 	}
 	a := allocation{method: method}
-	for i, w := range open {
+	for i, w := range begun {
 		one := left.portion(weights[i], sum)
 		left = left.minus(one)
 		sum -= weights[i]

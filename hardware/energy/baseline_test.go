@@ -79,7 +79,7 @@ func TestBaselineIsUnknownUnlessIdle(t *testing.T) {
 		"no idle time":       func(*machine) {},
 		"too few samples":    func(m *machine) { m.run(4.9, constant(20), nil) },
 		"another zone's":     restore("x", 0),
-		"expired":            restore(pkg.ID, baselineMaxAge+time.Second),
+		"expired":            restore(pkg.ID, 7*24*time.Hour+time.Second),
 		"from the future":    restore(pkg.ID, -2*time.Hour),
 		"other processes":    func(m *machine) { m.run(60, constant(90), map[string]float64{"": 2}) },
 		"usage unknown":      func(m *machine) { m.hidesUsage = true; m.run(60, constant(90), nil) },
@@ -123,9 +123,9 @@ func TestBaselineIsUnknownUnlessIdle(t *testing.T) {
 // For a card without a Usage, a low utilization is enough.
 func TestBaselineFromUtilizationAlone(t *testing.T) {
 	m := newMachine(pkg)
-	m.hidesUsage, m.utilization = true, of(maxIdleUse)
+	m.hidesUsage, m.utilization = true, of(0.1)
 	m.run(10, constant(20), nil)
-	m.utilization = of(0.7)
+	m.utilization = of(0.11)
 	m.run(10, constant(90), nil)
 	if b := m.ledger.Baselines()[pkg.ID]; b.Power != 20 {
 		t.Errorf("got %+v, want 20 W", b)
@@ -161,8 +161,8 @@ func TestOnlyMissingValidBaselinesAreRestored(t *testing.T) {
 		"negative power":      {Baseline{Power: -5, Spread: 1}, false, 0},
 		"negative spread":     {Baseline{Power: 5, Spread: -1}, false, 0},
 		"less than learned":   {Baseline{Power: 5, Spread: 1}, true, 20},
-		"oldest valid":        {Baseline{Power: 5, LearnedAt: at(0.1).Add(-baselineMaxAge)}, false, 5},
-		"farthest in advance": {Baseline{Power: 5, LearnedAt: at(0.1).Add(maxClockError)}, false, 5},
+		"oldest valid":        {Baseline{Power: 5, LearnedAt: at(0.1).Add(-7 * 24 * time.Hour)}, false, 5},
+		"farthest in advance": {Baseline{Power: 5, LearnedAt: at(0.1).Add(time.Hour)}, false, 5},
 	} {
 		m := newMachine(pkg)
 		length := 0.1
@@ -201,14 +201,17 @@ func TestEstimatedBaselineIsNotSaved(t *testing.T) {
 
 func TestBaselineOfManySamples(t *testing.T) {
 	var l baselineLearner
-	for i := range maxIdleSamples + 10 {
+	for i := range 131 {
 		power := Watts(20)
-		if i < 10 { // dropped
+		if i < 11 { // dropped
 			power = 500
 		}
 		l.add(Joules(5*power).Microjoules(), 5*time.Second, at(float64(5*i)))
+		if known := l.learned != nil; known != (i >= 4) || len(l.samples) != min(i+1, 120) {
+			t.Fatalf("after %d samples: got %d, known: %v", i+1, len(l.samples), known)
+		}
 	}
-	want := Baseline{Power: 20, LearnedAt: at(5 * (maxIdleSamples + 9)), Seconds: 5 * maxIdleSamples}
+	want := Baseline{Power: 20, LearnedAt: at(5 * 130), Seconds: 5 * 120}
 	if *l.learned != want {
 		t.Errorf("got %+v, want %+v", *l.learned, want)
 	}
@@ -238,26 +241,54 @@ func TestBaselineIsMedianAndPercentiles(t *testing.T) {
 // An interruption drops the idle time that is no sample yet, and no more.
 func TestInterruptedIdleTimeIsNotASample(t *testing.T) {
 	var l baselineLearner
-	for i := range minIdleSamples {
-		l.add(90e6, minIdleSample/2, t0)
+	for i := range 5 {
+		l.add(90e6, 450*time.Millisecond, t0)
 		l.interrupt()
 		if len(l.samples) != i {
 			t.Fatalf("got %d samples after an interruption, want %d", len(l.samples), i)
 		}
-		l.add(10e6, minIdleSample/2, t0)
-		l.add(8e6, minIdleSample/2, t0)
+		l.add(10e6, 450*time.Millisecond, t0)
+		l.add(8e6, 450*time.Millisecond, t0)
 	}
 	near(t, "power", float64(l.learned.Power), 20, 1e-9)
+}
+
+// A gap in idle time is no sample of 0 W.
+func TestGapIsNotIdlePower(t *testing.T) {
+	zone := *card
+	zone.Range = 0
+	l := NewLedger()
+	for i := range 40 { // every second reading is of a counter that was reset
+		r := reading(&zone, float64(i), float64(i%2)*20)
+		r.Utilization = of(0.0)
+		record(l, float64(i), r)
+	}
+	near(t, "baseline", float64(l.Baselines()[zone.ID].Power), 20, 1e-6)
+}
+
+func TestIdleTimeBeginsWhenNoLongerBusy(t *testing.T) {
+	l := NewLedger()
+	l.MarkBusy(at(0))
+	l.MarkBusy(at(-5)) // an earlier moment has no effect
+	for i := -1; i <= 7; i++ {
+		r := reading(pkg, float64(i), 100+20*float64(i))
+		r.Utilization = of(0.0)
+		record(l, float64(i), r)
+		if _, known := l.Baselines()[pkg.ID]; known != (i == 7) { // five seconds from 0, two pending
+			t.Errorf("at %d s: got a baseline: %v", i, known)
+		}
+	}
 }
 
 func TestMachineBaselineSumsItsZones(t *testing.T) {
 	l := NewLedger()
 	l.RestoreBaselines(map[string]Baseline{
-		pkg.ID:  {Power: 20, Spread: 1, LearnedAt: at(-30), Seconds: 60},
-		dram.ID: {Power: 3, Spread: 0.5, LearnedAt: at(-20), Seconds: 50},
+		dram.ID: {Power: 3, Spread: 0.5, LearnedAt: at(-20), Seconds: 60},
+		pkg.ID:  {Power: 20, Spread: 1, LearnedAt: at(-30), Seconds: 50},
+		"psys":  {Power: 100, Spread: 4, LearnedAt: at(-10), Seconds: 70},
 	})
-	record(l, 0, reading(pkg, 0, 0), reading(dram, 0, 0))
-	want := &Baseline{Power: 23, Spread: 1.5, LearnedAt: at(-30), Seconds: 50}
+	record(l, 0, reading(dram, 0, 0), reading(pkg, 0, 0), reading(&Zone{ID: "psys", Counted: true, Source: Measured}, 0, 0))
+	want := &Baseline{Power: 123, Spread: 5.5, LearnedAt: at(-30), Seconds: 50}
 	if diff := cmp.Diff(want, l.Snapshot().Baseline); diff != "" {
 		t.Error(diff)
 	}

@@ -109,7 +109,7 @@ func (r *curveRecorder) addShare(zone *Zone, piece *step, a allocation, mine att
 	for _, share := range a.shares {
 		all = all.plus(share.attribution)
 	}
-	if mine.ambiguous == 0 && all.undivided == 0 {
+	if zone.Counted && !piece.gap && mine.ambiguous == 0 && all.undivided == 0 {
 		rest := piece.energy - all.idle - mine.job
 		r.spread(zone, piece, curveCell{job: mine.job, idle: all.idle, rest: rest, attributed: piece.length()})
 	}

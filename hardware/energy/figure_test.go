@@ -207,12 +207,12 @@ func TestErrorBoundNeedsTwoReadings(t *testing.T) {
 func TestErrorBoundCoversCutSteps(t *testing.T) {
 	for _, test := range []struct {
 		from, to, bound float64
-	}{{2, 4, 0}, {2.4, 4, 0.4}, {2, 3.7, 0.3}, {2.4, 3.7, 0.7}, {1.6, 4.4, 0.8}} {
+	}{{2, 4, 0}, {2.4, 4, 0.4}, {2, 3.7, 0.3}, {2.4, 3.7, 0.7}, {1.6, 4.4, 0.8}, {-0.5, 4, 0}, {2, 6.5, 0}} {
 		zone := *pkg
 		zone.UpdateInterval = 0
 		l := NewLedger()
 		l.Open("job", at(test.from))
-		for i := range 7 {
+		for i := range 7 { // nothing is read before 0 and after 6
 			record(l, float64(i), reading(&zone, float64(i), 50*float64(i)))
 		}
 		a := l.Close("job", at(test.to))

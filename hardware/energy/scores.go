@@ -64,7 +64,7 @@ func Score(a Account, w Work) Scores {
 	wall := w.WallTime.Seconds()
 	s.MegabitsPerSecondPerWatt = ratio(float64(w.OutputBits)/1e6/wall, joules/wall)
 	if w.VMAF != nil && *w.VMAF >= 0 && *w.VMAF <= 100 { // 0 is known
-		s.QualityWeightedPixelsPerJoule = quotient(pixels**w.VMAF/100, joules, pixels > 0 && joules > 0)
+		s.QualityWeightedPixelsPerJoule = quotient(pixels**w.VMAF/100, joules, pixels > 0)
 	}
 	return s
 }

@@ -37,9 +37,13 @@ func TestScores(t *testing.T) {
 		want    Scores
 	}{
 		{"all known", accountOf(200, 100), work(same), all},
-		{"lowest coverage", accountOf(200, MinScoreCoverage), work(same), all},
+		{"lowest coverage", accountOf(200, 90), work(same), all},
 		{"energy unknown", UnknownAccount(t0, at(1), "no sensor"), work(same), Scores{}},
 		{"nothing done", accountOf(200, 100), Work{}, Scores{Joules: of(200.0)}},
+		{"nothing done well", accountOf(200, 100), Work{VMAF: of(90.0)}, Scores{Joules: of(200.0)}},
+		{"half a joule", accountOf(0.5, 100), Work{Frames: 1}, Scores{Joules: of(0.5), JoulesPerFrame: of(0.5), FramesPerJoule: of(2.0)}},
+		{"negative media duration", accountOf(200, 100), work(func(w *Work) { w.MediaDuration = -1 }), but(func(s *Scores) { s.JoulesPerMediaSecond = nil })},
+		{"below the lowest coverage", accountOf(200, 89.9), work(same), Scores{Joules: of(200.0)}},
 		{"half of the window read", accountOf(200, 50), work(same), Scores{Joules: of(200.0)}},
 		{"no energy used", accountOf(0, 100), work(same), Scores{Joules: of(0.0)}},
 		{"negative energy", accountOf(-1, 100), work(same), Scores{}},

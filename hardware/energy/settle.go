@@ -22,9 +22,7 @@ func (l *Ledger) settleStep(z *zoneLedger, s *step) {
 		for _, share := range a.shares {
 			z.used = z.used.plus(share.attribution)
 			share.window.tally(z.zone.ID).add(share.window, piece, a.method, share.attribution)
-			if recorder := l.tracked[share.window.job]; recorder != nil && z.zone.Counted && !s.gap {
-				recorder.addShare(z.zone, piece, a, share.attribution)
-			}
+			l.tracked[share.window.job].addShare(z.zone, piece, a, share.attribution) // each open window is tracked
 		}
 	}
 }
@@ -47,12 +45,10 @@ func (l *Ledger) learnBaseline(z *zoneLedger, s *step) {
 // cutPending cuts each zone's pending step that a moment lies in.
 func (l *Ledger) cutPending(at instant) {
 	for _, z := range l.zones {
-		for i, s := range z.pending {
-			if s.from < at && at < s.to {
-				head, tail := s.cut(at)
-				z.pending = slices.Replace(z.pending, i, i+1, head, tail)
-				break
-			}
+		i := slices.IndexFunc(z.pending, func(s *step) bool { return s.from < at && at < s.to })
+		if i >= 0 {
+			head, tail := z.pending[i].cut(at)
+			z.pending = slices.Replace(z.pending, i, i+1, head, tail)
 		}
 	}
 }

@@ -46,29 +46,22 @@ func (s *step) cut(at instant) (head, tail *step) {
 	return &first, &second
 }
 
-// pieces cuts a step where a window opens or closes inside it.
-func (s *step) pieces(windows []*window) []*step {
+// pieces cuts a step where one of the open windows begins.
+func (s *step) pieces(open []*window) []*step {
+	var starts []instant
+	for _, w := range open {
+		if s.from < w.from && w.from < s.to {
+			starts = append(starts, w.from)
+		}
+	}
+	slices.Sort(starts)
 	var pieces []*step
-	for _, edge := range s.edges(windows) {
+	for _, start := range slices.Compact(starts) {
 		var head *step
-		head, s = s.cut(edge)
+		head, s = s.cut(start)
 		pieces = append(pieces, head)
 	}
 	return append(pieces, s)
-}
-
-// edges are the moments inside a step at which a window opens or closes.
-func (s *step) edges(windows []*window) []instant {
-	var edges []instant
-	for _, w := range windows {
-		for _, edge := range [2]instant{w.from, w.to} {
-			if s.from < edge && edge < s.to {
-				edges = append(edges, edge)
-			}
-		}
-	}
-	slices.Sort(edges)
-	return slices.Compact(edges)
 }
 
 // recentSteps are the latest steps of a zone since its last gap, as many as a mean power needs:

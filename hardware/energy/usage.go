@@ -20,7 +20,7 @@ const maxUsageAge = 3 * time.Second
 // orPrevious is the delta itself or, while it is open, the one before it: a window that closes
 // does not wait for the next Usage.
 func (d *usageDelta) orPrevious(at instant) *usageDelta {
-	if d != nil && d.after == nil && d.previous != nil && at-d.previous.to < maxUsageAge {
+	if d != nil && d.previous != nil && at-d.previous.to < maxUsageAge {
 		return d.previous
 	}
 	return d

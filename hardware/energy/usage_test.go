@@ -1,6 +1,7 @@
 package energy
 
 import (
+	"slices"
 	"testing"
 	"time"
 )
@@ -14,6 +15,7 @@ func TestUtilizationIsBusyOverCapacity(t *testing.T) {
 		"a quarter":      {usage(5, 100), usage(10, 120), of(0.25)},
 		"none":           {usage(5, 100), usage(5, 120), of(0.0)},
 		"still open":     {usage(5, 100), nil, nil},
+		"a nanosecond":   {usage(5, 100), usage(5, 101), of(0.0)},
 		"no time":        {usage(5, 100), usage(10, 100), nil},
 		"went back":      {usage(5, 100), usage(4, 120), nil},
 		"clock set back": {usage(5, 100), usage(10, 90), nil},
@@ -100,10 +102,12 @@ func TestRateOfAJob(t *testing.T) {
 		"closed in it":           {usage(5 * s), usage(11 * s), 0, 11 * s, 6e9, true},
 		"closed before":          {usage(5 * s), usage(11 * s), 0, 10 * s, 0, false},
 		"used nothing":           {usage(5 * s), usage(5 * s), 0, 20 * s, 0, true},
+		"closed before, unused":  {usage(5 * s), usage(5 * s), 0, 10 * s, 0, false},
+		"closed in it, unused":   {usage(5 * s), usage(5 * s), 0, 10*s + 1, 0, true},
 		"went back":              {usage(5 * s), usage(4 * s), 0, 20 * s, 0, false},
 		"unknown after":          {usage(5 * s), none, 0, 20 * s, 0, false},
-		"the highest plausible":  {usage(0), usage(4 * s * maxThreads), 0, 20 * s, maxThreads * 1e9, true},
-		"above it":               {usage(0), usage(4*s*maxThreads + 4*maxThreads), 0, 20 * s, 0, false},
+		"the highest plausible":  {usage(0), usage(4 * s << 20), 0, 20 * s, 1e9 << 20, true},
+		"above it":               {usage(0), usage(4*s<<20 + 4<<20), 0, 20 * s, 0, false},
 		"after a later opening":  {usage(5 * s), usage(11 * s), 14 * s, 20 * s, 0, false},
 		"unknown before, closed": {none, usage(6 * s), 12 * s, 13 * s, 6e9, true},
 	} {
@@ -111,6 +115,36 @@ func TestRateOfAJob(t *testing.T) {
 		rate, known := d.rate(&window{job: "job", from: test.from, to: test.to})
 		if rate != test.rate || known != test.known {
 			t.Errorf("%s: got %d, known: %v; want %d, %v", name, rate, known, test.rate, test.known)
+		}
+	}
+}
+
+func TestUseRatesAreKnownOfAllOrNone(t *testing.T) {
+	closed := &usageDelta{
+		to:     10,
+		before: &Usage{Jobs: map[string]time.Duration{"a": 0, "b": 0, "new": 0}},
+		after:  &Usage{Jobs: map[string]time.Duration{"a": 2, "b": 5}, Method: "cpu time"},
+	}
+	open := &usageDelta{before: &Usage{}}
+	for name, test := range map[string]struct {
+		d       *usageDelta
+		jobs    []string
+		weights []int64
+		method  string
+	}{
+		"all known":     {closed, []string{"a", "b"}, []int64{2e8, 5e8}, "cpu time"},
+		"first unknown": {closed, []string{"new", "b"}, []int64{1, 1}, shareEqual},
+		"one unit":      {&usageDelta{to: time.Second, before: &Usage{Jobs: map[string]time.Duration{"a": 0, "b": 0}}, after: &Usage{Jobs: map[string]time.Duration{"a": 1, "b": 0}, Method: "cpu time"}}, []string{"a", "b"}, []int64{1, 0}, "cpu time"},
+		"last unknown":  {closed, []string{"a", "new"}, []int64{1, 1}, shareEqual},
+		"still open":    {open, []string{"a", "b"}, []int64{1, 1}, shareEqual},
+		"no usage":      {nil, []string{"a", "b"}, []int64{1, 1}, shareEqual},
+	} {
+		var windows []*window
+		for _, job := range test.jobs {
+			windows = append(windows, &window{job: job, to: stillOpen})
+		}
+		if weights, method := newUseRates(test.d, windows).weights(); !slices.Equal(weights, test.weights) || method != test.method {
+			t.Errorf("%s: got %v by %q, want %v by %q", name, weights, method, test.weights, test.method)
 		}
 	}
 }
