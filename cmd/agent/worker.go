@@ -215,16 +215,16 @@ func nodeFacts(cfg configs.Config) (messages.NodeFacts, error) {
 
 // prove adds to the facts which encoders came out of a trial well.
 func (w *worker) prove(ctx context.Context, facts messages.NodeFacts) (messages.NodeFacts, error) {
-	proof, err := w.runner.Prove(ctx)
+	trials, err := w.runner.TryEncoders(ctx)
 	if err != nil {
 		return facts, err
 	}
-	facts.GPUCapabilities = proof.Capabilities()
+	facts.GPUCapabilities = trials.Capabilities()
 	if len(facts.GPUCapabilities) > 0 {
 		facts.GPUType, _, _ = strings.Cut(facts.GPUCapabilities[0], "_")
 	}
 	facts.Labels = maps.Clone(facts.Labels)
-	facts.Labels["encoders"] = strings.Join(proof.Works, ",")
+	facts.Labels["encoders"] = strings.Join(trials.Works, ",")
 	return facts, nil
 }
 

@@ -59,7 +59,7 @@ func Sabotages() []Sabotage {
 		{
 			Name: "a temporary output is left behind",
 			Edits: []Edit{
-				{"internal/ffmpeg/run.go", `_ = t.dir.Remove(filepath.Base(t.temp))`, `_ = filepath.Base(t.temp)`},
+				{"internal/ffmpeg/files.go", `_ = t.dir.Remove(filepath.Base(t.temp))`, `_ = filepath.Base(t.temp)`},
 				{"internal/ffmpeg/workspace.go", `switch err := os.Remove(temp); {`, `_ = temp
 		switch err := error(fs.ErrNotExist); {`},
 			},
@@ -115,7 +115,7 @@ func Sabotages() []Sabotage {
 		},
 		{
 			Name:   "an output is written under its final name",
-			Edits:  []Edit{{"internal/ffmpeg/hold.go", `t.temp = newTempName(t.final)`, `t.temp = t.final`}},
+			Edits:  []Edit{{"internal/ffmpeg/files.go", `t.temp = newTempName(t.final)`, `t.temp = t.final`}},
 			Faults: []string{"ffmpeg: SIGKILL", "agent: SIGKILL"},
 		},
 		{
@@ -166,7 +166,7 @@ func Sabotages() []Sabotage {
 		},
 		{
 			Name:   "a failure's reason is guessed",
-			Edits:  []Edit{{"internal/ffmpeg/failure.go", `		return failure(protocol.ReasonRuntimeError, "ffmpeg was %s", e.exit)`, `		return failure(protocol.ReasonInputError, "ffmpeg was %s", e.exit)`}},
+			Edits:  []Edit{{"internal/ffmpeg/failure.go", `		return failure(protocol.ReasonRuntimeError, "FFmpeg was %s", e.exit)`, `		return failure(protocol.ReasonInputError, "FFmpeg was %s", e.exit)`}},
 			Faults: []string{"ffmpeg: SIG"},
 		},
 		{

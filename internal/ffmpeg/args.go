@@ -2,27 +2,25 @@ package ffmpeg
 
 import (
 	"fmt"
-	"net"
-	"net/url"
 	"strconv"
 	"strings"
 	"time"
 )
 
-// globalArgs come first: FFmpeg asks nothing, says what level each message has, and
-// reports its progress on file descriptor 3.
+// globalArgs come first: no questions, log lines with their level, and progress on file
+// descriptor 3.
 func globalArgs() []string {
 	return []string{"-nostdin", "-hide_banner", "-nostats", "-loglevel", "level+info", "-stats_period", "0.5", "-progress", "pipe:3", "-y"}
 }
 
-// source is an input as FFmpeg is given it: a URL that names its protocol, and the
-// options that hold FFmpeg to it.
+// source is an input in FFmpeg's terms: a URL with its protocol, and the options that
+// restrict FFmpeg to that protocol.
 type source struct {
 	url     string
 	options []string
 	network bool
-	finite  bool // stored and not live: how long it is can be asked
-	looped  bool // repeated for ever; the output's duration ends it
+	finite  bool // stored, not live: it has a length that can be probed
+	looped  bool // repeated endlessly; the output's duration ends it
 }
 
 func (s source) args() []string {
@@ -33,15 +31,15 @@ func (s source) args() []string {
 	return append(args, "-i", s.url)
 }
 
-// fileURL names a local file such that FFmpeg cannot take it for anything else.
+// fileURL is the URL of a local file, which FFmpeg cannot take for anything else.
 func fileURL(path string) string { return "file:" + path }
 
-// args is the argument vector of the job's FFmpeg: one decode, and one encode for
-// each destination.
+// args is the argument vector of the encode: one decode, and one encode for each
+// destination.
 func (p *plan) args(in source, destinations []string) []string {
 	args := append(globalArgs(), p.device().global...)
 	if p.streaming {
-		args = append(args, "-re") // a stream is sent at the pace it is watched
+		args = append(args, "-re") // a stream is sent at the pace of playback
 	}
 	args = append(args, in.args()...)
 	ladder := len(p.renditions) > 1
@@ -75,8 +73,8 @@ func (p *plan) args(in source, destinations []string) []string {
 	return args
 }
 
-// filter brings a picture to the rendition's rate and size. The rate comes first:
-// frames that are not wanted are not scaled.
+// filter brings pictures to the rendition's rate and size. The rate comes first, so that
+// dropped frames are not scaled.
 func (r *rendition) filter() string {
 	chain := fmt.Sprintf("fps=%s,scale=%d:%d", r.fps, r.width, r.height)
 	if upload := deviceOf(r.encoder).upload; upload != "" {
@@ -85,8 +83,8 @@ func (r *rendition) filter() string {
 	return chain
 }
 
-// device is what the plan's hardware encoders need; the same for all, as one hwaccel
-// counts for the whole job.
+// device is the device of the plan's hardware encoders. There is one at most, as one
+// hwaccel applies to the whole job.
 func (p *plan) device() device {
 	for _, r := range p.renditions {
 		if d := deviceOf(r.encoder); d.global != nil {
@@ -96,6 +94,7 @@ func (p *plan) device() device {
 	return device{}
 }
 
+// split is the filter graph of a ladder.
 func (p *plan) split() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "[0:V:0]split=%d", len(p.renditions))
@@ -108,27 +107,10 @@ func (p *plan) split() string {
 	return b.String()
 }
 
-// seconds writes a duration as FFmpeg takes it, to the microsecond.
+// seconds formats a duration in FFmpeg's notation, to the microsecond.
 func seconds(d time.Duration) string {
 	return strconv.FormatFloat(d.Seconds(), 'f', -1, 64)
 }
 
-// rwTimeout is how long a network peer may be silent, in microseconds.
+// rwTimeout is how long a network peer may be silent, µs.
 const rwTimeout = "30000000"
-
-// parseURL takes URLs with a host and nothing in them that could be more than a URL.
-func parseURL(s string) (*url.URL, error) {
-	u, err := url.Parse(s)
-	if err != nil {
-		return nil, fmt.Errorf("not a URL")
-	}
-	if u.Host == "" || u.Opaque != "" || strings.ContainsAny(s, " |\\\"'<>") {
-		return nil, fmt.Errorf("not a URL with a host")
-	}
-	u.Scheme = strings.ToLower(u.Scheme)
-	return u, nil
-}
-
-func hostPort(host, port string) string {
-	return net.JoinHostPort(strings.Trim(host, "[]"), port)
-}

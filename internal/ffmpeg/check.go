@@ -11,15 +11,15 @@ import (
 	"ffmpeg-agent/messages/protocol"
 )
 
-// product is what one output turned out to be.
+// product is what an output contains.
 type product struct {
 	frames int64
 	length time.Duration
 	size   int64 // bytes; 0 while unknown
 }
 
-// Check judges what FFmpeg made, once it has exited, and puts the outputs in their
-// places: nil when the attempt is good.
+// Check checks what FFmpeg wrote, once it has exited, and gives the outputs their final
+// names: nil when the attempt succeeded.
 func (r *Run) Check(ctx context.Context) error {
 	return r.step(ctx, r.check)
 }
@@ -27,124 +27,124 @@ func (r *Run) Check(ctx context.Context) error {
 func (r *Run) check(ctx context.Context) (err error) {
 	defer func() {
 		if err != nil {
-			r.removeTemps()
+			r.files.discardTemps()
 		}
 	}()
 	if err := ctx.Err(); err != nil {
 		return err
 	}
 	if exit := r.ffmpeg.Load().Exit(); !exit.OK() {
-		return r.explain(ctx, exit)
+		return r.exitFailure(ctx, exit)
 	}
-	if f := r.diskExceeded(); f != nil { // since it was last looked at
+	if f := r.diskExceeded(); f != nil { // since the last check
 		return f
 	}
 	products := make([]product, len(r.plan.renditions))
 	for i := range r.plan.renditions {
 		if products[i], err = r.inspect(ctx, i); err != nil {
-			var judged *job.Failure
-			switch { // which FFmpeg may have passed over
+			var f *job.Failure
+			switch { // FFmpeg may exit with 0 on a full disk
 			case ctx.Err() != nil:
 			case r.diskIsFull():
 				return failure(protocol.ReasonResourceError, "no space left on the disk of the output: %v", err)
-			case r.wasFull() && errors.As(err, &judged) && judged.Reason == protocol.ReasonRuntimeError:
-				return failure(protocol.ReasonResourceError, "no space left on the disk of the output for a time: %v", err)
+			case r.diskWasFull() && errors.As(err, &f) && f.Reason == protocol.ReasonRuntimeError:
+				return failure(protocol.ReasonResourceError, "the disk of the output had no space left for a time: %v", err)
 			}
 			return err
 		}
 	}
-	if err := ctx.Err(); err != nil { // the last moment to be stopped
+	if err := ctx.Err(); err != nil { // last chance for a stop
 		return err
 	}
-	for _, t := range r.place.targets {
-		if t.final != "" {
-			if err := publish(t); err != nil {
+	for i := range r.files.targets {
+		if t := &r.files.targets[i]; t.final != "" {
+			if err := t.publish(); err != nil {
 				return err
 			}
 		}
 	}
-	r.conclude(products)
+	r.recordProducts(products)
 	return nil
 }
 
-// explain says why FFmpeg ended badly.
-func (r *Run) explain(ctx context.Context, exit proc.Exit) error {
-	if f := r.overrun(r.ffmpeg.Load()); f != nil {
+// exitFailure finds out why FFmpeg failed.
+func (r *Run) exitFailure(ctx context.Context, exit proc.Exit) error {
+	if f := r.limitFailure(r.ffmpeg.Load()); f != nil {
 		return f
 	}
-	e := evidence{exit: exit, wasFull: r.wasFull(), hasInput: r.plan.input != "", streaming: r.plan.streaming}
+	e := evidence{exit: exit, diskWasFull: r.diskWasFull(), hasInput: r.plan.input != "", streaming: r.plan.streaming}
 	if exit.Err == nil && exit.Signal == 0 {
 		if e.diskFull = r.diskIsFull(); !e.diskFull {
-			e.input = r.judgeInput(ctx)
+			e.input = r.checkInput(ctx)
 		}
 	}
 	if err := ctx.Err(); err != nil {
 		return err
 	}
 	if line := lastError(r.stderr.String()); line != "" {
-		e.said = ": " + r.secret.hide(line)
+		e.lastError = ": " + r.redactor.redact(line)
 	}
 	return classify(e)
 }
 
 // lastError is the last line that FFmpeg logged as an error, without its level and
-// bounded; empty when there is none.
+// shortened; empty when there is none.
 func lastError(log string) string {
-	const most = 300
+	const maxBytes = 300
 	line := ""
 	for l := range strings.Lines(log) {
 		for _, level := range []string{"[error] ", "[fatal] "} {
-			if _, said, ok := strings.Cut(l, level); ok {
-				line = strings.TrimSpace(said)
+			if _, text, ok := strings.Cut(l, level); ok {
+				line = strings.TrimSpace(text)
 			}
 		}
 	}
-	if len(line) > most {
-		line = strings.ToValidUTF8(line[:most], "") + "…"
+	if len(line) > maxBytes {
+		line = strings.ToValidUTF8(line[:maxBytes], "") + "…"
 	}
 	return line
 }
 
-// inspect looks at one output and compares it with what was asked for.
+// inspect probes one output and compares it with what was asked for.
 func (r *Run) inspect(ctx context.Context, i int) (product, error) {
-	rd, t, last := r.plan.renditions[i], r.place.targets[i], r.Snapshot().Encode.Progress
-	want := expectation{rendition: rd, written: -1, synthetic: r.plan.input == "", network: r.place.input.network, sound: r.plan.sound}
+	rd, t, last := r.plan.renditions[i], r.files.targets[i], r.Snapshot().Encode.Progress
+	want := expectation{rendition: rd, written: -1, synthetic: r.plan.input == "", network: r.files.input.network, sound: r.plan.sound}
 	if i == 0 {
 		want.written = last.Frames
 	}
 	if !r.plan.whole || want.synthetic {
 		want.asked = r.plan.duration
 	}
-	if !want.synthetic && r.place.input.finite {
+	if !want.synthetic && r.files.input.finite {
 		if in, err := r.probeInput(ctx); err == nil && in.Error == nil {
 			want.available = in.length(r.plan.sound)
 		}
 	}
-	if t.final == "" { // sent: what FFmpeg says of it is all there is
+	if t.final == "" { // a stream: only FFmpeg's figures are known
 		made := product{frames: r.plan.framesOf(i, last.Frames), length: last.OutTime}
-		if i == 0 { // whose size it says, and no other's
+		if i == 0 { // the only one whose size it reports
 			made.size = last.SizeBytes
 		}
-		return made, orNil(want.judge(made))
+		return made, asError(want.check(made))
 	}
 	info, err := t.file.Stat()
 	if err != nil {
 		return product{}, err
 	}
-	p, err := r.probeMade(ctx, t.name, info.Size())
+	p, err := r.probeOutput(ctx, t.arg, info.Size())
 	if err != nil {
 		return product{}, err
 	}
 	made, f := want.read(p)
 	made.size = info.Size()
 	if f == nil {
-		f = want.judge(made)
+		f = want.check(made)
 	}
-	return made, orNil(f)
+	return made, asError(f)
 }
 
-// orNil keeps a nil failure from becoming an error that is not nil.
-func orNil(f *job.Failure) error {
+// asError keeps a nil failure from becoming an error that is not nil.
+func asError(f *job.Failure) error {
 	if f == nil {
 		return nil
 	}
@@ -155,22 +155,22 @@ func orNil(f *job.Failure) error {
 type expectation struct {
 	rendition
 	asked     time.Duration // 0: the whole input
-	available time.Duration // the input's length; 0 while unknown
-	written   int64         // frames that FFmpeg says it wrote; -1 while unknown
-	synthetic bool          // the input was made for the job, and is as long as asked
+	available time.Duration // length of the input; 0 if unknown
+	written   int64         // frames that FFmpeg reported; -1 if unknown
+	synthetic bool          // the input was generated, with the length asked for
 	network   bool          // the input came over the network
 	sound     bool
 }
 
-// read takes ffprobe's view of an output.
+// read takes what ffprobe found in an output.
 func (x expectation) read(p probed) (product, *job.Failure) {
 	video, ok := p.video()
 	frames, counted := video.frames()
 	if p.Error != nil || !ok || !counted {
 		if x.written == 0 {
-			return product{}, x.nothing()
+			return product{}, x.noFrames()
 		}
-		return product{}, failure(protocol.ReasonRuntimeError, "ffmpeg ended well, but its output cannot be read")
+		return product{}, failure(protocol.ReasonRuntimeError, "FFmpeg exited with 0, but its output cannot be read")
 	}
 	if video.Width != x.width || video.Height != x.height {
 		return product{}, failure(protocol.ReasonRuntimeError, "the output is %dx%d instead of %dx%d", video.Width, video.Height, x.width, x.height)
@@ -178,22 +178,22 @@ func (x expectation) read(p probed) (product, *job.Failure) {
 	return product{frames: frames, length: p.duration()}, nil
 }
 
-func (x expectation) nothing() *job.Failure {
+func (x expectation) noFrames() *job.Failure {
 	if x.synthetic {
-		return failure(protocol.ReasonRuntimeError, "ffmpeg ended well, but made no frame")
+		return failure(protocol.ReasonRuntimeError, "FFmpeg exited with 0, but wrote no frame")
 	}
-	return failure(protocol.ReasonInputError, "input: not one frame of it could be decoded")
+	return failure(protocol.ReasonInputError, "input: no frame of it could be decoded")
 }
 
-// judge compares an output with what was asked for: as many frames as FFmpeg says it
-// wrote; from a synthetic input as many as rate and duration make; from another one
-// as much media as the job wants and the input has.
-func (x expectation) judge(made product) *job.Failure {
+// check compares an output with what was asked for: it must have the frames that FFmpeg
+// reported; from a synthetic input, those of rate and duration; from any other, as much
+// media as the job asks for and the input has.
+func (x expectation) check(made product) *job.Failure {
 	if made.frames == 0 {
-		return x.nothing()
+		return x.noFrames()
 	}
 	if x.written >= 0 && abs(made.frames-x.written) > 1 {
-		return failure(protocol.ReasonRuntimeError, "the output has %d frames, but ffmpeg wrote %d", made.frames, x.written)
+		return failure(protocol.ReasonRuntimeError, "the output has %d frames, but FFmpeg reported %d", made.frames, x.written)
 	}
 	if x.synthetic {
 		want := int64(x.asked.Seconds()*x.fps.float() + 0.5)
@@ -202,12 +202,12 @@ func (x expectation) judge(made product) *job.Failure {
 		}
 		return nil
 	}
-	return x.judgeLength(made)
+	return x.checkLength(made)
 }
 
-// judgeLength allows half a second and 2 %: containers state lengths by their longest
+// checkLength allows half a second and 2 %: containers state the length of their longest
 // stream, and sound is padded to whole packets.
-func (x expectation) judgeLength(made product) *job.Failure {
+func (x expectation) checkLength(made product) *job.Failure {
 	slack := func(d time.Duration) time.Duration {
 		return d/50 + 500*time.Millisecond + time.Duration(2/x.fps.float()*float64(time.Second))
 	}
@@ -225,18 +225,18 @@ func (x expectation) judgeLength(made product) *job.Failure {
 	if x.network {
 		reason = protocol.ReasonNetworkError
 	}
-	return failure(reason, "input: it breaks off after %s of %s", made.length.Round(time.Millisecond), want.Round(time.Millisecond))
+	return failure(reason, "input: it ends after %s of %s", made.length.Round(time.Millisecond), want.Round(time.Millisecond))
 }
 
 func abs(n int64) int64 { return max(n, -n) }
 
-// conclude notes what a good attempt made.
-func (r *Run) conclude(products []product) {
+// recordProducts records what a successful attempt wrote.
+func (r *Run) recordProducts(products []product) {
 	var outputs []string
-	for _, t := range r.place.targets {
+	for _, t := range r.files.targets {
 		switch {
 		case t.url != "":
-			outputs = append(outputs, r.secret.hide(t.url))
+			outputs = append(outputs, r.redactor.redact(t.url))
 		case t.kept:
 			outputs = append(outputs, t.final)
 		}
@@ -255,7 +255,7 @@ func (r *Run) conclude(products []product) {
 		sized = sized && p.size > 0
 	}
 	if !sized {
-		e.SizeBytes = 0 // a sum that lacks one is none
+		e.SizeBytes = 0 // the sum is unknown
 	}
 	e.Progress.Percent, e.Progress.Frames = 100, products[0].frames
 	e.Output = strings.Join(outputs, ", ")

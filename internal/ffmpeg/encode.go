@@ -25,14 +25,14 @@ func (r *Run) start(ctx context.Context) error {
 		return err
 	}
 	var destinations []string
-	for _, t := range r.place.targets {
-		destinations = append(destinations, t.name)
+	for _, t := range r.files.targets {
+		destinations = append(destinations, t.arg)
 	}
-	args := r.plan.args(r.place.input, destinations)
-	shown := r.secret.hideAll(append([]string{r.tools.ffmpeg}, args...))
+	args := r.plan.args(r.files.input, destinations)
+	shown := r.redactor.redactAll(append([]string{r.tools.ffmpeg}, args...))
 	r.update(func(e *job.Encode) { e.Args = shown })
 	c := command(r.tools.ffmpeg, r.workspace, args...)
-	c.Files = r.place.files()
+	c.Files = r.files.inherited()
 	c.Stderr = func(in io.Reader) { _, _ = io.Copy(&r.stderr, in) }
 	c.FD3 = func(in io.Reader) { _ = readProgress(in, r.progressed) }
 	p, err := r.launch("encode", c)
@@ -41,13 +41,13 @@ func (r *Run) start(ctx context.Context) error {
 	}
 	r.ffmpeg.Store(p)
 	started, id := p.Started(), job.Process(p.ID())
-	r.moved.CompareAndSwap(0, started.UnixNano())
+	r.progressAt.CompareAndSwap(0, started.UnixNano())
 	r.mu.Lock()
 	r.enterPhase(job.PhaseRun, started)
 	r.encode.Started, r.process = &started, &id
 	r.mu.Unlock()
 	r.log.Debug("started FFmpeg", zap.Int("pid", id.PID), zap.Strings("args", shown))
-	if r.place.input.finite && r.plan.input != "" {
+	if r.files.input.finite && r.plan.input != "" {
 		r.background("probing the input", r.learnLength)
 	}
 	return nil
@@ -75,7 +75,7 @@ func (r *Run) progressed(p progressReport) {
 	defer r.mu.Unlock()
 	e := &r.encode
 	if e.Progress.Frames != p.frames || e.Progress.OutTime != p.outTime || e.Progress.SizeBytes != p.size {
-		r.moved.Store(now.UnixNano())
+		r.progressAt.Store(now.UnixNano())
 	}
 	percent := 0.0
 	if r.expected > 0 {
@@ -109,7 +109,7 @@ func (r *Run) wait(ctx context.Context) error {
 	stall := newStallDetector(min(r.plan.timeout, r.settings.StallTimeout), time.Now())
 	next := time.NewTimer(stall.every)
 	defer next.Stop()
-	look, stop := r.confined.look()
+	check, stop := r.limiter.ticker()
 	defer stop()
 	for {
 		select {
@@ -124,8 +124,8 @@ func (r *Run) wait(ctx context.Context) error {
 			return ctx.Err()
 		case <-next.C:
 			next.Reset(stall.every) // unlike a ticker's, a late tick is not followed by another at once
-			if r.outputsLookFull() {
-				r.full.Store(time.Now().UnixNano())
+			if r.outputDiskFull() {
+				r.fullAt.Store(time.Now().UnixNano())
 			}
 			switch now := time.Now(); {
 			case !stall.observe(now, r.lastProgress()):
@@ -134,8 +134,8 @@ func (r *Run) wait(ctx context.Context) error {
 			case stall.still >= r.settings.StallTimeout:
 				r.Stop(job.StopStalled)
 			}
-		case <-look:
-			if f := r.exceeded(p); f != nil {
+		case <-check:
+			if f := r.limitExceeded(p); f != nil {
 				p.killForLimit(f)
 			}
 		}
@@ -145,8 +145,8 @@ func (r *Run) wait(ctx context.Context) error {
 // lastProgress is when FFmpeg last made progress. While it finishes a file (moving the
 // index of a large one to its front takes minutes) it reports none, but writes.
 func (r *Run) lastProgress() time.Time {
-	last := time.Unix(0, r.moved.Load())
-	for _, t := range r.place.targets {
+	last := time.Unix(0, r.progressAt.Load())
+	for _, t := range r.files.targets {
 		if t.file == nil {
 			continue
 		}
@@ -160,12 +160,12 @@ func (r *Run) lastProgress() time.Time {
 // exited records how FFmpeg ended.
 func (r *Run) exited(p *process) {
 	exit := p.Exit()
-	size, sized := r.place.written()
-	said := r.stderr.String()
+	size, sized := r.files.outputSize()
+	log := r.stderr.String()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	e := &r.encode
-	e.Exited, e.CPUTime, e.Log = &exit.At, exit.CPU, r.secret.hide(said)
+	e.Exited, e.CPUTime, e.Log = &exit.At, exit.CPU, r.redactor.redact(log)
 	if sized {
 		e.SizeBytes = size
 	}

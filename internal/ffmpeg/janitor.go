@@ -31,15 +31,15 @@ func ownsCgroup(path string) bool {
 	return proc.IsCgroup(path) && strings.HasPrefix(filepath.Base(path), cgroupPrefix)
 }
 
-// Janitor removes what an earlier life of the agent left behind.
+// Janitor removes what an earlier process of the agent left behind.
 type Janitor struct{ runner *Runner }
 
-// Janitor returns the janitor of this runner's data folder.
+// Janitor returns the janitor of this runner's data directory.
 func (r *Runner) Janitor() *Janitor { return &Janitor{r} }
 
-// Reap ends exactly the processes that the records name, if they still run, with
-// their process groups and cgroups, and waits until they are dead. A process of another boot,
-// or with another start, is somebody else's and left alone.
+// Reap kills exactly the processes in the records, if they still run, with their process
+// groups and cgroups, and waits until they are dead. A process of another boot, or with
+// another start time, is a different one and left alone.
 func (j *Janitor) Reap(ctx context.Context, records []job.Record) error {
 	var errs []error
 	for _, record := range records {
@@ -58,8 +58,8 @@ func (j *Janitor) Reap(ctx context.Context, records []job.Record) error {
 	return errors.Join(errs...)
 }
 
-// Sweep removes workspaces and cgroups that no run of this life owns, and the temporary
-// outputs that they name, and returns how many there were of all.
+// Sweep removes workspaces and cgroups without an open run, and the temporary outputs of
+// these workspaces, and returns the number of all.
 func (j *Janitor) Sweep(ctx context.Context) (int, error) {
 	w := &j.runner.work
 	entries, err := os.ReadDir(w.dir)
@@ -67,7 +67,7 @@ func (j *Janitor) Sweep(ctx context.Context) (int, error) {
 		return 0, nil
 	}
 	if err != nil {
-		return 0, fmt.Errorf("looking for workspaces: %w", err)
+		return 0, fmt.Errorf("listing workspaces: %w", err)
 	}
 	removed, err := j.runner.cgroups.Sweep(j.runner.owned)
 	errs := []error{err}
@@ -86,7 +86,7 @@ func (j *Janitor) Sweep(ctx context.Context) (int, error) {
 
 func (j *Janitor) sweepOne(name string) (int, error) {
 	w := &j.runner.work
-	w.mu.Lock() // a run makes its workspace under this lock, and is listed before
+	w.mu.Lock() // a run is listed before it creates its workspace under this lock
 	defer w.mu.Unlock()
 	if j.runner.owned(name) {
 		return 0, nil

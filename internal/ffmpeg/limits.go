@@ -12,23 +12,23 @@ import (
 
 const mib = 1 << 20
 
-// limits bound what all processes of an attempt may use together. Zero: no bound.
+// limits bound what all processes of an attempt may use together. Zero: unlimited.
 type limits struct {
 	cpu    cpuQuota
-	weight int64 // share of the CPU against others, as cpu.weight: 1 to 10000
-	memory int64 // bytes
-	disk   int64 // bytes written: workspace and outputs
-	io     []string
+	weight int64    // cpu.weight, 1 to 10000
+	memory int64    // bytes
+	disk   int64    // bytes: workspace and outputs
+	io     []string // lines of io.max
 }
 
-// cpuQuota is CPU time that may be used in each period, as cpu.max has it, µs.
+// cpuQuota is the CPU time that may be used in each period, as in cpu.max, µs.
 type cpuQuota struct{ quota, period int64 }
 
-// Bounds of a quota that the kernel takes, µs (tg_set_cfs_bandwidth in kernel/sched/core.c).
+// Bounds of a quota that the kernel accepts, µs (tg_set_cfs_bandwidth in kernel/sched/core.c).
 const (
-	shortestQuota                 = 1_000
-	shortestPeriod, longestPeriod = 1_000, 1_000_000
-	usualPeriod                   = 100_000
+	minQuota             = 1_000
+	minPeriod, maxPeriod = 1_000, 1_000_000
+	defaultPeriod        = 100_000
 )
 
 func (q cpuQuota) limited() bool { return q.quota > 0 }
@@ -36,12 +36,12 @@ func (q cpuQuota) limited() bool { return q.quota > 0 }
 // percent is the quota in percent of one CPU.
 func (q cpuQuota) percent() float64 { return 100 * float64(q.quota) / float64(q.period) }
 
-// whole is the quota in whole CPUs, rounded up.
+// whole is the number of whole CPUs, rounded up.
 func (q cpuQuota) whole() int { return int((q.quota + q.period - 1) / q.period) }
 
 func (q cpuQuota) String() string { return fmt.Sprintf("%d %d", q.quota, q.period) }
 
-// tighter is the smaller of two bounds, where 0 is none.
+// tighter is the smaller of two bounds; 0 is unlimited.
 func tighter(a, b int64) int64 {
 	if a == 0 || b > 0 && b < a {
 		return b
@@ -56,9 +56,9 @@ func (q cpuQuota) tighter(other cpuQuota) cpuQuota {
 	return q
 }
 
-// limits reads what the job bounds: resource_limits among its parameters and the
-// constraints beside them. Where both bound the same the tighter one holds. A
-// job's own timeout stands instead of the node's.
+// limits reads resource_limits among the job's parameters and the constraints beside
+// them. Where both limit the same, the tighter one applies. A job's own timeout replaces
+// the node's.
 func (pl *planner) limits() (l limits, timeout time.Duration) {
 	l = pl.constraints()
 	timeout = pl.timeout
@@ -87,13 +87,13 @@ func (pl *planner) limits() (l limits, timeout time.Duration) {
 	return l, timeout
 }
 
-// quotaOf is a quota of so many percent of one CPU: 200 are two CPUs.
+// quotaOf is a quota in percent of one CPU: 200 is two CPUs.
 func quotaOf(percent float64) cpuQuota {
-	return cpuQuota{max(shortestQuota, int64(math.Round(percent*usualPeriod/100))), usualPeriod}
+	return cpuQuota{max(minQuota, int64(math.Round(percent*defaultPeriod/100))), defaultPeriod}
 }
 
-// constraints reads wrapper_constraints, which are in cgroup v2's own terms. Zero and
-// the empty string count as absent.
+// constraints reads wrapper_constraints, which are in the terms of cgroup v2. Zero and the
+// empty string count as absent.
 func (pl *planner) constraints() (l limits) {
 	c := pl.job.WrapperConstraints
 	if c == nil {
@@ -123,7 +123,7 @@ func (pl *planner) constraints() (l limits) {
 // percentage of one CPU.
 var cpuMaxPattern = regexp.MustCompile(`^(?:(max)(?: +\d+)?|(\d{1,12})(?: +(\d{1,12}))?|(\d{1,7}(?:\.\d{1,3})?) ?%)$`)
 
-// parseCPUMax reads cpu_max as the kernel reads cpu.max, and a percentage beside that.
+// parseCPUMax reads cpu_max in the format of cpu.max, or as a percentage.
 func parseCPUMax(text string) (cpuQuota, error) {
 	text = strings.TrimSpace(text)
 	if text == "" {
@@ -139,23 +139,23 @@ func parseCPUMax(text string) (cpuQuota, error) {
 			return quotaOf(percent), nil
 		}
 	default:
-		q := cpuQuota{period: usualPeriod}
+		q := cpuQuota{period: defaultPeriod}
 		q.quota, _ = strconv.ParseInt(m[2], 10, 64)
 		if m[3] != "" {
 			q.period, _ = strconv.ParseInt(m[3], 10, 64)
 		}
-		if q.quota >= shortestQuota && q.period >= shortestPeriod && q.period <= longestPeriod {
+		if q.quota >= minQuota && q.period >= minPeriod && q.period <= maxPeriod {
 			return q, nil
 		}
 	}
 	return cpuQuota{}, fmt.Errorf("%s is not QUOTA PERIOD in µs such as \"50000 100000\" (quota from %d, period within %d and %d), max, or a percentage of one CPU within 1%% and 1000000%%",
-		show(text), shortestQuota, shortestPeriod, longestPeriod)
+		show(text), minQuota, minPeriod, maxPeriod)
 }
 
-// ioMaxLine is one line of io.max: a device's numbers and what bounds it.
+// ioMaxLine matches one line of io.max: a device's numbers and its limits.
 var ioMaxLine = regexp.MustCompile(`^\d{1,9}:\d{1,9}(?: (?:rbps|wbps|riops|wiops)=(?:max|[1-9]\d{0,17}))+$`)
 
-// parseIOMax reads io_max: lines of io.max, one for each device.
+// parseIOMax reads io_max: lines of io.max, one per device.
 func parseIOMax(text string) (lines []string, err error) {
 	for _, line := range strings.Split(text, "\n") {
 		line = strings.Join(strings.Fields(line), " ")
@@ -163,27 +163,26 @@ func parseIOMax(text string) (lines []string, err error) {
 			continue
 		}
 		if !ioMaxLine.MatchString(line) {
-			return nil, fmt.Errorf("%s is not MAJOR:MINOR with rbps=, wbps=, riops= or wiops= of a number above 0 or max, such as \"8:0 wbps=1048576\", a line for each device", show(line))
+			return nil, fmt.Errorf("%s is not MAJOR:MINOR with rbps=, wbps=, riops= or wiops= of a number above 0 or max, such as \"8:0 wbps=1048576\", one line per device", show(line))
 		}
 		lines = append(lines, line)
 	}
 	return lines, nil
 }
 
-// mostTasks guards a machine against an attempt that forks or starts threads without
-// end. The largest honest one is a ladder of 16 encoders with pools as large as the
-// machine.
-func mostTasks() int { return 1024 + 64*runtime.NumCPU() }
+// maxTasks bounds the processes and threads of an attempt. The largest legitimate one is a
+// ladder of 16 encoders, each with as many threads as the machine has CPUs.
+func maxTasks() int { return 1024 + 64*runtime.NumCPU() }
 
-// niceOf is the nice value whose share of the CPU against one of nice 0 is that of a
-// cpu.weight against the usual 100: each step of nice is a factor of 1.25
-// (sched_prio_to_weight in kernel/sched/core.c). Weights above the usual would be
-// below 0, which takes a privilege.
+// niceOf is the nice value whose share of the CPU, against nice 0, is that of a
+// cpu.weight against the default of 100: each step of nice is a factor of 1.25
+// (sched_prio_to_weight in kernel/sched/core.c). Weights above the default come out below
+// 0, which requires a privilege.
 func niceOf(weight int64) int {
 	return min(19, int(math.Round(math.Log(100/float64(weight))/math.Log(1.25))))
 }
 
-// mebibytes shows an amount of bytes.
+// mebibytes formats an amount of bytes.
 func mebibytes(n int64) string {
 	return strconv.FormatFloat(math.Round(float64(n)/mib*10)/10, 'f', -1, 64) + " MiB"
 }

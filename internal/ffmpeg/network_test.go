@@ -88,7 +88,7 @@ func TestInputThatBreaksOffOnItsWayIsANetworkError(t *testing.T) {
 	t.Cleanup(server.Close)
 	run := newRunner(t).Begin(lease(t, "half", `{`+small+`,"input":`+quoted(server.URL)+`}`))
 	f := wantFailure(t, walk(testContext(t), run), protocol.ReasonNetworkError)
-	if e := run.Snapshot().Encode; e.ExitCode == nil || *e.ExitCode != 0 || !strings.Contains(f.Message, "breaks off") {
+	if e := run.Snapshot().Encode; e.ExitCode == nil || *e.ExitCode != 0 || !strings.Contains(f.Message, "ends after") {
 		t.Errorf("message %q, exit %v; the test shows something only where FFmpeg says that all is well", f.Message, e.ExitCode)
 	}
 }

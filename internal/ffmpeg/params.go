@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
-	"math/big"
 	"strconv"
 	"strings"
 	"unicode"
@@ -12,11 +11,11 @@ import (
 	"ffmpeg-agent/messages/protocol"
 )
 
-// longestValue bounds every text parameter; it is the longest path that Linux takes.
-const longestValue = 4096
+// maxText bounds every text parameter, in bytes: the longest path that Linux accepts.
+const maxText = 4096
 
-// params reads a job's parameters and collects what is wrong with them, each
-// problem naming its parameter. An entry of a ladder is read before its job.
+// params reads a job's parameters and collects what is wrong with them, each problem
+// with the name of its parameter. An entry of a ladder has precedence over its job.
 type params struct {
 	layers   []layer
 	problems *[]string
@@ -31,12 +30,12 @@ func newParams(p protocol.Parameters) params {
 	return params{layers: []layer{{values: p}}, problems: new([]string)}
 }
 
-// above returns a reader that looks into an entry first.
+// above returns a reader that reads an entry first.
 func (p params) above(prefix string, values protocol.Parameters) params {
 	return params{layers: append([]layer{{prefix, values}}, p.layers...), problems: p.problems}
 }
 
-// own returns a reader of the uppermost layer alone.
+// own returns a reader of the uppermost layer only.
 func (p params) own() params {
 	return params{layers: p.layers[:1], problems: p.problems}
 }
@@ -45,7 +44,7 @@ func (p params) problem(name, format string, args ...any) {
 	*p.problems = append(*p.problems, name+": "+fmt.Sprintf(format, args...))
 }
 
-// value returns the first of the keys that is there, in the uppermost layer that has
+// value returns the first of the keys that is present, in the uppermost layer that has
 // one. Null and the empty string count as absent.
 func (p params) value(keys ...string) (name string, v any, ok bool) {
 	for _, l := range p.layers {
@@ -58,8 +57,8 @@ func (p params) value(keys ...string) (name string, v any, ok bool) {
 	return "", nil, false
 }
 
-// text reads a string. One that could be taken for an option, or holds characters
-// that have no business in a parameter, is a problem and absent.
+// text reads a string. One that could be taken for an option, or that contains control
+// characters, is a problem and absent.
 func (p params) text(keys ...string) (name, s string, ok bool) {
 	name, v, ok := p.value(keys...)
 	if !ok {
@@ -79,17 +78,17 @@ func (p params) text(keys ...string) (name, s string, ok bool) {
 	switch {
 	case strings.HasPrefix(s, "-"):
 		p.problem(name, "%s begins with a dash", quote(name, s))
-	case len(s) > longestValue:
-		p.problem(name, "longer than %d bytes", longestValue)
+	case len(s) > maxText:
+		p.problem(name, "longer than %d bytes", maxText)
 	case strings.ContainsFunc(s, unicode.IsControl) || strings.ToValidUTF8(s, "") != s:
-		p.problem(name, "%s holds control characters", quote(name, s))
+		p.problem(name, "%s contains control characters", quote(name, s))
 	default:
 		return name, s, s != ""
 	}
 	return name, "", false
 }
 
-// word reads a name: one of FFmpeg's or of our own, in small letters.
+// word reads a name of FFmpeg's or of the master's protocol, in lower case.
 func (p params) word(keys ...string) (name, s string, ok bool) {
 	name, s, ok = p.text(keys...)
 	if !ok {
@@ -103,8 +102,7 @@ func (p params) word(keys ...string) (name, s string, ok bool) {
 	return name, s, true
 }
 
-// number reads a number given as number or string; what else it must be is for the
-// message alone.
+// number reads a number given as number or string; allowed is for the message.
 func (p params) number(allowed string, keys ...string) (name string, f float64, ok bool) {
 	name, v, ok := p.value(keys...)
 	if !ok {
@@ -115,7 +113,7 @@ func (p params) number(allowed string, keys ...string) (name string, f float64, 
 		p.problem(name, "%s is not a number %s", show(v), allowed)
 		return name, 0, false
 	}
-	return name, f + 0, true // -0 is 0, and written so
+	return name, f + 0, true // makes -0 a 0
 }
 
 func toNumber(v any) (f float64, err error) {
@@ -139,7 +137,7 @@ func toNumber(v any) (f float64, err error) {
 	return f, err
 }
 
-// between reads a number within bounds, both included.
+// between reads a number within inclusive bounds.
 func (p params) between(low, high float64, unit string, keys ...string) (f float64, ok bool) {
 	name, f, ok := p.number(fmt.Sprintf("within %g and %g%s", low, high, unit), keys...)
 	if ok && (f < low || f > high) {
@@ -149,8 +147,8 @@ func (p params) between(low, high float64, unit string, keys ...string) (f float
 	return f, ok
 }
 
-// texts are what text parameters may be, for messages.
-var texts = map[string]string{
+// allowedTexts describe the values of text parameters, for messages.
+var allowedTexts = map[string]string{
 	"input":         "a path or a URL is allowed",
 	"output":        "a path is allowed",
 	"output_mode":   "file, rtmp or stream is allowed",
@@ -166,14 +164,14 @@ var texts = map[string]string{
 	"hwaccel":       "none or auto is allowed",
 }
 
-// allowedText says what a text parameter may be, also that of a ladder's entry.
-func allowedText(name string) string { return texts[name[strings.LastIndexByte(name, '.')+1:]] }
+// allowedText describes the values of a text parameter, also of a ladder's entry.
+func allowedText(name string) string { return allowedTexts[name[strings.LastIndexByte(name, '.')+1:]] }
 
-// quote shows a text parameter in a message, but for what is secret in it.
+// quote quotes a text parameter for a message, without its secrets.
 func quote(name, s string) string {
 	switch {
 	case strings.HasSuffix(name, "stream_key"):
-		return strconv.Quote(hidden)
+		return strconv.Quote(redacted)
 	case strings.Contains(s, "://"):
 		s, _ = maskURL(s)
 	}
@@ -182,7 +180,7 @@ func quote(name, s string) string {
 
 // show quotes a value for a message, shortened.
 func show(v any) string {
-	const most = 80
+	const maxRunes = 80
 	s, ok := v.(string)
 	if ok {
 		s = strconv.Quote(s)
@@ -191,53 +189,16 @@ func show(v any) string {
 	} else {
 		s = fmt.Sprint(v)
 	}
-	if r := []rune(s); len(r) > most {
-		s = string(r[:most]) + "…"
+	if r := []rune(s); len(r) > maxRunes {
+		s = string(r[:maxRunes]) + "…"
 	}
 	return s
 }
 
-// number writes a number in digits, unless that would be very many.
+// number formats a number in digits, unless it has very many.
 func number(f float64) string {
 	if math.Abs(f) >= 1e15 {
 		return strconv.FormatFloat(f, 'g', -1, 64)
 	}
 	return strconv.FormatFloat(f, 'f', -1, 64)
-}
-
-// rate is a frame rate as a fraction, since 29.97 is 30000/1001.
-type rate struct{ num, den int64 }
-
-func (r rate) String() string {
-	if r.den == 1 {
-		return strconv.FormatInt(r.num, 10)
-	}
-	return fmt.Sprintf("%d/%d", r.num, r.den)
-}
-
-func (r rate) float() float64 { return float64(r.num) / float64(r.den) }
-
-// ntsc are the rates that are written with decimals and meant as fractions.
-var ntsc = map[string]rate{
-	"23.976": {24000, 1001}, "23.98": {24000, 1001}, "29.97": {30000, 1001},
-	"47.952": {48000, 1001}, "59.94": {60000, 1001}, "119.88": {120000, 1001},
-}
-
-// parseRate reads frames a second: 25, 12.5, 29.97 or 30000/1001.
-func parseRate(v any) (rate, bool) {
-	s, isText := v.(string)
-	if num, den, ok := strings.Cut(strings.TrimSpace(s), "/"); isText && ok {
-		n, err1 := strconv.ParseInt(num, 10, 32)
-		d, err2 := strconv.ParseInt(den, 10, 32)
-		return rate{n, d}, err1 == nil && err2 == nil && n > 0 && d > 0
-	}
-	f, err := toNumber(v)
-	if err != nil || f <= 0 || f > 1e6 {
-		return rate{}, false
-	}
-	if r, ok := ntsc[number(f)]; ok {
-		return r, true
-	}
-	r := big.NewRat(int64(math.Round(f*1000)), 1000) // three decimals are enough for a frame rate
-	return rate{r.Num().Int64(), r.Denom().Int64()}, r.Sign() > 0
 }

@@ -44,8 +44,8 @@ func hostileFiles(t *testing.T) (dir string) {
 	return dir
 }
 
-func placesIn(dir string) places {
-	return places{
+func resolverIn(dir string) pathResolver {
+	return pathResolver{
 		settings: Settings{
 			DataDir: filepath.Join(dir, "data"), GenerateInput: true, InputProtocols: []string{"file", "http", "rtmp"},
 			InputRoots: []string{filepath.Join(dir, "in")}, OutputRoots: []string{filepath.Join(dir, "out")},
@@ -93,8 +93,8 @@ func TestWhereInputsMayLie(t *testing.T) {
 			if strings.HasPrefix(input, "/") {
 				given = dir + given
 			}
-			s := placesIn(dir)
-			pl, bad := s.find(&plan{input: given, renditions: []rendition{{extension: ".mp4"}}})
+			s := resolverIn(dir)
+			pl, bad := s.resolve(&plan{input: given, renditions: []rendition{{extension: ".mp4"}}})
 			got := strings.ReplaceAll(pl.input.url, dir, "")
 			if bad != nil {
 				got = string(bad.Reason)
@@ -122,8 +122,8 @@ func TestInputsAreHeldToTheirProtocol(t *testing.T) {
 		"http://h/x":                   {"http,tcp,crypto", true},
 		"rtmp://h/x":                   {"rtmp,tcp", false},
 	} {
-		s := placesIn(dir)
-		pl, _ := s.find(&plan{input: input})
+		s := resolverIn(dir)
+		pl, _ := s.resolve(&plan{input: input})
 		options := strings.Join(pl.input.options, " ")
 		if !strings.HasPrefix(options, "-protocol_whitelist "+want.protocols+" -format_whitelist "+selfContained) || strings.Contains(options, playlists) != want.playlists {
 			t.Errorf("%s: %s", input, options)
@@ -173,8 +173,8 @@ func TestWhereOutputsMayLie(t *testing.T) {
 			if strings.HasPrefix(output, "/") {
 				given = dir + given
 			}
-			s := placesIn(dir)
-			pl, bad := s.find(&plan{input: filepath.Join(dir, "in/a.mp4"), renditions: []rendition{{output: given, extension: ".mp4"}}})
+			s := resolverIn(dir)
+			pl, bad := s.resolve(&plan{input: filepath.Join(dir, "in/a.mp4"), renditions: []rendition{{output: given, extension: ".mp4"}}})
 			got := strings.TrimPrefix(pl.targets[0].final, dir)
 			if len(s.problems) > 0 {
 				got = "refused"
@@ -188,9 +188,9 @@ func TestWhereOutputsMayLie(t *testing.T) {
 
 func TestOneFileIsNoTwoOutputs(t *testing.T) {
 	dir := hostileFiles(t)
-	s := placesIn(dir)
+	s := resolverIn(dir)
 	out := filepath.Join(dir, "out/x.mp4")
-	s.find(&plan{renditions: []rendition{{output: out}, {output: filepath.Join(dir, "out/sub/../x.mp4")}}})
+	s.resolve(&plan{renditions: []rendition{{output: out}, {output: filepath.Join(dir, "out/sub/../x.mp4")}}})
 	if len(s.problems) != 1 || !strings.Contains(s.problems[0], "twice") {
 		t.Errorf("problems: %v", s.problems)
 	}
@@ -281,11 +281,11 @@ func TestRefusalsNameThePlaceAndTheKeyToAllowIt(t *testing.T) {
 		s.InputProtocols = []string{"file"}
 	})
 	for params, says := range map[string][]string{
-		`{"output":"/etc/passwd"}`:                                   {`output: "/etc/passwd" ends in none of`, `output: "/etc/passwd" lies outside`, os.TempDir(), "jobs.output_roots", filepath.Join(dir, "out")},
-		`{"input":"/etc/passwd"}`:                                    {`input: "/etc/passwd" lies outside`, filepath.Join(dir, "in"), "jobs.input_roots"},
+		`{"output":"/etc/passwd"}`:                                   {`output: "/etc/passwd" does not end in one of`, `output: "/etc/passwd" is outside of`, os.TempDir(), "jobs.output_roots", filepath.Join(dir, "out")},
+		`{"input":"/etc/passwd"}`:                                    {`input: "/etc/passwd" is outside of`, filepath.Join(dir, "in"), "jobs.input_roots"},
 		`{"input":"http://h/x"}`:                                     {`"http"`, "file", "jobs.input_protocols"},
 		`{"output":"input.mov"}`:                                     {"output:", "input.mov"},
-		`{"outputs":[{"output":"x.exe"}]}`:                           {`outputs[0].output: "x.exe" ends in none of`},
+		`{"outputs":[{"output":"x.exe"}]}`:                           {`outputs[0].output: "x.exe" does not end in one of`},
 		`{"output":` + quoted(strings.Repeat("n", 300)+".mp4") + `}`: {"output:", "255"},
 	} {
 		f := wantFailure(t, r.Begin(lease(t, params, params)).Prepare(testContext(t)), protocol.ReasonUserError)
@@ -297,7 +297,7 @@ func TestRefusalsNameThePlaceAndTheKeyToAllowIt(t *testing.T) {
 	}
 	alone := newRunner(t)
 	f := wantFailure(t, alone.Begin(lease(t, "x", `{"output":"/etc/x.mp4"}`)).Prepare(testContext(t)), protocol.ReasonUserError)
-	if !strings.Contains(f.Message, "jobs.output_roots, which names none") {
+	if !strings.Contains(f.Message, "jobs.output_roots (empty)") {
 		t.Errorf("message: %s", f.Message)
 	}
 }
@@ -307,7 +307,7 @@ func TestAgentsOwnFilesAreNoPlaceForOutputsThoughARootHoldsThem(t *testing.T) {
 	t.Setenv("TMPDIR", filepath.Join(dir, "tmp"))
 	own := filepath.Join(dir, "data/journal/x.mp4")
 	for root, want := range map[string]bool{dir: false, filepath.Join(dir, "data"): false, filepath.Join(dir, "data/journal"): true} {
-		s := placesIn(dir)
+		s := resolverIn(dir)
 		s.settings.OutputRoots = []string{root}
 		if got := s.rootOf(own) != ""; got != want {
 			t.Errorf("root %s: allowed %v, want %v", root, got, want)
@@ -317,9 +317,9 @@ func TestAgentsOwnFilesAreNoPlaceForOutputsThoughARootHoldsThem(t *testing.T) {
 
 func TestKernelsFilesAreNoInput(t *testing.T) {
 	for _, input := range []string{"/proc/kcore", "/proc/self/environ", "/proc/self/mem", "/sys/kernel/notes", "/dev/zero", "/dev/stdin"} {
-		s := placesIn(t.TempDir())
+		s := resolverIn(t.TempDir())
 		s.settings.InputRoots = []string{"/"}
-		if pl, bad := s.find(&plan{input: input}); bad == nil || bad.Reason != protocol.ReasonInputError {
+		if pl, bad := s.resolve(&plan{input: input}); bad == nil || bad.Reason != protocol.ReasonInputError {
 			t.Errorf("%s is taken as %s: %v", input, pl.input.url, s.problems)
 		}
 	}
@@ -330,9 +330,9 @@ func TestSRTInputsCallAndDoNotListen(t *testing.T) {
 		"srt://h:9000": true, "srt://h:9000?mode=caller&latency=20": true, "srt://0.0.0.0:9000?mode=listener": false,
 		"srt://h:9000?latency=20&mode=rendezvous": false, "srt://h:9000?m%6fde=listener": false, "srt://h:9000?a=b;mode=listener": false,
 	} {
-		s := placesIn(t.TempDir())
+		s := resolverIn(t.TempDir())
 		s.settings.InputProtocols = []string{"srt"}
-		s.find(&plan{input: input})
+		s.resolve(&plan{input: input})
 		if got := len(s.problems) == 0; got != want {
 			t.Errorf("%s: taken %v, want %v: %v", input, got, want, s.problems)
 		}

@@ -39,7 +39,7 @@ func arguments(t *testing.T, job string, caps Capabilities, proved map[string]bo
 	var b strings.Builder
 	if p.input == "" {
 		fmt.Fprintf(&b, "input: %s\n", strings.Join(p.syntheticArgs(caps, "/work/input.mov")[len(globalArgs()):], " "))
-		in.looped = p.duration > longestClip
+		in.looped = p.duration > maxClip
 	}
 	var to []string
 	for i, r := range p.renditions {
@@ -51,9 +51,9 @@ func arguments(t *testing.T, job string, caps Capabilities, proved map[string]bo
 	}
 	fmt.Fprintf(&b, "job: %s\n", strings.Join(p.args(in, to)[len(globalArgs()):], " "))
 	for i, r := range p.renditions {
-		fmt.Fprintf(&b, "makes %d: %s %dx%d at %s, bitrate %q, output %q\n", i, r.codec, r.width, r.height, r.fps, r.bitrate, r.output)
+		fmt.Fprintf(&b, "output %d: %s %dx%d at %s, bitrate %q, output %q\n", i, r.codec, r.width, r.height, r.fps, r.bitrate, r.output)
 	}
-	fmt.Fprintf(&b, "quality %q, at most %s\n", p.quality, p.timeout)
+	fmt.Fprintf(&b, "quality %q, timeout %s\n", p.quality, p.timeout)
 	return b.String()
 }
 
@@ -167,8 +167,8 @@ func TestFrameRates(t *testing.T) {
 func TestLackingEncodersAreNamed(t *testing.T) {
 	bare := Capabilities{Video: map[string]string{"libx264": "h264", "libaom-av1": "av1"}, Audio: map[string]string{}}
 	for job, want := range map[string]string{
-		`{"parameters":{"codec":"h265","audio_codec":"none"}}`: "capability_mismatch: not to be had on this node: codec h265",
-		`{"parameters":{}}`: "capability_mismatch: not to be had on this node: audio encoder aac",
+		`{"parameters":{"codec":"h265","audio_codec":"none"}}`: "capability_mismatch: not available on this node: codec h265",
+		`{"parameters":{}}`: "capability_mismatch: not available on this node: audio encoder aac",
 		`{"parameters":{"codec":"av1","audio_codec":"none"}}`: "libaom-av1", // for want of SVT
 	} {
 		if got := arguments(t, job, bare, nil); !strings.Contains(got, want) {
@@ -243,7 +243,7 @@ func TestWrongTypeNamesKeyValueAndWhatIsAllowed(t *testing.T) {
 			}
 		}
 	}
-	for key, text := range texts {
+	for key, text := range allowedTexts {
 		mode := "rtmp"
 		if key == "output" {
 			mode = "file"
@@ -274,8 +274,8 @@ func TestLadderOfStreamsHasAnAddressEach(t *testing.T) {
 			t.Errorf("no %s in: %s", want, got)
 		}
 	}
-	s := placesIn(t.TempDir())
-	s.find(&plan{streaming: true, renditions: []rendition{{url: "rtmp://h/live/verysecret"}, {url: "rtmp://h/live/verysecret"}}})
+	s := resolverIn(t.TempDir())
+	s.resolve(&plan{streaming: true, renditions: []rendition{{url: "rtmp://h/live/verysecret"}, {url: "rtmp://h/live/verysecret"}}})
 	if len(s.problems) != 1 || !strings.Contains(s.problems[0], "rtmp://h/live/") || strings.Contains(s.problems[0], "verysecret") {
 		t.Errorf("problems: %v", s.problems)
 	}

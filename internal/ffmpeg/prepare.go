@@ -7,7 +7,7 @@ import (
 	"ffmpeg-agent/messages/job"
 )
 
-// Prepare checks the job and makes its workspace and, where it names no input, a
+// Prepare checks the job and creates its workspace and, where it names no input, a
 // synthetic one.
 func (r *Run) Prepare(ctx context.Context) error {
 	begun := time.Now()
@@ -25,18 +25,18 @@ func (r *Run) prepare(ctx context.Context) (err error) {
 	if r.caps, err = r.runner.Capabilities(ctx); err != nil {
 		return err
 	}
-	tried, err := r.runner.tried(ctx, r.caps.Identity, wantsHardware(r.lease.Job))
+	tried, err := r.runner.triedEncoders(ctx, r.caps.Identity, wantsHardware(r.lease.Job))
 	if err != nil {
 		return err
 	}
 	if err := r.makePlan(tried); err != nil {
 		return err
 	}
-	if err := r.runner.work.make(r.name); err != nil {
+	if err := r.runner.work.create(r.name); err != nil {
 		return err
 	}
-	r.confine()
-	if err := r.hold(); err != nil {
+	r.applyLimits()
+	if err := r.openFiles(); err != nil {
 		return err
 	}
 	if r.plan.input == "" {
@@ -48,29 +48,29 @@ func (r *Run) prepare(ctx context.Context) (err error) {
 // makePlan plans the encode and places its files; the error names everything that is
 // wrong with the job.
 func (r *Run) makePlan(tried map[string]bool) error {
-	p, problems, lacks := newPlan(r.lease.Job, r.caps, tried, r.settings.MasterHost, r.settings.Timeout)
-	finder := places{settings: r.settings, workspace: r.workspace, name: r.name}
-	where, bad := finder.find(&p)
-	if f := refusal(append(problems, unique(finder.problems)...), lacks); f != nil {
+	p, problems, missing := newPlan(r.lease.Job, r.caps, tried, r.settings.MasterHost, r.settings.Timeout)
+	paths := pathResolver{settings: r.settings, workspace: r.workspace, name: r.name}
+	files, bad := paths.resolve(&p)
+	if f := refusal(append(problems, unique(paths.problems)...), missing); f != nil {
 		return f
 	}
 	if bad != nil {
 		return bad
 	}
-	var secret secrets
+	var redact redactor
 	for _, rd := range p.renditions {
 		if rd.url != "" {
-			secret.addURL(rd.url)
+			redact.addURL(rd.url)
 		}
 	}
-	if where.input.network {
-		secret.addURL(where.input.url)
+	if files.input.network {
+		redact.addURL(files.input.url)
 	}
 	first := p.renditions[0]
-	r.plan, r.place = p, where
+	r.plan, r.files = p, files
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.secret = secret
+	r.redactor = redact
 	if !p.whole || p.input == "" {
 		r.expected = p.duration
 	}

@@ -10,20 +10,21 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"ffmpeg-agent/messages/job"
 	"ffmpeg-agent/messages/protocol"
 )
 
-// Bounds of a look at a file or an address.
+// Bounds of a probe.
 const (
-	probeLocal   = 2 * time.Minute
-	probeNetwork = 20 * time.Second
-	probeOutput  = 4 << 20 // bytes of ffprobe's answer
+	probeLocalTimeout   = 2 * time.Minute
+	probeNetworkTimeout = 20 * time.Second
+	maxProbeOutput      = 4 << 20 // bytes
 )
 
-// probed is what ffprobe says of one file, as far as it is asked.
+// probed is the part of ffprobe's report on a file that is used here.
 type probed struct {
 	Streams []probedStream `json:"streams"`
 	Format  struct {
@@ -38,20 +39,20 @@ type probedStream struct {
 	Width       int    `json:"width"`
 	Height      int    `json:"height"`
 	Duration    string `json:"duration"`
-	Frames      string `json:"nb_frames"`       // as the container says
+	Frames      string `json:"nb_frames"`       // from the container
 	Packets     string `json:"nb_read_packets"` // as counted
 	Disposition struct {
 		AttachedPicture int `json:"attached_pic"`
 	} `json:"disposition"`
 }
 
-// probeError is FFmpeg's error number and its words for people.
+// probeError is FFmpeg's error number and text.
 type probeError struct {
 	Code int    `json:"code"`
 	Text string `json:"string"`
 }
 
-// video returns the stream that is encoded: the first that is no cover picture.
+// video returns the stream that is encoded: the first that is not a cover picture.
 func (p *probed) video() (probedStream, bool) {
 	i := slices.IndexFunc(p.Streams, func(s probedStream) bool { return s.Type == "video" && s.Disposition.AttachedPicture == 0 })
 	if i < 0 {
@@ -60,7 +61,7 @@ func (p *probed) video() (probedStream, bool) {
 	return p.Streams[i], true
 }
 
-// frames is the number of a stream's frames; false when it was neither said nor counted.
+// frames is the number of frames; false when it was neither stated nor counted.
 func (s *probedStream) frames() (int64, bool) {
 	for _, text := range []string{s.Packets, s.Frames} {
 		if n, err := strconv.ParseInt(text, 10, 64); err == nil {
@@ -70,11 +71,11 @@ func (s *probedStream) frames() (int64, bool) {
 	return 0, false
 }
 
-// duration is the media's length; 0 when it is not known.
+// duration is the length of the media; 0 if unknown.
 func (p *probed) duration() time.Duration { return parseSeconds(p.Format.Duration) }
 
-// length is how much media an encode of this input gets out of it; 0 when the
-// container does not say so itself but ffprobe guesses.
+// length is how much media an encode of this input yields; 0 when the container does not
+// state its length, which ffprobe then estimates.
 func (p *probed) length(sound bool) time.Duration {
 	stated := false
 	for _, name := range strings.Split(p.Format.Name, ",") {
@@ -90,7 +91,7 @@ func (p *probed) length(sound bool) time.Duration {
 	}
 	if sound {
 		for _, s := range p.Streams {
-			if s.Type == "audio" { // the first is taken
+			if s.Type == "audio" { // the first one is encoded
 				return max(longest, parseSeconds(s.Duration))
 			}
 		}
@@ -106,22 +107,22 @@ func parseSeconds(s string) time.Duration {
 	return time.Duration(math.Round(f*1e6)) * time.Microsecond
 }
 
-// probe asks ffprobe about a file or an address. That the file is bad is no error
-// but in the answer.
+// probe runs ffprobe on a URL. What is wrong with the file is part of the report, not an
+// error.
 func (r *Run) probe(ctx context.Context, url string, options ...string) (probed, error) {
-	var out []byte
+	var report []byte
 	args := append([]string{"-v", "quiet", "-of", "json", "-show_error", "-show_entries",
 		"format=format_name,duration:stream=codec_type,width,height,duration,nb_frames,nb_read_packets:stream_disposition=attached_pic"}, options...)
 	c := command(r.tools.ffprobe, r.workspace, append(args, "-i", url)...)
-	c.Files = r.place.files()
-	c.Stdout = func(in io.Reader) { out, _ = io.ReadAll(io.LimitReader(in, probeOutput)) }
-	exit, err := r.finish(ctx, c)
+	c.Files = r.files.inherited()
+	c.Stdout = func(in io.Reader) { report, _ = io.ReadAll(io.LimitReader(in, maxProbeOutput)) }
+	exit, err := r.runHelper(ctx, c)
 	if err != nil {
 		return probed{}, fmt.Errorf("running ffprobe: %w", err)
 	}
 	var p probed
-	if err := json.Unmarshal(out, &p); err != nil {
-		return probed{}, fmt.Errorf("ffprobe: %s, and an answer that cannot be read: %w", exit, err)
+	if err := json.Unmarshal(report, &p); err != nil {
+		return probed{}, fmt.Errorf("ffprobe: %s, and its report cannot be parsed: %w", exit, err)
 	}
 	if !exit.OK() && p.Error == nil {
 		return probed{}, fmt.Errorf("ffprobe: %s", exit)
@@ -129,16 +130,16 @@ func (r *Run) probe(ctx context.Context, url string, options ...string) (probed,
 	return p, nil
 }
 
-// ownOutput are the options to read an output with: a file that names no other.
+// ownOutput are the options to read an output: a file that refers to no other one.
 var ownOutput = whitelist([]string{"file"}, selfContained)
 
-// countingRate is what a slow disk reads in a second, bytes.
-const countingRate = 10 << 20
+// slowDisk is what a slow disk reads, bytes/s.
+const slowDisk = 10 << 20
 
-// probeMade looks at an output of so many bytes; frames that its container does not
-// tell are counted, for which all of it is read.
-func (r *Run) probeMade(ctx context.Context, url string, size int64) (probed, error) {
-	ctx, cancel := context.WithTimeout(ctx, probeLocal+time.Duration(size/countingRate)*time.Second)
+// probeOutput probes an output of a certain size. Where its container does not state the
+// number of frames, they are counted, which reads the whole file.
+func (r *Run) probeOutput(ctx context.Context, url string, size int64) (probed, error) {
+	ctx, cancel := context.WithTimeout(ctx, probeLocalTimeout+time.Duration(size/slowDisk)*time.Second)
 	defer cancel()
 	p, err := r.probe(ctx, url, ownOutput...)
 	if err != nil || p.Error != nil {
@@ -152,62 +153,76 @@ func (r *Run) probeMade(ctx context.Context, url string, size int64) (probed, er
 	return r.probe(ctx, url, append(slices.Clone(ownOutput), "-select_streams", "v:0", "-count_packets")...)
 }
 
-// probeInput looks at the job's input, once.
+// probeInput probes the job's input, once.
 func (r *Run) probeInput(ctx context.Context) (probed, error) {
-	in := r.place.input
-	limit := probeLocal
+	in := r.files.input
+	timeout := probeLocalTimeout
 	if in.network {
-		limit = probeNetwork
+		timeout = probeNetworkTimeout
 	}
-	ctx, cancel := context.WithTimeout(ctx, limit)
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	return r.input.get(ctx, func(ctx context.Context) (probed, error) { return r.probe(ctx, in.url, in.options...) })
 }
 
-// judgeInput finds out, after FFmpeg failed, whether the job's input is to blame;
-// nil when it is not, or the job has none.
-func (r *Run) judgeInput(ctx context.Context) *job.Failure {
+// checkInput finds out, after FFmpeg failed, whether the job's input is the cause; nil
+// when it is not, or the job has none.
+func (r *Run) checkInput(ctx context.Context) *job.Failure {
 	if r.plan.input == "" {
 		return nil
 	}
-	network := r.place.input.network
+	network := r.files.input.network
 	p, err := r.probeInput(ctx)
 	switch {
 	case network && errors.Is(err, context.DeadlineExceeded):
-		return failure(protocol.ReasonNetworkError, "input %s: no answer within %s", r.secret.hide(show(r.plan.input)), probeNetwork)
+		return failure(protocol.ReasonNetworkError, "input %s: timeout after %s", r.redactor.redact(show(r.plan.input)), probeNetworkTimeout)
 	case err != nil:
 		return nil
 	case p.Error != nil:
 		f := inputFailure(*p.Error, network)
-		f.Message = r.secret.hide("input " + show(r.plan.input) + ": " + f.Message)
+		f.Message = r.redactor.redact("input " + show(r.plan.input) + ": " + f.Message)
 		return f
 	}
 	if _, ok := p.video(); !ok {
-		return failure(protocol.ReasonInputError, "input %s: it holds no video", r.secret.hide(show(r.plan.input)))
+		return failure(protocol.ReasonInputError, "input %s: no video stream", r.redactor.redact(show(r.plan.input)))
 	}
 	if !network && !r.decodes(ctx) {
-		return failure(protocol.ReasonInputError, "input %s: it cannot be decoded", r.secret.hide(show(r.plan.input)))
+		return failure(protocol.ReasonInputError, "input %s: cannot be decoded", r.redactor.redact(show(r.plan.input)))
 	}
 	return nil
 }
 
-// decodes tries whether FFmpeg can decode as much of the input as the job wants,
-// within the time of a probe. An input that takes longer has shown that it can be read.
+// decodes reports whether FFmpeg can decode as much of the input as the job uses. An input
+// that takes longer than a probe may counts as decodable.
 func (r *Run) decodes(ctx context.Context) bool {
-	ctx, cancel := context.WithTimeout(ctx, probeLocal)
+	ctx, cancel := context.WithTimeout(ctx, probeLocalTimeout)
 	defer cancel()
-	args := append([]string{"-nostdin", "-v", "quiet"}, r.place.input.args()...)
-	args = append(args, "-map", "0:V:0", "-t", seconds(r.plan.timeLimit()), "-f", "null", "-")
+	args := append([]string{"-nostdin", "-v", "quiet"}, r.files.input.args()...)
+	args = append(args, "-map", "0:V:0", "-t", seconds(r.plan.maxMedia()), "-f", "null", "-")
 	c := command(r.tools.ffmpeg, r.workspace, args...)
-	c.Files = r.place.files()
-	exit, err := r.finish(ctx, c)
+	c.Files = r.files.inherited()
+	exit, err := r.runHelper(ctx, c)
 	return err != nil || exit.OK() || exit.Signal != 0
 }
 
-// timeLimit is how much of the input the job can use.
-func (p *plan) timeLimit() time.Duration {
-	if p.whole {
-		return maxDuration
+// lazy is a value that is computed once; a failed computation is repeated by the next
+// caller.
+type lazy[T any] struct {
+	mu    sync.Mutex
+	known bool
+	value T
+}
+
+func (l *lazy[T]) get(ctx context.Context, compute func(context.Context) (T, error)) (T, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.known {
+		return l.value, nil
 	}
-	return p.duration
+	v, err := compute(ctx)
+	if err != nil {
+		return v, err
+	}
+	l.value, l.known = v, true
+	return v, nil
 }

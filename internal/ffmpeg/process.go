@@ -1,10 +1,15 @@
 package ffmpeg
 
 import (
+	"context"
+	"errors"
+	"fmt"
 	"os"
 	"strings"
 	"sync/atomic"
 	"syscall"
+
+	"go.uber.org/zap"
 
 	"ffmpeg-agent/hardware/proc"
 	"ffmpeg-agent/messages/job"
@@ -22,17 +27,16 @@ func (p *process) killForLimit(f *job.Failure) {
 	p.Signal(syscall.SIGKILL)
 }
 
-// command is a call of FFmpeg or ffprobe. It gets of the agent's environment what
-// loaders, GPU drivers and TLS need, and never a key. Its home is the directory it
-// works in.
+// command is a call of FFmpeg or ffprobe. Of the agent's environment it gets what
+// loaders, GPU drivers and TLS need, and never a key. Its home is its working directory.
 func command(path, dir string, args ...string) proc.Command {
-	search := os.Getenv("PATH")
-	if search == "" {
-		search = "/usr/local/bin:/usr/bin:/bin"
+	searchPath := os.Getenv("PATH")
+	if searchPath == "" {
+		searchPath = "/usr/local/bin:/usr/bin:/bin"
 	}
 	return proc.Command{
 		Path: path, Args: args, Dir: dir,
-		Env:     []string{"PATH=" + search, "HOME=" + dir, "TMPDIR=" + dir, "LANG=C", "LC_ALL=C"},
+		Env:     []string{"PATH=" + searchPath, "HOME=" + dir, "TMPDIR=" + dir, "LANG=C", "LC_ALL=C"},
 		PassEnv: passesEnv,
 	}
 }
@@ -53,4 +57,61 @@ func passesEnv(name string) bool {
 		}
 	}
 	return true
+}
+
+// launch starts one of the attempt's processes within its limits, in a cgroup of its
+// own below the attempt's. Where none can be created it starts without: the job is worth
+// more than its limits, and a note says that they do not apply.
+func (r *Run) launch(name string, c proc.Command) (*process, error) {
+	c.Limits = r.limiter.process
+	group, err := r.limiter.cgroup.Child(name)
+	if err == nil && group != nil {
+		c.Cgroup = group
+		var child *proc.Child
+		if child, err = proc.Start(c); err == nil {
+			return &process{Child: child}, nil
+		}
+		err = errors.Join(err, group.Remove())
+	}
+	if err != nil {
+		r.log.Warn("could not start a process of the job in its cgroup", zap.String("process", name), zap.Error(err))
+		r.note("%s ran outside the job's cgroup, which does not limit it: %v", name, err)
+	}
+	c.Cgroup = nil
+	child, err := proc.Start(c)
+	if err != nil {
+		return nil, err
+	}
+	return &process{Child: child}, nil
+}
+
+// runHelper runs one of the attempt's processes beside the encode to its end, or kills it
+// when the context is done. An exceeded limit is an error.
+func (r *Run) runHelper(ctx context.Context, c proc.Command) (proc.Exit, error) {
+	if err := ctx.Err(); err != nil {
+		return proc.Exit{}, err
+	}
+	p, err := r.launch(fmt.Sprintf("helper-%d", r.helpers.Add(1)), c)
+	if err != nil {
+		return proc.Exit{}, err
+	}
+	defer func() { _ = p.Cgroup().Remove() }() // otherwise it goes with the attempt's
+	check, stop := r.limiter.ticker()
+	defer stop()
+	for {
+		select {
+		case <-p.Done():
+			if f := r.limitFailure(p); f != nil {
+				return p.Exit(), f
+			}
+			return p.Exit(), p.Exit().Err
+		case <-ctx.Done():
+			p.Signal(syscall.SIGKILL)
+			return p.Exit(), ctx.Err()
+		case <-check:
+			if f := r.limitExceeded(p); f != nil {
+				p.killForLimit(f)
+			}
+		}
+	}
 }

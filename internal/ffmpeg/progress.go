@@ -11,27 +11,27 @@ import (
 	"time"
 )
 
-// progressLine bounds a line of -progress; FFmpeg's own stay under 100 bytes.
-const progressLine = 4096
+// maxProgressLine bounds a line of -progress, in bytes; FFmpeg's are under 100.
+const maxProgressLine = 4096
 
-// progressReport is one block of FFmpeg's -progress output. A value that FFmpeg
-// does not know in this block keeps what the blocks before it said.
+// progressReport is one block of FFmpeg's -progress output. A value that is not available
+// in a block is that of the block before.
 type progressReport struct {
 	frames  int64
 	dropped int64
-	fps     float64       // 0 while FFmpeg does not know it, which is the first second or so
-	speed   float64       // media seconds a second; 0 while unknown
-	kbps    float64       // 0 while unknown
+	fps     float64       // 0 if unknown, as in the first second
+	speed   float64       // media seconds a second; 0 if unknown
+	kbps    float64       // 0 if unknown
 	outTime time.Duration // never negative
-	size    int64         // bytes, of the first output alone; 0 while unknown
-	end     bool          // FFmpeg's last report
+	size    int64         // bytes, of the first output only; 0 if unknown
+	end     bool          // the last block
 }
 
-// readProgress reads -progress output to its end and hands over each block. Lines
-// that make no sense, or no end, are passed over: a broken report is no reason to
-// fail an encode. The error is that of the reader, nil at its end.
+// readProgress reads -progress output to its end and emits each block. Malformed and
+// overlong lines are skipped: a broken report is no reason to fail an encode. The error is
+// the reader's, nil at its end.
 func readProgress(r io.Reader, emit func(progressReport)) error {
-	lines := bufio.NewReaderSize(r, progressLine)
+	lines := bufio.NewReaderSize(r, maxProgressLine)
 	var report progressReport
 	for {
 		line, err := lines.ReadSlice('\n')
@@ -53,7 +53,7 @@ func readProgress(r io.Reader, emit func(progressReport)) error {
 	}
 }
 
-// set takes one key; it reports whether that was the last of a block.
+// set sets one value; complete: it is the last one of a block.
 func (p *progressReport) set(key, value string) (complete bool) {
 	switch key {
 	case "frame":
@@ -68,7 +68,7 @@ func (p *progressReport) set(key, value string) (complete bool) {
 		setNumber(&p.speed, strings.TrimSuffix(value, "x"))
 	case "bitrate":
 		setNumber(&p.kbps, strings.TrimSuffix(value, "kbits/s"))
-	case "out_time_us", "out_time_ms": // both are in microseconds, whatever the name says
+	case "out_time_us", "out_time_ms": // both are in microseconds, despite the name
 		p.setOutTime(value)
 	case "progress":
 		p.end = value == "end"
@@ -77,7 +77,7 @@ func (p *progressReport) set(key, value string) (complete bool) {
 	return false
 }
 
-// setOutTime takes media time in microseconds. It is negative while FFmpeg fills
+// setOutTime sets the media time from microseconds, which are negative while FFmpeg fills
 // its buffers.
 func (p *progressReport) setOutTime(value string) {
 	us, err := strconv.ParseInt(value, 10, 64)

@@ -61,7 +61,7 @@ func TestProgressQuirks(t *testing.T) {
 		"frame with spaces":             {"frame=   12", progressReport{frames: 12}},
 		"carriage returns":              {"frame=12\r", progressReport{frames: 12}},
 		"no key at all":                 {"what is this\n=\n==\n\x00\xff", progressReport{}},
-		"line without an end to it":     {"frame=5\n" + strings.Repeat("x", 3*progressLine) + "=1\nfps=2", progressReport{frames: 5, fps: 2}},
+		"line without an end to it":     {"frame=5\n" + strings.Repeat("x", 3*maxProgressLine) + "=1\nfps=2", progressReport{frames: 5, fps: 2}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got := reports(t, c.in+"\nprogress=continue\n")
@@ -90,7 +90,7 @@ func TestProgressReportsABrokenPipe(t *testing.T) {
 
 func FuzzProgress(f *testing.F) {
 	f.Add("frame=375\nfps=0.00\nspeed=1.07e+03x\nout_time_us=-5\ntotal_size=N/A\nprogress=end\n")
-	f.Add(strings.Repeat("a=", progressLine/2+1) + "\nframe=1\nprogress=continue\n")
+	f.Add(strings.Repeat("a=", maxProgressLine/2+1) + "\nframe=1\nprogress=continue\n")
 	f.Add("out_time_us=\ntotal_size=")
 	f.Add("fps=\xe30\nspeed=")
 	f.Add("=\xfb\xf2")

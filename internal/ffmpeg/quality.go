@@ -14,12 +14,12 @@ import (
 	"ffmpeg-agent/messages/job"
 )
 
-// mostPSNR stands for an output that equals its input, whose PSNR is infinite, dB.
-const mostPSNR = 100
+// maxPSNR is reported for an output that equals its input, whose PSNR is infinite, dB.
+const maxPSNR = 100
 
-// Measure compares the first output with its input, where the job asks for it. What
-// could not be measured is nil, with a note: the attempt is good without. Of a ladder
-// the note says which output was measured, for the whole has no such figure.
+// Measure compares the first output with its input, if the job asks for it. A measure that
+// failed is nil, with a note: the attempt succeeds without. For a ladder the note names the
+// output that was measured.
 func (r *Run) Measure(ctx context.Context) (q job.Quality) {
 	defer r.setPhase(job.PhaseJournal)
 	if r.plan.quality == "" {
@@ -36,13 +36,13 @@ func (r *Run) Measure(ctx context.Context) (q job.Quality) {
 	case n > 1:
 		first := r.plan.renditions[0]
 		q.Partial = true
-		q.Note = fmt.Sprintf("%s of the first output (%dx%d) alone; the job made %d", r.plan.quality, first.width, first.height, n)
+		q.Note = fmt.Sprintf("%s of the first output (%dx%d) only; the job has %d outputs", r.plan.quality, first.width, first.height, n)
 	}
 	return q
 }
 
-// measures are FFmpeg's filters, with the options that make them write one line a
-// frame, or their summary, to standard output, and what reads it.
+// measures are FFmpeg's filters, with the options to write one line a frame, or a summary,
+// to standard output, and the parser of that.
 var measures = map[string]struct {
 	filter, options string
 	read            func(io.Reader) (float64, error)
@@ -56,29 +56,29 @@ func (r *Run) compare(ctx context.Context) (q job.Quality, err error) {
 	measure := measures[r.plan.quality]
 	switch {
 	case r.plan.streaming:
-		return q, errors.New("the output was streamed away")
-	case r.place.input.network:
+		return q, errors.New("the output was streamed")
+	case r.files.input.network:
 		return q, errors.New("the input came over the network")
 	case !r.caps.Filters[measure.filter]:
-		return q, fmt.Errorf("this ffmpeg has no filter %s", measure.filter)
+		return q, fmt.Errorf("this FFmpeg has no filter %s", measure.filter)
 	}
 	ctx, cancel := context.WithTimeout(ctx, r.plan.timeout)
 	defer cancel()
 	var value float64
-	readErr := errors.New("nothing")
-	args := r.plan.qualityArgs(r.place.targets[0].name, r.place.input, measure.filter+"="+measure.options)
+	readErr := errors.New("no output")
+	args := r.plan.qualityArgs(r.files.targets[0].arg, r.files.input, measure.filter+"="+measure.options)
 	c := command(r.tools.ffmpeg, r.workspace, args...)
-	c.Files = r.place.files()
+	c.Files = r.files.inherited()
 	c.Stdout = func(in io.Reader) { value, readErr = measure.read(in) }
-	exit, err := r.finish(ctx, c)
+	exit, err := r.runHelper(ctx, c)
 	if err != nil {
 		return q, err
 	}
 	if !exit.OK() {
-		return q, fmt.Errorf("ffmpeg: %s", exit)
+		return q, fmt.Errorf("FFmpeg: %s", exit)
 	}
 	if readErr != nil {
-		return q, fmt.Errorf("reading what was measured: %w", readErr)
+		return q, fmt.Errorf("parsing the measurement: %w", readErr)
 	}
 	switch r.plan.quality {
 	case "psnr":
@@ -91,36 +91,36 @@ func (r *Run) compare(ctx context.Context) (q job.Quality, err error) {
 	return q, nil
 }
 
-// qualityArgs compares an output with its input, brought to the output's rate and
-// size just as the encode did. The output passes the rate as well: a container that
-// rounds times to the millisecond would set its frames against their neighbours.
-func (p *plan) qualityArgs(made string, in source, filter string) []string {
-	args := append([]string{"-nostdin", "-hide_banner", "-v", "error"}, source{url: made, options: ownOutput}.args()...)
+// qualityArgs compares an output with its input, which is brought to the output's rate and
+// size as in the encode. The output passes the rate filter as well: in a container that
+// rounds times to the millisecond its frames would be compared with their neighbours.
+func (p *plan) qualityArgs(output string, in source, filter string) []string {
+	args := append([]string{"-nostdin", "-hide_banner", "-v", "error"}, source{url: output, options: ownOutput}.args()...)
 	if in.looped || !p.whole {
 		args = append(args, "-t", seconds(p.duration))
 	}
 	args = append(args, in.args()...)
-	graph := fmt.Sprintf("[0:v:0]fps=%s,format=yuv420p,setpts=PTS-STARTPTS[made];[1:V:0]%s,format=yuv420p,setpts=PTS-STARTPTS[input];[made][input]%s:shortest=1",
+	graph := fmt.Sprintf("[0:v:0]fps=%s,format=yuv420p,setpts=PTS-STARTPTS[output];[1:V:0]%s,format=yuv420p,setpts=PTS-STARTPTS[input];[output][input]%s:shortest=1",
 		p.renditions[0].fps, p.renditions[0].filter(), filter)
 	return append(args, "-filter_complex", graph, "-f", "null", "-")
 }
 
-// readPSNR reads the psnr filter's lines, "n:1 mse_avg:0.99 …", and returns the
+// readPSNR parses the lines of the psnr filter, "n:1 mse_avg:0.99 …", and returns the
 // PSNR of the mean error over all frames and planes, in dB: 10·log10(255²/MSE).
 func readPSNR(log io.Reader) (float64, error) {
 	mse, err := meanOf(log, "mse_avg")
 	if err != nil || mse == 0 {
-		return mostPSNR, err
+		return maxPSNR, err
 	}
-	return min(10*math.Log10(255*255/mse), mostPSNR), nil
+	return min(10*math.Log10(255*255/mse), maxPSNR), nil
 }
 
-// readSSIM reads the ssim filter's lines, "n:1 Y:0.99 U:… V:… All:0.99 (25.1)".
+// readSSIM parses the lines of the ssim filter, "n:1 Y:0.99 U:… V:… All:0.99 (25.1)".
 func readSSIM(log io.Reader) (float64, error) {
 	return meanOf(log, "All")
 }
 
-// meanOf returns the mean of a key's values.
+// meanOf returns the mean of the values of a key.
 func meanOf(log io.Reader, key string) (float64, error) {
 	sum, n := 0.0, 0
 	lines := bufio.NewScanner(log)
@@ -136,12 +136,12 @@ func meanOf(log io.Reader, key string) (float64, error) {
 		return 0, err
 	}
 	if n == 0 {
-		return 0, fmt.Errorf("no %s in it", key)
+		return 0, fmt.Errorf("no %s found", key)
 	}
 	return sum / float64(n), nil
 }
 
-// readVMAF reads libvmaf's JSON.
+// readVMAF parses libvmaf's JSON.
 func readVMAF(log io.Reader) (float64, error) {
 	var report struct {
 		Pooled map[string]struct {
@@ -153,7 +153,7 @@ func readVMAF(log io.Reader) (float64, error) {
 	}
 	mean := report.Pooled["vmaf"].Mean
 	if mean == nil || !(*mean >= 0 && *mean <= 100) {
-		return 0, errors.New("no vmaf in it")
+		return 0, errors.New("no vmaf found")
 	}
 	return *mean, nil
 }

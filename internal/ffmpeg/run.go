@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"runtime/debug"
 	"slices"
 	"sync"
@@ -34,18 +33,18 @@ type Run struct {
 	cancel context.CancelFunc
 
 	// Set by one step, read by those after it.
-	tools    tools
-	caps     Capabilities
-	plan     plan
-	place    place
-	confined confinement  // how the attempt is held within its limits
-	helpers  atomic.Int32 // processes beside the encode, to name their cgroups
+	tools   tools
+	caps    Capabilities
+	plan    plan
+	files   jobFiles
+	limiter limiter
+	helpers atomic.Int32 // processes beside the encode, to name their cgroups
 
-	stderr headTail
-	input  lazy[probed]            // what ffprobe reports of the input
-	ffmpeg atomic.Pointer[process] // nil before Start
-	moved  atomic.Int64            // when FFmpeg last made progress, Unix ns
-	full   atomic.Int64            // when the disk of an output was last seen full, Unix ns
+	stderr     logBuffer
+	input      lazy[probed]            // what ffprobe reports of the input
+	ffmpeg     atomic.Pointer[process] // nil before Start
+	progressAt atomic.Int64            // of the last progress that FFmpeg reported, Unix ns
+	fullAt     atomic.Int64            // when the disk of an output was last seen full, Unix ns
 
 	closeOnce sync.Once
 	closeDone chan struct{}
@@ -58,7 +57,7 @@ type Run struct {
 	cause    job.StopCause
 	encode   job.Encode
 	process  *job.Process
-	secret   secrets
+	redactor redactor
 	expected time.Duration // media to be written; 0 while unknown
 }
 
@@ -190,11 +189,11 @@ func (r *Run) close() error {
 	r.working.Wait()
 	if p := r.ffmpeg.Load(); p != nil {
 		p.Stop(r.settings.StopGrace) // had Wait not been called
-		_ = p.Cgroup().Remove()      // or it goes with the attempt's
+		_ = p.Cgroup().Remove()      // otherwise it goes with the attempt's
 	}
-	r.place.release()
+	r.files.close()
 	r.keepInput()
-	if err := r.confined.group.Remove(); err != nil {
+	if err := r.limiter.cgroup.Remove(); err != nil {
 		r.log.Warn("could not remove the cgroup of a job; the next sweep will", zap.Error(err))
 	}
 	defer r.runner.forget(r)
@@ -248,13 +247,4 @@ func (r *Run) update(f func(*job.Encode)) {
 
 func (r *Run) note(format string, args ...any) {
 	r.update(func(e *job.Encode) { e.Notes = append(e.Notes, fmt.Sprintf(format, args...)) })
-}
-
-// removeTemps removes the temporary outputs of a failed attempt.
-func (r *Run) removeTemps() {
-	for _, t := range r.place.targets {
-		if t.dir != nil {
-			_ = t.dir.Remove(filepath.Base(t.temp)) // else Close does
-		}
-	}
 }

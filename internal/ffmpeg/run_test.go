@@ -210,7 +210,7 @@ func TestLadderMakesEachOutputFromOneDecode(t *testing.T) {
 	if e.SizeBytes != size {
 		t.Errorf("%d bytes, want the %d of both files", e.SizeBytes, size)
 	}
-	if q := run.Measure(testContext(t)); q.PSNR == nil || !strings.Contains(q.Note, "first output (320x240) alone") {
+	if q := run.Measure(testContext(t)); q.PSNR == nil || !strings.Contains(q.Note, "first output (320x240) only") {
 		t.Errorf("quality %+v does not say of which output it is", q)
 	}
 	inputs := 0

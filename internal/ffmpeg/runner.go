@@ -1,3 +1,11 @@
+// Package ffmpeg runs one FFmpeg for a job and checks what it wrote: parameters to
+// argument vector, workspace and synthetic input, process and progress, checks, quality,
+// and why an attempt failed.
+//
+// It knows no master and no energy, keeps no record beyond the workspace, and does not
+// retry: it reports what happened. How processes are held is up to hardware/proc; each has
+// a process group of its own, gets nothing of the agent's environment but a few variables,
+// and dies with the agent.
 package ffmpeg
 
 import (
@@ -82,19 +90,19 @@ func (s *Settings) complete() error {
 
 // Runner runs FFmpeg for attempts. It is safe for concurrent use.
 type Runner struct {
-	settings Settings
-	log      *zap.Logger
-	work     workspaces
-	cgroups  proc.CgroupParent
-	placed   atomic.Uint32 // CPUs given to jobs so far, see nextCPUs
+	settings     Settings
+	log          *zap.Logger
+	work         workspaces
+	cgroups      proc.CgroupParent
+	assignedCPUs atomic.Uint32 // CPUs given to jobs so far, see nextCPUs
 
-	proving  chan struct{} // held during trial encodes
-	proved   atomic.Pointer[Proof]
-	trialFor time.Duration
+	trying       chan struct{} // held during trial encodes
+	trials       atomic.Pointer[Trials]
+	trialTimeout time.Duration
 
-	asking  chan struct{} // held while FFmpeg's capabilities are queried; guards the two below
-	capsKey string
-	caps    Capabilities
+	querying chan struct{} // held while FFmpeg's capabilities are queried; guards the two below
+	capsKey  string
+	caps     Capabilities
 
 	mu     sync.Mutex
 	runs   map[*Run]struct{} // not closed
@@ -107,14 +115,14 @@ func New(s Settings) (*Runner, error) {
 		return nil, fmt.Errorf("setting up FFmpeg: %w", err)
 	}
 	return &Runner{
-		settings: s,
-		log:      s.Logger,
-		work:     workspaces{dir: filepath.Join(s.DataDir, workDir)},
-		cgroups:  proc.FindCgroupParent(cgroupNames(s.DataDir)),
-		proving:  make(chan struct{}, 1),
-		trialFor: trialFor,
-		asking:   make(chan struct{}, 1),
-		runs:     map[*Run]struct{}{},
+		settings:     s,
+		log:          s.Logger,
+		work:         workspaces{dir: filepath.Join(s.DataDir, workDir)},
+		cgroups:      proc.FindCgroupParent(cgroupNames(s.DataDir)),
+		trying:       make(chan struct{}, 1),
+		trialTimeout: trialTimeout,
+		querying:     make(chan struct{}, 1),
+		runs:         map[*Run]struct{}{},
 	}, nil
 }
 

@@ -51,11 +51,11 @@ func TestOnlyEncodersThatATrialProvedAreUsed(t *testing.T) {
 	ffmpeg, calls := fakeGPU(t)
 	dir := t.TempDir()
 	r := newRunner(t, func(s *Settings) { s.FFmpeg, s.DataDir = ffmpeg, dir })
-	r.trialFor = 5 * time.Second
+	r.trialTimeout = 5 * time.Second
 	if err := ask(r); err != nil {
 		t.Fatal(err)
 	}
-	proof, err := r.Prove(testContext(t))
+	proof, err := r.TryEncoders(testContext(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -64,7 +64,7 @@ func TestOnlyEncodersThatATrialProvedAreUsed(t *testing.T) {
 			t.Errorf("%s is not proved: %s", want, proof.Fails[want])
 		}
 	}
-	if why := proof.Fails["hevc_nvenc"]; !strings.Contains(why, "no end after 5s") {
+	if why := proof.Fails["hevc_nvenc"]; !strings.Contains(why, "timeout after 5s") {
 		t.Errorf("the hanging encoder: %q", why)
 	}
 	if _, failed := proof.Fails["librav1e"]; failed || slices.Contains(proof.Works, "librav1e") {
@@ -96,8 +96,8 @@ func TestOnlyEncodersThatATrialProvedAreUsed(t *testing.T) {
 		t.Fatal(err)
 	}
 	again := newRunner(t, func(s *Settings) { s.FFmpeg, s.DataDir = ffmpeg, dir })
-	again.trialFor = time.Minute // nothing hangs any more
-	if proof, err := again.Prove(testContext(t)); err != nil || !slices.Contains(proof.Works, "h264_nvenc") {
+	again.trialTimeout = time.Minute // nothing hangs any more
+	if proof, err := again.TryEncoders(testContext(t)); err != nil || !slices.Contains(proof.Works, "h264_nvenc") {
 		t.Errorf("the next life: %v, %v", proof, err)
 	}
 	if after, _ := os.ReadFile(calls); len(after) != len(before) {

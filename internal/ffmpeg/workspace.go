@@ -25,8 +25,9 @@ const (
 	manifestName = "manifest.json"
 )
 
-// attemptName is an attempt's key as a file's name. Ids come from the master and may
-// hold anything, so what is not plain is replaced and the id's hash keeps them apart.
+// attemptName is an attempt's key as a file name. IDs come from the master and may contain
+// anything, so special characters are replaced, and a hash of the ID makes the name
+// unique.
 func attemptName(key job.Key) string {
 	plain := strings.Map(func(r rune) rune {
 		if r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-' || r == '_' {
@@ -38,8 +39,8 @@ func attemptName(key job.Key) string {
 	return fmt.Sprintf("%.48s-%s-%d", plain, hex.EncodeToString(sum[:4]), key.Attempt)
 }
 
-// workspaces are the folders that attempts work in. The lock keeps one from being
-// made and swept at once.
+// workspaces are the directories that attempts work in. The lock keeps a workspace from
+// being created and swept at once.
 type workspaces struct {
 	mu  sync.Mutex
 	dir string // DataDir/work
@@ -47,18 +48,18 @@ type workspaces struct {
 
 func (w *workspaces) path(name string) string { return filepath.Join(w.dir, name) }
 
-// make makes an attempt's folder anew, for the agent's user alone.
-func (w *workspaces) make(name string) error {
+// create creates an attempt's directory, empty and only for the agent's user.
+func (w *workspaces) create(name string) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if err := os.MkdirAll(w.dir, 0o700); err != nil {
-		return fmt.Errorf("making the folder of workspaces: %w", err)
+		return fmt.Errorf("creating the directory of workspaces: %w", err)
 	}
 	if _, err := w.removeLocked(name); err != nil {
 		return err
 	}
 	if err := os.Mkdir(w.path(name), 0o700); err != nil {
-		return fmt.Errorf("making a workspace: %w", err)
+		return fmt.Errorf("creating a workspace: %w", err)
 	}
 	return nil
 }
@@ -70,8 +71,8 @@ func (w *workspaces) remove(name string) error {
 	return err
 }
 
-// removeLocked removes a workspace and the temporary outputs that its manifest
-// names, and returns how many of these there were.
+// removeLocked removes a workspace and the temporary outputs in its manifest, and returns
+// the number of these.
 func (w *workspaces) removeLocked(name string) (temps int, err error) {
 	dir := w.path(name)
 	for _, temp := range readManifest(dir) {
@@ -88,8 +89,8 @@ func (w *workspaces) removeLocked(name string) (temps int, err error) {
 	return temps, nil
 }
 
-// manifest lists what an attempt has outside its workspace, so that a later life of
-// the agent can remove it.
+// manifest lists the files of an attempt outside of its workspace, so that the next start
+// of the agent can remove them.
 type manifest struct {
 	Temps []string `json:"temporary_outputs"`
 }
@@ -100,26 +101,26 @@ func writeManifest(dir string, temps []string) error {
 		err = os.WriteFile(filepath.Join(dir, manifestName), raw, 0o600)
 	}
 	if err != nil {
-		return fmt.Errorf("writing a workspace's manifest: %w", err)
+		return fmt.Errorf("writing the manifest of a workspace: %w", err)
 	}
 	return nil
 }
 
-// tempName is what temporary outputs are called: .NAME.partial-RANDOM.EXT.
+// tempName matches the name of a temporary output: .NAME.partial-RANDOM.EXT.
 var tempName = regexp.MustCompile(`^\..+\.partial-[0-9A-Z]{26}\.[a-z0-9]+$`)
 
 func newTempName(final string) string {
 	ext := filepath.Ext(final)
 	base := strings.TrimSuffix(filepath.Base(final), ext)
-	const longest = 150 // bytes, so that what is added keeps within a name's 255
-	if len(base) > longest {
-		base = strings.ToValidUTF8(base[:longest], "")
+	const maxBytes = 150 // leaves room for what is added, within maxNameBytes
+	if len(base) > maxBytes {
+		base = strings.ToValidUTF8(base[:maxBytes], "")
 	}
 	return filepath.Join(filepath.Dir(final), "."+base+".partial-"+rand.Text()+strings.ToLower(ext))
 }
 
-// readManifest returns the temporary outputs that a manifest names. FFmpeg can write
-// to its workspace, so only names that are ours are believed.
+// readManifest returns the temporary outputs in a manifest. FFmpeg can write to its
+// workspace, so only names of temporary outputs are accepted.
 func readManifest(dir string) []string {
 	var m manifest
 	raw, err := os.ReadFile(filepath.Join(dir, manifestName))

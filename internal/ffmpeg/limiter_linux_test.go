@@ -113,8 +113,8 @@ func TestKernelsCountsDecideWhatEndedAProcess(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		run := &Run{confined: confinement{group: group}}
-		f := run.kernelLimit(c.exit)
+		run := &Run{limiter: limiter{cgroup: group}}
+		f := run.kernelLimitFailure(c.exit)
 		if (f != nil) != (c.says != "") || f != nil && (f.Reason != protocol.ReasonResourceError || !strings.Contains(f.Message, c.says)) {
 			t.Errorf("%s: %v, want %q", name, f, c.says)
 		}
@@ -131,7 +131,7 @@ func TestMemoryIsWatchedWhereNoControllerBoundsIt(t *testing.T) {
 	if !strings.Contains(f.Message, "memory limit of 96 MiB") {
 		t.Errorf("message: %s", f.Message)
 	}
-	wantNote(t, run, "memory limited to 96 MiB by looking", "RLIMIT_DATA", "not on this machine")
+	wantNote(t, run, "memory limited to 96 MiB by a check", "RLIMIT_DATA", "not on this machine")
 }
 
 func TestSyntheticInputIsMadeWithinTheLimits(t *testing.T) {
@@ -154,7 +154,7 @@ func TestDiskLimitCountsWhatLiesOutsideTheWorkspace(t *testing.T) {
 	run := r.Begin(limited(lease(t, "two", `{"fps":25,"preset":"ultrafast","crf":0,"audio_codec":"none","input":`+quoted(in)+`,"output":`+quoted(filepath.Join(out, "o.mp4"))+`,
 		"outputs":[{"resolution":"320x240"},{"resolution":"322x240"}]}`), `{"max_disk_mb":12}`))
 	f := wantFailure(t, walk(testContext(t), run), protocol.ReasonResourceError)
-	if !strings.Contains(f.Message, "disk limit of 12 MiB") || !strings.Contains(f.Message, "it has written") {
+	if !strings.Contains(f.Message, "disk limit of 12 MiB exceeded") || !strings.Contains(f.Message, "the job has written") {
 		t.Errorf("message: %s", f.Message)
 	}
 	if names := listing(t, out); names != "" {
@@ -194,7 +194,7 @@ func TestFileThatReachesItsLimitFailsTheJob(t *testing.T) {
 		t.Fatal(err)
 	}
 	run := &Run{plan: plan{limits: limits{disk: 1 << 20}}}
-	if f := run.kernelLimit(exit); f == nil || f.Reason != protocol.ReasonResourceError || !strings.Contains(f.Message, "1 MiB") {
+	if f := run.kernelLimitFailure(exit); f == nil || f.Reason != protocol.ReasonResourceError || !strings.Contains(f.Message, "1 MiB") {
 		t.Errorf("%v after %s", f, exit)
 	}
 }
@@ -222,8 +222,8 @@ func TestOutputThatTakesNoMore(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer room.Close()
-	if !takesNoMore(full) || takesNoMore(room) {
-		t.Errorf("full: %v, with room: %v", takesNoMore(full), takesNoMore(room))
+	if !refusesWrites(full) || refusesWrites(room) {
+		t.Errorf("full: %v, with room: %v", refusesWrites(full), refusesWrites(room))
 	}
 }
 
@@ -313,7 +313,7 @@ func onFullDisks(t *testing.T, dir string) {
 		})
 		run := r.Begin(lease(t, "again", `{"resolution":"640x480","fps":25,"preset":"ultrafast","crf":0,"audio_codec":"none","input":`+quoted(in)+`,"output":`+quoted(filepath.Join(dir, "again/o.mp4"))+`}`))
 		f := wantFailure(t, walk(testContext(t), run), protocol.ReasonResourceError)
-		if !strings.Contains(f.Message, "no space left on the disk of the output for a time") {
+		if !strings.Contains(f.Message, "the disk of the output had no space left for a time") {
 			t.Errorf("message: %s", f.Message)
 		}
 	})

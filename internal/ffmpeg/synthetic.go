@@ -13,15 +13,15 @@ import (
 	"ffmpeg-agent/messages/protocol"
 )
 
-// syntheticName is a synthetic input's file in its workspace.
+// syntheticName is the file of a synthetic input in its workspace.
 const syntheticName = "input.mov"
 
-// longestClip bounds a synthetic input; a longer job reads it in a loop.
-const longestClip = 10 * time.Second
+// maxClip bounds a synthetic input; a longer job reads it in a loop.
+const maxClip = 10 * time.Second
 
-// syntheticArgs is the argument vector that makes a moving test picture with a tone,
-// as large and as fast as the largest and fastest of the outputs. QuickTime keeps
-// exact frame times and PCM has no padding, so that a loop loses no frame.
+// syntheticArgs is the argument vector that generates a moving test picture with a tone,
+// with the largest size and the highest rate of the outputs. QuickTime keeps exact frame
+// times and PCM has no padding, so that a loop loses no frame.
 func (p *plan) syntheticArgs(caps Capabilities, path string) []string {
 	var width, height int
 	fps := p.renditions[0].fps
@@ -33,7 +33,7 @@ func (p *plan) syntheticArgs(caps Capabilities, path string) []string {
 			fps = r.fps
 		}
 	}
-	length := seconds(min(p.duration, longestClip))
+	length := seconds(min(p.duration, maxClip))
 	encoder := []string{"-c:v", "mjpeg", "-q:v", "3"}
 	if _, ok := caps.Video["libx264"]; ok {
 		encoder = []string{"-c:v", "libx264", "-preset", "ultrafast", "-crf", "18"}
@@ -45,37 +45,42 @@ func (p *plan) syntheticArgs(caps Capabilities, path string) []string {
 	return append(args, fileURL(path))
 }
 
-// makeInput generates a synthetic input into the workspace.
-func (r *Run) makeInput(ctx context.Context) error {
+// makeInput generates a synthetic input in the workspace.
+func (r *Run) makeInput(ctx context.Context) (err error) {
 	path := filepath.Join(r.workspace, syntheticName)
+	defer func() {
+		if err != nil { // its space may be what the result of the job needs
+			_ = os.Remove(path)
+		}
+	}()
 	ctx, cancel := context.WithTimeout(ctx, r.plan.timeout)
 	defer cancel()
 	c := command(r.tools.ffmpeg, r.workspace, r.plan.syntheticArgs(r.caps, path)...)
 	c.Stderr = func(in io.Reader) { _, _ = io.Copy(&r.stderr, in) }
 	c.FD3 = func(in io.Reader) { _, _ = io.Copy(io.Discard, in) }
-	exit, err := r.finish(ctx, c)
+	exit, err := r.runHelper(ctx, c)
 	switch {
 	case ctx.Err() == context.DeadlineExceeded:
-		return failure(protocol.ReasonTimeout, "making a synthetic input took longer than %s", r.plan.timeout)
+		return failure(protocol.ReasonTimeout, "generating a synthetic input took longer than %s", r.plan.timeout)
 	case err != nil:
 		return err
-	case !exit.OK() && (ranOut(exit) || diskFull(r.workspace)):
-		return failure(protocol.ReasonResourceError, "no space left for a synthetic input")
+	case !exit.OK() && (ranOutOfResources(exit) || diskFull(r.workspace)):
+		return failure(protocol.ReasonResourceError, "no space left on the disk of the workspace for a synthetic input")
 	case !exit.OK():
-		return failure(protocol.ReasonRuntimeError, "making a synthetic input: ffmpeg: %s", exit)
+		return failure(protocol.ReasonRuntimeError, "generating a synthetic input: FFmpeg: %s", exit)
 	}
-	r.stderr.reset() // the log is the encode's own
+	r.stderr.reset() // the log is the encode's
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.place.input = source{
-		url: fileURL(path), options: whitelist([]string{"file"}, "mov"), looped: r.plan.duration > longestClip,
+	r.files.input = source{
+		url: fileURL(path), options: whitelist([]string{"file"}, "mov"), looped: r.plan.duration > maxClip,
 	}
-	r.place.local = path
+	r.files.inputPath = path
 	r.encode.InputMade = true
 	return nil
 }
 
-// keepInput moves a synthetic input out of the workspace where the operator wants to keep it.
+// keepInput moves a synthetic input out of the workspace if it is to be kept.
 func (r *Run) keepInput() {
 	if !r.settings.KeepInputs || !r.Snapshot().Encode.InputMade {
 		return
@@ -86,6 +91,6 @@ func (r *Run) keepInput() {
 		err = os.Rename(filepath.Join(r.workspace, syntheticName), filepath.Join(dir, r.name+filepath.Ext(syntheticName)))
 	}
 	if err != nil {
-		r.log.Warn("keeping a synthetic input", zap.Error(err))
+		r.log.Warn("could not keep a synthetic input", zap.Error(err))
 	}
 }

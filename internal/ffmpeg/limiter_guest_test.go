@@ -103,8 +103,8 @@ func controllersBoundAWholeAttempt(t *testing.T, r *Runner) {
 	if q := run.Measure(testContext(t)); q.PSNR == nil {
 		t.Errorf("quality %+v", q)
 	}
-	group := run.confined.group
-	for file, want := range map[string]string{"cpu.max": "190000 100000", "cpu.weight": "50", "memory.max": "419430400", "memory.oom.group": "1", "pids.max": fmt.Sprint(mostTasks())} {
+	group := run.limiter.cgroup
+	for file, want := range map[string]string{"cpu.max": "190000 100000", "cpu.weight": "50", "memory.max": "419430400", "memory.oom.group": "1", "pids.max": fmt.Sprint(maxTasks())} {
 		if raw, err := os.ReadFile(filepath.Join(group.Path(), file)); strings.TrimSpace(string(raw)) != want {
 			t.Errorf("%s is %q, want %s (%v)", file, raw, want, err)
 		}
@@ -171,8 +171,8 @@ func controllersRefuseMoreProcesses(t *testing.T, r *Runner) {
 	group := limitedGroup(t, r, "forks")
 	mustSet(t, group, "pids", "pids.max", "8")
 	exit := shellIn(t, group, "i=0; while [ $i -lt 30 ]; do sleep 600 & i=$((i+1)); done").Exit()
-	run := &Run{confined: confinement{group: group}}
-	if f := run.kernelLimit(exit); f == nil || f.Reason != protocol.ReasonResourceError || !strings.Contains(f.Message, "threads") {
+	run := &Run{limiter: limiter{cgroup: group}}
+	if f := run.kernelLimitFailure(exit); f == nil || f.Reason != protocol.ReasonResourceError || !strings.Contains(f.Message, "threads") {
 		t.Errorf("%v after %s", f, exit)
 	}
 }

@@ -13,7 +13,7 @@ func TestWhatATrialProvedIsKeptThoughTheAgentEnds(t *testing.T) {
 	t.Parallel()
 	ffmpeg, _ := fakeGPU(t)
 	r := newRunner(t, func(s *Settings) { s.FFmpeg, s.DataDir = ffmpeg, t.TempDir() })
-	r.trialFor = time.Minute // hevc_nvenc hangs
+	r.trialTimeout = time.Minute // hevc_nvenc hangs
 	caps, err := r.Capabilities(testContext(t))
 	if err != nil {
 		t.Fatal(err)
@@ -21,14 +21,14 @@ func TestWhatATrialProvedIsKeptThoughTheAgentEnds(t *testing.T) {
 	ctx, end := context.WithCancel(testContext(t))
 	ended := make(chan error, 1)
 	go func() {
-		_, err := r.Prove(ctx)
+		_, err := r.TryEncoders(ctx)
 		ended <- err
 	}()
-	proves := func(encoder string) bool { return slices.Contains(r.readProved(caps.Identity).Works, encoder) }
+	proves := func(encoder string) bool { return slices.Contains(r.readTrialCache(caps.Identity).Works, encoder) }
 	for !proves("h264_nvenc") {
 		select {
 		case err := <-ended:
-			t.Fatalf("the trials ended: %v; proved are %v", err, r.readProved(caps.Identity))
+			t.Fatalf("the trials ended: %v; proved are %v", err, r.readTrialCache(caps.Identity))
 		case <-time.After(10 * time.Millisecond):
 		}
 	}
@@ -37,14 +37,14 @@ func TestWhatATrialProvedIsKeptThoughTheAgentEnds(t *testing.T) {
 		t.Error("trials that were cut short came to an end")
 	}
 	if !proves("h264_nvenc") || proves("hevc_nvenc") {
-		t.Errorf("remembered is %+v", r.readProved(caps.Identity))
+		t.Errorf("remembered is %+v", r.readTrialCache(caps.Identity))
 	}
 }
 
 func TestAFailedTrialIsTakenAtItsWordForAWhile(t *testing.T) {
 	failed := time.Unix(1000, 0)
-	p := proved{Fails: map[string]trialFailure{"h264_qsv": {failed, "no device"}}}
-	for after, holds := range map[time.Duration]bool{0: true, time.Minute: true, failureHolds: false, time.Hour: false, -time.Second: false} {
+	p := trialCache{Fails: map[string]trialFailure{"h264_qsv": {failed, "no device"}}}
+	for after, holds := range map[time.Duration]bool{0: true, time.Minute: true, failureTTL: false, time.Hour: false, -time.Second: false} {
 		if why, ok := p.failed("h264_qsv", failed.Add(after)); ok != holds || ok && why != "no device" {
 			t.Errorf("after %s: %t, %q", after, ok, why)
 		}

@@ -27,8 +27,8 @@ func TestWhyFFmpegEndedBadly(t *testing.T) {
 		"file too large":             {evidence{exit: proc.Exit{Code: -1, Signal: syscall.SIGXFSZ}}, protocol.ReasonResourceError, "SIGXFSZ"},
 		"out of CPU time":            {evidence{exit: proc.Exit{Code: -1, Signal: syscall.SIGXCPU}}, protocol.ReasonResourceError, "SIGXCPU"},
 		"disk full":                  {evidence{exit: proc.Exit{Code: 1}, diskFull: true, input: broken}, protocol.ReasonResourceError, "space"},
-		"disk full for a time":       {evidence{exit: proc.Exit{Code: 1}, wasFull: true}, protocol.ReasonResourceError, "space"},
-		"input broken, disk full":    {evidence{exit: proc.Exit{Code: 1}, wasFull: true, hasInput: true, input: broken}, protocol.ReasonInputError, "broken"},
+		"disk full for a time":       {evidence{exit: proc.Exit{Code: 1}, diskWasFull: true}, protocol.ReasonResourceError, "space"},
+		"input broken, disk full":    {evidence{exit: proc.Exit{Code: 1}, diskWasFull: true, hasInput: true, input: broken}, protocol.ReasonInputError, "broken"},
 		"input broken":               {evidence{exit: proc.Exit{Code: 1}, hasInput: true, input: broken, streaming: true}, protocol.ReasonInputError, "broken"},
 		"too many frames undecoded":  {evidence{exit: proc.Exit{Code: 69}, hasInput: true}, protocol.ReasonInputError, "decoded"},
 		"69 without an input":        {evidence{exit: proc.Exit{Code: 69}}, protocol.ReasonRuntimeError, "69"},
@@ -107,7 +107,7 @@ func TestOutputsAreComparedWithWhatWasAsked(t *testing.T) {
 		"input shorter than the slack is": {expectation{rendition: hd, available: 100 * time.Millisecond, written: -1}, product{frames: 3, length: 100 * time.Millisecond}, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got := c.want.judge(c.made)
+			got := c.want.check(c.made)
 			if got == nil && c.reason != "" || got != nil && got.Reason != c.reason {
 				t.Errorf("got %v, want %q", got, c.reason)
 			}
@@ -147,7 +147,7 @@ func TestQualityIsReadFromWhatTheFiltersWrite(t *testing.T) {
 	if want := 10 * math.Log10(255*255/2.0); err != nil || math.Abs(psnr-want) > 1e-9 {
 		t.Errorf("psnr %v, %v; want %v", psnr, err, want)
 	}
-	if same, err := readPSNR(strings.NewReader("n:1 mse_avg:0.00 psnr_avg:inf\n")); err != nil || same != mostPSNR {
+	if same, err := readPSNR(strings.NewReader("n:1 mse_avg:0.00 psnr_avg:inf\n")); err != nil || same != maxPSNR {
 		t.Errorf("psnr of equal pictures %v, %v", same, err)
 	}
 	ssim, err := readSSIM(strings.NewReader("n:1 Y:0.9 U:0.9 V:0.9 All:0.96 (25.1)\nn:2 Y:0.9 All:0.98 (inf)\ngarbage\n"))
@@ -173,7 +173,7 @@ func TestQualityIsReadFromWhatTheFiltersWrite(t *testing.T) {
 
 func TestLogKeepsHeadAndTail(t *testing.T) {
 	var whole bytes.Buffer
-	var log headTail
+	var log logBuffer
 	for i := 0; whole.Len() < 10*(logHead+logTail); i++ {
 		line := fmt.Sprintf("line %d with some words\n", i)
 		whole.WriteString(line)
@@ -201,7 +201,7 @@ func TestLogKeepsHeadAndTail(t *testing.T) {
 
 func TestLogTakesAnyBytes(t *testing.T) {
 	for _, size := range []int{0, 1, logHead, logHead + 1, logHead + logTail, logHead + logTail + 1, 5 * logTail} {
-		var log headTail
+		var log logBuffer
 		_, _ = log.Write(bytes.Repeat([]byte{0xff}, size))
 		if got := log.String(); !utf8.ValidString(got) || size <= 1 && len(got) > 3 {
 			t.Errorf("%d bytes become %d", size, len(got))
@@ -213,7 +213,7 @@ func TestLogTakesAnyBytes(t *testing.T) {
 }
 
 func TestSecretsAreHidden(t *testing.T) {
-	var s secrets
+	var s redactor
 	s.addURL("rtmp://h:1935/live/mykey1234")
 	s.addURL("https://user:pa55word@h/film.mp4?sig=abcdef")
 	s.addURL("rtmp://h/live/abc")
@@ -227,12 +227,12 @@ func TestSecretsAreHidden(t *testing.T) {
 		"as rtmp://h/live/abc it is":                  "as rtmp://h/live/*** it is",
 		"nothing here":                                "nothing here",
 	} {
-		if got := s.hide(in); got != want {
+		if got := s.redact(in); got != want {
 			t.Errorf("%s: got %s, want %s", in, got, want)
 		}
 	}
-	var none secrets
-	if got := none.hide("as it is"); got != "as it is" {
+	var none redactor
+	if got := none.redact("as it is"); got != "as it is" {
 		t.Error(got)
 	}
 	if masked, _ := maskURL("rtmp://%zz:secret@h/x"); strings.Contains(masked, "secret") {

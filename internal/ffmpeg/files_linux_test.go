@@ -27,10 +27,10 @@ func TestLinkPutInTheWayOfAnOutputIsNotFollowed(t *testing.T) {
 	t.Parallel()
 	for name, trick := range map[string]func(t *testing.T, dir string, run *Run){
 		"the temporary output becomes a link": func(t *testing.T, dir string, run *Run) {
-			exchange(t, run.place.targets[0].temp, filepath.Join(dir, "out-side/secret.mp4"))
+			exchange(t, run.files.targets[0].temp, filepath.Join(dir, "out-side/secret.mp4"))
 		},
 		"its folder becomes a link": func(t *testing.T, dir string, run *Run) {
-			temp := run.place.targets[0].temp
+			temp := run.files.targets[0].temp
 			if err := os.Symlink("secret.mp4", filepath.Join(dir, "out-side", filepath.Base(temp))); err != nil {
 				t.Fatal(err)
 			}
@@ -61,14 +61,14 @@ func TestLinkPutInTheWayOfAnOutputIsNotFollowed(t *testing.T) {
 func TestFolderExchangedBeforeTheOutputIsMadeDoesNotLeadAway(t *testing.T) {
 	t.Parallel()
 	dir := hostileFiles(t)
-	s := placesIn(dir)
-	pl, _ := s.find(&plan{renditions: []rendition{{output: filepath.Join(dir, "out/sub/new/x.mp4"), extension: ".mp4"}}})
+	s := resolverIn(dir)
+	pl, _ := s.resolve(&plan{renditions: []rendition{{output: filepath.Join(dir, "out/sub/new/x.mp4"), extension: ".mp4"}}})
 	if len(s.problems) > 0 {
 		t.Fatal(s.problems)
 	}
-	defer pl.release()
+	defer pl.close()
 	exchange(t, filepath.Join(dir, "out/sub"), filepath.Join(dir, "out-side"))
-	if err := reserve(t.TempDir(), pl.targets); err == nil {
+	if err := createTemps(t.TempDir(), pl.targets); err == nil {
 		t.Error("made all the same")
 	}
 	if names := listing(t, filepath.Join(dir, "out-side")); names != "secret.mp4" {
@@ -79,12 +79,12 @@ func TestFolderExchangedBeforeTheOutputIsMadeDoesNotLeadAway(t *testing.T) {
 func TestFolderPutInTheOutputsPlaceIsFoundBeforeTheEncode(t *testing.T) {
 	t.Parallel()
 	dir := hostileFiles(t)
-	s := placesIn(dir)
+	s := resolverIn(dir)
 	out := filepath.Join(dir, "out/x.mp4")
-	pl, _ := s.find(&plan{renditions: []rendition{{output: out, extension: ".mp4"}, {output: filepath.Join(out, "y.mp4"), extension: ".mp4"}}})
-	defer pl.release()
-	f := wantFailure(t, reserve(t.TempDir(), pl.targets), protocol.ReasonUserError)
-	if !strings.Contains(f.Message, "output: ") || !strings.Contains(f.Message, "is a folder") {
+	pl, _ := s.resolve(&plan{renditions: []rendition{{output: out, extension: ".mp4"}, {output: filepath.Join(out, "y.mp4"), extension: ".mp4"}}})
+	defer pl.close()
+	f := wantFailure(t, createTemps(t.TempDir(), pl.targets), protocol.ReasonUserError)
+	if !strings.Contains(f.Message, "output: ") || !strings.Contains(f.Message, "is a directory") {
 		t.Errorf("message: %s", f.Message)
 	}
 }
@@ -114,8 +114,8 @@ func TestExchangedInputIsNotRead(t *testing.T) {
 		t.Errorf("people are not told the files' names: %s", shown)
 	}
 
-	s := placesIn(dir)
-	pl, bad := s.find(&plan{input: filepath.Join(dir, "in/a.mp4"), renditions: []rendition{{extension: ".mp4"}}})
+	s := resolverIn(dir)
+	pl, bad := s.resolve(&plan{input: filepath.Join(dir, "in/a.mp4"), renditions: []rendition{{extension: ".mp4"}}})
 	if bad != nil || len(s.problems) > 0 {
 		t.Fatal(bad, s.problems)
 	}
@@ -123,7 +123,7 @@ func TestExchangedInputIsNotRead(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "out-side/a.mp4"), []byte("another"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	_, err := holdInput(pl, s.settings.InputRoots)
+	_, err := openInput(pl, s.settings.InputRoots)
 	wantFailure(t, err, protocol.ReasonInputError)
 }
 
@@ -139,12 +139,12 @@ func TestClosedRunHoldsNoFile(t *testing.T) {
 	if err := run.Close(testContext(t)); err != nil {
 		t.Fatal(err)
 	}
-	for _, f := range run.place.files() {
+	for _, f := range run.files.inherited() {
 		if err := f.Close(); !errors.Is(err, os.ErrClosed) {
 			t.Errorf("%s was open: %v", f.Name(), err)
 		}
 	}
-	if _, err := run.place.targets[0].dir.Stat("."); !errors.Is(err, os.ErrClosed) {
+	if _, err := run.files.targets[0].dir.Stat("."); !errors.Is(err, os.ErrClosed) {
 		t.Errorf("the folder is open: %v", err)
 	}
 }
@@ -157,16 +157,16 @@ func TestFFmpegThatWritesIsNotStalled(t *testing.T) {
 		t.Fatal(err)
 	}
 	reported := time.Now().Add(-time.Hour)
-	run.moved.Store(reported.UnixNano())
+	run.progressAt.Store(reported.UnixNano())
 	written := time.Now().Add(-time.Minute).Truncate(time.Second)
-	if err := os.Chtimes(run.place.targets[0].temp, written, written); err != nil {
+	if err := os.Chtimes(run.files.targets[0].temp, written, written); err != nil {
 		t.Fatal(err)
 	}
 	if last := run.lastProgress(); !last.Equal(written) {
 		t.Errorf("last move %s, want when it wrote, %s", last, written)
 	}
 	older := reported.Add(-time.Minute)
-	if err := os.Chtimes(run.place.targets[0].temp, older, older); err != nil {
+	if err := os.Chtimes(run.files.targets[0].temp, older, older); err != nil {
 		t.Fatal(err)
 	}
 	if last := run.lastProgress(); !last.Equal(time.Unix(0, reported.UnixNano())) {

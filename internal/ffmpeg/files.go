@@ -1,0 +1,244 @@
+package ffmpeg
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"ffmpeg-agent/hardware/proc"
+	"ffmpeg-agent/messages/protocol"
+)
+
+// jobFiles are the input and the outputs of an attempt, with links resolved.
+type jobFiles struct {
+	input     source
+	inputPath string   // empty: over the network, or synthetic
+	inputFile *os.File // nil where the input may be replaced while the job runs
+	targets   []target // one for each rendition
+}
+
+// target is the destination of one output: a stream, or a file that is written under a
+// temporary name beside its final one and renamed once it was checked.
+type target struct {
+	final string // empty: a stream
+	root  string // final stays below it, even if directories between are replaced
+	temp  string
+	kept  bool // stays when the workspace is removed
+	url   string
+
+	dir       *os.Root // directory of final
+	file      *os.File // temp
+	published bool     // file has its final name
+	arg       string   // the URL that FFmpeg gets
+}
+
+// openFiles opens what a run reads and writes, and keeps it open until the run is closed.
+// FFmpeg gets the open files: a user who can write to one of their directories could
+// otherwise put a link in their place after they were checked.
+func (r *Run) openFiles() error {
+	if err := createTemps(r.workspace, r.files.targets); err != nil {
+		return err
+	}
+	input, err := openInput(r.files, r.settings.InputRoots)
+	if err != nil {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	f := &r.files
+	if f.inputFile = input; input != nil {
+		f.input.url = fileURL(proc.FilePath(input, proc.FirstFile))
+		r.redactor.replace(f.input.url, fileURL(f.inputPath))
+	}
+	for i := range f.targets {
+		t := &f.targets[i]
+		if t.arg = t.url; t.file != nil {
+			t.arg = fileURL(proc.FilePath(t.file, proc.FirstFile+1+i))
+			r.redactor.replace(t.arg, fileURL(t.temp))
+		}
+	}
+	return nil
+}
+
+// inherited are the files that each process of the run gets, in the order of their
+// descriptors.
+func (f *jobFiles) inherited() []*os.File {
+	files := []*os.File{f.inputFile}
+	for _, t := range f.targets {
+		files = append(files, t.file)
+	}
+	return files
+}
+
+// outputSize is the size of all outputs; false where one is not a file.
+func (f *jobFiles) outputSize() (bytes int64, ok bool) {
+	for _, t := range f.targets {
+		info, err := t.file.Stat() // of nil as well
+		if err != nil {
+			return 0, false
+		}
+		bytes += info.Size()
+	}
+	return bytes, true
+}
+
+// discardTemps frees the disk space of outputs that were not published, and closes and
+// removes them. They are truncated first: that frees the space even where a file cannot
+// be removed, has another name, or is open in a process that was left behind.
+func (f *jobFiles) discardTemps() {
+	for _, t := range f.targets {
+		if t.file == nil || t.published {
+			continue
+		}
+		_ = t.file.Truncate(0) // fails once it is closed
+		_ = t.file.Close()
+		_ = t.dir.Remove(filepath.Base(t.temp)) // else removing the workspace does
+	}
+}
+
+// close discards what was not published and closes the rest.
+func (f *jobFiles) close() {
+	f.discardTemps()
+	_ = f.inputFile.Close() // of nil as well
+	for _, t := range f.targets {
+		_ = t.file.Close()
+		if t.dir != nil {
+			_ = t.dir.Close()
+		}
+	}
+}
+
+// openInput opens a local input that must lie below certain roots. Where it may lie
+// anywhere, replacing it gains nothing, and a playlist needs the input's path.
+func openInput(f jobFiles, roots []string) (*os.File, error) {
+	if f.inputPath == "" || slices.Contains(roots, "/") {
+		return nil, nil
+	}
+	file, err := openRegular(f.inputPath)
+	if err == nil {
+		var path string
+		if path, err = proc.CurrentPath(file); err == nil && path != f.inputPath {
+			err = errors.New("replaced after it was checked")
+		}
+		if err != nil {
+			_ = file.Close()
+		}
+	}
+	if err != nil {
+		return nil, failure(protocol.ReasonInputError, "input %s: %v", show(f.inputPath), withoutPath(err))
+	}
+	return file, nil
+}
+
+// openRegular opens a regular file that is not empty for reading. Opening anything else
+// could block or start a device, so what has replaced the file since it was looked up is
+// neither followed nor waited for.
+func openRegular(path string) (*os.File, error) {
+	info, err := os.Lstat(path)
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, errors.New("not a regular file")
+	}
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return nil, err
+	}
+	switch info, err = f.Stat(); {
+	case err != nil:
+	case !info.Mode().IsRegular():
+		err = errors.New("not a regular file")
+	case info.Size() == 0:
+		err = errors.New("empty")
+	}
+	if err != nil {
+		_ = f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// createTemps creates the temporary outputs as empty files, after their names are in the
+// workspace's manifest.
+func createTemps(workspace string, targets []target) error {
+	var temps []string
+	for i := range targets {
+		if t := &targets[i]; t.final != "" {
+			t.temp = newTempName(t.final)
+			temps = append(temps, t.temp)
+		}
+	}
+	if err := writeManifest(workspace, temps); err != nil {
+		return err
+	}
+	for i := range targets {
+		if err := targets[i].create(); err != nil {
+			return err
+		}
+	}
+	for _, t := range targets { // once all directories exist
+		if t.dir == nil {
+			continue
+		}
+		if info, err := t.dir.Lstat(filepath.Base(t.final)); err == nil && info.IsDir() {
+			return failure(protocol.ReasonUserError, "invalid parameters: output: %s is a directory", show(t.final))
+		}
+	}
+	return nil
+}
+
+// create creates the target's directory without leaving the root, and the temporary
+// output in it.
+func (t *target) create() error {
+	if t.final == "" {
+		return nil
+	}
+	if err := os.MkdirAll(t.root, 0o755); err != nil {
+		return fmt.Errorf("creating the directory of an output: %w", err)
+	}
+	root, err := os.OpenRoot(t.root)
+	if err != nil {
+		return fmt.Errorf("opening the root of an output: %w", err)
+	}
+	defer root.Close()
+	dir, err := filepath.Rel(t.root, filepath.Dir(t.final))
+	if err != nil {
+		return fmt.Errorf("finding the directory of an output: %w", err)
+	}
+	if err := root.MkdirAll(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("creating the directory of an output: %w", err)
+	}
+	if t.dir, err = root.OpenRoot(dir); err != nil {
+		return fmt.Errorf("opening the directory of an output: %w", err)
+	}
+	if t.file, err = t.dir.OpenFile(filepath.Base(t.temp), os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o644); err != nil {
+		return fmt.Errorf("creating a temporary output: %w", err)
+	}
+	return nil
+}
+
+// publish gives a checked output its final name, once its content is on disk.
+func (t *target) publish() error {
+	if err := t.file.Sync(); err != nil {
+		return fmt.Errorf("syncing an output: %w", err)
+	}
+	if err := t.dir.Rename(filepath.Base(t.temp), filepath.Base(t.final)); err != nil {
+		return fmt.Errorf("renaming an output: %w", err)
+	}
+	t.published = true
+	dir, err := t.dir.Open(".")
+	if err != nil {
+		return fmt.Errorf("opening the directory of an output: %w", err)
+	}
+	defer dir.Close()
+	if err := dir.Sync(); err != nil {
+		return fmt.Errorf("syncing the directory of an output: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,255 @@
+package ffmpeg
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"strconv"
+	"syscall"
+	"time"
+
+	"go.uber.org/zap"
+
+	"ffmpeg-agent/hardware/proc"
+	"ffmpeg-agent/messages/job"
+	"ffmpeg-agent/messages/protocol"
+)
+
+// checkInterval is how often an attempt is checked against the limits that the kernel
+// does not enforce: the sum of its files, and its memory without a memory controller.
+const checkInterval = 100 * time.Millisecond
+
+// limiter enforces an attempt's limits: by its cgroup where the controllers are
+// available, otherwise by limits of its processes, and by checks.
+type limiter struct {
+	cgroup      *proc.Cgroup // nil: none
+	noCgroup    string       // why there is none
+	process     proc.Limits  // of each process
+	checkMemory bool
+	checkDisk   bool
+	notes       []string
+}
+
+func (l *limiter) note(format string, args ...any) {
+	l.notes = append(l.notes, fmt.Sprintf(format, args...))
+}
+
+// set sets a limit of the attempt's cgroup.
+func (l *limiter) set(controller, file, value string) error {
+	if l.cgroup == nil {
+		return fmt.Errorf("no cgroup (%s)", l.noCgroup)
+	}
+	return l.cgroup.Set(controller, file, value)
+}
+
+// applyLimits creates the attempt's cgroup, sets its limits, and notes how they are
+// enforced.
+func (r *Run) applyLimits() {
+	l := limiter{noCgroup: r.runner.cgroups.Unavailable, process: proc.Limits{Nice: r.settings.Nice}}
+	var err error
+	if l.cgroup, err = r.runner.cgroups.Create(r.name); err != nil {
+		l.noCgroup = err.Error()
+		r.log.Warn("could not create a cgroup for the job", zap.Error(err))
+	}
+	_ = l.set("pids", "pids.max", strconv.Itoa(maxTasks())) // a safeguard that no job asks for
+	want := r.plan.limits
+	if want.cpu.limited() {
+		l.limitCPU(want.cpu, r.runner.nextCPUs)
+	}
+	if want.weight > 0 {
+		l.setWeight(want.weight)
+	}
+	if want.memory > 0 {
+		l.limitMemory(want.memory)
+	}
+	for _, line := range want.io {
+		l.limitIO(line)
+	}
+	if want.disk > 0 {
+		l.limitDisk(want.disk)
+	}
+	r.limiter = l
+	r.update(func(e *job.Encode) { e.Notes = append(e.Notes, l.notes...) })
+}
+
+// limitCPU sets a quota, otherwise an affinity to whole CPUs: FFmpeg starts as many
+// threads as it may use CPUs.
+func (l *limiter) limitCPU(q cpuQuota, firstOf func(cpus int) int) {
+	percent := strconv.FormatFloat(q.percent(), 'f', -1, 64)
+	err := l.set("cpu", "cpu.max", q.String())
+	switch {
+	case err == nil:
+		l.note("CPU limited to %s %% by cpu.max %s", percent, q)
+	case !proc.LimitsSupported:
+		l.note("CPU limit of %s %% is not enforced: %v", percent, err)
+	default:
+		l.process.CPUs = q.whole()
+		l.process.FirstCPU = firstOf(l.process.CPUs)
+		l.note("CPU limited to %s %%, rounded up to whole CPUs (%d) by affinity: %v", percent, l.process.CPUs, err)
+	}
+}
+
+// setWeight sets a weight, otherwise the nice value with the same effect.
+func (l *limiter) setWeight(weight int64) {
+	err := l.set("cpu", "cpu.weight", strconv.FormatInt(weight, 10))
+	switch nice := niceOf(weight); {
+	case err == nil:
+		l.note("CPU weight %d by cpu.weight", weight)
+	case proc.LimitsSupported && nice >= 0:
+		l.process.Nice = max(l.process.Nice, nice)
+		l.note("CPU weight %d by nice %d: %v", weight, l.process.Nice, err)
+	default:
+		l.note("CPU weight %d is not enforced: %v", weight, err)
+	}
+}
+
+// limitMemory limits the memory that the attempt may use, otherwise what FFmpeg may have
+// resident. No resource limit can do the latter: RLIMIT_DATA counts what is reserved,
+// which with libx264 is 1.3 to 2.4 times what is used, and with libsvtav1, whose hundred
+// threads have a stack each, up to 7 times (RLIMIT_AS: 18 times). So it is set far above.
+func (l *limiter) limitMemory(bytes int64) {
+	err := l.setMemoryMax(bytes)
+	switch {
+	case err == nil:
+		l.note("memory limited to %s by memory.max", mebibytes(bytes))
+	case !proc.LimitsSupported:
+		l.note("memory limit of %s is not enforced: %v", mebibytes(bytes), err)
+	default:
+		l.checkMemory = true
+		l.process.DataBytes = 8*bytes + 1<<30
+		l.note("memory limited to %s by a check every %s, and to %s by RLIMIT_DATA: %v",
+			mebibytes(bytes), checkInterval, mebibytes(l.process.DataBytes), err)
+	}
+}
+
+// setMemoryMax limits the memory of the cgroup, swap included, and has the kernel kill
+// the whole attempt when it needs more.
+func (l *limiter) setMemoryMax(bytes int64) error {
+	err := l.set("memory", "memory.max", strconv.FormatInt(bytes, 10))
+	if err == nil {
+		err = l.set("memory", "memory.oom.group", "1")
+	}
+	if err == nil {
+		if err = l.set("memory", "memory.swap.max", "0"); errors.Is(err, fs.ErrNotExist) {
+			err = nil // a kernel without swap has no such file
+		}
+	}
+	return err
+}
+
+func (l *limiter) limitIO(line string) {
+	if err := l.set("io", "io.max", line); err != nil {
+		l.note("io_max %s is not enforced: %v", line, err)
+		return
+	}
+	l.note("disk traffic limited by io.max %s", line)
+}
+
+// limitDisk limits each file by the kernel and their sum by checks.
+func (l *limiter) limitDisk(bytes int64) {
+	l.checkDisk = true
+	if !proc.LimitsSupported {
+		l.note("disk limited to %s by a check every %s", mebibytes(bytes), checkInterval)
+		return
+	}
+	l.process.FileBytes = bytes
+	l.note("disk limited to %s: each file by RLIMIT_FSIZE, their sum by a check every %s", mebibytes(bytes), checkInterval)
+}
+
+// nextCPUs assigns CPUs in turn, so that jobs do not all run on the first ones.
+func (r *Runner) nextCPUs(cpus int) int {
+	return int(uint32(r.assignedCPUs.Add(uint32(cpus))) - uint32(cpus))
+}
+
+// ticker ticks when the attempt is to be checked; it never does where the kernel enforces
+// all limits.
+func (l *limiter) ticker() (ticks <-chan time.Time, stop func()) {
+	if !l.checkMemory && !l.checkDisk {
+		return nil, func() {}
+	}
+	t := time.NewTicker(checkInterval)
+	return t.C, t.Stop
+}
+
+// limitExceeded checks a process against the limits that the kernel does not enforce.
+func (r *Run) limitExceeded(p *process) *job.Failure {
+	if limit := r.plan.limits.memory; r.limiter.checkMemory {
+		if used, ok := p.Resident(); ok && used > limit {
+			return failure(protocol.ReasonResourceError, "memory limit of %s exceeded: FFmpeg uses %s", mebibytes(limit), mebibytes(used))
+		}
+	}
+	return r.diskExceeded()
+}
+
+// diskExceeded checks what the attempt has written.
+func (r *Run) diskExceeded() *job.Failure {
+	if limit := r.plan.limits.disk; r.limiter.checkDisk {
+		if written := r.written(); written > limit {
+			return failure(protocol.ReasonResourceError, "disk limit of %s exceeded: the job has written %s", mebibytes(limit), mebibytes(written))
+		}
+	}
+	return nil
+}
+
+// written is the size of all that the attempt has written: its workspace, and outputs
+// elsewhere. A file that is removed meanwhile does not count.
+func (r *Run) written() (bytes int64) {
+	_ = filepath.WalkDir(r.workspace, func(_ string, e fs.DirEntry, err error) error {
+		if err != nil {
+			return nil
+		}
+		if info, err := e.Info(); err == nil && info.Mode().IsRegular() {
+			bytes += info.Size()
+		}
+		return nil
+	})
+	for _, t := range r.files.targets {
+		if t.file == nil || within(t.temp, []string{r.workspace}) {
+			continue
+		}
+		if info, err := t.file.Stat(); err == nil {
+			bytes += info.Size()
+		}
+	}
+	return bytes
+}
+
+// limitFailure is the failure of a process that was ended by a limit; nil for any other.
+func (r *Run) limitFailure(p *process) *job.Failure {
+	if f := p.limit.Load(); f != nil {
+		return f
+	}
+	return r.kernelLimitFailure(p.Exit())
+}
+
+// kernelLimitFailure finds out by the kernel's counters, or by the signal of a limit,
+// whether the kernel ended a process for a limit.
+func (r *Run) kernelLimitFailure(exit proc.Exit) *job.Failure {
+	group := r.limiter.cgroup
+	kills := group.Count("memory.events", "oom_kill")
+	refusals := group.Count("pids.events", "max")
+	switch {
+	case exit.Err != nil || exit.OK():
+		return nil
+	case exit.Signal == syscall.SIGKILL && kills > 0:
+		return failure(protocol.ReasonResourceError, "out of memory: the kernel killed FFmpeg%s", r.memoryFigures())
+	case exit.Signal == syscall.SIGXFSZ:
+		return failure(protocol.ReasonResourceError, "disk limit of %s exceeded: a file of the job reached it", mebibytes(r.plan.limits.disk))
+	case exit.Signal == 0 && refusals > 0:
+		return failure(protocol.ReasonResourceError, "FFmpeg: %s: it was refused more than %d processes and threads", exit, maxTasks())
+	}
+	return nil
+}
+
+// memoryFigures is the memory limit and the peak, as far as they are known.
+func (r *Run) memoryFigures() string {
+	text := ""
+	if limit := r.plan.limits.memory; limit > 0 {
+		text = ", limited to " + mebibytes(limit)
+	}
+	if peak, ok := r.limiter.cgroup.Value("memory.peak"); ok { // Linux 5.19
+		text += ", used at most " + mebibytes(peak)
+	}
+	return text
+}
