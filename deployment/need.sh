@@ -1,45 +1,96 @@
 #!/bin/sh
-# Makes sure that the named programs are there: installs their Debian packages where that
-# is allowed, else says the one command that does.
-set -eu
+# Checks that programs are installed, and installs the missing ones with apt-get where that
+# takes no password. Otherwise prints the one command that installs them all.
+#
+#   need.sh [PROGRAM...] [--optional PROGRAM...]
+#   need.sh --check PROGRAM...
+#
+# Exits 1 if a program that is not optional is still missing at the end. With --check it
+# only sets the exit status.
+set -u
 
-packages=
-for program in "$@"; do
-    command -v "$program" >/dev/null 2>&1 && continue
-    case $program in
-        ffmpeg | ffprobe) package=ffmpeg ;;
-        gcc) package="gcc libc6-dev" ;;
-        qemu-system-x86_64) package=qemu-system-x86 ;;
-        mkfs.ext4) package=e2fsprogs ;;
-        ip) package=iproute2 ;;
-        *) package=$program ;;
+# present tells whether a program is installed and works.
+present() {
+    case $1 in
+        gcc) echo '#include <stdlib.h>' | gcc -E - >/dev/null 2>&1 ;; # of no use without libc6-dev
+        ca-certificates) certificates || GOPROXY=off "${GO:-go}" list -deps -test ./... tool >/dev/null 2>&1 ;;
+        *) command -v "$1" >/dev/null 2>&1 ;;
     esac
-    case " $packages " in
-        *" $package "*) ;;
-        *) packages="${packages:+$packages }$package" ;;
-    esac
+}
+
+# certificates tells whether there are root certificates, by which Go downloads modules, where
+# Go looks for them (crypto/x509/root_linux.go).
+certificates() {
+    [ -z "${SSL_CERT_FILE-}${SSL_CERT_DIR-}" ] || return 0
+    for file in /etc/ssl/certs/* /etc/ssl/*.pem /etc/pki/tls/certs/* /etc/pki/ca-trust/extracted/pem/*; do
+        [ ! -s "$file" ] || return 0
+    done
+    return 1
+}
+
+# missing prints the programs that are not present, on one line.
+missing() {
+    echo $(for program in "$@"; do
+        present "$program" || echo "$program"
+    done | sort -u)
+}
+
+# packages prints the Debian packages of programs, on one line.
+packages() {
+    echo $(for program in "$@"; do
+        case $program in
+            ffprobe) echo ffmpeg ;;
+            gcc) printf 'gcc\nlibc6-dev\n' ;;
+            ip) echo iproute2 ;;
+            mkfs.ext4) echo e2fsprogs ;;
+            nsenter) echo util-linux ;;
+            qemu-system-x86_64) echo qemu-system-x86 ;;
+            *) echo "$program" ;;
+        esac
+    done | sort -u)
+}
+
+if [ "${1-}" = --check ]; then
+    shift
+    [ -z "$(missing "$@")" ]
+    exit
+fi
+required=
+while [ $# -gt 0 ] && [ "$1" != --optional ]; do
+    required="$required $1"
+    shift
 done
-[ -n "$packages" ] || exit 0
+[ $# = 0 ] || shift
+optional=$*
+wanted=$(missing $required $optional)
+[ -n "$wanted" ] || exit 0
+install="apt-get install -y --no-install-recommends"
 
-install="apt-get install -y --no-install-recommends $packages"
+# Install. An update that fails for one source may have refreshed the one that matters.
 as_root=
 if [ "$(id -u)" != 0 ]; then
-    if command -v sudo >/dev/null 2>&1 && sudo -n true 2>/dev/null; then
-        as_root="sudo -n"
-    else
-        echo "missing: $packages. Install with: sudo apt-get update && sudo $install" >&2
-        exit 1
-    fi
+    as_root="sudo -n"
 fi
-if ! command -v apt-get >/dev/null 2>&1; then
-    echo "missing: $packages. Install with this system's package manager." >&2
-    exit 1
-fi
-echo "installing: $packages"
-log=$(mktemp)
-trap 'rm -f "$log"' EXIT
-if ! { DEBIAN_FRONTEND=noninteractive $as_root apt-get update && DEBIAN_FRONTEND=noninteractive $as_root $install; } >"$log" 2>&1; then
+if command -v apt-get >/dev/null 2>&1 && $as_root true >/dev/null 2>&1; then
+    echo "installing: $(packages $wanted)"
+    log=$(mktemp)
+    trap 'rm -f "$log"' EXIT
+    apt="$as_root env DEBIAN_FRONTEND=noninteractive $install -o DPkg::Lock::Timeout=120"
+    { $as_root apt-get update; $apt $(packages $wanted); } >"$log" 2>&1 </dev/null
+    wanted=$(missing $required $optional)
+    [ -n "$wanted" ] || exit 0
     tail -n 5 "$log" >&2
-    echo "missing: $packages, and installing failed. Install with: apt-get update && $install" >&2
-    exit 1
 fi
+
+# Say what is missing, and how to install it.
+echo "missing: $wanted" >&2
+if ! command -v apt-get >/dev/null 2>&1; then
+    echo "Install them with this system's package manager; Debian's packages are: $(packages $wanted)" >&2
+elif [ "$(id -u)" = 0 ]; then
+    echo "Install with: apt-get update && $install $(packages $wanted)" >&2
+elif command -v sudo >/dev/null 2>&1; then
+    echo "Install with: sudo apt-get update && sudo $install $(packages $wanted)" >&2
+else
+    echo "Install as root with: apt-get update && $install $(packages $wanted)" >&2
+fi
+[ -z "$(missing $required)" ]
