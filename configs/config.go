@@ -31,7 +31,7 @@ type Config struct {
 	Master Master `key:"master"`
 
 	// Register makes the agent register on start-up; otherwise it resumes the saved node ID.
-	Register bool `key:"register" default:"false" flag:"register" help:"register with the master on start-up (default: resume the saved node ID)"`
+	Register bool `key:"register" default:"false" flag:"register" help:"register with the master (default: resume the saved node ID)"`
 	// AllowMasterAsWorker permits a master on the same host.
 	AllowMasterAsWorker bool `key:"allow_master_as_worker" default:"false" flag:"allow-master-as-worker" help:"allow a master on the same host (for development)"`
 	// PollInterval is the interval between polls of an idle agent.
@@ -39,7 +39,7 @@ type Config struct {
 	// HeartbeatInterval is the interval between heartbeats.
 	HeartbeatInterval time.Duration `key:"heartbeat_interval" default:"30s" allow:"10ms..24h" flag:"heartbeat-interval" help:"how often to send a heartbeat"`
 	// MetricsPort serves the agent's own metrics, health and status; 0 disables it.
-	MetricsPort int `key:"metrics_port" default:"9091" allow:"0..65535" flag:"metrics-port" help:"port for the agent's own metrics, health and readiness; 0 disables it"`
+	MetricsPort int `key:"metrics_port" default:"9091" allow:"0..65535" flag:"metrics-port" help:"port for metrics, health and readiness; 0 disables it"`
 
 	Jobs      Jobs      `key:"jobs"`
 	Shutdown  Shutdown  `key:"shutdown"`
@@ -64,7 +64,7 @@ type Node struct {
 // Master configures the connection to the master.
 type Master struct {
 	URL                string `key:"url" default:"http://localhost:8080" allow:"url" flag:"master" help:"master URL" alias:"MASTER_URL"`
-	APIKey             Secret `key:"api_key" default:"" allow:"secret" flag:"api-key" help:"bearer key, visible to other users of this machine; prefer MASTER_API_KEY or --api-key-file" alias:"MASTER_API_KEY"`
+	APIKey             Secret `key:"api_key" default:"" allow:"secret" flag:"api-key" help:"bearer key, visible to other users; prefer --api-key-file" alias:"MASTER_API_KEY"`
 	APIKeyFile         string `key:"api_key_file" default:"" allow:"optional-path" flag:"api-key-file" help:"file containing the bearer key"`
 	CA                 string `key:"ca" default:"" allow:"optional-path" flag:"ca" help:"CA that signed the master's certificate (default: system CAs)"`
 	Cert               string `key:"cert" default:"" allow:"optional-path" flag:"cert" help:"client certificate for mTLS, PEM"`
@@ -147,7 +147,7 @@ type Exporter struct {
 type Log struct {
 	Level string `key:"level" default:"info" allow:"debug|info|warn|error" flag:"log-level" help:"debug, info, warn or error"`
 	// Format is auto (console on a terminal, json otherwise), console or json.
-	Format string `key:"format" default:"auto" allow:"auto|console|json" flag:"log-format" help:"console, json, or auto: console on a terminal, json otherwise"`
+	Format string `key:"format" default:"auto" allow:"auto|console|json" flag:"log-format" help:"console, json, or auto: console on a terminal"`
 }
 
 // Control configures the unix socket that the operator commands use.

@@ -8,15 +8,15 @@ import (
 	"ffmpeg-agent/configs"
 )
 
-// apiKey is the bearer key. From a file it is read at each call, so that a renewed
-// key needs no restart; while the file cannot be read the last key goes on.
+// apiKey is the bearer key for the master. A key file is read at each call, so that a
+// renewed key needs no restart. While the file cannot be read, the last key stays in use.
 type apiKey struct {
-	file string
+	file string // empty: the key is fixed
 	log  *zap.Logger
 
 	mu     sync.Mutex
 	last   string
-	failed bool
+	failed bool // the last read of the file
 }
 
 func newAPIKey(cfg configs.Master, log *zap.Logger) (*apiKey, error) {
@@ -41,7 +41,7 @@ func (k *apiKey) current() string {
 	secret, err := configs.ReadSecretFile(k.file)
 	if err != nil {
 		if !k.failed {
-			k.log.Warn("the key file cannot be read any more; going on with the last key", zap.Error(err))
+			k.log.Warn("could not read the API key file; using the last key", zap.Error(err))
 		}
 		k.failed = true
 		return k.last

@@ -1,7 +1,11 @@
 package main
 
 import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
 	"fmt"
+	"os"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
@@ -33,4 +37,48 @@ func newConfig() *cobra.Command {
 	}
 	configs.BindFlags(cmd.Flags())
 	return cmd
+}
+
+// load reads the configuration from the command's flags, the environment and the file.
+func load(cmd *cobra.Command) (*configs.Loaded, error) {
+	return configs.Load(configs.Source{Environ: os.Environ(), Flags: cmd.Flags()})
+}
+
+// bindConfigFlag defines --config for commands that have no other setting as a flag.
+func bindConfigFlag(cmd *cobra.Command) {
+	cmd.Flags().String("config", "", "YAML `file` (default "+configs.DefaultFile+", if present)")
+}
+
+// checkFiles reads the files that the configuration names. It runs before anything is
+// started, so that a bad file is reported as a configuration error.
+func checkFiles(loaded *configs.Loaded) error {
+	m := loaded.Config.Master
+	var problems []configs.Problem
+	check := func(key, path, allowed string, read func() error) {
+		if path == "" {
+			return
+		}
+		if err := read(); err != nil {
+			problems = append(problems, configs.Problem{Key: key, Value: path, Origin: loaded.Origins[key], Reason: err.Error(), Allowed: allowed})
+		}
+	}
+	check("master.api_key_file", m.APIKeyFile, "a readable file with one line, the key", func() error {
+		_, err := configs.ReadSecretFile(m.APIKeyFile)
+		return err
+	})
+	check("master.ca", m.CA, "a readable file with PEM certificates", func() error {
+		pem, err := os.ReadFile(m.CA)
+		if err == nil && !x509.NewCertPool().AppendCertsFromPEM(pem) {
+			err = errors.New("no PEM certificate found")
+		}
+		return err
+	})
+	check("master.cert", m.Cert, "a readable PEM certificate, and its PEM key in master.key", func() error {
+		_, err := tls.LoadX509KeyPair(m.Cert, m.Key)
+		return err
+	})
+	if len(problems) > 0 {
+		return &configs.Error{Problems: problems}
+	}
+	return nil
 }

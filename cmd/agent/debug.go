@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"time"
 
@@ -10,15 +9,15 @@ import (
 
 func newDebug() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:    "debug", // for chaos runs
-		Hidden: true,
-		Short:  "Put faults into the running agent, to see it recover",
-		Long: `Put faults into the running agent, to see it recover. It has to run with
-debug.fault_injection: true; an agent at work in earnest does not.`,
+		Use:    "debug",
+		Hidden: true, // for chaos runs
+		Short:  "Inject faults into the running agent",
+		Long: `Inject faults into the running agent to test its recovery. The agent must run with
+debug.fault_injection: true, which is not for production.`,
 		Example: "  agent debug crash agent/meter\n  agent debug hang agent/jobs --for 30s",
 		Args:    noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return usageError{fmt.Errorf("crash or hang? see %s --help", cmd.CommandPath())}
+			return usageError{fmt.Errorf("%s needs a subcommand, crash or hang; see %s --help", cmd.CommandPath(), cmd.CommandPath())}
 		},
 	}
 	cmd.AddCommand(newDebugCrash(), newDebugHang())
@@ -28,9 +27,9 @@ debug.fault_injection: true; an agent at work in earnest does not.`,
 func newDebugCrash() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "crash ACTOR",
-		Short: "Have an actor panic",
-		Long: `Have an actor of the running agent panic, by its path in the tree that agent status
-draws. A path that there is not gets a list of those there are.`,
+		Short: "Make an actor panic",
+		Long: `Make an actor of the running agent panic. ACTOR is its path in the tree that agent
+status prints; for an unknown path the error lists the known ones.`,
 		Example: "  agent debug crash agent/meter",
 		Args:    oneArgument("an actor's path, such as agent/meter"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -41,7 +40,7 @@ draws. A path that there is not gets a list of those there are.`,
 			if err := client.Crash(cmd.Context(), args[0]); err != nil {
 				return err
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "%s was told to crash; agent status shows its restart\n", args[0])
+			fmt.Fprintf(cmd.OutOrStdout(), "crashing %s; agent status shows its restart\n", args[0])
 			return nil
 		},
 	}
@@ -53,14 +52,14 @@ func newDebugHang() *cobra.Command {
 	var d time.Duration
 	cmd := &cobra.Command{
 		Use:   "hang ACTOR",
-		Short: "Have an actor block for a while",
-		Long: `Have an actor of the running agent block in the middle of its work, by its path in the
-tree that agent status draws. A path that there is not gets a list of those there are.`,
+		Short: "Make an actor block for a while",
+		Long: `Make an actor of the running agent block while it handles a message. ACTOR is its path
+in the tree that agent status prints; for an unknown path the error lists the known ones.`,
 		Example: "  agent debug hang agent/jobs --for 30s",
 		Args:    oneArgument("an actor's path, such as agent/jobs"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if d <= 0 {
-				return usageError{fmt.Errorf("--for %s: an actor hangs for more than 0s", d)}
+				return usageError{fmt.Errorf("--for %s: must be more than 0s", d)}
 			}
 			client, err := dialAgent(cmd)
 			if err != nil {
@@ -69,24 +68,11 @@ tree that agent status draws. A path that there is not gets a list of those ther
 			if err := client.Hang(cmd.Context(), args[0], d); err != nil {
 				return err
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "%s was told to hang for %s; agent status shows how it fares\n", args[0], d)
+			fmt.Fprintf(cmd.OutOrStdout(), "blocking %s for %s; agent status shows its state\n", args[0], d)
 			return nil
 		},
 	}
 	bindSocketFlags(cmd)
-	cmd.Flags().DurationVar(&d, "for", 10*time.Second, "how long it hangs")
+	cmd.Flags().DurationVar(&d, "for", 10*time.Second, "how long the actor blocks")
 	return cmd
-}
-
-// oneArgument demands exactly one argument, and says which.
-func oneArgument(what string) cobra.PositionalArgs {
-	return func(cmd *cobra.Command, args []string) error {
-		switch {
-		case len(args) == 0 || args[0] == "":
-			return usageError{errors.New(cmd.CommandPath() + " needs " + what)}
-		case len(args) > 1:
-			return usageError{fmt.Errorf("one argument too many: %q; %s needs %s", args[1], cmd.CommandPath(), what)}
-		}
-		return nil
-	}
 }

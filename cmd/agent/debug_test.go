@@ -11,7 +11,7 @@ import (
 	"ffmpeg-agent/internal/control"
 )
 
-func TestFaultsArePutIntoTheRunningAgent(t *testing.T) {
+func TestDebugInjectsFaults(t *testing.T) {
 	socket := filepath.Join(shortDir(t), "agent.sock")
 	var mu sync.Mutex
 	var got []string
@@ -21,7 +21,7 @@ func TestFaultsArePutIntoTheRunningAgent(t *testing.T) {
 		got = append(got, fmt.Sprintf(format, args...))
 		return nil
 	}
-	answer(t, socket, control.Handlers{
+	serveControl(t, socket, control.Handlers{
 		Crash: func(path string) error {
 			if path == "agent/x" {
 				return fmt.Errorf("no actor %q; there are: agent, agent/meter", path)
@@ -35,25 +35,26 @@ func TestFaultsArePutIntoTheRunningAgent(t *testing.T) {
 	} {
 		out, err := operate(t, append(append([]string{"debug"}, args...), "--socket", socket)...)
 		if err != nil || !strings.Contains(out, args[1]) {
-			t.Errorf("%v: %v: %s", args, err, out)
+			t.Errorf("%v: got %q, %v; want the actor in the output", args, out, err)
 		}
 	}
-	if want := "[crash agent/meter hang agent/jobs 10s hang agent/jobs 1m0s]"; fmt.Sprint(got) != want {
-		t.Errorf("the agent got %v, want %v", got, want)
+	want := "[crash agent/meter hang agent/jobs 10s hang agent/jobs 1m0s]"
+	if fmt.Sprint(got) != want {
+		t.Errorf("got %v, want %v", got, want)
 	}
 	_, err := operate(t, "debug", "crash", "agent/x", "--socket", socket)
 	if err == nil || isUsage(err) || !strings.Contains(err.Error(), "agent, agent/meter") {
-		t.Errorf("an unknown actor: %v", err)
+		t.Errorf("unknown actor: got %v, want the known ones in it", err)
 	}
 }
 
-func TestFaultsThatAreOffSayWhichKeyTurnsThemOn(t *testing.T) {
+func TestDebugNamesTheKeyThatEnablesIt(t *testing.T) {
 	socket := filepath.Join(shortDir(t), "agent.sock")
-	answer(t, socket, control.Handlers{})
+	serveControl(t, socket, control.Handlers{})
 	for _, what := range []string{"crash", "hang"} {
 		_, err := operate(t, "debug", what, "agent/meter", "--socket", socket)
 		if err == nil || isUsage(err) || !strings.Contains(err.Error(), "debug.fault_injection") {
-			t.Errorf("%s: %v", what, err)
+			t.Errorf("%s: got %v, want debug.fault_injection in it", what, err)
 		}
 	}
 }

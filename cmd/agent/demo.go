@@ -27,32 +27,31 @@ import (
 	"ffmpeg-agent/messages/protocol"
 )
 
-// errDemo is what a demo ends with when not every job completed.
-var errDemo = errors.New("not every job of the demo completed")
+var errDemo = errors.New("not all demo jobs completed")
 
 func newDemo() *cobra.Command {
 	var input, reportFile string
 	cmd := &cobra.Command{
 		Use:   "demo",
-		Short: "Run real transcodes against an embedded master and show what they cost",
-		Long: `Start a master inside this process and a full agent against it over real HTTP,
-run three transcodes (H.264, H.265, VP9), and show progress and the energy report.
-Nothing is left behind but the report that --report asks for.`,
+		Short: "Run three transcodes with an embedded master and show their energy use",
+		Long: `Start a master and a complete agent in this process, which talk over HTTP, run three
+transcodes (H.264, H.265, VP9), and show their progress and energy use. Everything is
+removed afterwards except the file that --report writes.`,
 		Example: "  agent demo\n  agent demo --input holiday.mov --report holiday.html",
 		Args:    noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if cmd.Flags().Changed("input") && input == "" {
-				return usageError{errors.New("--input: names no file")}
+				return usageError{errors.New("--input: must not be empty")}
 			}
 			return demo(cmd.Context(), input, reportFile, cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
 	}
-	cmd.Flags().StringVar(&input, "input", "", "transcode this `file` instead of a synthetic picture")
-	cmd.Flags().StringVar(&reportFile, "report", "", "write the first job's energy report to this HTML `file`")
+	cmd.Flags().StringVar(&input, "input", "", "transcode this `file` instead of a test pattern")
+	cmd.Flags().StringVar(&reportFile, "report", "", "write the report of the first job to this HTML `file`")
 	return cmd
 }
 
-// demoJobs are small enough for two cores and large enough to be seen working.
+// demoJobs takes some seconds a job on two cores.
 func demoJobs(input string) ([]protocol.JobRequest, error) {
 	var jobs []protocol.JobRequest
 	for _, j := range []struct {
@@ -101,7 +100,7 @@ func demo(ctx context.Context, input, reportFile string, stdout, stderr io.Write
 	}
 	dir, err := os.MkdirTemp("", "ffmpeg-agent-demo-")
 	if err != nil {
-		return fmt.Errorf("making the demo's folder: %w", err)
+		return fmt.Errorf("creating the demo's directory: %w", err)
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 
@@ -114,29 +113,23 @@ func demo(ctx context.Context, input, reportFile string, stdout, stderr io.Write
 		return err
 	}
 	defer m.close()
-	cfg.Master = configs.Master{URL: m.url, APIKey: configs.NewSecret(m.key), UnavailableAfter: cfg.Master.UnavailableAfter}
-	cfg.DataDir, cfg.Register = dir, true
-	// The ports may be a real agent's.
-	cfg.MetricsPort, cfg.Exporters = 0, configs.Exporters{}
-	cfg.PollInterval, cfg.HeartbeatInterval = 500*time.Millisecond, time.Second
-
-	w, err := newWorker(cfg, log)
+	w, err := newWorker(demoConfig(cfg, dir, m), log)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, w.close()) }()
-	fmt.Fprintf(stdout, "ffmpeg-agent %s: a master on %s, an agent, three real transcodes\n\n", version, m.url)
+	fmt.Fprintf(stdout, "ffmpeg-agent %s: a master on %s, an agent, three transcodes\n\n", version, m.url)
 
-	awaitIdleBaseline(ctx, w, stdout)
+	awaitBaseline(ctx, w, stdout)
 	jobs := make([]protocol.Job, len(requests))
 	for i, request := range requests {
 		if jobs[i], err = m.Submit(request); err != nil {
-			return fmt.Errorf("queueing a demo job: %w", err)
+			return fmt.Errorf("submitting a demo job: %w", err)
 		}
 	}
 	view := newDemoView(stdout, terminal, w, m.Master, jobs)
 	if err := view.watch(ctx); err != nil {
-		// Interrupted: end FFmpeg before the data directory goes.
+		// FFmpeg has to end before its directory is removed.
 		w.agent.Drain(0)
 		w.agent.StopJobs()
 		return err
@@ -148,24 +141,34 @@ func demo(ctx context.Context, input, reportFile string, stdout, stderr io.Write
 	}
 	err = view.table()
 	if reportFile == "" {
-		fmt.Fprintln(stdout, "power over time and where the joules went: agent demo --report FILE.html writes a page of the first job")
+		fmt.Fprintln(stdout, "for a report of the first job with a graph of power over time: agent demo --report FILE.html")
 		return err
 	}
-	if written := w.writeReport(reportFile, jobs[0].ID); written != nil {
-		return errors.Join(err, written)
+	if reportErr := w.writeReport(reportFile, jobs[0].ID); reportErr != nil {
+		return errors.Join(err, reportErr)
 	}
-	fmt.Fprintln(stdout, "the first job's page:", reportFile)
+	fmt.Fprintln(stdout, "report of the first job:", reportFile)
 	return err
 }
 
-// writeReport writes the page of a job to a file.
+// demoConfig is the configuration for an agent of the demo's master. It serves no ports,
+// because a real agent may run on this machine.
+func demoConfig(cfg configs.Config, dataDir string, m *demoMaster) configs.Config {
+	cfg.Master = configs.Master{URL: m.url, APIKey: configs.NewSecret(m.key), UnavailableAfter: cfg.Master.UnavailableAfter}
+	cfg.DataDir, cfg.Register = dataDir, true
+	cfg.MetricsPort, cfg.Exporters = 0, configs.Exporters{}
+	cfg.PollInterval, cfg.HeartbeatInterval = 500*time.Millisecond, time.Second
+	return cfg
+}
+
+// writeReport writes the HTML report of a job's last attempt.
 func (w *worker) writeReport(path, job string) error {
 	records, err := w.journal.Find(job)
 	if err != nil {
 		return err
 	}
 	if len(records) == 0 {
-		return fmt.Errorf("writing the report: job %s never came to the agent", job)
+		return fmt.Errorf("writing the report: job %s is not in the journal", job)
 	}
 	var page bytes.Buffer
 	if err := report.HTML(&page, records, len(records)-1); err != nil {
@@ -177,34 +180,32 @@ func (w *worker) writeReport(path, job string) error {
 	return nil
 }
 
-// idlePatience is how long the demo waits until the agent knows what the idle machine uses:
-// trial encodes of its start, then some seconds of idleness. On a busy machine it never
-// does.
-const idlePatience = 20 * time.Second
+// baselineTimeout bounds the wait for the idle baseline, which takes the trial encodes and
+// some seconds without load. A busy machine has none.
+const baselineTimeout = 20 * time.Second
 
-// awaitIdleBaseline watches the machine while it is idle, so that the jobs' own joules can be
-// told from those that it uses anyway.
-func awaitIdleBaseline(ctx context.Context, w *worker, stdout io.Writer) {
-	fmt.Fprint(stdout, "watching the idle machine ... ")
-	ctx, cancel := context.WithTimeout(ctx, idlePatience)
+// awaitBaseline waits for the idle baseline, without which no net energy is known.
+func awaitBaseline(ctx context.Context, w *worker, stdout io.Writer) {
+	fmt.Fprint(stdout, "measuring idle power ... ")
+	ctx, cancel := context.WithTimeout(ctx, baselineTimeout)
 	defer cancel()
-	tick := time.NewTicker(redrawEvery)
+	tick := time.NewTicker(redrawInterval)
 	defer tick.Stop()
 	for {
 		if snapshot := w.agent.Board().Energy(); snapshot != nil && snapshot.Baseline != nil {
-			fmt.Fprintf(stdout, "it uses %.1f W\n\n", float64(snapshot.Baseline.Power))
+			fmt.Fprintf(stdout, "%.1f W\n\n", float64(snapshot.Baseline.Power))
 			return
 		}
 		select {
 		case <-ctx.Done():
-			fmt.Fprint(stdout, "it is not idle: the jobs' joules are told with what else runs\n\n")
+			fmt.Fprint(stdout, "the machine is not idle; net energy is not available\n\n")
 			return
 		case <-tick.C:
 		}
 	}
 }
 
-// demoMaster is a devmaster on a loopback port of this process.
+// demoMaster is a devmaster in this process, on a loopback port.
 type demoMaster struct {
 	*devmaster.Master
 	url, key string
@@ -222,7 +223,7 @@ func startDemoMaster(log *zap.Logger) (*demoMaster, error) {
 		return nil, errors.Join(fmt.Errorf("starting the demo's master: %w", err), m.Close())
 	}
 	server := &http.Server{Handler: m.Handler(), ReadHeaderTimeout: 10 * time.Second}
-	go server.Serve(listener) //nolint:errcheck // ends with close
+	go server.Serve(listener) //nolint:errcheck // returns after close
 	return &demoMaster{Master: m, url: "http://" + listener.Addr().String(), key: key, server: server}, nil
 }
 
@@ -231,7 +232,7 @@ func (m *demoMaster) close() {
 	m.Master.Close()
 }
 
-// analysis is the part of a result that the demo shows.
+// analysis is the part of the analyzer output that the demo shows.
 type analysis struct {
 	Energy *energy.Account `json:"energy"`
 	Scores energy.Scores   `json:"scores"`

@@ -10,39 +10,60 @@ import (
 	"ffmpeg-agent/internal/ffmpegtest"
 )
 
-// The demo's page is a whole one; what keeps it from being written is said.
-func TestDemoWritesThePageOfAJob(t *testing.T) {
-	_, book, _ := kept(t)
-	w := &worker{journal: book}
+func TestDemoWritesReport(t *testing.T) {
+	_, journal, _ := newJournal(t)
+	w := &worker{journal: journal}
 	path := filepath.Join(t.TempDir(), "page.html")
 	if err := w.writeReport(path, "job-a"); err != nil {
 		t.Fatal(err)
 	}
 	page, err := os.ReadFile(path)
 	if err != nil || !strings.HasPrefix(string(page), "<!DOCTYPE html>") || !strings.Contains(string(page), "Attempt 1") {
-		t.Errorf("%v: %.200s", err, page)
+		t.Errorf("got %.200s (%v), want a page for attempt 1", page, err)
 	}
 	if err := w.writeReport(filepath.Join(path, "none"), "job-a"); err == nil || !strings.Contains(err.Error(), "writing the report") {
-		t.Errorf("a folder that is none: %v", err)
+		t.Errorf("file in a directory that does not exist: got %v", err)
 	}
-	if err := w.writeReport(path, "job-b"); err == nil || !strings.Contains(err.Error(), "never came") {
-		t.Errorf("a job that was not here: %v", err)
+	if err := w.writeReport(path, "job-b"); err == nil || !strings.Contains(err.Error(), "not in the journal") {
+		t.Errorf("unknown job: got %v", err)
 	}
 }
 
-func TestUnreadDemoEndsAtASignal(t *testing.T) {
+func TestUnreadDemoEndsAtSignal(t *testing.T) {
 	t.Parallel()
 	tmp := t.TempDir()
 	_, out := fullPipe(t)
 	p := newProcess(t, []string{"TMPDIR=" + tmp, "FFMPEG_AGENT_HARDWARE_FFMPEG=" + ffmpegtest.FFmpeg(), "FFMPEG_AGENT_HARDWARE_FFPROBE=" + ffmpegtest.FFprobe()}, "demo")
 	p.Stdout, p.Stderr = out, out
 	p.start(t)
-	waitFor(t, "the demo's journal", func() bool { found, _ := filepath.Glob(filepath.Join(tmp, "*", "journal.db")); return len(found) == 1 })
+	waitFor(t, "journal of the demo", func() bool { found, _ := filepath.Glob(filepath.Join(tmp, "*", "journal.db")); return len(found) == 1 })
 	p.signal(t, syscall.SIGTERM)
-	if got := p.exit(t); got != exitFailed {
-		t.Errorf("exit status %d after SIGTERM, want %d", got, exitFailed)
-	}
+	p.wantExit(t, exitFailed)
 	if left, err := filepath.Glob(filepath.Join(tmp, "*")); err != nil || len(left) > 0 {
+		t.Errorf("left behind: %v (%v), want nothing", left, err)
+	}
+}
+
+func TestDemoWithoutFFmpegSuggestsInstall(t *testing.T) {
+	t.Setenv("PATH", t.TempDir())
+	status, stdout, stderr := command(t, "demo")
+	if status != exitFailed || strings.Count(stderr, "\n") != 1 || !strings.Contains(stderr, "apt-get install ffmpeg") {
+		t.Errorf("exit status %d: %s%s", status, stdout, stderr)
+	}
+}
+
+func TestDemo(t *testing.T) {
+	tmp := t.TempDir()
+	t.Setenv("TMPDIR", tmp)
+	status, stdout, stderr := command(t, "demo")
+	if status != exitOK {
+		t.Fatalf("exit status %d: %s%s", status, stdout, stderr)
+	}
+	if got := strings.Count(stdout, "completed"); got < 3 || !strings.Contains(stdout, "µJ/pixel") {
+		t.Errorf("got:\n%s\nwant three completed jobs and their µJ/pixel", stdout)
+	}
+	left, err := filepath.Glob(filepath.Join(tmp, "*"))
+	if err != nil || len(left) > 0 {
 		t.Errorf("left behind: %v (%v), want nothing", left, err)
 	}
 }

@@ -18,44 +18,44 @@ import (
 )
 
 const (
-	barWidth     = 28
-	redrawEvery  = 200 * time.Millisecond
-	plainEvery   = 2 * time.Second
-	cursorUp     = "\x1b[%dA"
-	clearLine    = "\x1b[2K"
-	demoPatience = 5 * time.Minute
+	redrawInterval = 200 * time.Millisecond
+	repeatInterval = 2 * time.Second // of lines about running jobs, without a terminal
+	demoTimeout    = 5 * time.Minute
+
+	cursorUp  = "\x1b[%dA"
+	clearLine = "\x1b[2K"
 )
 
-// demoView shows the demo's jobs: bars that move on a terminal, a line now and
-// then elsewhere, and a table at the end.
+// demoView shows the demo's jobs: progress bars on a terminal, a line now and then elsewhere,
+// and a table at the end.
 type demoView struct {
 	out      io.Writer
 	terminal bool
 	worker   *worker
 	master   *devmaster.Master
 	jobs     []protocol.Job
-	drawn    bool
-	said     map[string]protocol.Status // what a plain line was written about
-	saidAt   time.Time
-	began    time.Time
+	started  time.Time
+	drawn    bool                       // the bars are on the terminal
+	printed  map[string]protocol.Status // by job, without a terminal
+	repeated time.Time                  // when running jobs were last printed
 }
 
 func newDemoView(out io.Writer, terminal bool, w *worker, m *devmaster.Master, jobs []protocol.Job) *demoView {
-	return &demoView{out: out, terminal: terminal, worker: w, master: m, jobs: jobs, said: map[string]protocol.Status{}, began: time.Now()}
+	return &demoView{out: out, terminal: terminal, worker: w, master: m, jobs: jobs, started: time.Now(), printed: map[string]protocol.Status{}}
 }
 
-// watch shows the jobs until all have ended; an error says why it stopped before.
+// watch shows the jobs until all have ended. It fails if it is interrupted before.
 func (v *demoView) watch(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, demoPatience)
+	ctx, cancel := context.WithTimeout(ctx, demoTimeout)
 	defer cancel()
-	tick := time.NewTicker(redrawEvery)
+	tick := time.NewTicker(redrawInterval)
 	defer tick.Stop()
 	for {
 		ended := v.refresh()
 		if v.terminal {
-			v.redraw()
+			v.draw()
 		} else {
-			v.plain()
+			v.print()
 		}
 		if ended == len(v.jobs) {
 			fmt.Fprintln(v.out)
@@ -65,7 +65,7 @@ func (v *demoView) watch(ctx context.Context) error {
 		case <-ctx.Done():
 			fmt.Fprintln(v.out)
 			if ctx.Err() == context.DeadlineExceeded {
-				return fmt.Errorf("%w: gave up after %s", errDemo, demoPatience)
+				return fmt.Errorf("%w: gave up after %s", errDemo, demoTimeout)
 			}
 			return fmt.Errorf("%w: interrupted", errDemo)
 		case reason := <-v.worker.fatal:
@@ -75,6 +75,7 @@ func (v *demoView) watch(ctx context.Context) error {
 	}
 }
 
+// refresh updates the jobs and returns how many have ended.
 func (v *demoView) refresh() (ended int) {
 	for i := range v.jobs {
 		if j, ok := v.master.Job(v.jobs[i].ID); ok {
@@ -87,7 +88,7 @@ func (v *demoView) refresh() (ended int) {
 	return ended
 }
 
-func (v *demoView) redraw() {
+func (v *demoView) draw() {
 	if v.drawn {
 		fmt.Fprintf(v.out, cursorUp, len(v.jobs))
 	}
@@ -97,20 +98,21 @@ func (v *demoView) redraw() {
 	}
 }
 
-// plain writes a line where something changed, and every so often for what runs.
-func (v *demoView) plain() {
-	due := time.Since(v.saidAt) >= plainEvery
+// print writes a line for each job whose status has changed and, at repeatInterval, for those
+// that are running or kept waiting.
+func (v *demoView) print() {
+	due := time.Since(v.repeated) >= repeatInterval
 	for i := range v.jobs {
 		j := &v.jobs[i]
-		worthRepeating := j.Status.HeldByNode() || v.keptOut() != ""
-		if v.said[j.ID] == j.Status && !(due && worthRepeating) {
+		repeats := j.Status.HeldByNode() || v.notReady() != ""
+		if v.printed[j.ID] == j.Status && !(due && repeats) {
 			continue
 		}
-		v.said[j.ID] = j.Status
+		v.printed[j.ID] = j.Status
 		fmt.Fprintln(v.out, v.line(j))
 	}
 	if due {
-		v.saidAt = time.Now()
+		v.repeated = time.Now()
 	}
 }
 
@@ -127,14 +129,17 @@ func (v *demoView) line(j *protocol.Job) string {
 			return name + " " + runningLine(running)
 		}
 	}
-	return fmt.Sprintf("%s %s       %s%s", name, bar(0), j.Status, v.keptOut())
+	return fmt.Sprintf("%s %s       %s%s", name, bar(0), j.Status, v.notReady())
 }
 
-// keptOut says what keeps the agent from taking work, if something does for good.
-func (v *demoView) keptOut() string {
+// notReady is why the agent takes no jobs, empty if it does.
+func (v *demoView) notReady() string {
+	if time.Since(v.started) < repeatInterval {
+		return "" // checks pass soon after the start
+	}
 	for name, reason := range v.worker.agent.Board().Gates() {
-		if reason != "" && time.Since(v.began) > plainEvery {
-			return fmt.Sprintf("; no work is taken: %s: %s", name, reason)
+		if reason != "" {
+			return fmt.Sprintf("; not ready: %s: %s", name, reason)
 		}
 	}
 	return ""
@@ -145,22 +150,17 @@ func runningLine(j messages.JobStatus) string {
 	if j.Phase != job.PhaseRun {
 		return fmt.Sprintf("%s %3.0f %%  %s", bar(p.Percent), p.Percent, j.Phase)
 	}
-	line := fmt.Sprintf("%s %3.0f %%  %6s fps  %5sx", bar(p.Percent), p.Percent, known(p.FPS, 1), known(p.Speed, 2))
+	line := fmt.Sprintf("%s %3.0f %%  %6s fps  %5sx", bar(p.Percent), p.Percent, positive(p.FPS, 1), positive(p.Speed, 2))
 	if j.Power != nil {
 		line += fmt.Sprintf("  %5.1f W (%s)", float64(*j.Power), j.Source)
 	}
 	return line
 }
 
-func bar(percent float64) string {
-	full := min(barWidth, max(0, int(percent/100*barWidth)))
-	return "[" + strings.Repeat("=", full) + strings.Repeat(" ", barWidth-full) + "]"
-}
-
-// table shows what each job came to; an error when one did not complete.
+// table prints the outcome and energy of each job. It fails if one did not complete.
 func (v *demoView) table() error {
 	w := tabwriter.NewWriter(v.out, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(w, "scenario\tstatus\twall s\tframes\tfps\tJ\t±J\tnet J\tµJ/pixel\tpixels/J\tjoules are\t")
+	fmt.Fprintln(w, "scenario\tstatus\twall s\tframes\tfps\tJ\t±J\tnet J\tµJ/pixel\tpixels/J\tsource\t")
 	var failed []string
 	methods := map[string]bool{}
 	for _, j := range v.jobs {
@@ -180,16 +180,16 @@ func (v *demoView) table() error {
 			methods[cost.Total.Method] = true
 		}
 		fmt.Fprintf(w, "%s\t%s\t%s\t%v\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t\n", j.Scenario, j.Status,
-			number(r.Metrics[protocol.MetricDuration], 2), r.Metrics[protocol.MetricFrames], number(r.Metrics[protocol.MetricFPS], 1),
-			optional(r.EnergyJoules, 1), optional(cost.Total.ErrorBound, 1), optional(cost.Net.Energy, 1), optional(a.Scores.MicrojoulesPerPixel, 2),
-			optional(a.Scores.PixelsPerJoule, 0), cost.Total.Source)
+			metric(r.Metrics[protocol.MetricDuration], 2), r.Metrics[protocol.MetricFrames], metric(r.Metrics[protocol.MetricFPS], 1),
+			figure(r.EnergyJoules, 1), figure(cost.Total.ErrorBound, 1), figure(cost.Net.Energy, 1), figure(a.Scores.MicrojoulesPerPixel, 2),
+			figure(a.Scores.PixelsPerJoule, 0), cost.Total.Source)
 	}
 	if err := w.Flush(); err != nil {
 		return fmt.Errorf("writing the demo's table: %w", err)
 	}
-	fmt.Fprintln(v.out, "\nnet J: without what the idle machine uses anyway")
+	fmt.Fprintln(v.out, "\nnet J: without the idle power of the machine")
 	for _, method := range slices.Sorted(maps.Keys(methods)) {
-		fmt.Fprintln(v.out, "how the joules were come by:", plain(method))
+		fmt.Fprintln(v.out, "measured with:", plain(method))
 	}
 	if len(failed) > 0 {
 		return fmt.Errorf("%w: %s", errDemo, strings.Join(failed, "; "))
@@ -197,25 +197,10 @@ func (v *demoView) table() error {
 	return nil
 }
 
-// optional is a figure with so many digits, or a dash where it is not known.
-func optional[F ~float64](f *F, digits int) string {
-	if f == nil {
-		return "-"
-	}
-	return fmt.Sprintf("%.*f", digits, float64(*f))
-}
-
-// known is a figure that FFmpeg tells as 0 while it does not know it.
-func known(f float64, digits int) string {
-	if f <= 0 {
-		return "-"
-	}
-	return fmt.Sprintf("%.*f", digits, f)
-}
-
-func number(v any, digits int) string {
+// metric formats a metric of a result.
+func metric(v any, digits int) string {
 	if f, ok := v.(float64); ok {
 		return fmt.Sprintf("%.*f", digits, f)
 	}
-	return "-"
+	return unknown
 }

@@ -16,22 +16,23 @@ import (
 	"ffmpeg-agent/messages"
 )
 
-// drainLookEvery is how often --wait looks whether the agent is gone.
-const drainLookEvery = 250 * time.Millisecond
-
-// silence is how long nobody answers on the socket before the agent counts as gone
-// although its process was not seen to end: it may run where this command cannot
-// see it, in a container, and its socket is away for a moment when it is made again.
-const silence = 10 * time.Second
+const (
+	// drainPollInterval is the interval at which --wait checks the agent.
+	drainPollInterval = 250 * time.Millisecond
+	// goneAfter is the time without an answer on the socket after which an agent counts as
+	// gone. It applies where its process is not visible, for instance in a container. The
+	// socket is also missing for a moment when the agent's control server restarts.
+	goneAfter = 10 * time.Second
+)
 
 func newDrain() *cobra.Command {
 	var wait bool
 	cmd := &cobra.Command{
 		Use:   "drain",
-		Short: "Have the running agent finish its jobs and end",
-		Long: `Ask the agent that runs on this machine to take no new job, finish and report the
-running ones, and end. Heartbeats go on until then. It is what a first SIGTERM does;
-jobs may take as long as shutdown.drain_timeout says. Exit status 1 when no agent runs.`,
+		Short: "Stop the running agent after its jobs are done",
+		Long: `Tell the agent on this machine to take no new jobs, to finish and report the running
+ones, and then to exit. Heartbeats continue until the end. A first SIGTERM does the same.
+Running jobs may take up to shutdown.drain_timeout. Exit status 1 if no agent is running.`,
 		Example: "  agent drain\n  agent drain --wait && sudo apt-get upgrade",
 		Args:    noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -39,20 +40,20 @@ jobs may take as long as shutdown.drain_timeout says. Exit status 1 when no agen
 			if err != nil {
 				return err
 			}
-			d := drainer{client: client, out: cmd.OutOrStdout(), every: drainLookEvery, silence: silence}
+			d := drainer{client: client, out: cmd.OutOrStdout(), pollInterval: drainPollInterval, goneAfter: goneAfter}
 			return d.drain(cmd.Context(), wait)
 		},
 	}
 	bindSocketFlags(cmd)
-	cmd.Flags().BoolVar(&wait, "wait", false, "wait until the agent has ended")
+	cmd.Flags().BoolVar(&wait, "wait", false, "wait until the agent has exited")
 	return cmd
 }
 
-// drainer drains one agent.
+// drainer drains the agent that its client talks to.
 type drainer struct {
-	client         *control.Client
-	out            io.Writer
-	every, silence time.Duration
+	client                  *control.Client
+	out                     io.Writer
+	pollInterval, goneAfter time.Duration
 }
 
 func (d *drainer) drain(ctx context.Context, wait bool) error {
@@ -60,8 +61,8 @@ func (d *drainer) drain(ctx context.Context, wait bool) error {
 	if err != nil {
 		return err
 	}
-	// Before it is asked to end, so that a later process of this number is not
-	// taken for it.
+	// Opened before the agent is told to exit, so that a later process with the same pid is
+	// not mistaken for it.
 	process, err := os.FindProcess(before.PID)
 	if err != nil || before.PID <= 0 {
 		process = nil
@@ -69,70 +70,68 @@ func (d *drainer) drain(ctx context.Context, wait bool) error {
 	if err := d.client.Drain(ctx); err != nil {
 		return err
 	}
-	said := "draining"
+	state := "draining"
 	if before.Draining {
-		said = "already draining"
+		state = "already draining"
 	}
-	fmt.Fprintf(d.out, "%s: it %s\n", said, awaited(&before))
+	fmt.Fprintf(d.out, "%s: %s\n", state, remainingText(&before))
 	if !wait {
 		return nil
 	}
 	if err := d.wait(ctx, &before, process); err != nil {
-		return fmt.Errorf("waiting for the agent to end: %w", err)
+		return fmt.Errorf("waiting for the agent to exit: %w", err)
 	}
-	fmt.Fprintln(d.out, "the agent has ended")
+	fmt.Fprintln(d.out, "the agent has exited")
 	return nil
 }
 
-// awaited says what an agent will do before it ends.
-func awaited(s *messages.Status) string {
+// remainingText describes what a draining agent does before it exits.
+func remainingText(s *messages.Status) string {
 	var parts []string
 	if n := len(s.Jobs); n > 0 {
 		jobs := make([]string, n)
-		for i := range s.Jobs {
-			j := &s.Jobs[i]
+		for i, j := range s.Jobs {
 			jobs[i] = fmt.Sprintf("%s at %s %%", plain(j.Key.String()), positive(j.Progress.Percent, 0))
 		}
-		parts = append(parts, fmt.Sprintf("waits for %s (%s)", several(n, "running job"), strings.Join(jobs, ", ")))
+		parts = append(parts, fmt.Sprintf("waiting for %s (%s)", plural(n, "running job"), strings.Join(jobs, ", ")))
 	}
 	if n := s.Journal.Unsent; n > 0 {
-		parts = append(parts, fmt.Sprintf("tries to send %s (what cannot be sent is kept)", several(n, "result")))
+		parts = append(parts, fmt.Sprintf("%s to deliver (kept for the next start if that fails)", plural(n, "result")))
 	}
 	if len(parts) == 0 {
-		return "has nothing left to do and ends now"
+		return "nothing left to do"
 	}
-	return strings.Join(parts, ", ") + ", and ends"
+	return strings.Join(parts, ", ")
 }
 
-func several(n int, what string) string {
-	if n == 1 {
-		return "1 " + what
-	}
-	return fmt.Sprintf("%d %ss", n, what)
-}
+// remaining is the number of jobs and results that a drain waits for.
+type remaining struct{ jobs, results int }
 
-// wait returns when the agent that answered before has ended; nil is no process to see.
+func remainingOf(s *messages.Status) remaining { return remaining{len(s.Jobs), s.Journal.Unsent} }
+
+// wait returns when the agent whose status was before has exited. process is nil if it is
+// not visible from here.
 func (d *drainer) wait(ctx context.Context, before *messages.Status, process *os.Process) error {
 	if process != nil {
 		defer func() { _ = process.Release() }()
 	}
-	tick := time.NewTicker(d.every)
+	tick := time.NewTicker(d.pollInterval)
 	defer tick.Stop()
-	said, heard := left(before), time.Now()
+	printed, lastAnswer := remainingOf(before), time.Now()
 	for {
 		now, err := d.client.Status(ctx)
 		switch {
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
-		case err == nil && another(before, &now):
+		case err == nil && isOtherAgent(before, &now):
 			return nil
 		case err == nil:
-			heard = time.Now()
-			if left(&now) != said {
-				said = left(&now)
-				fmt.Fprintf(d.out, "it %s\n", awaited(&now))
+			lastAnswer = time.Now()
+			if left := remainingOf(&now); left != printed {
+				printed = left
+				fmt.Fprintln(d.out, remainingText(&now))
 			}
-		case errors.Is(err, control.ErrNotRunning) && (ended(process) || time.Since(heard) >= d.silence):
+		case errors.Is(err, control.ErrNotRunning) && (hasExited(process) || time.Since(lastAnswer) >= d.goneAfter):
 			return nil
 		}
 		select {
@@ -143,18 +142,12 @@ func (d *drainer) wait(ctx context.Context, before *messages.Status, process *os
 	}
 }
 
-// left is how many jobs and results the agent has still to do.
-func left(s *messages.Status) [2]int { return [2]int{len(s.Jobs), s.Journal.Unsent} }
-
-// another reports whether the agent that answers now is not the one from before: a
-// service manager may have started the next one already.
-func another(before, now *messages.Status) bool {
+// isOtherAgent reports whether the answer now is from another process than the one before:
+// a service manager may already have restarted the agent.
+func isOtherAgent(before, now *messages.Status) bool {
 	return now.PID != before.PID || !now.StartedAt.Equal(before.StartedAt)
 }
 
-func ended(process *os.Process) bool {
-	return process != nil && errors.Is(process.Signal(noSignal), os.ErrProcessDone)
+func hasExited(process *os.Process) bool {
+	return process != nil && errors.Is(process.Signal(syscall.Signal(0)), os.ErrProcessDone)
 }
-
-// noSignal asks whether a process is there and does nothing to it.
-const noSignal = syscall.Signal(0)

@@ -14,38 +14,34 @@ import (
 	"ffmpeg-agent/exporters"
 	"ffmpeg-agent/hardware"
 	"ffmpeg-agent/internal/control"
-	"ffmpeg-agent/internal/journal"
 	"ffmpeg-agent/messages"
 )
 
-// endpoints makes the agent's own listeners.
-func (w *worker) endpoints(a *actors.Agent, cfg configs.Config, book *journal.Journal) (actors.Endpoints, error) {
+// endpoints creates the servers of the metrics ports and of the control socket.
+func (w *worker) endpoints(a *actors.Agent, cfg configs.Config) (actors.Endpoints, error) {
 	status := func() messages.Status {
 		s := a.Status()
 		s.Version, s.PID, s.Cgroups = version, os.Getpid(), w.runner.Cgroups()
 		s.LogLinesDropped = w.log.writer.droppedLines()
 		return s
 	}
-	var listen actors.Endpoints
-	servers, err := w.serve(cfg, w.ports(a, cfg, status))
+	servers, err := w.newServers(cfg, append(agentPorts(a, cfg, status), powerPorts(a, cfg)...))
 	if err != nil {
-		return listen, err
+		return actors.Endpoints{}, err
 	}
-	listen.Exporters = servers
 	handlers := control.Handlers{
 		Status: status,
 		Drain:  func(context.Context) error { a.Drain(cfg.Shutdown.DrainTimeout); return nil },
-		Find:   book.Find,
+		Find:   w.journal.Find,
 	}
 	if cfg.Debug.FaultInjection {
 		handlers.Crash, handlers.Hang = a.Crash, a.Hang
 	}
-	listen.Control = control.NewServer(cfg.Control.Socket, handlers, w.log.Named("control"))
-	return listen, nil
+	socket := control.NewServer(cfg.Control.Socket, handlers, w.log.Named("control"))
+	return actors.Endpoints{Exporters: servers, Control: socket}, nil
 }
 
-// serve makes the servers of metrics ports.
-func (w *worker) serve(cfg configs.Config, ports []exporters.Config) ([]actors.Endpoint, error) {
+func (w *worker) newServers(cfg configs.Config, ports []exporters.Config) ([]actors.Endpoint, error) {
 	var servers []actors.Endpoint
 	for _, port := range ports {
 		port.Address, port.WebConfig = cfg.Exporters.ListenAddress, cfg.Exporters.WebConfig
@@ -59,13 +55,13 @@ func (w *worker) serve(cfg configs.Config, ports []exporters.Config) ([]actors.E
 	return servers, nil
 }
 
-// ports are the metrics ports that the configuration wants.
-func (w *worker) ports(a *actors.Agent, cfg configs.Config, status func() messages.Status) []exporters.Config {
+// agentPorts are the enabled ports with metrics of the agent and of its jobs.
+func agentPorts(a *actors.Agent, cfg configs.Config, status func() messages.Status) []exporters.Config {
 	var ports []exporters.Config
 	if cfg.MetricsPort != 0 {
 		ports = append(ports, exporters.Config{
 			Name: "agent-metrics", Key: "metrics_port", Port: cfg.MetricsPort,
-			Title: "ffmpeg-agent", Description: "The agent itself: jobs, heartbeats, actors, journal.",
+			Title: "ffmpeg-agent", Description: "The agent's jobs, heartbeats, actors and journal.",
 			Collectors: append(exporters.NewRuntime(), exporters.NewAgent(status, a.Board().Energy, exporters.BuildInfo{Version: version})),
 			Routes: map[string]http.Handler{
 				"/health": exporters.HealthHandler(a.Live),
@@ -74,11 +70,10 @@ func (w *worker) ports(a *actors.Agent, cfg configs.Config, status func() messag
 			},
 		})
 	}
-	ports = append(ports, powerPorts(a, cfg)...)
 	if cfg.Exporters.FFmpeg.Enabled {
 		ports = append(ports, exporters.Config{
 			Name: "ffmpeg-metrics", Key: "exporters.ffmpeg.port", Port: cfg.Exporters.FFmpeg.Port,
-			Title: "FFmpeg", Description: "The running encodes.",
+			Title: "FFmpeg", Description: "Running encodes.",
 			Collectors: []prometheus.Collector{exporters.NewFFmpeg(status, func() exporters.EncodeTotals {
 				ended := a.Ended()
 				return exporters.EncodeTotals{Frames: uint64(ended.Frames), Dropped: uint64(ended.Dropped), Media: ended.Media}
@@ -88,13 +83,13 @@ func (w *worker) ports(a *actors.Agent, cfg configs.Config, status func() messag
 	return ports
 }
 
-// powerPorts are those of the machine's power.
+// powerPorts are the enabled ports with metrics of this machine's power.
 func powerPorts(a *actors.Agent, cfg configs.Config) []exporters.Config {
 	var ports []exporters.Config
 	if cfg.Exporters.CPU.Enabled {
 		ports = append(ports, exporters.Config{
 			Name: "cpu-metrics", Key: "exporters.cpu.port", Port: cfg.Exporters.CPU.Port,
-			Title: "CPU power", Description: "Power and energy of the processors, measured or, under other names, estimated.",
+			Title: "CPU power", Description: "CPU power and energy, measured or, under names of their own, estimated.",
 			Collectors: []prometheus.Collector{exporters.NewCPU(a.Board().Energy, exporters.CPUConfig{
 				Version: version, StaleAfter: staleAfter(cfg), CountRAPLZones: func() int { return hardware.CountRAPLZones(cfg.Hardware.SysfsPath) },
 			})},
@@ -103,7 +98,7 @@ func powerPorts(a *actors.Agent, cfg configs.Config) []exporters.Config {
 	if cfg.Exporters.GPU.Enabled {
 		ports = append(ports, exporters.Config{
 			Name: "gpu-metrics", Key: "exporters.gpu.port", Port: cfg.Exporters.GPU.Port,
-			Title: "Graphics cards", Description: "NVIDIA's cards: power, energy, use, memory, clocks, heat.",
+			Title: "GPUs", Description: "NVIDIA GPUs: power, energy, utilization, memory, clocks, temperature.",
 			Collectors: []prometheus.Collector{exporters.NewGPU(a.Board().GPUs, a.Board().Energy, exporters.GPUConfig{
 				Version: version, StaleAfter: staleAfter(cfg),
 			})},
@@ -112,7 +107,7 @@ func powerPorts(a *actors.Agent, cfg configs.Config) []exporters.Config {
 	return ports
 }
 
-// staleAfter is the age at which a sensor's last word is of the past.
+// staleAfter is the age from which a reading is no longer exported as current.
 func staleAfter(cfg configs.Config) time.Duration {
 	return max(10*time.Second, 3*cfg.Energy.IdleInterval)
 }

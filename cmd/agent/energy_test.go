@@ -70,13 +70,13 @@ func wraps(m *live.Machine, at time.Duration) int {
 func TestTheAgentsJoulesAreTheCurves(t *testing.T) {
 	dial := live.NewDial(0)
 	m := meteredMachine(t, dial)
-	f := newField(t)
-	startAgent(t, append(f.environment(), "FFMPEG_AGENT_HARDWARE_SYSFS_PATH="+m.Tree.Sys(), "FFMPEG_AGENT_HARDWARE_PROCFS_PATH="+m.Tree.Proc(),
+	bed := newTestbed(t)
+	startAgent(t, append(bed.environment(), "FFMPEG_AGENT_HARDWARE_SYSFS_PATH="+m.Tree.Sys(), "FFMPEG_AGENT_HARDWARE_PROCFS_PATH="+m.Tree.Proc(),
 		"FFMPEG_AGENT_ENERGY_IDLE_INTERVAL=200ms"),
-		append(f.flags(), "--metrics-port", "0", "--max-concurrent-jobs", "3")...)
+		append(bed.flags(), "--max-concurrent-jobs", "3")...)
 
 	t.Run("alone", func(t *testing.T) {
-		a := f.afterIdleness(m, func() { m.Turn(dial, workWatts) }, func() { m.Turn(dial, 0) })
+		a := bed.afterIdleness(m, func() { m.Turn(dial, workWatts) }, func() { m.Turn(dial, 0) })
 		total := m.Joules(m.Since(a.Start), m.Since(a.End), countedZones...)
 		check(t, m, "total", total, a.Total, a)
 		net := total - idleWatts*a.Duration().Seconds()
@@ -96,7 +96,7 @@ func TestTheAgentsJoulesAreTheCurves(t *testing.T) {
 
 	t.Run("three at once", func(t *testing.T) {
 		m.Turn(dial, workWatts)
-		accounts := f.together(m, 3)
+		accounts := bed.together(m, 3)
 		m.Turn(dial, 0)
 		var sum, bound energy.Joules
 		from, to := m.Since(accounts[0].Start), m.Since(accounts[0].End)
@@ -172,11 +172,11 @@ func check(t *testing.T, m *live.Machine, what string, truth float64, f energy.F
 
 // afterIdleness lets the agent watch the idle machine and gives it one job then. What
 // disturbed the idleness, if anything, is waited for to end.
-func (f *field) afterIdleness(m *live.Machine, work, rest func()) energy.Account {
-	f.t.Helper()
-	client := control.NewClient(filepath.Join(f.dir, "agent.sock"))
+func (bed *testbed) afterIdleness(m *live.Machine, work, rest func()) energy.Account {
+	bed.t.Helper()
+	client := control.NewClient(filepath.Join(bed.dir, "agent.sock"))
 	var status messages.Status
-	waitFor(f.t, "a first reading", func() bool {
+	waitFor(bed.t, "a first reading", func() bool {
 		status, _ = client.Status(context.Background())
 		return status.Power != nil
 	})
@@ -186,34 +186,34 @@ func (f *field) afterIdleness(m *live.Machine, work, rest func()) energy.Account
 	)
 	for deadline := time.Now().Add(hang); ; {
 		since := m.Now()
-		waitFor(f.t, "idleness", func() bool { return m.Now()-since > lengths*1200*time.Millisecond+settled })
+		waitFor(bed.t, "idleness", func() bool { return m.Now()-since > lengths*1200*time.Millisecond+settled })
 		work()
-		job := f.submit(map[string]any{"resolution": "640x360", "duration": 15, "preset": "ultrafast", "fps": 30})
-		f.await("the result", func(e devmaster.Event) bool { return e.Kind == devmaster.ResultAccepted && e.JobID == job.ID })
+		job := bed.submit(map[string]any{"resolution": "640x360", "duration": 15, "preset": "ultrafast", "fps": 30})
+		bed.await("the result", func(e devmaster.Event) bool { return e.Kind == devmaster.ResultAccepted && e.JobID == job.ID })
 		rest()
-		a := resultAccount(f.t, f.master, job.ID)
+		a := bed.account(job.ID)
 		if a.Baseline != nil {
 			return a
 		}
 		if time.Now().After(deadline) {
-			f.t.Fatalf("no baseline after %v: %+v", hang, a)
+			bed.t.Fatalf("no baseline after %v: %+v", hang, a)
 		}
 	}
 }
 
 // together runs jobs at once until the package's counter has turned round twice while all
 // of them ran, and ends them one after the other.
-func (f *field) together(m *live.Machine, jobs int) []energy.Account {
-	f.t.Helper()
-	client := control.NewClient(filepath.Join(f.dir, "agent.sock"))
+func (bed *testbed) together(m *live.Machine, jobs int) []energy.Account {
+	bed.t.Helper()
+	client := control.NewClient(filepath.Join(bed.dir, "agent.sock"))
 	var ids []string
 	for range jobs {
 		// Enough work to be told apart, and not so much that the fake machine is held up.
 		job := ffmpegtest.Long()
 		job["resolution"], job["preset"], job["fps"] = "320x240", "medium", 30
-		ids = append(ids, f.submit(job).ID)
+		ids = append(ids, bed.submit(job).ID)
 	}
-	waitFor(f.t, "all jobs' power", func() bool {
+	waitFor(bed.t, "all jobs' power", func() bool {
 		status, err := client.Status(context.Background())
 		measured := 0
 		for _, j := range status.Jobs {
@@ -225,10 +225,10 @@ func (f *field) together(m *live.Machine, jobs int) []energy.Account {
 	})
 	before := wraps(m, m.Now())
 	// From the first wrap to the second there are 8 s, against which the fake's lateness is small.
-	waitFor(f.t, "two wraps", func() bool { return wraps(m, m.Now()) > before+1 })
+	waitFor(bed.t, "two wraps", func() bool { return wraps(m, m.Now()) > before+1 })
 	accounts := make([]energy.Account, jobs)
 	for i, id := range ids {
-		accounts[i] = f.cancel(id)
+		accounts[i] = bed.cancel(id)
 	}
 	return accounts
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -12,28 +11,27 @@ import (
 	"go.uber.org/zap"
 
 	"ffmpeg-agent/actors"
-	"ffmpeg-agent/actors/supervision"
 	"ffmpeg-agent/configs"
 )
 
 func newExporters() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "exporters",
-		Short: "Export this machine's power, without taking work",
-		Long: `Measure this machine's power and export it for Prometheus, without a master and without
-taking work: the CPU (` + "`exporters.cpu`" + `) and GPU (` + "`exporters.gpu`" + `) ports alone. Its ports are an
-agent's: where one runs, they are taken.`,
+		Short: "Export this machine's power without taking jobs",
+		Long: `Measure this machine's power and export it to Prometheus on the CPU (` + "`exporters.cpu`" + `)
+and GPU (` + "`exporters.gpu`" + `) ports, without a master and without taking jobs. An agent on this
+machine serves the same ports: run one of the two.`,
 		Example: "  agent exporters --config /etc/ffmpeg-agent/agent.yaml",
 		Args:    noArguments,
 		RunE:    exportersCommand,
 	}
-	cmd.Flags().String("config", "", "YAML `file` (default "+configs.DefaultFile+", if present)")
+	bindConfigFlag(cmd)
 	cmd.Flags().String("log-level", "", "debug, info, warn or error (default info)")
-	cmd.Flags().String("log-format", "", "console, json, or auto: console on a terminal, json otherwise (default auto)")
+	cmd.Flags().String("log-format", "", "console, json, or auto: console on a terminal (default auto)")
 	return cmd
 }
 
-var errNothingToExport = errors.New("neither exporters.cpu.enabled nor exporters.gpu.enabled is on: there is nothing to export")
+var errNothingToExport = errors.New("nothing to export: exporters.cpu.enabled and exporters.gpu.enabled are both false")
 
 func exportersCommand(cmd *cobra.Command, _ []string) error {
 	loaded, err := load(cmd)
@@ -46,42 +44,36 @@ func exportersCommand(cmd *cobra.Command, _ []string) error {
 	}
 	log, closeLog := startDaemonLog(cmd, loaded)
 	defer closeLog()
-	ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGTERM, syscall.SIGINT)
-	defer stop()
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
+	defer signal.Stop(signals)
 
-	w := &worker{log: log, fatal: make(chan string, 1)}
-	if err := w.assembleExporters(cfg); err != nil {
-		return errors.Join(err, w.close())
+	w, err := newExportersWorker(cfg, log)
+	if err != nil {
+		return err
 	}
 	log.Info("exporting power", zap.String("version", version), zap.Int("pid", os.Getpid()))
 	select {
-	case <-ctx.Done():
-		log.Info("exporters stopped")
+	case s := <-signals:
+		log.Info("signal received: stopping", zap.Stringer("signal", s))
 		return w.close()
 	case reason := <-w.fatal:
 		return errors.Join(fmt.Errorf("%w: %s", errGaveUp, reason), w.close())
 	}
 }
 
-// assembleExporters makes the parts that measure and export.
-func (w *worker) assembleExporters(cfg configs.Config) (err error) {
+// newExportersWorker starts the part of the agent that measures and exports.
+func newExportersWorker(cfg configs.Config, log *logger) (*worker, error) {
+	w := &worker{log: log, fatal: make(chan string, 1)}
 	parts := sensorParts(cfg)
 	parts.Endpoints = func(a *actors.Agent) (actors.Endpoints, error) {
-		servers, err := w.serve(cfg, powerPorts(a, cfg))
+		servers, err := w.newServers(cfg, powerPorts(a, cfg))
 		return actors.Endpoints{Exporters: servers}, err
 	}
-	w.agent, err = actors.StartExporters(actors.Config{
-		Parts:    parts,
-		Settings: treeSettings(cfg),
-		Supervision: supervision.Config{
-			HangAfter: cfg.Debug.HangAfter, ProbeInterval: cfg.Debug.HangAfter / 6,
-			OnFatal: w.onFatal,
-		},
-		Logger: w.log.Logger,
-	})
-	if err != nil {
-		return err
+	var err error
+	if w.agent, err = actors.StartExporters(w.treeConfig(cfg, parts)); err != nil {
+		return nil, err
 	}
-	w.onClose(func(ctx context.Context) error { return w.agent.Close(ctx) })
-	return nil
+	w.onClose(w.agent.Close)
+	return w, nil
 }

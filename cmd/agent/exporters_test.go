@@ -17,7 +17,7 @@ import (
 	"ffmpeg-agent/hardware/fakehw"
 )
 
-// runningTree is a fake machine that goes on until the test ends.
+// runningTree is a fake machine whose counters advance until the test ends.
 func runningTree(t *testing.T, zones ...fakehw.ZoneConfig) (*fakehw.Tree, []*fakehw.Zone) {
 	t.Helper()
 	tree, err := fakehw.New(t.TempDir())
@@ -36,14 +36,14 @@ func runningTree(t *testing.T, zones ...fakehw.ZoneConfig) (*fakehw.Tree, []*fak
 	var running sync.WaitGroup
 	running.Go(func() {
 		if err := tree.Run(ctx, time.Millisecond); err != nil && ctx.Err() == nil {
-			t.Errorf("the fake machine: %v", err)
+			t.Errorf("running the fake machine: %v", err)
 		}
 	})
 	t.Cleanup(func() { cancel(); running.Wait(); tree.Close() })
 	return tree, all
 }
 
-// series is a sample's value in a scrape; false where it is not there.
+// series returns the value of a series in a scrape.
 func series(scrape, name string) (float64, bool) {
 	m := regexp.MustCompile(`(?m)^` + regexp.QuoteMeta(name) + ` (\S+)$`).FindStringSubmatch(scrape)
 	if m == nil {
@@ -53,8 +53,7 @@ func series(scrape, name string) (float64, bool) {
 	return value, err == nil
 }
 
-// TestExportersAlone: power without a master, and an end at the first signal.
-func TestExportersAlone(t *testing.T) {
+func TestExportersCommand(t *testing.T) {
 	tree, _ := runningTree(t,
 		fakehw.ZoneConfig{ID: "intel-rapl:0", Name: "package-0", Power: fakehw.Constant(50), Range: 262e9},
 		fakehw.ZoneConfig{ID: "intel-rapl:0:0", Name: "core", Power: fakehw.Constant(30), Range: 262e9})
@@ -71,38 +70,35 @@ func TestExportersAlone(t *testing.T) {
 		"FFMPEG_AGENT_ENERGY_IDLE_INTERVAL=50ms",
 	}, "exporters")
 	var before float64
-	waitFor(t, "energy to be counted", func() (counted bool) {
+	waitFor(t, "energy counter", func() (counted bool) {
 		before, counted = series(get(t, fmt.Sprintf("http://127.0.0.1:%d/metrics", cpu)), `rapl_energy_joules_total{zone="package-0"}`)
 		return counted && before > 0
 	})
-	waitFor(t, "more energy", func() bool {
+	waitFor(t, "higher energy counter", func() bool {
 		now, _ := series(get(t, fmt.Sprintf("http://127.0.0.1:%d/metrics", cpu)), `rapl_energy_joules_total{zone="package-0"}`)
 		return now > before+1
 	})
 	cards := get(t, fmt.Sprintf("http://127.0.0.1:%d/metrics", gpu))
 	if alive, ok := series(cards, "gpu_exporter_alive"); !ok || alive != 0 {
-		t.Errorf("without a card:\n%s", cards)
+		t.Errorf("gpu_exporter_alive is %v (exported: %v), want 0", alive, ok)
 	}
 	for _, port := range []int{agent, encodes} {
 		if conn, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port)); err == nil {
 			conn.Close()
-			t.Errorf("port %d is served as well", port)
+			t.Errorf("port %d is served, want only CPU and GPU ports", port)
 		}
 	}
 	if _, err := os.Stat(dir); err == nil {
-		t.Error("a data directory was made")
+		t.Error("the data directory was created")
 	}
-	if err := p.Process.Signal(syscall.SIGTERM); err != nil {
-		t.Fatal(err)
-	}
-	if state, err := p.Process.Wait(); err != nil || state.ExitCode() != exitOK {
-		t.Errorf("ended with %v, %v", state, err)
-	}
+	p.signal(t, syscall.SIGHUP)
+	waitFor(t, "SIGHUP in the log", func() bool { return strings.Contains(p.log(), "SIGHUP received") })
+	p.signal(t, syscall.SIGTERM)
+	p.wantExit(t, exitOK)
 }
 
-// TestCountersThatCannotBeRead: they are told of, as what they are, and what stands in for
-// them goes by another name.
-func TestCountersThatCannotBeRead(t *testing.T) {
+// Zones that cannot be read are exported as discovered, and the estimate has a name of its own.
+func TestExportersEstimateUnreadableZones(t *testing.T) {
 	tree, zones := runningTree(t, fakehw.ZoneConfig{ID: "intel-rapl:0", Name: "package-0"}, fakehw.ZoneConfig{ID: "intel-rapl:0:0", Name: "core"})
 	for _, zone := range zones {
 		if err := os.Remove(zone.Path()); err != nil {
@@ -118,17 +114,17 @@ func TestCountersThatCannotBeRead(t *testing.T) {
 		"FFMPEG_AGENT_ENERGY_IDLE_INTERVAL=50ms",
 	}, "exporters")
 	var scrape string
-	waitFor(t, "an estimate", func() bool {
+	waitFor(t, "estimate", func() bool {
 		scrape = get(t, fmt.Sprintf("http://127.0.0.1:%d/metrics", cpu))
 		return strings.Contains(scrape, "\ncpu_estimated_power_watts{")
 	})
 	for name, want := range map[string]float64{"rapl_zones_discovered": 2, "rapl_available": 0} {
 		if got, ok := series(scrape, name); !ok || got != want {
-			t.Errorf("%s is %v (there: %v), want %v", name, got, ok, want)
+			t.Errorf("%s is %v (exported: %v), want %v", name, got, ok, want)
 		}
 	}
 	if strings.Contains(scrape, "\nrapl_power_watts{") || strings.Contains(scrape, "\nrapl_energy_joules_total{") {
-		t.Errorf("what could not be read is told:\n%s", scrape)
+		t.Errorf("got series of zones that cannot be read:\n%s", scrape)
 	}
 }
 
@@ -139,6 +135,6 @@ func TestExportersWithNothingToExport(t *testing.T) {
 		t.Errorf("exit status %d: %s", status, stderr)
 	}
 	if _, err := os.Stat("journal.db"); err == nil {
-		t.Error("it made a journal")
+		t.Error("a journal was created")
 	}
 }

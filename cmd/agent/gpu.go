@@ -1,28 +1,22 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"time"
 
 	"github.com/spf13/cobra"
 
-	"ffmpeg-agent/actors"
 	"ffmpeg-agent/configs"
 	"ffmpeg-agent/hardware"
 )
 
-// nvmlCommand is the hidden command line of the child that calls the vendor's library.
+// nvmlCommand is the hidden command that runs as a child process and calls NVML.
 const nvmlCommand = "nvml-child"
-
-// self is this very program, also when a newer one has taken its place on disk: parent
-// and child must be of one version.
-const self = "/proc/self/exe"
 
 func newNVMLChild() *cobra.Command {
 	return &cobra.Command{
 		Use:    nvmlCommand,
-		Short:  "Read graphics cards for the agent that started this process",
+		Short:  "Read GPUs through NVML for the parent process",
 		Hidden: true,
 		Args:   noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -31,23 +25,20 @@ func newNVMLChild() *cobra.Command {
 	}
 }
 
-// checkLength is how long the cards are measured for a check.
-const checkLength = 20 * time.Second
-
 func newGPUCheck() *cobra.Command {
-	length := checkLength
+	var length time.Duration
 	cmd := &cobra.Command{
-		Use:    "gpu-check", // make gpu-check
-		Hidden: true,
-		Short:  "Measure this machine's graphics cards, and compare counter with power",
-		Long: `Read the NVIDIA cards of this machine just as the agent does while a job runs, and compare
-each one's energy counter with its power, integrated. Exit status 1 where there is no card, or one
+		Use:    "gpu-check",
+		Hidden: true, // run by make gpu-check
+		Short:  "Compare the energy counter of each GPU with its integrated power",
+		Long: `Measure the NVIDIA GPUs of this machine as the agent does while a job runs, and compare
+each GPU's energy counter with its integrated power. Exit status 1 if there is no GPU or if one
 cannot be measured.`,
 		Example: "  agent gpu-check --for 1m",
 		Args:    noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if length < time.Second {
-				return usageError{fmt.Errorf("--for %v: 1s at least", length)}
+				return usageError{fmt.Errorf("--for %v: must be at least 1s", length)}
 			}
 			loaded, err := load(cmd)
 			if err != nil {
@@ -56,26 +47,17 @@ cannot be measured.`,
 			return hardware.CheckGPU(cmd.Context(), nvmlConfig(loaded.Config), length, cmd.OutOrStdout())
 		},
 	}
-	cmd.Flags().String("config", "", "the agent's YAML `file` (default "+configs.DefaultFile+", if present)")
-	cmd.Flags().DurationVar(&length, "for", checkLength, "how long to measure")
+	bindConfigFlag(cmd)
+	cmd.Flags().DurationVar(&length, "for", 20*time.Second, "how long to measure")
 	return cmd
 }
 
 func nvmlConfig(cfg configs.Config) hardware.NVMLConfig {
 	return hardware.NVMLConfig{
-		Command:    []string{self, nvmlCommand},
+		// This very binary, even if it has been replaced on disk: parent and child must be of
+		// the same version.
+		Command:    []string{"/proc/self/exe", nvmlCommand},
 		Library:    cfg.Hardware.NVMLLibrary,
 		ProcfsPath: cfg.Hardware.ProcfsPath,
 	}
-}
-
-func openGPUs(cfg configs.Config) (actors.GPUSensors, error) {
-	cards, err := hardware.OpenNVML(nvmlConfig(cfg))
-	switch {
-	case errors.Is(err, hardware.ErrNoNVML):
-		return nil, &actors.NoSensorsError{Reason: err}
-	case err != nil:
-		return nil, err
-	}
-	return cards, nil
 }

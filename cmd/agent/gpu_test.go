@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"flag"
 	"fmt"
 	"math"
@@ -80,23 +79,6 @@ func nvmlChildren(agent int) []int {
 	return pids
 }
 
-func resultAccount(t *testing.T, m *devmaster.Master, job string) energy.Account {
-	t.Helper()
-	_, raw, ok := m.Result(job)
-	if !ok {
-		t.Fatalf("no result of job %s", job)
-	}
-	var r struct {
-		Analysis struct {
-			Energy energy.Account `json:"energy"`
-		} `json:"analyzer_output"`
-	}
-	if err := json.Unmarshal(raw, &r); err != nil {
-		t.Fatal(err)
-	}
-	return r.Analysis.Energy
-}
-
 // TestCardsAreMeasuredThroughWhateverBefallsTheirReader: the child that reads them is
 // killed, stopped, and made to talk nonsense while a job runs. The job completes, heartbeats
 // go on, and the figure says what was missed.
@@ -107,11 +89,11 @@ func TestCardsAreMeasuredThroughWhateverBefallsTheirReader(t *testing.T) {
 		t.Fatal(err)
 	}
 	tree, _ := runningTree(t, fakehw.ZoneConfig{ID: "intel-rapl:0", Name: "package-0", Power: fakehw.Constant(50), Range: 262e9})
-	f := newField(t)
+	bed := newTestbed(t)
 	port := freePort(t)
-	agent := startAgent(t, append(f.environment(), "FFMPEG_AGENT_HARDWARE_SYSFS_PATH="+tree.Sys(),
-		"FFMPEG_AGENT_HARDWARE_NVML_LIBRARY="+nvml.Library, "FFMPEG_AGENT_EXPORTERS_LISTEN_ADDRESS=127.0.0.1",
-		"FFMPEG_AGENT_EXPORTERS_GPU_ENABLED=true", fmt.Sprintf("FFMPEG_AGENT_EXPORTERS_GPU_PORT=%d", port)), append(f.flags(), "--metrics-port", "0", "--heartbeat-interval", cardsBeat.String())...)
+	agent := startAgent(t, append(bed.environment(), "FFMPEG_AGENT_HARDWARE_SYSFS_PATH="+tree.Sys(),
+		"FFMPEG_AGENT_HARDWARE_NVML_LIBRARY="+nvml.Library,
+		"FFMPEG_AGENT_EXPORTERS_GPU_ENABLED=true", fmt.Sprintf("FFMPEG_AGENT_EXPORTERS_GPU_PORT=%d", port)), append(bed.flags(), "--heartbeat-interval", cardsBeat.String())...)
 	var child int
 	reader := func() {
 		t.Helper()
@@ -130,8 +112,8 @@ func TestCardsAreMeasuredThroughWhateverBefallsTheirReader(t *testing.T) {
 	}
 	reader()
 
-	job := f.submit(ffmpegtest.Long())
-	f.ffmpegBelow(f.dir)
+	job := bed.submit(ffmpegtest.Long())
+	bed.awaitFFmpeg()
 	since := time.Now()
 	for i := range *readerFaults {
 		if i > 0 && i%failuresInARow == 0 {
@@ -153,8 +135,8 @@ func TestCardsAreMeasuredThroughWhateverBefallsTheirReader(t *testing.T) {
 	}
 	disturbed := time.Now()
 	waitFor(t, "heartbeats", func() bool { return time.Since(disturbed) > 4*cardsBeat })
-	heartbeatsUnmoved(t, f.master, since)
-	a := f.cancel(job.ID)
+	heartbeatsUnmoved(t, bed.master, since)
+	a := bed.cancel(job.ID)
 	gpu := a.Domains[energy.DomainGPU].Total
 	if gpu.Source != energy.Measured || gpu.Energy == nil {
 		t.Fatalf("cards: %+v", gpu)
@@ -190,15 +172,15 @@ func TestACardIsSharedByWhatEachJobDidOnIt(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := newField(t)
-	startAgent(t, append(f.environment(), "FFMPEG_AGENT_HARDWARE_SYSFS_PATH="+t.TempDir(), "FFMPEG_AGENT_HARDWARE_NVML_LIBRARY="+nvml.Library),
-		append(f.flags(), "--metrics-port", "0", "--max-concurrent-jobs", "2")...)
-	client := control.NewClient(filepath.Join(f.dir, "agent.sock"))
+	bed := newTestbed(t)
+	startAgent(t, append(bed.environment(), "FFMPEG_AGENT_HARDWARE_SYSFS_PATH="+t.TempDir(), "FFMPEG_AGENT_HARDWARE_NVML_LIBRARY="+nvml.Library),
+		append(bed.flags(), "--max-concurrent-jobs", "2")...)
+	client := control.NewClient(filepath.Join(bed.dir, "agent.sock"))
 	waitFor(t, "the card", func() bool {
 		status, err := client.Status(context.Background())
 		return err == nil && slices.ContainsFunc(status.Samplers, func(s messages.SamplerHealth) bool { return s.Name == "nvml" && s.Zones == 1 })
 	})
-	jobs := []string{f.submit(ffmpegtest.Long()).ID, f.submit(ffmpegtest.Long()).ID}
+	jobs := []string{bed.submit(ffmpegtest.Long()).ID, bed.submit(ffmpegtest.Long()).ID}
 	pids := map[string]int{}
 	waitFor(t, "both jobs' FFmpeg, and the card", func() bool {
 		status, err := client.Status(context.Background())
@@ -223,7 +205,7 @@ func TestACardIsSharedByWhatEachJobDidOnIt(t *testing.T) {
 		return joules
 	}
 	waitFor(t, "8 s of use", func() bool { return used(told, time.Now()) > 8*watts })
-	b, a := f.cancel(jobs[1]), f.cancel(jobs[0])
+	b, a := bed.cancel(jobs[1]), bed.cancel(jobs[0])
 
 	gpu := func(a energy.Account) float64 {
 		t.Helper()

@@ -108,10 +108,10 @@ func TestResultsSayWhatTheirCardsTold(t *testing.T) {
 
 func (v *cardVariant) play(t *testing.T, tree *fakehw.Tree, usual string) {
 	library, fake := v.library(t, usual)
-	f := newField(t)
-	agent := startAgent(t, append(f.environment(), "FFMPEG_AGENT_HARDWARE_SYSFS_PATH="+tree.Sys(),
-		"FFMPEG_AGENT_HARDWARE_NVML_LIBRARY="+library), append(f.flags(), "--metrics-port", "0", "--heartbeat-interval", "500ms")...)
-	client := control.NewClient(filepath.Join(f.dir, "agent.sock"))
+	bed := newTestbed(t)
+	agent := startAgent(t, append(bed.environment(), "FFMPEG_AGENT_HARDWARE_SYSFS_PATH="+tree.Sys(),
+		"FFMPEG_AGENT_HARDWARE_NVML_LIBRARY="+library), append(bed.flags(), "--heartbeat-interval", "500ms")...)
+	client := control.NewClient(filepath.Join(bed.dir, "agent.sock"))
 	waitFor(t, "a word of the cards", func() bool {
 		status, err := client.Status(context.Background())
 		return err == nil && slices.ContainsFunc(status.Samplers, v.expected)
@@ -122,8 +122,8 @@ func (v *cardVariant) play(t *testing.T, tree *fakehw.Tree, usual string) {
 	if v.long {
 		parameters["duration"] = 4
 	}
-	job := f.submit(parameters)
-	f.ffmpegBelow(f.dir)
+	job := bed.submit(parameters)
+	bed.awaitFFmpeg()
 	if v.during != nil {
 		waitFor(t, "energy of the job", func() bool {
 			status, err := client.Status(context.Background())
@@ -133,15 +133,15 @@ func (v *cardVariant) play(t *testing.T, tree *fakehw.Tree, usual string) {
 			t.Fatal(err)
 		}
 	}
-	e := f.await("the result", func(e devmaster.Event) bool { return e.Kind == devmaster.ResultAccepted && e.JobID == job.ID })
+	e := bed.await("the result", func(e devmaster.Event) bool { return e.Kind == devmaster.ResultAccepted && e.JobID == job.ID })
 	if e.Status != protocol.StatusCompleted {
 		t.Errorf("the job is %s", e.Status)
 	}
 	if err := syscall.Kill(agent.Process.Pid, 0); err != nil {
 		t.Errorf("the agent is gone: %v", err)
 	}
-	r, _, _ := f.master.Result(job.ID)
-	v.check(t, fake, r, resultAccount(t, f.master, job.ID))
+	r, _, _ := bed.master.Result(job.ID)
+	v.check(t, fake, r, bed.account(job.ID))
 }
 
 // expected is the sampler of cards in the state that the variant is to have it in.

@@ -1,6 +1,5 @@
-// Command agent is the worker of a distributed transcoding platform: it pulls
-// FFmpeg jobs from a master, runs them, measures the energy each one cost, and
-// reports the results.
+// Command agent is the worker of a distributed transcoding platform: it pulls FFmpeg jobs
+// from a master, runs them, measures the energy each one used, and reports the results.
 package main
 
 import (
@@ -15,20 +14,15 @@ import (
 	"ffmpeg-agent/configs"
 )
 
-// version is set when the binary is built.
+// version is set by the linker.
 var version = "dev"
 
 // Exit statuses.
 const (
 	exitOK     = 0
 	exitFailed = 1
-	exitUsage  = 2 // wrong flags or configuration, and the master-as-worker refusal
+	exitUsage  = 2 // wrong flags or configuration, or a master on this host
 )
-
-// usageError is an error that is the caller's to mend before the agent can start.
-type usageError struct{ error }
-
-func (e usageError) Unwrap() error { return e.error }
 
 func main() {
 	os.Exit(execute(context.Background(), os.Args[1:], os.Stdout, os.Stderr))
@@ -37,7 +31,7 @@ func main() {
 // execute runs one command line and returns its exit status.
 func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root := newRoot()
-	root.SetArgs(append([]string{}, args...)) // nil would mean the process's own
+	root.SetArgs(append([]string{}, args...)) // cobra takes nil for os.Args
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	err := root.ExecuteContext(ctx)
@@ -47,9 +41,7 @@ func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	ended := make(chan struct{})
 	close(ended)
 	fmt.Fprintln(&interruptibleWriter{out: stderr, interrupted: ended}, "agent:", err)
-	var usage usageError
-	var config *configs.Error
-	if errors.As(err, &usage) || errors.As(err, &config) {
+	if isUsage(err) {
 		return exitUsage
 	}
 	return exitFailed
@@ -58,7 +50,7 @@ func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 func newRoot() *cobra.Command {
 	root := &cobra.Command{
 		Use:           "agent",
-		Short:         "Worker for distributed transcoding that measures what each job costs in energy",
+		Short:         "Worker for distributed transcoding that measures the energy used by each job",
 		Example:       "  agent --register --master https://192.168.1.100:8080 --api-key-file /etc/ffmpeg-agent/key",
 		Version:       version,
 		Args:          noArguments,
@@ -68,27 +60,18 @@ func newRoot() *cobra.Command {
 	}
 	root.CompletionOptions.DisableDefaultCmd = true
 	root.InitDefaultVersionFlag()
-	root.Flags().Lookup("version").Hidden = true      // agent version is listed
-	root.SetHelpCommand(&cobra.Command{Hidden: true}) // --help does it
+	root.Flags().Lookup("version").Hidden = true      // the version command is listed instead
+	root.SetHelpCommand(&cobra.Command{Hidden: true}) // --help does the same
 	root.SetVersionTemplate("ffmpeg-agent {{.Version}}\n")
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usageError{fmt.Errorf("%w; see %s --help", err, cmd.CommandPath())}
 	})
 	configs.BindFlags(root.Flags())
-	root.AddCommand(newRun(), newDemo(), newStatus(), newDrain(), newReport(), newConfig(), newExporters(), newGPUCheck(), newNVMLChild(), newDebug(), newVersion())
+	root.AddCommand(
+		newRun(), newDemo(), newStatus(), newDrain(), newReport(), newConfig(), newExporters(), newVersion(),
+		newDebug(), newGPUCheck(), newNVMLChild(), // hidden
+	)
 	return root
-}
-
-func newRun() *cobra.Command {
-	cmd := &cobra.Command{
-		Use:     "run",
-		Short:   "Run the agent: what bare flags do",
-		Example: "  agent run --register --master https://192.168.1.100:8080 --api-key-file /etc/ffmpeg-agent/key",
-		Args:    noArguments,
-		RunE:    runCommand,
-	}
-	configs.BindFlags(cmd.Flags())
-	return cmd
 }
 
 func newVersion() *cobra.Command {
@@ -103,6 +86,18 @@ func newVersion() *cobra.Command {
 	}
 }
 
+// usageError is an error in the command line or the environment that the user has to fix:
+// exit status 2.
+type usageError struct{ error }
+
+func (e usageError) Unwrap() error { return e.error }
+
+func isUsage(err error) bool {
+	var usage usageError
+	var config *configs.Error
+	return errors.As(err, &usage) || errors.As(err, &config)
+}
+
 func noArguments(cmd *cobra.Command, args []string) error {
 	if len(args) > 0 {
 		return usageError{fmt.Errorf("unknown command or argument %q; see %s --help", args[0], cmd.CommandPath())}
@@ -110,8 +105,15 @@ func noArguments(cmd *cobra.Command, args []string) error {
 	return nil
 }
 
-// load reads the configuration that a command's flags, the environment and the
-// file make.
-func load(cmd *cobra.Command) (*configs.Loaded, error) {
-	return configs.Load(configs.Source{Environ: os.Environ(), Flags: cmd.Flags()})
+// oneArgument requires exactly one argument; what describes it.
+func oneArgument(what string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		switch {
+		case len(args) == 0 || args[0] == "":
+			return usageError{fmt.Errorf("%s needs %s", cmd.CommandPath(), what)}
+		case len(args) > 1:
+			return usageError{fmt.Errorf("unexpected argument %q: %s takes one argument, %s", args[1], cmd.CommandPath(), what)}
+		}
+		return nil
+	}
 }

@@ -23,19 +23,19 @@ func newReport() *cobra.Command {
 	var attempt int
 	cmd := &cobra.Command{
 		Use:   "report JOB",
-		Short: "Show where a job's joules went",
-		Long: `Show what a job came to on this machine: outcome, encode, and where the joules went.
-The running agent is asked, else its journal is read. Of several attempts at the job
-the newest is shown. --html makes one page of it that needs nothing else, with the power
-over time. Exit status 1 when the journal has no such job.`,
+		Short: "Show the outcome and the energy account of a job",
+		Long: `Show a job that this machine has run: outcome, encode, and where its energy went. The
+data comes from the running agent or, if there is none, from its journal. --html prints
+a self-contained page with a graph of power over time. Exit status 1 if the journal has
+no such job.`,
 		Example: "  agent report 7f3a9c\n  agent report 7f3a9c --attempt 1 --html > report.html\n  agent report 7f3a9c --json | jq .energy_joules",
 		Args:    oneArgument("a job's id"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if asJSON && asHTML {
-				return usageError{errors.New("--json and --html: one of them at a time")}
+				return usageError{errors.New("--json and --html exclude each other")}
 			}
 			if cmd.Flags().Changed("attempt") && attempt < 1 {
-				return usageError{fmt.Errorf("--attempt %d: attempts count from 1", attempt)}
+				return usageError{fmt.Errorf("--attempt %d: must be at least 1", attempt)}
 			}
 			records, err := findRecords(cmd, args[0])
 			if err != nil {
@@ -56,14 +56,14 @@ over time. Exit status 1 when the journal has no such job.`,
 		},
 	}
 	bindSocketFlags(cmd)
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print the result to the byte as it is sent to the master")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print the result exactly as sent to the master")
 	cmd.Flags().BoolVar(&asHTML, "html", false, "print one self-contained HTML page")
-	cmd.Flags().IntVar(&attempt, "attempt", 0, "show this attempt, from 1 (default the newest)")
+	cmd.Flags().IntVar(&attempt, "attempt", 0, "show the `N`th attempt, from 1 (default the latest)")
 	return cmd
 }
 
-// findRecords asks the running agent, and reads its journal where none runs: no two
-// processes can have the journal open.
+// findRecords gets the attempts at a job from the running agent, or from its journal if no
+// agent runs: only one process can have the journal open.
 func findRecords(cmd *cobra.Command, id string) ([]job.Record, error) {
 	client, err := dialAgent(cmd)
 	if err != nil {
@@ -80,23 +80,22 @@ func findRecords(cmd *cobra.Command, id string) ([]job.Record, error) {
 	return readRecords(cmd.Context(), client, journalPath(loaded.Config.DataDir), id)
 }
 
-// journalPath is where an agent keeps its journal.
 func journalPath(dataDir string) string { return filepath.Join(dataDir, "journal.db") }
 
-// readRecords reads the journal of an agent that does not run. One that is just
-// starting has the journal before it answers, so it is asked once more.
+// readRecords reads the journal. If that is in use, an agent has just started, and
+// readRecords asks it once more: it opens the journal before its control socket.
 func readRecords(ctx context.Context, client *control.Client, path, id string) (records []job.Record, err error) {
 	reader, err := journal.OpenReadOnly(path)
 	switch {
 	case errors.Is(err, journal.ErrInUse):
-		records, again := client.Find(ctx, id)
-		if errors.Is(again, control.ErrNotRunning) {
-			return nil, fmt.Errorf("an agent has the journal %s in use, but does not answer on the control socket %s; try again, or name its socket with --socket",
+		records, err := client.Find(ctx, id)
+		if errors.Is(err, control.ErrNotRunning) {
+			return nil, fmt.Errorf("the journal %s is in use by an agent that does not answer on the control socket %s; try again, or pass its socket with --socket",
 				path, client.Socket())
 		}
-		return records, again
+		return records, err
 	case errors.Is(err, fs.ErrNotExist):
-		return nil, fmt.Errorf("no agent answers on %s, and there is no journal %s; name the agent's configuration with --config", client.Socket(), path)
+		return nil, fmt.Errorf("no agent answers on %s, and there is no journal %s; pass the agent's configuration with --config", client.Socket(), path)
 	case err != nil:
 		return nil, err
 	}
@@ -104,27 +103,23 @@ func readRecords(ctx context.Context, client *control.Client, path, id string) (
 	return reader.Find(id)
 }
 
-// chooseAttempt finds the attempt, or the newest for 0.
+// chooseAttempt returns the index of an attempt, or of the latest one if attempt is 0.
 func chooseAttempt(id string, records []job.Record, attempt int) (int, error) {
 	if len(records) == 0 {
-		return 0, fmt.Errorf("the journal has no job %s: it never ran here, or was so long ago that its record has made room", plain(id))
+		return 0, fmt.Errorf("no job %s in the journal: it has not run here, or its record has been removed to make room", plain(id))
 	}
 	if attempt == 0 {
 		return len(records) - 1, nil
 	}
 	i := slices.IndexFunc(records, func(r job.Record) bool { return r.Key().Attempt == attempt })
 	if i < 0 {
-		return 0, fmt.Errorf("the journal has no attempt %d at job %s; there are: %s", attempt, plain(id), strings.Join(attempts(records), ", "))
+		var known []string
+		for _, r := range records {
+			known = append(known, fmt.Sprint(r.Key().Attempt))
+		}
+		return 0, fmt.Errorf("no attempt %d of job %s in the journal, which has: %s", attempt, plain(id), strings.Join(known, ", "))
 	}
 	return i, nil
-}
-
-func attempts(records []job.Record) []string {
-	var all []string
-	for i := range records {
-		all = append(all, fmt.Sprint(records[i].Key().Attempt))
-	}
-	return all
 }
 
 // printResult prints a result exactly as it is sent, followed by a newline on a terminal.

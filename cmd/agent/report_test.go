@@ -32,7 +32,7 @@ func figureOf(joules, bound float64, source energy.Source, method string) energy
 	}
 }
 
-// measured is an account in which each kind of zone occurs.
+// measured is an account with zones of each kind.
 func measured() *energy.Account {
 	cpu := figureOf(700.25, 4, energy.Measured, "rapl: package-0")
 	dram := figureOf(100, 1, energy.Measured, "rapl: dram")
@@ -58,16 +58,16 @@ func measured() *energy.Account {
 	}
 }
 
-// recordOf is what the journal has of an attempt that ended.
-func recordOf(t *testing.T, e job.Outcome, state job.RecordState, why string) job.Record {
+// recordOf is the journal's record of an attempt.
+func recordOf(t *testing.T, o job.Outcome, state job.RecordState, why string) job.Record {
 	t.Helper()
-	body, err := e.Body()
+	body, err := o.Body()
 	if err != nil {
 		t.Fatal(err)
 	}
 	rec := job.Record{
-		Lease: e.Lease, State: state, Result: body, Why: why,
-		AcceptedAt: ago(time.Minute), StartedAt: e.Encode.Started, FinishedAt: of(ago(15 * time.Second)),
+		Lease: o.Lease, State: state, Result: body, Why: why,
+		AcceptedAt: ago(time.Minute), StartedAt: o.Encode.Started, FinishedAt: of(ago(15 * time.Second)),
 	}
 	if state.Settled() {
 		rec.SettledAt = of(ago(10 * time.Second))
@@ -88,8 +88,7 @@ func completed(attempt int) job.Outcome {
 	}
 }
 
-// TestReportOfARunningAgent is asked for over the socket: the result comes to the byte.
-func TestReportOfARunningAgent(t *testing.T) {
+func TestReportFromRunningAgent(t *testing.T) {
 	odd := json.RawMessage(`{ "job_id":"job-a",  "status":"failed", "logs":"<&> ü" }` + "\n")
 	records := []job.Record{
 		{Lease: leaseOf("job-a", 1), State: job.RecordSent, Result: odd},
@@ -97,7 +96,7 @@ func TestReportOfARunningAgent(t *testing.T) {
 		{Lease: leaseOf("job-a", 3), State: job.RecordRunning, AcceptedAt: noon},
 	}
 	socket := filepath.Join(shortDir(t), "agent.sock")
-	answer(t, socket, control.Handlers{Find: func(id string) ([]job.Record, error) {
+	serveControl(t, socket, control.Handlers{Find: func(id string) ([]job.Record, error) {
 		if id != "job-a" {
 			return nil, nil
 		}
@@ -114,68 +113,68 @@ func TestReportOfARunningAgent(t *testing.T) {
 		args      []string
 		want, err string
 	}{
-		"newest attempt":        {args: []string{"job-a"}, want: written(report.Text, 2)},
-		"an older one":          {args: []string{"job-a", "--attempt", "2"}, want: written(report.Text, 1)},
-		"as sent":               {args: []string{"job-a", "--attempt", "1", "--json"}, want: string(odd)},
-		"as sent, of a real":    {args: []string{"job-a", "--attempt", "2", "--json"}, want: string(records[1].Result)},
-		"a page of it":          {args: []string{"job-a", "--attempt", "2", "--html"}, want: written(report.HTML, 1)},
-		"as a page and as sent": {args: []string{"job-a", "--html", "--json"}, err: "one of them at a time"},
-		"no result yet":         {args: []string{"job-a", "--json"}, err: "attempt 3 of job job-a has no result (running"},
-		"attempt never made":    {args: []string{"job-a", "--attempt", "7"}, err: "there are: 1, 2, 3"},
-		"job that was not here": {args: []string{"job-b"}, err: "no job job-b"},
+		"latest attempt":        {args: []string{"job-a"}, want: written(report.Text, 2)},
+		"earlier attempt":       {args: []string{"job-a", "--attempt", "2"}, want: written(report.Text, 1)},
+		"JSON with odd spacing": {args: []string{"job-a", "--attempt", "1", "--json"}, want: string(odd)},
+		"JSON of a real result": {args: []string{"job-a", "--attempt", "2", "--json"}, want: string(records[1].Result)},
+		"HTML":                  {args: []string{"job-a", "--attempt", "2", "--html"}, want: written(report.HTML, 1)},
+		"no result so far":      {args: []string{"job-a", "--json"}, err: "attempt 3 of job job-a has no result (running"},
+		"unknown attempt":       {args: []string{"job-a", "--attempt", "7"}, err: "which has: 1, 2, 3"},
+		"unknown job":           {args: []string{"job-b"}, err: "no job job-b"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			out, err := operate(t, append([]string{"report", "--socket", socket}, test.args...)...)
-			if out != test.want || isUsage(err) != (name == "as a page and as sent") {
-				t.Errorf("shown is:\n%s\nwant:\n%s", out, test.want)
+			if out != test.want || isUsage(err) {
+				t.Errorf("got:\n%s\nwant:\n%s", out, test.want)
 			}
 			if got := fmt.Sprint(err); (test.err == "") != (err == nil) || !strings.Contains(got, test.err) {
-				t.Errorf("error %s, want something of %q", got, test.err)
+				t.Errorf("got error %s, want %q in it", got, test.err)
 			}
 			if strings.Contains(out, "s3cr3t") {
-				t.Error("a stream key is shown")
+				t.Errorf("got:\n%s\nwant the stream key hidden", out)
 			}
 		})
 	}
 }
 
-// kept is a data directory whose journal has a job with two attempts.
-func kept(t *testing.T) (dir string, book *journal.Journal, body []byte) {
+// newJournal creates a data directory whose journal has two attempts at a job. body is the
+// result of the second one.
+func newJournal(t *testing.T) (dir string, j *journal.Journal, body []byte) {
 	t.Helper()
 	dir = shortDir(t)
-	book, err := journal.Open(journal.Settings{Path: journalPath(dir)})
+	j, err := journal.Open(journal.Settings{Path: journalPath(dir)})
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { book.Close() })
+	t.Cleanup(func() { j.Close() })
 	for attempt := 1; attempt <= 2; attempt++ {
-		e := completed(attempt)
-		if body, err = e.Body(); err != nil {
+		o := completed(attempt)
+		if body, err = o.Body(); err != nil {
 			t.Fatal(err)
 		}
-		key := e.Lease.Key()
-		if _, err := book.Accept(e.Lease); err != nil {
+		key := o.Lease.Key()
+		if _, err := j.Accept(o.Lease); err != nil {
 			t.Fatal(err)
 		}
-		if err := book.Finish(key, body, false); err != nil {
+		if err := j.Finish(key, body, false); err != nil {
 			t.Fatal(err)
 		}
-		if err := book.Settle(key, job.RecordSent, ""); err != nil {
+		if err := j.Settle(key, job.RecordSent, ""); err != nil {
 			t.Fatal(err)
 		}
 	}
-	return dir, book, body
+	return dir, j, body
 }
 
-func TestReportOfAStoppedAgentReadsItsJournal(t *testing.T) {
-	dir, book, body := kept(t)
-	if err := book.Close(); err != nil {
+func TestReportFromJournal(t *testing.T) {
+	dir, j, body := newJournal(t)
+	if err := j.Close(); err != nil {
 		t.Fatal(err)
 	}
 	t.Setenv("FFMPEG_AGENT_DATA_DIR", dir)
 	out, err := operate(t, "report", "job-a", "--json")
 	if err != nil || out != string(body) {
-		t.Errorf("%v: %s\nwant %s", err, out, body)
+		t.Errorf("--json: got %s, %v; want %s", out, err, body)
 	}
 	out, err = operate(t, "report", "job-a")
 	if err != nil || !strings.Contains(out, "800.2 J ± 5.0 J, measured") || !strings.Contains(out, "other attempts") {
@@ -186,9 +185,9 @@ func TestReportOfAStoppedAgentReadsItsJournal(t *testing.T) {
 		t.Errorf("%v: %s", err, out)
 	}
 	if _, err = operate(t, "report", "job-b"); err == nil || isUsage(err) || !strings.Contains(err.Error(), "no job job-b") {
-		t.Errorf("an unknown job: %v", err)
+		t.Errorf("unknown job: got %v", err)
 	}
-	// Reading it must not keep the agent from starting.
+	// The agent can open the journal afterwards.
 	again, err := journal.Open(journal.Settings{Path: journalPath(dir)})
 	if err != nil {
 		t.Fatal(err)
@@ -196,8 +195,8 @@ func TestReportOfAStoppedAgentReadsItsJournal(t *testing.T) {
 	again.Close()
 }
 
-func TestReportOfAnAgentThatRunsAndDoesNotAnswerSaysSo(t *testing.T) {
-	dir, _, _ := kept(t)
+func TestReportFromSilentAgentNamesSocket(t *testing.T) {
+	dir, _, _ := newJournal(t)
 	t.Setenv("FFMPEG_AGENT_DATA_DIR", dir)
 	_, err := operate(t, "report", "job-a")
 	if err == nil || !strings.Contains(err.Error(), "in use") || !strings.Contains(err.Error(), filepath.Join(dir, "agent.sock")) {
@@ -205,7 +204,7 @@ func TestReportOfAnAgentThatRunsAndDoesNotAnswerSaysSo(t *testing.T) {
 	}
 }
 
-func TestReportWithNeitherAgentNorJournalSaysWhereItLooked(t *testing.T) {
+func TestReportWithoutJournalNamesPaths(t *testing.T) {
 	dir := shortDir(t)
 	t.Setenv("FFMPEG_AGENT_DATA_DIR", dir)
 	_, err := operate(t, "report", "job-a")

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -11,13 +10,28 @@ import (
 
 	"github.com/spf13/cobra"
 	"go.uber.org/zap"
+
+	"ffmpeg-agent/configs"
 )
 
-// errStopped ends the agent at a third signal, or when a drain was not complete in time.
-var errStopped = errors.New("ended before the drain was complete")
+func newRun() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:     "run",
+		Short:   "Run the agent; the same as no command",
+		Example: "  agent run --register --master https://192.168.1.100:8080 --api-key-file /etc/ffmpeg-agent/key",
+		Args:    noArguments,
+		RunE:    runCommand,
+	}
+	configs.BindFlags(cmd.Flags())
+	return cmd
+}
 
-// errGaveUp ends the agent for a fresh start.
-var errGaveUp = errors.New("the agent's supervision gave up")
+var (
+	// errStopped is returned after a third signal and after a drain that missed its deadline.
+	errStopped = errors.New("stopped before the drain was complete")
+	// errGaveUp is returned when supervision gave up, so that a service manager restarts the agent.
+	errGaveUp = errors.New("the agent's supervision gave up")
+)
 
 func runCommand(cmd *cobra.Command, _ []string) error {
 	loaded, err := load(cmd)
@@ -43,17 +57,17 @@ func runCommand(cmd *cobra.Command, _ []string) error {
 	}
 	log.Info("agent started", zap.String("version", version), zap.String("master", cfg.Master.URL),
 		zap.String("address", cfg.Node.Address), zap.String("data_dir", cfg.DataDir), zap.Int("pid", os.Getpid()))
-	if err := w.steer(signals, cfg.Shutdown.DrainTimeout); err != nil {
-		// Now means now: nothing is waited for. FFmpeg ends with the agent, and what is
-		// to be kept is on disk.
+	if err := w.wait(signals, cfg.Shutdown.DrainTimeout); err != nil {
+		// Exit at once, without close: FFmpeg is killed with the agent, and all that has to
+		// survive is in the journal.
 		return err
 	}
 	return w.close()
 }
 
-// steer waits for the end: the first signal drains, the second stops the running
-// jobs, the third ends at once.
-func (w *worker) steer(signals <-chan os.Signal, drain time.Duration) error {
+// wait returns when the agent has stopped. The first signal starts a drain, the second one
+// stops the running jobs, the third one makes wait return at once with errStopped.
+func (w *worker) wait(signals <-chan os.Signal, drainTimeout time.Duration) error {
 	for received := 0; ; {
 		select {
 		case <-w.agent.Done():
@@ -63,45 +77,21 @@ func (w *worker) steer(signals <-chan os.Signal, drain time.Duration) error {
 			w.log.Info("agent stopped")
 			return nil
 		case reason := <-w.fatal:
-			w.log.Error("the agent's supervision gave up; ending for a fresh start", zap.String("reason", reason))
+			w.log.Error("supervision gave up; exiting to be restarted", zap.String("reason", reason))
 			return fmt.Errorf("%w: %s", errGaveUp, reason)
 		case s := <-signals:
 			received++
 			switch received {
 			case 1:
 				w.log.Info("signal received: draining", zap.Stringer("signal", s))
-				w.agent.Drain(drain)
+				w.agent.Drain(drainTimeout)
 			case 2:
-				w.log.Warn("second signal: stopping the running jobs; they are reported as failed and re-queued", zap.Stringer("signal", s))
+				w.log.Warn("second signal received: stopping the running jobs and reporting them as failed", zap.Stringer("signal", s))
 				w.agent.StopJobs()
 			default:
-				w.log.Error("third signal: ending now", zap.Stringer("signal", s))
+				w.log.Error("third signal received: exiting now", zap.Stringer("signal", s))
 				return errStopped
 			}
 		}
-	}
-}
-
-// closeDeadline bounds the clean-up at the very end.
-const closeDeadline = 15 * time.Second
-
-// close releases what the worker holds, the last first, and waits no longer than
-// closeDeadline for all of it.
-func (w *worker) close() error {
-	ctx, cancel := context.WithTimeout(context.Background(), closeDeadline)
-	defer cancel()
-	closed := make(chan error, 1)
-	go func() {
-		var errs []error
-		for i := len(w.closers) - 1; i >= 0; i-- {
-			errs = append(errs, w.closers[i](ctx))
-		}
-		closed <- errors.Join(errs...)
-	}()
-	select {
-	case err := <-closed:
-		return err
-	case <-ctx.Done():
-		return fmt.Errorf("%w: the clean-up hangs", errStopped)
 	}
 }

@@ -2,8 +2,8 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/url"
 	"os"
@@ -15,31 +15,32 @@ import (
 	"ffmpeg-agent/configs"
 )
 
-// labelMasterAsWorker marks a node that shares its machine with the master.
+// labelMasterAsWorker marks a node that shares its host with the master.
 const labelMasterAsWorker = "master_as_worker"
 
-// checkMasterHost refuses a master on this very host unless that is allowed, and
-// labels the node when it is.
+// checkMasterHost returns a usageError if the master runs on this host and that is not
+// allowed. If it is allowed, it logs a warning and labels the node.
 func checkMasterHost(ctx context.Context, cfg *configs.Config, log *zap.Logger) error {
-	if !masterIsHere(ctx, cfg.Master.URL) {
+	if !isThisHost(ctx, cfg.Master.URL) {
 		return nil
 	}
 	if !cfg.AllowMasterAsWorker {
-		return usageError{errors.New("the master " + cfg.Master.URL + " is this very host: transcoding here takes CPU, memory and disk from it. " +
-			"Start the agent on another machine, or, for development, with --allow-master-as-worker (allow_master_as_worker: true)")}
+		return usageError{fmt.Errorf("the master %s runs on this host, and transcoding here would take CPU, memory and disk from it. "+
+			"Start the agent on another machine, or, for development, with --allow-master-as-worker (allow_master_as_worker: true)", cfg.Master.URL)}
 	}
-	log.Warn("the master runs on this very host: they contend for CPU, memory and disk", zap.String("master", cfg.Master.URL))
+	log.Warn("the master runs on this host: jobs compete with it for CPU, memory and disk", zap.String("master", cfg.Master.URL))
 	labels := configs.Labels{labelMasterAsWorker: "true"}
-	for k, v := range cfg.Node.Labels {
-		labels[k] = v
-	}
+	maps.Copy(labels, cfg.Node.Labels)
 	cfg.Node.Labels = labels
 	return nil
 }
 
-// masterIsHere reports whether a URL's host is this machine. A name that does not
-// resolve is taken for another machine's: it may do so later.
-func masterIsHere(ctx context.Context, rawURL string) bool {
+// resolveTimeout bounds the look-up of the master's addresses at start.
+const resolveTimeout = 2 * time.Second
+
+// isThisHost reports whether the host of a URL is this one. A name that does not resolve
+// counts as another host: it may resolve later.
+func isThisHost(ctx context.Context, rawURL string) bool {
 	u, err := url.Parse(rawURL)
 	if err != nil {
 		return false
@@ -48,16 +49,13 @@ func masterIsHere(ctx context.Context, rawURL string) bool {
 	if own, err := os.Hostname(); err == nil && strings.EqualFold(host, own) {
 		return true
 	}
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, resolveTimeout)
 	defer cancel()
 	addresses, err := net.DefaultResolver.LookupIPAddr(ctx, host)
 	if err != nil {
 		return false
 	}
-	own, err := ownAddresses()
-	if err != nil {
-		return false
-	}
+	own := localAddresses()
 	for _, a := range addresses {
 		if a.IP.IsLoopback() || a.IP.IsUnspecified() || own[a.IP.String()] {
 			return true
@@ -66,16 +64,14 @@ func masterIsHere(ctx context.Context, rawURL string) bool {
 	return false
 }
 
-func ownAddresses() (map[string]bool, error) {
-	interfaces, err := net.InterfaceAddrs()
-	if err != nil {
-		return nil, fmt.Errorf("listing this machine's addresses: %w", err)
-	}
-	own := map[string]bool{}
-	for _, a := range interfaces {
+// localAddresses is empty if the addresses cannot be listed.
+func localAddresses() map[string]bool {
+	addresses, _ := net.InterfaceAddrs()
+	local := map[string]bool{}
+	for _, a := range addresses {
 		if n, ok := a.(*net.IPNet); ok {
-			own[n.IP.String()] = true
+			local[n.IP.String()] = true
 		}
 	}
-	return own, nil
+	return local
 }

@@ -4,10 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"net/url"
 	"os"
-	"strings"
+	"slices"
 	"time"
 
 	"go.uber.org/zap"
@@ -15,7 +14,6 @@ import (
 	"ffmpeg-agent/actors"
 	"ffmpeg-agent/actors/supervision"
 	"ffmpeg-agent/configs"
-	"ffmpeg-agent/hardware"
 	"ffmpeg-agent/internal/ffmpeg"
 	"ffmpeg-agent/internal/journal"
 	"ffmpeg-agent/internal/master"
@@ -23,32 +21,31 @@ import (
 	"ffmpeg-agent/messages/job"
 )
 
-// worker is a running agent with all its parts.
+// worker is a running agent with its dependencies.
 type worker struct {
 	agent   *actors.Agent
 	runner  *ffmpeg.Runner
 	journal *journal.Journal
 	log     *logger
-	fatal   chan string // supervision gave up
+	fatal   chan string // why supervision gave up
 	closers []func(context.Context) error
 }
 
-// newWorker makes the parts, in order, and sets the tree going. On an error nothing
-// is left open.
+// newWorker creates the dependencies and starts the actors. After an error everything that
+// was opened is closed again.
 func newWorker(cfg configs.Config, log *logger) (*worker, error) {
 	w := &worker{log: log, fatal: make(chan string, 1)}
-	if err := w.assemble(cfg); err != nil {
+	if err := w.start(cfg); err != nil {
 		return nil, errors.Join(err, w.close())
 	}
 	return w, nil
 }
 
-func (w *worker) assemble(cfg configs.Config) error {
+func (w *worker) start(cfg configs.Config) error {
 	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
-		return fmt.Errorf("making data_dir: %w", err)
+		return fmt.Errorf("creating data_dir: %w", err)
 	}
-	book, err := w.openJournal(cfg)
-	if err != nil {
+	if err := w.openJournal(cfg); err != nil {
 		return err
 	}
 	client, err := w.newClient(cfg)
@@ -60,32 +57,46 @@ func (w *worker) assemble(cfg configs.Config) error {
 	}
 	facts, err := nodeFacts(cfg)
 	if err != nil {
-		w.log.Warn("the machine could not be looked at in full", zap.Error(err))
+		w.log.Warn("could not detect all of the hardware", zap.Error(err))
 	}
 	parts := sensorParts(cfg)
-	parts.Master, parts.Journal, parts.Facts = client, book, facts
+	parts.Master, parts.Journal, parts.Facts = client, w.journal, facts
 	parts.Runner, parts.Janitor = runner{w.runner}, w.runner.Janitor()
-	parts.Prove = func(ctx context.Context) (messages.NodeFacts, error) { return w.prove(ctx, facts) }
-	parts.Endpoints = func(a *actors.Agent) (actors.Endpoints, error) { return w.endpoints(a, cfg, book) }
-	w.agent, err = actors.Start(actors.Config{
-		Parts:    parts,
-		Settings: treeSettings(cfg),
-		Supervision: supervision.Config{
-			HangAfter:      cfg.Debug.HangAfter,
-			ProbeInterval:  cfg.Debug.HangAfter / 6,
-			FaultInjection: cfg.Debug.FaultInjection,
-			OnFatal:        w.onFatal,
-		},
-		Logger: w.log.Logger,
-	})
-	if err != nil {
+	parts.Prove = func(ctx context.Context) (messages.NodeFacts, error) { return w.tryEncoders(ctx, facts) }
+	parts.Endpoints = func(a *actors.Agent) (actors.Endpoints, error) { return w.endpoints(a, cfg) }
+	if w.agent, err = actors.Start(w.treeConfig(cfg, parts)); err != nil {
 		return err
 	}
 	w.onClose(w.agent.Close)
 	return nil
 }
 
-// onFatal hands over the first reason why supervision gave up. It never blocks its caller.
+// closeTimeout bounds close.
+const closeTimeout = 15 * time.Second
+
+// onClose registers a function for close to call. The last one registered is called first.
+func (w *worker) onClose(f func(context.Context) error) { w.closers = append(w.closers, f) }
+
+func (w *worker) close() error {
+	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+	defer cancel()
+	closed := make(chan error, 1)
+	go func() {
+		var errs []error
+		for _, closer := range slices.Backward(w.closers) {
+			errs = append(errs, closer(ctx))
+		}
+		closed <- errors.Join(errs...)
+	}()
+	select {
+	case err := <-closed:
+		return err
+	case <-ctx.Done():
+		return fmt.Errorf("%w: the clean-up did not end within %s", errStopped, closeTimeout)
+	}
+}
+
+// onFatal passes on why supervision gave up, the first reason only. It never blocks.
 func (w *worker) onFatal(reason string) {
 	select {
 	case w.fatal <- reason:
@@ -93,35 +104,25 @@ func (w *worker) onFatal(reason string) {
 	}
 }
 
-// ffmpegNice keeps FFmpeg from delaying the agent's own heartbeats.
-const ffmpegNice = 10
+var errNeverRegistered = errors.New("no saved session: this node has not been registered with this data_dir; start it once with --register")
 
-// onClose registers what is to be closed, the last first.
-func (w *worker) onClose(f func(context.Context) error) { w.closers = append(w.closers, f) }
-
-// errNeverRegistered tells what to do when there is no session to resume.
-var errNeverRegistered = errors.New("this node was never registered from here, so there is no node id to resume: start once with --register")
-
-func (w *worker) openJournal(cfg configs.Config) (*journal.Journal, error) {
-	book, err := journal.Open(journal.Settings{
+func (w *worker) openJournal(cfg configs.Config) (err error) {
+	w.journal, err = journal.Open(journal.Settings{
 		Path:   journalPath(cfg.DataDir),
 		Logger: w.log.Named("journal"),
 	})
 	if err != nil {
-		return nil, err
+		return err
 	}
-	w.journal = book
-	w.onClose(func(context.Context) error { return book.Close() })
-	if !cfg.Register {
-		_, found, err := book.Session()
-		if err != nil {
-			return nil, err
-		}
-		if !found {
-			return nil, errNeverRegistered
-		}
+	w.onClose(func(context.Context) error { return w.journal.Close() })
+	if cfg.Register {
+		return nil
 	}
-	return book, nil
+	_, found, err := w.journal.Session()
+	if err == nil && !found {
+		err = errNeverRegistered
+	}
+	return err
 }
 
 func (w *worker) newClient(cfg configs.Config) (*master.Client, error) {
@@ -146,6 +147,9 @@ func (w *worker) newClient(cfg configs.Config) (*master.Client, error) {
 	w.onClose(func(context.Context) error { client.Close(); return nil })
 	return client, nil
 }
+
+// ffmpegNice keeps FFmpeg from delaying the agent's heartbeats.
+const ffmpegNice = 10
 
 func (w *worker) newRunner(cfg configs.Config) error {
 	masterURL, err := url.Parse(cfg.Master.URL)
@@ -175,104 +179,33 @@ func (w *worker) newRunner(cfg configs.Config) error {
 	return nil
 }
 
-// treeSettings is what the configuration means to the actors.
-func treeSettings(cfg configs.Config) actors.Settings {
-	return actors.Settings{
-		Register:            cfg.Register,
-		PollInterval:        cfg.PollInterval,
-		HeartbeatInterval:   cfg.HeartbeatInterval,
-		ReconcileInterval:   time.Minute,
-		UnavailableAfter:    cfg.Master.UnavailableAfter,
-		Slots:               cfg.Jobs.MaxConcurrent,
-		CancelCheckInterval: cfg.Jobs.CancelCheckInterval,
-		SampleInterval:      cfg.Energy.SampleInterval,
-		IdleSampleInterval:  cfg.Energy.IdleInterval,
-		MinFreeDisk:         cfg.Jobs.MinFreeDisk.Of,
-	}
-}
-
-// nodeFacts is what the machine is, as the master is told. What could be found out
-// comes back even with an error.
-func nodeFacts(cfg configs.Config) (messages.NodeFacts, error) {
-	found, err := hardware.Detect(hardware.Roots{
-		SysfsPath:  cfg.Hardware.SysfsPath,
-		ProcfsPath: cfg.Hardware.ProcfsPath,
-	})
-	facts := messages.NodeFacts{
-		Address:       cfg.Node.Address,
-		Type:          cfg.Node.Type,
-		CPUModel:      found.CPUModel,
-		CPUThreads:    found.CPUThreads,
-		RAMTotalBytes: found.RAMTotal,
-		Labels:        map[string]string{"agent_version": version},
-	}
-	if facts.Type == "auto" {
-		facts.Type = found.NodeType
-	}
-	maps.Copy(facts.Labels, cfg.Node.Labels)
-	return facts, err
-}
-
-// prove adds to the facts which encoders came out of a trial well.
-func (w *worker) prove(ctx context.Context, facts messages.NodeFacts) (messages.NodeFacts, error) {
-	trials, err := w.runner.TryEncoders(ctx)
-	if err != nil {
-		return facts, err
-	}
-	facts.GPUCapabilities = trials.Capabilities()
-	if len(facts.GPUCapabilities) > 0 {
-		facts.GPUType, _, _ = strings.Cut(facts.GPUCapabilities[0], "_")
-	}
-	facts.Labels = maps.Clone(facts.Labels)
-	facts.Labels["encoders"] = strings.Join(trials.Works, ",")
-	return facts, nil
-}
-
-// sensorParts are what looks at the machine.
-func sensorParts(cfg configs.Config) actors.Parts {
-	return actors.Parts{
-		Host:      newHost(cfg),
-		OpenPower: func() (actors.PowerSensors, error) { return openPower(cfg) },
-		OpenGPUs:  func() (actors.GPUSensors, error) { return openGPUs(cfg) },
-		CPUUse: func() (busy, capacity time.Duration, err error) {
-			return hardware.CPUUse(cfg.Hardware.ProcfsPath)
+// treeConfig is the configuration of the actors.
+func (w *worker) treeConfig(cfg configs.Config, parts actors.Parts) actors.Config {
+	return actors.Config{
+		Parts: parts,
+		Settings: actors.Settings{
+			Register:            cfg.Register,
+			PollInterval:        cfg.PollInterval,
+			HeartbeatInterval:   cfg.HeartbeatInterval,
+			ReconcileInterval:   time.Minute,
+			UnavailableAfter:    cfg.Master.UnavailableAfter,
+			Slots:               cfg.Jobs.MaxConcurrent,
+			CancelCheckInterval: cfg.Jobs.CancelCheckInterval,
+			SampleInterval:      cfg.Energy.SampleInterval,
+			IdleSampleInterval:  cfg.Energy.IdleInterval,
+			MinFreeDisk:         cfg.Jobs.MinFreeDisk.Of,
 		},
+		Supervision: supervision.Config{
+			HangAfter:      cfg.Debug.HangAfter,
+			ProbeInterval:  cfg.Debug.HangAfter / 6,
+			FaultInjection: cfg.Debug.FaultInjection,
+			OnFatal:        w.onFatal,
+		},
+		Logger: w.log.Logger,
 	}
 }
 
-func openPower(cfg configs.Config) (actors.PowerSensors, error) {
-	return hardware.OpenCPUPower(hardware.CPUPowerConfig{
-		SysfsPath:  cfg.Hardware.SysfsPath,
-		ProcfsPath: cfg.Hardware.ProcfsPath,
-		Estimate:   cfg.Energy.Estimate,
-		IdleWatts:  cfg.Energy.CPUIdleWatts,
-		MaxWatts:   cfg.Energy.CPUMaxWatts,
-	})
-}
-
-// host tells the actors what the hardware package sees.
-type host struct{ *hardware.Host }
-
-func newHost(cfg configs.Config) actors.Host {
-	return host{hardware.NewHost(hardware.HostConfig{
-		Roots:   hardware.Roots{SysfsPath: cfg.Hardware.SysfsPath, ProcfsPath: cfg.Hardware.ProcfsPath},
-		DataDir: cfg.DataDir,
-	})}
-}
-
-func (h host) Look(context.Context) (messages.HostStatus, error) {
-	s, err := h.Host.Status()
-	return messages.HostStatus{
-		CPULoadPercent: s.CPULoadPercent,
-		RAMFreeBytes:   s.RAMFree,
-		DiskFreeBytes:  s.DiskFree,
-		DiskTotalBytes: s.DiskTotal,
-		TemperatureC:   s.TemperatureCelsius,
-		Throttled:      s.Throttled != nil && *s.Throttled,
-	}, err
-}
-
-// runner gives the actors the ffmpeg package's runner as the port they know.
+// runner implements actors.Runner.
 type runner struct{ *ffmpeg.Runner }
 
 var _ actors.Runner = runner{}

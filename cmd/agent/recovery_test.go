@@ -1,0 +1,93 @@
+package main
+
+import (
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"ffmpeg-agent/internal/devmaster"
+	"ffmpeg-agent/internal/ffmpegtest"
+	"ffmpeg-agent/messages/protocol"
+)
+
+// The master is down when a result is due, and the agent is killed before it can deliver it.
+func TestResultSurvivesAgentAndMaster(t *testing.T) {
+	t.Parallel()
+	bed := newTestbed(t)
+	agent := bed.startAgent()
+	job := bed.submit(ffmpegtest.Quick())
+	bed.await("the assignment", func(e devmaster.Event) bool { return e.Kind == devmaster.JobAssigned })
+	bed.stopMaster()
+	waitFor(t, "failed delivery", func() bool { return strings.Contains(agent.log(), "could not deliver a result") })
+	agent.kill()
+
+	bed.startMaster(devmaster.Config{MaxRetries: 3})
+	bed.startAgent()
+	if e := bed.awaitResult(job.ID, protocol.StatusCompleted); e.Attempt != 1 {
+		t.Errorf("got the result of attempt %d, want 1", e.Attempt)
+	}
+	bed.awaitResult(bed.submit(ffmpegtest.Quick()).ID, protocol.StatusCompleted)
+	for _, e := range bed.master.Events() {
+		if e.JobID == job.ID && e.Kind == devmaster.ResultRejected {
+			t.Errorf("the result was delivered twice: %+v", e)
+		}
+	}
+}
+
+func TestFFmpegDiesWithKilledAgent(t *testing.T) {
+	bed := newTestbed(t)
+	agent := bed.startAgent()
+	job := bed.submit(ffmpegtest.Long())
+	bed.awaitFFmpeg()
+	agent.kill()
+	killed := time.Now()
+	waitFor(t, "end of FFmpeg", func() bool { return len(bed.ffmpegs()) == 0 })
+	if took := time.Since(killed); took > 2*time.Second {
+		t.Errorf("FFmpeg ended %s after the agent, want at most 2s", took)
+	}
+	bed.startAgent()
+	if e := bed.awaitResult(job.ID, protocol.StatusFailed); e.Attempt != 1 {
+		t.Errorf("got the result of attempt %d, want 1", e.Attempt)
+	}
+	if r, _, _ := bed.master.Result(job.ID); r.FailureReason != protocol.ReasonPlatformError {
+		t.Errorf("got failure reason %s (%s), want %s", r.FailureReason, r.Error, protocol.ReasonPlatformError)
+	}
+}
+
+// The master reassigns the job of an agent that is stopped. When the agent continues, it
+// stops FFmpeg and delivers nothing of the lost attempt.
+func TestFrozenAgentDropsReassignedJob(t *testing.T) {
+	t.Parallel()
+	bed := newTestbed(t)
+	bed.stopMaster()
+	bed.startMaster(devmaster.Config{UnavailableAfter: time.Second})
+	agent := bed.startAgent()
+	job := bed.submit(ffmpegtest.Long())
+	pid := bed.awaitFFmpeg()
+	agent.signal(t, syscall.SIGSTOP)
+	bed.await("the reassignment", func(e devmaster.Event) bool { return e.Kind == devmaster.JobReassigned && e.JobID == job.ID })
+	agent.signal(t, syscall.SIGCONT)
+	waitFor(t, "end of the lost attempt's FFmpeg", func() bool { return syscall.Kill(pid, 0) == syscall.ESRCH })
+	bed.await("the next attempt", func(e devmaster.Event) bool {
+		return e.Kind == devmaster.JobAssigned && e.JobID == job.ID && e.Attempt == 2
+	})
+	for _, e := range bed.master.Events() {
+		if e.JobID == job.ID && e.Kind == devmaster.ResultAccepted {
+			t.Errorf("the master accepted a result: %+v", e)
+		}
+	}
+}
+
+func TestSecondAgentOnDataDirIsRefused(t *testing.T) {
+	t.Parallel()
+	bed := newTestbed(t)
+	first := bed.startAgent()
+	bed.awaitRegistration()
+	second := bed.startAgent()
+	second.wantExit(t, exitFailed)
+	if pid := strconv.Itoa(first.Process.Pid); !strings.Contains(second.log(), pid) {
+		t.Errorf("got output %q, want the first agent's pid %s in it", second.log(), pid)
+	}
+}
