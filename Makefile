@@ -103,7 +103,7 @@ gpu-check: build ## compare the energy counters of this machine's NVIDIA cards w
 
 .PHONY: gpu-faults
 gpu-faults: need ## kill, stop and garble the NVML child FAULTS=100 times during a job on fake cards
-	$(GO) test -race -tags $(TAGS) -count=1 -timeout 20m ./cmd/agent -run TestCardsAreMeasuredThroughWhateverBefallsTheirReader -gpu.faults $(FAULTS) -v
+	$(GO) test -race -tags $(TAGS) -count=1 -timeout 20m ./cmd/agent -run TestGPUEnergySurvivesNVMLChildFaults -gpu.faults $(FAULTS) -v
 
 .PHONY: fuzz
 fuzz: need ## run each fuzz target for FUZZTIME=1m

@@ -39,7 +39,7 @@ type Config struct {
 	// HeartbeatInterval is the interval between heartbeats.
 	HeartbeatInterval time.Duration `key:"heartbeat_interval" default:"30s" allow:"10ms..24h" flag:"heartbeat-interval" help:"how often to send a heartbeat"`
 	// MetricsPort serves the agent's own metrics, health and status; 0 disables it.
-	MetricsPort int `key:"metrics_port" default:"9091" allow:"0..65535" flag:"metrics-port" help:"port for metrics, health and readiness; 0 disables it"`
+	MetricsPort int `key:"metrics_port" default:"9091" allow:"0..65535" flag:"metrics-port" help:"port for metrics and readiness; 0 disables it"`
 
 	Jobs      Jobs      `key:"jobs"`
 	Shutdown  Shutdown  `key:"shutdown"`

@@ -53,14 +53,12 @@ func TestDemoWithoutFFmpegSuggestsInstall(t *testing.T) {
 }
 
 func TestDemo(t *testing.T) {
+	t.Parallel()
 	tmp := t.TempDir()
-	t.Setenv("TMPDIR", tmp)
-	status, stdout, stderr := command(t, "demo")
-	if status != exitOK {
-		t.Fatalf("exit status %d: %s%s", status, stdout, stderr)
-	}
-	if got := strings.Count(stdout, "completed"); got < 3 || !strings.Contains(stdout, "µJ/pixel") {
-		t.Errorf("got:\n%s\nwant three completed jobs and their µJ/pixel", stdout)
+	p := startAgent(t, []string{"TMPDIR=" + tmp}, "demo")
+	p.wantExit(t, exitOK)
+	if out := p.log(); strings.Count(out, "completed") < 3 || !strings.Contains(out, "µJ/pixel") {
+		t.Errorf("got:\n%s\nwant three completed jobs and their µJ/pixel", out)
 	}
 	left, err := filepath.Glob(filepath.Join(tmp, "*"))
 	if err != nil || len(left) > 0 {

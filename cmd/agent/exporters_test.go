@@ -54,6 +54,7 @@ func series(scrape, name string) (float64, bool) {
 }
 
 func TestExportersCommand(t *testing.T) {
+	t.Parallel()
 	tree, _ := runningTree(t,
 		fakehw.ZoneConfig{ID: "intel-rapl:0", Name: "package-0", Power: fakehw.Constant(50), Range: 262e9},
 		fakehw.ZoneConfig{ID: "intel-rapl:0:0", Name: "core", Power: fakehw.Constant(30), Range: 262e9})
@@ -99,6 +100,7 @@ func TestExportersCommand(t *testing.T) {
 
 // Zones that cannot be read are exported as discovered, and the estimate has a name of its own.
 func TestExportersEstimateUnreadableZones(t *testing.T) {
+	t.Parallel()
 	tree, zones := runningTree(t, fakehw.ZoneConfig{ID: "intel-rapl:0", Name: "package-0"}, fakehw.ZoneConfig{ID: "intel-rapl:0:0", Name: "core"})
 	for _, zone := range zones {
 		if err := os.Remove(zone.Path()); err != nil {

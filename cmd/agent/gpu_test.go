@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"flag"
 	"fmt"
@@ -17,26 +16,27 @@ import (
 
 	"ffmpeg-agent/hardware/energy"
 	"ffmpeg-agent/hardware/fakehw"
+	"ffmpeg-agent/hardware/proc"
 	"ffmpeg-agent/internal/control"
 	"ffmpeg-agent/internal/devmaster"
 	"ffmpeg-agent/internal/ffmpegtest"
 	"ffmpeg-agent/messages"
 )
 
-var readerFaults = flag.Int("gpu.faults", 3, "how often the reader of the cards is disturbed")
+var nvmlFaults = flag.Int("gpu.faults", 3, "number of faults injected into the NVML child")
 
 const (
-	cardsBeat = 500 * time.Millisecond // between the heartbeats of an agent whose reader is disturbed
-	lateBeat  = 500 * time.Millisecond // that a busy machine may hold one up
-	// A reader that fails again and again is replaced ever later, until one has been well
-	// for long enough, which is waited for after some failures.
-	failuresInARow = 5
-	wellAgain      = 11 * time.Second
+	gpuHeartbeatInterval = 500 * time.Millisecond
+	heartbeatDelay       = 500 * time.Millisecond // on a busy machine
+	// The backoff of restarts grows with each fault and is reset by a child that runs for some
+	// time, which the test waits for after a few faults.
+	faultsInARow = 5
+	backoffReset = 11 * time.Second
 )
 
-// heartbeatsUnmoved demands that since a moment heartbeats have come to the master as if
-// nothing happened.
-func heartbeatsUnmoved(t *testing.T, m *devmaster.Master, since time.Time) {
+// checkHeartbeats fails the test if the interval between two heartbeats since a time is more
+// than twice the configured one.
+func checkHeartbeats(t *testing.T, m *devmaster.Master, since time.Time) {
 	t.Helper()
 	last, longest, beats := since, time.Duration(0), 0
 	for _, e := range m.Events() {
@@ -46,43 +46,39 @@ func heartbeatsUnmoved(t *testing.T, m *devmaster.Master, since time.Time) {
 		beats++
 		gap := e.At.Sub(last)
 		longest = max(longest, gap)
-		if gap > 2*cardsBeat+lateBeat {
-			t.Errorf("no heartbeat for %v, %v after the first disturbance", gap, last.Sub(since))
+		if gap > 2*gpuHeartbeatInterval+heartbeatDelay {
+			t.Errorf("no heartbeat for %v, %v after the first fault", gap, last.Sub(since))
 		}
 		last = e.At
 	}
-	if silence := time.Since(last); silence > 2*cardsBeat+lateBeat {
+	if silence := time.Since(last); silence > 2*gpuHeartbeatInterval+heartbeatDelay {
 		t.Errorf("no heartbeat for the last %v", silence)
 	}
-	t.Logf("%d heartbeats, %v apart at most", beats, longest.Round(time.Millisecond))
+	t.Logf("%d heartbeats, at most %v apart", beats, longest.Round(time.Millisecond))
 }
 
-// nvmlChildren are the processes that read cards for an agent.
+// nvmlChildren lists the running NVML children of an agent.
 func nvmlChildren(agent int) []int {
 	var pids []int
-	stats, _ := filepath.Glob("/proc/[0-9]*/stat")
-	for _, stat := range stats {
-		text, err := os.ReadFile(stat)
+	dirs, _ := filepath.Glob("/proc/[0-9]*")
+	for _, dir := range dirs {
+		pid, err := strconv.Atoi(filepath.Base(dir))
 		if err != nil {
 			continue
 		}
-		fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
-		if len(fields) < 2 || fields[0] == "Z" || fields[1] != strconv.Itoa(agent) {
+		stat, err := proc.ReadStat(pid)
+		if err != nil || stat.Parent != agent || stat.Ended() {
 			continue
 		}
-		dir := filepath.Dir(stat)
 		if line, err := os.ReadFile(filepath.Join(dir, "cmdline")); err == nil && strings.Contains(string(line), nvmlCommand) {
-			pid, _ := strconv.Atoi(filepath.Base(dir))
 			pids = append(pids, pid)
 		}
 	}
 	return pids
 }
 
-// TestCardsAreMeasuredThroughWhateverBefallsTheirReader: the child that reads them is
-// killed, stopped, and made to talk nonsense while a job runs. The job completes, heartbeats
-// go on, and the figure says what was missed.
-func TestCardsAreMeasuredThroughWhateverBefallsTheirReader(t *testing.T) {
+// The NVML child is killed, stopped, and made to send invalid data while a job runs.
+func TestGPUEnergySurvivesNVMLChildFaults(t *testing.T) {
 	dir := t.TempDir()
 	nvml, err := fakehw.NewNVML(dir, fakehw.NVMLScenario{Driver: "550.1", Cards: fakehw.NVMLCards(120, 60)})
 	if err != nil {
@@ -93,11 +89,11 @@ func TestCardsAreMeasuredThroughWhateverBefallsTheirReader(t *testing.T) {
 	port := freePort(t)
 	agent := startAgent(t, append(bed.environment(), "FFMPEG_AGENT_HARDWARE_SYSFS_PATH="+tree.Sys(),
 		"FFMPEG_AGENT_HARDWARE_NVML_LIBRARY="+nvml.Library,
-		"FFMPEG_AGENT_EXPORTERS_GPU_ENABLED=true", fmt.Sprintf("FFMPEG_AGENT_EXPORTERS_GPU_PORT=%d", port)), append(bed.flags(), "--heartbeat-interval", cardsBeat.String())...)
+		"FFMPEG_AGENT_EXPORTERS_GPU_ENABLED=true", fmt.Sprintf("FFMPEG_AGENT_EXPORTERS_GPU_PORT=%d", port)), append(bed.flags(), "--heartbeat-interval", gpuHeartbeatInterval.String())...)
 	var child int
-	reader := func() {
+	awaitNewChild := func() {
 		t.Helper()
-		waitFor(t, "another child that reads the cards", func() bool {
+		waitFor(t, "new NVML child", func() bool {
 			pids := nvmlChildren(agent.Process.Pid)
 			if len(pids) != 1 || pids[0] == child {
 				return false
@@ -110,15 +106,15 @@ func TestCardsAreMeasuredThroughWhateverBefallsTheirReader(t *testing.T) {
 			return true
 		})
 	}
-	reader()
+	awaitNewChild()
 
 	job := bed.submit(ffmpegtest.Long())
 	bed.awaitFFmpeg()
 	since := time.Now()
-	for i := range *readerFaults {
-		if i > 0 && i%failuresInARow == 0 {
-			replaced := time.Now()
-			waitFor(t, "the failures to be forgotten", func() bool { return time.Since(replaced) > wellAgain })
+	for i := range *nvmlFaults {
+		if i > 0 && i%faultsInARow == 0 {
+			restarted := time.Now()
+			waitFor(t, "reset of the backoff", func() bool { return time.Since(restarted) > backoffReset })
 		}
 		switch i % 3 {
 		case 0:
@@ -131,17 +127,17 @@ func TestCardsAreMeasuredThroughWhateverBefallsTheirReader(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		reader()
+		awaitNewChild()
 	}
-	disturbed := time.Now()
-	waitFor(t, "heartbeats", func() bool { return time.Since(disturbed) > 4*cardsBeat })
-	heartbeatsUnmoved(t, bed.master, since)
+	recovered := time.Now()
+	waitFor(t, "heartbeats after the last fault", func() bool { return time.Since(recovered) > 4*gpuHeartbeatInterval })
+	checkHeartbeats(t, bed.master, since)
 	a := bed.cancel(job.ID)
 	gpu := a.Domains[energy.DomainGPU].Total
 	if gpu.Source != energy.Measured || gpu.Energy == nil {
-		t.Fatalf("cards: %+v", gpu)
+		t.Fatalf("GPU energy: got %+v, want a measured one", gpu)
 	}
-	// The cards' counters went on meanwhile: what no reading was missing of is counted.
+	// The counters advance while no child reads them, so the next reading has their energy.
 	truth := 0.0
 	for _, card := range fakehw.NVMLCards(120, 60) {
 		joules, err := nvml.Joules(card.UUID, a.Start, a.End)
@@ -151,20 +147,16 @@ func TestCardsAreMeasuredThroughWhateverBefallsTheirReader(t *testing.T) {
 		truth += joules
 	}
 	got, bound := float64(*gpu.Energy), float64(*gpu.ErrorBound)
-	t.Logf("%d faults: true %.1f J, ours %.1f ± %.1f J, coverage %.1f %%, %d gaps", *readerFaults, truth, got, bound, gpu.CoveragePercent, gpu.Gaps)
+	t.Logf("%d faults: true energy %.1f J, measured %.1f ± %.1f J, coverage %.1f %%, %d gaps", *nvmlFaults, truth, got, bound, gpu.CoveragePercent, gpu.Gaps)
 	if math.Abs(got-truth) > bound+(100-gpu.CoveragePercent)/100*truth {
-		t.Errorf("%v J ± %v at a coverage of %v %%, truly %v J", got, bound, gpu.CoveragePercent, truth)
+		t.Errorf("got %v J ± %v J at a coverage of %v %%, want %v J", got, bound, gpu.CoveragePercent, truth)
 	}
-	if err := agent.Process.Kill(); err != nil {
-		t.Fatal(err)
-	}
-	agent.Wait()
-	waitFor(t, "the child's end", func() bool { return syscall.Kill(child, 0) == syscall.ESRCH })
+	agent.kill()
+	waitFor(t, "end of the NVML child", func() bool { return syscall.Kill(child, 0) == syscall.ESRCH })
 }
 
-// TestACardIsSharedByWhatEachJobDidOnIt: of two jobs at once one does three times as much on
-// the card, by what the library says of its FFmpeg's use of multiprocessors and encoder.
-func TestACardIsSharedByWhatEachJobDidOnIt(t *testing.T) {
+// Of two jobs at a time, one has three times the SM and encoder utilization of the other.
+func TestGPUEnergyIsSplitByUtilization(t *testing.T) {
 	t.Parallel()
 	const watts = 120
 	scenario := fakehw.NVMLScenario{Driver: "550.1", Cards: fakehw.NVMLCards(watts)}
@@ -176,13 +168,13 @@ func TestACardIsSharedByWhatEachJobDidOnIt(t *testing.T) {
 	startAgent(t, append(bed.environment(), "FFMPEG_AGENT_HARDWARE_SYSFS_PATH="+t.TempDir(), "FFMPEG_AGENT_HARDWARE_NVML_LIBRARY="+nvml.Library),
 		append(bed.flags(), "--max-concurrent-jobs", "2")...)
 	client := control.NewClient(filepath.Join(bed.dir, "agent.sock"))
-	waitFor(t, "the card", func() bool {
+	waitFor(t, "zone of the card", func() bool {
 		status, err := client.Status(context.Background())
 		return err == nil && slices.ContainsFunc(status.Samplers, func(s messages.SamplerHealth) bool { return s.Name == "nvml" && s.Zones == 1 })
 	})
 	jobs := []string{bed.submit(ffmpegtest.Long()).ID, bed.submit(ffmpegtest.Long()).ID}
 	pids := map[string]int{}
-	waitFor(t, "both jobs' FFmpeg, and the card", func() bool {
+	waitFor(t, "energy of both jobs", func() bool {
 		status, err := client.Status(context.Background())
 		for _, j := range status.Jobs {
 			if j.PID != 0 && j.Energy != nil {
@@ -195,7 +187,7 @@ func TestACardIsSharedByWhatEachJobDidOnIt(t *testing.T) {
 	if err := nvml.Set(scenario); err != nil {
 		t.Fatal(err)
 	}
-	told := time.Now()
+	reported := time.Now()
 	used := func(from, to time.Time) float64 {
 		t.Helper()
 		joules, err := nvml.Joules(scenario.Cards[0].UUID, from, to)
@@ -204,25 +196,25 @@ func TestACardIsSharedByWhatEachJobDidOnIt(t *testing.T) {
 		}
 		return joules
 	}
-	waitFor(t, "8 s of use", func() bool { return used(told, time.Now()) > 8*watts })
+	waitFor(t, "8 s of use", func() bool { return used(reported, time.Now()) > 8*watts })
 	b, a := bed.cancel(jobs[1]), bed.cancel(jobs[0])
 
 	gpu := func(a energy.Account) float64 {
 		t.Helper()
 		total := a.Domains[energy.DomainGPU].Total
 		if total.Energy == nil || total.CoveragePercent != 100 {
-			t.Fatalf("of the card there is %+v", total)
+			t.Fatalf("GPU energy: got %+v, want a coverage of 100 %%", total)
 		}
 		return float64(*total.Energy)
 	}
-	// What was used before it was told by whom is divided equally, and it is told once a second.
-	truth, vague := used(told, b.End)/4, used(b.Start, told)/2+watts*1.5/2
-	t.Logf("the second job: true %.1f J, and up to %.1f J of what nobody told; ours %.1f J", truth, vague, gpu(b))
-	if off := gpu(b) - truth; off < -vague || off > vague {
-		t.Errorf("the second job used %.1f J of the card, and truly %.1f ± %.1f J", gpu(b), truth, vague)
+	// Energy from before the utilization was reported is split equally. It is read once a second.
+	truth, tolerance := used(reported, b.End)/4, used(b.Start, reported)/2+watts*1.5/2
+	t.Logf("second job: true energy %.1f ± %.1f J, measured %.1f J", truth, tolerance, gpu(b))
+	if math.Abs(gpu(b)-truth) > tolerance {
+		t.Errorf("second job: got %.1f J, want %.1f ± %.1f J", gpu(b), truth, tolerance)
 	}
 	if !strings.Contains(b.ShareMethod, "gpu use") {
-		t.Errorf("shared by %q", b.ShareMethod)
+		t.Errorf("got share method %q, want gpu use in it", b.ShareMethod)
 	}
 	begin := a.Start
 	if b.Start.Before(begin) {
@@ -230,6 +222,6 @@ func TestACardIsSharedByWhatEachJobDidOnIt(t *testing.T) {
 	}
 	whole := used(begin, a.End)
 	if sum := gpu(a) + gpu(b); math.Abs(sum-whole) > watts*0.1 {
-		t.Errorf("the jobs' shares are %.1f J together, and the card used %.1f J", sum, whole)
+		t.Errorf("both jobs: got %.1f J, want the card's %.1f J", sum, whole)
 	}
 }

@@ -13,45 +13,45 @@ import (
 	"ffmpeg-agent/hardware/energy"
 	"ffmpeg-agent/hardware/fakehw"
 	"ffmpeg-agent/internal/control"
-	"ffmpeg-agent/internal/devmaster"
 	"ffmpeg-agent/internal/ffmpegtest"
 	"ffmpeg-agent/messages"
 	"ffmpeg-agent/messages/protocol"
 )
 
-// The machine of the variants below.
+// The power of the test machine.
 const (
 	packageWatts = 50
 	cardWatts    = 120
 )
 
-// cardVariant is a machine's card, and what a job's result says of it.
-type cardVariant struct {
-	without []string // symbols that the library lacks
-	card    func(*fakehw.NVMLCard)
-	none    bool                     // there is no library
-	during  func(*fakehw.NVML) error // while the job runs
-	long    bool                     // the job is, so that something can come of it in time
-	health  string                   // why the cards are not read; empty: they are
+// gpuVariant is a GPU or NVML library that lacks something, and the expected energy account
+// of a job.
+type gpuVariant struct {
+	noLibrary bool
+	without   []string // symbols missing from the library
+	card      func(*fakehw.NVMLCard)
+	during    func(*fakehw.NVML) error // called while the job runs
+	long      bool                     // the job takes 4 s instead of 2 s
 
-	method string // of the total
-	gaps   bool
-	note   string // of the account
+	sampler string // why the sampler is unavailable; empty: it is available
+	method  string // of the total
+	gaps    bool
+	note    string // in the account
 }
 
-var cardVariants = map[string]cardVariant{
-	"no library": {none: true, health: "NVML not available on this machine", method: "rapl: package-0"},
-	"a library that lacks what it must have": {
-		without: []string{"nvmlInit_v2"}, health: "lacks nvmlInit_v2", method: "rapl: package-0",
+var gpuVariants = map[string]gpuVariant{
+	"no library": {noLibrary: true, sampler: "NVML not available on this machine", method: "rapl: package-0"},
+	"library without nvmlInit_v2": {
+		without: []string{"nvmlInit_v2"}, sampler: "lacks nvmlInit_v2", method: "rapl: package-0",
 		note: "nvml sensors could not be read: ",
 	},
-	"a library without the energy counter": {
+	"library without energy counter": {
 		without: []string{"nvmlDeviceGetTotalEnergyConsumption"}, method: "rapl: package-0; nvml power: gpu0",
 	},
-	"a counter that is reset": {
+	"counter reset": {
 		during: (*fakehw.NVML).ResetCounters, long: true, method: "rapl: package-0; nvml: gpu0", gaps: true,
 	},
-	"power N/A": {
+	"power not supported": {
 		card: func(c *fakehw.NVMLCard) {
 			c.Fail = map[string]int{}
 			for _, call := range []string{"nvmlDeviceGetPowerUsage", "power_average", "power_instant"} {
@@ -61,17 +61,17 @@ var cardVariants = map[string]cardVariant{
 		method: "rapl: package-0; nvml: gpu0",
 	},
 	"MIG": {card: func(c *fakehw.NVMLCard) { c.MIG = true }, method: "rapl: package-0; nvml: gpu0"},
-	"counter and power 30 % apart": {
+	"counter 30 % above power": {
 		card: func(c *fakehw.NVMLCard) { c.Scale = 1.3 }, long: true, method: "rapl: package-0; nvml: gpu0",
 		note: "gpu0: energy counter",
 	},
 }
 
-// library is what a variant has for one; nil where there is none.
-func (v *cardVariant) library(t *testing.T, usual string) (path string, fake *fakehw.NVML) {
+// library creates the variant's library from a complete one. fake is nil without a library.
+func (v *gpuVariant) library(t *testing.T, complete string) (path string, fake *fakehw.NVML) {
 	t.Helper()
 	path = filepath.Join(t.TempDir(), "libnvidia-ml.so")
-	if v.none {
+	if v.noLibrary {
 		return path, nil
 	}
 	scenario := fakehw.NVMLScenario{Driver: "550.1", Cards: fakehw.NVMLCards(cardWatts)}
@@ -81,7 +81,7 @@ func (v *cardVariant) library(t *testing.T, usual string) (path string, fake *fa
 	var err error
 	if v.without != nil {
 		fake, err = fakehw.NewNVML(filepath.Dir(path), scenario, v.without...)
-	} else if err = os.Link(usual, path); err == nil {
+	} else if err = os.Link(complete, path); err == nil {
 		fake, err = fakehw.UseNVML(path, scenario)
 	}
 	if err != nil {
@@ -90,35 +90,33 @@ func (v *cardVariant) library(t *testing.T, usual string) (path string, fake *fa
 	return path, fake
 }
 
-// TestResultsSayWhatTheirCardsTold: whatever the library lacks or the card does not tell, the agent
-// lives, the job completes, and its energy says what it is of and where that comes from.
-func TestResultsSayWhatTheirCardsTold(t *testing.T) {
+func TestGPUVariants(t *testing.T) {
 	tree, _ := runningTree(t, fakehw.ZoneConfig{ID: "intel-rapl:0", Name: "package-0", Power: fakehw.Constant(packageWatts), Range: 262e9})
-	usual, err := fakehw.BuildNVML(t.TempDir())
+	complete, err := fakehw.BuildNVML(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, v := range cardVariants {
+	for name, v := range gpuVariants {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			v.play(t, tree, usual)
+			v.run(t, tree, complete)
 		})
 	}
 }
 
-func (v *cardVariant) play(t *testing.T, tree *fakehw.Tree, usual string) {
-	library, fake := v.library(t, usual)
+func (v *gpuVariant) run(t *testing.T, tree *fakehw.Tree, complete string) {
+	library, fake := v.library(t, complete)
 	bed := newTestbed(t)
 	agent := startAgent(t, append(bed.environment(), "FFMPEG_AGENT_HARDWARE_SYSFS_PATH="+tree.Sys(),
 		"FFMPEG_AGENT_HARDWARE_NVML_LIBRARY="+library), append(bed.flags(), "--heartbeat-interval", "500ms")...)
 	client := control.NewClient(filepath.Join(bed.dir, "agent.sock"))
-	waitFor(t, "a word of the cards", func() bool {
+	waitFor(t, "expected state of the sampler", func() bool {
 		status, err := client.Status(context.Background())
-		return err == nil && slices.ContainsFunc(status.Samplers, v.expected)
+		return err == nil && slices.ContainsFunc(status.Samplers, v.matches)
 	})
 
 	parameters := ffmpegtest.Long()
-	parameters["duration"] = 2 // seconds, which FFmpeg takes as well
+	parameters["duration"] = 2
 	if v.long {
 		parameters["duration"] = 4
 	}
@@ -133,44 +131,40 @@ func (v *cardVariant) play(t *testing.T, tree *fakehw.Tree, usual string) {
 			t.Fatal(err)
 		}
 	}
-	e := bed.await("the result", func(e devmaster.Event) bool { return e.Kind == devmaster.ResultAccepted && e.JobID == job.ID })
-	if e.Status != protocol.StatusCompleted {
-		t.Errorf("the job is %s", e.Status)
-	}
+	bed.awaitResult(job.ID, protocol.StatusCompleted)
 	if err := syscall.Kill(agent.Process.Pid, 0); err != nil {
-		t.Errorf("the agent is gone: %v", err)
+		t.Errorf("the agent has exited: %v", err)
 	}
 	r, _, _ := bed.master.Result(job.ID)
 	v.check(t, fake, r, bed.account(job.ID))
 }
 
-// expected is the sampler of cards in the state that the variant is to have it in.
-func (v *cardVariant) expected(s messages.SamplerHealth) bool {
-	if v.health == "" {
+func (v *gpuVariant) matches(s messages.SamplerHealth) bool {
+	if v.sampler == "" {
 		return s.Source == "nvml" && s.Zones == 1
 	}
-	return strings.Contains(s.Error+s.Absent, v.health) && (s.Absent != "") == v.none
+	return strings.Contains(s.Error+s.Absent, v.sampler) && (s.Absent != "") == v.noLibrary
 }
 
-func (v *cardVariant) check(t *testing.T, fake *fakehw.NVML, r protocol.JobResult, a energy.Account) {
+func (v *gpuVariant) check(t *testing.T, fake *fakehw.NVML, r protocol.JobResult, a energy.Account) {
 	total := a.Total
 	if total.Source != energy.Measured || total.Method != v.method || total.Energy == nil || total.ErrorBound == nil {
-		t.Fatalf("total is %+v, want one measured by %q", total, v.method)
+		t.Fatalf("total: got %+v, want a measured one with method %q", total, v.method)
 	}
 	if r.EnergyJoules == nil || *r.EnergyJoules != float64(*total.Energy) {
-		t.Errorf("energy_joules is not the %v J of the account", *total.Energy)
+		t.Errorf("energy_joules differs from the %v J of the account", *total.Energy)
 	}
-	gpu, carded := a.Domains[energy.DomainGPU]
-	if carded == (v.health != "") || carded && (gpu.Total.Source != energy.Measured || gpu.Total.Energy == nil) {
-		t.Errorf("of cards there is %+v", gpu.Total)
+	gpu, found := a.Domains[energy.DomainGPU]
+	if found == (v.sampler != "") || found && (gpu.Total.Source != energy.Measured || gpu.Total.Energy == nil) {
+		t.Errorf("GPU energy: got %+v (found: %v), want a measured one only if the sampler is available", gpu.Total, found)
 	}
 	if v.gaps != (total.Gaps > 0) || v.gaps && total.CoveragePercent >= 100 {
-		t.Errorf("%d gaps, %v %% covered", total.Gaps, total.CoveragePercent)
+		t.Errorf("got %d gaps and a coverage of %v %%, want gaps: %v", total.Gaps, total.CoveragePercent, v.gaps)
 	}
-	if noted := strings.Join(a.Notes, "; "); v.note == "" && noted != "" || !strings.Contains(noted, v.note) {
-		t.Errorf("notes are %q, want %q", noted, v.note)
+	if notes := strings.Join(a.Notes, "; "); v.note == "" && notes != "" || !strings.Contains(notes, v.note) {
+		t.Errorf("got notes %q, want %q", notes, v.note)
 	}
-	if !carded {
+	if !found {
 		return
 	}
 	truth, err := fake.Joules(fakehw.NVMLCards(cardWatts)[0].UUID, a.Start, a.End)
@@ -178,8 +172,8 @@ func (v *cardVariant) check(t *testing.T, fake *fakehw.NVML, r protocol.JobResul
 		t.Fatal(err)
 	}
 	got, bound := float64(*gpu.Total.Energy), float64(*gpu.Total.ErrorBound)
-	t.Logf("the card: true %.1f J, ours %.1f ± %.1f J, coverage %.1f %%", truth, got, bound, gpu.Total.CoveragePercent)
+	t.Logf("GPU: true energy %.1f J, measured %.1f ± %.1f J, coverage %.1f %%", truth, got, bound, gpu.Total.CoveragePercent)
 	if math.Abs(got-truth) > bound+(100-gpu.Total.CoveragePercent)/100*truth {
-		t.Errorf("%v J ± %v at a coverage of %v %%, truly %v J", got, bound, gpu.Total.CoveragePercent, truth)
+		t.Errorf("got %v J ± %v J at a coverage of %v %%, want %v J", got, bound, gpu.Total.CoveragePercent, truth)
 	}
 }

@@ -16,6 +16,7 @@ import (
 
 // An agent with a job, observed and drained through its control socket and its metrics port.
 func TestOperatorCommandsOnRunningAgent(t *testing.T) {
+	t.Parallel()
 	bed := newTestbed(t)
 	port := freePort(t)
 	agent := startAgent(t, append(bed.environment(), "FFMPEG_AGENT_DEBUG_FAULT_INJECTION=true"),
@@ -73,15 +74,18 @@ func TestOperatorCommandsOnRunningAgent(t *testing.T) {
 	}
 
 	// From here on the report comes from the journal.
-	t.Setenv("FFMPEG_AGENT_DATA_DIR", bed.dir)
+	config := filepath.Join(t.TempDir(), "agent.yaml")
+	if err := os.WriteFile(config, []byte("data_dir: "+bed.dir+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	_, raw, _ := bed.master.Result(job.ID)
-	if code, out, errs := command(t, "report", job.ID, "--json"); code != exitOK || strings.TrimSpace(out) != string(raw) {
+	if code, out, errs := command(t, "report", job.ID, "--json", "--config", config); code != exitOK || strings.TrimSpace(out) != string(raw) {
 		t.Errorf("report --json: exit status %d: %s%s", code, out, errs)
 	}
-	if code, out, _ := command(t, "report", job.ID); code != exitOK || !strings.Contains(out, "canceled") {
+	if code, out, _ := command(t, "report", job.ID, "--config", config); code != exitOK || !strings.Contains(out, "canceled") {
 		t.Errorf("report: exit status %d:\n%s", code, out)
 	}
-	if code, _, errs := command(t, "status"); code != exitFailed || !strings.Contains(errs, socket) {
+	if code, _, errs := command(t, "status", "--config", config); code != exitFailed || !strings.Contains(errs, socket) {
 		t.Errorf("status without an agent: exit status %d: %s", code, errs)
 	}
 }

@@ -85,7 +85,7 @@ func Sabotages() []Sabotage {
 		{
 			Name:      "a job that was given away runs on",
 			Edits:     []Edit{{"actors/lease.go", `	case job.LeaseEnded, job.LeaseReassigned:`, `	case job.LeaseEnded:`}},
-			Elsewhere: "TestAFrozenAgentLearnsWhatMovedOn of cmd/agent: the jobs of a run end by themselves before it shows",
+			Elsewhere: "TestFrozenAgentDropsReassignedJob of cmd/agent: the jobs of a run end by themselves before it shows",
 		},
 		{
 			Name:   "a cancellation is ignored",
