@@ -7,6 +7,7 @@ import (
 	"syscall"
 	"testing"
 
+	"ffmpeg-agent/hardware/fakehw"
 	"ffmpeg-agent/internal/ffmpegtest"
 )
 
@@ -55,10 +56,21 @@ func TestDemoWithoutFFmpegSuggestsInstall(t *testing.T) {
 func TestDemo(t *testing.T) {
 	t.Parallel()
 	tmp := t.TempDir()
-	p := startAgent(t, []string{"TMPDIR=" + tmp}, "demo")
+	tree, _ := runningTree(t, fakehw.ZoneConfig{ID: "intel-rapl:0", Name: "package-0", Power: fakehw.Constant(50), Range: 262e9})
+	// An idle CPU, so that the demo gets a baseline beside other tests.
+	if err := tree.SetCPU(fakehw.CPUConfig{Model: "Test", Threads: 8, Busy: fakehw.Constant(0.02), MemoryTotal: 8 << 30, MemoryAvailable: 4 << 30}); err != nil {
+		t.Fatal(err)
+	}
+	p := startAgent(t, []string{"TMPDIR=" + tmp, "FFMPEG_AGENT_HARDWARE_SYSFS_PATH=" + tree.Sys(), "FFMPEG_AGENT_HARDWARE_PROCFS_PATH=" + tree.Proc()}, "demo")
 	p.wantExit(t, exitOK)
-	if out := p.log(); strings.Count(out, "completed") < 3 || !strings.Contains(out, "µJ/pixel") {
-		t.Errorf("got:\n%s\nwant three completed jobs and their µJ/pixel", out)
+	out := p.log()
+	for _, want := range []string{"measuring idle power ... 50.", "µJ/pixel", "measured with: rapl: package-0"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("got:\n%s\nwant %q in it", out, want)
+		}
+	}
+	if got := strings.Count(out, "completed"); got < 3 {
+		t.Errorf("got:\n%s\nwant three completed jobs", out)
 	}
 	left, err := filepath.Glob(filepath.Join(tmp, "*"))
 	if err != nil || len(left) > 0 {

@@ -11,12 +11,14 @@ import (
 	"net/http/httptest"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -37,6 +39,14 @@ func TestMain(m *testing.M) {
 	// The NVML child does not get the environment of the agent.
 	if os.Getenv(asAgent) != "" || slices.Contains(os.Args, nvmlCommand) {
 		os.Exit(execute(context.Background(), os.Args[1:], os.Stdout, os.Stderr))
+	}
+	// Agents must get the default action of SIGHUP, also where these tests run under nohup: a
+	// signal that is handled here is reset in a child, an ignored one is not.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP)
+	// Most tests wait for processes most of the time.
+	flag.Parse()
+	if err := flag.Set("test.parallel", "6"); err != nil {
+		panic(err)
 	}
 	ffmpegtest.Main(m, "libx264") // only TestDemo tries all encoders
 }
