@@ -58,7 +58,7 @@ func newAttempt(e *env, lease job.Lease) *attempt {
 	log := e.log.Named("job").With(append(jobFields(key), zap.String("node", lease.NodeID))...)
 	return &attempt{
 		env: e, log: log, key: key, lease: lease, run: e.Runner.Begin(lease), since: time.Now(), confirmed: lease.AcquiredAt,
-		disk: outage{log: log, failing: "could not write to the journal", over: "the journal is written again"}, done: make(chan struct{}),
+		disk: journalOutage(log), done: make(chan struct{}),
 	}
 }
 
@@ -67,6 +67,10 @@ func newAttempt(e *env, lease job.Lease) *attempt {
 // result, and the next start reports the attempt as interrupted.
 func (a *attempt) perform(ctx context.Context) (attemptEnd, error) {
 	record, err := a.accept(ctx)
+	if errors.Is(err, errNotAccepted) {
+		a.log.Warn("returning the job unstarted without a result: the journal cannot be written; the master will reassign it after its timeout")
+		return attemptEnd{}, nil
+	}
 	if err != nil {
 		return attemptEnd{}, err
 	}
@@ -74,6 +78,7 @@ func (a *attempt) perform(ctx context.Context) (attemptEnd, error) {
 		return a.repeated(record), nil
 	}
 	stopWatching := a.watchLease(ctx)
+	defer stopWatching()
 	account, quality, failure := a.transcode(ctx)
 	stopWatching()
 	a.recording.Wait()
@@ -87,7 +92,11 @@ func (a *attempt) perform(ctx context.Context) (attemptEnd, error) {
 	outcome := a.compose(account, quality, failure)
 	samples := a.samples(&outcome)
 	a.close() // frees its disk space before the journal needs some
-	return attemptEnd{reported: true}, a.journal(ctx, &outcome, samples)
+	if err := a.journal(ctx, &outcome, samples); err != nil {
+		return attemptEnd{}, err
+	}
+	logOutcome(a.log, &outcome)
+	return attemptEnd{reported: true}, nil
 }
 
 // transcode makes the output. The account is asked for at FFmpeg's exit and waited for
@@ -110,10 +119,16 @@ func (a *attempt) transcode(ctx context.Context) (account func() *energy.Account
 	return account, a.run.Measure(ctx), nil
 }
 
+// errNotAccepted: the attempt was stopped before its lease could be recorded.
+var errNotAccepted = errors.New("stopped before it was accepted")
+
 // accept records the lease before anything is done for it.
 func (a *attempt) accept(ctx context.Context) (record job.Record, err error) {
 	err = a.persist(ctx, func() (err error) {
 		record, err = a.Journal.Accept(a.lease)
+		if err != nil && a.run.Snapshot().Stopped != "" {
+			return errNotAccepted
+		}
 		return err
 	})
 	if err == nil && record.State == job.RecordAccepted {
@@ -177,7 +192,7 @@ func (a *attempt) closeWindow() func() *energy.Account {
 
 func noAccount() *energy.Account { return nil }
 
-// compose makes the outcome of what is known, and logs it.
+// compose makes the outcome of what is known.
 func (a *attempt) compose(account func() *energy.Account, quality job.Quality, err error) job.Outcome {
 	state := a.run.Snapshot()
 	outcome := job.Outcome{
@@ -187,8 +202,6 @@ func (a *attempt) compose(account func() *energy.Account, quality job.Quality, e
 	if err != nil && !errors.As(err, &outcome.Failure) {
 		outcome.Failure = job.PlatformFailure(err.Error())
 	}
-	logOutcome(a.log, &outcome)
-	a.counts.count(&outcome)
 	return outcome
 }
 
@@ -209,20 +222,16 @@ func (a *attempt) samples(outcome *job.Outcome) *job.Samples {
 // journal puts the result on disk, and before it the samples, which the result is good
 // without. A journal that was replaced meanwhile as damaged gets the attempt anew.
 func (a *attempt) journal(ctx context.Context, outcome *job.Outcome, samples *job.Samples) error {
-	body, err := outcome.Body()
-	if err != nil {
-		panic(err) // an outcome holds nothing that JSON does not
-	}
 	if samples != nil {
-		if err := a.Journal.SaveSamples(a.key, *samples); err != nil {
-			a.log.Warn("could not save the power over time of the job", zap.Error(err))
-		}
+		a.contain(func() {
+			if err := a.Journal.SaveSamples(a.key, *samples); err != nil {
+				a.log.Warn("could not save the power over time of the job", zap.Error(err))
+			}
+		})
 	}
 	return a.persist(ctx, func() error {
-		if _, err := a.Journal.Accept(a.lease); err != nil {
-			return err
-		}
-		return a.Journal.Finish(a.key, body, false)
+		_, err := a.record(outcome, false)
+		return err
 	})
 }
 
@@ -245,13 +254,16 @@ func (a *attempt) supersede(ctx context.Context) error {
 }
 
 // persist repeats a write until it succeeds: a full disk costs time, and no result. It
-// gives up only when ctx ends.
+// gives up only when ctx ends, and at errNotAccepted.
 func (a *attempt) persist(ctx context.Context, write func() error) error {
 	for {
 		err := write()
 		if err == nil {
 			a.disk.recovered()
 			return nil
+		}
+		if errors.Is(err, errNotAccepted) {
+			return err
 		}
 		a.disk.failed(err, zap.Duration("next_try", diskRetry))
 		a.refs.janitor.Tell(&messages.JournalFailed{})
@@ -263,11 +275,17 @@ func (a *attempt) persist(ctx context.Context, write func() error) error {
 	}
 }
 
+// closeDeadline bounds the clean-up of a job. Longer than stopping FFmpeg may take, it is
+// for processes and file systems that hang: they must not hold back a result.
+const closeDeadline = 30 * time.Second
+
 // close ends FFmpeg where it still runs and removes what the attempt has left outside
 // the journal. It may be repeated.
 func (a *attempt) close() {
 	a.closeOnce.Do(func() {
-		if err := a.run.Close(context.Background()); err != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), closeDeadline)
+		defer cancel()
+		if err := a.run.Close(ctx); err != nil {
 			a.log.Warn("could not remove what the job left; the next sweep will", zap.Error(err))
 		}
 	})

@@ -2,9 +2,11 @@ package actors
 
 import (
 	"context"
+	"net/http"
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -138,6 +140,20 @@ func TestPanicInAJobFailsItAlone(t *testing.T) {
 		if n > 0 {
 			t.Errorf("%s was restarted %d times", path, n)
 		}
+	}
+	s.until("the end of the attempts", func() bool { return len(s.agent.env.attempts.list()) == 0 })
+	// Nothing asks for the lease of a job that has ended. A watcher would within 100 ms.
+	var asked atomic.Int64
+	s.link.interfere(func(next http.Handler, w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodGet && strings.HasPrefix(r.URL.Path, "/jobs/") && r.URL.Path != "/jobs/next" {
+			asked.Add(1)
+		}
+		next.ServeHTTP(w, r)
+	})
+	from := time.Now()
+	s.until("some heartbeats", func() bool { return len(s.beatsSince(from)) >= 4 })
+	if n := asked.Load(); n > 0 {
+		t.Errorf("the lease of an ended job was asked for %d times, want 0", n)
 	}
 }
 

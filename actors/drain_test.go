@@ -7,10 +7,13 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"ffmpeg-agent/internal/ffmpegtest"
+	"ffmpeg-agent/messages"
+	"ffmpeg-agent/messages/job"
 	"ffmpeg-agent/messages/protocol"
 )
 
@@ -170,5 +173,97 @@ func TestDrainSurvivesRestartsOfItsActors(t *testing.T) {
 			letGo()
 			s.drained()
 		})
+	}
+}
+
+// slowJournal holds the reading of unsent results.
+type slowJournal struct {
+	Journal
+	hold func()
+}
+
+func (j slowJournal) Unsent() ([]job.Record, error) {
+	j.hold()
+	return j.Journal.Unsent()
+}
+
+// TestDrainSendsWhatARestartedUploaderHasYetToRead: the disk is slow when the uploader
+// restarts, and the drain comes before the journal was read.
+func TestDrainSendsWhatARestartedUploaderHasYetToRead(t *testing.T) {
+	t.Parallel()
+	var reads atomic.Int64
+	reading, release := make(chan struct{}), make(chan struct{})
+	s := newSite(t, func(c *siteConfig) {
+		c.wrap = func(p *Parts) {
+			p.Journal = slowJournal{p.Journal, func() {
+				if reads.Add(1) == 2 {
+					close(reading)
+					<-release
+				}
+			}}
+		}
+	})
+	var cut atomic.Bool
+	cut.Store(true)
+	s.link.interfere(onResults(func(next http.Handler, w http.ResponseWriter, r *http.Request) {
+		if cut.Load() {
+			hangUp(w)
+			return
+		}
+		next.ServeHTTP(w, r)
+	}))
+	submitted := s.submit(ffmpegtest.Quick())
+	s.until("a failed delivery", func() bool { return s.logs.FilterMessage("could not deliver a result").Len() > 0 })
+	cut.Store(false)
+	must(t, s.agent.Crash("agent/uploader"))
+	<-reading
+	s.agent.Drain(time.Hour)
+	s.until("the uploader's drain", func() bool { return s.agent.env.stop.drainOf("uploader") != nil })
+	close(release)
+	s.drained()
+	if r := s.settled(submitted, 1); r.State != job.RecordSent {
+		t.Errorf("got %s, want sent", r.State)
+	}
+}
+
+// TestDrainStartsNoWaitingLease: a job ends after the drain began and before jobs is asked
+// to drain, which waits for a call of the poller.
+func TestDrainStartsNoWaitingLease(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, nil)
+	s.until("the session", func() bool { return s.agent.Board().Session() != nil })
+	first := s.submit(ffmpegtest.Long())
+	s.ffmpegPID(first.ID)
+	second := s.submit(ffmpegtest.Long())
+	// The master assigns the second job too, and the response goes to nobody.
+	resp, err := http.Get(s.link.URL + "/jobs/next?node_id=" + s.agent.Board().Session().NodeID)
+	must(t, err)
+	resp.Body.Close()
+	var listed atomic.Int64
+	held, release := make(chan struct{}), make(chan struct{})
+	hold := sync.OnceFunc(func() { close(held) })
+	s.link.interfere(func(next http.Handler, w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodGet && r.URL.Path == "/jobs" && listed.Add(1) == 2 {
+			hold()
+			<-release
+		}
+		next.ServeHTTP(w, r)
+	})
+	letGo := sync.OnceFunc(func() { close(release) })
+	t.Cleanup(letGo)
+	s.agent.env.refs.poller.Tell(&messages.FindLeases{})
+	s.until("the first look for leases", func() bool { return listed.Load() >= 1 })
+	s.agent.env.refs.poller.Tell(&messages.FindLeases{})
+	<-held // jobs has the second lease waiting, and a call of the poller is in flight
+	s.agent.Drain(time.Hour)
+	s.agent.env.attempts.list()[0].run.Stop(job.StopCanceled)
+	s.until("the end of the first job", func() bool {
+		list := s.agent.env.attempts.list()
+		return len(list) == 0 || list[0].key.JobID != first.ID
+	})
+	letGo()
+	s.drained()
+	if r := s.result(second.ID, 1); !strings.Contains(r.Error, "returned unstarted") {
+		t.Errorf("the waiting job ended as %s (%s), want it returned unstarted", r.Status, r.Error)
 	}
 }

@@ -73,6 +73,7 @@ type env struct {
 	refs     refs
 	board    Board
 	attempts *attempts
+	verdicts sync.Map                           // job.Key → *verdict of the master on a result that the journal still has as unsent
 	proved   atomic.Pointer[messages.NodeFacts] // what Prove returned
 	counts   counts
 	stop     stopRequest

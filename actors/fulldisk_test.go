@@ -8,9 +8,11 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"ffmpeg-agent/internal/ffmpegtest"
 	"ffmpeg-agent/messages/job"
+	"ffmpeg-agent/messages/protocol"
 )
 
 // fullJournal is a journal whose disk is full while full is set.
@@ -138,5 +140,85 @@ func TestJobFreesSpaceBeforeItsResultIsWritten(t *testing.T) {
 	s.result(s.submit(ffmpegtest.Quick()).ID, 1)
 	if len(left) > 0 {
 		t.Errorf("left when the result was written: %q, want nothing", left)
+	}
+}
+
+// failingJournal is a journal in which single operations fail on demand.
+type failingJournal struct {
+	Journal
+	settle, accept, samples atomic.Bool
+}
+
+func (j *failingJournal) Settle(key job.Key, end job.RecordState, why string) error {
+	if j.settle.Load() {
+		return fmt.Errorf("settling %s: %w", key, syscall.ENOSPC)
+	}
+	return j.Journal.Settle(key, end, why)
+}
+
+func (j *failingJournal) Accept(lease job.Lease) (job.Record, error) {
+	if j.accept.Load() {
+		return job.Record{}, fmt.Errorf("accepting: %w", syscall.ENOSPC)
+	}
+	return j.Journal.Accept(lease)
+}
+
+func (j *failingJournal) SaveSamples(key job.Key, samples job.Samples) error {
+	if j.samples.Load() {
+		panic("on purpose")
+	}
+	return j.Journal.SaveSamples(key, samples)
+}
+
+func newSiteWithFailingJournal(t *testing.T) (*site, *failingJournal) {
+	t.Helper()
+	j := &failingJournal{}
+	s := newSite(t, func(c *siteConfig) {
+		c.wrap = func(p *Parts) { j.Journal = p.Journal; p.Journal = j }
+	})
+	s.until("the session", func() bool { return s.agent.Board().Session() != nil })
+	return s, j
+}
+
+// TestVerdictSurvivesCrashOfUploader: the master has taken a result, which the journal cannot
+// record, and the uploader crashes.
+func TestVerdictSurvivesCrashOfUploader(t *testing.T) {
+	t.Parallel()
+	s, journal := newSiteWithFailingJournal(t)
+	journal.settle.Store(true)
+	submitted := s.submit(ffmpegtest.Quick())
+	s.result(submitted.ID, 1)
+	s.until("a failed write", func() bool {
+		return s.logs.FilterMessage("could not settle a delivered result in the journal").Len() > 0
+	})
+	must(t, s.agent.Crash("agent/uploader"))
+	s.until("the restart", func() bool { stats, _ := s.stats("agent/uploader"); return stats.Restarts == 1 })
+	journal.settle.Store(false)
+	if r := s.settled(submitted, 1); r.State != job.RecordSent {
+		t.Errorf("got %s (%s), want sent", r.State, r.Why)
+	}
+}
+
+func TestStopEndsAnAttemptThatCannotBeAccepted(t *testing.T) {
+	t.Parallel()
+	s, journal := newSiteWithFailingJournal(t)
+	journal.accept.Store(true)
+	s.submit(ffmpegtest.Quick())
+	s.until("an attempt", func() bool { return len(s.agent.env.attempts.list()) == 1 })
+	s.agent.Drain(time.Hour)
+	s.agent.StopJobs()
+	s.drained()
+}
+
+// TestAttemptIsCountedOnce: a panic while the optional samples are saved costs the samples.
+func TestAttemptIsCountedOnce(t *testing.T) {
+	t.Parallel()
+	s, journal := newSiteWithFailingJournal(t)
+	journal.samples.Store(true)
+	if r := s.result(s.submit(ffmpegtest.Quick()).ID, 1); r.Status != protocol.StatusCompleted {
+		t.Errorf("got status %s (%s), want completed", r.Status, r.Error)
+	}
+	if c := s.agent.Status().Counts; c.Completed != 1 || c.Failed != 0 {
+		t.Errorf("got %d completed and %d failed, want 1 and 0", c.Completed, c.Failed)
 	}
 }

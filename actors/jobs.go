@@ -40,7 +40,7 @@ func newJobs(e *env) *jobs {
 	log := e.log.Named("jobs")
 	return &jobs{
 		env: e, log: log, children: map[job.Key]*supervision.Ref{}, undelivered: map[job.Key]*supervision.Timer{},
-		disk: outage{log: log, failing: "could not write to the journal", over: "the journal is written again"},
+		disk: journalOutage(log),
 	}
 }
 
@@ -100,8 +100,8 @@ func (j *jobs) sendState() {
 		}
 		running = append(running, r)
 	}
-	free := j.free() - len(j.waiting) - len(j.undelivered)
-	if j.drain != nil {
+	free := j.free() - len(j.waiting) - len(j.early) - len(j.undelivered)
+	if j.draining() {
 		free = 0
 	}
 	j.refs.uploader.Tell(&messages.HeldLeases{Keys: held})
@@ -165,7 +165,7 @@ func (j *jobs) offered(ctx actor.Context, lease job.Lease) {
 	case j.attempts.find(key) != nil || slices.ContainsFunc(j.waiting, same) || slices.ContainsFunc(j.early, same):
 	case !j.recovered: // what an earlier process left of this very attempt is reported first
 		j.early = append(j.early, lease)
-	case j.drain != nil || j.board.Draining():
+	case j.draining():
 		j.returnLease(ctx, lease)
 	case j.free() <= 0:
 		j.waiting = append(j.waiting, lease)
@@ -218,13 +218,17 @@ func (j *jobs) ended(ctx actor.Context, key job.Key) {
 	}
 	if a.end.reported {
 		j.undelivered[key] = supervision.After(ctx, deliveryWait, func(actor.Context) { j.delivered(key) })
-		j.refs.uploader.Tell(&messages.ResultReady{Key: key, ConfirmedAt: a.confirmedAt()})
+		ready := &messages.ResultReady{Key: key, ConfirmedAt: a.confirmedAt()}
+		if a.end.repeated {
+			ready.ConfirmedAt = time.Time{} // it may have been sent already
+		}
+		j.refs.uploader.Tell(ready)
 	}
 	j.counts.left(a.run.Snapshot().Encode)
 	j.children[key].Stop()
 	delete(j.children, key)
 	j.attempts.remove(a)
-	for len(j.waiting) > 0 && j.free() > 0 && j.drain == nil {
+	for len(j.waiting) > 0 && j.free() > 0 && !j.draining() {
 		j.start(ctx, j.waiting[0])
 		j.waiting = j.waiting[1:]
 	}
@@ -243,6 +247,10 @@ func (j *jobs) delivered(key job.Key) {
 
 // free is how many slots have no attempt; below 0 after the number of slots was lowered.
 func (j *jobs) free() int { return j.settings.Load().Slots - len(j.attempts.list()) }
+
+// draining reports whether no job is to be started any more. The board says so before
+// jobs is asked to drain, which waits for the poller.
+func (j *jobs) draining() bool { return j.drain != nil || j.board.Draining() }
 
 func (j *jobs) startDrain(ctx actor.Context, m *messages.Drain) {
 	j.drain = m
@@ -270,22 +278,27 @@ func (j *jobs) stopAll() {
 	}
 }
 
-// recordFailed puts a failed result on disk for an attempt that has no goroutine; false
-// when it has a result already. release: it was never started.
+// recordFailed records a failed result for an attempt that has no goroutine; false when it
+// has a result already. release: it was never started.
 func (e *env) recordFailed(lease job.Lease, encode job.Encode, why string, release bool) (bool, error) {
-	record, err := e.Journal.Accept(lease)
+	return e.record(&job.Outcome{Lease: lease, Failure: job.PlatformFailure(why), Encode: encode, At: time.Now()}, release)
+}
+
+// record puts the result of an attempt on disk and counts it; false when it has one
+// already. A journal that was replaced meanwhile as damaged gets the attempt anew.
+func (e *env) record(outcome *job.Outcome, release bool) (bool, error) {
+	record, err := e.Journal.Accept(outcome.Lease)
 	if err != nil || !record.State.Unfinished() {
 		return false, err
 	}
-	outcome := job.Outcome{Lease: lease, Failure: job.PlatformFailure(why), Encode: encode, At: time.Now()}
 	body, err := outcome.Body()
 	if err != nil {
-		return false, err
+		panic(err) // an outcome holds nothing that JSON does not
 	}
-	if err := e.Journal.Finish(lease.Key(), body, release); err != nil {
-		return false, fmt.Errorf("recording the result of job %s: %w", lease.Job.ID, err)
+	if err := e.Journal.Finish(outcome.Lease.Key(), body, release); err != nil {
+		return false, fmt.Errorf("recording the result of job %s: %w", outcome.Lease.Job.ID, err)
 	}
-	e.counts.count(&outcome)
+	e.counts.count(outcome)
 	return true, nil
 }
 

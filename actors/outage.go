@@ -21,6 +21,11 @@ type outage struct {
 	count  int
 }
 
+// journalOutage is for failing writes to the journal.
+func journalOutage(log *zap.Logger) outage {
+	return outage{log: log, failing: "could not write to the journal", over: "the journal is written again"}
+}
+
 const repeatOutage = time.Minute
 
 func (o *outage) failed(err error, fields ...zap.Field) {

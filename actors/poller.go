@@ -215,6 +215,7 @@ func (p *poller) findLeases(ctx actor.Context, then func(actor.Context)) {
 		switch {
 		case err == nil:
 			if len(leases) > 0 {
+				p.free -= len(leases) // until jobs sends its slots
 				p.refs.jobs.Tell(&messages.Offer{Leases: leases})
 			}
 		case protocol.KindOf(err) == protocol.NotFound:

@@ -15,6 +15,7 @@ import (
 
 	"ffmpeg-agent/internal/devmaster"
 	"ffmpeg-agent/internal/ffmpegtest"
+	"ffmpeg-agent/messages"
 	"ffmpeg-agent/messages/job"
 	"ffmpeg-agent/messages/protocol"
 )
@@ -342,5 +343,33 @@ func TestFindingLeasesDropsNoPoll(t *testing.T) {
 		if polls.Load() == before {
 			t.Fatalf("no poll during %d looks", looks.Load()-from)
 		}
+	}
+}
+
+// TestFoundLeaseTakesItsSlot: the agent finds a lost lease and polls for no second job with
+// its only slot.
+func TestFoundLeaseTakesItsSlot(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, func(c *siteConfig) { c.PollInterval = time.Hour })
+	s.until("the agent to be idle", func() bool {
+		for _, reason := range s.agent.Board().Gates() {
+			if reason != "" {
+				return false
+			}
+		}
+		return s.agent.Board().Session() != nil && s.logs.FilterMessage("registered with the master").Len() > 0
+	})
+	s.await("a poll", func(e devmaster.Event) bool { return e.Kind == devmaster.NodeRegistered })
+	first, second := s.submit(ffmpegtest.Long()), s.submit(ffmpegtest.Long())
+	// The master assigns the first job, and the response goes to nobody.
+	resp, err := http.Get(s.link.URL + "/jobs/next?node_id=" + s.agent.Board().Session().NodeID)
+	must(t, err)
+	resp.Body.Close()
+	s.agent.env.refs.poller.Tell(&messages.FindLeases{})
+	s.ffmpegPID(first.ID)
+	from := time.Now()
+	s.until("some heartbeats", func() bool { return len(s.beatsSince(from)) >= 3 })
+	if now, _ := s.master().Job(second.ID); now.Status.HeldByNode() {
+		t.Errorf("the second job is %s by an agent with one slot", now.Status)
 	}
 }

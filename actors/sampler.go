@@ -168,12 +168,11 @@ func (s *powerSampler) loop(ctx context.Context, sensors PowerSensors) error {
 		now := time.Now()
 		timer.Reset(nextTick(s.started, now, min(maxInterval(sensors.Zones()), time.Duration(s.interval.Load()))).Sub(now))
 		why, ok := s.read(sensors, answers)
-		switch {
-		case ok && failed >= maxFailedReadings:
-			s.log.Info("power sensors give readings again")
-			s.post(healthOf(sensors))
-			fallthrough
-		case ok:
+		if ok {
+			if failed >= maxFailedReadings {
+				s.log.Info("power sensors give readings again")
+				s.post(healthOf(sensors))
+			}
 			failed = 0
 			s.backoff.reset()
 			continue

@@ -59,6 +59,7 @@ func (u *uploader) deliver(ctx context.Context, up upload) (d delivery) {
 		u.report(ctx, up, &d)
 	}
 	if d.verdict != nil {
+		u.verdicts.Store(up.key, d.verdict)
 		d.err = u.settle(up.key, *d.verdict)
 	}
 	return d
@@ -112,7 +113,7 @@ func lostLease(lease job.LeaseStatus, sent sentState) *verdict {
 	case responseLost:
 		return &verdict{job.RecordSent, "the job had ended when the master was asked: it took the sending whose response was lost"}
 	case maybeSent:
-		return &verdict{job.RecordSuperseded, "the job had ended when the master was asked; a sending by the previous process may have ended it"}
+		return &verdict{job.RecordSuperseded, "the job had ended when the master was asked; a sending before a restart may have ended it"}
 	}
 	return &verdict{job.RecordSuperseded, "the job had ended at the master without this result"}
 }
@@ -137,7 +138,11 @@ func (u *uploader) report(ctx context.Context, up upload, d *delivery) {
 		u.ask(ctx, d)
 		d.err = nil
 		if d.asked() {
-			d.verdict = lostLease(d.lease, notSent)
+			sent := notSent
+			if ambiguous(err) { // a proxy failed, and the master may have the result
+				sent = responseLost
+			}
+			d.verdict = lostLease(d.lease, sent)
 			d.unknownJob = d.lease == job.LeaseUnknown
 		}
 		if d.unknownJob && up.unknown+1 >= unknownLimit && time.Since(up.unknownFrom) >= unknownFor {
@@ -145,10 +150,14 @@ func (u *uploader) report(ctx context.Context, up upload, d *delivery) {
 		}
 	}
 	if d.verdict == nil {
-		d.err = err
-		var e *protocol.Error
-		d.responseLost = !errors.As(err, &e) || e.Ambiguous
+		d.err, d.responseLost = err, ambiguous(err)
 	}
+}
+
+// ambiguous reports whether the master may have acted on a call that failed.
+func ambiguous(err error) bool {
+	var e *protocol.Error
+	return !errors.As(err, &e) || e.Ambiguous
 }
 
 func (u *uploader) settle(key job.Key, v verdict) error {

@@ -201,3 +201,17 @@ func TestInterruptedJobIsReportedAtStart(t *testing.T) {
 		t.Errorf("reason %s: %s", r.FailureReason, r.Error)
 	}
 }
+
+// TestResultTakenBehindABadGatewayIsSent: the master takes the result, and a proxy answers
+// 502 in its place.
+func TestResultTakenBehindABadGatewayIsSent(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, nil)
+	s.link.interfere(onResults(func(next http.Handler, w http.ResponseWriter, r *http.Request) {
+		next.ServeHTTP(httptest.NewRecorder(), r)
+		http.Error(w, "bad gateway", http.StatusBadGateway)
+	}))
+	if r := s.settled(s.submit(ffmpegtest.Quick()), 1); r.State != job.RecordSent {
+		t.Errorf("got %s (%s), want sent", r.State, r.Why)
+	}
+}

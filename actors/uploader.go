@@ -33,9 +33,11 @@ type uploader struct {
 	inFlight int
 	held     []job.Key // leases that jobs holds
 	heldSent bool      // jobs has sent them to this incarnation
+	loaded   bool      // the journal was asked for unsent results
 	drain    *messages.Drain
-	failures outage
-	disk     outage
+	failures outage // of deliveries
+	reading  outage // of the journal
+	settling outage
 }
 
 // upload is one unsent result.
@@ -75,7 +77,8 @@ func newUploader(e *env) *uploader {
 		unsent:   map[job.Key]*upload{},
 		drain:    e.stop.drainOf("uploader"),
 		failures: outage{log: log, failing: "could not deliver a result", over: "results are delivered again"},
-		disk:     outage{log: log, failing: "could not read unsent results from the journal", over: "unsent results are read from the journal again"},
+		settling: outage{log: log, failing: "could not settle a delivered result in the journal", over: "results are settled in the journal again"},
+		reading:  outage{log: log, failing: "could not read unsent results from the journal", over: "unsent results are read from the journal again"},
 	}
 }
 
@@ -116,11 +119,14 @@ func (u *uploader) load(ctx actor.Context) {
 		return u.Journal.Unsent()
 	}, func(ctx actor.Context, records []job.Record, err error) {
 		if err != nil {
-			u.disk.failed(err)
+			u.reading.failed(err)
 			supervision.After(ctx, diskRetry, u.load)
+			u.loaded = true // a drain does not wait for a journal that cannot be read
+			u.checkDrained()
 			return
 		}
-		u.disk.recovered()
+		u.reading.recovered()
+		u.loaded = true
 		if len(records) > 0 {
 			u.log.Info("resending results left in the journal", zap.Int("results", len(records)))
 		}
@@ -144,7 +150,11 @@ func (u *uploader) add(key job.Key, sent sentState, confirmed time.Time) {
 	if _, known := u.unsent[key]; known {
 		return
 	}
-	u.unsent[key] = &upload{key: key, sent: sent, confirmedAt: confirmed, overtaken: u.hasLater(key), backoff: uploadBackoff()}
+	up := &upload{key: key, sent: sent, confirmedAt: confirmed, overtaken: u.hasLater(key), backoff: uploadBackoff()}
+	if v, decided := u.verdicts.Load(key); decided {
+		up.verdict = v.(*verdict)
+	}
+	u.unsent[key] = up
 	u.order = append(u.order, key)
 }
 
@@ -198,8 +208,14 @@ func (u *uploader) conclude(ctx actor.Context, up *upload, d delivery) {
 		return
 	}
 	up.apply(d)
-	wait := up.backoff.next(time.Now(), d.err)
-	u.failures.failed(d.err, zap.String("job", up.key.JobID), zap.Duration("next_try", wait))
+	wait := diskRetry
+	if d.verdict != nil {
+		u.settling.failed(d.err, zap.String("job", up.key.JobID), zap.Duration("next_try", wait))
+		u.refs.janitor.Tell(&messages.JournalFailed{})
+	} else {
+		wait = up.backoff.next(time.Now(), d.err)
+		u.failures.failed(d.err, zap.String("job", up.key.JobID), zap.Duration("next_try", wait))
+	}
 	up.retry = supervision.After(ctx, wait, func(ctx actor.Context) {
 		up.retry = nil
 		u.sendDue(ctx)
@@ -208,11 +224,13 @@ func (u *uploader) conclude(ctx actor.Context, up *upload, d delivery) {
 
 func (u *uploader) forget(up *upload) {
 	delete(u.unsent, up.key)
+	u.verdicts.Delete(up.key)
 	u.order = slices.DeleteFunc(u.order, func(key job.Key) bool { return key == up.key })
 }
 
 func (u *uploader) settled(ctx actor.Context, up *upload, v verdict) {
 	u.forget(up)
+	u.settling.recovered()
 	fields := append(jobFields(up.key), zap.String("reason", v.why))
 	switch v.state {
 	case job.RecordDeadLetter:
@@ -245,7 +263,7 @@ func (u *uploader) retryUnreachable(ctx actor.Context) {
 // checkDrained is ready once each result was tried: what the master does not take now
 // stays in the journal for the next start.
 func (u *uploader) checkDrained() {
-	if u.drain == nil {
+	if u.drain == nil || !u.loaded {
 		return
 	}
 	for _, up := range u.unsent {

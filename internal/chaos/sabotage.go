@@ -20,9 +20,12 @@ func Sabotages() []Sabotage {
 		{
 			Name: "a result is sent before it is journalled",
 			Edits: []Edit{{"actors/attempt.go", `	return a.persist(ctx, func() error {
-		if _, err := a.Journal.Accept(a.lease); err != nil {`, `	_ = a.Master.Report(ctx, job.Record{Lease: a.lease, State: job.RecordResult, Result: body})
+		_, err := a.record(outcome, false)
+`, `	body, _ := outcome.Body()
+	_ = a.Master.Report(ctx, job.Record{Lease: a.lease, State: job.RecordResult, Result: body})
 	return a.persist(ctx, func() error {
-		if _, err := a.Journal.Accept(a.lease); err != nil {`}},
+		_, err := a.record(outcome, false)
+`}},
 			Faults: []string{"agent: killed", "net: reset", "job: "},
 		},
 		{
@@ -143,13 +146,11 @@ func Sabotages() []Sabotage {
 		},
 		{
 			Name: "a full disk loses a result",
-			Edits: []Edit{{"actors/attempt.go", `		return a.Journal.Finish(a.key, body, false)
-`, `		_ = a.Journal.Finish(a.key, body, false)
+			Edits: []Edit{{"actors/attempt.go", `		_, err := a.record(outcome, false)
+		return err
+`, `		_, _ = a.record(outcome, false)
 		return nil
-`}, {"actors/attempt.go", `		if _, err := a.Journal.Accept(a.lease); err != nil {
-			return err
-		}
-`, ``}},
+`}},
 			Faults: []string{"disk: data full"},
 		},
 		{
