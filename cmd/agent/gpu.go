@@ -56,7 +56,7 @@ func nvmlConfig(cfg configs.Config) hardware.NVMLConfig {
 	return hardware.NVMLConfig{
 		// This very binary, even if it has been replaced on disk: parent and child must be of
 		// the same version.
-		Command:    []string{"/proc/self/exe", nvmlCommand},
+		Command:    []string{self, nvmlCommand},
 		Library:    cfg.Hardware.NVMLLibrary,
 		ProcfsPath: cfg.Hardware.ProcfsPath,
 	}

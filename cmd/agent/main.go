@@ -69,7 +69,7 @@ func newRoot() *cobra.Command {
 	configs.BindFlags(root.Flags())
 	root.AddCommand(
 		newRun(), newDemo(), newStatus(), newDrain(), newReport(), newConfig(), newExporters(), newVersion(),
-		newDebug(), newGPUCheck(), newNVMLChild(), // hidden
+		newDebug(), newGPUCheck(), newNVMLChild(), newJournalInspector(), // hidden
 	)
 	return root
 }

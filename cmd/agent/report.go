@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -80,12 +79,10 @@ func findRecords(cmd *cobra.Command, id string) ([]job.Record, error) {
 	return readRecords(cmd.Context(), client, journalPath(loaded.Config.DataDir), id)
 }
 
-func journalPath(dataDir string) string { return filepath.Join(dataDir, "journal.db") }
-
 // readRecords reads the journal. If that is in use, an agent has just started, and
 // readRecords asks it once more: it opens the journal before its control socket.
 func readRecords(ctx context.Context, client *control.Client, path, id string) (records []job.Record, err error) {
-	reader, err := journal.OpenReadOnly(path)
+	reader, err := journal.OpenReadOnly(path, journalInspector)
 	switch {
 	case errors.Is(err, journal.ErrInUse):
 		records, err := client.Find(ctx, id)

@@ -37,12 +37,15 @@ const hang = 2 * time.Minute
 
 func TestMain(m *testing.M) {
 	// The NVML child does not get the environment of the agent.
-	if os.Getenv(asAgent) != "" || slices.Contains(os.Args, nvmlCommand) {
+	if os.Getenv(asAgent) != "" || slices.Contains(os.Args, nvmlCommand) || slices.Contains(os.Args, journalInspectorCommand) {
 		os.Exit(execute(context.Background(), os.Args[1:], os.Stdout, os.Stderr))
 	}
 	// Agents must get the default action of SIGHUP, also where these tests run under nohup: a
 	// signal that is handled here is reset in a child, an ignored one is not.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP)
+	if err := os.Setenv("GORACE", "atexit_sleep_ms=0"); err != nil { // for the agents under test
+		panic(err)
+	}
 	// Most tests wait for processes most of the time.
 	flag.Parse()
 	if err := flag.Set("test.parallel", "6"); err != nil {

@@ -108,8 +108,10 @@ var errNeverRegistered = errors.New("no saved session: this node has not been re
 
 func (w *worker) openJournal(cfg configs.Config) (err error) {
 	w.journal, err = journal.Open(journal.Settings{
-		Path:   journalPath(cfg.DataDir),
-		Logger: w.log.Named("journal"),
+		Path:      journalPath(cfg.DataDir),
+		Inspector: journalInspector,
+		Reserve:   max(journal.DefaultReserve, int64(cfg.Jobs.MaxConcurrent)<<20),
+		Logger:    w.log.Named("journal"),
 	})
 	if err != nil {
 		return err

@@ -22,7 +22,7 @@ var allowed = map[string][]string{
 	"actors":              {"actors/supervision", "messages", "messages/job", "messages/protocol", "hardware/energy"},
 	"exporters/...":       {"messages", "messages/job", "hardware/energy"},
 	"internal/ffmpeg":     {"messages", "messages/job", "messages/protocol", "hardware/energy", "hardware/proc"},
-	"internal/journal":    {"messages", "messages/job", "messages/protocol", "hardware/energy"},
+	"internal/journal":    {"messages", "messages/job", "messages/protocol", "hardware/energy", "hardware/proc"},
 	"internal/master":     {"messages", "messages/job", "messages/protocol", "hardware/energy"},
 	"internal/control":    {"messages", "messages/job", "messages/protocol", "hardware/energy"},
 	"internal/report":     {"messages", "messages/job", "messages/protocol", "hardware/energy"},

@@ -155,7 +155,7 @@ func Sabotages() []Sabotage {
 		},
 		{
 			Name:      "the journal is not brought to disk",
-			Edits:     []Edit{{"internal/journal/file.go", `NoSync: s.noSync`, `NoSync: true`}},
+			Edits:     []Edit{{"internal/journal/open.go", `NoSync: s.noSync`, `NoSync: true`}},
 			Elsewhere: "make guest, which cuts the power: a killed process loses nothing that the kernel has",
 		},
 		{

@@ -1,13 +1,15 @@
-// Package journal is the agent's durable record of attempts: which leases it took,
-// which FFmpeg ran for them, their results and how each ended. A record is on disk
-// when the call that wrote it returns, and survives a crash at any moment.
+// Package journal is the agent's durable record of attempts: the leases it accepted, the
+// FFmpeg processes it started, the results, and how each attempt ended. A record is on
+// disk when the call that wrote it returns, and survives a crash at any moment.
 //
-// It keeps what was decided and decides nothing itself: when to send, to discard or
-// to give up is the caller's. Of measurements it keeps each attempt's power over time,
-// within a bound, as long as its record.
+// The journal stores decisions and makes none: the caller decides when to send, discard or
+// give up. Of measurements it keeps each attempt's power over time, bounded, and as long
+// as the attempt's record.
 //
-// The file is a bbolt database of one writer. A damaged one is set aside, never
-// deleted, and its readable records go on in a fresh one.
+// The file is a bbolt database with one writer. bbolt trusts what it reads, so a process
+// of its own inspects the file before it is opened here (inspect.go). A damaged file is set
+// aside, never deleted, and its readable records are copied to a new one (salvage.go).
+// Disk space for some results stays allocated ahead of need (reserve.go).
 package journal
 
 import (
@@ -25,40 +27,48 @@ import (
 	"ffmpeg-agent/messages/job"
 )
 
-// What callers may decide by; errors wrap them. A full disk is syscall.ENOSPC: nothing
-// was written then, and the call may be repeated.
+// Errors that callers decide by; returned errors wrap them. A full disk is
+// syscall.ENOSPC: nothing was written, and the call may be repeated.
 var (
-	// ErrInUse: another process has the journal.
+	// ErrInUse: another process has the journal open.
 	ErrInUse = errors.New("in use")
-	// ErrNewerSchema: the file was written by a newer agent. It was left alone.
+	// ErrNewerSchema: a newer agent wrote the file. It was not changed.
 	ErrNewerSchema = errors.New("written by a newer agent")
-	// ErrOrder: the attempt's state would not move forward.
+	// ErrOrder: the attempt cannot go from its state to the requested one.
 	ErrOrder = errors.New("out of order")
 	// ErrClosed: the journal was closed.
 	ErrClosed = errors.New("closed")
 )
 
-// errUnchanged ends a transaction that found nothing to write.
+// errUnchanged ends a transaction that has nothing to write.
 var errUnchanged = errors.New("unchanged")
 
-// Settings say where the journal lies and how much it keeps.
+// Settings of a journal. Zero values take the defaults.
 type Settings struct {
-	// Path of the file, such as /var/lib/ffmpeg-agent/journal.db. Its folder is made
-	// when missing; agent.pid beside it tells who has the journal.
+	// Path of the file, such as /var/lib/ffmpeg-agent/journal.db. A missing folder is
+	// created. agent.pid beside it holds the pid of the process that has the journal open.
 	Path string
-	// KeepSettled is how many sent and superseded records are kept, the newest
-	// ones; 0: 1000.
+	// Inspector is the command line of a process that calls Inspect with the arguments
+	// that are appended. Empty: the file is inspected in this process, which a damaged file
+	// can then crash or hang.
+	Inspector []string
+	// KeepSettled is how many sent and superseded records are kept, newest first;
+	// default 1000.
 	KeepSettled int
-	// KeepDeadLetters is how many dead letters are kept; beyond it the oldest is
-	// dropped with a warning; 0: 10000.
+	// KeepDeadLetters is how many dead letters are kept; default 10000. Dropping the oldest
+	// beyond that is logged.
 	KeepDeadLetters int
-	// LockTimeout is how long Open waits for another process to let go of the
-	// journal; 0: 2 s.
+	// Reserve is how much disk space is kept allocated for records to come, in bytes;
+	// default DefaultReserve.
+	Reserve int64
+	// LockTimeout is how long Open waits for another process to close the journal;
+	// default 2 s.
 	LockTimeout time.Duration
-	// Logger gets what an operator should know; nil: nobody does.
+	// Logger; default none.
 	Logger *zap.Logger
 
-	noSync bool // for tests of what does not depend on it
+	noSync        bool          // for tests that do not depend on it
+	inspectWithin time.Duration // 0: by the file's size
 }
 
 func (s Settings) withDefaults() Settings {
@@ -67,6 +77,9 @@ func (s Settings) withDefaults() Settings {
 	}
 	if s.KeepDeadLetters <= 0 {
 		s.KeepDeadLetters = 10000
+	}
+	if s.Reserve <= 0 {
+		s.Reserve = DefaultReserve
 	}
 	if s.LockTimeout <= 0 {
 		s.LockTimeout = 2 * time.Second
@@ -82,15 +95,19 @@ type Journal struct {
 	Reader
 	settings Settings
 	lock     *os.File
-	books    *books // guarded by Reader.mu
+
+	// Guarded by Reader.mu.
+	totals  *totals
+	reserve reserve
 }
 
-// Open opens the journal, or makes it, for this process alone. The error wraps ErrInUse
-// or ErrNewerSchema where it is that; damage is no error (see the package comment).
+// Open opens the journal for this process alone, and creates it if there is none. The
+// error wraps ErrInUse or ErrNewerSchema where one applies. A damaged file is not an error;
+// see the package comment.
 func Open(s Settings) (*Journal, error) {
 	s = s.withDefaults()
 	if err := os.MkdirAll(filepath.Dir(s.Path), 0o700); err != nil {
-		return nil, fmt.Errorf("journal %s: making its folder: %w", s.Path, err)
+		return nil, fmt.Errorf("journal %s: creating its folder: %w", s.Path, err)
 	}
 	lock, err := takeLock(s)
 	if err != nil {
@@ -100,54 +117,59 @@ func Open(s Settings) (*Journal, error) {
 	j.reopen = j.open
 	if err := j.open(); err != nil {
 		_ = lock.Close()
-		return nil, j.fail("opening", err)
+		return nil, j.wrap("opening", err)
 	}
 	return j, nil
 }
 
-// Close lets go of the journal. Later calls return ErrClosed.
+// Close closes the journal. Later calls return ErrClosed.
 func (j *Journal) Close() error {
 	err := j.Reader.Close()
 	if j.lock != nil {
-		_ = j.lock.Close() // the lock goes with it; the file stays for the next
+		_ = j.lock.Close() // releases the lock; the file stays for the next process
 	}
 	return err
 }
 
-// Accept records a lease before anything is done for it. Accepting an attempt
-// that is there already changes nothing and returns the record as it stands; but one
-// that was superseded begins anew, since a master that gave it away may give it back
-// under the same number. A lease from before that is not such a one: it has waited meanwhile.
+// Accept records a lease before anything is done for it. Accepting an attempt that is in
+// the journal changes nothing and returns its record, with one exception: a superseded
+// attempt begins anew, because a master that reassigned it may assign it here again under
+// the same number. A lease acquired before the attempt was superseded does not count as
+// such an assignment.
 func (j *Journal) Accept(lease job.Lease) (job.Record, error) {
 	var rec job.Record
 	err := j.write("accepting", lease.Key(), func(tx *bbolt.Tx) error {
-		found, at, known, err := find(tx, lease.Key())
+		previous, known, err := find(tx, lease.Key())
 		if err != nil {
 			return err
 		}
-		var before *placed
-		if known {
-			if found.State != job.RecordSuperseded || found.SettledAt != nil && lease.AcquiredAt.Before(*found.SettledAt) {
-				rec = found
-				return errUnchanged
-			}
-			before = &placed{found, at}
+		if known && !begunAnewBy(lease, previous.rec) {
+			rec = previous.rec
+			return errUnchanged
 		}
-		fresh := job.Record{Lease: lease, State: job.RecordAccepted, AcceptedAt: now()}
-		if rec, err = asWritten(fresh); err != nil {
+		rec, err = roundTrip(job.Record{Lease: lease, State: job.RecordAccepted, AcceptedAt: now()})
+		if err != nil {
 			return err
 		}
-		return j.replace(tx, rec, before)
+		if !known {
+			return j.replace(tx, rec, nil)
+		}
+		return j.replace(tx, rec, &previous)
 	})
 	return rec, err
 }
 
-// Running records FFmpeg's identity. It may be repeated, the last one counts; with
-// a result on disk it is an error.
+// begunAnewBy reports whether a lease makes a recorded attempt begin anew.
+func begunAnewBy(lease job.Lease, rec job.Record) bool {
+	return rec.State == job.RecordSuperseded && (rec.SettledAt == nil || !lease.AcquiredAt.Before(*rec.SettledAt))
+}
+
+// Running records which process FFmpeg is. The last call counts. It is an error once the
+// attempt has a result.
 func (j *Journal) Running(key job.Key, process job.Process) error {
 	return j.change("recording FFmpeg of", key, func(rec *job.Record) error {
 		if !rec.State.Unfinished() {
-			return fmt.Errorf("%w: it is %s", ErrOrder, rec.State)
+			return fmt.Errorf("%w: the attempt is %s", ErrOrder, rec.State)
 		}
 		if rec.Process != nil && *rec.Process == process {
 			return errUnchanged
@@ -158,9 +180,9 @@ func (j *Journal) Running(key job.Key, process job.Process) error {
 	})
 }
 
-// Finish puts the attempt's result on disk, byte for byte: one JSON value, which may
-// be absent only when the attempt is released. What was finished or has ended stays
-// as it was, and that is no error.
+// Finish writes the attempt's result, byte for byte: one JSON value, which may be absent
+// only if the attempt is released. An attempt that has a result or is settled stays
+// unchanged, without an error.
 func (j *Journal) Finish(key job.Key, result []byte, release bool) error {
 	return j.change("finishing", key, func(rec *job.Record) error {
 		if !rec.State.Unfinished() {
@@ -175,17 +197,17 @@ func (j *Journal) Finish(key job.Key, result []byte, release bool) error {
 	})
 }
 
-// Settle ends an attempt: sent, superseded or dead letter, and why. Only superseded
-// may end one that has no result. Settling it the same way again changes nothing.
+// Settle ends an attempt as sent, superseded or dead letter, with the reason. An attempt
+// without a result can only be superseded. Settling it the same way again changes nothing.
 func (j *Journal) Settle(key job.Key, end job.RecordState, why string) error {
 	return j.change("settling", key, func(rec *job.Record) error {
 		switch {
 		case !end.Settled():
-			return fmt.Errorf("%w: %q is no end", ErrOrder, end)
+			return fmt.Errorf("%w: %q does not settle an attempt", ErrOrder, end)
 		case rec.State == end:
 			return errUnchanged
 		case rec.State.Settled(), rec.State.Unfinished() && end != job.RecordSuperseded:
-			return fmt.Errorf("%w: it is %s and cannot become %s", ErrOrder, rec.State, end)
+			return fmt.Errorf("%w: the attempt is %s and cannot become %s", ErrOrder, rec.State, end)
 		}
 		at := now()
 		rec.State, rec.Why, rec.SettledAt = end, why, &at
@@ -193,98 +215,101 @@ func (j *Journal) Settle(key job.Key, end job.RecordState, why string) error {
 	})
 }
 
-// SaveSession keeps the node's session.
+// SaveSession stores the node's session.
 func (j *Journal) SaveSession(s messages.Session) error {
-	return j.update("saving the session", func(tx *bbolt.Tx) error {
-		value, err := seal(s, nil)
+	return j.putMeta("saving the session", keySession, s)
+}
+
+// Probe writes a few bytes, to find out whether the journal can be written again.
+func (j *Journal) Probe() error {
+	return j.putMeta("probing", keyProbe, now())
+}
+
+func (j *Journal) putMeta(doing string, key []byte, doc any) error {
+	return j.update(doing, func(tx *bbolt.Tx) error {
+		value, err := seal(doc, nil)
 		if err != nil {
 			return err
 		}
-		return tx.Bucket(bucketMeta).Put(keySession, value)
+		return tx.Bucket(bucketMeta).Put(key, value)
 	})
 }
 
-// change applies a step to one attempt's record.
+// change applies a step to the record of one attempt.
 func (j *Journal) change(doing string, key job.Key, step func(*job.Record) error) error {
 	return j.write(doing, key, func(tx *bbolt.Tx) error {
-		rec, at, known, err := find(tx, key)
+		previous, known, err := find(tx, key)
 		if err != nil {
 			return err
 		}
 		if !known {
 			return job.ErrUnknownAttempt
 		}
-		before := placed{rec, at}
+		rec := previous.rec
 		if err := step(&rec); err != nil {
 			return err
 		}
-		return j.replace(tx, rec, &before)
+		return j.replace(tx, rec, &previous)
 	})
 }
 
-// placed is a record and where it lies.
-type placed struct {
-	rec job.Record
-	at  ref
-}
-
-// replace writes a record in the place of what it was before, nil for nothing, and
-// keeps the books.
-func (j *Journal) replace(tx *bbolt.Tx, rec job.Record, before *placed) error {
-	var was *ref
-	if before != nil {
-		was = &before.at
+// replace writes a record in place of the previous one, nil if there is none, and updates
+// the totals.
+func (j *Journal) replace(tx *bbolt.Tx, rec job.Record, previous *located) error {
+	var from *location
+	if previous != nil {
+		from = &previous.at
 	}
-	at, err := put(tx, rec, was)
+	at, err := put(tx, rec, from)
 	if err != nil {
 		return err
 	}
-	if before != nil {
-		j.books.count(before.rec, before.at, -1)
+	if previous != nil {
+		j.totals.add(*previous, -1)
 	}
-	j.books.count(rec, at, 1)
+	j.totals.add(located{rec, at}, 1)
 	return j.trim(tx)
 }
 
-// trim removes the oldest ended records beyond what is kept.
+// trim removes the oldest settled records beyond those to keep.
 func (j *Journal) trim(tx *bbolt.Tx) error {
-	stats := &j.books.stats
+	stats := &j.totals.stats
 	settled := stats.Sent + stats.Superseded - j.settings.KeepSettled
-	if err := j.remove(tx, bucketSettled, settled, func(job.Record) {}); err != nil {
+	if err := j.removeOldest(tx, bucketSettled, settled, func(job.Record) {}); err != nil {
 		return err
 	}
 	dead := stats.DeadLetters - j.settings.KeepDeadLetters
-	return j.remove(tx, bucketDead, dead, func(rec job.Record) {
-		j.settings.Logger.Warn("too many dead letters: the oldest is dropped from the journal",
+	return j.removeOldest(tx, bucketDead, dead, func(rec job.Record) {
+		j.settings.Logger.Warn("too many dead letters: dropping the oldest from the journal",
 			zap.String("job", rec.Lease.Job.ID), zap.Int("attempt", rec.Key().Attempt),
 			zap.String("why", rec.Why), zap.Int("kept", j.settings.KeepDeadLetters))
 	})
 }
 
-// remove deletes the n oldest records of a bucket; none when n is not positive.
-func (j *Journal) remove(tx *bbolt.Tx, bucket []byte, n int, removed func(job.Record)) error {
+// removeOldest removes the n oldest records of a bucket, none if n is not positive.
+func (j *Journal) removeOldest(tx *bbolt.Tx, bucket []byte, n int, removed func(job.Record)) error {
 	if n <= 0 {
 		return nil
 	}
-	oldest := make([]placed, 0, n)
-	err := each(tx, bucket, false, func(seq uint64, rec job.Record) (bool, error) {
-		oldest = append(oldest, placed{rec, ref{bucket, seq}})
+	oldest := make([]located, 0, n)
+	err := each(tx, bucket, false, func(r located) (bool, error) {
+		oldest = append(oldest, r)
 		return len(oldest) < n, nil
 	})
 	if err != nil {
 		return err
 	}
-	for _, p := range oldest {
-		if err := tx.Bucket(bucket).Delete(seqKey(p.at.seq)); err != nil {
+	for _, r := range oldest {
+		if err := tx.Bucket(bucket).Delete(seqKey(r.at.seq)); err != nil {
 			return err
 		}
 		for _, name := range [][]byte{bucketIndex, bucketSamples} {
-			if err := tx.Bucket(name).Delete(attemptID(p.rec.Key())); err != nil {
+			if err := tx.Bucket(name).Delete(attemptID(r.rec.Key())); err != nil {
 				return err
 			}
 		}
-		j.books.count(p.rec, p.at, -1)
-		removed(p.rec)
+		j.totals.add(r, -1)
+		removed(r.rec)
 	}
 	return nil
 }
@@ -294,28 +319,29 @@ func (j *Journal) write(doing string, key job.Key, fn func(*bbolt.Tx) error) err
 	return j.update(fmt.Sprintf("%s %.100s", doing, key), fn)
 }
 
-// update runs one transaction. When it returns nil the transaction is on disk, and
-// otherwise nothing of it counts.
+// update runs one transaction. It is on disk when update returns nil, and without effect
+// otherwise.
 func (j *Journal) update(doing string, fn func(*bbolt.Tx) error) error {
 	var refused error
-	err := j.do(func(db *bbolt.DB) error {
+	err := j.do(func(db *handle) error {
 		err := db.Update(func(tx *bbolt.Tx) error {
 			refused = fn(tx)
 			return refused
 		})
 		switch {
 		case err == nil:
-			j.stats.Store(j.books.snapshot())
+			j.stats.Store(j.totals.snapshot())
+			j.topUpReserve(db)
 		case refused == nil:
-			// The commit failed: how far it came only the file knows.
-			j.letGo()
+			// The commit failed. Only the file shows how much of it was written.
+			j.closeToReopen()
 		}
 		return err
 	})
 	if errors.Is(err, errUnchanged) {
 		return nil
 	}
-	err = j.fail(doing, err)
+	err = j.wrap(doing, err)
 	if err != nil && refused == nil {
 		stats := j.Stats()
 		stats.Error = err.Error()
@@ -324,31 +350,20 @@ func (j *Journal) update(doing string, fn func(*bbolt.Tx) error) error {
 	return err
 }
 
-// Probe writes something small, to learn whether the journal can be written again.
-func (j *Journal) Probe() error {
-	return j.update("trying to write", func(tx *bbolt.Tx) error {
-		value, err := seal(now(), nil)
-		if err != nil {
-			return err
-		}
-		return tx.Bucket(bucketMeta).Put(keyProbe, value)
-	})
-}
-
-// asWritten is the record as reading it again gives it.
-func asWritten(rec job.Record) (job.Record, error) {
+// roundTrip returns the record as it will be read back.
+func roundTrip(rec job.Record) (job.Record, error) {
 	value, err := encodeRecord(rec)
 	if err != nil {
 		return rec, fmt.Errorf("encoding record: %w", err)
 	}
-	again, err := decodeRecord(value)
+	decoded, err := decodeRecord(value)
 	if err != nil {
 		return rec, err
 	}
-	if string(attemptID(again.Key())) != string(attemptID(rec.Key())) {
-		return rec, fmt.Errorf("the job does not survive being written: its key becomes %.100s", again.Key())
+	if string(attemptID(decoded.Key())) != string(attemptID(rec.Key())) {
+		return rec, fmt.Errorf("the job's key does not survive encoding: it becomes %.100s", decoded.Key())
 	}
-	return again, nil
+	return decoded, nil
 }
 
 func now() time.Time { return time.Now().UTC().Round(0) }

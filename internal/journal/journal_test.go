@@ -1,7 +1,6 @@
 package journal
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -12,7 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
@@ -20,12 +18,11 @@ import (
 	"ffmpeg-agent/actors"
 	"ffmpeg-agent/messages"
 	"ffmpeg-agent/messages/job"
-	"ffmpeg-agent/messages/protocol"
 )
 
 var _ actors.Journal = (*Journal)(nil)
 
-func TestAnAttemptGoesItsWay(t *testing.T) {
+func TestAttemptLifecycle(t *testing.T) {
 	j := open(t, Settings{})
 	l := lease("job-1", 2)
 	key := l.Key()
@@ -44,7 +41,7 @@ func TestAnAttemptGoesItsWay(t *testing.T) {
 		t.Fatalf("running: %+v", rec)
 	}
 
-	// Spaces, newlines and signs that an encoder would change must come back untouched.
+	// Spaces, newlines and characters that a JSON encoder escapes must come back unchanged.
 	result := []byte("{ \"job_id\":\"job-1\",\n \"error\":\"a<b && c>d\" }\n")
 	ok(t, j.Finish(key, result, false))
 	rec = record(t, j, key)
@@ -58,14 +55,14 @@ func TestAnAttemptGoesItsWay(t *testing.T) {
 		t.Fatalf("settled: %+v", rec)
 	}
 	if *rec.Process != p || rec.StartedAt == nil || rec.FinishedAt == nil {
-		t.Fatalf("what was known is gone: %+v", rec)
+		t.Fatalf("settling lost earlier fields: %+v", rec)
 	}
 
 	j = reopen(t, j)
 	same(t, rec, record(t, j, key))
 }
 
-// Each state against each operation: what it leads to, or which error.
+// Each operation in each state: the next state, or the error.
 func TestStatesMoveOnlyForward(t *testing.T) {
 	const (
 		accepted   = job.RecordAccepted
@@ -107,7 +104,7 @@ func TestStatesMoveOnlyForward(t *testing.T) {
 				want = refused
 			}
 			t.Run(fmt.Sprintf("%s on %q", name, c.from), func(t *testing.T) {
-				key := bring(t, j, fmt.Sprintf("%s-%s", c.from, name), c.from)
+				key := advance(t, j, fmt.Sprintf("%s-%s", c.from, name), c.from)
 				before, known, err := j.Record(key)
 				ok(t, err)
 				err = operate(j, key)
@@ -120,7 +117,7 @@ func TestStatesMoveOnlyForward(t *testing.T) {
 						wantErr = job.ErrUnknownAttempt
 					}
 					if !errors.Is(err, wantErr) {
-						t.Fatalf("got error %v, want %v", err, wantErr)
+						t.Fatalf("got %v, want %v", err, wantErr)
 					}
 					same(t, before, after)
 				case unchanged:
@@ -129,7 +126,7 @@ func TestStatesMoveOnlyForward(t *testing.T) {
 				default:
 					ok(t, err)
 					if after.State != want {
-						t.Fatalf("is %s, want %s", after.State, want)
+						t.Fatalf("got state %s, want %s", after.State, want)
 					}
 				}
 			})
@@ -137,10 +134,10 @@ func TestStatesMoveOnlyForward(t *testing.T) {
 	}
 }
 
-func TestAcceptingAgainReturnsTheRecordAsItStands(t *testing.T) {
+func TestAcceptIsIdempotent(t *testing.T) {
 	j := open(t, Settings{})
 	for _, state := range []job.RecordState{job.RecordAccepted, job.RecordRunning, job.RecordResult, job.RecordSent} {
-		key := bring(t, j, string(state), state)
+		key := advance(t, j, string(state), state)
 		before := record(t, j, key)
 		other := lease(key.JobID, key.Attempt)
 		other.NodeID = "another node"
@@ -151,7 +148,7 @@ func TestAcceptingAgainReturnsTheRecordAsItStands(t *testing.T) {
 	}
 }
 
-func TestAttemptsAtOneJobAreApart(t *testing.T) {
+func TestAttemptsOfAJobAreSeparate(t *testing.T) {
 	j := open(t, Settings{})
 	for _, attempt := range []int{2, 1, 11} {
 		_, err := j.Accept(lease("job", attempt))
@@ -163,15 +160,15 @@ func TestAttemptsAtOneJobAreApart(t *testing.T) {
 	records, err := j.Find("job")
 	ok(t, err)
 	if got := keys(records); got != "job#1 job#2 job#11" {
-		t.Fatalf("found %s, want the newest attempt last", got)
+		t.Fatalf("got %s, want the newest attempt last", got)
 	}
 	if records[0].State != job.RecordAccepted || records[1].State != job.RecordResult {
-		t.Fatalf("states %s and %s", records[0].State, records[1].State)
+		t.Fatalf("got states %s and %s, want accepted and result", records[0].State, records[1].State)
 	}
 	records, err = j.Find("jo")
 	ok(t, err)
 	if len(records) != 0 {
-		t.Fatalf("found %s for an id that is only a beginning", keys(records))
+		t.Fatalf("got %s for a prefix of an id, want none", keys(records))
 	}
 }
 
@@ -181,8 +178,8 @@ func TestListsAreOldestFirst(t *testing.T) {
 		_, err := j.Accept(lease(id, 1))
 		ok(t, err)
 	}
-	for _, id := range []string{"b", "c"} { // finished in another order than accepted
-		ok(t, j.Finish(job.Key{JobID: id, Attempt: 1}, []byte(`{}`), false))
+	for _, id := range []string{"b", "c"} { // finished in reverse order
+		ok(t, j.Finish(keyOf(id), []byte(`{}`), false))
 	}
 	ok(t, j.Running(job.Key{JobID: "d", Attempt: 1}, job.Process{PID: 1}))
 	j = reopen(t, j)
@@ -191,60 +188,60 @@ func TestListsAreOldestFirst(t *testing.T) {
 	unsent, err := j.Unsent()
 	ok(t, err)
 	if keys(unfinished) != "a#1 d#1 e#1" || keys(unsent) != "c#1 b#1" {
-		t.Fatalf("unfinished %s, unsent %s", keys(unfinished), keys(unsent))
+		t.Fatalf("got unfinished %s, unsent %s", keys(unfinished), keys(unsent))
 	}
 	for _, id := range []string{"b", "c"} {
-		ok(t, j.Settle(job.Key{JobID: id, Attempt: 1}, job.RecordSent, ""))
+		ok(t, j.Settle(keyOf(id), job.RecordSent, ""))
 	}
 	settled, err := j.Settled(0)
 	ok(t, err)
 	newest, err := j.Settled(1)
 	ok(t, err)
 	if keys(settled) != "c#1 b#1" || keys(newest) != "c#1" {
-		t.Fatalf("settled %s, newest %s", keys(settled), keys(newest))
+		t.Fatalf("got settled %s, newest %s", keys(settled), keys(newest))
 	}
 }
 
-func TestAnyJobIDWillDo(t *testing.T) {
+func TestAnyJobIDIsAccepted(t *testing.T) {
 	j := open(t, Settings{})
 	for _, id := range []string{"", "ä/../\x00\n#1", strings.Repeat("long", 30_000), "broken \xff\xfe utf-8"} {
-		key := job.Key{JobID: id, Attempt: 1}
+		key := keyOf(id)
 		_, err := j.Accept(lease(id, 1))
 		ok(t, err)
 		ok(t, j.Finish(key, []byte(`{}`), false))
 		j = reopen(t, j)
 		if rec := record(t, j, key); rec.State != job.RecordResult {
-			t.Errorf("%.20q is %s", id, rec.State)
+			t.Errorf("%.20q: got state %s, want result", id, rec.State)
 		}
 		records, err := j.Find(id)
 		ok(t, err)
 		if len(records) != 1 {
-			t.Errorf("%.20q found %d times", id, len(records))
+			t.Errorf("%.20q: found %d records, want 1", id, len(records))
 		}
 	}
 }
 
-func TestAResultIsJSON(t *testing.T) {
+func TestResultMustBeJSON(t *testing.T) {
 	j := open(t, Settings{})
-	key := bring(t, j, "job", job.RecordRunning)
+	key := advance(t, j, "job", job.RecordRunning)
 	for _, bad := range []string{"", "{", "{} {}", "nonsense"} {
 		if err := j.Finish(key, []byte(bad), false); err == nil {
-			t.Errorf("%q was taken for a result", bad)
+			t.Errorf("result %q: got no error", bad)
 		}
 	}
 	if rec := record(t, j, key); rec.State != job.RecordRunning {
-		t.Fatalf("is %s", rec.State)
+		t.Fatalf("got state %s, want running", rec.State)
 	}
-	ok(t, j.Finish(key, nil, true)) // nothing needs to be said of a job that was never started
+	ok(t, j.Finish(key, nil, true)) // a release needs no result
 	if rec := record(t, j, key); !rec.Release || rec.Result != nil {
-		t.Fatalf("released: %+v", rec)
+		t.Fatalf("got %+v, want a release without result", rec)
 	}
 }
 
 func TestSessionIsKept(t *testing.T) {
 	j := open(t, Settings{})
 	if _, found, err := j.Session(); found || err != nil {
-		t.Fatalf("a session from nowhere: %v, %v", found, err)
+		t.Fatalf("new journal: got session %v, %v", found, err)
 	}
 	want := messages.Session{NodeID: "n1", Address: "host", Master: "http://m:1", Since: time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC)}
 	ok(t, j.SaveSession(messages.Session{NodeID: "old"}))
@@ -258,7 +255,7 @@ func TestSessionIsKept(t *testing.T) {
 	same(t, want, got)
 }
 
-func TestStatsFollowTheRecords(t *testing.T) {
+func TestStatsMatchRecords(t *testing.T) {
 	j := open(t, Settings{})
 	states := []job.RecordState{
 		job.RecordAccepted, job.RecordRunning, job.RecordResult, job.RecordResult,
@@ -266,7 +263,7 @@ func TestStatsFollowTheRecords(t *testing.T) {
 	}
 	var oldest *time.Time
 	for i, s := range states {
-		rec := record(t, j, bring(t, j, fmt.Sprintf("job-%d", i), s))
+		rec := record(t, j, advance(t, j, fmt.Sprintf("job-%d", i), s))
 		if s == job.RecordResult && oldest == nil {
 			oldest = rec.FinishedAt
 		}
@@ -281,44 +278,44 @@ func TestStatsFollowTheRecords(t *testing.T) {
 	same(t, want, j.Stats())
 }
 
-func TestOldSettledRecordsGo(t *testing.T) {
+func TestOldestSettledRecordsAreRemoved(t *testing.T) {
 	logs, seen := observer.New(zapcore.WarnLevel)
 	s := Settings{KeepSettled: 3, KeepDeadLetters: 2, Logger: zap.New(logs)}
 	j := open(t, s)
-	bring(t, j, "unsent", job.RecordResult)
-	bring(t, j, "open", job.RecordRunning)
+	advance(t, j, "unsent", job.RecordResult)
+	advance(t, j, "open", job.RecordRunning)
 	for i := range 5 {
-		bring(t, j, fmt.Sprintf("sent-%d", i), job.RecordSent)
-		bring(t, j, fmt.Sprintf("dead-%d", i), job.RecordDeadLetter)
+		advance(t, j, fmt.Sprintf("sent-%d", i), job.RecordSent)
+		advance(t, j, fmt.Sprintf("dead-%d", i), job.RecordDeadLetter)
 	}
-	bring(t, j, "given away", job.RecordSuperseded)
+	advance(t, j, "reassigned", job.RecordSuperseded)
 
 	settled, err := j.Settled(0)
 	ok(t, err)
 	dead, err := j.DeadLetters(0)
 	ok(t, err)
-	if keys(settled) != "given away#1 sent-4#1 sent-3#1" || keys(dead) != "dead-4#1 dead-3#1" {
-		t.Fatalf("settled %s, dead letters %s", keys(settled), keys(dead))
+	if keys(settled) != "reassigned#1 sent-4#1 sent-3#1" || keys(dead) != "dead-4#1 dead-3#1" {
+		t.Fatalf("got settled %s, dead letters %s", keys(settled), keys(dead))
 	}
 	if dropped := seen.FilterMessageSnippet("dead letters").FilterField(zap.String("job", "dead-0")).Len(); dropped != 1 || seen.Len() != 3 {
-		t.Fatalf("dead letters dropped in silence: %v", seen.All())
+		t.Fatalf("got %v, want 3 warnings of dropped dead letters", seen.All())
 	}
 	if records, _ := j.Find("sent-0"); len(records) != 0 {
-		t.Fatal("the index still knows what is gone")
+		t.Fatalf("sent-0 is still in the index: %s", keys(records))
 	}
 	if got := j.Stats(); got.Sent+got.Superseded != 3 || got.DeadLetters != 2 || got.Unsent != 1 || got.Unfinished != 1 {
-		t.Fatalf("stats %+v", got)
+		t.Fatalf("got stats %+v", got)
 	}
-	reopen(t, j) // audits itself
+	reopen(t, j) // audits the file
 }
 
-func TestTheFileStopsGrowing(t *testing.T) {
+func TestFileStopsGrowing(t *testing.T) {
 	t.Parallel()
 	j := open(t, Settings{KeepSettled: 20, noSync: true})
 	cycle := func(from, to int) int64 {
 		for i := from; i < to; i++ {
 			id := fmt.Sprintf("job-%d", i)
-			key := job.Key{JobID: id, Attempt: 1}
+			key := keyOf(id)
 			_, err := j.Accept(lease(id, 1))
 			ok(t, err)
 			ok(t, j.Running(key, job.Process{PID: i}))
@@ -331,11 +328,11 @@ func TestTheFileStopsGrowing(t *testing.T) {
 	}
 	steady := cycle(0, 150)
 	if later := cycle(150, 700); later > steady*3/2 {
-		t.Fatalf("from %d to %d bytes", steady, later)
+		t.Fatalf("the file grew from %d to %d bytes", steady, later)
 	}
 }
 
-func TestManyAtOnce(t *testing.T) {
+func TestConcurrentUse(t *testing.T) {
 	t.Parallel()
 	j := open(t, Settings{noSync: true, KeepSettled: 20})
 	var group sync.WaitGroup
@@ -359,52 +356,52 @@ func TestManyAtOnce(t *testing.T) {
 	reopen(t, j)
 }
 
-func TestFilesAreThisUsersAlone(t *testing.T) {
+func TestFilesAreReadableByOwnerOnly(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "data", "dir")
 	open(t, Settings{Path: filepath.Join(dir, "journal.db")})
 	for path, want := range map[string]fs.FileMode{dir: 0o700, filepath.Join(dir, "journal.db"): 0o600, filepath.Join(dir, lockName): 0o600} {
 		info, err := os.Stat(path)
 		ok(t, err)
 		if got := info.Mode().Perm(); got != want {
-			t.Errorf("%s is %o, want %o", path, got, want)
+			t.Errorf("%s: got mode %o, want %o", path, got, want)
 		}
 	}
 }
 
-func TestAfterClosingNothingIsDone(t *testing.T) {
+func TestClosedJournalReturnsErrClosed(t *testing.T) {
 	j := open(t, Settings{})
 	ok(t, j.Close())
 	ok(t, j.Close())
 	_, err := j.Accept(lease("job", 1))
 	if !errors.Is(err, ErrClosed) || !strings.Contains(err.Error(), j.path) {
-		t.Fatalf("got %v", err)
+		t.Fatalf("got %v, want ErrClosed", err)
 	}
 	if _, err := j.Unsent(); !errors.Is(err, ErrClosed) {
-		t.Fatalf("got %v", err)
+		t.Fatalf("got %v, want ErrClosed", err)
 	}
 }
 
 func TestReadOnly(t *testing.T) {
 	t.Parallel()
 	j := open(t, Settings{})
-	key := bring(t, j, "job", job.RecordSent)
+	key := advance(t, j, "job", job.RecordSent)
 	want, stats := record(t, j, key), j.Stats()
 
-	if _, err := OpenReadOnly(j.path); !errors.Is(err, ErrInUse) {
-		t.Fatalf("read while the agent runs: %v", err)
+	if _, err := OpenReadOnly(j.path, []string{self, "inspect"}); !errors.Is(err, ErrInUse) {
+		t.Fatalf("while the agent runs: got %v, want ErrInUse", err)
 	}
 	ok(t, j.Close())
 	before, err := os.ReadFile(j.path)
 	ok(t, err)
-	r, err := OpenReadOnly(j.path)
+	r, err := OpenReadOnly(j.path, []string{self, "inspect"})
 	ok(t, err)
-	second, err := OpenReadOnly(j.path)
+	second, err := OpenReadOnly(j.path, []string{self, "inspect"})
 	ok(t, err)
 	ok(t, second.Close())
 	got, found, err := r.Record(key)
 	ok(t, err)
 	if !found {
-		t.Fatal("not there")
+		t.Fatalf("no record of %s", key)
 	}
 	same(t, want, got)
 	same(t, stats, r.Stats())
@@ -414,115 +411,25 @@ func TestReadOnly(t *testing.T) {
 	if string(before) != string(after) {
 		t.Fatal("reading changed the file")
 	}
-	if _, err := OpenReadOnly(filepath.Join(t.TempDir(), "none.db")); !errors.Is(err, fs.ErrNotExist) {
-		t.Fatalf("no file: %v", err)
+	if _, err := OpenReadOnly(filepath.Join(t.TempDir(), "none.db"), []string{self, "inspect"}); !errors.Is(err, fs.ErrNotExist) {
+		t.Fatalf("no file: got %v, want fs.ErrNotExist", err)
 	}
 }
 
-// ---- what the tests share
-
-func open(t testing.TB, s Settings) *Journal {
-	t.Helper()
-	if s.Path == "" {
-		s.Path = filepath.Join(t.TempDir(), "journal.db")
-	}
-	j, err := Open(s)
-	ok(t, err)
-	t.Cleanup(func() { _ = j.Close() })
-	return j
-}
-
-func reopen(t testing.TB, j *Journal) *Journal {
-	t.Helper()
-	ok(t, j.Close())
-	return open(t, j.settings)
-}
-
-// A master may give back what it gave away; a lease from before that is no such gift.
-func TestOnlyALaterLeaseBeginsASupersededAttemptAnew(t *testing.T) {
+// A master may assign an attempt here again that it reassigned; an earlier lease does not
+// show that it did.
+func TestOnlyLaterLeaseRestartsSupersededAttempt(t *testing.T) {
 	j := open(t, Settings{})
 	early := lease("a", 1)
-	bring(t, j, "a", job.RecordSuperseded)
+	advance(t, j, "a", job.RecordSuperseded)
 	rec, err := j.Accept(early)
 	ok(t, err)
 	if rec.State != job.RecordSuperseded {
-		t.Errorf("a lease from before brought it to %q", rec.State)
+		t.Errorf("earlier lease: got state %q, want superseded", rec.State)
 	}
 	rec, err = j.Accept(lease("a", 1))
 	ok(t, err)
 	if rec.State != job.RecordAccepted {
-		t.Errorf("a later lease left it %q", rec.State)
+		t.Errorf("later lease: got state %q, want accepted", rec.State)
 	}
-}
-
-func ok(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
-func same(t testing.TB, want, got any) {
-	t.Helper()
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Fatalf("- want + got\n%s", diff)
-	}
-}
-
-func lease(id string, attempt int) job.Lease {
-	return job.Lease{
-		Job: protocol.Job{
-			ID: id, RetryCount: attempt - 1, Scenario: "720p30-h264",
-			Parameters: protocol.Parameters{"bitrate": "2000k", "duration": json.Number("5"), "outputs": []any{map[string]any{"crf": json.Number("23")}}},
-		},
-		NodeID:     "node-1",
-		AcquiredAt: time.Now(),
-	}
-}
-
-// resultOf makes a result of about so many bytes.
-func resultOf(size int) []byte {
-	return fmt.Appendf(nil, `{"logs":%q}`, strings.Repeat("x", size))
-}
-
-// bring makes an attempt and brings it to a state; "" is one that is not there.
-func bring(t testing.TB, j *Journal, id string, state job.RecordState) job.Key {
-	t.Helper()
-	key := job.Key{JobID: id, Attempt: 1}
-	if state == "" {
-		return key
-	}
-	_, err := j.Accept(lease(id, 1))
-	ok(t, err)
-	if state == job.RecordAccepted {
-		return key
-	}
-	ok(t, j.Running(key, job.Process{PID: 1}))
-	if state == job.RecordRunning {
-		return key
-	}
-	ok(t, j.Finish(key, []byte(`"first"`), false))
-	if state == job.RecordResult {
-		return key
-	}
-	ok(t, j.Settle(key, state, "first"))
-	return key
-}
-
-func record(t testing.TB, j *Journal, key job.Key) job.Record {
-	t.Helper()
-	rec, found, err := j.Record(key)
-	ok(t, err)
-	if !found {
-		t.Fatalf("%s is not there", key)
-	}
-	return rec
-}
-
-func keys(records []job.Record) string {
-	var all []string
-	for _, r := range records {
-		all = append(all, r.Key().String())
-	}
-	return strings.Join(all, " ")
 }

@@ -42,7 +42,7 @@ func (m *model) find(key job.Key) *attempt {
 
 func (m *model) accept(key job.Key) {
 	if a := m.find(key); a != nil && a.state == job.RecordSuperseded {
-		// It may be ours again, and then begins anew.
+		// A superseded attempt begins anew.
 		m.settled = slices.DeleteFunc(m.settled, func(b *attempt) bool { return a == b })
 	}
 	if m.find(key) == nil {
@@ -118,8 +118,8 @@ func (m *model) stats() (s job.JournalStats) {
 	return s
 }
 
-// Whatever is done in whatever order, the journal is what the plain lists are.
-func TestTheJournalIsWhatItsModelIs(t *testing.T) {
+// Any operations in any order must leave the journal equal to the plain lists.
+func TestJournalMatchesModel(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	run := 0
@@ -217,25 +217,25 @@ func compare(t *rapid.T, m *model, j *Journal) {
 	for _, a := range slices.Concat(m.open, m.settled, m.dead) {
 		rec, found, err := j.Record(a.key)
 		if err != nil || !found || *asAttempt(rec) != *normal(a) {
-			t.Fatalf("%s is %+v (%v, %v), want %+v", a.key, rec, found, err, a)
+			t.Fatalf("%s got %+v (%v, %v), want %+v", a.key, rec, found, err, a)
 		}
 	}
 	got := j.Stats()
 	if (got.OldestAt != nil) != (got.Unsent > 0) {
-		t.Fatalf("oldest unsent %v of %d", got.OldestAt, got.Unsent)
+		t.Fatalf("got oldest %v of %d unsent", got.OldestAt, got.Unsent)
 	}
 	got.OldestAt = nil
 	if got != m.stats() {
-		t.Fatalf("stats %+v, want %+v", got, m.stats())
+		t.Fatalf("stats: got %+v, want %+v", got, m.stats())
 	}
 	session, found, err := j.Session()
 	must(err)
 	if found != (m.session != nil) || found && session != *m.session {
-		t.Fatalf("session %+v %v, want %+v", session, found, m.session)
+		t.Fatalf("session: got %+v %v, want %+v", session, found, m.session)
 	}
 }
 
-// normal is an attempt with its job's id as JSON gives it back.
+// normal returns an attempt with its job's id as JSON decodes it.
 func normal(a *attempt) *attempt {
 	b := *a
 	b.key.JobID = string([]rune(b.key.JobID))

@@ -13,19 +13,18 @@ import (
 	"go.etcd.io/bbolt"
 )
 
-// MaxSamples is the most that the samples of one attempt may take in the journal, in
-// bytes; they go with their record.
-const MaxSamples = 128 << 10
+// The samples of one attempt are at most maxSamples compressed and are read up to
+// maxSamplesText decompressed, in bytes.
+const (
+	maxSamples     = 128 << 10
+	maxSamplesText = 4 << 20
+)
 
-// maxSamplesText bounds what samples are unpacked to, in bytes.
-const maxSamplesText = 4 << 20
-
-// SaveSamples keeps what was recorded of an attempt's power. The last that were saved
-// count.
+// SaveSamples stores an attempt's power over time beside its record. The last call counts.
 func (j *Journal) SaveSamples(key job.Key, samples job.Samples) error {
 	value, err := encodeSamples(samples)
 	if err != nil {
-		return j.fail(fmt.Sprintf("saving samples of %.100s", key), err)
+		return j.wrap(fmt.Sprintf("saving samples of %.100s", key), err)
 	}
 	return j.write("saving samples of", key, func(tx *bbolt.Tx) error {
 		if tx.Bucket(bucketIndex).Get(attemptID(key)) == nil {
@@ -35,8 +34,8 @@ func (j *Journal) SaveSamples(key job.Key, samples job.Samples) error {
 	})
 }
 
-// samplesOf are the samples of an attempt; nil where there are none that can be read:
-// a record is good without them.
+// samplesOf returns the samples of an attempt, nil if there are none or they are unreadable:
+// the record is useful without them.
 func samplesOf(tx *bbolt.Tx, key job.Key) *job.Samples {
 	b := tx.Bucket(bucketSamples)
 	if b == nil {
@@ -58,45 +57,38 @@ func encodeSamples(samples job.Samples) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	var packed bytes.Buffer
-	w := gzip.NewWriter(&packed)
+	var compressed bytes.Buffer
+	w := gzip.NewWriter(&compressed)
 	if _, err := w.Write(text); err != nil {
 		return nil, err
 	}
 	if err := w.Close(); err != nil {
 		return nil, err
 	}
-	if packed.Len() > MaxSamples {
-		return nil, fmt.Errorf("%d bytes of samples, more than %d", packed.Len(), MaxSamples)
+	if compressed.Len() > maxSamples {
+		return nil, fmt.Errorf("%d bytes of samples, more than %d", compressed.Len(), maxSamples)
 	}
-	return seal(nil, packed.Bytes())
+	return seal(nil, compressed.Bytes())
 }
 
 func decodeSamples(value []byte) (samples job.Samples, err error) {
-	_, packed, err := unseal(value)
+	_, compressed, err := unseal(value)
 	if err != nil {
 		return samples, err
 	}
-	r, err := gzip.NewReader(bytes.NewReader(packed))
+	r, err := gzip.NewReader(bytes.NewReader(compressed))
 	if err != nil {
 		return samples, err
 	}
 	return samples, json.NewDecoder(io.LimitReader(r, maxSamplesText)).Decode(&samples)
 }
 
-// SaveBaselines keeps what was learned of the idle machine.
+// SaveBaselines stores the idle baselines.
 func (j *Journal) SaveBaselines(b energy.Baselines) error {
-	return j.update("saving the idle baselines", func(tx *bbolt.Tx) error {
-		value, err := seal(b, nil)
-		if err != nil {
-			return err
-		}
-		return tx.Bucket(bucketMeta).Put(keyBaselines, value)
-	})
+	return j.putMeta("saving the idle baselines", keyBaselines, b)
 }
 
-// Baselines returns what was learned of the idle machine, false when nothing was saved
-// that can be read.
+// Baselines returns the idle baselines, false if there are none or they are unreadable.
 func (r *Reader) Baselines() (b energy.Baselines, found bool, err error) {
 	err = r.view("reading the idle baselines", func(tx *bbolt.Tx) error {
 		doc, _, err := unseal(tx.Bucket(bucketMeta).Get(keyBaselines))

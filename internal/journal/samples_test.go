@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -15,8 +16,8 @@ import (
 	"ffmpeg-agent/messages/job"
 )
 
-// fullSamples are as large as they get: every point that a curve may have, of eight
-// zones of unruly power.
+// fullSamples returns the largest samples: as many points as a curve may have, of eight
+// zones with random power.
 func fullSamples() job.Samples {
 	random := rand.New(rand.NewPCG(1, 2))
 	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
@@ -41,16 +42,14 @@ func fullSamples() job.Samples {
 	return s
 }
 
-func keyOf(id string) job.Key { return job.Key{JobID: id, Attempt: 1} }
-
-func TestSamplesGoWithTheirRecord(t *testing.T) {
+func TestSamplesAreRemovedWithTheirRecord(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "journal.db")
 	j, err := Open(Settings{Path: path, KeepSettled: 1})
 	ok(t, err)
 	want := fullSamples()
 	first := keyOf("first")
 	if err := j.SaveSamples(first, want); !errors.Is(err, job.ErrUnknownAttempt) {
-		t.Errorf("samples of an attempt that is not there: %v", err)
+		t.Errorf("unknown attempt: got %v, want ErrUnknownAttempt", err)
 	}
 	for _, id := range []string{"first", "second"} {
 		key := keyOf(id)
@@ -69,25 +68,25 @@ func TestSamplesGoWithTheirRecord(t *testing.T) {
 	}
 	ok(t, j.view("counting", func(tx *bbolt.Tx) error {
 		if n := tx.Bucket(bucketSamples).Stats().KeyN; n != 1 {
-			t.Errorf("%d samples are kept with one record", n)
+			t.Errorf("got samples of %d attempts, want 1", n)
 		}
 		return nil
 	}))
 	if record(t, j, keyOf("second")).Samples != nil {
-		t.Error("samples that nobody asked for")
+		t.Error("Record returned samples")
 	}
 	ok(t, j.Close())
-	r, err := OpenReadOnly(path)
+	r, err := OpenReadOnly(path, []string{self, "inspect"})
 	ok(t, err)
 	defer r.Close()
 	found, err := r.Find("second")
 	ok(t, err)
 	if len(found) != 1 || found[0].Samples == nil || len(found[0].Samples.Curve.Points) != energy.MaxCurvePoints {
-		t.Errorf("%d records", len(found))
+		t.Errorf("got %+v, want one record with all samples", found)
 	}
 }
 
-func TestSamplesThatCannotBeReadHideNoRecord(t *testing.T) {
+func TestUnreadableSamplesDoNotHideTheRecord(t *testing.T) {
 	j := open(t, Settings{})
 	_, err := j.Accept(lease("job", 1))
 	ok(t, err)
@@ -101,7 +100,7 @@ func TestSamplesThatCannotBeReadHideNoRecord(t *testing.T) {
 	found, err := j.Find("job")
 	ok(t, err)
 	if len(found) != 1 || found[0].Samples != nil {
-		t.Errorf("%+v", found)
+		t.Errorf("got %+v, want one record without samples", found)
 	}
 }
 
@@ -111,7 +110,7 @@ func TestTooManySamplesAreRefused(t *testing.T) {
 		s.Curve.Points = append(s.Curve.Points, s.Curve.Points...)
 	}
 	if _, err := encodeSamples(s); err == nil {
-		t.Error("no error")
+		t.Error("got no error")
 	}
 	packed, err := encodeSamples(fullSamples())
 	ok(t, err)
@@ -123,7 +122,7 @@ func TestBaselinesAreKept(t *testing.T) {
 	j, err := Open(Settings{Path: path})
 	ok(t, err)
 	if _, found, err := j.Baselines(); err != nil || found {
-		t.Errorf("%v, %v", found, err)
+		t.Errorf("new journal: got baselines %v, %v", found, err)
 	}
 	want := energy.Baselines{Machine: "cpu", Zones: map[string]energy.Baseline{
 		"intel-rapl:0": {Power: 20, Spread: 1, Seconds: 60, LearnedAt: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)},
@@ -140,24 +139,26 @@ func TestBaselinesAreKept(t *testing.T) {
 	}
 }
 
-// Whatever the samples are, reading them neither panics nor takes much memory.
+// Decoding samples must neither panic nor take much memory.
 func FuzzDecodeSamples(f *testing.F) {
 	good, err := encodeSamples(fullSamples())
 	ok(f, err)
 	f.Add(good)
-	f.Add([]byte("00000000\nnull\n"))
+	for _, value := range []string{"00000000\nnull\n", "0", strings.Repeat("0", 500), "00000000\n$Ax", ",", "\x00 \xff\x01"} {
+		f.Add([]byte(value))
+	}
 	f.Fuzz(func(t *testing.T, packed []byte) {
 		for _, value := range [][]byte{packed, sealed(t, packed)} {
 			if samples, err := decodeSamples(value); err == nil {
-				if _, err := encodeSamples(samples); err != nil && len(packed) < MaxSamples/8 {
-					t.Errorf("read and not to be written: %v", err)
+				if _, err := encodeSamples(samples); err != nil && len(packed) < maxSamples/8 {
+					t.Errorf("could not encode what was decoded: %v", err)
 				}
 			}
 		}
 	})
 }
 
-// sealed gives the fuzzer's bytes the checksum that would keep them from being read.
+// sealed adds the checksum without which the fuzzer's bytes are not decoded.
 func sealed(t *testing.T, tail []byte) []byte {
 	value, err := seal(nil, tail)
 	ok(t, err)

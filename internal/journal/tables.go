@@ -3,7 +3,6 @@ package journal
 import (
 	"encoding/binary"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"time"
 
@@ -13,14 +12,14 @@ import (
 	"ffmpeg-agent/messages/job"
 )
 
-// The buckets. A record lies in the one that its state belongs to, under a number
-// that grows: in order of acceptance while it is open, in order of settlement later.
+// The buckets. A record is in the bucket of its state, under a growing number: in order of
+// acceptance while the attempt is open, in order of settlement afterwards.
 var (
 	bucketMeta    = []byte("meta")    // schema, session, baselines, probe
 	bucketOpen    = []byte("open")    // number → record: accepted, running, result
 	bucketSettled = []byte("settled") // number → record: sent, superseded
 	bucketDead    = []byte("dead")    // number → record: dead letter
-	bucketIndex   = []byte("index")   // attemptID → bucket's letter, number
+	bucketIndex   = []byte("index")   // attemptID → first letter of the bucket, number
 	bucketSamples = []byte("samples") // attemptID → power over time
 
 	recordBuckets = [][]byte{bucketOpen, bucketSettled, bucketDead}
@@ -28,10 +27,10 @@ var (
 	keySchema    = []byte("schema")
 	keySession   = []byte("session")
 	keyBaselines = []byte("baselines")
-	keyProbe     = []byte("probe") // when it was last tried whether writing works
+	keyProbe     = []byte("probe") // time of the last probe
 )
 
-// bucketOf tells where a record in this state lies; nil for a state that is none.
+// bucketOf returns the bucket for records in this state; nil for an unknown state.
 func bucketOf(s job.RecordState) []byte {
 	switch {
 	case s.Unfinished(), s == job.RecordResult:
@@ -44,8 +43,8 @@ func bucketOf(s job.RecordState) []byte {
 	return nil
 }
 
-// migrations lead from each schema to the next: the first from an empty file to
-// schema 1. Their number is the newest schema.
+// migrations lead from each schema to the next, the first from an empty file to schema 1.
+// Their number is the newest schema.
 var migrations = []func(*bbolt.Tx) error{
 	func(tx *bbolt.Tx) error {
 		for _, name := range [][]byte{bucketOpen, bucketSettled, bucketDead, bucketIndex, bucketSamples} {
@@ -57,16 +56,13 @@ var migrations = []func(*bbolt.Tx) error{
 	},
 }
 
-// schemaOf reads the schema; 0 for a file without one.
-func schemaOf(tx *bbolt.Tx) (int, error) {
+// schemaOf returns the file's schema, 0 if it has none.
+func schemaOf(tx *bbolt.Tx) (schema int, err error) {
 	b := tx.Bucket(bucketMeta)
 	if b == nil {
 		return 0, nil
 	}
-	return parseSchema(b.Get(keySchema))
-}
-
-func parseSchema(value []byte) (schema int, err error) {
+	value := b.Get(keySchema)
 	if value == nil {
 		return 0, nil
 	}
@@ -75,7 +71,7 @@ func parseSchema(value []byte) (schema int, err error) {
 		err = json.Unmarshal(doc, &schema)
 	}
 	if err != nil || schema < 0 {
-		return 0, &damage{fmt.Errorf("schema version unreadable: %.40q", value)}
+		return 0, damagef("schema version unreadable: %.40q", value)
 	}
 	return schema, nil
 }
@@ -105,93 +101,108 @@ func migrate(tx *bbolt.Tx) error {
 	return meta.Put(keySchema, value)
 }
 
-// checkSchema refuses a schema newer than ours.
+// checkSchema returns a *newerSchema for a schema newer than ours.
 func checkSchema(schema int) error {
 	if schema > len(migrations) {
-		return fmt.Errorf("%w: it has schema %d, this agent knows up to %d", ErrNewerSchema, schema, len(migrations))
+		return &newerSchema{schema}
 	}
 	return nil
 }
 
-// ref is where a record lies.
-type ref struct {
+// newerSchema is ErrNewerSchema with the file's schema.
+type newerSchema struct{ schema int }
+
+func (e *newerSchema) Error() string {
+	return fmt.Sprintf("%v: it has schema %d, this agent supports up to %d", ErrNewerSchema, e.schema, len(migrations))
+}
+
+func (e *newerSchema) Unwrap() error { return ErrNewerSchema }
+
+// location is where a record is.
+type location struct {
 	bucket []byte
 	seq    uint64
 }
 
-func (r ref) bytes() []byte {
-	return binary.BigEndian.AppendUint64([]byte{r.bucket[0]}, r.seq)
+// located is a record with its location.
+type located struct {
+	rec job.Record
+	at  location
 }
 
-func parseRef(value []byte) (ref, bool) {
+func (l location) bytes() []byte {
+	return binary.BigEndian.AppendUint64([]byte{l.bucket[0]}, l.seq)
+}
+
+func parseLocation(value []byte) (location, bool) {
 	if len(value) != 9 {
-		return ref{}, false
+		return location{}, false
 	}
 	for _, name := range recordBuckets {
 		if name[0] == value[0] {
-			return ref{name, binary.BigEndian.Uint64(value[1:])}, true
+			return location{name, binary.BigEndian.Uint64(value[1:])}, true
 		}
 	}
-	return ref{}, false
+	return location{}, false
 }
 
-// find looks an attempt up; false when it is not there.
-func find(tx *bbolt.Tx, key job.Key) (job.Record, ref, bool, error) {
+// find looks an attempt up; false if it is not in the journal.
+func find(tx *bbolt.Tx, key job.Key) (located, bool, error) {
 	value := tx.Bucket(bucketIndex).Get(attemptID(key))
 	if value == nil {
-		return job.Record{}, ref{}, false, nil
+		return located{}, false, nil
 	}
-	rec, at, err := follow(tx, value)
-	return rec, at, err == nil, err
+	r, err := follow(tx, value)
+	return r, err == nil, err
 }
 
 // follow reads the record that an index entry points to.
-func follow(tx *bbolt.Tx, entry []byte) (job.Record, ref, error) {
-	at, ok := parseRef(entry)
+func follow(tx *bbolt.Tx, value []byte) (located, error) {
+	at, ok := parseLocation(value)
 	if !ok {
-		return job.Record{}, ref{}, &damage{fmt.Errorf("index entry %x is none", entry)}
+		return located{}, damagef("index entry %x is not a location", value)
 	}
-	value := tx.Bucket(at.bucket).Get(seqKey(at.seq))
+	value = tx.Bucket(at.bucket).Get(seqKey(at.seq))
 	if value == nil {
-		return job.Record{}, ref{}, &damage{fmt.Errorf("%s %d is missing", at.bucket, at.seq)}
+		return located{}, damagef("%s %d is missing", at.bucket, at.seq)
 	}
 	rec, err := decodeRecord(value)
 	if err != nil {
-		return rec, at, &damage{fmt.Errorf("%s %d: %w", at.bucket, at.seq, err)}
+		return located{}, damagef("%s %d: %w", at.bucket, at.seq, err)
 	}
-	return rec, at, nil
+	return located{rec, at}, nil
 }
 
-// put writes a record, under a new number when it was nowhere or moves to another
-// bucket, and returns where it lies now.
-func put(tx *bbolt.Tx, rec job.Record, was *ref) (ref, error) {
-	at := ref{bucket: bucketOf(rec.State)}
-	if was != nil && string(was.bucket) == string(at.bucket) {
-		at = *was
+// put writes a record and returns its location: a new number if it had none or moves to
+// another bucket.
+func put(tx *bbolt.Tx, rec job.Record, from *location) (location, error) {
+	at := location{bucket: bucketOf(rec.State)}
+	if from != nil && string(from.bucket) == string(at.bucket) {
+		at = *from
 	} else {
-		if was != nil {
-			if err := tx.Bucket(was.bucket).Delete(seqKey(was.seq)); err != nil {
-				return ref{}, err
+		if from != nil {
+			if err := tx.Bucket(from.bucket).Delete(seqKey(from.seq)); err != nil {
+				return location{}, err
 			}
 		}
 		seq, err := tx.Bucket(at.bucket).NextSequence()
 		if err != nil {
-			return ref{}, err
+			return location{}, err
 		}
 		at.seq = seq
 		if err := tx.Bucket(bucketIndex).Put(attemptID(rec.Key()), at.bytes()); err != nil {
-			return ref{}, err
+			return location{}, err
 		}
 	}
 	value, err := encodeRecord(rec)
 	if err != nil {
-		return ref{}, fmt.Errorf("encoding record: %w", err)
+		return location{}, fmt.Errorf("encoding record: %w", err)
 	}
 	return at, tx.Bucket(at.bucket).Put(seqKey(at.seq), value)
 }
 
-// each reads a bucket's records, oldest first or newest first, until it is told to stop.
-func each(tx *bbolt.Tx, bucket []byte, newestFirst bool, visit func(uint64, job.Record) (more bool, err error)) error {
+// each calls visit for a bucket's records in order until it returns false.
+func each(tx *bbolt.Tx, bucket []byte, newestFirst bool, visit func(located) (more bool, err error)) error {
 	c := tx.Bucket(bucket).Cursor()
 	first, next := c.First, c.Next
 	if newestFirst {
@@ -199,51 +210,51 @@ func each(tx *bbolt.Tx, bucket []byte, newestFirst bool, visit func(uint64, job.
 	}
 	for k, v := first(); k != nil; k, v = next() {
 		if len(k) != 8 {
-			return &damage{fmt.Errorf("%s: key %x is no number", bucket, k)}
+			return damagef("%s: key %x is not a number", bucket, k)
 		}
 		seq := binary.BigEndian.Uint64(k)
 		rec, err := decodeRecord(v)
 		if err != nil {
-			return &damage{fmt.Errorf("%s %d: %w", bucket, seq, err)}
+			return damagef("%s %d: %w", bucket, seq, err)
 		}
-		if more, err := visit(seq, rec); err != nil || !more {
+		if more, err := visit(located{rec, location{bucket, seq}}); err != nil || !more {
 			return err
 		}
 	}
 	return nil
 }
 
-// books are the counts kept in memory beside the file.
-type books struct {
+// totals are the counts of records, kept in memory beside the file.
+type totals struct {
 	stats  job.JournalStats
 	unsent map[uint64]time.Time // number in the open bucket → when it was finished
 }
 
-// count adds n records in this state: 1 or -1.
-func (b *books) count(rec job.Record, at ref, n int) {
-	switch rec.State {
+// add counts a record n times: 1 or -1.
+func (t *totals) add(r located, n int) {
+	switch r.rec.State {
 	case job.RecordAccepted, job.RecordRunning:
-		b.stats.Unfinished += n
+		t.stats.Unfinished += n
 	case job.RecordResult:
-		b.stats.Unsent += n
+		t.stats.Unsent += n
 		if n < 0 {
-			delete(b.unsent, at.seq)
-		} else if rec.FinishedAt != nil {
-			b.unsent[at.seq] = *rec.FinishedAt
+			delete(t.unsent, r.at.seq)
+		} else if r.rec.FinishedAt != nil {
+			t.unsent[r.at.seq] = *r.rec.FinishedAt
 		}
 	case job.RecordSent:
-		b.stats.Sent += n
+		t.stats.Sent += n
 	case job.RecordSuperseded:
-		b.stats.Superseded += n
+		t.stats.Superseded += n
 	case job.RecordDeadLetter:
-		b.stats.DeadLetters += n
+		t.stats.DeadLetters += n
 	}
 }
 
-// snapshot is the statistics as they stand.
-func (b *books) snapshot() *job.JournalStats {
-	s := b.stats
-	for _, at := range b.unsent {
+// snapshot returns the present statistics.
+func (t *totals) snapshot() *job.JournalStats {
+	s := t.stats
+	for _, at := range t.unsent {
 		if s.OldestAt == nil || at.Before(*s.OldestAt) {
 			s.OldestAt = &at
 		}
@@ -251,40 +262,39 @@ func (b *books) snapshot() *job.JournalStats {
 	return &s
 }
 
-// audit reads everything and counts it. The error is *damage when something is not as
-// the journal writes it.
-func audit(tx *bbolt.Tx) (*books, error) {
+// audit reads all records and counts them. The error is *damage if anything is not as the
+// journal writes it.
+func audit(tx *bbolt.Tx) (*totals, error) {
 	for _, name := range [][]byte{bucketMeta, bucketOpen, bucketSettled, bucketDead, bucketIndex} {
 		if tx.Bucket(name) == nil {
-			return nil, &damage{fmt.Errorf("bucket %s is missing", name)}
+			return nil, damagef("bucket %s is missing", name)
 		}
 	}
 	if _, _, err := readSession(tx); err != nil {
 		return nil, err
 	}
-	b := &books{unsent: make(map[uint64]time.Time)}
+	t := &totals{unsent: make(map[uint64]time.Time)}
 	index := tx.Bucket(bucketIndex)
 	records := 0
 	for _, name := range recordBuckets {
 		var last uint64
-		err := each(tx, name, false, func(seq uint64, rec job.Record) (bool, error) {
-			at := ref{name, seq}
+		err := each(tx, name, false, func(r located) (bool, error) {
 			switch {
-			case string(bucketOf(rec.State)) != string(name):
-				return false, &damage{fmt.Errorf("%s %d is in state %q", name, seq, rec.State)}
-			case string(index.Get(attemptID(rec.Key()))) != string(at.bytes()):
-				return false, &damage{fmt.Errorf("%s %d is not in the index", name, seq)}
+			case string(bucketOf(r.rec.State)) != string(name):
+				return false, damagef("%s %d is in state %q", name, r.at.seq, r.rec.State)
+			case string(index.Get(attemptID(r.rec.Key()))) != string(r.at.bytes()):
+				return false, damagef("%s %d is not in the index", name, r.at.seq)
 			}
-			b.count(rec, at, 1)
+			t.add(r, 1)
 			records++
-			last = seq
+			last = r.at.seq
 			return true, nil
 		})
 		if err != nil {
 			return nil, err
 		}
-		if tx.Bucket(name).Sequence() < last {
-			return nil, &damage{fmt.Errorf("%s counts from below its records", name)}
+		if sequence := tx.Bucket(name).Sequence(); sequence < last {
+			return nil, damagef("%s: sequence %d is below record %d", name, sequence, last)
 		}
 	}
 	entries := 0
@@ -292,11 +302,12 @@ func audit(tx *bbolt.Tx) (*books, error) {
 		return nil, err
 	}
 	if entries != records {
-		return nil, &damage{fmt.Errorf("%d records and %d index entries", records, entries)}
+		return nil, damagef("%d records and %d index entries", records, entries)
 	}
-	return b, nil
+	return t, nil
 }
 
+// readSession returns the saved session, false if there is none.
 func readSession(tx *bbolt.Tx) (s messages.Session, found bool, err error) {
 	value := tx.Bucket(bucketMeta).Get(keySession)
 	if value == nil {
@@ -315,18 +326,7 @@ func decodeSession(value []byte) (s messages.Session, err error) {
 		err = json.Unmarshal(doc, &s)
 	}
 	if err != nil {
-		return s, fmt.Errorf("reading session: %w", err)
+		return s, fmt.Errorf("decoding session: %w", err)
 	}
 	return s, nil
-}
-
-// damage is a file that is not as the journal wrote it.
-type damage struct{ err error }
-
-func (d *damage) Error() string { return "damaged: " + d.err.Error() }
-func (d *damage) Unwrap() error { return d.err }
-
-func isDamage(err error) bool {
-	var d *damage
-	return errors.As(err, &d)
 }

@@ -16,17 +16,16 @@ import (
 // A value in the journal is text in three parts:
 //
 //	CRC-32C of the rest, 8 hex digits, newline
-//	the document as one line of JSON, newline
-//	the result, byte for byte as it is sent; empty while there is none
+//	a document as one line of JSON, newline
+//	the tail: a result byte for byte as it is sent, or compressed samples; may be empty
 //
-// bbolt checks only its own two header pages, so the sum is what tells a damaged
-// value from a good one.
+// bbolt has checksums for its two header pages only, so values have their own.
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 const sumLen = 8
 
-// seal makes a value of a document and a tail.
+// seal encodes a value of a document and a tail.
 func seal(doc any, tail []byte) ([]byte, error) {
 	line, err := json.Marshal(doc) // never holds a raw newline
 	if err != nil {
@@ -41,7 +40,7 @@ func seal(doc any, tail []byte) ([]byte, error) {
 	return body, nil
 }
 
-// unseal splits a value again. Both parts lie within it.
+// unseal checks a value and returns its parts, which are slices of it.
 func unseal(value []byte) (doc, tail []byte, err error) {
 	if len(value) <= sumLen || value[sumLen] != '\n' {
 		return nil, nil, errors.New("value without a checksum")
@@ -52,20 +51,20 @@ func unseal(value []byte) (doc, tail []byte, err error) {
 	}
 	doc, tail, found := bytes.Cut(body, []byte{'\n'})
 	if !found {
-		return nil, nil, errors.New("value without its parts")
+		return nil, nil, errors.New("value without a document")
 	}
 	return doc, tail, nil
 }
 
-// encodeRecord makes the value of a record.
+// encodeRecord encodes a record without its samples, which have a bucket of their own.
 func encodeRecord(rec job.Record) ([]byte, error) {
 	result := rec.Result
-	rec.Result = nil // kept apart: as part of the document its bytes would be changed
+	rec.Result = nil // becomes the tail: encoding it as JSON would change its bytes
 	rec.Samples = nil
 	return seal(rec, result)
 }
 
-// decodeRecord reads a record's value; nothing of the record points into it.
+// decodeRecord decodes a record, which does not refer to the value afterwards.
 func decodeRecord(value []byte) (rec job.Record, err error) {
 	doc, tail, err := unseal(value)
 	if err != nil {
@@ -80,9 +79,9 @@ func decodeRecord(value []byte) (rec job.Record, err error) {
 	return rec, nil
 }
 
-// attemptID is how the index names an attempt: SHA-256 of the job's id, so that an
-// id of any length fits, then the attempt's number, so that a job's attempts stand
-// together and in order.
+// attemptID is the key of an attempt in the index: the SHA-256 of the job's id, because an
+// id may be of any length, then the attempt's number, which keeps a job's attempts together
+// and in order.
 func attemptID(key job.Key) []byte {
 	sum := jobSum(key.JobID)
 	return binary.BigEndian.AppendUint64(sum, uint64(key.Attempt))
@@ -90,11 +89,11 @@ func attemptID(key job.Key) []byte {
 
 func jobSum(jobID string) []byte {
 	if !utf8.ValidString(jobID) {
-		jobID = string([]rune(jobID)) // what JSON makes of it
+		jobID = string([]rune(jobID)) // as JSON encodes it
 	}
 	sum := sha256.Sum256([]byte(jobID))
 	return sum[:]
 }
 
-// seqKey is a number as a key that sorts like it.
+// seqKey encodes a number as a key that sorts like the number.
 func seqKey(seq uint64) []byte { return binary.BigEndian.AppendUint64(nil, seq) }
