@@ -13,14 +13,14 @@ import (
 
 // The exponent is fitted to one published curve. All other curves are for testing only.
 func TestCurveFitsOneProcessor(t *testing.T) {
-	processors := fakehw.Processors()
-	i := slices.IndexFunc(processors, func(p fakehw.Processor) bool { return p.Name == "Xeon Platinum" })
+	curves := publishedCurves()
+	i := slices.IndexFunc(curves, func(p powerCurve) bool { return p.name == "Xeon Platinum" })
 	fitted, least := 0.0, math.Inf(1)
 	for r := 1.0; r < 3; r += 0.005 {
 		sum := 0.0
 		for u := 0.0; u <= 1; u += 0.05 {
-			p := processors[i]
-			residual := 2*u - math.Pow(u, r) - (p.Power(u)-p.Idle())/(p.Max()-p.Idle())
+			p := curves[i]
+			residual := 2*u - math.Pow(u, r) - (p.power(u)-p.idle())/(p.full()-p.idle())
 			sum += residual * residual
 		}
 		if sum < least {
@@ -84,36 +84,36 @@ func estimates(t *testing.T, schedule fakehw.Curve, configs []EstimatorConfig) [
 }
 
 // energyOf is the energy of a processor, by its own curve.
-func energyOf(p fakehw.Processor, schedule fakehw.Curve) (joules float64) {
+func energyOf(p powerCurve, schedule fakehw.Curve) (joules float64) {
 	const grain = 5 * time.Millisecond
 	for at := grain / 2; at < 20*time.Second; at += grain {
-		joules += p.Power(schedule(at)) * grain.Seconds()
+		joules += p.power(schedule(at)) * grain.Seconds()
 	}
 	return joules
 }
 
-var hypothetical = []fakehw.Processor{
-	{Name: "linear", Watts: []float64{30, 130}},
-	{Name: "concave", Watts: []float64{30, 58, 79, 97, 112, 130}},
-	{Name: "convex, as with turbo", Watts: []float64{30, 42, 56, 73, 97, 130}},
+var hypothetical = []powerCurve{
+	{name: "linear", watts: []float64{30, 130}},
+	{name: "concave", watts: []float64{30, 58, 79, 97, 112, 130}},
+	{name: "convex, as with turbo", watts: []float64{30, 42, 56, 73, 97, 130}},
 }
 
 func TestCoverageOfEstimates(t *testing.T) {
-	processors := append(fakehw.Processors(), hypothetical...)
+	processors := append(publishedCurves(), hypothetical...)
 	// Whole machines that use half of their power when idle are no processors.
-	isPackage := func(p fakehw.Processor) bool { return p.Idle() < 0.4*p.Max() }
+	isPackage := func(p powerCurve) bool { return p.idle() < 0.4*p.full() }
 	type config = EstimatorConfig
 	tests := []*coverage{
-		{name: "idle and maximum", config: func(p fakehw.Processor) config { return config{IdleWatts: p.Idle(), MaxWatts: p.Max()} }},
-		{name: "idle and maximum, 8 % too high", config: func(p fakehw.Processor) config {
-			return config{IdleWatts: 1.08 * p.Idle(), MaxWatts: 1.08 * p.Max()}
+		{name: "idle and maximum", config: func(p powerCurve) config { return config{IdleWatts: p.idle(), MaxWatts: p.full()} }},
+		{name: "idle and maximum, 8 % too high", config: func(p powerCurve) config {
+			return config{IdleWatts: 1.08 * p.idle(), MaxWatts: 1.08 * p.full()}
 		}},
-		{name: "idle and maximum, 8 % too low", config: func(p fakehw.Processor) config {
-			return config{IdleWatts: 0.92 * p.Idle(), MaxWatts: 0.92 * p.Max()}
+		{name: "idle and maximum, 8 % too low", config: func(p powerCurve) config {
+			return config{IdleWatts: 0.92 * p.idle(), MaxWatts: 0.92 * p.full()}
 		}},
-		{name: "maximum", config: func(p fakehw.Processor) config { return config{MaxWatts: p.Max()} }, applies: isPackage},
-		{name: "idle", config: func(p fakehw.Processor) config { return config{IdleWatts: p.Idle()} },
-			applies: func(p fakehw.Processor) bool { return isPackage(p) && p.Idle() > 0.1*p.Max() }},
+		{name: "maximum", config: func(p powerCurve) config { return config{MaxWatts: p.full()} }, applies: isPackage},
+		{name: "idle", config: func(p powerCurve) config { return config{IdleWatts: p.idle()} },
+			applies: func(p powerCurve) bool { return isPackage(p) && p.idle() > 0.1*p.full() }},
 	}
 	type pair struct {
 		test      *coverage
@@ -145,8 +145,8 @@ func TestCoverageOfEstimates(t *testing.T) {
 // coverage counts how often the truth is within the bounds of an estimate.
 type coverage struct {
 	name    string
-	config  func(fakehw.Processor) EstimatorConfig
-	applies func(fakehw.Processor) bool // nil: to all
+	config  func(powerCurve) EstimatorConfig
+	applies func(powerCurve) bool // nil: to all
 
 	cases, withinZone, withinError int
 	zoneWidth, errorWidth          float64 // sums of the bounds relative to the estimates
@@ -177,12 +177,12 @@ func (c *coverage) check(t *testing.T) {
 
 // Cross-validation: the bound that all other kinds of processors need covers each kind.
 func TestCurveErrorCoversUnseenProcessors(t *testing.T) {
-	distance := func(p fakehw.Processor, u float64) float64 {
-		return math.Abs((p.Power(u)-p.Idle())/(p.Max()-p.Idle())-relativePower(u)) / math.Sqrt(u*(1-u))
+	distance := func(p powerCurve, u float64) float64 {
+		return math.Abs((p.power(u)-p.idle())/(p.full()-p.idle())-relativePower(u)) / math.Sqrt(u*(1-u))
 	}
-	kinds := map[string][]fakehw.Processor{}
-	for _, p := range fakehw.Processors() {
-		kind, _, _ := strings.Cut(p.Name, " ")
+	kinds := map[string][]powerCurve{}
+	for _, p := range publishedCurves() {
+		kind, _, _ := strings.Cut(p.name, " ")
 		kinds[kind] = append(kinds[kind], p)
 	}
 	covered, points := 0, 0
@@ -230,9 +230,9 @@ func TestUncertaintyOfConfiguredFigures(t *testing.T) {
 
 func TestCurveErrorIsNotWiderThanNeeded(t *testing.T) {
 	above, below := 0.0, 0.0
-	for _, p := range fakehw.Processors() {
+	for _, p := range publishedCurves() {
 		for u := 0.1; u < 0.95; u += 0.1 {
-			distance := (p.Power(u)-p.Idle())/(p.Max()-p.Idle()) - relativePower(u)
+			distance := (p.power(u)-p.idle())/(p.full()-p.idle()) - relativePower(u)
 			bound := curveError * math.Sqrt(u*(1-u))
 			above, below = max(above, distance/bound), max(below, -distance/bound)
 		}
@@ -257,7 +257,7 @@ func TestAssumedFiguresCoverKnownProcessors(t *testing.T) {
 	for _, schedule := range schedules(20) {
 		e := estimates(t, schedule, []EstimatorConfig{{}})[0]
 		for name, watts := range threads {
-			p := fakehw.Processor{Name: name, Watts: []float64{8 * watts[0], 8 * watts[1]}}
+			p := powerCurve{name: name, watts: []float64{8 * watts[0], 8 * watts[1]}}
 			cases++
 			if math.Abs(e.joules-energyOf(p, schedule)) <= e.zoneBound {
 				covered++

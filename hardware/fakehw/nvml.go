@@ -134,7 +134,7 @@ func NVMLCards(watts ...float64) []NVMLCard {
 	return cards
 }
 
-// NVML controls a fake library, and knows the true energy of its cards.
+// NVML controls a fake library and returns the true energy of its cards.
 type NVML struct {
 	Library string
 

@@ -1,39 +1,42 @@
-package fakehw
+package hardware
 
-import "math"
+import (
+	"math"
+	"testing"
+)
 
-// Processor is the measured power of a real machine's processors.
-type Processor struct {
-	Name string
-	// Source is where the figures were published.
-	Source string
-	// Watts at equal steps of utilization, from 0 to 1.
-	Watts []float64
+// powerCurve is the measured power of the processors of a real machine.
+type powerCurve struct {
+	name string
+	// source is where the figures were published.
+	source string
+	// watts at equal steps of utilization, from 0 to 1.
+	watts []float64
 }
 
-// Power returns the power in W at a utilization of 0 to 1, interpolated linearly.
-func (p Processor) Power(utilization float64) float64 {
-	at := min(1, max(0, utilization)) * float64(len(p.Watts)-1)
-	below := min(int(at), len(p.Watts)-2)
+// power returns the power in W at a utilization of 0 to 1, interpolated linearly.
+func (p powerCurve) power(utilization float64) float64 {
+	at := min(1, max(0, utilization)) * float64(len(p.watts)-1)
+	below := min(int(at), len(p.watts)-2)
 	fraction := at - float64(below)
-	return p.Watts[below]*(1-fraction) + p.Watts[below+1]*fraction
+	return p.watts[below]*(1-fraction) + p.watts[below+1]*fraction
 }
 
-// Idle returns the idle power in W.
-func (p Processor) Idle() float64 { return p.Watts[0] }
+// idle returns the idle power in W.
+func (p powerCurve) idle() float64 { return p.watts[0] }
 
-// Max returns the power at full utilization in W.
-func (p Processor) Max() float64 { return p.Watts[len(p.Watts)-1] }
+// full returns the power at full utilization in W.
+func (p powerCurve) full() float64 { return p.watts[len(p.watts)-1] }
 
 const (
 	specPower = "SPECpower_ssj2008, spec.org/power_ssj2008/results"
 	boavizta  = "Boavizta, consumption profiles of processor packages (a·ln(b·(u+c))+d, u in %)"
 )
 
-// Processors returns published measurements. Those of SPECpower are of whole machines at eleven
+// publishedCurves returns published measurements. Those of SPECpower are of whole machines at eleven
 // loads, those of Boavizta of packages by RAPL; Teads' curve is the mean of several machines.
-func Processors() []Processor {
-	return []Processor{
+func publishedCurves() []powerCurve {
+	return []powerCurve{
 		{"ProLiant ML110 G3", specPower, []float64{105, 112, 118, 125, 131, 137, 147, 153, 157, 164, 169}},
 		{"ProLiant ML110 G4", specPower, []float64{86, 89.4, 92.6, 96, 99.5, 102, 106, 108, 112, 114, 117}},
 		{"ProLiant ML110 G5", specPower, []float64{93.7, 97, 101, 105, 110, 116, 121, 125, 129, 133, 135}},
@@ -58,10 +61,29 @@ func Processors() []Processor {
 	}
 }
 
-func profile(name string, a, b, c, d float64) Processor {
-	p := Processor{Name: name, Source: boavizta}
+func profile(name string, a, b, c, d float64) powerCurve {
+	p := powerCurve{name: name, source: boavizta}
 	for percent := 0.0; percent <= 100; percent += 5 {
-		p.Watts = append(p.Watts, a*math.Log(b*(percent+c))+d)
+		p.watts = append(p.watts, a*math.Log(b*(percent+c))+d)
 	}
 	return p
+}
+
+func TestPublishedCurves(t *testing.T) {
+	for _, p := range publishedCurves() {
+		last := p.power(-1)
+		if last != p.idle() || p.power(2) != p.full() || p.source == "" {
+			t.Errorf("%s: got %v W idle and %v W at full utilization from source %q", p.name, last, p.power(2), p.source)
+		}
+		for u := 0.0; u <= 1; u += 0.01 {
+			power := p.power(u)
+			if power < last || power > p.full() {
+				t.Errorf("%s: got %v W at utilization %v, want %v to %v W", p.name, power, u, last, p.full())
+			}
+			last = max(last, power)
+		}
+	}
+	if got := (powerCurve{watts: []float64{10, 20, 40}}).power(0.75); got != 30 {
+		t.Errorf("got %v W, want 30 W", got)
+	}
 }
