@@ -39,13 +39,16 @@ func BenchmarkTell(b *testing.B) {
 
 // BenchmarkRestart measures a crash from the message to Started, less the backoff.
 func BenchmarkRestart(b *testing.B) {
-	s := NewSystem(Config{Backoff: Backoff{Min: 1, Max: 1}})
+	s := NewSystem(Config{})
 	started := make(chan struct{}, 1)
 	ref := spawn(b, s, Spec{Name: "a", New: scripted(&trace{}, script{
 		"Started": func(actor.Context) { started <- struct{}{} },
 		"bad":     boom,
 	})})
 	<-started
+	s.mu.Lock()
+	ref.backoff.InitialInterval, ref.backoff.MaxInterval = 1, 1
+	s.mu.Unlock()
 	for b.Loop() {
 		ref.Tell("bad")
 		<-started

@@ -17,12 +17,12 @@ func TestSpawnRefusesInvalidSpecs(t *testing.T) {
 		idle := scripted(&trace{}, nil)
 		for _, spec := range []Spec{{}, {Name: "a"}, {New: idle}, {Name: "a/b", New: idle}, {Name: "a~2", New: idle}} {
 			if ref, err := s.Spawn(spec); err == nil {
-				t.Errorf("Spawn(%+v): got %v, want an error", spec, ref.Path())
+				t.Errorf("Spawn(%+v): got %v, want an error", spec, ref.path)
 			}
 		}
 		bound := spawn(t, s, Spec{Name: "a", New: idle})
-		if _, err := s.Spawn(Spec{Name: "a", New: idle}); !errors.Is(err, ErrNameTaken) {
-			t.Errorf("Spawn with the same name: got %v, want ErrNameTaken", err)
+		if _, err := s.Spawn(Spec{Name: "a", New: idle}); !errors.Is(err, errNameTaken) {
+			t.Errorf("Spawn with the same name: got %v, want errNameTaken", err)
 		}
 		if _, err := s.Spawn(Spec{Name: "b", New: idle, Ref: bound}); err == nil || !strings.Contains(err.Error(), "its Ref is bound to a") {
 			t.Errorf("Spawn with the Ref of another actor: got %v", err)
@@ -31,8 +31,8 @@ func TestSpawnRefusesInvalidSpecs(t *testing.T) {
 		if err := s.Stop(t.Context()); err != nil {
 			t.Error(err)
 		}
-		if _, err := s.Spawn(Spec{Name: "b", New: idle}); !errors.Is(err, ErrStopped) {
-			t.Errorf("Spawn after Stop: got %v, want ErrStopped", err)
+		if _, err := s.Spawn(Spec{Name: "b", New: idle}); !errors.Is(err, errStopped) {
+			t.Errorf("Spawn after Stop: got %v, want errStopped", err)
 		}
 	})
 }
@@ -85,7 +85,7 @@ func TestStoppingActorHandlesNoMessages(t *testing.T) {
 // An actor may stop itself by protoactor's means as well.
 func TestActorStopsItself(t *testing.T) {
 	stops := script{
-		"Ref":     func(ctx actor.Context) { Self(ctx).Stop() },
+		"Ref":     func(ctx actor.Context) { self(ctx).Stop() },
 		"context": func(ctx actor.Context) { ctx.Stop(ctx.Self()) },
 	}
 	for name, stop := range stops {
@@ -134,7 +134,7 @@ func TestStoppedChildIsSpawnedAgainBehindItsRef(t *testing.T) {
 		synctest.Wait()
 		expect(t, "messages", tr.take(), "hang#4 Started#5 on#5")
 		close(release)
-		expect(t, "path and name", child.Path()+" "+child.Name(), "p/c c")
+		expect(t, "name", child.Name(), "c")
 		expect(t, "dropped", statsOf(t, s, "p/c").Dropped, 4)
 		expect(t, "restarts", statsOf(t, s, "p/c").Restarts, 0)
 	})

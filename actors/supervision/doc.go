@@ -16,16 +16,16 @@
 // of crashes after which an actor is given up. The wait is at most 50 ms after the first crash and doubles up to 30 s;
 // a minute without a crash resets it (Backoff).
 //
-// A failure in the handling of Restarting, Stopping or Stopped, or in what OnRelease registered, is logged and
-// counted and changes nothing else. After Restarting and Stopping an instance gets nothing more but Stopped.
+// A failure in the handling of Restarting, Stopping or Stopped is logged and counted and changes nothing else. After
+// Restarting or Stopping an instance gets nothing more but Stopped.
 //
 // # Hangs
 //
 // A probe finds actors whose turn does not return. A turn cannot be ended from outside, so the incarnation is
 // abandoned: the context of its goroutines is cancelled, its timers and pending results are dropped, its children are
 // stopped, and when they have ended (or are abandoned themselves) the next incarnation takes its place and handles
-// the queued messages. When the hung turn returns, no code of that instance runs any more except what it registered
-// with OnRelease. What the turn does until then, such as sending messages, cannot be prevented.
+// the queued messages. After the hung turn has returned no code of that instance runs any more. What the turn does
+// until then, such as sending messages, cannot be prevented.
 //
 // An abandoned incarnation leaves a goroutine behind. After a few of them, or one of a critical actor, the System
 // gives up and calls Config.OnFatal: the process should end and be started afresh.
@@ -42,8 +42,9 @@
 //
 // # What an incarnation owns
 //
-// Goroutines of Go, timers of After, functions given to Poster, and what OnRelease registered. They end with the
-// incarnation: contexts are cancelled, and results and ticks on their way are dropped.
+// Goroutines of Go, timers of After and functions given to Poster. They end with the incarnation, however it ends:
+// contexts are cancelled, and results and ticks on their way are dropped. What must be closed is best opened and
+// closed by one goroutine of Go, which works for abandoned incarnations as well.
 //
 // # Rules for actors
 //

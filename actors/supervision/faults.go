@@ -6,20 +6,20 @@ import (
 	"go.uber.org/zap"
 )
 
-// Crash makes the actor that handles it panic. It needs Config.FaultInjection.
+// Crash, sent as *Crash, makes the actor that handles it panic. It needs Config.FaultInjection.
 type Crash struct{ Reason string }
 
-// Hang makes the actor that handles it block its turn for so long, or until the System
+// Hang, sent as *Hang, makes the actor that handles it block its turn for so long, or until the System
 // is stopped if For is not positive. It needs Config.FaultInjection.
 type Hang struct{ For time.Duration }
 
-func (i *incarnation) crash(m Crash) {
+func (i *incarnation) crash(m *Crash) {
 	if i.mayFail("crash") {
 		panic(m.Reason)
 	}
 }
 
-func (i *incarnation) hang(m Hang) {
+func (i *incarnation) hang(m *Hang) {
 	if !i.mayFail("hang") {
 		return
 	}

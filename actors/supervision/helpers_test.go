@@ -11,7 +11,9 @@ import (
 
 	"github.com/asynkron/protoactor-go/actor"
 	"go.uber.org/goleak"
+	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest"
+	"go.uber.org/zap/zaptest/observer"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -40,6 +42,23 @@ func within(t testing.TB, d time.Duration) context.Context {
 	ctx, cancel := context.WithTimeout(context.Background(), d)
 	t.Cleanup(cancel)
 	return ctx
+}
+
+func self(ctx actor.Context) *Ref { return incarnationOf(ctx).ref }
+
+// failure is what the log has of one.
+type failure struct{ actor, message, stack string }
+
+// observed returns a Config that logs to a buffer, and the failures logged so far.
+func observed() (Config, func() []failure) {
+	core, logs := observer.New(zap.InfoLevel)
+	return Config{Logger: zap.New(core)}, func() (failures []failure) {
+		for _, line := range logs.FilterMessage("actor failed").All() {
+			fields := line.ContextMap()
+			failures = append(failures, failure{fmt.Sprint(fields["actor"]), fmt.Sprint(fields["message"]), fmt.Sprint(fields["stack"])})
+		}
+		return failures
+	}
 }
 
 // script is an actor made of functions: what it does with each kind of message.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -22,10 +21,11 @@ const (
 	ended         // no code of it runs any more except goroutines of Go
 )
 
-// incarnation is one life of an actor: one instance that Spec.New made, in one protoactor process. It is
-// the process's mailbox, so that the queue of user messages can stay with the Ref, and so that a turn may end in a
-// panic or runtime.Goexit without blocking the messages after it. And it is the process's actor, so that a message
-// reaches the instance only while it may run.
+// incarnation is one instance of an actor, made by Spec.New, and the protoactor process that runs it.
+//
+// It is the process's mailbox: the queue stays with the Ref when the process ends, and a panic or
+// runtime.Goexit in a turn neither loses its stack nor blocks the messages after it. It is also the process's actor,
+// and passes on to the instance what that may handle.
 type incarnation struct {
 	sys        *System
 	ref        *Ref
@@ -41,26 +41,20 @@ type incarnation struct {
 	restart    *time.Timer
 
 	// Guarded by ref.mu.
-	system []any // system messages; they go first
-	busy   bool  // a goroutine handles messages
-	takes  bool  // user messages are handled
+	system  []any // system messages; they go first
+	busy    bool  // a goroutine handles messages
+	cutOff  bool  // nothing may be started any more
+	pending map[*pending]struct{}
 
 	// Guarded by System.mu.
 	phase      phase // written in the actor's turn only
 	stopped    bool  // it is to end for another reason than a crash
-	abandoned  bool
-	left       bool // its supervisor waits for it no more
+	abandoned  bool  // written with ref.mu held as well
 	children   map[*incarnation]struct{}
 	goroutines int
 
-	probeSent atomic.Int64 // nanoseconds since System.epoch; 0 when the last probe was answered
-	missed    int          // sweeps without an answer; owned by the prober
-
-	mu       sync.Mutex
-	cutOff   bool // nothing may be started any more
-	released bool
-	pending  map[*pending]struct{}
-	releases []func()
+	probeSent atomic.Pointer[time.Time] // nil when the last probe was answered
+	missed    int                       // sweeps without an answer; owned by the prober
 }
 
 var (
@@ -83,7 +77,7 @@ type (
 
 func newIncarnation(s *System, r *Ref, supervisor *incarnation) *incarnation {
 	i := &incarnation{
-		sys: s, ref: r, supervisor: supervisor, build: r.build, takes: true,
+		sys: s, ref: r, supervisor: supervisor, build: r.build,
 		children: make(map[*incarnation]struct{}),
 		pending:  make(map[*pending]struct{}),
 	}
@@ -102,14 +96,17 @@ func incarnationOf(ctx actor.Context) *incarnation {
 // supervises reports whether children may start below it. It is called with System.mu held.
 func (i *incarnation) supervises() bool { return i.phase < ending && !i.abandoned }
 
-// stopChildren marks the children as stopped and returns them, to be told so. It is called with System.mu held.
-func (i *incarnation) stopChildren() []*incarnation {
-	children := make([]*incarnation, 0, len(i.children))
+// stopChildren is called with System.mu held.
+func (i *incarnation) stopChildren() {
 	for child := range i.children {
-		child.stopped = true
-		children = append(children, child)
+		child.stop()
 	}
-	return children
+}
+
+// stop asks the incarnation to stop. It is called with System.mu held.
+func (i *incarnation) stop() {
+	i.stopped = true
+	i.post(end{})
 }
 
 // PostUserMessage implements actor.Mailbox.
@@ -165,7 +162,7 @@ func (i *incarnation) run() {
 				i.handleUser(msg)
 			}
 		}
-	}, func(p *PanicError) {
+	}, func(p *panicError) {
 		if p != nil {
 			i.failed(current, p)
 			go i.run()
@@ -179,26 +176,19 @@ func (i *incarnation) next() (msg any, isSystem, ok bool) {
 	defer r.mu.Unlock()
 	switch {
 	case len(i.system) > 0:
-		return take(&i.system), true, true
-	case i.takes && len(r.queue) > 0:
-		return take(&r.queue), false, true
+		return pop(&i.system), true, true
+	case i.phase == running && !i.abandoned && len(r.queue) > 0:
+		return pop(&r.queue), false, true
 	}
 	i.busy = false
 	return nil, false, false
 }
 
-func take(queue *[]any) any {
+func pop(queue *[]any) any {
 	msg := (*queue)[0]
 	(*queue)[0] = nil
 	*queue = (*queue)[1:]
 	return msg
-}
-
-// suspend leaves user messages in the queue from now on, for the next incarnation.
-func (i *incarnation) suspend() {
-	i.ref.mu.Lock()
-	i.takes = false
-	i.ref.mu.Unlock()
 }
 
 func (i *incarnation) handleSystem(msg any) {
@@ -207,18 +197,15 @@ func (i *incarnation) handleSystem(msg any) {
 		i.process.InvokeSystemMessage(msg)
 		i.sys.prune(i)
 	case probe:
-		i.probeSent.Store(0)
+		i.probeSent.Store(nil)
 	case end:
 		i.end()
 	case childEnded:
 		i.finish()
 	case *actor.Stop: // of ctx.Stop
 		i.ref.Stop()
-	case *actor.Restart, *actor.SuspendMailbox, *actor.ResumeMailbox:
-		// Restarts are this package's own business.
-	default:
-		i.process.InvokeSystemMessage(msg)
 	}
+	// No other message of protoactor's concerns an actor that others know by its Ref only.
 }
 
 func (i *incarnation) handleUser(msg any) {
@@ -227,14 +214,10 @@ func (i *incarnation) handleUser(msg any) {
 		if m.take(i) {
 			m.run(i.process)
 		}
-	case Crash:
-		i.crash(m)
 	case *Crash:
-		i.crash(*m)
-	case Hang:
-		i.hang(m)
+		i.crash(m)
 	case *Hang:
-		i.hang(*m)
+		i.hang(m)
 	default:
 		i.process.InvokeUserMessage(msg)
 	}
@@ -242,15 +225,9 @@ func (i *incarnation) handleUser(msg any) {
 
 // Receive implements actor.Actor.
 func (i *incarnation) Receive(ctx actor.Context) {
-	switch ctx.Message().(type) {
-	case *actor.Started:
+	if _, ok := ctx.Message().(*actor.Started); ok {
 		if i.instance = i.build(); i.instance == nil {
 			panic(errors.New("Spec.New returned nil"))
-		}
-	case *actor.Restarting, *actor.Stopping, *actor.Stopped:
-	default:
-		if i.phase != running {
-			return
 		}
 	}
 	if i.instance != nil {
@@ -258,29 +235,23 @@ func (i *incarnation) Receive(ctx actor.Context) {
 	}
 }
 
-// failed notes that a turn ended in a panic or Goexit. The incarnation takes no more messages until the
+// failed notes that a turn ended in a panic or Goexit. The incarnation handles no more messages until its
 // restart is due.
-func (i *incarnation) failed(msg any, p *PanicError) {
+func (i *incarnation) failed(msg any, p *panicError) {
 	what := fmt.Sprintf("%T", msg)
 	if t, ok := msg.(turn); ok {
 		what = t.what
 	}
-	f := i.failure(what, p)
+	var fields []zap.Field
 	i.sys.mu.Lock()
-	restart := i.phase == running && !i.abandoned
-	var wait time.Duration
-	if restart {
+	if i.phase == running && !i.abandoned {
 		i.phase = crashed
-		wait = i.ref.restartWait(f.At)
+		wait := i.ref.restartWait(time.Now())
+		i.restart = time.AfterFunc(wait, func() { i.post(end{}) })
+		fields = append(fields, zap.Duration("restart_in", wait))
 	}
 	i.sys.mu.Unlock()
-	if !restart {
-		i.sys.failed(i.ref, f)
-		return
-	}
-	i.suspend()
-	i.restart = time.AfterFunc(wait, func() { i.post(end{}) })
-	i.sys.failed(i.ref, f, zap.Duration("restart_in", wait))
+	i.report(what, p, fields...)
 }
 
 // end ends the incarnation: the actor is told, what it owns is released, its children are stopped.
@@ -293,30 +264,29 @@ func (i *incarnation) end() {
 	restarts := i.phase == crashed && !i.stopped
 	abandoned := i.abandoned
 	i.phase = ending
-	children := i.stopChildren()
 	i.sys.mu.Unlock()
 
-	i.suspend()
 	if i.restart != nil {
 		i.restart.Stop()
 	}
 	switch {
 	case abandoned || i.instance == nil:
 	case restarts:
-		i.tell("Restarting", &actor.Restarting{})
+		i.tell(&actor.Restarting{})
 	default:
 		i.toldToStop = true
-		i.tell("Stopping", &actor.Stopping{})
+		i.tell(&actor.Stopping{})
 	}
-	i.release()
-	for _, child := range children {
-		child.post(end{})
-	}
+	i.cut()
+
+	i.sys.mu.Lock()
+	i.stopChildren()
+	i.sys.mu.Unlock()
 	i.finish()
 }
 
-// finish completes the end when the children have ended. Nobody waits for the children of an abandoned
-// actor here; see System.leave.
+// finish completes the end when the children have ended. An abandoned actor does not wait for them here, its
+// successor does; see System.leave.
 func (i *incarnation) finish() {
 	i.sys.mu.Lock()
 	wait := i.phase != ending || len(i.children) > 0 && !i.abandoned
@@ -326,24 +296,36 @@ func (i *incarnation) finish() {
 		return
 	}
 	if i.toldToStop && !abandoned {
-		i.tell("Stopped", &actor.Stopped{})
+		i.tell(&actor.Stopped{})
 	}
 	i.instance = nil
 	i.process.InvokeSystemMessage(&actor.Stop{})
-	i.sys.ended(i)
+
+	i.sys.mu.Lock()
+	i.phase = ended
+	i.sys.leave(i)
+	i.sys.settle(i)
+	i.sys.mu.Unlock()
 }
 
-// tell has the actor handle a message of its end. A failure there has no consequence but to be known.
-func (i *incarnation) tell(what string, msg any) {
-	i.contain(what, func() { i.process.InvokeUserMessage(msg) })
-}
-
-func (i *incarnation) contain(what string, f func()) {
-	if p := contain(f); p != nil {
-		i.sys.failed(i.ref, i.failure(what, p))
+// tell has the actor handle a message of its end. A failure there is only reported.
+func (i *incarnation) tell(msg any) {
+	if p := contain(func() { i.process.InvokeUserMessage(msg) }); p != nil {
+		i.report(fmt.Sprintf("%T", msg), p)
 	}
 }
 
-func (i *incarnation) failure(what string, p *PanicError) Failure {
-	return Failure{Actor: i.ref.path, Reason: p.Value, Stack: p.Stack, Message: what, At: time.Now()}
+// report counts a failure and logs it.
+func (i *incarnation) report(what string, p *panicError, fields ...zap.Field) {
+	reason := fmt.Sprint(p.value)
+	i.sys.mu.Lock()
+	stats := &i.ref.stats
+	stats.Failures++
+	stats.LastFailure, stats.LastFailureAt = reason, time.Now()
+	restarts := stats.Restarts
+	i.sys.mu.Unlock()
+	i.sys.log.Error("actor failed", append([]zap.Field{
+		zap.String("actor", i.ref.path), zap.String("reason", reason), zap.String("message", what),
+		zap.Int("restarts", restarts), zap.String("stack", p.stack),
+	}, fields...)...)
 }

@@ -2,7 +2,6 @@ package supervision
 
 import (
 	"context"
-	"slices"
 	"time"
 
 	"github.com/asynkron/protoactor-go/actor"
@@ -23,8 +22,8 @@ type turn struct {
 
 // add makes p owned. false: the owner is ending, and nothing may be started.
 func (i *incarnation) add(p *pending) bool {
-	i.mu.Lock()
-	defer i.mu.Unlock()
+	i.ref.mu.Lock()
+	defer i.ref.mu.Unlock()
 	if !i.cutOff {
 		i.pending[p] = struct{}{}
 	}
@@ -33,8 +32,8 @@ func (i *incarnation) add(p *pending) bool {
 
 // take reports whether i owns p, and ends that.
 func (p *pending) take(i *incarnation) bool {
-	i.mu.Lock()
-	defer i.mu.Unlock()
+	i.ref.mu.Lock()
+	defer i.ref.mu.Unlock()
 	_, ok := i.pending[p]
 	delete(i.pending, p)
 	return ok
@@ -49,26 +48,14 @@ func (p *pending) drop() {
 // cut cancels all that the incarnation owns. It calls no code of the actor and may be called from any
 // goroutine.
 func (i *incarnation) cut() {
-	i.mu.Lock()
+	i.ref.mu.Lock()
 	i.cutOff = true
 	pending := i.pending
 	i.pending = nil
-	i.mu.Unlock()
+	i.ref.mu.Unlock()
 	i.cancel()
 	for p := range pending {
 		p.cancel()
-	}
-}
-
-// release cuts the incarnation and calls what OnRelease registered, the last first.
-func (i *incarnation) release() {
-	i.cut()
-	i.mu.Lock()
-	i.released = true
-	releases := i.releases
-	i.mu.Unlock()
-	for _, release := range slices.Backward(releases) {
-		i.contain("release", release)
 	}
 }
 
@@ -79,7 +66,7 @@ type Task pending
 // context is cancelled when the incarnation restarts, stops or is abandoned. When work has
 // returned, then is called in the actor's turn with what it returned, unless the
 // incarnation has ended or the task was cancelled. A panic in work is logged with its
-// stack, counted, and reaches then as a *PanicError, as does a runtime.Goexit.
+// stack, counted, and reaches then as an error, as does a runtime.Goexit.
 // A nil then ignores the outcome. Go is called in the actor's turn; if the
 // incarnation has ended already it starts nothing.
 func Go[T any](ctx actor.Context, work func(context.Context) (T, error), then func(actor.Context, T, error)) *Task {
@@ -94,19 +81,19 @@ func Go[T any](ctx actor.Context, work func(context.Context) (T, error), then fu
 		cancel()
 		return nil
 	}
-	i.goroutineStarts()
-	go guard(func() { result, err = work(c) }, func(panicked *PanicError) {
+	i.goroutine(+1)
+	go guard(func() { result, err = work(c) }, func(panicked *panicError) {
 		cancel()
 		if panicked != nil {
 			err = panicked
-			i.goroutineFailed(panicked)
+			i.report("goroutine", panicked)
 		}
 		i.ref.Tell(turn{p, func(ctx actor.Context) {
 			if then != nil {
 				then(ctx, result, err)
 			}
 		}})
-		i.goroutineEnds()
+		i.goroutine(-1)
 	})
 	return (*Task)(p)
 }
@@ -149,39 +136,10 @@ func Poster(ctx actor.Context) func(func(actor.Context)) {
 	}
 }
 
-// OnRelease has release called when the present incarnation has ended, after the
-// actor has handled Restarting or Stopping, or when the turn of an abandoned one returns. What was
-// registered last is called first. A panic in it is
-// contained. If the incarnation has ended already, release is called at once.
-func OnRelease(ctx actor.Context, release func()) {
-	i := incarnationOf(ctx)
-	i.mu.Lock()
-	late := i.released
-	if !late {
-		i.releases = append(i.releases, release)
-	}
-	i.mu.Unlock()
-	if late {
-		i.contain("release", release)
-	}
-}
-
-func (i *incarnation) goroutineStarts() {
+// goroutine counts goroutines that start or end.
+func (i *incarnation) goroutine(change int) {
 	i.sys.mu.Lock()
-	i.goroutines++
-	i.sys.mu.Unlock()
-}
-
-func (i *incarnation) goroutineEnds() {
-	i.sys.mu.Lock()
-	i.goroutines--
+	i.goroutines += change
 	i.sys.settle(i)
 	i.sys.mu.Unlock()
-}
-
-func (i *incarnation) goroutineFailed(p *PanicError) {
-	i.sys.mu.Lock()
-	i.ref.stats.GoroutineFailures++
-	i.sys.mu.Unlock()
-	i.sys.failed(i.ref, i.failure("goroutine", p))
 }

@@ -26,11 +26,11 @@ func TestResultOfWorkIsATurn(t *testing.T) {
 		"an error":          {func(context.Context) (int, error) { return 0, bad }, 0, "no luck", bad, 0},
 		"a panic":           {func(context.Context) (int, error) { panic("in work") }, 0, "panic: in work", nil, 1},
 		"an error as panic": {func(context.Context) (int, error) { panic(bad) }, 0, "panic: no luck", bad, 1},
-		"Goexit":            {func(context.Context) (int, error) { runtime.Goexit(); return 1, nil }, 0, "panic: runtime.Goexit was called", ErrGoexit, 1},
+		"Goexit":            {func(context.Context) (int, error) { runtime.Goexit(); return 1, nil }, 0, "panic: runtime.Goexit was called", errGoexit, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
-			var failures []Failure
-			bubble(t, Config{OnFailure: func(f Failure) { failures = append(failures, f) }}, func(t *testing.T, s *System) {
+			cfg, failures := observed()
+			bubble(t, cfg, func(t *testing.T, s *System) {
 				called := 0
 				var given context.Context
 				work := func(ctx context.Context) (int, error) { given = ctx; return tc.work(ctx) }
@@ -42,7 +42,7 @@ func TestResultOfWorkIsATurn(t *testing.T) {
 						if tc.is != nil && !errors.Is(err, tc.is) {
 							t.Errorf("error: got %v, want %v", err, tc.is)
 						}
-						expect(t, "context", Self(ctx).Name(), "a")
+						expect(t, "context", self(ctx).Name(), "a")
 					})
 				}})})
 				synctest.Wait()
@@ -50,14 +50,13 @@ func TestResultOfWorkIsATurn(t *testing.T) {
 				expect(t, "context of the work", given.Err(), context.Canceled)
 				stats := statsOf(t, s, "a")
 				expect(t, "restarts", stats.Restarts, 0)
-				expect(t, "goroutine failures", stats.GoroutineFailures, tc.failures)
-				expect(t, "goroutines", stats.Goroutines, 0)
+				expect(t, "failures", stats.Failures, tc.failures)
 			})
-			expect(t, "failures", len(failures), tc.failures)
-			for _, f := range failures {
-				expect(t, "message", f.Message, "goroutine")
-				if !strings.Contains(f.Stack, "owned_test.go") {
-					t.Errorf("stack without the line that panicked:\n%s", f.Stack)
+			expect(t, "failures logged", len(failures()), tc.failures)
+			for _, f := range failures() {
+				expect(t, "message", f.message, "goroutine")
+				if !strings.Contains(f.stack, "owned_test.go") {
+					t.Errorf("stack without the line that panicked:\n%s", f.stack)
 				}
 			}
 		})
@@ -69,8 +68,8 @@ func TestOwnedWorkEndsWithItsIncarnation(t *testing.T) {
 		end  func(*Ref)
 		want string
 	}{
-		"crash": {func(r *Ref) { r.Tell("bad") }, "bad#1 Restarting#1 release 2 release 1 Started#2 work over"},
-		"stop":  {func(r *Ref) { r.Stop() }, "Stopping#1 release 2 release 1 Stopped#1 work over"},
+		"crash": {func(r *Ref) { r.Tell("bad") }, "bad#1 Restarting#1 Started#2 work over"},
+		"stop":  {func(r *Ref) { r.Stop() }, "Stopping#1 Stopped#1 work over"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, Config{}, func(t *testing.T, s *System) {
@@ -80,10 +79,6 @@ func TestOwnedWorkEndsWithItsIncarnation(t *testing.T) {
 				ref := spawn(t, s, Spec{Name: "a", New: scripted(&tr, script{
 					"bad": boom,
 					"Started#1": func(ctx actor.Context) {
-						OnRelease(ctx, func() { tr.add("release 1") })
-						OnRelease(ctx, func() { panic("in a release") })
-						OnRelease(ctx, func() { runtime.Goexit() })
-						OnRelease(ctx, func() { tr.add("release 2") })
 						After(ctx, time.Minute, late)
 						post = Poster(ctx)
 						Go(ctx, func(ctx context.Context) (int, error) {
@@ -101,7 +96,6 @@ func TestOwnedWorkEndsWithItsIncarnation(t *testing.T) {
 				synctest.Wait()
 				post(func(actor.Context) { tr.add("posted") })
 				synctest.Wait()
-				expect(t, "goroutines", statsOf(t, s, "a").Goroutines, 1)
 				expect(t, "messages", tr.take(), "Started#1 posted")
 				tc.end(ref)
 				time.Sleep(5 * time.Second)
@@ -188,15 +182,15 @@ func TestPanicInAnOwnedTurnRestartsTheActor(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			var what string
-			bubble(t, Config{OnFailure: func(f Failure) { what = f.Message }}, func(t *testing.T, s *System) {
+			cfg, failures := observed()
+			bubble(t, cfg, func(t *testing.T, s *System) {
 				var tr trace
 				spawn(t, s, Spec{Name: "a", New: scripted(&tr, script{"Started#1": ask})})
 				time.Sleep(time.Second)
 				synctest.Wait()
 				expect(t, "messages", tr.take(), "Started#1 Restarting#1 Started#2")
 			})
-			expect(t, "message", what, name)
+			expect(t, "message", failures()[0].message, name)
 		})
 	}
 }

@@ -31,13 +31,14 @@ func (s *System) probe() {
 func (s *System) sweep() (hung []*incarnation) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.swept = time.Now()
+	now := time.Now()
+	s.swept = now
 	for i := range s.incarnations {
 		switch {
 		case i.phase == ended || i.abandoned:
-		case i.probeSent.Load() == 0:
+		case i.probeSent.Load() == nil:
 			i.missed = 0
-			i.probeSent.Store(max(1, int64(time.Since(s.epoch))))
+			i.probeSent.Store(&now)
 			i.post(probe{})
 		default:
 			i.missed++
@@ -51,7 +52,7 @@ func (s *System) sweep() (hung []*incarnation) {
 
 func (s *System) overdue(i *incarnation) bool {
 	sent := i.probeSent.Load()
-	return sent != 0 && time.Since(s.epoch)-time.Duration(sent) >= s.cfg.HangAfter
+	return sent != nil && time.Since(*sent) >= s.cfg.HangAfter
 }
 
 // hung abandons an actor that does not answer, and gives up if it is critical or one too many. It logs last:
@@ -64,25 +65,26 @@ func (s *System) hung(i *incarnation) {
 	critical := slices.Contains(s.cfg.Critical, i.ref.name) || slices.Contains(s.cfg.Critical, path)
 	s.mu.Lock()
 	s.abandoned = append(s.abandoned, path)
-	var report *GaveUp
-	if s.gaveUp == nil && (critical || len(s.abandoned) >= s.cfg.MaxAbandoned) {
-		report = &GaveUp{Reason: fmt.Sprintf("actor %s hangs", path), Abandoned: slices.Clone(s.abandoned), At: time.Now()}
+	abandoned := strings.Join(s.abandoned, ", ")
+	givesUp := s.gaveUp == nil && (critical || len(s.abandoned) >= s.cfg.MaxAbandoned)
+	reason := fmt.Sprintf("actor %s hangs", path)
+	if givesUp {
 		if !critical {
-			report.Reason += fmt.Sprintf(", and the limit of abandoned actors is %d", s.cfg.MaxAbandoned)
+			reason += fmt.Sprintf(", and the limit of abandoned actors is %d", s.cfg.MaxAbandoned)
 		}
-		s.gaveUp = report
+		s.gaveUp = fmt.Errorf("supervision gave up: %s (abandoned so far: %s)", reason, abandoned)
 	}
 	s.mu.Unlock()
-	if report != nil && s.cfg.OnFatal != nil {
-		go guard(func() { s.cfg.OnFatal(report.Reason) }, func(p *PanicError) {
+	if givesUp && s.cfg.OnFatal != nil {
+		go guard(func() { s.cfg.OnFatal(reason) }, func(p *panicError) {
 			if p != nil {
-				s.log.Error("OnFatal failed", zap.Any("reason", p.Value), zap.String("stack", p.Stack))
+				s.log.Error("OnFatal failed", zap.Any("reason", p.value), zap.String("stack", p.stack))
 			}
 		})
 	}
 	s.logAbandoned(i, "it does not answer its probe")
-	if report != nil {
-		s.log.Error("supervision gave up", zap.String("reason", report.Reason), zap.Strings("abandoned", report.Abandoned))
+	if givesUp {
+		s.log.Error("supervision gave up", zap.String("reason", reason), zap.String("abandoned", abandoned))
 	}
 }
 
@@ -114,12 +116,5 @@ func (s *System) Live() error {
 		return nil
 	}
 	slices.Sort(hung)
-	return fmt.Errorf("%w: %s", ErrHung, strings.Join(hung, ", "))
-}
-
-// GaveUp returns the report of why the System gave up, nil while it has not.
-func (s *System) GaveUp() *GaveUp {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.gaveUp
+	return fmt.Errorf("actors hang: %s", strings.Join(hung, ", "))
 }

@@ -69,8 +69,8 @@ func (r *Ref) bind(s *System, supervisor, name, path string) error {
 	}
 	if r.sys == nil {
 		r.sys, r.name, r.path = s, name, path
-		r.backoff = s.cfg.Backoff.start()
-		r.stats = ActorStats{Name: name, Path: path, Parent: supervisor}
+		r.backoff = newBackoff()
+		r.stats = ActorStats{Path: path, Parent: supervisor}
 	}
 	s.children[path] = r
 	return nil
@@ -116,13 +116,6 @@ func (r *Ref) Name() string {
 	return r.name
 }
 
-// Path returns the names from the top of the tree to the actor, joined by "/", "" while the Ref is unbound.
-func (r *Ref) Path() string {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.path
-}
-
 // Stop stops the actor after the message it is handling; queued messages are dropped. The actor is neither
 // restarted nor replaced, and its name and counters are forgotten. Its supervisor may spawn it again, at
 // once: the fresh incarnation starts when the old one has ended.
@@ -136,15 +129,11 @@ func (r *Ref) stop(forget bool) {
 		return
 	}
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	r.stopped, r.forget = true, forget
-	i := r.current
-	if i != nil {
-		i.stopped = true
-	}
 	r.close()
-	s.mu.Unlock()
-	if i != nil {
-		i.post(end{})
+	if r.current != nil {
+		r.current.stop()
 	}
 }
 
@@ -155,39 +144,20 @@ func (r *Ref) incarnation() *incarnation {
 	return r.current
 }
 
-// Self returns the actor's own Ref.
-func Self(ctx actor.Context) *Ref { return incarnationOf(ctx).ref }
+// Waits of a crashed actor for its restart.
+const (
+	minRestartWait = 50 * time.Millisecond // at most, after the first crash
+	maxRestartWait = 30 * time.Second
+	healthyAfter   = time.Minute // without a crash the waits begin anew
+)
 
-// Backoff is the wait of a crashed actor for its restart: at most Min after the first
-// crash, up to twice as long after each further one, never longer than Max, and Min again
-// after it has run for Healthy. Each wait is shortened by up to a third at random, so that actors that
-// crashed for one reason do not restart in step. A zero field takes its default.
-type Backoff struct {
-	Min     time.Duration // default 50 ms
-	Max     time.Duration // default 30 s; raised to Min if it is less
-	Healthy time.Duration // default 1 min
-}
-
-func (b Backoff) withDefaults() Backoff {
-	if b.Min <= 0 {
-		b.Min = 50 * time.Millisecond
-	}
-	if b.Max <= 0 {
-		b.Max = 30 * time.Second
-	}
-	if b.Healthy <= 0 {
-		b.Healthy = time.Minute
-	}
-	b.Max = max(b.Max, b.Min)
-	return b
-}
-
-// start returns the state of one actor's backoff. The library adds its jitter to both sides of an interval.
-func (b Backoff) start() *backoff.ExponentialBackOff {
+// newBackoff returns the waits of one actor. Jitter shortens each by up to a third, so that actors
+// that crashed for one reason do not restart in step; the library adds it to both sides of its intervals.
+func newBackoff() *backoff.ExponentialBackOff {
 	const jitter = 0.2
 	return &backoff.ExponentialBackOff{
-		InitialInterval:     time.Duration(float64(b.Min) / (1 + jitter)),
-		MaxInterval:         time.Duration(float64(b.Max) / (1 + jitter)),
+		InitialInterval:     minRestartWait * 10 / 12,
+		MaxInterval:         maxRestartWait * 10 / 12,
 		Multiplier:          2,
 		RandomizationFactor: jitter,
 	}
@@ -196,9 +166,8 @@ func (b Backoff) start() *backoff.ExponentialBackOff {
 // restartWait returns how long an actor that has just crashed waits for its restart. It is called with
 // System.mu held.
 func (r *Ref) restartWait(now time.Time) time.Duration {
-	b := r.sys.cfg.Backoff
-	if now.Sub(r.startedAt) >= b.Healthy {
+	if now.Sub(r.startedAt) >= healthyAfter {
 		r.backoff.Reset()
 	}
-	return min(r.backoff.NextBackOff(), b.Max)
+	return min(r.backoff.NextBackOff(), maxRestartWait)
 }

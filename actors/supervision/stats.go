@@ -21,19 +21,16 @@ const (
 // ActorStats describes one actor. Its counters only ever grow, also
 // over restarts of its supervisor.
 type ActorStats struct {
-	Name              string
-	Path              string // names from the top of the tree, joined by "/"
-	Parent            string // path; "" at the top
-	State             State
-	Restarts          int // after crashes
-	Abandoned         int // incarnations that hung
-	Failures          int // panics of all kinds, those of goroutines among them
-	GoroutineFailures int // of work started by Go
-	Goroutines        int // started by Go and running
-	Dropped           int // messages sent to the actor while it was stopped, or queued when it stopped
-	MailboxDepth      int // messages waiting
-	LastFailure       string
-	LastFailureAt     time.Time // zero if there was none
+	Path          string // names from the top of the tree, joined by "/"
+	Parent        string // path; "" at the top
+	State         State
+	Restarts      int // after crashes
+	Abandoned     int // incarnations that hung
+	Failures      int // panics of all kinds, those of goroutines among them
+	Dropped       int // messages sent to the actor while it was stopped, or queued when it stopped
+	MailboxDepth  int // messages waiting
+	LastFailure   string
+	LastFailureAt time.Time // zero if there was none
 }
 
 // Stats returns the state of all actors, sorted by path. It waits for no actor. Of stopped actors it has those
@@ -54,9 +51,6 @@ func (s *System) Stats() []ActorStats {
 func (r *Ref) currentStats() ActorStats {
 	stats := r.stats
 	stats.State = r.state()
-	if r.current != nil {
-		stats.Goroutines = r.current.goroutines
-	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	stats.Dropped, stats.MailboxDepth = r.dropped, len(r.queue)

@@ -18,8 +18,8 @@ type StopStep struct {
 
 // The phases of a StopStep.
 const (
-	PhasePrepare = "prepare"
-	PhaseStop    = "stop"
+	phasePrepare = "prepare"
+	phaseStop    = "stop"
 )
 
 // StopReport is the outcome of a StopStep.
@@ -27,7 +27,7 @@ type StopReport struct {
 	Name     string // of the child; "" if its Ref was never bound
 	Took     time.Duration
 	TimedOut bool   // the deadline passed before the child ended
-	Phase    string // in which the step ended: PhasePrepare or PhaseStop
+	Phase    string // in which the step ended: phasePrepare or phaseStop
 }
 
 // StopInOrder stops children of the actor one after another: the next step begins
@@ -67,12 +67,12 @@ type stopper struct {
 func (s *stopper) next(ctx actor.Context) {
 	for len(s.reports) < len(s.steps) {
 		step := s.steps[len(s.reports)]
-		s.child, s.phase, s.began = step.Child, PhasePrepare, time.Now()
+		s.child, s.phase, s.began = step.Child, phasePrepare, time.Now()
 		if s.supervisor.onStopped(s.child, s.inStep(func(ctx actor.Context) { s.ended(ctx, false) })) {
 			s.begin(ctx, step)
 			return
 		}
-		s.reports = append(s.reports, StopReport{Name: s.child.Name(), Phase: PhaseStop})
+		s.reports = append(s.reports, StopReport{Name: s.child.Name(), Phase: phaseStop})
 	}
 	s.done(ctx, s.reports)
 }
@@ -103,12 +103,12 @@ func (s *stopper) inStep(f func(actor.Context)) func() {
 }
 
 func (s *stopper) stop(actor.Context) {
-	s.phase = PhaseStop
+	s.phase = phaseStop
 	s.child.stop(false)
 }
 
 func (s *stopper) timedOut(ctx actor.Context) {
-	if s.phase == PhasePrepare {
+	if s.phase == phasePrepare {
 		s.child.stop(false)
 	} else if i := s.child.incarnation(); i != nil && s.supervisor.sys.abandon(i) {
 		defer s.supervisor.sys.logAbandoned(i, "it did not stop in time")

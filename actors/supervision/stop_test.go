@@ -97,7 +97,7 @@ func order(t *testing.T, s *System, children map[string]script, steps func(ref f
 			StopInOrder(ctx, steps(func(name string) *Ref { return refs[name] }), func(ctx actor.Context, r []StopReport) {
 				tr.add("done")
 				reports = r
-				Self(ctx).Stop()
+				self(ctx).Stop()
 			})
 		},
 	})})
@@ -165,7 +165,7 @@ func TestLateChildrenDoNotDelayStopInOrder(t *testing.T) {
 func TestChildThatStopsItselfCompletesItsStep(t *testing.T) {
 	bubble(t, Config{}, func(t *testing.T, s *System) {
 		tr, reports := order(t, s, map[string]script{
-			"a": {"drain": func(ctx actor.Context) { time.Sleep(time.Second); Self(ctx).Stop() }}, "b": {},
+			"a": {"drain": func(ctx actor.Context) { time.Sleep(time.Second); self(ctx).Stop() }}, "b": {},
 		}, func(ref func(string) *Ref) []StopStep {
 			return []StopStep{
 				{Child: ref("a"), Deadline: time.Minute, Prepare: func(func()) { ref("a").Tell("drain") }},

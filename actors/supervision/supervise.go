@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/asynkron/protoactor-go/actor"
-	"go.uber.org/zap"
 )
 
 // Child spawns a child of the actor whose turn it is and returns its Ref, which is
@@ -20,7 +19,7 @@ func Child(ctx actor.Context, spec Spec) *Ref {
 	switch {
 	case err == nil:
 		return ref
-	case !errors.Is(err, ErrStopped):
+	case !errors.Is(err, errStopped):
 		panic(err)
 	case spec.Ref != nil:
 		return spec.Ref
@@ -36,7 +35,7 @@ func (s *System) spawn(supervisor *incarnation, spec Spec) (*Ref, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !supervisor.supervises() {
-		return nil, fmt.Errorf("spawning %s: %w", spec.Name, ErrStopped)
+		return nil, fmt.Errorf("spawning %s: %w", spec.Name, errStopped)
 	}
 	path := spec.Name
 	if supervisor != s.top {
@@ -44,7 +43,7 @@ func (s *System) spawn(supervisor *incarnation, spec Spec) (*Ref, error) {
 	}
 	r := s.children[path]
 	if r != nil && r.current != nil && !r.stopped {
-		return nil, fmt.Errorf("spawning %s: %w", path, ErrNameTaken)
+		return nil, fmt.Errorf("spawning %s: %w", path, errNameTaken)
 	}
 	if spec.Ref != nil {
 		r = spec.Ref
@@ -81,23 +80,13 @@ func (s *System) start(r *Ref, supervisor *incarnation) {
 	r.mu.Unlock()
 }
 
-// ended notes that the last turn of an incarnation is over.
-func (s *System) ended(i *incarnation) {
-	s.mu.Lock()
-	i.phase = ended
-	s.leave(i)
-	s.settle(i)
-	s.mu.Unlock()
-}
-
 // leave lets an incarnation go once it has ended or is abandoned and its children have gone. Unless
 // it was stopped or its supervisor is ending, the next incarnation takes its place. It is called with mu held.
 func (s *System) leave(i *incarnation) {
-	if i.left || len(i.children) > 0 || i.phase != ended && !i.abandoned {
+	r, supervisor := i.ref, i.supervisor
+	if _, waits := supervisor.children[i]; !waits || len(i.children) > 0 || i.phase != ended && !i.abandoned {
 		return
 	}
-	i.left = true
-	r, supervisor := i.ref, i.supervisor
 	delete(supervisor.children, i)
 	if !r.stopped && supervisor.supervises() {
 		if !i.stopped && !i.abandoned {
@@ -165,35 +154,17 @@ func (s *System) abandon(i *incarnation) bool {
 		s.mu.Unlock()
 		return false
 	}
+	i.ref.mu.Lock()
 	i.abandoned = true
+	i.ref.mu.Unlock()
 	i.ref.stats.Abandoned++
-	children := i.stopChildren()
-	i.suspend()
-	s.leave(i)
 	s.mu.Unlock()
 	i.cut()
 	i.post(end{}) // for the return of its turn
-	for _, child := range children {
-		child.post(end{})
-	}
-	return true
-}
 
-// failed makes a failure known.
-func (s *System) failed(r *Ref, f Failure, fields ...zap.Field) {
-	reason := fmt.Sprint(f.Reason)
 	s.mu.Lock()
-	r.stats.Failures++
-	r.stats.LastFailure, r.stats.LastFailureAt = reason, f.At
-	f.Restarts = r.stats.Restarts
-	s.mu.Unlock()
-	s.log.Error("actor failed", append([]zap.Field{
-		zap.String("actor", f.Actor), zap.String("reason", reason), zap.String("message", f.Message),
-		zap.Int("restarts", f.Restarts), zap.String("stack", f.Stack),
-	}, fields...)...)
-	if s.cfg.OnFailure != nil {
-		if p := contain(func() { s.cfg.OnFailure(f) }); p != nil {
-			s.log.Error("OnFailure failed", zap.Any("reason", p.Value), zap.String("stack", p.Stack))
-		}
-	}
+	defer s.mu.Unlock()
+	i.stopChildren()
+	s.leave(i)
+	return true
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -17,8 +18,7 @@ import (
 
 // Config of a System. A zero field takes its default.
 type Config struct {
-	Logger  *zap.Logger // default: none
-	Backoff Backoff     // of restarts
+	Logger *zap.Logger // default: none
 	// ProbeInterval is the time between two probes of an actor. Default 5 s; negative: never.
 	ProbeInterval time.Duration
 	// HangAfter is how long a probe may stay unanswered before the actor counts as hung. Default 30 s.
@@ -32,15 +32,12 @@ type Config struct {
 	OnFatal func(reason string)
 	// FaultInjection enables Crash and Hang messages.
 	FaultInjection bool
-	// OnFailure is called for each failure, on the goroutine that failed. It must not block.
-	OnFailure func(Failure)
 }
 
 func (c Config) withDefaults() Config {
 	if c.Logger == nil {
 		c.Logger = zap.NewNop()
 	}
-	c.Backoff = c.Backoff.withDefaults()
 	if c.ProbeInterval == 0 {
 		c.ProbeInterval = 5 * time.Second
 	}
@@ -58,12 +55,11 @@ type System struct {
 	cfg    Config
 	log    *zap.Logger
 	actors *actor.ActorSystem
-	epoch  time.Time
 	quit   chan struct{}
 	prober sync.WaitGroup
 
 	// mu is taken when an actor starts, fails or ends, never to send a message, and is never held while
-	// code of an actor or the logger runs. Ref.mu and incarnation.mu are taken after it.
+	// code of an actor or the logger runs. Ref.mu is taken after it.
 	mu           sync.Mutex
 	top          *incarnation // the supervisor of those that Spawn starts; it runs until Stop
 	children     map[string]*Ref
@@ -73,7 +69,7 @@ type System struct {
 	closed       bool
 	swept        time.Time
 	abandoned    []string
-	gaveUp       *GaveUp
+	gaveUp       error
 }
 
 // NewSystem returns a System without actors. It is released by Stop.
@@ -83,7 +79,6 @@ func NewSystem(cfg Config) *System {
 		cfg:          cfg,
 		log:          cfg.Logger,
 		actors:       newActorSystem(cfg.Logger),
-		epoch:        time.Now(),
 		quit:         make(chan struct{}),
 		children:     make(map[string]*Ref),
 		incarnations: make(map[*incarnation]struct{}),
@@ -107,7 +102,7 @@ func newActorSystem(log *zap.Logger) *actor.ActorSystem {
 	return actor.NewActorSystem(actor.WithLoggerFactory(func(*actor.ActorSystem) *slog.Logger { return library }))
 }
 
-// Spawn starts an actor at the top of the tree. It fails with ErrNameTaken, with ErrStopped, or for an
+// Spawn starts an actor at the top of the tree. It fails with errNameTaken, with errStopped, or for an
 // invalid Spec.
 func (s *System) Spawn(spec Spec) (*Ref, error) { return s.spawn(s.top, spec) }
 
@@ -117,11 +112,8 @@ func (s *System) Spawn(spec Spec) (*Ref, error) { return s.spawn(s.top, spec) }
 func (s *System) Stop(ctx context.Context) error {
 	s.mu.Lock()
 	s.top.phase = ending
-	children := s.top.stopChildren()
+	s.top.stopChildren()
 	s.mu.Unlock()
-	for _, child := range children {
-		child.post(end{})
-	}
 	err := s.await(ctx)
 	s.close()
 	return err
@@ -131,16 +123,22 @@ func (s *System) Stop(ctx context.Context) error {
 func (s *System) await(ctx context.Context) error {
 	for {
 		s.mu.Lock()
-		busy, abandoned := s.unfinished()
+		var left []string
+		busy := false
+		for i := range s.incarnations {
+			busy = busy || !i.abandoned
+			left = append(left, i.describe())
+		}
 		changed := s.changed
 		s.mu.Unlock()
+		slices.Sort(left)
 		switch {
-		case len(busy) == 0 && len(abandoned) == 0:
+		case len(left) == 0:
 			return nil
-		case len(busy) == 0:
-			return fmt.Errorf("stopping the actors: hung and never ended: %s", strings.Join(abandoned, ", "))
+		case !busy:
+			return fmt.Errorf("stopping the actors: not ended: %s", strings.Join(left, ", "))
 		case ctx.Err() != nil:
-			return fmt.Errorf("stopping the actors: not ended: %s: %w", strings.Join(append(busy, abandoned...), ", "), ctx.Err())
+			return fmt.Errorf("stopping the actors: not ended: %s: %w", strings.Join(left, ", "), ctx.Err())
 		}
 		select {
 		case <-changed:
@@ -149,31 +147,22 @@ func (s *System) await(ctx context.Context) error {
 	}
 }
 
-// unfinished is called with mu held.
-func (s *System) unfinished() (busy, abandoned []string) {
-	for i := range s.incarnations {
-		switch {
-		case i.abandoned:
-			abandoned = append(abandoned, i.ref.path)
-		case i.phase == ended:
-			busy = append(busy, fmt.Sprintf("%s (goroutines: %d)", i.ref.path, i.goroutines))
-		default:
-			busy = append(busy, i.ref.path)
-		}
+// describe names an incarnation that has not ended. It is called with System.mu held.
+func (i *incarnation) describe() string {
+	switch {
+	case i.abandoned:
+		return i.ref.path + " (hung)"
+	case i.phase == ended:
+		return fmt.Sprintf("%s (goroutines: %d)", i.ref.path, i.goroutines)
 	}
-	slices.Sort(busy)
-	slices.Sort(abandoned)
-	return busy, abandoned
+	return i.ref.path
 }
 
 func (s *System) close() {
 	s.mu.Lock()
 	first := !s.closed
 	s.closed = true
-	var left []*incarnation
-	for i := range s.incarnations {
-		left = append(left, i)
-	}
+	left := slices.Collect(maps.Keys(s.incarnations))
 	s.mu.Unlock()
 	if first {
 		close(s.quit)
