@@ -189,7 +189,7 @@ func (r *curveRecorder) curve() *Curve {
 func (r *curveRecorder) curvePoint(i int) (p CurvePoint, known bool) {
 	p.From, p.To = (time.Duration(i) * r.point).Milliseconds(), (time.Duration(i+1) * r.point).Milliseconds()
 	var sum curveCell
-	divided, undivided := false, false
+	counted, undivided := false, false
 	for _, c := range r.columns {
 		if i >= len(c.cells) || 2*c.cells[i].covered < r.point {
 			p.Zones = append(p.Zones, nil)
@@ -198,14 +198,13 @@ func (r *curveRecorder) curvePoint(i int) (p CurvePoint, known bool) {
 		cell := c.cells[i]
 		energy := portion(cell.energy, r.point, cell.covered)
 		p.Zones, known = append(p.Zones, &energy), true
-		if !c.zone.Counted {
-			continue
+		if c.zone.Counted {
+			parts, ok := cell.divide(energy, r.point)
+			counted, undivided = true, undivided || !ok
+			sum.add(parts)
 		}
-		parts, ok := cell.divide(energy, r.point)
-		divided, undivided = divided || ok, undivided || !ok
-		sum.add(parts)
 	}
-	if divided && !undivided {
+	if counted && !undivided {
 		p.Job, p.Idle, p.Rest = &sum.job, &sum.idle, &sum.rest
 	}
 	return p, known
@@ -218,8 +217,7 @@ func (c *curveCell) divide(energy Microjoules, point time.Duration) (parts curve
 	if 2*c.attributed < point || (total == 0 && energy > 0) {
 		return curveCell{}, false
 	}
-	if total > 0 {
-		parts.job, parts.idle, parts.rest = portion(c.job, energy, total), portion(c.idle, energy, total), portion(c.rest, energy, total)
-	}
-	return parts, true
+	return curveCell{
+		job: portion(c.job, energy, total), idle: portion(c.idle, energy, total), rest: portion(c.rest, energy, total),
+	}, true
 }

@@ -2,6 +2,7 @@ package energy
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -151,8 +152,8 @@ func TestCurveLeavesGapsOut(t *testing.T) {
 	l := NewLedger()
 	l.Track("job", at(0))
 	steady(l, pkg, 50, 0, 2)
-	record(l, 2.05, reading(pkg, 2.05, 300e3)) // a reset
-	record(l, 5, reading(pkg, 5, 1e-6))        // and another
+	record(l, 2.1, reading(pkg, 2.1, 50)) // a reset
+	record(l, 5, reading(pkg, 5, 1e-6))   // and another
 	c := l.Curve("job")
 	if last := c.Points[len(c.Points)-1]; last.To != 2000 {
 		t.Errorf("got a last point to %d ms, want 2000", last.To)
@@ -175,6 +176,7 @@ func TestCurvePointNeedsHalfOfItsLength(t *testing.T) {
 		"half attributed":      {curveCell{1000, 100 * ms, 250, 150, 100, 50 * ms}, true, 1000, 500, 300, 200},
 		"less attributed":      {curveCell{1000, 100 * ms, 250, 150, 100, 49 * ms}, true, 1000, -1, 0, 0},
 		"nothing used":         {curveCell{0, 100 * ms, 0, 0, 0, 100 * ms}, true, 0, 0, 0, 0},
+		"1 µJ used by nothing": {curveCell{1, 100 * ms, 0, 0, 0, 100 * ms}, true, 1, -1, 0, 0},
 		"used by nothing":      {curveCell{5, 100 * ms, 0, 0, 0, 100 * ms}, true, 5, -1, 0, 0},
 		"not counted":          {curveCell{1000, 100 * ms, 500, 300, 200, 100 * ms}, false, 1000, -1, 0, 0},
 		"rounded down":         {curveCell{10, 100 * ms, 1, 1, 1, 100 * ms}, true, 10, 3, 3, 3},
@@ -232,10 +234,73 @@ func TestCurveIsCoarsenedWhenFull(t *testing.T) {
 	for _, test := range []struct {
 		end, point time.Duration
 	}{{full, minCurvePoint}, {full + 1, 2 * minCurvePoint}, {2*full + 1, 4 * minCurvePoint}} {
-		r := newCurveRecorder(t0, 0)
-		r.addStep(pkg, newStep(test.end-minCurvePoint, test.end, 1000))
+		const start = time.Hour
+		r := newCurveRecorder(t0, start)
+		r.addStep(pkg, newStep(start+test.end-minCurvePoint, start+test.end, 1000))
 		if r.point != test.point || len(r.columns[0].cells) > MaxCurvePoints {
 			t.Errorf("to %v: got %d points of %v, want them of %v", test.end, len(r.columns[0].cells), r.point, test.point)
+		}
+	}
+}
+
+func TestCurveOfAZoneThatIsReadNoMore(t *testing.T) {
+	ms := time.Millisecond
+	r := newCurveRecorder(t0, 0)
+	r.addStep(core, newStep(0, 300*ms, 30)) // is not counted
+	r.addStep(pkg, newStep(0, 100*ms, 10))
+	r.addStep(dram, newStep(0, 200*ms, 20))
+	r.addShare(pkg, newStep(0, 100*ms, 10), allocation{}, attribution{job: 10})
+	want := [][]bool{{true, true, true}, {true, false, true}, {true, false, false}}
+	points := r.curve().Points
+	if len(points) != len(want) {
+		t.Fatalf("got %d points, want %d", len(points), len(want))
+	}
+	for i, p := range points {
+		for j, energy := range p.Zones {
+			if (energy != nil) != want[i][j] || energy != nil && *energy != 10 {
+				t.Errorf("point %d, zone %d: got %v, want 10 µJ: %v", i, j, energy, want[i][j])
+			}
+		}
+		if p.Job != nil {
+			t.Errorf("point %d: got job %d µJ, want none without dram's", i, *p.Job)
+		}
+	}
+}
+
+func TestCurveTakesKnownSharesOnly(t *testing.T) {
+	ms := time.Millisecond
+	gap := newStep(0, 100*ms, 0)
+	gap.gap = true
+	allocated := func(shares ...attribution) (a allocation) {
+		for _, s := range shares {
+			a.shares = append(a.shares, share{attribution: s})
+		}
+		return a
+	}
+	mine, other := attribution{job: 30, idle: 10, rest: 5}, attribution{job: 20, idle: 30, rest: 5}
+	known := curveCell{job: 30, idle: 40, rest: 30, attributed: 100 * ms}
+	for name, test := range map[string]struct {
+		zone *Zone
+		step *step
+		a    allocation
+		mine attribution
+		want []curveCell
+	}{
+		"known":                {pkg, newStep(0, 100*ms, 100), allocated(mine, other), mine, []curveCell{known}},
+		"not counted":          {core, newStep(0, 100*ms, 100), allocated(mine, other), mine, nil},
+		"a gap":                {pkg, gap, allocated(attribution{}), attribution{}, nil},
+		"ambiguous":            {pkg, newStep(0, 100*ms, 100), allocated(attribution{ambiguous: 1}), attribution{ambiguous: 1}, nil},
+		"without baseline":     {pkg, newStep(0, 100*ms, 100), allocated(mine, attribution{undivided: 1}), mine, nil},
+		"ambiguous for others": {pkg, newStep(0, 100*ms, 100), allocated(mine, attribution{idle: 30, ambiguous: 25}), mine, []curveCell{known}},
+	} {
+		r := newCurveRecorder(t0, 0)
+		r.addShare(test.zone, test.step, test.a, test.mine)
+		var got []curveCell
+		if len(r.columns) > 0 {
+			got = r.columns[0].cells
+		}
+		if !slices.Equal(got, test.want) || (len(r.columns) > 0) != (test.want != nil) {
+			t.Errorf("%s: got %+v, want %+v", name, got, test.want)
 		}
 	}
 }

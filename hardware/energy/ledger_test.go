@@ -168,8 +168,9 @@ func TestRemovedZonesLeaveLaterFigures(t *testing.T) {
 	steady(l, pkg, 50, 0, 5)
 	l.Record(Sample{Sampler: "rapl", At: at(5.1), Faults: []Fault{{Zone: pkg, At: at(5.1), Err: "no such file"}}})
 	l.SetZones("nvml", nil)
+	l.SetZones("rapl", []*Zone{dram, pkg})
 	if zones := l.Snapshot().Zones; len(zones) != 1 {
-		t.Errorf("another sampler's zones are set: got %d zones, want 1", len(zones))
+		t.Errorf("it is still there: got %d zones, want 1", len(zones))
 	}
 	l.SetZones("rapl", []*Zone{guess})
 	l.Open("job", at(6))
@@ -247,12 +248,69 @@ func TestFaultsBeforeTheLastReadingAreOver(t *testing.T) {
 	expect("", 3)
 	fail(4, "later")
 	expect("later", 4)
+	for _, old := range []float64{3, 2} { // no news
+		l.Record(Sample{At: at(4), Readings: []Reading{reading(pkg, old, 5)}})
+		expect("later", 4)
+	}
 	if s := l.Snapshot().Samplers["rapl"]; s.Samples != 5 || s.Faults != 8 || !s.At.Equal(at(4)) {
 		t.Errorf("got %+v, want 5 samples with 8 faults until 4 s", s)
 	}
 	l.Record(Sample{Sampler: "rapl", At: at(2)})
 	if s := l.Snapshot().Samplers["rapl"]; s.Samples != 6 || !s.At.Equal(at(4)) {
 		t.Errorf("got %+v after an older sample, want 6 samples until 4 s", s)
+	}
+}
+
+// What was attributed to a zone before it counts goes to the time without windows.
+func TestZoneThatBeginsToCountIsConserved(t *testing.T) {
+	m := newMachine(core)
+	m.run(10, constant(20), nil)
+	m.open("job")
+	m.run(10, constant(100), map[string]float64{"job": 2, "": 1})
+	counted := *core
+	counted.Counted = true
+	m.zone = &counted
+	m.run(5, constant(100), map[string]float64{"job": 2, "": 1})
+	z := m.ledger.Snapshot().Zones[0]
+	if sum := z.Jobs + z.Idle + z.Rest + z.Undivided + z.Unsettled; sum != z.Energy {
+		t.Errorf("got %d µJ in parts, want %d", sum, z.Energy)
+	}
+	near(t, "jobs", float64(z.Jobs.Joules()), 3*80*2.0/3, 1) // of the 3 s since that are settled
+	a := m.close("job")
+	near(t, "job", joules(t, a.Job), 5*80*2.0/3, 1)
+	z = m.ledger.Snapshot().Zones[0]
+	near(t, "jobs in the end", float64(z.Jobs.Joules()), 5*80*2.0/3, 1)
+}
+
+func TestCrossCheckNeedsTwoReadings(t *testing.T) {
+	before, same, after := of(Microjoules(3)), of(Microjoules(3)), of(Microjoules(7))
+	for name, test := range map[string]struct{ before, after, want *Microjoules }{
+		"both":      {before, after, of(Microjoules(4))},
+		"equal":     {before, same, of(Microjoules(0))},
+		"went back": {after, before, nil},
+		"first":     {before, nil, nil},
+		"second":    {nil, after, nil},
+		"none":      {nil, nil, nil},
+	} {
+		z := &zoneLedger{zone: pkg, crossCheck: test.before}
+		got := z.step(0, Reading{Zone: pkg, CrossCheck: test.after}, 1e9, Delta{Elapsed: 1e9, Energy: 5}).crossCheck
+		if (got == nil) != (test.want == nil) || got != nil && *got != *test.want {
+			t.Errorf("%s: got %v, want %v", name, got, test.want)
+		}
+	}
+}
+
+// The clock of the ledger goes on with the readings, which are later than the sample's start.
+func TestReadingsAdvanceTheClock(t *testing.T) {
+	l := NewLedger()
+	l.Record(Sample{At: t0, Readings: []Reading{{Zone: pkg, At: t0, Counter: 5}}})
+	l.Record(Sample{At: t0, Readings: []Reading{{Zone: pkg, At: t0.Add(1), Counter: 8}}})
+	if z := l.Snapshot().Zones[0]; z.Energy != 3 || z.Unsettled != 3 {
+		t.Errorf("got %d µJ, %d unsettled, want 3", z.Energy, z.Unsettled)
+	}
+	l.Record(Sample{At: t0, Readings: []Reading{{Zone: pkg, At: at(2.1), Counter: 9}}})
+	if z := l.Snapshot().Zones[0]; z.Energy != 4 || z.Unsettled != 1 {
+		t.Errorf("got %d µJ, %d unsettled, want 4 and 1", z.Energy, z.Unsettled)
 	}
 }
 
