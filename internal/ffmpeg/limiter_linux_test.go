@@ -1,31 +1,29 @@
 package ffmpeg
 
 import (
-	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
 	"syscall"
 	"testing"
-	"time"
-
-	"golang.org/x/sys/unix"
 
 	"ffmpeg-agent/hardware/proc"
 	"ffmpeg-agent/messages/job"
 	"ffmpeg-agent/messages/protocol"
 )
 
-// uncontrolled makes a runner as on a machine whose cgroups have no controllers.
-func uncontrolled(t *testing.T, change ...func(*Settings)) *Runner {
+// withoutControllers makes a runner as on a machine whose cgroups have no controllers, or
+// that has no cgroups.
+func withoutControllers(t *testing.T, change ...func(*Settings)) *Runner {
 	t.Helper()
 	r := newRunner(t, change...)
 	r.cgroups.Controllers, r.cgroups.Missing = nil, "not on this machine"
+	if r.cgroups.Dir == "" {
+		r.cgroups.Unavailable = "not on this machine"
+	}
 	return r
 }
 
@@ -124,7 +122,7 @@ func TestKernelsCountsDecideWhatEndedAProcess(t *testing.T) {
 
 func TestMemoryIsWatchedWhereNoControllerBoundsIt(t *testing.T) {
 	t.Parallel()
-	r := uncontrolled(t)
+	r := withoutControllers(t)
 	l := limited(lease(t, "hungry", `{"resolution":"1280x720","fps":25,"preset":"veryslow","duration":86400,"audio_codec":"none"}`), `{"max_memory_mb":96}`)
 	run := r.Begin(l)
 	f := wantFailure(t, walk(testContext(t), run), protocol.ReasonResourceError)
@@ -136,7 +134,7 @@ func TestMemoryIsWatchedWhereNoControllerBoundsIt(t *testing.T) {
 
 func TestSyntheticInputIsMadeWithinTheLimits(t *testing.T) {
 	t.Parallel()
-	r := uncontrolled(t)
+	r := withoutControllers(t)
 	run := r.Begin(limited(lease(t, "large", `{"resolution":"1920x1080","fps":60,"duration":10}`), `{"max_disk_mb":1}`))
 	f := wantFailure(t, run.Prepare(testContext(t)), protocol.ReasonResourceError)
 	if !strings.Contains(f.Message, "disk limit of 1 MiB") {
@@ -149,7 +147,7 @@ func TestDiskLimitCountsWhatLiesOutsideTheWorkspace(t *testing.T) {
 	dir := t.TempDir()
 	in := clip(t, filepath.Join(dir, "in.mp4"), "20")
 	out := filepath.Join(dir, "out")
-	r := uncontrolled(t, func(s *Settings) { s.OutputRoots = []string{out} })
+	r := withoutControllers(t, func(s *Settings) { s.OutputRoots = []string{out} })
 	// Each output ends below the limit, at 8 MiB.
 	run := r.Begin(limited(lease(t, "two", `{"fps":25,"preset":"ultrafast","crf":0,"audio_codec":"none","input":`+quoted(in)+`,"output":`+quoted(filepath.Join(out, "o.mp4"))+`,
 		"outputs":[{"resolution":"320x240"},{"resolution":"322x240"}]}`), `{"max_disk_mb":12}`))
@@ -165,7 +163,7 @@ func TestDiskLimitCountsWhatLiesOutsideTheWorkspace(t *testing.T) {
 
 func TestJobWithinItsLimitsIsGoodAndSaysHowTheyWereKept(t *testing.T) {
 	t.Parallel()
-	r := uncontrolled(t)
+	r := withoutControllers(t)
 	l := limited(lease(t, "modest", `{`+small+`,"duration":1,"quality":"psnr"}`), `{"max_cpu_percent":50,"max_memory_mb":2048,"max_disk_mb":100}`)
 	l.Job.WrapperConstraints = &protocol.Constraints{CPUWeight: 51, IOMax: "8:0 wbps=5"}
 	run := r.Begin(l)
@@ -210,23 +208,6 @@ func TestExitStatusThatNamesWhatRanOut(t *testing.T) {
 	}
 }
 
-func TestOutputThatTakesNoMore(t *testing.T) {
-	t.Parallel()
-	full, err := os.OpenFile("/dev/full", os.O_RDWR, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer full.Close()
-	room, err := os.Create(filepath.Join(t.TempDir(), "o"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer room.Close()
-	if !refusesWrites(full) || refusesWrites(room) {
-		t.Errorf("full: %v, with room: %v", refusesWrites(full), refusesWrites(room))
-	}
-}
-
 func TestLimitWithoutACgroupSaysWhyThereIsNone(t *testing.T) {
 	t.Parallel()
 	r := newRunner(t)
@@ -236,85 +217,4 @@ func TestLimitWithoutACgroupSaysWhyThereIsNone(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantNote(t, run, "CPU limited to 100 %", "no cgroup (no cgroup v2 tree is mounted)")
-}
-
-// TestFullDiskIsAResourceError runs in a process of its own, which may mount a small disk
-// that nobody else sees.
-func TestFullDiskIsAResourceError(t *testing.T) {
-	if dir := os.Getenv("FFMPEG_TEST_SMALL_DISK"); dir != "" {
-		onFullDisks(t, dir)
-		return
-	}
-	t.Parallel()
-	again := exec.Command(os.Args[0], "-test.run=^TestFullDiskIsAResourceError$", "-test.v")
-	again.Env = append(os.Environ(), "FFMPEG_TEST_SMALL_DISK="+t.TempDir())
-	again.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
-	if os.Geteuid() != 0 {
-		again.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
-		again.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}}
-		again.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}}
-	}
-	runtime.LockOSThread() // whose end would be the child's
-	defer runtime.UnlockOSThread()
-	out, err := again.CombinedOutput()
-	if ended := new(exec.ExitError); err != nil && !errors.As(err, &ended) {
-		t.Skipf("this machine lets us have no mounts of our own: %v", err)
-	}
-	if err != nil || !bytes.Contains(out, []byte("--- PASS: TestFullDiskIsAResourceError")) {
-		t.Errorf("%v\n%s", err, out)
-	}
-}
-
-func onFullDisks(t *testing.T, dir string) {
-	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-		t.Fatal(err)
-	}
-	for name, options := range map[string]string{"work": "size=4m", "out": "size=1m", "again": "size=8m", "nodes": "size=100m,nr_inodes=4"} {
-		if err := os.Mkdir(filepath.Join(dir, name), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := unix.Mount("tmpfs", filepath.Join(dir, name), "tmpfs", 0, options); err != nil {
-			t.Fatal(err)
-		}
-	}
-	in := clip(t, filepath.Join(t.TempDir(), "in.mp4"), "20")
-	data := t.TempDir()
-	for name, c := range map[string]struct{ data, params string }{
-		"of the outputs":                       {data, `{"resolution":"640x480","fps":25,"preset":"ultrafast","crf":0,"audio_codec":"none","input":` + quoted(in) + `,"output":` + quoted(filepath.Join(dir, "out/o.mp4")) + `}`},
-		"of the outputs, fragment by fragment": {data, `{"resolution":"640x480","fps":25,"preset":"ultrafast","crf":0,"audio_codec":"none","input":` + quoted(in) + `,"output":` + quoted(filepath.Join(dir, "out/o.ts")) + `}`},
-		"of the workspace, by the input":       {filepath.Join(dir, "work"), `{"resolution":"1920x1080","fps":60,"duration":10}`},
-		"of the workspace, by the output":      {filepath.Join(dir, "work"), `{"resolution":"640x480","fps":25,"preset":"ultrafast","crf":0,"input":` + quoted(in) + `}`},
-		"without room for another file":        {data, `{` + small + `,"duration":1,"outputs":[{"output":` + quoted(filepath.Join(dir, "nodes/a/b/c/d/e.mp4")) + `}]}`},
-	} {
-		t.Run(name, func(t *testing.T) {
-			r := newRunner(t, func(s *Settings) { s.DataDir, s.OutputRoots = c.data, []string{dir} })
-			run := r.Begin(lease(t, name, c.params))
-			f := wantFailure(t, walk(testContext(t), run), protocol.ReasonResourceError)
-			if !strings.Contains(f.Message, "no space left") {
-				t.Errorf("message: %s", f.Message)
-			}
-			if err := run.Close(testContext(t)); err != nil {
-				t.Error(err)
-			}
-		})
-	}
-	t.Run("that has room again when FFmpeg has ended", func(t *testing.T) {
-		ballast := filepath.Join(dir, "again/ballast")
-		if err := os.WriteFile(ballast, make([]byte, 7<<20), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		program := filepath.Join(t.TempDir(), "ffmpeg")
-		slow := "#!/bin/sh\nffmpeg \"$@\"; status=$?\ncase \"$*\" in *\" -progress \"*) sleep 1; rm -f '" + ballast + "' ;; esac\nexit $status\n"
-		if err := os.WriteFile(program, []byte(slow), 0o700); err != nil {
-			t.Fatal(err)
-		}
-		r := newRunner(t, func(s *Settings) {
-			s.DataDir, s.OutputRoots, s.FFmpeg, s.StallTimeout = data, []string{dir}, program, 2*time.Second
-		})
-		run := r.Begin(lease(t, "again", `{"resolution":"640x480","fps":25,"preset":"ultrafast","crf":0,"audio_codec":"none","input":`+quoted(in)+`,"output":`+quoted(filepath.Join(dir, "again/o.mp4"))+`}`))
-		f := wantFailure(t, walk(testContext(t), run), protocol.ReasonResourceError)
-		if !strings.Contains(f.Message, "the disk of the output had no space left for a time") {
-			t.Errorf("message: %s", f.Message)
-		}
-	})
 }

@@ -75,18 +75,34 @@ func (w *workspaces) remove(name string) error {
 // the number of these.
 func (w *workspaces) removeLocked(name string) (temps int, err error) {
 	dir := w.path(name)
+	var errs []error
 	for _, temp := range readManifest(dir) {
 		switch err := os.Remove(temp); {
 		case err == nil:
 			temps++
 		case !errors.Is(err, fs.ErrNotExist):
-			return temps, fmt.Errorf("removing a temporary output: %w", err)
+			errs = append(errs, fmt.Errorf("removing a temporary output: %w", err))
 		}
+	}
+	if len(errs) > 0 {
+		return temps, errors.Join(append(errs, removeAllBut(dir, manifestName))...)
 	}
 	if err := os.RemoveAll(dir); err != nil {
 		return temps, fmt.Errorf("removing a workspace: %w", err)
 	}
 	return temps, nil
+}
+
+// removeAllBut frees the space of a workspace whose manifest the next sweep needs.
+func removeAllBut(dir, keep string) error {
+	entries, err := os.ReadDir(dir)
+	errs := []error{err}
+	for _, e := range entries {
+		if e.Name() != keep {
+			errs = append(errs, os.RemoveAll(filepath.Join(dir, e.Name())))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // manifest lists the files of an attempt outside of its workspace, so that the next start

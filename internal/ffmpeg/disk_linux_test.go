@@ -1,0 +1,168 @@
+package ffmpeg
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"ffmpeg-agent/messages/protocol"
+)
+
+func TestRefusedWriteIsNoticed(t *testing.T) {
+	t.Parallel()
+	full, err := os.OpenFile("/dev/full", os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer full.Close()
+	free, err := os.Create(filepath.Join(t.TempDir(), "o"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer free.Close()
+	if !refusesWrites(full) || refusesWrites(free) {
+		t.Errorf("full: %t, free: %t; want true, false", refusesWrites(full), refusesWrites(free))
+	}
+}
+
+// TestFullDiskIsAResourceError runs in a process of its own, with small file systems that
+// only that process sees.
+func TestFullDiskIsAResourceError(t *testing.T) {
+	if dir := os.Getenv("FFMPEG_TEST_SMALL_DISK"); dir != "" {
+		onFullDisks(t, dir)
+		return
+	}
+	t.Parallel()
+	child := exec.Command(os.Args[0], "-test.run=^TestFullDiskIsAResourceError$", "-test.v")
+	child.Env = append(os.Environ(), "FFMPEG_TEST_SMALL_DISK="+t.TempDir())
+	child.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
+	if os.Geteuid() != 0 {
+		child.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
+		child.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}}
+		child.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}}
+	}
+	runtime.LockOSThread() // its end would be the child's
+	defer runtime.UnlockOSThread()
+	out, err := child.CombinedOutput()
+	if ended := new(exec.ExitError); err != nil && !errors.As(err, &ended) {
+		t.Skipf("this machine does not allow mounts in a namespace: %v", err)
+	}
+	switch {
+	case err != nil, !bytes.Contains(out, []byte(": TestFullDiskIsAResourceError")):
+		t.Errorf("%v\n%s", err, out)
+	case bytes.Contains(out, []byte("--- SKIP: TestFullDiskIsAResourceError")):
+		t.Skipf("%s", out)
+	}
+}
+
+// keepMountsPrivate keeps the mounts of this process's namespace from appearing in others.
+// That is set at the root of the namespace, which lies outside of a chroot.
+func keepMountsPrivate() error {
+	err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "")
+	if !errors.Is(err, unix.EINVAL) { // "/" is not a mount point
+		return err
+	}
+	root, err := os.Open("/")
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	outside, err := os.MkdirTemp("", "")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(outside)
+	// A directory above the root has no bound: ".." leads from it to the namespace's root.
+	if err := unix.Chroot(outside); err != nil {
+		return fmt.Errorf("leaving the chroot: %w", err)
+	}
+	err = root.Chdir()
+	for range 100 {
+		err = errors.Join(err, os.Chdir(".."))
+	}
+	if err == nil {
+		err = unix.Chroot(".")
+	}
+	if err == nil {
+		err = unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "")
+	}
+	return errors.Join(err, root.Chdir(), unix.Chroot("."))
+}
+
+func onFullDisks(t *testing.T, dir string) {
+	work, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := keepMountsPrivate(); err != nil {
+		t.Skipf("this machine does not allow private mounts: %v", err)
+	}
+	if err := os.Chdir(work); err != nil {
+		t.Fatal(err)
+	}
+	for name, options := range map[string]string{"work": "size=4m", "out": "size=1m", "again": "size=8m", "nodes": "size=100m,nr_inodes=4"} {
+		if err := os.Mkdir(filepath.Join(dir, name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := unix.Mount("tmpfs", filepath.Join(dir, name), "tmpfs", 0, options); err != nil {
+			t.Skipf("this machine does not allow mounts: %v", err)
+		}
+	}
+	in := clip(t, filepath.Join(t.TempDir(), "in.mp4"), "20")
+	data := t.TempDir()
+	lossless := func(output string) string {
+		return `{"resolution":"640x480","fps":25,"preset":"ultrafast","crf":0,"audio_codec":"none","input":` + quoted(in) + `,"output":` + quoted(filepath.Join(dir, output)) + `}`
+	}
+	for name, c := range map[string]struct{ data, params string }{
+		"output":              {data, lossless("out/o.mp4")},
+		"output in fragments": {data, lossless("out/o.ts")},
+		"synthetic input":     {filepath.Join(dir, "work"), `{"resolution":"1920x1080","fps":60,"duration":10}`},
+		"output in workspace": {filepath.Join(dir, "work"), `{"resolution":"640x480","fps":25,"preset":"ultrafast","crf":0,"input":` + quoted(in) + `}`},
+		"no inodes":           {data, `{` + small + `,"duration":1,"outputs":[{"output":` + quoted(filepath.Join(dir, "nodes/a/b/c/d/e.mp4")) + `}]}`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRunner(t, func(s *Settings) { s.DataDir, s.OutputRoots = c.data, []string{dir} })
+			run := r.Begin(lease(t, name, c.params))
+			f := wantFailure(t, walk(testContext(t), run), protocol.ReasonResourceError)
+			if !strings.Contains(f.Message, "no space left") {
+				t.Errorf("message is %q, want no space left", f.Message)
+			}
+			if err := run.Close(testContext(t)); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	t.Run("full until FFmpeg exits", func(t *testing.T) {
+		ballast := filepath.Join(dir, "again/ballast")
+		if err := os.WriteFile(ballast, make([]byte, 7<<20), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		// It exits only once there is space again.
+		program := filepath.Join(t.TempDir(), "ffmpeg")
+		script := "#!/bin/sh\nffmpeg \"$@\"; status=$?\ncase \"$*\" in *\" -progress \"*) while [ -e '" + ballast + "' ]; do sleep 0.05; done ;; esac\nexit $status\n"
+		if err := os.WriteFile(program, []byte(script), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		r := newRunner(t, func(s *Settings) { s.DataDir, s.OutputRoots, s.FFmpeg = data, []string{dir}, program })
+		run := r.Begin(lease(t, "again", lossless("again/o.mp4")))
+		walked := make(chan error, 1)
+		go func() { walked <- walk(testContext(t), run) }()
+		until(t, "the full disk to be noticed", func() bool { return run.fullAt.Load() > 0 })
+		if err := os.Remove(ballast); err != nil {
+			t.Fatal(err)
+		}
+		f := wantFailure(t, <-walked, protocol.ReasonResourceError)
+		if !strings.Contains(f.Message, "no space left for a time") {
+			t.Errorf("message is %q, want no space left for a time", f.Message)
+		}
+	})
+}
