@@ -25,6 +25,11 @@ type system struct {
 // newSystem returns a machine on which the user has an id, and no program beside tools.
 func newSystem(t *testing.T, uid int) *system {
 	t.Helper()
+	for _, file := range []string{"need.sh", "../Makefile"} {
+		if _, err := os.Stat(file); err != nil { // go test runs again after a change to a file that the test has looked at
+			t.Fatal(err)
+		}
+	}
 	s := &system{t: t, bin: t.TempDir(), log: filepath.Join(t.TempDir(), "log")}
 	for _, tool := range tools {
 		path, err := exec.LookPath(tool)
