@@ -46,6 +46,9 @@ func (a *Accumulator) Total() Microjoules { return a.total }
 // Gaps is the number of deltas whose energy is unknown.
 func (a *Accumulator) Gaps() int { return a.gaps }
 
+// restart makes the next reading the first.
+func (a *Accumulator) restart() { a.hasLast = false }
+
 // Add takes the next reading. A reading that is not later than the one before is dropped; the
 // counter is cumulative, so the next one includes its energy.
 func (a *Accumulator) Add(r Reading) Delta {

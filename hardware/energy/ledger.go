@@ -160,8 +160,19 @@ func (l *Ledger) zone(zone *Zone, sampler string) *zoneLedger {
 		l.restoreBaseline(l.zones[i])
 	}
 	z := l.zones[i]
+	if z.removed && l.estimatedSince(z) {
+		z.counter.restart()
+	}
 	z.sampler, z.removed = sampler, false
 	return z
+}
+
+// estimatedSince reports whether an estimate took the place of a zone after its last reading.
+// Then the counter starts anew: the energy that it has counted meanwhile is in the estimate.
+func (l *Ledger) estimatedSince(z *zoneLedger) bool {
+	return slices.ContainsFunc(l.zones, func(other *zoneLedger) bool {
+		return other != z && other.sampler == z.sampler && other.zone.Source == Estimated && other.seen && other.readAt > z.readAt
+	})
 }
 
 // updateZone replaces a zone by its current version. If it begins to count, what it brought to

@@ -391,3 +391,19 @@ func BenchmarkRecord(b *testing.B) {
 		})
 	}
 }
+
+// TestEstimateAndCounterDoNotCountTheSameTime: the sensors vanish and come back, and their
+// counter went on meanwhile.
+func TestEstimateAndCounterDoNotCountTheSameTime(t *testing.T) {
+	guess := &Zone{ID: "estimate", Name: "cpu", Domain: DomainCPU, Counted: true, Source: Estimated}
+	l := NewLedger()
+	l.SetZones("rapl", []*Zone{pkg})
+	steady(l, pkg, 50, 0, 1)
+	l.Open("job", at(0.5))
+	l.SetZones("rapl", []*Zone{guess})
+	steady(l, guess, 20, 1, 2)
+	l.SetZones("rapl", []*Zone{pkg})
+	steady(l, pkg, 50, 2, 3)
+	a := l.Close("job", at(3))
+	near(t, "total", joules(t, a.Total), 25+20+50, 1e-6)
+}
