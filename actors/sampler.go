@@ -104,6 +104,7 @@ func (s *powerSampler) start(ctx actor.Context) {
 			return struct{}{}, err
 		}
 		health, limited := healthOf(sensors), sensors.FallbackReason()
+		s.post(health) // the meter needs the zones before it gets readings of them
 		post(func(actor.Context) { s.opened(health, limited) })
 		return struct{}{}, s.loop(work, sensors)
 	}, func(ctx actor.Context, _ struct{}, err error) {
@@ -118,7 +119,6 @@ func (s *powerSampler) opened(health messages.SamplerHealth, limited error) {
 	if limited != nil {
 		s.log.Warn("better power sensors are not available", zap.NamedError("reason", limited))
 	}
-	s.post(health)
 }
 
 func healthOf(sensors PowerSensors) messages.SamplerHealth {
