@@ -295,7 +295,7 @@ func (a *agent) unfinished(at Attempt) bool {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
 	states, err := a.socket.states(ctx, at.Job)
-	return err != nil || states[at.Number] == "accepted" || states[at.Number] == "running"
+	return err != nil || states[at.Number].State == "accepted" || states[at.Number].State == "running"
 }
 
 // watch looks at the agent all the time: its heartbeats, and whether it has cleaned up.

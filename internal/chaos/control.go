@@ -106,8 +106,8 @@ func (s *socket) hang(ctx context.Context, actor string, d time.Duration) error 
 	return ask(ctx, s.http, http.MethodPost, "http://agent/debug/hang", map[string]any{"actor": actor, "for_ns": d}, nil)
 }
 
-// states are what the journal has of the attempts at a job: attempt → state.
-func (s *socket) states(ctx context.Context, job string) (map[int]string, error) {
+// states are the journal's records of the attempts at a job, by attempt.
+func (s *socket) states(ctx context.Context, job string) (map[int]record, error) {
 	var answer struct {
 		Records []struct {
 			Lease struct {
@@ -115,15 +115,21 @@ func (s *socket) states(ctx context.Context, job string) (map[int]string, error)
 					Retries int `json:"retry_count"`
 				}
 			}
-			State string
+			record
 		}
 	}
 	err := ask(ctx, s.http, http.MethodGet, "http://agent/records?job="+url.QueryEscape(job), nil, &answer)
-	states := map[int]string{}
+	states := map[int]record{}
 	for _, r := range answer.Records {
-		states[1+r.Lease.Job.Retries] = r.State
+		states[1+r.Lease.Job.Retries] = r.record
 	}
 	return states, err
+}
+
+// record is what the journal has of an attempt.
+type record struct {
+	State     string
+	SettledAt time.Time `json:"settled_at"` // zero: it is not settled
 }
 
 // ask makes one call with JSON both ways.

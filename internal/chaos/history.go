@@ -176,6 +176,16 @@ type Memory struct {
 	Fenced bool
 }
 
+// remembered reports whether the master that accepted a job had it in memory at a moment.
+func (h *History) remembered(j *Job, at time.Time) bool {
+	for _, m := range h.Memories {
+		if m.Number == j.Master {
+			return m.To.IsZero() || at.Before(m.To)
+		}
+	}
+	return false
+}
+
 // History is all that was seen of a run.
 type History struct {
 	Interval  time.Duration      // of heartbeats

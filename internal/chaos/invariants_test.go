@@ -692,3 +692,18 @@ func TestWhatIsCheckedIsCounted(t *testing.T) {
 		}
 	}
 }
+
+// TestDeadLetterOfAForgottenJobIsExcused: a master that has lost its memory rejects the
+// results of jobs that it had.
+func TestDeadLetterOfAForgottenJobIsExcused(t *testing.T) {
+	h := History{Memories: []Memory{{Number: 1, Span: Span{From: at(0), To: at(3000)}}, {Number: 2, Span: Span{From: at(3000)}}}}
+	for _, test := range []struct {
+		memory int
+		moment time.Time
+		want   bool
+	}{{1, at(2000), true}, {1, at(4000), false}, {2, at(4000), true}} {
+		if got := h.remembered(&Job{Master: test.memory}, test.moment); got != test.want {
+			t.Errorf("a job of memory %d at %s: got remembered %t, want %t", test.memory, test.moment, got, test.want)
+		}
+	}
+}

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -331,22 +332,17 @@ func (f *field) rest(ctx context.Context, within time.Duration) (why string) {
 // deadLetters counts the results that agents hold as undeliverable, though their master
 // did not forget the jobs.
 func (f *field) deadLetters(ctx context.Context) (lost int) {
-	var jobs []string
-	f.book.note(func(h *History) {
-		for _, j := range h.sortedJobs() {
-			if !j.Forgotten {
-				jobs = append(jobs, j.ID)
-			}
-		}
-	})
+	var jobs []*Job
+	var history History
+	f.book.note(func(h *History) { jobs, history.Memories = h.sortedJobs(), slices.Clone(h.Memories) })
 	for _, a := range f.agents {
 		if a.status().Journal.DeadLetters == 0 {
 			continue
 		}
-		for _, id := range jobs {
-			states, err := a.socket.states(ctx, id)
-			for _, state := range states {
-				if err == nil && state == "dead letter" {
+		for _, j := range jobs {
+			records, err := a.socket.states(ctx, j.ID)
+			for _, r := range records {
+				if err == nil && r.State == "dead letter" && history.remembered(j, r.SettledAt) {
 					lost++
 				}
 			}
