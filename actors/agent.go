@@ -22,15 +22,15 @@ import (
 
 // Config is what an Agent is started with.
 type Config struct {
-	Parts       Parts
-	Settings    Settings
-	Supervision supervision.Config
-	Logger      *zap.Logger
+	Dependencies Dependencies
+	Settings     Settings
+	Supervision  supervision.Config
+	Logger       *zap.Logger
 }
 
 // Agent is a running tree.
 type Agent struct {
-	env    *env
+	shared *shared
 	system *supervision.System
 }
 
@@ -39,40 +39,40 @@ func Start(cfg Config) (*Agent, error) {
 	if cfg.Supervision.Critical == nil {
 		cfg.Supervision.Critical = []string{"heartbeat"}
 	}
-	return start(cfg, (*env).children)
+	return start(cfg, (*shared).children)
 }
 
 // StartExporters builds only what measures and exports power: there is no master and no
-// jobs are taken. Of the parts it needs Host, the sensors and Endpoints.
+// jobs are taken. Of the dependencies it needs Host, the sensors and Endpoints.
 func StartExporters(cfg Config) (*Agent, error) {
-	return start(cfg, (*env).measuring)
+	return start(cfg, (*shared).measuring)
 }
 
-func start(cfg Config, children func(*env) []child) (*Agent, error) {
+func start(cfg Config, children func(*shared) []child) (*Agent, error) {
 	if cfg.Supervision.Logger == nil {
 		cfg.Supervision.Logger = cfg.Logger
 	}
-	e := &env{Parts: cfg.Parts, refs: newRefs(), attempts: newAttempts(), log: cfg.Logger, started: time.Now()}
-	e.stop.done = make(chan struct{})
-	e.settings.Store(&cfg.Settings)
-	a := &Agent{env: e, system: supervision.NewSystem(cfg.Supervision)}
+	s := &shared{Dependencies: cfg.Dependencies, refs: newRefs(), attempts: newAttempts(), log: cfg.Logger, started: time.Now()}
+	s.stop.done = make(chan struct{})
+	s.settings.Store(&cfg.Settings)
+	a := &Agent{shared: s, system: supervision.NewSystem(cfg.Supervision)}
 	if err := a.start(children); err != nil {
 		return nil, errors.Join(fmt.Errorf("starting the actor tree: %w", err), a.system.Stop(context.Background()))
 	}
 	return a, nil
 }
 
-func (a *Agent) start(children func(*env) []child) (err error) {
-	e := a.env
-	if e.Endpoints != nil {
-		if e.listen, err = e.Endpoints(a); err != nil {
+func (a *Agent) start(children func(*shared) []child) (err error) {
+	s := a.shared
+	if s.Endpoints != nil {
+		if s.listen, err = s.Endpoints(a); err != nil {
 			return err
 		}
 	}
 	_, err = a.system.Spawn(supervision.Spec{
 		Name: "agent",
-		Ref:  e.refs.agent,
-		New:  func() actor.Actor { return &root{env: e, children: children(e)} },
+		Ref:  s.refs.agent,
+		New:  func() actor.Actor { return &root{shared: s, children: children(s)} },
 	})
 	return err
 }
@@ -81,35 +81,35 @@ func (a *Agent) start(children func(*env) []child) (err error) {
 // results as far as the master takes them, and stops the tree in order. It returns at once
 // and may be repeated; Done is closed at the end.
 func (a *Agent) Drain(timeout time.Duration) {
-	a.env.stop.ask(timeout)
-	a.env.board.draining.Store(true)
-	a.env.refs.agent.Tell(&shutdown{})
+	a.shared.stop.ask(timeout)
+	a.shared.snapshots.draining.Store(true)
+	a.shared.refs.agent.Tell(&shutdown{})
 }
 
 // StopJobs stops the running jobs now. They are reported as failed, so that the master
 // re-queues them.
 func (a *Agent) StopJobs() {
-	a.env.stop.jobsNow.Store(true)
-	a.env.refs.jobs.Tell(&messages.StopJobs{})
+	a.shared.stop.jobsNow.Store(true)
+	a.shared.refs.jobs.Tell(&messages.StopJobs{})
 }
 
 // Done is closed at the end of a drain.
-func (a *Agent) Done() <-chan struct{} { return a.env.stop.done }
+func (a *Agent) Done() <-chan struct{} { return a.shared.stop.done }
 
 // Late lists the actors that did not stop in time, once Done is closed.
-func (a *Agent) Late() []supervision.StopReport { return a.env.stop.late() }
+func (a *Agent) Late() []supervision.StopReport { return a.shared.stop.late() }
 
 // Close ends the actors and stops the running jobs, drained or not. It records nothing of
 // these: the next start reports them as interrupted.
 func (a *Agent) Close(ctx context.Context) error {
-	return errors.Join(a.system.Stop(ctx), a.env.attempts.close(ctx))
+	return errors.Join(a.system.Stop(ctx), a.shared.attempts.close(ctx))
 }
 
 // Configure replaces the settings. Each takes effect at its next use.
-func (a *Agent) Configure(s Settings) { a.env.settings.Store(&s) }
+func (a *Agent) Configure(s Settings) { a.shared.settings.Store(&s) }
 
-// Board returns what the actors post for readers outside the tree.
-func (a *Agent) Board() *Board { return &a.env.board }
+// Snapshots returns what the actors post for readers outside the tree.
+func (a *Agent) Snapshots() *Snapshots { return &a.shared.snapshots }
 
 // Actors returns the state of each actor.
 func (a *Agent) Actors() []supervision.ActorStats { return a.system.Stats() }
@@ -179,13 +179,13 @@ func (s *stopRequest) late() []supervision.StopReport {
 	return s.reports
 }
 
-// shutdown makes the root act on a request in env.stop.
+// shutdown makes the root act on a request in shared.stop.
 type shutdown struct{}
 
 // root is the top of the tree. It starts its children in order and stops them in order,
 // and does nothing else.
 type root struct {
-	*env
+	*shared
 	children []child // in the order they start
 	stopping bool
 }
@@ -199,28 +199,28 @@ type child struct {
 
 // children of an agent, the poller last: jobs are polled for once everything that handles
 // them has started.
-func (e *env) children() []child {
+func (s *shared) children() []child {
 	children := []child{
-		{"uploader", e.refs.uploader, func() actor.Actor { return newUploader(e) }},
-		{"registrar", e.refs.registrar, func() actor.Actor { return newRegistrar(e) }},
-		{"heartbeat", e.refs.heartbeat, func() actor.Actor { return newHeartbeat(e) }},
+		{"uploader", s.refs.uploader, func() actor.Actor { return newUploader(s) }},
+		{"registrar", s.refs.registrar, func() actor.Actor { return newRegistrar(s) }},
+		{"heartbeat", s.refs.heartbeat, func() actor.Actor { return newHeartbeat(s) }},
 	}
-	children = append(children, e.measuring()...)
+	children = append(children, s.measuring()...)
 	children = append(children,
-		child{"jobs", e.refs.jobs, func() actor.Actor { return newJobs(e) }},
-		child{"janitor", e.refs.janitor, func() actor.Actor { return newJanitor(e) }})
-	if e.listen.Control != nil {
-		children = append(children, child{"control", e.refs.control, func() actor.Actor { return newListener(e, e.listen.Control) }})
+		child{"jobs", s.refs.jobs, func() actor.Actor { return newJobs(s) }},
+		child{"janitor", s.refs.janitor, func() actor.Actor { return newJanitor(s) }})
+	if s.listen.Control != nil {
+		children = append(children, child{"control", s.refs.control, func() actor.Actor { return newListener(s, s.listen.Control) }})
 	}
-	return append(children, child{"poller", e.refs.poller, func() actor.Actor { return newPoller(e) }})
+	return append(children, child{"poller", s.refs.poller, func() actor.Actor { return newPoller(s) }})
 }
 
 // measuring are the children that measure and export power.
-func (e *env) measuring() []child {
+func (s *shared) measuring() []child {
 	return []child{
-		{"samplers", e.refs.samplers, func() actor.Actor { return newSamplers(e) }},
-		{"meter", e.refs.meter, func() actor.Actor { return newMeter(e) }},
-		{"exporters", e.refs.exporters, func() actor.Actor { return newExporters(e) }},
+		{"samplers", s.refs.samplers, func() actor.Actor { return newSamplers(s) }},
+		{"meter", s.refs.meter, func() actor.Actor { return newMeter(s) }},
+		{"exporters", s.refs.exporters, func() actor.Actor { return newExporters(s) }},
 	}
 }
 
@@ -255,7 +255,7 @@ const (
 // shutdown stops the children in the order that loses nothing: first what takes jobs, then
 // what runs them, then what reports them. Heartbeats go on almost to the end.
 func (r *root) shutdown(ctx actor.Context) {
-	until, asked := r.env.stop.pending()
+	until, asked := r.shared.stop.pending()
 	if !asked || r.stopping {
 		return
 	}
@@ -283,6 +283,6 @@ func (r *root) shutdown(ctx actor.Context) {
 					zap.String("actor", report.Name), zap.String("phase", report.Phase), zap.Duration("waited", report.Took))
 			}
 		}
-		r.env.stop.end(reports)
+		r.shared.stop.end(reports)
 	})
 }

@@ -29,7 +29,7 @@ const (
 // result in the journal. No restart of an actor touches it; actors start it, observe
 // it and stop it.
 type attempt struct {
-	*env
+	*shared
 	log   *zap.Logger
 	key   job.Key
 	lease job.Lease
@@ -53,11 +53,11 @@ type attemptEnd struct {
 	repeated bool // it had ended here before this lease was offered
 }
 
-func newAttempt(e *env, lease job.Lease) *attempt {
+func newAttempt(s *shared, lease job.Lease) *attempt {
 	key := lease.Key()
-	log := e.log.Named("job").With(append(jobFields(key), zap.String("node", lease.NodeID))...)
+	log := s.log.Named("job").With(append(jobFields(key), zap.String("node", lease.NodeID))...)
 	return &attempt{
-		env: e, log: log, key: key, lease: lease, run: e.Runner.Begin(lease), since: time.Now(), confirmed: lease.AcquiredAt,
+		shared: s, log: log, key: key, lease: lease, run: s.Runner.Begin(lease), since: time.Now(), confirmed: lease.AcquiredAt,
 		disk: journalOutage(log), done: make(chan struct{}),
 	}
 }

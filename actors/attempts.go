@@ -29,13 +29,13 @@ func newAttempts() *attempts {
 }
 
 // begin starts an attempt, or returns the one under way for this key.
-func (r *attempts) begin(e *env, lease job.Lease) *attempt {
+func (r *attempts) begin(s *shared, lease job.Lease) *attempt {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if a := r.findLocked(lease.Key()); a != nil {
 		return a
 	}
-	a := newAttempt(e, lease)
+	a := newAttempt(s, lease)
 	r.all = append(r.all, a)
 	r.running.Go(func() { a.supervise(r.ctx) })
 	return a

@@ -121,7 +121,7 @@ func TestPanicInAJobFailsItAlone(t *testing.T) {
 	dir := t.TempDir()
 	s := newSite(t, func(c *siteConfig) {
 		c.dir = dir
-		c.wrap = func(p *Parts) { p.Runner = panickingRunner{p.Runner, new(sync.Once)} }
+		c.wrap = func(p *Dependencies) { p.Runner = panickingRunner{p.Runner, new(sync.Once)} }
 	})
 	submitted := s.submit(ffmpegtest.Quick())
 	r := s.result(submitted.ID, 1)
@@ -141,7 +141,7 @@ func TestPanicInAJobFailsItAlone(t *testing.T) {
 			t.Errorf("%s was restarted %d times", path, n)
 		}
 	}
-	s.until("the end of the attempts", func() bool { return len(s.agent.env.attempts.list()) == 0 })
+	s.until("the end of the attempts", func() bool { return len(s.agent.shared.attempts.list()) == 0 })
 	// Nothing asks for the lease of a job that has ended. A watcher would within 100 ms.
 	var asked atomic.Int64
 	s.link.interfere(func(next http.Handler, w http.ResponseWriter, r *http.Request) {
@@ -195,7 +195,7 @@ func TestHungHeartbeatEndsTheAgent(t *testing.T) {
 		c.hangAfter = 500 * time.Millisecond
 		c.fatal = func(reason string) { fatal <- reason }
 	})
-	s.until("a heartbeat", func() bool { return s.agent.Board().Heartbeat() != nil })
+	s.until("a heartbeat", func() bool { return s.agent.Snapshots().Heartbeat() != nil })
 	must(t, s.agent.Hang("agent/heartbeat", 2*time.Second))
 	select {
 	case reason := <-fatal:
@@ -220,7 +220,7 @@ func TestEndOfJobSurvivesCrashOfItsActor(t *testing.T) {
 	path := s.jobActor()
 	must(t, s.agent.Hang("agent/jobs", 500*time.Millisecond))
 	s.post("/jobs/" + submitted.ID + "/cancel")
-	s.until("the end of the attempt", func() bool { return s.agent.env.attempts.list()[0].ended() })
+	s.until("the end of the attempt", func() bool { return s.agent.shared.attempts.list()[0].ended() })
 	must(t, s.agent.Crash(path))
 	if r := s.result(submitted.ID, 1); r.Status != protocol.StatusCanceled {
 		t.Errorf("got status %s, want canceled", r.Status)

@@ -55,7 +55,7 @@ func TestDrainSurvivesCrashOfJobsAndRoot(t *testing.T) {
 			job := s.submit(ffmpegtest.Long())
 			s.ffmpegPID(job.ID)
 			s.agent.Drain(time.Hour)
-			s.until("the drain", func() bool { return s.agent.env.stop.drainOf("jobs") != nil })
+			s.until("the drain", func() bool { return s.agent.shared.stop.drainOf("jobs") != nil })
 			must(t, s.agent.Crash(path))
 			s.until("the restart", func() bool { stats, _ := s.stats(path); return stats.Restarts == 1 })
 			s.until("the job's adoption", func() bool { return s.logs.FilterMessage("going on with a running job").Len() == 1 })
@@ -114,7 +114,7 @@ func TestLowDiskTakesNoJobs(t *testing.T) {
 	s := newSite(t, func(c *siteConfig) { c.MinFreeDisk = func(total uint64) uint64 { return total + 1 } })
 	job := s.submit(ffmpegtest.Quick())
 	s.until("the closed gate", func() bool {
-		return s.agent.Board().Gates()[gateDisk] != "" && s.logs.FilterMessage("taking no jobs").Len() > 0
+		return s.agent.Snapshots().Gates()[gateDisk] != "" && s.logs.FilterMessage("taking no jobs").Len() > 0
 	})
 	from := time.Now()
 	s.until("heartbeats", func() bool { return len(s.beatsSince(from)) >= 3 })
@@ -128,7 +128,7 @@ func TestMissingFFmpegTakesNoJobs(t *testing.T) {
 	bin := t.TempDir()
 	s := newSite(t, func(c *siteConfig) { c.ffmpeg = filepath.Join(bin, "ffmpeg") })
 	job := s.submit(ffmpegtest.Quick())
-	s.until("the closed gate", func() bool { return strings.Contains(s.agent.Board().Gates()[gateFFmpeg], bin) })
+	s.until("the closed gate", func() bool { return strings.Contains(s.agent.Snapshots().Gates()[gateFFmpeg], bin) })
 	if job, _ := s.master().Job(job.ID); job.Status.HeldByNode() {
 		t.Error("a job was taken without FFmpeg")
 	}
@@ -146,7 +146,7 @@ func TestDrainSurvivesRestartsOfItsActors(t *testing.T) {
 		t.Run(path, func(t *testing.T) {
 			t.Parallel()
 			s := newSite(t, nil)
-			s.until("the session", func() bool { return s.agent.Board().Session() != nil })
+			s.until("the session", func() bool { return s.agent.Snapshots().Session() != nil })
 			called, release := make(chan struct{}), make(chan struct{})
 			var once sync.Once
 			held := map[string]string{"agent/poller": "/jobs/next", "agent/uploader": "/results"}[path]
@@ -167,7 +167,7 @@ func TestDrainSurvivesRestartsOfItsActors(t *testing.T) {
 			}
 			<-called // a call is in flight, so the drain cannot be ready at once
 			s.agent.Drain(time.Hour)
-			s.until("the drain", func() bool { return s.agent.env.stop.drainOf(filepath.Base(path)) != nil })
+			s.until("the drain", func() bool { return s.agent.shared.stop.drainOf(filepath.Base(path)) != nil })
 			must(t, s.agent.Crash(path))
 			s.until("the restart", func() bool { stats, _ := s.stats(path); return stats.Restarts == 1 })
 			letGo()
@@ -194,7 +194,7 @@ func TestDrainSendsWhatARestartedUploaderHasYetToRead(t *testing.T) {
 	var reads atomic.Int64
 	reading, release := make(chan struct{}), make(chan struct{})
 	s := newSite(t, func(c *siteConfig) {
-		c.wrap = func(p *Parts) {
+		c.wrap = func(p *Dependencies) {
 			p.Journal = slowJournal{p.Journal, func() {
 				if reads.Add(1) == 2 {
 					close(reading)
@@ -218,7 +218,7 @@ func TestDrainSendsWhatARestartedUploaderHasYetToRead(t *testing.T) {
 	must(t, s.agent.Crash("agent/uploader"))
 	<-reading
 	s.agent.Drain(time.Hour)
-	s.until("the uploader's drain", func() bool { return s.agent.env.stop.drainOf("uploader") != nil })
+	s.until("the uploader's drain", func() bool { return s.agent.shared.stop.drainOf("uploader") != nil })
 	close(release)
 	s.drained()
 	if r := s.settled(submitted, 1); r.State != job.RecordSent {
@@ -231,12 +231,12 @@ func TestDrainSendsWhatARestartedUploaderHasYetToRead(t *testing.T) {
 func TestDrainStartsNoWaitingLease(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, nil)
-	s.until("the session", func() bool { return s.agent.Board().Session() != nil })
+	s.until("the session", func() bool { return s.agent.Snapshots().Session() != nil })
 	first := s.submit(ffmpegtest.Long())
 	s.ffmpegPID(first.ID)
 	second := s.submit(ffmpegtest.Long())
 	// The master assigns the second job too, and the response goes to nobody.
-	resp, err := http.Get(s.link.URL + "/jobs/next?node_id=" + s.agent.Board().Session().NodeID)
+	resp, err := http.Get(s.link.URL + "/jobs/next?node_id=" + s.agent.Snapshots().Session().NodeID)
 	must(t, err)
 	resp.Body.Close()
 	var listed atomic.Int64
@@ -251,14 +251,14 @@ func TestDrainStartsNoWaitingLease(t *testing.T) {
 	})
 	letGo := sync.OnceFunc(func() { close(release) })
 	t.Cleanup(letGo)
-	s.agent.env.refs.poller.Tell(&messages.FindLeases{})
+	s.agent.shared.refs.poller.Tell(&messages.FindLeases{})
 	s.until("the first look for leases", func() bool { return listed.Load() >= 1 })
-	s.agent.env.refs.poller.Tell(&messages.FindLeases{})
+	s.agent.shared.refs.poller.Tell(&messages.FindLeases{})
 	<-held // jobs has the second lease waiting, and a call of the poller is in flight
 	s.agent.Drain(time.Hour)
-	s.agent.env.attempts.list()[0].run.Stop(job.StopCanceled)
+	s.agent.shared.attempts.list()[0].run.Stop(job.StopCanceled)
 	s.until("the end of the first job", func() bool {
-		list := s.agent.env.attempts.list()
+		list := s.agent.shared.attempts.list()
 		return len(list) == 0 || list[0].key.JobID != first.ID
 	})
 	letGo()

@@ -102,7 +102,7 @@ func TestCrashOfMeterCostsCoverageOnly(t *testing.T) {
 			must(t, s.agent.Crash(path))
 			s.until("the restart", func() bool { stats, _ := s.stats(path); return stats.Restarts == 1 })
 			s.until("the job's energy in the snapshot", func() bool {
-				snapshot := s.agent.Board().Energy()
+				snapshot := s.agent.Snapshots().Energy()
 				return snapshot != nil && len(snapshot.Jobs) == 1 && snapshot.Jobs[0].Energy != nil
 			})
 			s.post("/jobs/" + submitted.ID + "/cancel")
@@ -142,14 +142,14 @@ func TestEnergyIsSplitAndItsCurveKept(t *testing.T) {
 	tree, _ := meteredMachine(t)
 	s := newSite(t, func(c *siteConfig) {
 		c.sysfs = tree.Sys()
-		c.wrap = func(p *Parts) {
+		c.wrap = func(p *Dependencies) {
 			// Other processes of this machine must not keep it from being idle.
 			began := time.Now()
 			p.CPUUse = func() (busy, capacity time.Duration, err error) { return 0, time.Since(began), nil }
 		}
 	})
 	s.until("a baseline", func() bool {
-		snapshot := s.agent.Board().Energy()
+		snapshot := s.agent.Snapshots().Energy()
 		return snapshot != nil && snapshot.Baseline != nil
 	})
 	submitted := s.submit(map[string]any{"resolution": "640x480", "preset": "ultrafast", "fps": 30, "duration": 5, "quality": "psnr"})
@@ -188,7 +188,7 @@ func TestEnergyIsSplitAndItsCurveKept(t *testing.T) {
 	must(t, s.agent.Crash("agent/meter"))
 	s.until("the baseline after a crash", func() bool {
 		stats, _ := s.stats("agent/meter")
-		snapshot := s.agent.Board().Energy()
+		snapshot := s.agent.Snapshots().Energy()
 		return stats.Restarts == 1 && snapshot != nil && snapshot.Baseline != nil
 	})
 }
@@ -219,12 +219,12 @@ func TestSmallCountersAreSampledFaster(t *testing.T) {
 func TestAbsentSensorsAreNoFault(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, func(c *siteConfig) {
-		c.wrap = func(p *Parts) {
+		c.wrap = func(p *Dependencies) {
 			p.OpenGPUs = func() (GPUSensors, error) { return nil, &NoSensorsError{errors.New("no library")} }
 		}
 	})
-	s.until("the word of it", func() bool { return len(s.agent.Board().Samplers()) == 2 })
-	health := s.agent.Board().Samplers()[0]
+	s.until("the word of it", func() bool { return len(s.agent.Snapshots().Samplers()) == 2 })
+	health := s.agent.Snapshots().Samplers()[0]
 	if health.Name != "nvml" || health.Error != "" || health.Absent == "" {
 		t.Errorf("%+v", health)
 	}
@@ -253,7 +253,7 @@ func TestSensorsOpenedDuringARestartAreClosed(t *testing.T) {
 	var reads, open, opened atomic.Int64
 	opening, release := make(chan struct{}), make(chan struct{})
 	s := newSite(t, func(c *siteConfig) {
-		c.wrap = func(p *Parts) {
+		c.wrap = func(p *Dependencies) {
 			p.OpenPower = func() (PowerSensors, error) {
 				open.Add(1)
 				if opened.Add(1) == 1 {
@@ -282,7 +282,7 @@ func TestSamplingSlowsDownAfterCrashes(t *testing.T) {
 	closing, release := make(chan struct{}), make(chan struct{})
 	s := newSite(t, func(c *siteConfig) {
 		c.SampleInterval, c.IdleSampleInterval = 10*time.Millisecond, time.Hour
-		c.wrap = func(p *Parts) {
+		c.wrap = func(p *Dependencies) {
 			p.OpenPower = func() (PowerSensors, error) { open.Add(1); return countingSensors{&reads, &open}, nil }
 			p.Runner = closingRunner{p.Runner, sync.OnceFunc(func() { close(closing) }), release}
 		}
@@ -296,7 +296,7 @@ func TestSamplingSlowsDownAfterCrashes(t *testing.T) {
 	must(t, s.agent.Crash("agent/jobs"))
 	s.until("the restart of jobs", func() bool { stats, _ := s.stats("agent/jobs"); return stats.Restarts == 1 })
 	close(release)
-	s.until("the end of the job", func() bool { return len(s.agent.env.attempts.list()) == 0 })
+	s.until("the end of the job", func() bool { return len(s.agent.shared.attempts.list()) == 0 })
 	s.until("sampling to slow down", func() bool {
 		before := reads.Load()
 		time.Sleep(200 * time.Millisecond)

@@ -215,7 +215,7 @@ func (setAside) Settle(job.Key, job.RecordState, string) error {
 func TestRecordLostByTheJournalIsNotSettledForever(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, func(c *siteConfig) {
-		c.wrap = func(p *Parts) { p.Journal = setAside{p.Journal} }
+		c.wrap = func(p *Dependencies) { p.Journal = setAside{p.Journal} }
 	})
 	first := s.submit(ffmpegtest.Quick())
 	s.result(first.ID, 1)
@@ -300,7 +300,7 @@ func TestAcceptedResultSurvivesFullDisk(t *testing.T) {
 	var refusals, sendings atomic.Int64
 	refusals.Store(2)
 	s := newSite(t, func(c *siteConfig) {
-		c.wrap = func(p *Parts) { p.Journal = fullAtSettle{p.Journal, &refusals} }
+		c.wrap = func(p *Dependencies) { p.Journal = fullAtSettle{p.Journal, &refusals} }
 	})
 	s.link.interfere(onResults(func(next http.Handler, w http.ResponseWriter, r *http.Request) {
 		sendings.Add(1)

@@ -75,7 +75,7 @@ func TestFullJournalLosesNothingAndTakesNoJobs(t *testing.T) {
 	t.Parallel()
 	var journal *fullJournal
 	s := newSite(t, func(c *siteConfig) {
-		c.wrap = func(p *Parts) {
+		c.wrap = func(p *Dependencies) {
 			journal = &fullJournal{Journal: p.Journal}
 			p.Journal = journal
 		}
@@ -85,7 +85,7 @@ func TestFullJournalLosesNothingAndTakesNoJobs(t *testing.T) {
 	journal.full.Store(true)
 	s.until("the journal to be tried", func() bool { return journal.error.Load() != nil })
 	s.until("the check to fail", func() bool {
-		return strings.Contains(s.agent.Board().Gates()[gateJournal], "no space left")
+		return strings.Contains(s.agent.Snapshots().Gates()[gateJournal], "no space left")
 	})
 	waiting := s.submit(map[string]any{"resolution": "160x120", "preset": "ultrafast", "duration": 1})
 	if _, _, sent := s.master().Result(submitted.ID); sent {
@@ -100,7 +100,7 @@ func TestFullJournalLosesNothingAndTakesNoJobs(t *testing.T) {
 	journal.full.Store(false)
 	s.result(submitted.ID, 1)
 	s.result(waiting.ID, 1)
-	if gates := s.agent.Board().Gates(); gates[gateJournal] != "" {
+	if gates := s.agent.Snapshots().Gates(); gates[gateJournal] != "" {
 		t.Errorf("gates %v", gates)
 	}
 }
@@ -124,7 +124,7 @@ func TestJobFreesSpaceBeforeItsResultIsWritten(t *testing.T) {
 	var left []string
 	s := newSite(t, func(c *siteConfig) {
 		c.dir = dir
-		c.wrap = func(p *Parts) {
+		c.wrap = func(p *Dependencies) {
 			p.Journal = finishHook{p.Journal, func() {
 				entries, _ := filepath.Glob(filepath.Join(dir, "work", "*"))
 				descriptors, _ := filepath.Glob("/proc/self/fd/*")
@@ -174,9 +174,9 @@ func newSiteWithFailingJournal(t *testing.T) (*site, *failingJournal) {
 	t.Helper()
 	j := &failingJournal{}
 	s := newSite(t, func(c *siteConfig) {
-		c.wrap = func(p *Parts) { j.Journal = p.Journal; p.Journal = j }
+		c.wrap = func(p *Dependencies) { j.Journal = p.Journal; p.Journal = j }
 	})
-	s.until("the session", func() bool { return s.agent.Board().Session() != nil })
+	s.until("the session", func() bool { return s.agent.Snapshots().Session() != nil })
 	return s, j
 }
 
@@ -204,7 +204,7 @@ func TestStopEndsAnAttemptThatCannotBeAccepted(t *testing.T) {
 	s, journal := newSiteWithFailingJournal(t)
 	journal.accept.Store(true)
 	s.submit(ffmpegtest.Quick())
-	s.until("an attempt", func() bool { return len(s.agent.env.attempts.list()) == 1 })
+	s.until("an attempt", func() bool { return len(s.agent.shared.attempts.list()) == 1 })
 	s.agent.Drain(time.Hour)
 	s.agent.StopJobs()
 	s.drained()

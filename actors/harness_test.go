@@ -70,7 +70,7 @@ type siteConfig struct {
 	sysfs  string // where power sensors are looked for
 	apiKey string
 	link   *link
-	wrap   func(*Parts) // puts something between the actors and a real part
+	wrap   func(*Dependencies) // puts something between the actors and a real part
 
 	hangAfter time.Duration // 0: the default
 	fatal     func(reason string)
@@ -122,7 +122,7 @@ func newSite(t *testing.T, change func(*siteConfig)) *site {
 	must(t, err)
 	t.Cleanup(func() { must(t, s.runner.Close(context.Background())) })
 
-	parts := Parts{
+	deps := Dependencies{
 		Master: client, Journal: s.journal, Runner: portRunner{s.runner}, Janitor: s.runner.Janitor(),
 		Host: testHost{hardware.NewHost(hardware.HostConfig{DataDir: cfg.dir})},
 		OpenPower: func() (PowerSensors, error) {
@@ -132,11 +132,11 @@ func newSite(t *testing.T, change func(*siteConfig)) *site {
 		Facts:  messages.NodeFacts{Address: "test-node", Type: "server", CPUThreads: 2},
 	}
 	if cfg.wrap != nil {
-		cfg.wrap(&parts)
+		cfg.wrap(&deps)
 	}
 	s.agent, err = Start(Config{
-		Parts:    parts,
-		Settings: cfg.Settings,
+		Dependencies: deps,
+		Settings:     cfg.Settings,
 		Supervision: supervision.Config{
 			FaultInjection: true, HangAfter: cfg.hangAfter, ProbeInterval: cfg.hangAfter / 5, OnFatal: cfg.fatal,
 		},

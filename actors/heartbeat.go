@@ -13,9 +13,9 @@ import (
 )
 
 // heartbeat sends heartbeats on schedule, whatever else the agent does. It waits for no
-// other actor and takes its session from the board, so that its own restart costs none.
+// other actor and takes its session from the snapshots, so that its own restart costs none.
 type heartbeat struct {
-	*env
+	*shared
 	log      *zap.Logger
 	status   messages.HeartbeatStatus
 	next     *supervision.Timer
@@ -23,10 +23,10 @@ type heartbeat struct {
 	failures outage
 }
 
-func newHeartbeat(e *env) *heartbeat {
-	log := e.log.Named("heartbeat")
-	h := &heartbeat{env: e, log: log, failures: outage{log: log, failing: "heartbeat failed", over: "heartbeats are answered again"}}
-	if s := e.board.Heartbeat(); s != nil {
+func newHeartbeat(s *shared) *heartbeat {
+	log := s.log.Named("heartbeat")
+	h := &heartbeat{shared: s, log: log, failures: outage{log: log, failing: "heartbeat failed", over: "heartbeats are answered again"}}
+	if s := s.snapshots.Heartbeat(); s != nil {
 		h.status = *s
 	}
 	return h
@@ -35,7 +35,7 @@ func newHeartbeat(e *env) *heartbeat {
 func (h *heartbeat) Receive(ctx actor.Context) {
 	switch ctx.Message().(type) {
 	case *actor.Started, *messages.SessionChanged:
-		if h.board.Session() != nil {
+		if h.snapshots.Session() != nil {
 			h.beat(ctx)
 		}
 	}
@@ -53,7 +53,7 @@ func (h *heartbeat) beat(ctx actor.Context) {
 	interval := h.settings.Load().HeartbeatInterval
 	h.next = supervision.After(ctx, interval, h.beat)
 
-	session := *h.board.Session()
+	session := *h.snapshots.Session()
 	status := h.nodeStatus()
 	now := time.Now()
 	h.status.LastAttempt = &now
@@ -89,7 +89,7 @@ func (h *heartbeat) answered(session messages.Session, err error) {
 
 func (h *heartbeat) post() {
 	s := h.status
-	h.board.heartbeat.Store(&s)
+	h.snapshots.heartbeat.Store(&s)
 }
 
 func (h *heartbeat) nodeStatus() messages.NodeStatus {
@@ -98,10 +98,10 @@ func (h *heartbeat) nodeStatus() messages.NodeStatus {
 		s.RunningJobs = append(s.RunningJobs, a.key.JobID)
 		s.Status = "busy"
 	}
-	if h.board.Draining() {
+	if h.snapshots.Draining() {
 		s.Status = "draining"
 	}
-	if host := h.board.Host(); host != nil {
+	if host := h.snapshots.Host(); host != nil {
 		s.HostStatus = *host
 	}
 	return s

@@ -15,12 +15,12 @@ const hostInterval = 5 * time.Second
 
 // hostSampler reads the state of the machine and posts it.
 type hostSampler struct {
-	*env
+	*shared
 	failures outage
 }
 
-func newHostSampler(e *env) *hostSampler {
-	return &hostSampler{env: e, failures: outage{log: e.log.Named("host"), failing: "could not read the state of the machine", over: "the state of the machine is read again"}}
+func newHostSampler(s *shared) *hostSampler {
+	return &hostSampler{shared: s, failures: outage{log: s.log.Named("host"), failing: "could not read the state of the machine", over: "the state of the machine is read again"}}
 }
 
 func (h *hostSampler) Receive(ctx actor.Context) {
@@ -38,7 +38,7 @@ func (h *hostSampler) look(ctx actor.Context) {
 		} else {
 			h.failures.recovered()
 		}
-		h.board.host.Store(&status)
+		h.snapshots.host.Store(&status)
 		h.refs.janitor.Tell(&messages.HostLooked{Status: status})
 	})
 }

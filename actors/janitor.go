@@ -26,14 +26,14 @@ const (
 // from taking jobs while the disk is low, the journal cannot be written or FFmpeg is
 // missing.
 type janitor struct {
-	*env
+	*shared
 	log     *zap.Logger
 	gates   map[string]string // by name, why no jobs are taken; empty: the check passes
 	probing bool              // the journal is being probed, or will be
 }
 
-func newJanitor(e *env) *janitor {
-	return &janitor{env: e, log: e.log.Named("janitor"), gates: map[string]string{}}
+func newJanitor(s *shared) *janitor {
+	return &janitor{shared: s, log: s.log.Named("janitor"), gates: map[string]string{}}
 }
 
 func (j *janitor) Receive(ctx actor.Context) {
@@ -41,7 +41,7 @@ func (j *janitor) Receive(ctx actor.Context) {
 	case *actor.Started:
 		j.sweep(ctx)
 		j.checkFFmpeg(ctx)
-		if host := j.board.Host(); host != nil {
+		if host := j.snapshots.Host(); host != nil {
 			j.guardDisk(host)
 		}
 		j.guardJournal(ctx)

@@ -12,7 +12,7 @@ import (
 // jobActor is the place of one attempt in the tree. It waits for the attempt's goroutine
 // and tells jobs when it has ended.
 type jobActor struct {
-	*env
+	*shared
 	attempt *attempt
 }
 

@@ -63,7 +63,7 @@ func TestJobEndToEnd(t *testing.T) {
 		must(t, err)
 		return found && record.State == job.RecordSent
 	})
-	s.until("the workspace's removal", func() bool { return len(s.agent.env.attempts.list()) == 0 })
+	s.until("the workspace's removal", func() bool { return len(s.agent.shared.attempts.list()) == 0 })
 }
 
 func TestWorkspacesAreRemoved(t *testing.T) {
@@ -72,7 +72,7 @@ func TestWorkspacesAreRemoved(t *testing.T) {
 	s := newSite(t, func(c *siteConfig) { c.dir = dir })
 	submitted := s.submit(ffmpegtest.Quick())
 	s.result(submitted.ID, 1)
-	s.until("the run's end", func() bool { return len(s.agent.env.attempts.list()) == 0 })
+	s.until("the run's end", func() bool { return len(s.agent.shared.attempts.list()) == 0 })
 	left, err := filepath.Glob(filepath.Join(dir, "work", "*"))
 	must(t, err)
 	if len(left) > 0 {
@@ -107,7 +107,7 @@ func TestSlotsRunInParallel(t *testing.T) {
 		t.Error("two jobs share a process")
 	}
 	s.until("power of both jobs", func() bool {
-		snapshot := s.agent.Board().Energy()
+		snapshot := s.agent.Snapshots().Energy()
 		return snapshot != nil && len(snapshot.Jobs) == 2 && snapshot.Jobs[0].Energy != nil && snapshot.Jobs[1].Energy != nil
 	})
 }
@@ -191,7 +191,7 @@ func TestPausedJobCarriesOn(t *testing.T) {
 		}
 	})
 	s.until("three questions about the job", func() bool { return asked.Load() >= 3 })
-	if err := syscall.Kill(pid, 0); err != nil || len(s.agent.env.attempts.list()) != 1 || s.agent.env.attempts.list()[0].run.Snapshot().Stopped != "" {
+	if err := syscall.Kill(pid, 0); err != nil || len(s.agent.shared.attempts.list()) != 1 || s.agent.shared.attempts.list()[0].run.Snapshot().Stopped != "" {
 		t.Errorf("the paused job was stopped: %v", err)
 	}
 }

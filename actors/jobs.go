@@ -19,7 +19,7 @@ import (
 // with an actor below it, and hands its result to the uploader. The attempts themselves
 // are in the registry, so that a restart of jobs costs them nothing.
 type jobs struct {
-	*env
+	*shared
 	log         *zap.Logger
 	children    map[job.Key]*supervision.Ref
 	waiting     []job.Lease // ours, but no slot is free: the master held more than one
@@ -36,10 +36,10 @@ type jobs struct {
 // result: the master frees the node when it gets that.
 const deliveryWait = time.Second
 
-func newJobs(e *env) *jobs {
-	log := e.log.Named("jobs")
+func newJobs(s *shared) *jobs {
+	log := s.log.Named("jobs")
 	return &jobs{
-		env: e, log: log, children: map[job.Key]*supervision.Ref{}, undelivered: map[job.Key]*supervision.Timer{},
+		shared: s, log: log, children: map[job.Key]*supervision.Ref{}, undelivered: map[job.Key]*supervision.Timer{},
 		disk: journalOutage(log),
 	}
 }
@@ -196,14 +196,14 @@ func (j *jobs) returnLease(ctx actor.Context, lease job.Lease) {
 }
 
 func (j *jobs) start(ctx actor.Context, lease job.Lease) {
-	j.spawn(ctx, j.attempts.begin(j.env, lease))
+	j.spawn(ctx, j.attempts.begin(j.shared, lease))
 }
 
 func (j *jobs) spawn(ctx actor.Context, a *attempt) {
 	j.spawned++
 	j.children[a.key] = supervision.Child(ctx, supervision.Spec{
 		Name: fmt.Sprintf("job-%s-%d", actorName(a.key.JobID), j.spawned),
-		New:  func() actor.Actor { return &jobActor{env: j.env, attempt: a} },
+		New:  func() actor.Actor { return &jobActor{shared: j.shared, attempt: a} },
 	})
 }
 
@@ -248,9 +248,9 @@ func (j *jobs) delivered(key job.Key) {
 // free is how many slots have no attempt; below 0 after the number of slots was lowered.
 func (j *jobs) free() int { return j.settings.Load().Slots - len(j.attempts.list()) }
 
-// draining reports whether no job is to be started any more. The board says so before
-// jobs is asked to drain, which waits for the poller.
-func (j *jobs) draining() bool { return j.drain != nil || j.board.Draining() }
+// draining reports whether no more jobs are started. The snapshots say so before jobs is
+// asked to drain, which waits for the poller.
+func (j *jobs) draining() bool { return j.drain != nil || j.snapshots.Draining() }
 
 func (j *jobs) startDrain(ctx actor.Context, m *messages.Drain) {
 	j.drain = m
@@ -280,14 +280,14 @@ func (j *jobs) stopAll() {
 
 // recordFailed records a failed result for an attempt that has no goroutine; false when it
 // has a result already. release: it was never started.
-func (e *env) recordFailed(lease job.Lease, encode job.Encode, why string, release bool) (bool, error) {
-	return e.record(&job.Outcome{Lease: lease, Failure: job.PlatformFailure(why), Encode: encode, At: time.Now()}, release)
+func (s *shared) recordFailed(lease job.Lease, encode job.Encode, why string, release bool) (bool, error) {
+	return s.record(&job.Outcome{Lease: lease, Failure: job.PlatformFailure(why), Encode: encode, At: time.Now()}, release)
 }
 
 // record puts the result of an attempt on disk and counts it; false when it has one
 // already. A journal that was replaced meanwhile as damaged gets the attempt anew.
-func (e *env) record(outcome *job.Outcome, release bool) (bool, error) {
-	record, err := e.Journal.Accept(outcome.Lease)
+func (s *shared) record(outcome *job.Outcome, release bool) (bool, error) {
+	record, err := s.Journal.Accept(outcome.Lease)
 	if err != nil || !record.State.Unfinished() {
 		return false, err
 	}
@@ -295,10 +295,10 @@ func (e *env) record(outcome *job.Outcome, release bool) (bool, error) {
 	if err != nil {
 		panic(err) // an outcome holds nothing that JSON does not
 	}
-	if err := e.Journal.Finish(outcome.Lease.Key(), body, release); err != nil {
+	if err := s.Journal.Finish(outcome.Lease.Key(), body, release); err != nil {
 		return false, fmt.Errorf("recording the result of job %s: %w", outcome.Lease.Job.ID, err)
 	}
-	e.counts.count(outcome)
+	s.counts.count(outcome)
 	return true, nil
 }
 

@@ -20,16 +20,16 @@ var errStoppedServing = errors.New("stopped serving")
 // An address that cannot be listened on costs that endpoint and nothing else; it is
 // retried with a backoff of 1 s to 5 min.
 type listener struct {
-	*env
+	*shared
 	endpoint Endpoint
 	backoff  *callBackoff
 	failures outage
 }
 
-func newListener(e *env, endpoint Endpoint) *listener {
-	log := e.log.Named(endpoint.Name())
+func newListener(s *shared, endpoint Endpoint) *listener {
+	log := s.log.Named(endpoint.Name())
 	return &listener{
-		env: e, endpoint: endpoint, backoff: probeBackoff(),
+		shared: s, endpoint: endpoint, backoff: probeBackoff(),
 		failures: outage{log: log, failing: "could not serve " + endpoint.Name(), over: "serving " + endpoint.Name() + " again"},
 	}
 }
@@ -43,7 +43,7 @@ func (l *listener) Receive(ctx actor.Context) {
 func (l *listener) serve(ctx actor.Context) {
 	begun := time.Now()
 	served := supervision.After(ctx, servedFor, func(actor.Context) {
-		l.board.listeners.Store(l.endpoint.Name(), "")
+		l.snapshots.listeners.Store(l.endpoint.Name(), "")
 		l.failures.recovered()
 	})
 	supervision.Go(ctx, func(work context.Context) (struct{}, error) {
@@ -53,7 +53,7 @@ func (l *listener) serve(ctx actor.Context) {
 		if err == nil {
 			err = errStoppedServing
 		}
-		l.board.listeners.Store(l.endpoint.Name(), err.Error())
+		l.snapshots.listeners.Store(l.endpoint.Name(), err.Error())
 		// After long service the failure is a new one.
 		if time.Since(begun) > time.Minute {
 			l.backoff.reset()

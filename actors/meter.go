@@ -24,7 +24,7 @@ const postDelay = 250 * time.Millisecond
 // meter owns the energy ledger: it records the samplers' readings, opens and closes the
 // attempts' windows, and posts a snapshot for readers.
 type meter struct {
-	*env
+	*shared
 	log      *zap.Logger
 	ledger   *energy.Ledger
 	running  map[job.Key]bool // attempts that are followed
@@ -32,7 +32,7 @@ type meter struct {
 	closing  map[uint64]*closing
 	readings uint64          // ID of the last TakeReading
 	health   map[string]bool // power samplers, by name: does it work
-	heard    map[string]bool // those that have given a reading
+	everRead map[string]bool // those that have given a reading
 	saved    map[string]energy.Baseline
 	posting  bool      // a snapshot will be posted
 	saveAt   time.Time // when baselines may be saved next; zero while they are being read or saved
@@ -45,16 +45,16 @@ type closing struct {
 	giveUp  *supervision.Timer
 }
 
-func newMeter(e *env) *meter {
+func newMeter(s *shared) *meter {
 	return &meter{
-		env:     e,
-		log:     e.log.Named("meter"),
-		ledger:  energy.NewLedger(),
-		running: map[job.Key]bool{},
-		closed:  map[job.Key]bool{},
-		closing: map[uint64]*closing{},
-		health:  map[string]bool{},
-		heard:   map[string]bool{},
+		shared:   s,
+		log:      s.log.Named("meter"),
+		ledger:   energy.NewLedger(),
+		running:  map[job.Key]bool{},
+		closed:   map[job.Key]bool{},
+		closing:  map[uint64]*closing{},
+		health:   map[string]bool{},
+		everRead: map[string]bool{},
 	}
 }
 
@@ -126,7 +126,7 @@ func (m *meter) sampled(ctx actor.Context, s *messages.Sampled) {
 	}
 	m.ledger.Record(s.Sample)
 	if len(s.Sample.Readings) > 0 {
-		m.health[s.Sample.Sampler], m.heard[s.Sample.Sampler] = true, true
+		m.health[s.Sample.Sampler], m.everRead[s.Sample.Sampler] = true, true
 	}
 	for _, id := range s.Answers {
 		if c := m.closing[id]; c != nil {
@@ -148,7 +148,7 @@ func (m *meter) post(ctx actor.Context) {
 	m.posting = true
 	supervision.After(ctx, postDelay, func(actor.Context) {
 		m.posting = false
-		m.board.energy.Store(m.ledger.Snapshot())
+		m.snapshots.energy.Store(m.ledger.Snapshot())
 	})
 }
 
@@ -235,8 +235,8 @@ func (m *meter) close(id uint64) {
 // have read something and never did: no zone shows that.
 func (m *meter) account(request *messages.CloseWindow) energy.Account {
 	account := m.ledger.Close(request.Key.String(), request.At)
-	for _, sampler := range m.board.Samplers() {
-		if sampler.Error != "" && !m.heard[sampler.Name] {
+	for _, sampler := range m.snapshots.Samplers() {
+		if sampler.Error != "" && !m.everRead[sampler.Name] {
 			account.Notes = append(account.Notes, fmt.Sprintf("%s sensors could not be read: %s", sampler.Name, sampler.Error))
 		}
 	}

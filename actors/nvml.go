@@ -8,24 +8,24 @@ import (
 )
 
 // nvmlKind are the sensors of NVIDIA cards.
-func (e *env) nvmlKind() sensorKind {
-	return sensorKind{name: "nvml", open: func() (PowerSensors, error) { return e.OpenGPUs() }, attribute: e.attributeGPUs, reconnects: true}
+func (s *shared) nvmlKind() sensorKind {
+	return sensorKind{name: "nvml", open: func() (PowerSensors, error) { return s.OpenGPUs() }, attribute: s.attributeGPUs, reconnects: true}
 }
 
 // attributeGPUs attributes the energy of each card by the use of its multiprocessors,
 // encoder and decoder, and posts the cards.
-func (e *env) attributeGPUs(sensors PowerSensors, readings []energy.Reading) {
+func (s *shared) attributeGPUs(sensors PowerSensors, readings []energy.Reading) {
 	gpus, ok := sensors.(GPUSensors)
 	if !ok {
 		return
 	}
 	cards := gpus.Cards()
-	before := e.board.GPUs()
-	e.board.gpus.Store(&cards)
+	before := s.snapshots.GPUs()
+	s.snapshots.gpus.Store(&cards)
 	for i := range readings {
 		for _, card := range cards {
 			if card.UUID == readings[i].Zone.ID && card.Processes != nil && !known(before, card) {
-				readings[i].Usage = e.useOf(card, card.ProcessesAt)
+				readings[i].Usage = s.useOf(card, card.ProcessesAt)
 			}
 		}
 	}
@@ -40,12 +40,12 @@ func known(before []energy.GPU, card energy.GPU) bool {
 }
 
 // useOf is the use of a card by job. A job that the card does not list has not used it.
-func (e *env) useOf(card energy.GPU, at time.Time) *energy.Usage {
-	use := &energy.Usage{Method: "gpu use", Jobs: map[string]time.Duration{}, Capacity: at.Sub(e.started)}
+func (s *shared) useOf(card energy.GPU, at time.Time) *energy.Usage {
+	use := &energy.Usage{Method: "gpu use", Jobs: map[string]time.Duration{}, Capacity: at.Sub(s.started)}
 	for _, process := range card.Processes {
 		use.Busy += process.Total()
 	}
-	for _, a := range e.attempts.list() {
+	for _, a := range s.attempts.list() {
 		if process := a.run.Snapshot().Process; process != nil {
 			use.Jobs[a.key.String()] = card.Processes[process.PID].Total()
 		}

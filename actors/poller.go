@@ -21,7 +21,7 @@ const notChecked = "not checked yet"
 // poller asks the master for work whenever a slot is free, and looks for leases whose
 // response was lost. It makes one call at a time.
 type poller struct {
-	*env
+	*shared
 	log     *zap.Logger
 	session *messages.Session
 	free    int               // slots
@@ -40,14 +40,14 @@ type poller struct {
 	failures  outage
 }
 
-func newPoller(e *env) *poller {
-	log := e.log.Named("poller")
+func newPoller(s *shared) *poller {
+	log := s.log.Named("poller")
 	return &poller{
-		env:      e,
+		shared:   s,
 		log:      log,
-		session:  e.board.Session(),
+		session:  s.snapshots.Session(),
 		gates:    map[string]string{gateDisk: notChecked, gateFFmpeg: notChecked},
-		drain:    e.stop.drainOf("poller"),
+		drain:    s.stop.drainOf("poller"),
 		backoff:  registrationBackoff(),
 		failures: outage{log: log, failing: "could not poll the master for jobs", over: "polling the master for jobs again"},
 	}
@@ -106,7 +106,7 @@ func (p *poller) gate(ctx actor.Context, g *messages.Gate) {
 
 func (p *poller) postGates() {
 	gates := maps.Clone(p.gates)
-	p.board.gates.Store(&gates)
+	p.snapshots.gates.Store(&gates)
 }
 
 func (p *poller) mayPoll() bool {
@@ -116,7 +116,7 @@ func (p *poller) mayPoll() bool {
 		}
 	}
 	return p.session != nil && p.free > 0 && !p.calling &&
-		!time.Now().Before(p.pause) && !time.Now().Before(p.repeated) && !p.board.Draining()
+		!time.Now().Before(p.pause) && !time.Now().Before(p.repeated) && !p.snapshots.Draining()
 }
 
 // poll asks for one job now, if one may be asked for.

@@ -38,7 +38,7 @@ func TestResultSurvivesCrashOfJobsAfterJournal(t *testing.T) {
 	var once sync.Once
 	ready := make(chan struct{})
 	s = newSite(t, func(c *siteConfig) {
-		c.wrap = func(p *Parts) {
+		c.wrap = func(p *Dependencies) {
 			p.Journal = journalHook{p.Journal, func() {
 				<-ready
 				once.Do(func() {
@@ -83,14 +83,14 @@ func TestAccountSurvivesCrashOfJobsAfterExit(t *testing.T) {
 	var once sync.Once
 	s := newSite(t, func(c *siteConfig) {
 		c.sysfs = tree.Sys()
-		c.wrap = func(p *Parts) {
+		c.wrap = func(p *Dependencies) {
 			p.Runner = runnerHook{p.Runner, func() { once.Do(func() { close(held); <-release }) }}
 		}
 	})
 	submitted := s.submit(ffmpegtest.Quick())
 	<-held
 	s.until("the job's account", func() bool {
-		snapshot := s.agent.Board().Energy()
+		snapshot := s.agent.Snapshots().Energy()
 		return snapshot != nil && len(snapshot.Jobs) == 0
 	})
 	must(t, s.agent.Crash("agent/jobs"))
@@ -138,11 +138,11 @@ func TestOfferWaitsForRecovery(t *testing.T) {
 	})
 	s := newSite(t, func(c *siteConfig) {
 		c.dir, c.link = dir, link
-		c.wrap = func(p *Parts) { p.Janitor = reapHook{p.Janitor, func() { <-release }} }
+		c.wrap = func(p *Dependencies) { p.Janitor = reapHook{p.Janitor, func() { <-release }} }
 	})
 	// The master lists the very attempt as ours during the recovery.
 	s.until("the list of held jobs", listed.Load)
-	if running := s.agent.env.attempts.list(); len(running) != 0 {
+	if running := s.agent.shared.attempts.list(); len(running) != 0 {
 		t.Error("the interrupted attempt was started again")
 	}
 	close(release)
@@ -216,7 +216,7 @@ func TestMasterThatLostAResultGetsItAgain(t *testing.T) {
 func TestJobOfferedDuringDrainIsReturned(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, nil)
-	s.until("the session", func() bool { return s.agent.Board().Session() != nil })
+	s.until("the session", func() bool { return s.agent.Snapshots().Session() != nil })
 	asked, release := make(chan struct{}), make(chan struct{})
 	var once sync.Once
 	s.link.interfere(func(next http.Handler, w http.ResponseWriter, r *http.Request) {
@@ -229,7 +229,7 @@ func TestJobOfferedDuringDrainIsReturned(t *testing.T) {
 	<-asked
 	submitted := s.submit(ffmpegtest.Quick())
 	s.agent.Drain(hang)
-	s.until("the drain", func() bool { return s.agent.Board().Draining() })
+	s.until("the drain", func() bool { return s.agent.Snapshots().Draining() })
 	close(release)
 	s.drained()
 	r := s.result(submitted.ID, 1)
@@ -243,12 +243,12 @@ func TestJobOfferedDuringDrainIsReturned(t *testing.T) {
 func TestWaitingLeaseSurvivesCrashOfJobs(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, func(c *siteConfig) { c.ReconcileInterval = 100 * time.Millisecond })
-	s.until("the session", func() bool { return s.agent.Board().Session() != nil })
+	s.until("the session", func() bool { return s.agent.Snapshots().Session() != nil })
 	first := s.submit(ffmpegtest.Long())
 	pid := s.ffmpegPID(first.ID)
 	second := s.submit(ffmpegtest.Quick())
 	// The response to this poll goes to nobody.
-	resp, err := http.Get(s.link.URL + "/jobs/next?node_id=" + s.agent.Board().Session().NodeID)
+	resp, err := http.Get(s.link.URL + "/jobs/next?node_id=" + s.agent.Snapshots().Session().NodeID)
 	must(t, err)
 	resp.Body.Close()
 	must(t, s.agent.Crash("agent/jobs"))
@@ -352,20 +352,20 @@ func TestFoundLeaseTakesItsSlot(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, func(c *siteConfig) { c.PollInterval = time.Hour })
 	s.until("the agent to be idle", func() bool {
-		for _, reason := range s.agent.Board().Gates() {
+		for _, reason := range s.agent.Snapshots().Gates() {
 			if reason != "" {
 				return false
 			}
 		}
-		return s.agent.Board().Session() != nil && s.logs.FilterMessage("registered with the master").Len() > 0
+		return s.agent.Snapshots().Session() != nil && s.logs.FilterMessage("registered with the master").Len() > 0
 	})
 	s.await("a poll", func(e devmaster.Event) bool { return e.Kind == devmaster.NodeRegistered })
 	first, second := s.submit(ffmpegtest.Long()), s.submit(ffmpegtest.Long())
 	// The master assigns the first job, and the response goes to nobody.
-	resp, err := http.Get(s.link.URL + "/jobs/next?node_id=" + s.agent.Board().Session().NodeID)
+	resp, err := http.Get(s.link.URL + "/jobs/next?node_id=" + s.agent.Snapshots().Session().NodeID)
 	must(t, err)
 	resp.Body.Close()
-	s.agent.env.refs.poller.Tell(&messages.FindLeases{})
+	s.agent.shared.refs.poller.Tell(&messages.FindLeases{})
 	s.ffmpegPID(first.ID)
 	from := time.Now()
 	s.until("some heartbeats", func() bool { return len(s.beatsSince(from)) >= 3 })

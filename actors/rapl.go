@@ -7,8 +7,8 @@ import (
 )
 
 // raplKind are the sensors of CPU power: RAPL, else hwmon, else an estimate.
-func (e *env) raplKind() sensorKind {
-	return sensorKind{name: "rapl", open: e.OpenPower, attribute: e.attributeCPU, attributionInterval: e.cpuAttributionInterval}
+func (s *shared) raplKind() sensorKind {
+	return sensorKind{name: "rapl", open: s.OpenPower, attribute: s.attributeCPU, attributionInterval: s.cpuAttributionInterval}
 }
 
 // minCPUAttribution is the minimum interval between CPU-time attributions while one job
@@ -18,23 +18,23 @@ const minCPUAttribution = 400 * time.Millisecond
 
 // cpuAttributionInterval is the interval between attributions: each reading where several
 // jobs divide the energy, for their shares change all the time.
-func (e *env) cpuAttributionInterval() time.Duration {
-	if len(e.attempts.list()) > 1 {
+func (s *shared) cpuAttributionInterval() time.Duration {
+	if len(s.attempts.list()) > 1 {
 		return 0
 	}
 	return minCPUAttribution
 }
 
 // attributeCPU attributes processor energy by CPU time.
-func (e *env) attributeCPU(_ PowerSensors, readings []energy.Reading) {
+func (s *shared) attributeCPU(_ PowerSensors, readings []energy.Reading) {
 	use := &energy.Usage{Method: "cpu time", Jobs: map[string]time.Duration{}}
-	for _, a := range e.attempts.list() {
+	for _, a := range s.attempts.list() {
 		if used, known := a.run.CPUTime(); known {
 			use.Jobs[a.key.String()] = used
 		}
 	}
-	if e.CPUUse != nil {
-		if busy, capacity, err := e.CPUUse(); err == nil {
+	if s.CPUUse != nil {
+		if busy, capacity, err := s.CPUUse(); err == nil {
 			use.Busy, use.Capacity = busy, capacity
 		}
 	}

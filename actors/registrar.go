@@ -20,7 +20,7 @@ const proveRetry = time.Minute
 
 // registrar registers the node, holds its session and announces it. It never gives up.
 type registrar struct {
-	*env
+	*shared
 	log      *zap.Logger
 	busy     bool      // a registration is in flight or scheduled
 	again    bool      // the facts changed meanwhile
@@ -29,10 +29,10 @@ type registrar struct {
 	failures outage
 }
 
-func newRegistrar(e *env) *registrar {
-	log := e.log.Named("registrar")
+func newRegistrar(s *shared) *registrar {
+	log := s.log.Named("registrar")
 	return &registrar{
-		env:      e,
+		shared:   s,
 		log:      log,
 		backoff:  registrationBackoff(),
 		failures: outage{log: log, failing: "could not register with the master", over: "registering with the master succeeds again"},
@@ -50,7 +50,7 @@ func (r *registrar) Receive(ctx actor.Context) {
 
 func (r *registrar) start(ctx actor.Context) {
 	r.prove(ctx)
-	switch s := r.board.Session(); {
+	switch s := r.snapshots.Session(); {
 	case s != nil:
 		// After a restart of the registrar the session is still valid.
 		r.announce(*s)
@@ -63,7 +63,7 @@ func (r *registrar) start(ctx actor.Context) {
 
 // facts are those of the machine, and of the trial encodes once they are done.
 func (r *registrar) facts() messages.NodeFacts {
-	if proved := r.env.proved.Load(); proved != nil {
+	if proved := r.shared.proved.Load(); proved != nil {
 		return *proved
 	}
 	return r.Facts
@@ -71,7 +71,7 @@ func (r *registrar) facts() messages.NodeFacts {
 
 // prove runs trial encodes beside everything else, and registers again with their result.
 func (r *registrar) prove(ctx actor.Context) {
-	if r.Prove == nil || r.env.proved.Load() != nil {
+	if r.Prove == nil || r.shared.proved.Load() != nil {
 		return
 	}
 	supervision.Go(ctx, r.Prove, func(ctx actor.Context, proved messages.NodeFacts, err error) {
@@ -81,7 +81,7 @@ func (r *registrar) prove(ctx actor.Context) {
 			return
 		}
 		r.log.Info("trial encodes done", zap.Strings("gpu_capabilities", proved.GPUCapabilities), zap.String("encoders", proved.Labels["encoders"]))
-		r.env.proved.Store(&proved)
+		r.shared.proved.Store(&proved)
 		// A resumed session was registered with the same facts, but for hardware found since.
 		if r.settings.Load().Register || len(proved.GPUCapabilities) > 0 {
 			r.again = true
@@ -113,7 +113,7 @@ func (r *registrar) resume(ctx actor.Context) {
 }
 
 func (r *registrar) forgotten(ctx actor.Context, who messages.Session) {
-	if s := r.board.Session(); r.busy || (s != nil && s.Since != who.Since) {
+	if s := r.snapshots.Session(); r.busy || (s != nil && s.Since != who.Since) {
 		return
 	}
 	r.log.Warn("the master does not know this node any more; registering again", zap.String("node", who.NodeID))
@@ -171,7 +171,7 @@ func (r *registrar) save(ctx actor.Context, s messages.Session) {
 }
 
 func (r *registrar) announce(s messages.Session) {
-	r.board.session.Store(&s)
+	r.snapshots.session.Store(&s)
 	r.refs.heartbeat.Tell(&messages.SessionChanged{Session: s})
 	r.refs.poller.Tell(&messages.SessionChanged{Session: s})
 }

@@ -44,7 +44,7 @@ type sensorKind struct {
 // powerSampler reads one kind of power sensors in a loop. It never gives up: sensors that
 // are unavailable are opened again with a backoff of 1 s to 5 min.
 type powerSampler struct {
-	*env
+	*shared
 	log      *zap.Logger
 	kind     sensorKind
 	interval atomic.Int64  // between readings, ns
@@ -57,17 +57,17 @@ type powerSampler struct {
 	attributedAt time.Time // owned by the reading loop
 }
 
-func newPowerSampler(e *env, kind sensorKind) *powerSampler {
-	log := e.log.Named(kind.name)
-	s := &powerSampler{
-		env: e, log: log, kind: kind,
+func newPowerSampler(s *shared, kind sensorKind) *powerSampler {
+	log := s.log.Named(kind.name)
+	p := &powerSampler{
+		shared: s, log: log, kind: kind,
 		wake:     make(chan struct{}, 1),
 		extra:    make(chan uint64, maxExtraReadings),
 		backoff:  probeBackoff(),
 		failures: outage{log: log, failing: "could not read power sensors", over: "power sensors are read again"},
 	}
-	s.interval.Store(int64(e.settings.Load().IdleSampleInterval))
-	return s
+	p.interval.Store(int64(s.settings.Load().IdleSampleInterval))
+	return p
 }
 
 func (s *powerSampler) Receive(ctx actor.Context) {
@@ -145,7 +145,7 @@ func (s *powerSampler) unavailable(ctx actor.Context, err error) {
 
 func (s *powerSampler) post(h messages.SamplerHealth) {
 	h.Name, h.Since = s.kind.name, time.Now()
-	s.board.samplers.Store(h.Name, h)
+	s.snapshots.samplers.Store(h.Name, h)
 	s.refs.meter.Tell(&h)
 }
 

@@ -9,11 +9,11 @@ import (
 
 // samplers supervises the samplers, and passes on what the meter asks of them.
 type samplers struct {
-	*env
+	*shared
 	power []*supervision.Ref
 }
 
-func newSamplers(e *env) *samplers { return &samplers{env: e} }
+func newSamplers(s *shared) *samplers { return &samplers{shared: s} }
 
 func (s *samplers) Receive(ctx actor.Context) {
 	switch m := ctx.Message().(type) {
@@ -21,12 +21,12 @@ func (s *samplers) Receive(ctx actor.Context) {
 		for _, kind := range s.kinds() {
 			s.power = append(s.power, supervision.Child(ctx, supervision.Spec{
 				Name: kind.name,
-				New:  func() actor.Actor { return newPowerSampler(s.env, kind) },
+				New:  func() actor.Actor { return newPowerSampler(s.shared, kind) },
 			}))
 		}
 		supervision.Child(ctx, supervision.Spec{
 			Name: "host",
-			New:  func() actor.Actor { return newHostSampler(s.env) },
+			New:  func() actor.Actor { return newHostSampler(s.shared) },
 		})
 		s.refs.meter.Tell(&messages.SendState{})
 	case *messages.SampleEvery, *messages.TakeReading:

@@ -47,8 +47,8 @@ func TestRegistrationWaitsForTheMaster(t *testing.T) {
 func TestForgottenNodeRegistersAgain(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, nil)
-	s.until("the session", func() bool { return s.agent.Board().Session() != nil })
-	first := *s.agent.Board().Session()
+	s.until("the session", func() bool { return s.agent.Snapshots().Session() != nil })
+	first := *s.agent.Snapshots().Session()
 	fresh := newMaster(t, devmaster.Config{FenceAttempts: true, MaxRetries: 3, UnavailableAfter: 90 * time.Second})
 	s.link.connect(fresh)
 	s.await("the registration at the new master", registered)
@@ -64,7 +64,7 @@ func TestForgottenNodeRegistersAgain(t *testing.T) {
 	if heard > 1 {
 		t.Errorf("%d heartbeats went unknown before the node registered again, want one at most", heard)
 	}
-	s.until("the new session", func() bool { return s.agent.Board().Session().NodeID != first.NodeID })
+	s.until("the new session", func() bool { return s.agent.Snapshots().Session().NodeID != first.NodeID })
 	s.result(s.submit(ffmpegtest.Quick()).ID, 1)
 }
 
@@ -209,7 +209,7 @@ func TestProvedEncodersAreRegistered(t *testing.T) {
 	t.Parallel()
 	release := make(chan struct{})
 	s := newSite(t, func(c *siteConfig) {
-		c.wrap = func(p *Parts) {
+		c.wrap = func(p *Dependencies) {
 			p.Prove = func(context.Context) (messages.NodeFacts, error) {
 				<-release
 				facts := p.Facts

@@ -29,7 +29,7 @@ type Ended struct {
 
 // Ended returns the sum over all attempts that Status does not list any more.
 func (a *Agent) Ended() Ended {
-	c := &a.env.counts
+	c := &a.shared.counts
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.ended
@@ -69,36 +69,36 @@ func (c *counts) read() messages.Counts {
 // Status returns the state of the agent. It waits for no actor, so that it answers even
 // when one hangs.
 func (a *Agent) Status() messages.Status {
-	e := a.env
-	s := messages.Status{
-		StartedAt: e.started,
+	s := a.shared
+	status := messages.Status{
+		StartedAt: s.started,
 		At:        time.Now(),
-		Address:   e.Facts.Address,
-		Session:   e.board.Session(),
-		Heartbeat: e.board.Heartbeat(),
-		Draining:  e.board.Draining(),
-		Slots:     e.settings.Load().Slots,
-		Checks:    checks(e.board.Gates()),
-		Jobs:      jobStatuses(e.attempts.list(), e.board.Energy()),
+		Address:   s.Facts.Address,
+		Session:   s.snapshots.Session(),
+		Heartbeat: s.snapshots.Heartbeat(),
+		Draining:  s.snapshots.Draining(),
+		Slots:     s.settings.Load().Slots,
+		Checks:    checks(s.snapshots.Gates()),
+		Jobs:      jobStatuses(s.attempts.list(), s.snapshots.Energy()),
 		Actors:    actorStatuses(a.system.Stats()),
-		Samplers:  e.board.Samplers(),
-		Listeners: e.board.listening(),
+		Samplers:  s.snapshots.Samplers(),
+		Listeners: s.snapshots.listening(),
 		Source:    energy.Unavailable,
-		Journal:   e.Journal.Stats(),
-		Counts:    e.counts.read(),
-		Host:      e.board.Host(),
+		Journal:   s.Journal.Stats(),
+		Counts:    s.counts.read(),
+		Host:      s.snapshots.Host(),
 	}
-	if snapshot := e.board.Energy(); snapshot != nil {
+	if snapshot := s.snapshots.Energy(); snapshot != nil {
 		if watts, source, known := snapshot.Power(); known {
-			s.Power, s.Source = &watts, source
+			status.Power, status.Source = &watts, source
 		}
 	}
-	return s
+	return status
 }
 
-func (b *Board) listening() []messages.ListenerHealth {
+func (s *Snapshots) listening() []messages.ListenerHealth {
 	all := []messages.ListenerHealth{}
-	b.listeners.Range(func(name, why any) bool {
+	s.listeners.Range(func(name, why any) bool {
 		all = append(all, messages.ListenerHealth{Name: name.(string), Error: why.(string)})
 		return true
 	})

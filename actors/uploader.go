@@ -26,7 +26,7 @@ const (
 // only when the master took it, when it is superseded, or as a dead letter. Each has its
 // own backoff, so that none blocks those behind it.
 type uploader struct {
-	*env
+	*shared
 	log      *zap.Logger
 	unsent   map[job.Key]*upload
 	order    []job.Key // oldest first
@@ -47,7 +47,7 @@ type upload struct {
 	backoff  *callBackoff
 	retry    *supervision.Timer
 	inFlight bool
-	tried    bool // jobs was told
+	tried    bool // jobs knows that it was sent or could not be
 	// unreachable: the retry waits for a master that did not answer at all.
 	unreachable bool
 	sent        sentState
@@ -70,12 +70,12 @@ const (
 	responseLost
 )
 
-func newUploader(e *env) *uploader {
-	log := e.log.Named("uploader")
+func newUploader(s *shared) *uploader {
+	log := s.log.Named("uploader")
 	return &uploader{
-		env: e, log: log,
+		shared: s, log: log,
 		unsent:   map[job.Key]*upload{},
-		drain:    e.stop.drainOf("uploader"),
+		drain:    s.stop.drainOf("uploader"),
 		failures: outage{log: log, failing: "could not deliver a result", over: "results are delivered again"},
 		settling: outage{log: log, failing: "could not settle a delivered result in the journal", over: "results are settled in the journal again"},
 		reading:  outage{log: log, failing: "could not read unsent results from the journal", over: "unsent results are read from the journal again"},

@@ -192,7 +192,7 @@ func awaitBaseline(ctx context.Context, w *worker, stdout io.Writer) {
 	tick := time.NewTicker(redrawInterval)
 	defer tick.Stop()
 	for {
-		if snapshot := w.agent.Board().Energy(); snapshot != nil && snapshot.Baseline != nil {
+		if snapshot := w.agent.Snapshots().Energy(); snapshot != nil && snapshot.Baseline != nil {
 			fmt.Fprintf(stdout, "%.1f W\n\n", float64(snapshot.Baseline.Power))
 			return
 		}

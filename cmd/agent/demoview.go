@@ -137,7 +137,7 @@ func (v *demoView) notReady() string {
 	if time.Since(v.started) < repeatInterval {
 		return "" // checks pass soon after the start
 	}
-	for name, reason := range v.worker.agent.Board().Gates() {
+	for name, reason := range v.worker.agent.Snapshots().Gates() {
 		if reason != "" {
 			return fmt.Sprintf("; not ready: %s: %s", name, reason)
 		}

@@ -62,7 +62,7 @@ func agentPorts(a *actors.Agent, cfg configs.Config, status func() messages.Stat
 		ports = append(ports, exporters.Config{
 			Name: "agent-metrics", Key: "metrics_port", Port: cfg.MetricsPort,
 			Title: "ffmpeg-agent", Description: "The agent's jobs, heartbeats, actors and journal.",
-			Collectors: append(exporters.NewRuntime(), exporters.NewAgent(status, a.Board().Energy, exporters.BuildInfo{Version: version})),
+			Collectors: append(exporters.NewRuntime(), exporters.NewAgent(status, a.Snapshots().Energy, exporters.BuildInfo{Version: version})),
 			Routes: map[string]http.Handler{
 				"/health": exporters.HealthHandler(a.Live),
 				"/ready":  exporters.ReadyHandler(status),
@@ -90,7 +90,7 @@ func powerPorts(a *actors.Agent, cfg configs.Config) []exporters.Config {
 		ports = append(ports, exporters.Config{
 			Name: "cpu-metrics", Key: "exporters.cpu.port", Port: cfg.Exporters.CPU.Port,
 			Title: "CPU power", Description: "CPU power and energy, measured or, under names of their own, estimated.",
-			Collectors: []prometheus.Collector{exporters.NewCPU(a.Board().Energy, exporters.CPUConfig{
+			Collectors: []prometheus.Collector{exporters.NewCPU(a.Snapshots().Energy, exporters.CPUConfig{
 				Version: version, StaleAfter: staleAfter(cfg), CountRAPLZones: func() int { return hardware.CountRAPLZones(cfg.Hardware.SysfsPath) },
 			})},
 		})
@@ -99,7 +99,7 @@ func powerPorts(a *actors.Agent, cfg configs.Config) []exporters.Config {
 		ports = append(ports, exporters.Config{
 			Name: "gpu-metrics", Key: "exporters.gpu.port", Port: cfg.Exporters.GPU.Port,
 			Title: "GPUs", Description: "NVIDIA GPUs: power, energy, utilization, memory, clocks, temperature.",
-			Collectors: []prometheus.Collector{exporters.NewGPU(a.Board().GPUs, a.Board().Energy, exporters.GPUConfig{
+			Collectors: []prometheus.Collector{exporters.NewGPU(a.Snapshots().GPUs, a.Snapshots().Energy, exporters.GPUConfig{
 				Version: version, StaleAfter: staleAfter(cfg),
 			})},
 		})

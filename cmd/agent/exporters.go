@@ -65,13 +65,13 @@ func exportersCommand(cmd *cobra.Command, _ []string) error {
 // newExportersWorker starts the part of the agent that measures and exports.
 func newExportersWorker(cfg configs.Config, log *logger) (*worker, error) {
 	w := &worker{log: log, fatal: make(chan string, 1)}
-	parts := sensorParts(cfg)
-	parts.Endpoints = func(a *actors.Agent) (actors.Endpoints, error) {
+	deps := sensors(cfg)
+	deps.Endpoints = func(a *actors.Agent) (actors.Endpoints, error) {
 		servers, err := w.newServers(cfg, powerPorts(a, cfg))
 		return actors.Endpoints{Exporters: servers}, err
 	}
 	var err error
-	if w.agent, err = actors.StartExporters(w.treeConfig(cfg, parts)); err != nil {
+	if w.agent, err = actors.StartExporters(w.treeConfig(cfg, deps)); err != nil {
 		return nil, err
 	}
 	w.onClose(w.agent.Close)

@@ -13,9 +13,9 @@ import (
 	"ffmpeg-agent/messages"
 )
 
-// sensorParts are the actors' parts that read this machine.
-func sensorParts(cfg configs.Config) actors.Parts {
-	return actors.Parts{
+// sensors are the dependencies that read this machine.
+func sensors(cfg configs.Config) actors.Dependencies {
+	return actors.Dependencies{
 		Host:      newHost(cfg),
 		OpenPower: func() (actors.PowerSensors, error) { return openPower(cfg) },
 		OpenGPUs:  func() (actors.GPUSensors, error) { return openGPUs(cfg) },

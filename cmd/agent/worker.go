@@ -59,12 +59,12 @@ func (w *worker) start(cfg configs.Config) error {
 	if err != nil {
 		w.log.Warn("could not detect all of the hardware", zap.Error(err))
 	}
-	parts := sensorParts(cfg)
-	parts.Master, parts.Journal, parts.Facts = client, w.journal, facts
-	parts.Runner, parts.Janitor = runner{w.runner}, w.runner.Janitor()
-	parts.Prove = func(ctx context.Context) (messages.NodeFacts, error) { return w.tryEncoders(ctx, facts) }
-	parts.Endpoints = func(a *actors.Agent) (actors.Endpoints, error) { return w.endpoints(a, cfg) }
-	if w.agent, err = actors.Start(w.treeConfig(cfg, parts)); err != nil {
+	deps := sensors(cfg)
+	deps.Master, deps.Journal, deps.Facts = client, w.journal, facts
+	deps.Runner, deps.Janitor = runner{w.runner}, w.runner.Janitor()
+	deps.Prove = func(ctx context.Context) (messages.NodeFacts, error) { return w.tryEncoders(ctx, facts) }
+	deps.Endpoints = func(a *actors.Agent) (actors.Endpoints, error) { return w.endpoints(a, cfg) }
+	if w.agent, err = actors.Start(w.treeConfig(cfg, deps)); err != nil {
 		return err
 	}
 	w.onClose(w.agent.Close)
@@ -182,9 +182,9 @@ func (w *worker) newRunner(cfg configs.Config) error {
 }
 
 // treeConfig is the configuration of the actors.
-func (w *worker) treeConfig(cfg configs.Config, parts actors.Parts) actors.Config {
+func (w *worker) treeConfig(cfg configs.Config, deps actors.Dependencies) actors.Config {
 	return actors.Config{
-		Parts: parts,
+		Dependencies: deps,
 		Settings: actors.Settings{
 			Register:            cfg.Register,
 			PollInterval:        cfg.PollInterval,

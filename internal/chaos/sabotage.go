@@ -49,12 +49,12 @@ func Sabotages() []Sabotage {
 		},
 		{
 			Name: "the heartbeat waits for the uploader",
-			Edits: []Edit{{"actors/heartbeat.go", `	session := *h.board.Session()
+			Edits: []Edit{{"actors/heartbeat.go", `	session := *h.snapshots.Session()
 	status := h.nodeStatus()
 `, `	if h.Journal.Stats().Unsent > 0 {
 		return
 	}
-	session := *h.board.Session()
+	session := *h.snapshots.Session()
 	status := h.nodeStatus()
 `}},
 			Faults: []string{"net: ", "master: "},
@@ -204,7 +204,7 @@ func Sabotages() []Sabotage {
 		},
 		{
 			Name: "a job whose actor crashed is forgotten",
-			Edits: []Edit{{"actors/jobs.go", `		New:  func() actor.Actor { return &jobActor{env: j.env, attempt: a} },
+			Edits: []Edit{{"actors/jobs.go", `		New:  func() actor.Actor { return &jobActor{shared: j.shared, attempt: a} },
 `, `		New: func() func() actor.Actor {
 			started := false
 			return func() actor.Actor {
@@ -212,7 +212,7 @@ func Sabotages() []Sabotage {
 					return actor.ReceiveFunc(func(actor.Context) {})
 				}
 				started = true
-				return &jobActor{env: j.env, attempt: a}
+				return &jobActor{shared: j.shared, attempt: a}
 			}
 		}(),
 `}},

@@ -32,8 +32,8 @@ type Settings struct {
 	MinFreeDisk func(total uint64) uint64
 }
 
-// Parts are the implementations of the ports.
-type Parts struct {
+// Dependencies are the implementations of the ports.
+type Dependencies struct {
 	Master  Master
 	Journal Journal
 	Runner  Runner
@@ -63,21 +63,21 @@ type Endpoints struct {
 	Control   Endpoint
 }
 
-// env is what all actors share: the ports, each other's addresses, the registry of
-// attempts, and the board. It outlives every incarnation of every actor.
-type env struct {
-	Parts
-	settings atomic.Pointer[Settings]
-	listen   Endpoints
-	started  time.Time
-	refs     refs
-	board    Board
-	attempts *attempts
-	verdicts sync.Map                           // job.Key → *verdict of the master on a result that the journal still has as unsent
-	proved   atomic.Pointer[messages.NodeFacts] // what Prove returned
-	counts   counts
-	stop     stopRequest
-	log      *zap.Logger
+// shared is what all actors share: the ports, each other's addresses, the registry of
+// attempts, and the snapshots. It outlives every incarnation of every actor.
+type shared struct {
+	Dependencies
+	settings  atomic.Pointer[Settings]
+	listen    Endpoints
+	started   time.Time
+	refs      refs
+	snapshots Snapshots
+	attempts  *attempts
+	verdicts  sync.Map                           // job.Key → *verdict of the master on a result that the journal still has as unsent
+	proved    atomic.Pointer[messages.NodeFacts] // what Prove returned
+	counts    counts
+	stop      stopRequest
+	log       *zap.Logger
 }
 
 // refs are the addresses of the actors. They stay valid across restarts.
@@ -101,9 +101,9 @@ func newRefs() refs {
 	}
 }
 
-// Board is where actors post their state for readers outside the tree: scrapes, status,
-// the demo. Its values are immutable, and reading them never blocks.
-type Board struct {
+// Snapshots are the states that the actors post for readers outside the tree: scrapes,
+// status, the demo. Each is immutable, and reading one never blocks.
+type Snapshots struct {
 	session   atomic.Pointer[messages.Session]
 	heartbeat atomic.Pointer[messages.HeartbeatStatus]
 	host      atomic.Pointer[messages.HostStatus]
@@ -116,21 +116,21 @@ type Board struct {
 }
 
 // Session is the node's session; nil before there is one.
-func (b *Board) Session() *messages.Session { return b.session.Load() }
+func (s *Snapshots) Session() *messages.Session { return s.session.Load() }
 
 // Heartbeat is the state of the heartbeat; nil before the first.
-func (b *Board) Heartbeat() *messages.HeartbeatStatus { return b.heartbeat.Load() }
+func (s *Snapshots) Heartbeat() *messages.HeartbeatStatus { return s.heartbeat.Load() }
 
 // Host is the state of the machine; nil before it was first read.
-func (b *Board) Host() *messages.HostStatus { return b.host.Load() }
+func (s *Snapshots) Host() *messages.HostStatus { return s.host.Load() }
 
 // Energy is the meter's snapshot; nil before its first reading.
-func (b *Board) Energy() *energy.Snapshot { return b.energy.Load() }
+func (s *Snapshots) Energy() *energy.Snapshot { return s.energy.Load() }
 
 // Samplers is the state of the power samplers, by name.
-func (b *Board) Samplers() []messages.SamplerHealth {
+func (s *Snapshots) Samplers() []messages.SamplerHealth {
 	all := []messages.SamplerHealth{}
-	b.samplers.Range(func(_, health any) bool {
+	s.samplers.Range(func(_, health any) bool {
 		all = append(all, health.(messages.SamplerHealth))
 		return true
 	})
@@ -139,8 +139,8 @@ func (b *Board) Samplers() []messages.SamplerHealth {
 }
 
 // GPUs are the graphics cards as last read; nil before that.
-func (b *Board) GPUs() []energy.GPU {
-	if cards := b.gpus.Load(); cards != nil {
+func (s *Snapshots) GPUs() []energy.GPU {
+	if cards := s.gpus.Load(); cards != nil {
 		return *cards
 	}
 	return nil
@@ -148,12 +148,12 @@ func (b *Board) GPUs() []energy.GPU {
 
 // Gates are the checks that must pass before the agent takes jobs, by name: why one fails,
 // or empty.
-func (b *Board) Gates() map[string]string {
-	if g := b.gates.Load(); g != nil {
+func (s *Snapshots) Gates() map[string]string {
+	if g := s.gates.Load(); g != nil {
 		return *g
 	}
 	return nil
 }
 
 // Draining reports whether the agent drains: it takes no jobs and will end.
-func (b *Board) Draining() bool { return b.draining.Load() }
+func (s *Snapshots) Draining() bool { return s.draining.Load() }
