@@ -111,6 +111,9 @@ func (a *Agent) Configure(s Settings) { a.shared.settings.Store(&s) }
 // Snapshots returns what the actors post for readers outside the tree.
 func (a *Agent) Snapshots() *Snapshots { return &a.shared.snapshots }
 
+// TrialsDone reports whether the trial encodes are done, or none are to be made.
+func (a *Agent) TrialsDone() bool { return a.shared.Prove == nil || a.shared.proved.Load() != nil }
+
 // Actors returns the state of each actor.
 func (a *Agent) Actors() []supervision.ActorStats { return a.system.Stats() }
 

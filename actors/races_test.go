@@ -359,7 +359,7 @@ func TestFoundLeaseTakesItsSlot(t *testing.T) {
 		}
 		return s.agent.Snapshots().Session() != nil && s.logs.FilterMessage("registered with the master").Len() > 0
 	})
-	s.await("a poll", func(e devmaster.Event) bool { return e.Kind == devmaster.NodeRegistered })
+	s.await("the first poll", func(e devmaster.Event) bool { return e.Kind == devmaster.PollWithoutJob })
 	first, second := s.submit(ffmpegtest.Long()), s.submit(ffmpegtest.Long())
 	// The master assigns the first job, and the response goes to nobody.
 	resp, err := http.Get(s.link.URL + "/jobs/next?node_id=" + s.agent.Snapshots().Session().NodeID)

@@ -180,15 +180,19 @@ func (w *worker) writeReport(path, job string) error {
 	return nil
 }
 
-// baselineTimeout bounds the wait for the idle baseline, which takes the trial encodes and
-// some seconds without load. A busy machine has none.
-const baselineTimeout = 20 * time.Second
+// The idle baseline takes some seconds without load after the trial encodes. A busy machine
+// has none.
+const (
+	trialsTimeout   = 30 * time.Second
+	baselineTimeout = 12 * time.Second
+)
 
 // awaitBaseline waits for the idle baseline, without which no net energy is known.
 func awaitBaseline(ctx context.Context, w *worker, stdout io.Writer) {
 	fmt.Fprint(stdout, "measuring idle power ... ")
-	ctx, cancel := context.WithTimeout(ctx, baselineTimeout)
-	defer cancel()
+	timeout := time.NewTimer(trialsTimeout)
+	defer timeout.Stop()
+	idle := false
 	tick := time.NewTicker(redrawInterval)
 	defer tick.Stop()
 	for {
@@ -196,8 +200,15 @@ func awaitBaseline(ctx context.Context, w *worker, stdout io.Writer) {
 			fmt.Fprintf(stdout, "%.1f W\n\n", float64(snapshot.Baseline.Power))
 			return
 		}
+		if !idle && w.agent.TrialsDone() {
+			idle = true
+			timeout.Reset(baselineTimeout)
+		}
 		select {
 		case <-ctx.Done():
+			fmt.Fprintln(stdout)
+			return
+		case <-timeout.C:
 			fmt.Fprint(stdout, "the machine is not idle; net energy is not available\n\n")
 			return
 		case <-tick.C:

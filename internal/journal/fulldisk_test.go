@@ -33,6 +33,7 @@ func TestFailedWriteLosesNothing(t *testing.T) {
 const diskSize = 2 << 20 // bytes
 
 func fillSmallDisk(dir string) {
+	keepMountsPrivate()
 	must(unix.Mount("tmpfs", dir, "tmpfs", 0, fmt.Sprintf("size=%d", diskSize)))
 	ballast := filepath.Join(dir, "ballast")
 	must(os.WriteFile(ballast, make([]byte, diskSize/2), 0o600))
@@ -114,17 +115,26 @@ func onEachFileSystem(t *testing.T, role string) {
 	for _, name := range fileSystems {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			if _, err := exec.LookPath("mkfs." + name); name != "tmpfs" && (err != nil || os.Geteuid() != 0) {
-				t.Skip("needs root and mkfs." + name)
+			if name != "tmpfs" {
+				_, mkfs := exec.LookPath("mkfs." + name)
+				control, loop := os.OpenFile("/dev/loop-control", os.O_RDWR, 0)
+				if err := errors.Join(mkfs, loop); err != nil {
+					t.Skipf("needs root, mkfs.%s and loop devices: %v", name, err)
+				}
+				_ = control.Close()
 			}
 			t.Log(strings.TrimSuffix(withMounts(t, role, name, t.TempDir()), done))
 		})
 	}
 }
 
+// keepMountsPrivate keeps what is mounted out of the namespace of the tests: under systemd
+// mounts are shared.
+func keepMountsPrivate() { must(unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "")) }
+
 // mountDisk makes a small file system and returns where it is mounted.
 func mountDisk(kind, dir string) string {
-	must(unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""))
+	keepMountsPrivate()
 	at := filepath.Join(dir, "disk")
 	must(os.Mkdir(at, 0o700))
 	if kind == "tmpfs" {
