@@ -110,9 +110,9 @@ seen, and whether each invariant held. Exit status 1 where one did not.`,
 // schedule is what the flags ask for.
 func (o *options) schedule() (chaos.Schedule, error) {
 	if o.replay != "" {
-		return chaos.Load(o.replay)
+		return chaos.LoadSchedule(o.replay)
 	}
-	kinds, err := chaos.Choose(chaos.Kinds(), o.only)
+	kinds, err := chaos.SelectKinds(chaos.Kinds(), o.only)
 	switch {
 	case err != nil:
 		return chaos.Schedule{}, usageError{fmt.Errorf("--only: %w", err)}
@@ -128,12 +128,12 @@ func (o *options) schedule() (chaos.Schedule, error) {
 	if n == 0 {
 		n = int(pace * length.Seconds())
 	}
-	return chaos.Draw(o.seed, o.agents, n, length, burst, kinds), nil
+	return chaos.NewSchedule(o.seed, o.agents, n, length, burst, kinds), nil
 }
 
 func (o *options) run(ctx context.Context, out io.Writer) error {
 	if o.list {
-		fmt.Fprintln(out, chaos.Names(chaos.Kinds()))
+		fmt.Fprintln(out, chaos.KindNames(chaos.Kinds()))
 		return nil
 	}
 	if o.judge != "" {
@@ -141,7 +141,7 @@ func (o *options) run(ctx context.Context, out io.Writer) error {
 		if err != nil {
 			return err
 		}
-		return o.verdict(out, history, history.Judge())
+		return o.verdict(out, history, history.Check())
 	}
 	schedule, err := o.schedule()
 	if err != nil {
@@ -179,7 +179,7 @@ func (o *options) run(ctx context.Context, out io.Writer) error {
 // conclude prints the verdict and how to play the same again, and removes the folder where
 // all held and the folder is ours.
 func (o *options) conclude(out io.Writer, h *chaos.History, seed uint64, saved string, ours bool) error {
-	findings := h.Judge()
+	findings := h.Check()
 	err := errors.Join(o.verdict(out, h, findings), h.Save(filepath.Join(o.dir, "history.jsonl"), findings))
 	if err == nil && ours && !o.keep {
 		fmt.Fprintf(out, "seed %d; play it again with %s\n", seed, o.again())
@@ -209,8 +209,8 @@ func (o *options) verdict(out io.Writer, h *chaos.History, findings []chaos.Find
 	h.Print(out, findings)
 	faults, kinds := h.Observed()
 	switch unchecked := chaos.Unchecked(findings); {
-	case chaos.Breaches(findings) > 0:
-		return fmt.Errorf("%w: %d breaches", errBreached, chaos.Breaches(findings))
+	case chaos.CountViolations(findings) > 0:
+		return fmt.Errorf("%w: %d breaches", errBreached, chaos.CountViolations(findings))
 	case faults < o.minFaults || kinds < o.minKinds:
 		return fmt.Errorf("%d faults of %d kinds were observed, and %d of %d are wanted", faults, kinds, o.minFaults, o.minKinds)
 	case o.minKinds > 0 && len(unchecked) > 0:

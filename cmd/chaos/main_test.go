@@ -82,7 +82,7 @@ func TestTheFolderOfARun(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			c.o.dir, c.o.seed, c.o.minutes, c.o.agents, c.o.only = t.TempDir(), 7, 2, 2, []string{"net: slow"}
-			h := &chaos.History{Interval: time.Second, Faults: []chaos.Injected{{Planned: chaos.Planned{Kind: "net: slow"}, Seen: "next"}}}
+			h := &chaos.History{HeartbeatInterval: time.Second, Faults: []chaos.InjectedFault{{PlannedFault: chaos.PlannedFault{Kind: "net: slow"}, Effect: "next"}}}
 			var out bytes.Buffer
 			err := c.o.conclude(&out, h, 7, "schedule.json", c.ours)
 			if (err != nil) != (c.fails != "") || err != nil && !strings.Contains(err.Error(), c.fails) {

@@ -92,8 +92,8 @@ func (o *sabotageOptions) run(ctx context.Context, out io.Writer) (err error) {
 	for i, s := range chaos.Sabotages() {
 		switch {
 		case !o.wants(s):
-		case o.list, s.Elsewhere != "":
-			fmt.Fprintf(out, "%2d  %s\n", i+1, strings.TrimSuffix(s.Name+" (not played; see "+s.Elsewhere+")", " (not played; see )"))
+		case o.list, s.ProvenBy != "":
+			fmt.Fprintf(out, "%2d  %s\n", i+1, strings.TrimSuffix(s.Name+" (not played; see "+s.ProvenBy+")", " (not played; see )"))
 		default:
 			by, err := o.try(ctx, fmt.Sprint(i+1), master, s)
 			how, why, err := count.add(by, err)
@@ -154,7 +154,7 @@ func (o *sabotageOptions) try(ctx context.Context, name, master string, s chaos.
 	if err := o.build(ctx, agent, "./cmd/agent", s.Edits); err != nil {
 		return nil, err
 	}
-	kinds, err := chaos.Choose(chaos.Kinds(), s.Faults)
+	kinds, err := chaos.SelectKinds(chaos.Kinds(), s.Faults)
 	if err != nil {
 		return nil, err
 	}
@@ -165,7 +165,7 @@ func (o *sabotageOptions) try(ctx context.Context, name, master string, s chaos.
 	defer log.Close()
 	history, _, err := chaos.Run(ctx, chaos.Config{
 		Agent: agent, Master: master, Dir: dir, Output: log,
-		Schedule: chaos.Draw(o.seed, 2, trialFaults, trialLength, trialBurst, kinds),
+		Schedule: chaos.NewSchedule(o.seed, 2, trialFaults, trialLength, trialBurst, kinds),
 	})
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
@@ -173,11 +173,11 @@ func (o *sabotageOptions) try(ctx context.Context, name, master string, s chaos.
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errUnplayed, err)
 	}
-	findings := history.Judge()
+	findings := history.Check()
 	history.Print(log, findings)
 	for _, f := range findings {
-		if len(f.Breaches) > 0 {
-			by = append(by, fmt.Sprintf("%s (%d)", f.Invariant, len(f.Breaches)))
+		if len(f.Violations) > 0 {
+			by = append(by, fmt.Sprintf("%s (%d)", f.Invariant, len(f.Violations)))
 		}
 	}
 	return by, history.Save(filepath.Join(dir, "history.jsonl"), findings)

@@ -24,141 +24,143 @@ import (
 
 // Intervals that agents are given: short, so that much happens in little time.
 const (
-	beatInterval = 500 * time.Millisecond
-	pollInterval = 200 * time.Millisecond
-	hangAfter    = time.Second
-	stallTimeout = 6 * time.Second // FFmpeg is nice, and this machine may be shared
-	jobTimeout   = 30 * time.Second
-	silentAfter  = 4 * time.Second // without a heartbeat, after which the master gives a job away
-	lookInterval = 100 * time.Millisecond
+	heartbeatInterval = 500 * time.Millisecond
+	pollInterval      = 200 * time.Millisecond
+	hangAfter         = time.Second
+	stallTimeout      = 6 * time.Second // FFmpeg is nice, and this machine may be shared
+	jobTimeout        = 30 * time.Second
+	unavailableAfter  = 4 * time.Second // without a heartbeat, after which the master gives a job away
+	statusInterval    = 100 * time.Millisecond
 )
 
 // cleanWithin is how long an agent that can work may take to clean up after the one
 // before it.
-const cleanWithin = 20 * time.Second
+const cleanupTimeout = 20 * time.Second
 
 // agent is one agent: started again whenever it ends, as a service manager does.
 type agent struct {
-	n       int
-	binary  string
-	dir     string // all of it, ours too
-	data    *disk  // its data folder
-	outputs string
-	logFile string
-	net     *network
-	ports   []int // metrics, cpu, gpu, ffmpeg, docker
-	proxy   *proxy
-	tree    *fakehw.Tree
-	zones   []*fakehw.Zone
-	cards   *fakehw.NVML // nil: none
-	facts   *recorder
-	http    *http.Client
-	socket  *socket
+	n        int
+	binary   string
+	dir      string // all of it, ours too
+	data     *disk  // its data folder
+	outputs  string
+	logFile  string
+	net      *network
+	ports    []int // metrics, cpu, gpu, ffmpeg, docker
+	proxy    *proxy
+	tree     *fakehw.Tree
+	zones    []*fakehw.Zone
+	cards    *fakehw.NVML // nil: none
+	recorder *recorder
+	http     *http.Client
+	control  *controlClient
 
 	// gate is held by a fault that ends or stops the agent, one at a time; deaths counts
 	// those that end it, so that no other is taken for the cause.
-	gate   sync.Mutex
-	deaths atomic.Int32
+	exclusiveMu  sync.Mutex
+	terminations atomic.Int32
 	// One disturbance of its counters, of its cards, and of each actor at a time, for their
 	// effects are told apart by that.
-	raplGate, cardGate sync.Mutex
-	actorGates         sync.Map // path → *sync.Mutex
+	raplMu, nvmlMu sync.Mutex
+	actorMus       sync.Map // path → *sync.Mutex
 
-	mu        sync.Mutex
-	process   *process
-	number    int                    // of the present life
-	before    []func()               // what is done before the next start
-	last      *status                // the latest; nil: this life has not been seen yet
-	inherited map[string]func() bool // what dead lives left: name → whether it is still there
-	amnesia   bool                   // the journal was damaged since: attempts may begin again
-	cgroups   string                 // pattern of the names of its jobs' cgroups; empty: not seen yet
-	broken    atomic.Int32           // faults under way that keep it from cleaning up
+	mu             sync.Mutex
+	program        *program
+	starts         int                    // of the present life
+	beforeStart    []func()               // what is done before the next start
+	lastStatus     *agentStatus           // the latest; nil: this life has not been seen yet
+	leftovers      map[string]func() bool // what dead lives left: name → whether it is still there
+	journalDamaged bool                   // the journal was damaged since: attempts may begin again
+	cgroupPattern  string                 // pattern of the names of its jobs' cgroups; empty: not seen yet
+	blocked        atomic.Int32           // faults under way that keep it from cleaning up
 }
 
-func (a *agent) life() int {
+func (a *agent) processNumber() int {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.number
+	return a.starts
 }
 
 // present is the process of the present life; nil while there is none.
-func (a *agent) present() *process {
+func (a *agent) running() *program {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.process
+	return a.program
 }
 
 // status is the latest that was seen of the present life; never nil.
-func (a *agent) status() *status {
+func (a *agent) status() *agentStatus {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.last == nil {
-		return &status{}
+	if a.lastStatus == nil {
+		return &agentStatus{}
 	}
-	return a.last
+	return a.lastStatus
 }
 
-func (a *agent) mark() string { return filepath.Join(a.dir, "bin") }
+func (a *agent) binDir() string { return filepath.Join(a.dir, "bin") }
 
 func (a *agent) processes() []Proc {
-	found, _ := processes("PATH=" + a.mark() + ":")
+	found, _ := findProcesses("PATH=" + a.binDir() + ":")
 	return found
 }
 
 // children are its processes beside the agent itself.
-func (a *agent) children(fits func(Proc) bool) []Proc {
+func (a *agent) children(match func(Proc) bool) []Proc {
 	var self int
-	if p := a.present(); p != nil {
+	if p := a.running(); p != nil {
 		self = p.pid
 	}
-	return slices.DeleteFunc(a.processes(), func(p Proc) bool { return p.PID == self || !fits(p) })
+	return slices.DeleteFunc(a.processes(), func(p Proc) bool { return p.PID == self || !match(p) })
 }
 
 func (a *agent) environment() []string {
-	set := map[string]string{
+	settings := map[string]string{
 		"DATA_DIR": a.data.dir, "NODE_ADDRESS": fmt.Sprintf("chaos-%d", a.n), "EXPORTERS_LISTEN_ADDRESS": a.net.agent,
 		"DEBUG_FAULT_INJECTION": "true", "DEBUG_HANG_AFTER": hangAfter.String(),
 		"HARDWARE_SYSFS_PATH": a.tree.Sys(), "HARDWARE_NVML_LIBRARY": "libnvidia-ml-of-nobody.so.1",
 		"JOBS_OUTPUT_ROOTS": a.outputs, "JOBS_STALL_TIMEOUT": stallTimeout.String(), "JOBS_TIMEOUT": jobTimeout.String(),
-		"JOBS_CANCEL_CHECK_INTERVAL": "500ms", "JOBS_MIN_FREE_DISK": "4MiB", "MASTER_UNAVAILABLE_AFTER": silentAfter.String(),
+		"JOBS_CANCEL_CHECK_INTERVAL": "500ms", "JOBS_MIN_FREE_DISK": "4MiB", "MASTER_UNAVAILABLE_AFTER": unavailableAfter.String(),
 		"SHUTDOWN_DRAIN_TIMEOUT": "20s", "ENERGY_IDLE_INTERVAL": "200ms", "LOG_FORMAT": "json",
 	}
 	if a.cards != nil {
-		set["HARDWARE_NVML_LIBRARY"] = a.cards.Library
+		settings["HARDWARE_NVML_LIBRARY"] = a.cards.Library
 	}
 	for i, name := range []string{"CPU", "GPU", "FFMPEG", "DOCKER"} {
-		set["EXPORTERS_"+name+"_PORT"] = strconv.Itoa(a.ports[1+i])
+		settings["EXPORTERS_"+name+"_PORT"] = strconv.Itoa(a.ports[1+i])
 	}
-	environ := []string{"PATH=" + a.mark() + ":" + os.Getenv("PATH"), "HOME=" + a.dir}
-	for name, value := range set {
+	environ := []string{"PATH=" + a.binDir() + ":" + os.Getenv("PATH"), "HOME=" + a.dir}
+	for name, value := range settings {
 		environ = append(environ, "FFMPEG_AGENT_"+name+"="+value)
 	}
 	return environ
 }
 
-func (a *agent) metrics() string { return net.JoinHostPort(a.net.agent, strconv.Itoa(a.ports[0])) }
+func (a *agent) metricsAddress() string {
+	return net.JoinHostPort(a.net.agent, strconv.Itoa(a.ports[0]))
+}
 
 // keep starts the agent and starts it again whenever it ends, until the context does.
-func (a *agent) keep(ctx context.Context) error {
+func (a *agent) supervise(ctx context.Context) error {
 	for ctx.Err() == nil {
-		p, err := a.launch()
+		p, err := a.start()
 		if err != nil {
 			return err
 		}
-		begun := time.Now()
+		started := time.Now()
 		select {
 		case <-p.done:
 		case <-ctx.Done():
 			_ = p.signal(syscall.SIGCONT)
-			a.told()
+			a.noteStopRequest()
 			_ = p.signal(syscall.SIGTERM)
-			if !waitFor(30*time.Second, p.ended) {
+			if !waitUntil(30*time.Second, p.ended) {
 				_ = p.signal(syscall.SIGKILL)
 			}
 			<-p.done
 		}
-		a.bury(p, begun)
-		if time.Since(begun) < 200*time.Millisecond { // a binary that does not even start
+		a.recordExit(p, started)
+		if time.Since(started) < 200*time.Millisecond { // a binary that does not even start
 			select {
 			case <-ctx.Done():
 			case <-time.After(time.Second):
@@ -168,44 +170,44 @@ func (a *agent) keep(ctx context.Context) error {
 	return nil
 }
 
-func (a *agent) launch() (*process, error) {
+func (a *agent) start() (*program, error) {
 	a.mu.Lock()
-	before := a.before
-	a.before = nil
+	before := a.beforeStart
+	a.beforeStart = nil
 	a.mu.Unlock()
 	for _, f := range before {
 		f()
 	}
-	argv := a.net.wrap([]string{a.binary, "--register", "--master", "http://" + a.proxy.address, "--allow-master-as-worker",
-		"--poll-interval", pollInterval.String(), "--heartbeat-interval", beatInterval.String(), "--metrics-port", strconv.Itoa(a.ports[0])})
+	argv := a.net.command([]string{a.binary, "--register", "--master", "http://" + a.proxy.address, "--allow-master-as-worker",
+		"--poll-interval", pollInterval.String(), "--heartbeat-interval", heartbeatInterval.String(), "--metrics-port", strconv.Itoa(a.ports[0])})
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	p, err := spawn(a.logFile, a.environment(), argv...)
 	if err != nil {
 		return nil, err
 	}
-	a.number++
-	a.process, a.last = p, nil
-	life := Life{Agent: a.n, Number: a.number, PID: p.pid, Span: Span{From: time.Now()}}
-	a.facts.note(func(h *History) { h.Lives = append(h.Lives, life) })
+	a.starts++
+	a.program, a.lastStatus = p, nil
+	record := Process{Agent: a.n, Number: a.starts, PID: p.pid, Span: Span{From: time.Now()}}
+	a.recorder.update(func(h *History) { h.Processes = append(h.Processes, record) })
 	return p, nil
 }
 
 // told notes that the present life is told to end.
-func (a *agent) told() {
+func (a *agent) noteStopRequest() {
 	now := time.Now()
-	a.amend(a.life(), func(l *Life) {
-		if l.Told.IsZero() {
-			l.Told = now
+	a.updateProcess(a.processNumber(), func(l *Process) {
+		if l.StopRequested.IsZero() {
+			l.StopRequested = now
 		}
 	})
 }
 
 // amend changes what was noted of a life.
-func (a *agent) amend(number int, change func(*Life)) {
-	a.facts.note(func(h *History) {
-		for i := range h.Lives {
-			if l := &h.Lives[i]; l.Agent == a.n && l.Number == number {
+func (a *agent) updateProcess(process int, change func(*Process)) {
+	a.recorder.update(func(h *History) {
+		for i := range h.Processes {
+			if l := &h.Processes[i]; l.Agent == a.n && l.Number == process {
 				change(l)
 			}
 		}
@@ -213,74 +215,74 @@ func (a *agent) amend(number int, change func(*Life)) {
 }
 
 // bury notes what outlived a life, ends it, and notes what the next has to clean up.
-func (a *agent) bury(p *process, begun time.Time) {
-	died := time.Now()
-	left := func() []string {
-		var who []string
+func (a *agent) recordExit(p *program, started time.Time) {
+	exited := time.Now()
+	survivors := func() []string {
+		var found []string
 		for _, c := range a.processes() {
-			who = append(who, c.String())
+			found = append(found, c.String())
 		}
 		for _, port := range a.ports {
 			if conn, err := net.DialTimeout("tcp", net.JoinHostPort(a.net.agent, strconv.Itoa(port)), 100*time.Millisecond); err == nil {
 				conn.Close()
-				who = append(who, fmt.Sprintf("a listener on port %d", port))
+				found = append(found, fmt.Sprintf("a listener on port %d", port))
 			}
 		}
-		for _, g := range a.groups() {
-			if populated(g) {
-				who = append(who, "processes in cgroup "+g)
+		for _, g := range a.jobCgroups() {
+			if cgroupPopulated(g) {
+				found = append(found, "processes in cgroup "+g)
 			}
 		}
-		return who
+		return found
 	}
-	var survivors []string
-	waitFor(2*time.Second, func() bool { survivors = left(); return len(survivors) == 0 })
-	emptied := time.Since(died)
+	var found []string
+	waitUntil(2*time.Second, func() bool { found = survivors(); return len(found) == 0 })
+	goneAfter := time.Since(exited)
 	for _, c := range a.processes() {
 		_ = c.signal(syscall.SIGKILL)
 	}
-	things := a.leavings()
+	items := a.findLeftovers()
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	maps.Copy(things, a.inherited) // what the life before did not get round to
-	a.inherited = things
-	a.process = nil
-	a.amend(a.number, func(l *Life) { l.To, l.Exit, l.Emptied, l.Survivors = died, p.exit(), emptied, survivors })
+	maps.Copy(items, a.leftovers) // what the life before did not get round to
+	a.leftovers = items
+	a.program = nil
+	a.updateProcess(a.starts, func(l *Process) { l.To, l.Exit, l.GoneAfter, l.Survivors = exited, p.exit(), goneAfter, found })
 }
 
 // leavings are what a dead life has left for the next to clean up, each with a way to
 // see whether it is still there. It is called while the agent is dead.
-func (a *agent) leavings() map[string]func() bool {
+func (a *agent) findLeftovers() map[string]func() bool {
 	exists := func(path string) func() bool {
 		return func() bool { _, err := os.Lstat(path); return err == nil }
 	}
-	things := map[string]func() bool{}
+	items := map[string]func() bool{}
 	workspaces, _ := filepath.Glob(filepath.Join(a.data.dir, "work", "*"))
 	for _, w := range workspaces {
-		things["workspace "+filepath.Base(w)] = exists(w)
+		items["workspace "+filepath.Base(w)] = exists(w)
 		var manifest struct {
 			Temps []string `json:"temporary_outputs"`
 		}
 		raw, _ := os.ReadFile(filepath.Join(w, "manifest.json"))
 		if json.Unmarshal(raw, &manifest) == nil {
-			for _, temp := range manifest.Temps {
-				things["temporary output "+temp] = exists(temp)
+			for _, output := range manifest.Temps {
+				items["temporary output "+output] = exists(output)
 			}
 		}
 		if at, ok := (Proc{Dir: w}).attempt(); ok {
-			things[journalEntry(at)] = func() bool { return a.unfinished(at) }
+			items[journalEntry(at)] = func() bool { return a.isUnfinished(at) }
 		}
 	}
-	for _, c := range a.groups() {
-		things["cgroup "+c] = exists(c)
+	for _, c := range a.jobCgroups() {
+		items["cgroup "+c] = exists(c)
 	}
-	return things
+	return items
 }
 
 // groups are the cgroups of the agent's jobs.
-func (a *agent) groups() []string {
+func (a *agent) jobCgroups() []string {
 	a.mu.Lock()
-	pattern := a.cgroups
+	pattern := a.cgroupPattern
 	a.mu.Unlock()
 	if pattern == "" {
 		return nil
@@ -291,49 +293,51 @@ func (a *agent) groups() []string {
 
 // unfinished reports whether the journal still takes an attempt for running; true as
 // long as it cannot be asked.
-func (a *agent) unfinished(at Attempt) bool {
+func (a *agent) isUnfinished(at Attempt) bool {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
-	states, err := a.socket.states(ctx, at.Job)
+	states, err := a.control.records(ctx, at.Job)
 	return err != nil || states[at.Number].State == "accepted" || states[at.Number].State == "running"
 }
 
 // watch looks at the agent all the time: its heartbeats, and whether it has cleaned up.
 func (a *agent) watch(ctx context.Context) {
-	ticker := time.NewTicker(lookInterval)
+	ticker := time.NewTicker(statusInterval)
 	defer ticker.Stop()
-	var beat time.Time
-	var clean cleaning
+	var lastHeartbeat time.Time
+	var cleanup cleanupWatch
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
 		}
-		life := a.life()
-		s, err := a.socket.status(ctx)
-		if err != nil || life != a.life() || a.present() == nil || s.PID != a.present().pid {
+		process := a.processNumber()
+		s, err := a.control.status(ctx)
+		if err != nil || process != a.processNumber() || a.running() == nil || s.PID != a.running().pid {
 			continue
 		}
 		a.mu.Lock()
-		a.last = s
+		a.lastStatus = s
 		a.mu.Unlock()
-		if s.Heartbeat != nil && s.Heartbeat.LastAttempt != nil && s.Heartbeat.LastAttempt.After(beat) {
-			beat = *s.Heartbeat.LastAttempt
-			a.facts.note(func(h *History) { h.Beats = append(h.Beats, Beat{a.n, life, beat, s.Heartbeat.Attempts}) })
+		if s.Heartbeat != nil && s.Heartbeat.LastAttempt != nil && s.Heartbeat.LastAttempt.After(lastHeartbeat) {
+			lastHeartbeat = *s.Heartbeat.LastAttempt
+			a.recorder.update(func(h *History) {
+				h.Heartbeats = append(h.Heartbeats, Heartbeat{a.n, process, lastHeartbeat, s.Heartbeat.Attempts})
+			})
 		}
-		if a.groupsUnknown() && len(s.Jobs) > 0 {
-			for _, p := range a.children(Proc.encodes) {
-				a.learn(p)
+		if a.cgroupPatternUnknown() && len(s.Jobs) > 0 {
+			for _, p := range a.children(Proc.isEncoder) {
+				a.learnCgroupPattern(p)
 			}
 		}
-		clean.look(a, life)
+		cleanup.check(a, process)
 	}
 }
 
 // rerun notes attempts that a dead life had begun and that are begun again: they are to
 // be reported as failed instead.
-func (c *cleaning) rerun(a *agent) {
+func (c *cleanupWatch) noteReruns(a *agent) {
 	now := a.status()
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -342,10 +346,10 @@ func (c *cleaning) rerun(a *agent) {
 			continue // so far the journal may still say that it has ended
 		}
 		entry := journalEntry(Attempt{j.Key.Job, j.Key.Attempt})
-		if _, begun := a.inherited[entry]; begun && !a.amnesia {
-			again := entry + " runs again"
-			if !slices.Contains(c.again, again) {
-				c.again = append(c.again, again)
+		if _, begun := a.leftovers[entry]; begun && !a.journalDamaged {
+			rerun := entry + " runs again"
+			if !slices.Contains(c.reruns, rerun) {
+				c.reruns = append(c.reruns, rerun)
 			}
 		}
 	}
@@ -353,77 +357,79 @@ func (c *cleaning) rerun(a *agent) {
 
 func journalEntry(at Attempt) string { return fmt.Sprintf("journal entry %s#%d", at.Job, at.Number) }
 
-func (a *agent) groupsUnknown() bool {
+func (a *agent) cgroupPatternUnknown() bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.cgroups == ""
+	return a.cgroupPattern == ""
 }
 
 // cleaning watches a life clean up after those before it.
-type cleaning struct {
-	life   int
-	done   bool
-	able   time.Duration // for how long the life could have cleaned up
-	looked time.Time
-	things int
-	last   string   // one that was still there at the last look
-	again  []string // attempts of the dead that run again
+type cleanupWatch struct {
+	process   int
+	done      bool
+	available time.Duration // for how long the life could have cleaned up
+	checked   time.Time
+	items     int
+	lastItem  string   // one that was still there at the last look
+	reruns    []string // attempts of the dead that run again
 }
 
-func (c *cleaning) look(a *agent, life int) {
+func (c *cleanupWatch) check(a *agent, process int) {
 	now := time.Now()
-	if life != c.life {
+	if process != c.process {
 		a.mu.Lock()
-		*c = cleaning{life: life, looked: now, things: len(a.inherited)}
+		*c = cleanupWatch{process: process, checked: now, items: len(a.leftovers)}
 		a.mu.Unlock()
 	}
-	passed := min(now.Sub(c.looked), time.Second)
-	c.looked = now
+	elapsed := min(now.Sub(c.checked), time.Second)
+	c.checked = now
 	if c.done {
 		return
 	}
-	c.rerun(a)
-	if a.broken.Load() == 0 {
-		c.able += passed
+	c.noteReruns(a)
+	if a.blocked.Load() == 0 {
+		c.available += elapsed
 	}
 	a.mu.Lock()
-	inherited := a.inherited
+	leftovers := a.leftovers
 	a.mu.Unlock()
-	var left []string
-	for name, there := range inherited {
-		if there() {
-			left = append(left, name)
+	var remaining []string
+	for name, exists := range leftovers {
+		if exists() {
+			remaining = append(remaining, name)
 		}
 	}
-	left = append(left, c.again...)
-	slices.Sort(left)
-	if len(left) > len(c.again) && c.able < cleanWithin {
-		c.last = left[0]
+	remaining = append(remaining, c.reruns...)
+	slices.Sort(remaining)
+	if len(remaining) > len(c.reruns) && c.available < cleanupTimeout {
+		c.lastItem = remaining[0]
 		return
 	}
 	c.done = true
 	a.mu.Lock()
-	a.inherited, a.amnesia = nil, false
+	a.leftovers, a.journalDamaged = nil, false
 	a.mu.Unlock()
-	if c.things > 0 {
-		a.facts.note(func(h *History) { h.Cleaned = append(h.Cleaned, Cleaned{a.n, life, c.things, left, c.able, c.last}) })
+	if c.items > 0 {
+		a.recorder.update(func(h *History) {
+			h.Cleanups = append(h.Cleanups, Cleanup{a.n, process, c.items, remaining, c.available, c.lastItem})
+		})
 	}
 }
 
 // learn finds out how the agent names its jobs' cgroups, from one of their processes.
-func (a *agent) learn(p Proc) {
-	pattern := groupPattern(p.cgroup())
+func (a *agent) learnCgroupPattern(p Proc) {
+	pattern := cgroupPatternOf(p.cgroup())
 	if pattern == "" {
 		return
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.cgroups = filepath.Join(cgroupMount(), pattern)
+	a.cgroupPattern = filepath.Join(cgroupMount(), pattern)
 }
 
 // groupPattern is what the cgroups of all jobs of an agent look like, given the path of one
 // or of one below it; empty: it is no job's.
-func groupPattern(path string) string {
+func cgroupPatternOf(path string) string {
 	const prefix = "ffmpeg-agent-"
 	const hash = 9 // what tells agents apart, and a dash
 	for ; len(path) > 1; path = filepath.Dir(path) {
@@ -436,39 +442,39 @@ func groupPattern(path string) string {
 
 // temporary is what only a job at work may have: cgroups, and outputs that are not final
 // yet, in the folder of all agents.
-func (a *agent) temporary() []string {
+func (a *agent) jobLeftovers() []string {
 	partial, _ := filepath.Glob(filepath.Join(a.outputs, ".*.partial-*"))
-	return append(partial, a.groups()...)
+	return append(partial, a.jobCgroups()...)
 }
 
 // level is what the agent holds now.
-func (a *agent) level(ctx context.Context) (Level, error) {
-	p := a.present()
+func (a *agent) usage(ctx context.Context) (Usage, error) {
+	p := a.running()
 	if p == nil {
-		return Level{}, fmt.Errorf("agent %d does not run", a.n)
+		return Usage{}, fmt.Errorf("agent %d does not run", a.n)
 	}
-	l := Level{Agent: a.n, Life: a.life(), At: time.Now(), Temporary: a.temporary()}
-	sums, err := scrape(ctx, a.http, a.metrics())
+	l := Usage{Agent: a.n, Process: a.processNumber(), At: time.Now(), Leftovers: a.jobLeftovers()}
+	sums, err := scrape(ctx, a.http, a.metricsAddress())
 	if err != nil {
 		return l, err
 	}
-	l.Goroutines, l.Heap = int(sums["go_goroutines"]), int64(sums["go_memstats_heap_inuse_bytes"])
-	l.Descriptors, l.Threads, l.Resident, err = counts(p.pid)
-	l.Disk = sizeBelow(a.data.dir, func(name string) bool { return strings.Contains(name, ".damaged-") || name == ballast })
+	l.Goroutines, l.HeapBytes = int(sums["go_goroutines"]), int64(sums["go_memstats_heap_inuse_bytes"])
+	l.Descriptors, l.Threads, l.ResidentBytes, err = resourceCounts(p.pid)
+	l.DiskBytes = sizeBelow(a.data.dir, func(name string) bool { return strings.Contains(name, ".damaged-") || name == ballast })
 	return l, err
 }
 
 // steps reads from the agent's log what it did for which attempt.
-func (a *agent) steps() ([]Step, error) {
+func (a *agent) readEvents() ([]AttemptEvent, error) {
 	f, err := os.Open(a.logFile)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	return readSteps(a.n, f)
+	return parseEvents(a.n, f)
 }
 
-func readSteps(agent int, log io.Reader) (all []Step, err error) {
+func parseEvents(agent int, log io.Reader) (all []AttemptEvent, err error) {
 	lines := bufio.NewScanner(log)
 	lines.Buffer(nil, 1<<20)
 	for lines.Scan() {
@@ -478,8 +484,8 @@ func readSteps(agent int, log io.Reader) (all []Step, err error) {
 			Attempt      int
 		}
 		// What cannot be read is of a kill in the middle of it, or what the runtime says of a crash.
-		if json.Unmarshal(lines.Bytes(), &line) == nil && slices.Contains(steps, line.Message) {
-			all = append(all, Step{agent, Attempt{line.Job, line.Attempt}, line.Message, line.Time})
+		if json.Unmarshal(lines.Bytes(), &line) == nil && slices.Contains(eventMessages, line.Message) {
+			all = append(all, AttemptEvent{agent, Attempt{line.Job, line.Attempt}, line.Message, line.Time})
 		}
 	}
 	return all, lines.Err()

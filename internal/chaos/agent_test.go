@@ -16,14 +16,14 @@ func TestStepsAreReadFromAnAgentsLog(t *testing.T) {
 panic: of an actor
 {"level":"info","time":"2026-01-02T03:04:10Z","logger":"job","message":"job ended","job":"a","attempt":2,"status":"completed"}
 `
-	got, err := readSteps(7, strings.NewReader(log))
+	got, err := parseEvents(7, strings.NewReader(log))
 	if err != nil {
 		t.Fatal(err)
 	}
 	second := func(n int) time.Time { return time.Date(2026, 1, 2, 3, 4, n, 0, time.UTC) }
-	want := []Step{
-		{7, Attempt{"a", 1}, stepStarted, second(6)},
-		{7, Attempt{"a", 1}, stepEnded, second(8)}, {7, Attempt{"a", 2}, stepEnded, second(10)},
+	want := []AttemptEvent{
+		{7, Attempt{"a", 1}, eventStarted, second(6)},
+		{7, Attempt{"a", 1}, eventEnded, second(8)}, {7, Attempt{"a", 2}, eventEnded, second(10)},
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("%v, want %v", got, want)
@@ -38,7 +38,7 @@ func TestTheCgroupsOfAnAgentsJobsAreKnownByOne(t *testing.T) {
 		"/":                                                 "",
 		"":                                                  "",
 	} {
-		if got := groupPattern(path); got != want {
+		if got := cgroupPatternOf(path); got != want {
 			t.Errorf("%q: %q, want %q", path, got, want)
 		}
 	}

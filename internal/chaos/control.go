@@ -15,7 +15,7 @@ import (
 )
 
 // status is what is read of an agent's /status.
-type status struct {
+type agentStatus struct {
 	PID       int
 	Session   *struct{ NodeID string }
 	Heartbeat *struct {
@@ -49,7 +49,7 @@ type status struct {
 }
 
 // trouble is how often an actor failed in any way; known is false where there is none.
-func (s *status) trouble(path string) (n int, known bool) {
+func (s *agentStatus) actorFailures(path string) (n int, known bool) {
 	for _, a := range s.Actors {
 		if a.Path == path {
 			return a.Restarts + a.Abandoned + a.Failures, true
@@ -59,7 +59,7 @@ func (s *status) trouble(path string) (n int, known bool) {
 }
 
 // sampler says how a sampler fares.
-func (s *status) sampler(name string) (trouble string, zones int) {
+func (s *agentStatus) sampler(name string) (trouble string, zones int) {
 	for _, m := range s.Samplers {
 		if m.Name == name {
 			return m.Error + m.Absent, m.Zones
@@ -69,7 +69,7 @@ func (s *status) sampler(name string) (trouble string, zones int) {
 }
 
 // idle reports whether nothing is under way and nobody is being restarted.
-func (s *status) idle() bool {
+func (s *agentStatus) idle() bool {
 	if s.Session == nil || len(s.Jobs) > 0 || s.Journal.Unsent > 0 || s.Journal.Unfinished > 0 {
 		return false
 	}
@@ -82,10 +82,10 @@ func (s *status) idle() bool {
 }
 
 // socket speaks to an agent's control socket.
-type socket struct{ http *http.Client }
+type controlClient struct{ http *http.Client }
 
-func newSocket(path string) *socket {
-	return &socket{&http.Client{
+func newControlClient(path string) *controlClient {
+	return &controlClient{&http.Client{
 		Timeout: 2 * time.Second,
 		Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return (&net.Dialer{Timeout: time.Second}).DialContext(ctx, "unix", path)
@@ -93,47 +93,47 @@ func newSocket(path string) *socket {
 	}}
 }
 
-func (s *socket) status(ctx context.Context) (*status, error) {
-	var st status
-	return &st, ask(ctx, s.http, http.MethodGet, "http://agent/status", nil, &st)
+func (s *controlClient) status(ctx context.Context) (*agentStatus, error) {
+	var st agentStatus
+	return &st, callJSON(ctx, s.http, http.MethodGet, "http://agent/status", nil, &st)
 }
 
-func (s *socket) crash(ctx context.Context, actor string) error {
-	return ask(ctx, s.http, http.MethodPost, "http://agent/debug/crash", map[string]any{"actor": actor}, nil)
+func (s *controlClient) crash(ctx context.Context, actor string) error {
+	return callJSON(ctx, s.http, http.MethodPost, "http://agent/debug/crash", map[string]any{"actor": actor}, nil)
 }
 
-func (s *socket) hang(ctx context.Context, actor string, d time.Duration) error {
-	return ask(ctx, s.http, http.MethodPost, "http://agent/debug/hang", map[string]any{"actor": actor, "for_ns": d}, nil)
+func (s *controlClient) hang(ctx context.Context, actor string, d time.Duration) error {
+	return callJSON(ctx, s.http, http.MethodPost, "http://agent/debug/hang", map[string]any{"actor": actor, "for_ns": d}, nil)
 }
 
 // states are the journal's records of the attempts at a job, by attempt.
-func (s *socket) states(ctx context.Context, job string) (map[int]record, error) {
-	var answer struct {
+func (s *controlClient) records(ctx context.Context, job string) (map[int]journalRecord, error) {
+	var response struct {
 		Records []struct {
 			Lease struct {
 				Job struct {
 					Retries int `json:"retry_count"`
 				}
 			}
-			record
+			journalRecord
 		}
 	}
-	err := ask(ctx, s.http, http.MethodGet, "http://agent/records?job="+url.QueryEscape(job), nil, &answer)
-	states := map[int]record{}
-	for _, r := range answer.Records {
-		states[1+r.Lease.Job.Retries] = r.record
+	err := callJSON(ctx, s.http, http.MethodGet, "http://agent/records?job="+url.QueryEscape(job), nil, &response)
+	records := map[int]journalRecord{}
+	for _, r := range response.Records {
+		records[1+r.Lease.Job.Retries] = r.journalRecord
 	}
-	return states, err
+	return records, err
 }
 
 // record is what the journal has of an attempt.
-type record struct {
+type journalRecord struct {
 	State     string
 	SettledAt time.Time `json:"settled_at"` // zero: it is not settled
 }
 
 // ask makes one call with JSON both ways.
-func ask(ctx context.Context, client *http.Client, method, target string, in, out any) error {
+func callJSON(ctx context.Context, client *http.Client, method, target string, in, out any) error {
 	var body io.Reader
 	if in != nil {
 		raw, err := json.Marshal(in)

@@ -23,7 +23,7 @@ func newDisk(dir string, mib int) (d *disk, why error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return d, err
 	}
-	if err := run("mount", "-t", "tmpfs", "-o", fmt.Sprintf("size=%dm,mode=755", mib), "chaos", dir); err != nil {
+	if err := runCommand("mount", "-t", "tmpfs", "-o", fmt.Sprintf("size=%dm,mode=755", mib), "chaos", dir); err != nil {
 		return d, err
 	}
 	d.mounted = true
@@ -32,7 +32,7 @@ func newDisk(dir string, mib int) (d *disk, why error) {
 
 func (d *disk) remove() {
 	if d.mounted {
-		_ = run("umount", "-l", d.dir)
+		_ = runCommand("umount", "-l", d.dir)
 	}
 }
 

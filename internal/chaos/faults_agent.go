@@ -13,27 +13,27 @@ import (
 )
 
 // roles are the actors that faults are aimed at, by the last element of their paths.
-var roles = []string{
+var actorRoles = []string{
 	"agent", "control", "exporters", "agent-metrics", "cpu-metrics", "ffmpeg-metrics", "gpu-metrics", "heartbeat", "janitor", "jobs", "job-",
 	"job-", "meter", "poller", "registrar", "samplers", "host", "nvml", "rapl", "uploader",
 }
 
 func actorKinds() []Kind {
 	return []Kind{
-		{Name: "actor: panic", Weight: 22, play: func(ctx context.Context, s *scene) (effect, error) {
-			return s.strike(ctx, func(path string) error { return s.socket.crash(ctx, path) })
+		{Name: "actor: panic", Weight: 22, inject: func(ctx context.Context, s *injector) (effect, error) {
+			return s.hitActor(ctx, func(path string) error { return s.control.crash(ctx, path) })
 		}},
-		{Name: "actor: hang", Weight: 2.5, play: func(ctx context.Context, s *scene) (effect, error) {
-			return s.strike(ctx, func(path string) error { return s.socket.hang(ctx, path, 3*hangAfter) })
+		{Name: "actor: hang", Weight: 2.5, inject: func(ctx context.Context, s *injector) (effect, error) {
+			return s.hitActor(ctx, func(path string) error { return s.control.hang(ctx, path, 3*hangAfter) })
 		}},
 	}
 }
 
 // strike hits an actor and waits until the agent's supervision tells of it.
-func (s *scene) strike(ctx context.Context, hit func(path string) error) (effect, error) {
-	role := one(s, roles)
+func (s *injector) hitActor(ctx context.Context, hit func(path string) error) (effect, error) {
+	role := pick(s, actorRoles)
 	var path string
-	s.until(ctx, func(st *status) string {
+	s.awaitStatus(ctx, func(st *agentStatus) string {
 		for _, a := range st.Actors {
 			name := filepath.Base(a.Path)
 			if name == role || role == "job-" && strings.HasPrefix(name, role) {
@@ -43,21 +43,21 @@ func (s *scene) strike(ctx context.Context, hit func(path string) error) (effect
 		return path
 	})
 	if path == "" {
-		return effect{}, fmt.Errorf("%w: there is no actor %s", errNothing, role)
+		return effect{}, fmt.Errorf("%w: there is no actor %s", errNoTarget, role)
 	}
-	gate, _ := s.actorGates.LoadOrStore(path, &sync.Mutex{})
+	gate, _ := s.actorMus.LoadOrStore(path, &sync.Mutex{})
 	gate.(*sync.Mutex).Lock()
 	defer gate.(*sync.Mutex).Unlock()
-	life, before, deaths := s.life(), s.status(), s.deaths.Load()
-	n, _ := before.trouble(path)
+	life, before, deaths := s.processNumber(), s.status(), s.terminations.Load()
+	n, _ := before.actorFailures(path)
 	e := effect{actor: path}
 	if err := hit(path); err != nil { // whether it did is not known
 		return e, err
 	}
-	e.seen = s.until(ctx, func(st *status) string {
-		now, known := st.trouble(path)
+	e.observed = s.awaitStatus(ctx, func(st *agentStatus) string {
+		now, known := st.actorFailures(path)
 		switch {
-		case s.life() != life && s.deaths.Load() == deaths:
+		case s.processNumber() != life && s.terminations.Load() == deaths:
 			return path + ": the process ended for a fresh start"
 		case st.PID == before.PID && known && now > n:
 			return fmt.Sprintf("%s: failures %d → %d", path, n, now)
@@ -66,7 +66,7 @@ func (s *scene) strike(ctx context.Context, hit func(path string) error) (effect
 		}
 		return ""
 	})
-	if e.seen == "" {
+	if e.observed == "" {
 		return e, fmt.Errorf("%s: nothing came of it", path)
 	}
 	return e, nil
@@ -74,29 +74,31 @@ func (s *scene) strike(ctx context.Context, hit func(path string) error) (effect
 
 // childKinds are what befalls the agent's child processes.
 func childKinds() []Kind {
-	encode := func(name string, weight float64, play func(context.Context, *scene, Proc, Attempt) (effect, error)) Kind {
-		return Kind{Name: name, Weight: weight, play: func(ctx context.Context, s *scene) (effect, error) {
-			p, at, err := s.encoder(ctx)
+	encode := func(name string, weight float64, play func(context.Context, *injector, Proc, Attempt) (effect, error)) Kind {
+		return Kind{Name: name, Weight: weight, inject: func(ctx context.Context, s *injector) (effect, error) {
+			p, at, err := s.awaitEncoder(ctx)
 			if err != nil {
 				return effect{}, err
 			}
 			e, err := play(ctx, s, p, at)
-			e.hit = at
+			e.attempt = at
 			return e, err
 		}}
 	}
-	end := func(sig syscall.Signal) func(context.Context, *scene, Proc, Attempt) (effect, error) {
-		return func(ctx context.Context, s *scene, p Proc, at Attempt) (effect, error) { return s.end(ctx, p, sig) }
+	end := func(sig syscall.Signal) func(context.Context, *injector, Proc, Attempt) (effect, error) {
+		return func(ctx context.Context, s *injector, p Proc, at Attempt) (effect, error) {
+			return s.killProcess(ctx, p, sig)
+		}
 	}
 	sampler := func(name string, weight float64, sig syscall.Signal) Kind {
-		return Kind{Name: name, Weight: weight, play: func(ctx context.Context, s *scene) (effect, error) { return s.sampler(ctx, sig) }}
+		return Kind{Name: name, Weight: weight, inject: func(ctx context.Context, s *injector) (effect, error) { return s.signalSampler(ctx, sig) }}
 	}
 	return []Kind{
 		encode("ffmpeg: SIGKILL", 5, end(syscall.SIGKILL)),
 		encode("ffmpeg: SIGSEGV", 3, end(syscall.SIGSEGV)),
 		encode("ffmpeg: SIGTERM", 2, end(syscall.SIGTERM)),
-		encode("ffmpeg: stopped for a while", 2, frozen),
-		encode("ffmpeg: stopped for good", 1.5, stalled),
+		encode("ffmpeg: stopped for a while", 2, pauseFFmpeg),
+		encode("ffmpeg: stopped for good", 1.5, stallFFmpeg),
 		sampler("nvml: child SIGKILL", 2, syscall.SIGKILL),
 		sampler("nvml: child SIGSEGV", 1, syscall.SIGSEGV),
 		sampler("nvml: child SIGSTOP", 1, syscall.SIGSTOP),
@@ -104,9 +106,9 @@ func childKinds() []Kind {
 }
 
 // encoder waits for an FFmpeg of the agent's that encodes.
-func (s *scene) encoder(ctx context.Context) (Proc, Attempt, error) {
+func (s *injector) awaitEncoder(ctx context.Context) (Proc, Attempt, error) {
 	for {
-		for _, p := range s.children(Proc.encodes) {
+		for _, p := range s.children(Proc.isEncoder) {
 			if p.State != 'T' {
 				at, _ := p.attempt()
 				return p, at, nil
@@ -114,20 +116,20 @@ func (s *scene) encoder(ctx context.Context) (Proc, Attempt, error) {
 		}
 		select {
 		case <-ctx.Done():
-			return Proc{}, Attempt{}, fmt.Errorf("%w: no FFmpeg was encoding", errNothing)
+			return Proc{}, Attempt{}, fmt.Errorf("%w: no FFmpeg was encoding", errNoTarget)
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
 }
 
 // end sends a process a signal that ends it.
-func (s *scene) end(ctx context.Context, p Proc, sig syscall.Signal) (effect, error) {
+func (s *injector) killProcess(ctx context.Context, p Proc, sig syscall.Signal) (effect, error) {
 	if err := p.signal(sig); err != nil {
 		return effect{}, fmt.Errorf("it had ended by itself: %w", err)
 	}
 	for {
-		if _, lives := p.same(); !lives {
-			return saw("pid %d is gone", p.PID), nil
+		if _, lives := p.refresh(); !lives {
+			return observed("pid %d is gone", p.PID), nil
 		}
 		select {
 		case <-ctx.Done():
@@ -138,11 +140,11 @@ func (s *scene) end(ctx context.Context, p Proc, sig syscall.Signal) (effect, er
 }
 
 // frozen stops FFmpeg for less than what counts as a stall.
-func frozen(ctx context.Context, s *scene, p Proc, _ Attempt) (effect, error) {
+func pauseFFmpeg(ctx context.Context, s *injector, p Proc, _ Attempt) (effect, error) {
 	if err := p.signal(syscall.SIGSTOP); err != nil {
 		return effect{}, err
 	}
-	stopped := waitFor(time.Second, func() bool { now, lives := p.same(); return lives && now.State == 'T' })
+	stopped := waitUntil(time.Second, func() bool { now, lives := p.refresh(); return lives && now.State == 'T' })
 	select {
 	case <-ctx.Done():
 	case <-time.After(s.between(300*time.Millisecond, 1500*time.Millisecond)):
@@ -150,29 +152,29 @@ func frozen(ctx context.Context, s *scene, p Proc, _ Attempt) (effect, error) {
 	if err := p.signal(syscall.SIGCONT); err != nil || !stopped {
 		return effect{}, errors.New("it ended meanwhile")
 	}
-	return saw("pid %d stood still", p.PID), nil
+	return observed("pid %d stood still", p.PID), nil
 }
 
 // stalled stops FFmpeg until the agent ends it.
-func stalled(_ context.Context, s *scene, p Proc, _ Attempt) (effect, error) {
+func stallFFmpeg(_ context.Context, s *injector, p Proc, _ Attempt) (effect, error) {
 	if err := p.signal(syscall.SIGSTOP); err != nil {
 		return effect{}, err
 	}
-	if !waitFor(stallTimeout+12*time.Second, func() bool { _, lives := p.same(); return !lives }) {
+	if !waitUntil(stallTimeout+12*time.Second, func() bool { _, lives := p.refresh(); return !lives }) {
 		_ = p.signal(syscall.SIGKILL)
 		return effect{}, fmt.Errorf("pid %d was left standing still", p.PID)
 	}
-	return saw("pid %d was ended", p.PID), nil
+	return observed("pid %d was ended", p.PID), nil
 }
 
 // sampler hits the child that reads the cards, which is to be replaced.
-func (s *scene) sampler(ctx context.Context, sig syscall.Signal) (effect, error) {
-	p, err := s.samplerChild(ctx, 0)
+func (s *injector) signalSampler(ctx context.Context, sig syscall.Signal) (effect, error) {
+	p, err := s.awaitSamplerChild(ctx, 0)
 	if err != nil {
 		return effect{}, err
 	}
 	if sig == syscall.SIGSTOP { // one that starts yet is given much more time than one that reads
-		s.until(ctx, func(st *status) string {
+		s.awaitStatus(ctx, func(st *agentStatus) string {
 			if trouble, zones := st.sampler("nvml"); trouble == "" && zones > 0 {
 				return "reads"
 			}
@@ -182,28 +184,28 @@ func (s *scene) sampler(ctx context.Context, sig syscall.Signal) (effect, error)
 	if err := p.signal(sig); err != nil {
 		return effect{}, err
 	}
-	next, err := s.samplerChild(ctx, p.PID)
+	next, err := s.awaitSamplerChild(ctx, p.PID)
 	if err != nil {
 		_ = p.signal(syscall.SIGKILL)
 		return effect{}, fmt.Errorf("pid %d was not replaced", p.PID)
 	}
-	return saw("pid %d was replaced by %d", p.PID, next.PID), nil
+	return observed("pid %d was replaced by %d", p.PID, next.PID), nil
 }
 
 // samplerChild waits for a child that is not the one of a number.
-func (s *scene) samplerChild(ctx context.Context, not int) (Proc, error) {
+func (s *injector) awaitSamplerChild(ctx context.Context, not int) (Proc, error) {
 	if s.cards == nil {
 		return Proc{}, errNoCards
 	}
 	for {
-		for _, p := range s.children(Proc.samples) {
+		for _, p := range s.children(Proc.isNVMLChild) {
 			if p.PID != not {
 				return p, nil
 			}
 		}
 		select {
 		case <-ctx.Done():
-			return Proc{}, fmt.Errorf("%w: there is no child that reads cards", errNothing)
+			return Proc{}, fmt.Errorf("%w: there is no child that reads cards", errNoTarget)
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
@@ -212,33 +214,33 @@ func (s *scene) samplerChild(ctx context.Context, not int) (Proc, error) {
 // agentKinds are what befalls the agent's own process.
 func agentKinds() []Kind {
 	dies := func(name string, weight float64, sig syscall.Signal) Kind {
-		return Kind{Name: name, Weight: weight, Ends: true, Alone: true, play: func(ctx context.Context, s *scene) (effect, error) {
-			return s.die(ctx, sig)
+		return Kind{Name: name, Weight: weight, EndsAgent: true, Exclusive: true, inject: func(ctx context.Context, s *injector) (effect, error) {
+			return s.endAgent(ctx, sig)
 		}}
 	}
 	return []Kind{
 		dies("agent: SIGKILL", 2, syscall.SIGKILL),
-		{Name: killInAJob, Weight: 2, Ends: true, Alone: true, play: killedInAJob},
+		{Name: killDuringJobKind, Weight: 2, EndsAgent: true, Exclusive: true, inject: killDuringJob},
 		dies("agent: SIGSEGV", 1, syscall.SIGSEGV),
 		dies("agent: SIGTERM", 0.7, syscall.SIGTERM),
-		{Name: "agent: SIGSTOP", Weight: 1, Alone: true, play: stopped},
-		{Name: "journal: bytes flipped", Weight: 1, Ends: true, Alone: true, play: flipped},
+		{Name: "agent: SIGSTOP", Weight: 1, Exclusive: true, inject: pauseAgent},
+		{Name: "journal: bytes flipped", Weight: 1, EndsAgent: true, Exclusive: true, inject: corruptJournal},
 	}
 }
 
 // die ends the agent, and waits for its next life to be at work.
-func (s *scene) die(ctx context.Context, sig syscall.Signal) (effect, error) {
-	p, life := s.present(), s.life()
-	s.deaths.Add(1)
+func (s *injector) endAgent(ctx context.Context, sig syscall.Signal) (effect, error) {
+	p, life := s.running(), s.processNumber()
+	s.terminations.Add(1)
 	if sig == syscall.SIGTERM {
-		s.told()
+		s.noteStopRequest()
 	}
 	if p == nil || p.signal(sig) != nil {
 		return effect{}, errors.New("it did not run")
 	}
 	if sig == syscall.SIGTERM && s.random.IntN(2) == 0 {
 		// A drain that is told to hurry.
-		waitFor(s.between(200*time.Millisecond, 2*time.Second), p.ended)
+		waitUntil(s.between(200*time.Millisecond, 2*time.Second), p.ended)
 		_ = p.signal(sig)
 	}
 	select {
@@ -247,46 +249,46 @@ func (s *scene) die(ctx context.Context, sig syscall.Signal) (effect, error) {
 		return effect{}, fmt.Errorf("it lives on after %s", sig)
 	}
 	how := p.exit()
-	if !waitFor(20*time.Second, func() bool { return s.life() > life && s.status().PID != 0 }) {
+	if !waitUntil(20*time.Second, func() bool { return s.processNumber() > life && s.status().PID != 0 }) {
 		return effect{}, fmt.Errorf("%s; no next life was seen", how)
 	}
-	return saw("%s; life %d began", how, s.life()), nil
+	return observed("%s; life %d began", how, s.processNumber()), nil
 }
 
 // killInAJob is the kind of fault that kills an agent at work on a job.
-const killInAJob = "agent: killed in a job"
+const killDuringJobKind = "agent: killed in a job"
 
 // killedInAJob kills the agent at a random moment of an attempt, and notes which.
-func killedInAJob(ctx context.Context, s *scene) (effect, error) {
+func killDuringJob(ctx context.Context, s *injector) (effect, error) {
 	const (
 		sending  = "sending"
 		patience = 2 * time.Second // for a phase that may not come: then whichever it is
 	)
-	wanted := one(s, []string{"prepare", "run", "run", "run", "run", "check", "quality", "journal", sending})
+	wanted := pick(s, []string{"prepare", "run", "run", "run", "run", "check", "quality", "journal", sending})
 	later := time.Duration(0)
 	if wanted == "run" {
 		later = s.between(0, 1500*time.Millisecond)
 	}
 	for {
-		st, err := s.socket.status(ctx)
+		st, err := s.control.status(ctx)
 		switch {
 		case ctx.Err() != nil:
-			return effect{}, fmt.Errorf("%w: no job was under way", errNothing)
+			return effect{}, fmt.Errorf("%w: no job was under way", errNoTarget)
 		case err != nil:
 		case wanted == sending && st.Journal.Unsent > 0 && len(st.Jobs) == 0:
-			e, err := s.die(ctx, syscall.SIGKILL)
-			e.seen = "sending: " + e.seen
+			e, err := s.endAgent(ctx, syscall.SIGKILL)
+			e.observed = "sending: " + e.observed
 			return e, err
-		case len(st.Jobs) > 0 && (st.Jobs[0].Phase == wanted || time.Since(s.begun) > patience):
-			if !waitFor(later, func() bool { return len(s.status().Jobs) == 0 && s.status() != st }) {
-				if now, err := s.socket.status(ctx); err == nil && len(now.Jobs) > 0 {
+		case len(st.Jobs) > 0 && (st.Jobs[0].Phase == wanted || time.Since(s.started) > patience):
+			if !waitUntil(later, func() bool { return len(s.status().Jobs) == 0 && s.status() != st }) {
+				if now, err := s.control.status(ctx); err == nil && len(now.Jobs) > 0 {
 					st = now
 				}
 			}
 			job := st.Jobs[0]
-			e, err := s.die(ctx, syscall.SIGKILL)
-			if e.hit = (Attempt{job.Key.Job, job.Key.Attempt}); err == nil {
-				e.seen = fmt.Sprintf("%s: %s", job.Phase, e.seen)
+			e, err := s.endAgent(ctx, syscall.SIGKILL)
+			if e.attempt = (Attempt{job.Key.Job, job.Key.Attempt}); err == nil {
+				e.observed = fmt.Sprintf("%s: %s", job.Phase, e.observed)
 			}
 			return e, err
 		}
@@ -298,48 +300,48 @@ func killedInAJob(ctx context.Context, s *scene) (effect, error) {
 }
 
 // stopped lets the agent stand still, for longer than its master is patient or shorter.
-func stopped(ctx context.Context, s *scene) (effect, error) {
-	p := s.present()
+func pauseAgent(ctx context.Context, s *injector) (effect, error) {
+	p := s.running()
 	if p == nil {
 		return effect{}, errors.New("it did not run")
 	}
-	s.broken.Add(1)
-	defer s.broken.Add(-1)
+	s.blocked.Add(1)
+	defer s.blocked.Add(-1)
 	beats := s.status().Heartbeat
 	if err := p.signal(syscall.SIGSTOP); err != nil {
 		return effect{}, err
 	}
-	still := waitFor(time.Second, func() bool { now, err := readProc(p.pid); return err == nil && now.State == 'T' })
+	still := waitUntil(time.Second, func() bool { now, err := readProc(p.pid); return err == nil && now.State == 'T' })
 	select {
 	case <-ctx.Done():
-	case <-time.After(s.between(500*time.Millisecond, silentAfter+2*time.Second)):
+	case <-time.After(s.between(500*time.Millisecond, unavailableAfter+2*time.Second)):
 	}
 	if err := p.signal(syscall.SIGCONT); err != nil || !still {
 		return effect{}, errors.New("it ended meanwhile")
 	}
-	awake := waitFor(10*time.Second, func() bool {
+	awake := waitUntil(10*time.Second, func() bool {
 		now := s.status().Heartbeat
 		return now != nil && now.LastAttempt != nil && (beats == nil || beats.LastAttempt == nil || now.LastAttempt.After(*beats.LastAttempt))
 	})
 	if !awake {
 		return effect{}, errors.New("it was not seen awake again")
 	}
-	return saw("pid %d stood still and went on", p.pid), nil
+	return observed("pid %d stood still and went on", p.pid), nil
 }
 
 // flipped ends the agent and damages its journal before the next start.
-func flipped(ctx context.Context, s *scene) (effect, error) {
+func corruptJournal(ctx context.Context, s *injector) (effect, error) {
 	path := filepath.Join(s.data.dir, "journal.db")
 	var trouble error
 	s.mu.Lock()
-	s.agent.before = append(s.agent.before, func() {
-		trouble = s.flip(path)
+	s.agent.beforeStart = append(s.agent.beforeStart, func() {
+		trouble = s.flipBits(path)
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		s.amnesia = true
+		s.journalDamaged = true
 	})
 	s.mu.Unlock()
-	if e, err := s.die(ctx, syscall.SIGKILL); err != nil {
+	if e, err := s.endAgent(ctx, syscall.SIGKILL); err != nil {
 		return e, err
 	}
 	if trouble != nil {
@@ -352,11 +354,11 @@ func flipped(ctx context.Context, s *scene) (effect, error) {
 	if len(aside) == 0 {
 		return effect{}, errors.New("the damage was not met")
 	}
-	return saw("set aside as %s", filepath.Base(aside[0])), nil
+	return observed("set aside as %s", filepath.Base(aside[0])), nil
 }
 
 // flip turns bits all over a file.
-func (s *scene) flip(path string) error {
+func (s *injector) flipBits(path string) error {
 	raw, err := os.ReadFile(path)
 	if err != nil {
 		return err

@@ -12,27 +12,27 @@ import (
 )
 
 var (
-	errNoCards = fmt.Errorf("%w: this run has no fake cards", errNothing)
-	errNoDisk  = fmt.Errorf("%w: no file system of its own could be mounted", errNothing)
+	errNoCards = fmt.Errorf("%w: this run has no fake cards", errNoTarget)
+	errNoDisk  = fmt.Errorf("%w: no file system of its own could be mounted", errNoTarget)
 )
 
 // hostKinds are what befalls the agent's machine.
 func hostKinds() []Kind {
-	rapl := func(name string, weight float64, play func(*scene) (undo func() error, err error)) Kind {
-		return Kind{Name: name, Weight: weight, play: func(ctx context.Context, s *scene) (effect, error) { return s.disturb(ctx, play) }}
+	rapl := func(name string, weight float64, play func(*injector) (undo func() error, err error)) Kind {
+		return Kind{Name: name, Weight: weight, inject: func(ctx context.Context, s *injector) (effect, error) { return s.injectRAPL(ctx, play) }}
 	}
 	nvml := func(name string, weight float64, change func(*fakehw.NVMLScenario)) Kind {
-		return Kind{Name: name, Weight: weight, play: func(ctx context.Context, s *scene) (effect, error) { return s.cardTrouble(ctx, change) }}
+		return Kind{Name: name, Weight: weight, inject: func(ctx context.Context, s *injector) (effect, error) { return s.injectNVML(ctx, change) }}
 	}
 	return []Kind{
-		{Name: "disk: data full", Weight: 0.8, Alone: true, play: dataFull},
-		{Name: "disk: outputs full", Weight: 0.8, play: outputsFull},
-		rapl("rapl: zone vanishes", 2, func(s *scene) (func() error, error) { z := one(s, s.zones); return z.Restore, z.Remove() }),
-		rapl("rapl: counter cannot be read", 2, func(s *scene) (func() error, error) { z := one(s, s.zones); return z.Repair, z.Break() }),
-		rapl("rapl: counter starts over", 2, func(s *scene) (func() error, error) {
+		{Name: "disk: data full", Weight: 0.8, Exclusive: true, inject: fillDataDisk},
+		{Name: "disk: outputs full", Weight: 0.8, inject: fillOutputDisk},
+		rapl("rapl: zone vanishes", 2, func(s *injector) (func() error, error) { z := pick(s, s.zones); return z.Restore, z.Remove() }),
+		rapl("rapl: counter cannot be read", 2, func(s *injector) (func() error, error) { z := pick(s, s.zones); return z.Repair, z.Break() }),
+		rapl("rapl: counter starts over", 2, func(s *injector) (func() error, error) {
 			return func() error { return nil }, s.zones[0].Reset()
 		}),
-		rapl("rapl: driver unloaded", 1, func(s *scene) (func() error, error) { return s.tree.LoadPowercap, s.tree.UnloadPowercap() }),
+		rapl("rapl: driver unloaded", 1, func(s *injector) (func() error, error) { return s.tree.LoadPowercap, s.tree.UnloadPowercap() }),
 		nvml("nvml: call hangs", 1, func(c *fakehw.NVMLScenario) { c.Hang = "nvmlDeviceGetPowerUsage" }),
 		nvml("nvml: call crashes", 1, func(c *fakehw.NVMLScenario) { c.Crash = "nvmlDeviceGetPowerUsage" }),
 		nvml("nvml: card lost", 1, func(c *fakehw.NVMLScenario) { c.Cards[0].Fail = map[string]int{"*": fakehw.NVMLGPUIsLost} }),
@@ -45,11 +45,11 @@ func hostKinds() []Kind {
 
 // disturb does something to the fake counters, waits until the agent's metrics tell of
 // it, and undoes it.
-func (s *scene) disturb(ctx context.Context, play func(*scene) (func() error, error)) (effect, error) {
-	s.raplGate.Lock()
-	defer s.raplGate.Unlock()
-	life := s.life()
-	before, err := scrape(ctx, s.http, s.metrics())
+func (s *injector) injectRAPL(ctx context.Context, play func(*injector) (func() error, error)) (effect, error) {
+	s.raplMu.Lock()
+	defer s.raplMu.Unlock()
+	life := s.processNumber()
+	before, err := scrape(ctx, s.http, s.metricsAddress())
 	if err != nil {
 		return effect{}, err
 	}
@@ -62,7 +62,7 @@ func (s *scene) disturb(ctx context.Context, play func(*scene) (func() error, er
 	}
 	seen := ""
 	for seen == "" && ctx.Err() == nil {
-		if now, err := scrape(ctx, s.http, s.metrics()); err == nil && s.life() == life {
+		if now, err := scrape(ctx, s.http, s.metricsAddress()); err == nil && s.processNumber() == life {
 			for _, name := range []string{"ffmpeg_agent_energy_gaps_total", "ffmpeg_agent_energy_faults_total", "ffmpeg_agent_sampler_faults_total"} {
 				if now[name] > before[name] {
 					seen = fmt.Sprintf("%s %v → %v", name, before[name], now[name])
@@ -72,32 +72,32 @@ func (s *scene) disturb(ctx context.Context, play func(*scene) (func() error, er
 				seen = fmt.Sprintf("zones %v → %v", before["ffmpeg_agent_sampler_zones"], now["ffmpeg_agent_sampler_zones"])
 			}
 		}
-		if s.life() != life {
+		if s.processNumber() != life {
 			break
 		}
 		select {
 		case <-ctx.Done():
-		case <-time.After(lookInterval):
+		case <-time.After(statusInterval):
 		}
 	}
 	if err := undo(); err != nil {
-		s.breakdown(fmt.Errorf("mending the fake counters: %w", err))
+		s.abort(fmt.Errorf("mending the fake counters: %w", err))
 	}
 	if seen == "" {
 		return effect{}, errors.New("the agent's metrics do not tell of it")
 	}
-	return saw("%s", seen), nil
+	return observed("%s", seen), nil
 }
 
 // cardTrouble changes what the fake library does, waits until the agent says so or
 // replaces its child, and changes it back.
-func (s *scene) cardTrouble(ctx context.Context, change func(*fakehw.NVMLScenario)) (effect, error) {
+func (s *injector) injectNVML(ctx context.Context, change func(*fakehw.NVMLScenario)) (effect, error) {
 	if s.cards == nil {
 		return effect{}, errNoCards
 	}
-	s.cardGate.Lock()
-	defer s.cardGate.Unlock()
-	child, err := s.samplerChild(ctx, 0)
+	s.nvmlMu.Lock()
+	defer s.nvmlMu.Unlock()
+	child, err := s.awaitSamplerChild(ctx, 0)
 	if err != nil {
 		return effect{}, err
 	}
@@ -107,14 +107,14 @@ func (s *scene) cardTrouble(ctx context.Context, change func(*fakehw.NVMLScenari
 	}
 	defer func() {
 		if err := s.cards.Set(healthyCards()); err != nil {
-			s.breakdown(fmt.Errorf("mending the fake cards: %w", err))
+			s.abort(fmt.Errorf("mending the fake cards: %w", err))
 		}
 	}()
-	seen := s.until(ctx, func(st *status) string {
+	seen := s.awaitStatus(ctx, func(st *agentStatus) string {
 		if trouble, now := st.sampler("nvml"); st.PID != 0 && (trouble != "" || now < zones) {
 			return fmt.Sprintf("zones %d → %d, %s", zones, now, trouble)
 		}
-		if _, lives := child.same(); !lives {
+		if _, lives := child.refresh(); !lives {
 			return fmt.Sprintf("child %d is gone", child.PID)
 		}
 		return ""
@@ -122,7 +122,7 @@ func (s *scene) cardTrouble(ctx context.Context, change func(*fakehw.NVMLScenari
 	if seen == "" {
 		return effect{}, errors.New("the agent does not tell of it")
 	}
-	return saw("%s", seen), nil
+	return observed("%s", seen), nil
 }
 
 // healthyCards is what the fake cards do without a fault.
@@ -131,16 +131,16 @@ func healthyCards() fakehw.NVMLScenario {
 }
 
 // dataFull fills the disk of the agent's data folder.
-func dataFull(ctx context.Context, s *scene) (effect, error) {
+func fillDataDisk(ctx context.Context, s *injector) (effect, error) {
 	if !s.data.mounted {
 		return effect{}, errNoDisk
 	}
-	s.broken.Add(1)
-	defer s.broken.Add(-1)
+	s.blocked.Add(1)
+	defer s.blocked.Add(-1)
 	least := time.After(s.between(time.Second, 3*time.Second))
-	undo := s.fill(s.data)
+	undo := s.fillDisk(s.data)
 	defer undo()
-	seen := s.until(ctx, func(st *status) string {
+	seen := s.awaitStatus(ctx, func(st *agentStatus) string {
 		for _, c := range st.Checks {
 			if (c.Name == "disk" || c.Name == "journal") && c.Reason != "" {
 				return c.Reason
@@ -152,41 +152,41 @@ func dataFull(ctx context.Context, s *scene) (effect, error) {
 	if seen == "" {
 		return effect{}, errors.New("the agent does not tell of it")
 	}
-	return saw("%s", seen), nil
+	return observed("%s", seen), nil
 }
 
 // outputsFull fills the disk of the final outputs, which all agents write to, until a
 // job fails for it.
-func outputsFull(ctx context.Context, s *scene) (effect, error) {
+func fillOutputDisk(ctx context.Context, s *injector) (effect, error) {
 	if !s.outputDisk.mounted {
 		return effect{}, errNoDisk
 	}
-	if !s.outputGate.TryLock() {
-		return effect{}, fmt.Errorf("%w: it is full already", errNothing)
+	if !s.outputMu.TryLock() {
+		return effect{}, fmt.Errorf("%w: it is full already", errNoTarget)
 	}
-	defer s.outputGate.Unlock()
-	undo := s.fill(s.outputDisk)
+	defer s.outputMu.Unlock()
+	undo := s.fillDisk(s.outputDisk)
 	defer undo()
-	x, ok := s.facts.await(ctx, s.begun, func(x *Exchange) bool {
+	x, ok := s.recorder.awaitExchange(ctx, s.started, func(x *Exchange) bool {
 		return x.Result != nil && x.Result.Status == protocol.StatusFailed && x.Result.FailureReason == protocol.ReasonResourceError
 	})
 	if !ok {
 		return effect{}, errors.New("no job failed for it")
 	}
-	return saw("%s: %s", x.Result.JobID, x.Result.Error), nil
+	return observed("%s: %s", x.Result.JobID, x.Result.Error), nil
 }
 
 // fill fills a disk until the undo.
-func (s *scene) fill(d *disk) (undo func()) {
+func (s *injector) fillDisk(d *disk) (undo func()) {
 	stop, filled := make(chan struct{}), make(chan error, 1)
 	go func() { filled <- d.fill(stop) }()
 	return func() {
 		close(stop)
 		if err := <-filled; err != nil {
-			s.breakdown(fmt.Errorf("filling a disk: %w", err))
+			s.abort(fmt.Errorf("filling a disk: %w", err))
 		}
 		if err := d.free(); err != nil && !os.IsNotExist(err) {
-			s.breakdown(fmt.Errorf("freeing a disk: %w", err))
+			s.abort(fmt.Errorf("freeing a disk: %w", err))
 		}
 	}
 }

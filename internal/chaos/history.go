@@ -12,12 +12,12 @@ import (
 type Span struct{ From, To time.Time }
 
 // Touches reports whether two stretches have a moment in common.
-func (s Span) Touches(from, to time.Time) bool {
+func (s Span) Overlaps(from, to time.Time) bool {
 	return !s.From.After(to) && (s.To.IsZero() || !s.To.Before(from))
 }
 
 // during is for how long of another stretch it lasted.
-func (s Span) during(from, to time.Time) time.Duration {
+func (s Span) overlap(from, to time.Time) time.Duration {
 	if s.From.After(from) {
 		from = s.From
 	}
@@ -34,14 +34,14 @@ type Attempt struct {
 }
 
 // Injected is a fault that was played.
-type Injected struct {
-	Planned
+type InjectedFault struct {
+	PlannedFault
 	Span
-	Seen  string  // its effect; empty: none was seen
-	Why   string  // why none was seen
-	Idle  bool    // it was not played: there was nothing to play it on
-	Hit   Attempt // the attempt that it hit, where it was aimed at one
-	Actor string  // the actor that it hit
+	Effect  string  // its effect; empty: none was seen
+	Error   string  // why none was seen
+	Skipped bool    // it was not played: there was nothing to play it on
+	Attempt Attempt // the attempt that it hit, where it was aimed at one
+	Actor   string  // the actor that it hit
 }
 
 // Call is what a request to the master is about.
@@ -60,7 +60,7 @@ const (
 )
 
 // View is what an answer of the master told of a job.
-type View struct {
+type JobView struct {
 	Job     string
 	NodeID  string
 	Retries int
@@ -69,17 +69,17 @@ type View struct {
 
 // Exchange is one request of an agent, as the proxy saw it.
 type Exchange struct {
-	Agent, Life int
+	Agent, Process int
 	Span
-	Call     Call
-	Path     string
-	Fault    string // the kind of fault that the proxy played on it
-	Received bool   // the whole request arrived
-	Answered int    // status that the master gave; 0: it was not asked, or did not answer
-	Given    int    // status that was given to the agent; 0: none
-	Whole    bool   // the answer was passed on whole, over a link that stood
-	Result   *protocol.JobResult
-	Views    []View
+	Call         Call
+	Path         string
+	Fault        string // the kind of fault that the proxy played on it
+	Received     bool   // the whole request arrived
+	MasterStatus int    // status that the master gave; 0: it was not asked, or did not answer
+	AgentStatus  int    // status that was given to the agent; 0: none
+	Delivered    bool   // the answer was passed on whole, over a link that stood
+	Result       *protocol.JobResult
+	Views        []JobView
 }
 
 // Attempt names what a result is about.
@@ -87,56 +87,56 @@ func (x *Exchange) Attempt() Attempt { return Attempt{x.Result.JobID, x.Result.A
 
 // complete reports whether the agent may have read the whole answer: it was passed on whole,
 // though the link may not have stood.
-func (x *Exchange) complete() bool { return x.Whole || len(x.Views) > 0 }
+func (x *Exchange) maybeRead() bool { return x.Delivered || len(x.Views) > 0 }
 
 // Life is one process of an agent.
-type Life struct {
+type Process struct {
 	Agent, Number, PID int
 	Span
-	Told      time.Time     // when it was first told to end; zero: it was not
-	Exit      string        // how it ended
-	Emptied   time.Duration // from its end until nothing of it ran or listened
-	Survivors []string      // what did 2 s after its end
+	StopRequested time.Time     // when it was first told to end; zero: it was not
+	Exit          string        // how it ended
+	GoneAfter     time.Duration // from its end until nothing of it ran or listened
+	Survivors     []string      // what did 2 s after its end
 }
 
 // Beat is a heartbeat that an agent attempted.
-type Beat struct {
-	Agent, Life int
-	At          time.Time
-	Number      int // from 1 in each life, as the agent counts; 0: a proxy saw it, and does not
+type Heartbeat struct {
+	Agent, Process int
+	At             time.Time
+	Number         int // from 1 in each life, as the agent counts; 0: a proxy saw it, and does not
 }
 
 // Step is one that an agent says it took for an attempt, in its log.
-type Step struct {
+type AttemptEvent struct {
 	Agent   int
 	Attempt Attempt
-	What    string // one of steps
+	Message string // one of steps
 	At      time.Time
 }
 
 // The steps that are read from a log, by their messages.
 const (
-	stepStarted = "ffmpeg started"
-	stepEnded   = "job ended"
+	eventStarted = "ffmpeg started"
+	eventEnded   = "job ended"
 )
 
-var steps = []string{stepStarted, stepEnded}
+var eventMessages = []string{eventStarted, eventEnded}
 
 // Job is a job that the master accepted.
 type Job struct {
-	ID        string
-	Sequence  int64
-	Master    int // the memory of the master that it is in
-	Submitted time.Time
-	Want      protocol.FailureReason // of a job that cannot be done; empty: it can
-	Stray     bool                   // the answer to its submission got lost: nobody knows what it asks for
-	Status    protocol.Status        // the last that was seen
-	Retries   int
-	Limit     int    // of retries
-	Canceled  bool   // by us
-	Forgotten bool   // by its master, before it ended
-	Output    string // the file that it names
-	Frames    int    // that the file should have
+	ID             string
+	Sequence       int64
+	Epoch          int // the memory of the master that it is in
+	Submitted      time.Time
+	WantFailure    protocol.FailureReason // of a job that cannot be done; empty: it can
+	RequestUnknown bool                   // the answer to its submission got lost: nobody knows what it asks for
+	Status         protocol.Status        // the last that was seen
+	Retries        int
+	MaxRetries     int    // of retries
+	Canceled       bool   // by us
+	Forgotten      bool   // by its master, before it ended
+	Output         string // the file that it names
+	Frames         int    // that the file should have
 }
 
 // Output is a look at a final output file.
@@ -147,39 +147,39 @@ type Output struct {
 }
 
 // Cleaned is what a life found of the one before it.
-type Cleaned struct {
-	Agent, Life int
-	Things      int           // workspaces, temporary outputs, cgroups, journal entries
-	Left        []string      // still there when it should have been cleaned up
-	After       time.Duration // in which the agent could have worked
-	Last        string        // what went last
+type Cleanup struct {
+	Agent, Process int
+	Items          int           // workspaces, temporary outputs, cgroups, journal entries
+	Remaining      []string      // still there when it should have been cleaned up
+	Took           time.Duration // in which the agent could have worked
+	LastItem       string        // what went last
 }
 
 // Level is what an agent at rest holds.
-type Level struct {
-	Agent, Life int
-	At          time.Time
-	Goroutines  int
-	Descriptors int
-	Threads     int
-	Heap        int64    // bytes in use
-	Resident    int64    // bytes
-	Disk        int64    // bytes of its data folder, without what was set aside
-	Temporary   []string // what only a job at work may have
+type Usage struct {
+	Agent, Process int
+	At             time.Time
+	Goroutines     int
+	Descriptors    int
+	Threads        int
+	HeapBytes      int64    // bytes in use
+	ResidentBytes  int64    // bytes
+	DiskBytes      int64    // bytes of its data folder, without what was set aside
+	Leftovers      []string // what only a job at work may have
 }
 
 // Memory is a master from the moment that it knows nothing to the moment that it has
 // forgotten everything.
-type Memory struct {
+type MasterEpoch struct {
 	Number int
 	Span
-	Fenced bool
+	Fences bool
 }
 
 // remembered reports whether the master that accepted a job had it in memory at a moment.
-func (h *History) remembered(j *Job, at time.Time) bool {
-	for _, m := range h.Memories {
-		if m.Number == j.Master {
+func (h *History) knownAt(j *Job, at time.Time) bool {
+	for _, m := range h.Epochs {
+		if m.Number == j.Epoch {
 			return m.To.IsZero() || at.Before(m.To)
 		}
 	}
@@ -188,54 +188,54 @@ func (h *History) remembered(j *Job, at time.Time) bool {
 
 // History is all that was seen of a run.
 type History struct {
-	Interval  time.Duration      // of heartbeats
-	Power     map[string]float64 // true watts of the fake sensors, by zone
-	Inside    map[string]bool    // zones that lie inside another, and are no part of the whole
-	Faults    []Injected
-	Exchanges []Exchange
-	Lives     []Life
-	Beats     []Beat
-	Steps     []Step // by agent, in order of time
-	Stalls    []Span // in which this very program was not scheduled
-	Memories  []Memory
-	Jobs      map[string]*Job
-	Outputs   []Output
-	Cleaned   []Cleaned
-	Rest      []Level  // the first of each agent is what the others are compared with
-	Unsettled string   // why the run did not come to rest at its end; empty: it did
-	DeadLost  int      // dead letters of jobs that no master forgot
-	Blind     []string // sensors that were not read again after the last fault
+	HeartbeatInterval     time.Duration      // of heartbeats
+	TruePower             map[string]float64 // true watts of the fake sensors, by zone
+	NestedZones           map[string]bool    // zones that lie inside another, and are no part of the whole
+	Faults                []InjectedFault
+	Exchanges             []Exchange
+	Processes             []Process
+	Heartbeats            []Heartbeat
+	Events                []AttemptEvent // by agent, in order of time
+	Stalls                []Span         // in which this very program was not scheduled
+	Epochs                []MasterEpoch
+	Jobs                  map[string]*Job
+	Outputs               []Output
+	Cleanups              []Cleanup
+	IdleUsage             []Usage  // the first of each agent is what the others are compared with
+	Unsettled             string   // why the run did not come to rest at its end; empty: it did
+	UnexpectedDeadLetters int      // dead letters of jobs that no master forgot
+	UnreadSensors         []string // sensors that were not read again after the last fault
 }
 
 // recorder collects facts from many goroutines.
 type recorder struct {
-	mu    sync.Mutex
-	h     History
-	grown chan struct{}
+	mu      sync.Mutex
+	h       History
+	changed chan struct{}
 }
 
 func newRecorder(interval time.Duration) *recorder {
-	return &recorder{h: History{Interval: interval, Jobs: map[string]*Job{}}, grown: make(chan struct{})}
+	return &recorder{h: History{HeartbeatInterval: interval, Jobs: map[string]*Job{}}, changed: make(chan struct{})}
 }
 
 // note changes the history.
-func (r *recorder) note(change func(*History)) {
+func (r *recorder) update(change func(*History)) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	change(&r.h)
 }
 
 // exchange notes an exchange and wakes who waits for one.
-func (r *recorder) exchange(x Exchange) {
+func (r *recorder) addExchange(x Exchange) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.h.Exchanges = append(r.h.Exchanges, x)
-	close(r.grown)
-	r.grown = make(chan struct{})
+	close(r.changed)
+	r.changed = make(chan struct{})
 }
 
 // await returns the first exchange from a moment on that fits, or false at the context's end.
-func (r *recorder) await(ctx context.Context, from time.Time, fits func(*Exchange) bool) (Exchange, bool) {
+func (r *recorder) awaitExchange(ctx context.Context, from time.Time, match func(*Exchange) bool) (Exchange, bool) {
 	r.mu.Lock()
 	next := len(r.h.Exchanges)
 	for next > 0 && r.h.Exchanges[next-1].To.After(from) {
@@ -245,10 +245,10 @@ func (r *recorder) await(ctx context.Context, from time.Time, fits func(*Exchang
 	for {
 		r.mu.Lock()
 		fresh := r.h.Exchanges[next:]
-		grown := r.grown
+		changed := r.changed
 		r.mu.Unlock()
 		for i := range fresh {
-			if fits(&fresh[i]) {
+			if match(&fresh[i]) {
 				return fresh[i], true
 			}
 		}
@@ -256,7 +256,7 @@ func (r *recorder) await(ctx context.Context, from time.Time, fits func(*Exchang
 		select {
 		case <-ctx.Done():
 			return Exchange{}, false
-		case <-grown:
+		case <-changed:
 		}
 	}
 }

@@ -8,113 +8,113 @@ import (
 	"ffmpeg-agent/messages/protocol"
 )
 
-var epoch = time.Date(2026, 1, 2, 3, 4, 0, 0, time.UTC)
+var runStart = time.Date(2026, 1, 2, 3, 4, 0, 0, time.UTC)
 
 // at is a moment so many milliseconds after the run's begin.
-func at(ms int) time.Time { return epoch.Add(time.Duration(ms) * time.Millisecond) }
+func at(ms int) time.Time { return runStart.Add(time.Duration(ms) * time.Millisecond) }
 
 func span(from, to int) Span { return Span{at(from), at(to)} }
 
 // newHistory is of a run in which all held: one job, one agent, one result.
-func newHistory() *History {
+func passingHistory() *History {
 	return &History{
-		Interval: 500 * time.Millisecond,
-		Memories: []Memory{{Number: 1, Span: Span{From: epoch}, Fenced: true}},
+		HeartbeatInterval: 500 * time.Millisecond,
+		Epochs:            []MasterEpoch{{Number: 1, Span: Span{From: runStart}, Fences: true}},
 		Jobs: map[string]*Job{"a": {
-			ID: "a", Sequence: 1, Master: 1, Submitted: at(0), Status: protocol.StatusCompleted, Limit: 3, Output: "/out/a.mp4", Frames: 100,
+			ID: "a", Sequence: 1, Epoch: 1, Submitted: at(0), Status: protocol.StatusCompleted, MaxRetries: 3, Output: "/out/a.mp4", Frames: 100,
 		}},
-		Exchanges: []Exchange{sent(1000, 1, protocol.StatusCompleted, "", "")},
-		Outputs:   []Output{{Path: "/out/a.mp4", Job: "a"}},
-		Beats:     []Beat{{0, 1, at(0), 1}, {0, 1, at(500), 2}, {0, 1, at(1000), 3}},
-		Steps:     []Step{{0, Attempt{"a", 1}, stepStarted, at(50)}, {0, Attempt{"a", 1}, stepEnded, at(100)}, {1, Attempt{"b", 1}, stepEnded, at(100)}},
-		Lives:     []Life{{Agent: 0, Number: 1, PID: 100, Span: span(0, 5000), Told: at(1200), Exit: "signal: killed", Emptied: 10 * time.Millisecond}, {Agent: 0, Number: 2, PID: 200, Span: Span{From: at(5100)}}},
-		Cleaned:   []Cleaned{{Agent: 0, Life: 2, Things: 3, After: time.Second}},
-		Rest: []Level{
-			{Agent: 0, Goroutines: 30, Descriptors: 20, Threads: 8, Heap: 4 << 20, Resident: 30 << 20, Disk: 1 << 20},
-			{Agent: 0, Goroutines: 32, Descriptors: 20, Threads: 9, Heap: 5 << 20, Resident: 35 << 20, Disk: 1 << 20},
+		Exchanges:  []Exchange{resultSent(1000, 1, protocol.StatusCompleted, "", "")},
+		Outputs:    []Output{{Path: "/out/a.mp4", Job: "a"}},
+		Heartbeats: []Heartbeat{{0, 1, at(0), 1}, {0, 1, at(500), 2}, {0, 1, at(1000), 3}},
+		Events:     []AttemptEvent{{0, Attempt{"a", 1}, eventStarted, at(50)}, {0, Attempt{"a", 1}, eventEnded, at(100)}, {1, Attempt{"b", 1}, eventEnded, at(100)}},
+		Processes:  []Process{{Agent: 0, Number: 1, PID: 100, Span: span(0, 5000), StopRequested: at(1200), Exit: "signal: killed", GoneAfter: 10 * time.Millisecond}, {Agent: 0, Number: 2, PID: 200, Span: Span{From: at(5100)}}},
+		Cleanups:   []Cleanup{{Agent: 0, Process: 2, Items: 3, Took: time.Second}},
+		IdleUsage: []Usage{
+			{Agent: 0, Goroutines: 30, Descriptors: 20, Threads: 8, HeapBytes: 4 << 20, ResidentBytes: 30 << 20, DiskBytes: 1 << 20},
+			{Agent: 0, Goroutines: 32, Descriptors: 20, Threads: 9, HeapBytes: 5 << 20, ResidentBytes: 35 << 20, DiskBytes: 1 << 20},
 		},
 	}
 }
 
 // sent is the sending of a result of job a that the master took.
-func sent(ms, attempt int, status protocol.Status, reason protocol.FailureReason, text string) Exchange {
+func resultSent(ms, attempt int, status protocol.Status, reason protocol.FailureReason, text string) Exchange {
 	return Exchange{
-		Agent: 0, Life: 1, Span: span(ms, ms+10), Call: CallResult, Path: "/results", Received: true, Answered: 200, Given: 200, Whole: true,
+		Agent: 0, Process: 1, Span: span(ms, ms+10), Call: CallResult, Path: "/results", Received: true, MasterStatus: 200, AgentStatus: 200, Delivered: true,
 		Result: &protocol.JobResult{JobID: "a", NodeID: "n", Attempt: attempt, Status: status, FailureReason: reason, Error: text},
 	}
 }
 
 // given is the answer by which the master gives agent 0 an attempt at job a.
-func given(ms, attempt int) Exchange {
-	x := asks(ms, "/jobs/next", View{Job: "a", NodeID: "n", Retries: attempt - 1, Status: protocol.StatusAssigned})
+func jobOffered(ms, attempt int) Exchange {
+	x := jobQueried(ms, "/jobs/next", JobView{Job: "a", NodeID: "n", Retries: attempt - 1, Status: protocol.StatusAssigned})
 	x.Call = CallNext
 	return x
 }
 
 // listed is an agent's question after all jobs, and what it was told.
-func listed(ms int, views ...View) Exchange {
-	x := asks(ms, "/jobs", views...)
+func jobsListed(ms int, views ...JobView) Exchange {
+	x := jobQueried(ms, "/jobs", views...)
 	x.Call = CallJobs
 	return x
 }
 
 // by is the exchange of another life.
-func (x Exchange) by(life int) Exchange { x.Life = life; return x }
+func (x Exchange) fromProcess(life int) Exchange { x.Process = life; return x }
 
 // lease has each life be given the attempts whose results it sends, just before.
-func (h *History) lease() {
+func (h *History) offerLeases() {
 	told := map[[2]any]bool{}
 	for _, x := range h.Exchanges {
-		if x.Result == nil || told[[2]any{x.Agent, x.Life*1000 + x.Result.Attempt}] {
+		if x.Result == nil || told[[2]any{x.Agent, x.Process*1000 + x.Result.Attempt}] {
 			continue
 		}
-		told[[2]any{x.Agent, x.Life*1000 + x.Result.Attempt}] = true
-		g := given(0, x.Result.Attempt).by(x.Life)
+		told[[2]any{x.Agent, x.Process*1000 + x.Result.Attempt}] = true
+		g := jobOffered(0, x.Result.Attempt).fromProcess(x.Process)
 		g.Agent, g.Span, g.Views[0].Job = x.Agent, Span{x.From.Add(-5 * time.Millisecond), x.From.Add(-time.Millisecond)}, x.Result.JobID
 		h.Exchanges = append(h.Exchanges, g)
 	}
 }
 
 // asks is an agent's question after job a, and what it was told.
-func asks(ms int, path string, views ...View) Exchange {
-	return Exchange{Agent: 0, Life: 1, Span: span(ms, ms+10), Call: CallJob, Path: path, Received: true, Answered: 200, Given: 200, Whole: true, Views: views}
+func jobQueried(ms int, path string, views ...JobView) Exchange {
+	return Exchange{Agent: 0, Process: 1, Span: span(ms, ms+10), Call: CallJob, Path: path, Received: true, MasterStatus: 200, AgentStatus: 200, Delivered: true, Views: views}
 }
 
-func (x Exchange) lost() Exchange {
-	x.Given, x.Whole, x.Fault = 0, false, "net: reset after the master"
+func (x Exchange) responseLost() Exchange {
+	x.AgentStatus, x.Delivered, x.Fault = 0, false, "net: reset after the master"
 	return x
 }
 
-func (x Exchange) conflict() Exchange { x.Answered, x.Given = 409, 409; return x }
+func (x Exchange) rejected() Exchange { x.MasterStatus, x.AgentStatus = 409, 409; return x }
 
-func failed(ms int, reason protocol.FailureReason, text string) Exchange {
-	return sent(ms, 1, protocol.StatusFailed, reason, text)
+func failureSent(ms int, reason protocol.FailureReason, text string) Exchange {
+	return resultSent(ms, 1, protocol.StatusFailed, reason, text)
 }
 
-func fault(kind string, from, to int) Injected {
-	return Injected{Planned: Planned{Kind: kind}, Span: span(from, to), Hit: Attempt{"a", 1}}
+func injected(kind string, from, to int) InjectedFault {
+	return InjectedFault{PlannedFault: PlannedFault{Kind: kind}, Span: span(from, to), Attempt: Attempt{"a", 1}}
 }
 
 // killed has job a killed at a phase while agent 0 was at it, which begins anew at 1000 and
 // is heard of it so many milliseconds after the run's begin.
-func (h *History) killed(phase string, heard int) {
-	f := fault(killInAJob, 500, 1000)
-	f.Number, f.Seen = 1, phase+": signal: killed; life 2 began"
-	h.Faults = []Injected{f}
-	h.Lives[0].Span, h.Lives[1].From = span(0, 900), at(1000)
-	h.Cleaned, h.Outputs = nil, nil
+func (h *History) killDuringJob(phase string, heard int) {
+	f := injected(killDuringJobKind, 500, 1000)
+	f.Number, f.Effect = 1, phase+": signal: killed; life 2 began"
+	h.Faults = []InjectedFault{f}
+	h.Processes[0].Span, h.Processes[1].From = span(0, 900), at(1000)
+	h.Cleanups, h.Outputs = nil, nil
 	h.Jobs["a"].Output = ""
-	h.Exchanges[0] = failed(heard, protocol.ReasonPlatformError, "interrupted")
-	h.Exchanges[0].Life = 2
+	h.Exchanges[0] = failureSent(heard, protocol.ReasonPlatformError, "interrupted")
+	h.Exchanges[0].Process = 2
 	h.Jobs["a"].Submitted = at(400)
 	if heard < 1000 {
-		h.Exchanges[0] = sent(heard, 1, protocol.StatusCompleted, "", "")
+		h.Exchanges[0] = resultSent(heard, 1, protocol.StatusCompleted, "", "")
 	}
 }
 
 // measured has job a's result say so many joules of one zone of 60 W in a second.
-func (h *History) measured(joules, coverage, bound float64) {
-	h.Power = map[string]float64{"zone": 60}
+func (h *History) setEnergy(joules, coverage, bound float64) {
+	h.TruePower = map[string]float64{"zone": 60}
 	h.Exchanges[0].Result.AnalyzerOutput = map[string]any{"energy": map[string]any{
 		"start": at(0), "end": at(1000), "machine": map[string]any{"joules": joules},
 		"zones": []map[string]any{{"id": "zone", "counted": true, "joules": joules, "source": "measured", "coverage_percent": coverage, "error_bound_joules": bound}},
@@ -122,7 +122,7 @@ func (h *History) measured(joules, coverage, bound float64) {
 }
 
 // estimated has job a's result hold 25 estimated joules of so many percent beside the measured.
-func (h *History) estimated(coverage float64) {
+func (h *History) addEstimate(coverage float64) {
 	e := h.Exchanges[0].Result.AnalyzerOutput["energy"].(map[string]any)
 	zones := e["zones"].([]map[string]any)
 	zones[0]["domain"] = "cpu"
@@ -131,29 +131,29 @@ func (h *History) estimated(coverage float64) {
 }
 
 // stepped has an agent say a step of an attempt at job a.
-func (h *History) stepped(agent, attempt int, what string, ms int) {
-	h.Steps = append(h.Steps, Step{agent, Attempt{"a", attempt}, what, at(ms)})
+func (h *History) addEvent(agent, attempt int, what string, ms int) {
+	h.Events = append(h.Events, AttemptEvent{agent, Attempt{"a", attempt}, what, at(ms)})
 }
 
 // beaten has agent 0 send so many heartbeats in its first life.
-func (h *History) beaten(n int) {
+func (h *History) addHeartbeats(n int) {
 	for i := range n {
-		h.Exchanges = append(h.Exchanges, Exchange{Agent: 0, Life: 1, Span: span(100*i, 100*i+1), Call: CallHeartbeat, Given: 200})
+		h.Exchanges = append(h.Exchanges, Exchange{Agent: 0, Process: 1, Span: span(100*i, 100*i+1), Call: CallHeartbeat, AgentStatus: 200})
 	}
 }
 
 // registered has life 2 of agent 0 be told its session.
-func (h *History) registered(ms int) {
-	x := asks(ms, "/nodes/register").by(2)
+func (h *History) addRegistration(ms int) {
+	x := jobQueried(ms, "/nodes/register").fromProcess(2)
 	x.Call = CallRegister
 	h.Exchanges = append(h.Exchanges, x)
 }
 
 // unseen has a fault be played so often without an effect.
-func (h *History) unseen(n int) {
+func (h *History) addUnobserved(n int) {
 	for range n {
-		f := fault("net: slow", 0, 10)
-		f.Why = "no request came by"
+		f := injected("net: slow", 0, 10)
+		f.Error = "no request came by"
 		h.Faults = append(h.Faults, f)
 	}
 }
@@ -182,376 +182,376 @@ func TestInvariants(t *testing.T) {
 		{"a job fails after all retries", func(h *History) { h.Jobs["a"].Status = protocol.StatusFailed; h.Jobs["a"].Retries = 3 }, all},
 		{"a job is canceled by nobody", func(h *History) { h.Jobs["a"].Status = protocol.StatusCanceled }, ends},
 		{"no rest at the end", func(h *History) { h.Unsettled = "agent 0 has 1 results to send" }, ends},
-		{"a dead letter", func(h *History) { h.DeadLost = 1 }, ends},
+		{"a dead letter", func(h *History) { h.UnexpectedDeadLetters = 1 }, ends},
 
 		{"accepted twice", func(h *History) {
-			h.Exchanges = append(h.Exchanges, asks(1100, "/jobs/1"), sent(1200, 1, protocol.StatusCompleted, "", ""))
+			h.Exchanges = append(h.Exchanges, jobQueried(1100, "/jobs/1"), resultSent(1200, 1, protocol.StatusCompleted, "", ""))
 		}, once},
 		{"accepted twice by a master that does not fence", func(h *History) {
-			h.Memories[0].Fenced = false
-			h.Exchanges = append(h.Exchanges, asks(1100, "/jobs/1"), sent(1200, 1, protocol.StatusCompleted, "", ""))
+			h.Epochs[0].Fences = false
+			h.Exchanges = append(h.Exchanges, jobQueried(1100, "/jobs/1"), resultSent(1200, 1, protocol.StatusCompleted, "", ""))
 		}, all},
 		{"accepted twice from two agents", func(h *History) {
-			x := sent(1200, 1, protocol.StatusCompleted, "", "")
+			x := resultSent(1200, 1, protocol.StatusCompleted, "", "")
 			x.Agent = 1
 			h.Exchanges = append(h.Exchanges, x)
 		}, once},
 		{"two attempts are accepted", func(h *History) {
-			h.Exchanges = append([]Exchange{failed(500, protocol.ReasonRuntimeError, "killed by SIGKILL")}, h.Exchanges...)
+			h.Exchanges = append([]Exchange{failureSent(500, protocol.ReasonRuntimeError, "killed by SIGKILL")}, h.Exchanges...)
 			h.Exchanges[1].Result.Attempt = 2
-			h.Faults = []Injected{fault("ffmpeg: SIGKILL", 400, 410)}
+			h.Faults = []InjectedFault{injected("ffmpeg: SIGKILL", 400, 410)}
 		}, all},
 
 		{"sent again without asking", func(h *History) {
-			h.Exchanges = []Exchange{sent(1000, 1, protocol.StatusCompleted, "", "").lost(), sent(1500, 1, protocol.StatusCompleted, "", "").conflict()}
+			h.Exchanges = []Exchange{resultSent(1000, 1, protocol.StatusCompleted, "", "").responseLost(), resultSent(1500, 1, protocol.StatusCompleted, "", "").rejected()}
 		}, asked},
 		{"sent again after asking", func(h *History) {
-			h.Exchanges = []Exchange{sent(1000, 1, protocol.StatusCompleted, "", "").lost(), asks(1200, "/jobs/1"), sent(1500, 1, protocol.StatusCompleted, "", "").conflict()}
+			h.Exchanges = []Exchange{resultSent(1000, 1, protocol.StatusCompleted, "", "").responseLost(), jobQueried(1200, "/jobs/1"), resultSent(1500, 1, protocol.StatusCompleted, "", "").rejected()}
 		}, all},
 		{"asked after another job", func(h *History) {
-			h.Exchanges = []Exchange{sent(1000, 1, protocol.StatusCompleted, "", "").lost(), asks(1200, "/jobs/2"), sent(1500, 1, protocol.StatusCompleted, "", "").conflict()}
+			h.Exchanges = []Exchange{resultSent(1000, 1, protocol.StatusCompleted, "", "").responseLost(), jobQueried(1200, "/jobs/2"), resultSent(1500, 1, protocol.StatusCompleted, "", "").rejected()}
 		}, asked},
 		{"the question got no answer", func(h *History) {
-			h.Exchanges = []Exchange{sent(1000, 1, protocol.StatusCompleted, "", "").lost(), asks(1200, "/jobs/1").lost(), sent(1500, 1, protocol.StatusCompleted, "", "").conflict()}
+			h.Exchanges = []Exchange{resultSent(1000, 1, protocol.StatusCompleted, "", "").responseLost(), jobQueried(1200, "/jobs/1").responseLost(), resultSent(1500, 1, protocol.StatusCompleted, "", "").rejected()}
 		}, asked},
 		{"the question got an error for an answer", func(h *History) {
-			q := asks(1200, "/jobs/1")
-			q.Given = 503
-			h.Exchanges = []Exchange{sent(1000, 1, protocol.StatusCompleted, "", "").lost(), q, sent(1500, 1, protocol.StatusCompleted, "", "").conflict()}
+			q := jobQueried(1200, "/jobs/1")
+			q.AgentStatus = 503
+			h.Exchanges = []Exchange{resultSent(1000, 1, protocol.StatusCompleted, "", "").responseLost(), q, resultSent(1500, 1, protocol.StatusCompleted, "", "").rejected()}
 		}, asked},
 		{"the question got half an answer", func(h *History) {
-			q := asks(1200, "/jobs/1")
-			q.Whole = false
-			h.Exchanges = []Exchange{sent(1000, 1, protocol.StatusCompleted, "", "").lost(), q, sent(1500, 1, protocol.StatusCompleted, "", "").conflict()}
+			q := jobQueried(1200, "/jobs/1")
+			q.Delivered = false
+			h.Exchanges = []Exchange{resultSent(1000, 1, protocol.StatusCompleted, "", "").responseLost(), q, resultSent(1500, 1, protocol.StatusCompleted, "", "").rejected()}
 		}, asked},
 		{"the job is not known when it is asked for", func(h *History) {
-			q := asks(1200, "/jobs/1")
-			q.Given = 404
-			h.Exchanges = []Exchange{sent(1000, 1, protocol.StatusCompleted, "", "").lost(), q, sent(1500, 1, protocol.StatusCompleted, "", "").conflict()}
+			q := jobQueried(1200, "/jobs/1")
+			q.AgentStatus = 404
+			h.Exchanges = []Exchange{resultSent(1000, 1, protocol.StatusCompleted, "", "").responseLost(), q, resultSent(1500, 1, protocol.StatusCompleted, "", "").rejected()}
 		}, all},
 		{"another agent asked", func(h *History) {
-			q := asks(1200, "/jobs/1")
+			q := jobQueried(1200, "/jobs/1")
 			q.Agent = 1
-			h.Exchanges = []Exchange{sent(1000, 1, protocol.StatusCompleted, "", "").lost(), q, sent(1500, 1, protocol.StatusCompleted, "", "").conflict()}
+			h.Exchanges = []Exchange{resultSent(1000, 1, protocol.StatusCompleted, "", "").responseLost(), q, resultSent(1500, 1, protocol.StatusCompleted, "", "").rejected()}
 		}, asked},
 		{"sent again after a clear refusal", func(h *History) {
-			x := sent(1000, 1, protocol.StatusCompleted, "", "")
-			x.Answered, x.Given = 0, 503
-			h.Exchanges = []Exchange{x, sent(1500, 1, protocol.StatusCompleted, "", "")}
+			x := resultSent(1000, 1, protocol.StatusCompleted, "", "")
+			x.MasterStatus, x.AgentStatus = 0, 503
+			h.Exchanges = []Exchange{x, resultSent(1500, 1, protocol.StatusCompleted, "", "")}
 		}, all},
 		{"sent again before it had arrived", func(h *History) {
-			x := sent(1000, 1, protocol.StatusCompleted, "", "").lost()
-			x.Answered, x.Received = 0, false
-			h.Exchanges = []Exchange{x, sent(1500, 1, protocol.StatusCompleted, "", "")}
+			x := resultSent(1000, 1, protocol.StatusCompleted, "", "").responseLost()
+			x.MasterStatus, x.Received = 0, false
+			h.Exchanges = []Exchange{x, resultSent(1500, 1, protocol.StatusCompleted, "", "")}
 		}, all},
 
 		{"sent after a 409", func(h *History) {
-			x := sent(1000, 1, protocol.StatusCompleted, "", "").conflict()
-			h.Exchanges = []Exchange{x, sent(3000, 1, protocol.StatusCompleted, "", "").conflict()}
+			x := resultSent(1000, 1, protocol.StatusCompleted, "", "").rejected()
+			h.Exchanges = []Exchange{x, resultSent(3000, 1, protocol.StatusCompleted, "", "").rejected()}
 		}, stale},
 		{"sent though it was given away", func(h *History) {
-			h.Exchanges = []Exchange{asks(1000, "/jobs/1", View{Job: "a", NodeID: "m", Retries: 1}), sent(3000, 1, protocol.StatusCompleted, "", "").conflict()}
+			h.Exchanges = []Exchange{jobQueried(1000, "/jobs/1", JobView{Job: "a", NodeID: "m", Retries: 1}), resultSent(3000, 1, protocol.StatusCompleted, "", "").rejected()}
 		}, stale},
 		{"sent though another node has it", func(h *History) {
-			h.Exchanges = []Exchange{asks(1000, "/jobs/1", View{Job: "a", NodeID: "m"}), sent(3000, 1, protocol.StatusCompleted, "", "").conflict()}
+			h.Exchanges = []Exchange{jobQueried(1000, "/jobs/1", JobView{Job: "a", NodeID: "m"}), resultSent(3000, 1, protocol.StatusCompleted, "", "").rejected()}
 		}, stale},
 		{"sent again to a master that had taken it and forgot", func(h *History) {
-			q := asks(2900, "/jobs/1")
-			q.Given, q.Views = 404, nil
-			h.Exchanges = []Exchange{sent(1000, 1, protocol.StatusCompleted, "", "").lost(), asks(1200, "/jobs/1", View{Job: "a", Retries: 1}), q, sent(3000, 1, protocol.StatusCompleted, "", "").conflict()}
+			q := jobQueried(2900, "/jobs/1")
+			q.AgentStatus, q.Views = 404, nil
+			h.Exchanges = []Exchange{resultSent(1000, 1, protocol.StatusCompleted, "", "").responseLost(), jobQueried(1200, "/jobs/1", JobView{Job: "a", Retries: 1}), q, resultSent(3000, 1, protocol.StatusCompleted, "", "").rejected()}
 		}, all},
 		{"sent again to a master that had taken it and knows", func(h *History) {
-			h.Exchanges = []Exchange{sent(1000, 1, protocol.StatusCompleted, "", "").lost(), asks(1200, "/jobs/1", View{Job: "a", Retries: 1}), sent(3000, 1, protocol.StatusCompleted, "", "").conflict()}
+			h.Exchanges = []Exchange{resultSent(1000, 1, protocol.StatusCompleted, "", "").responseLost(), jobQueried(1200, "/jobs/1", JobView{Job: "a", Retries: 1}), resultSent(3000, 1, protocol.StatusCompleted, "", "").rejected()}
 		}, stale},
 		{"sent while it stands", func(h *History) {
-			h.Exchanges = []Exchange{asks(1000, "/jobs/1", View{Job: "a", NodeID: "n"}), sent(3000, 1, protocol.StatusCompleted, "", "")}
+			h.Exchanges = []Exchange{jobQueried(1000, "/jobs/1", JobView{Job: "a", NodeID: "n"}), resultSent(3000, 1, protocol.StatusCompleted, "", "")}
 		}, all},
 		{"sent by a life that had not been told", func(h *History) {
-			x := sent(6000, 1, protocol.StatusCompleted, "", "").conflict()
-			x.Life = 2
-			h.Exchanges = []Exchange{asks(1000, "/jobs/1", View{Job: "a", NodeID: "m"}), x}
+			x := resultSent(6000, 1, protocol.StatusCompleted, "", "").rejected()
+			x.Process = 2
+			h.Exchanges = []Exchange{jobQueried(1000, "/jobs/1", JobView{Job: "a", NodeID: "m"}), x}
 		}, all},
 		{"told while it stood still", func(h *History) {
-			h.Faults = []Injected{fault("agent: SIGSTOP", 900, 2900)}
-			h.Exchanges = []Exchange{asks(1000, "/jobs/1", View{Job: "a", NodeID: "m"}), sent(3000, 1, protocol.StatusCompleted, "", "").conflict()}
+			h.Faults = []InjectedFault{injected("agent: SIGSTOP", 900, 2900)}
+			h.Exchanges = []Exchange{jobQueried(1000, "/jobs/1", JobView{Job: "a", NodeID: "m"}), resultSent(3000, 1, protocol.StatusCompleted, "", "").rejected()}
 		}, all},
 
 		{"a restart replaces what was sent", func(h *History) {
-			h.Exchanges = []Exchange{failed(1000, protocol.ReasonUserError, "").lost(), asks(1200, "/jobs/1"), sent(1500, 1, protocol.StatusCompleted, "", "").conflict()}
-			h.Jobs["a"].Stray = true
+			h.Exchanges = []Exchange{failureSent(1000, protocol.ReasonUserError, "").responseLost(), jobQueried(1200, "/jobs/1"), resultSent(1500, 1, protocol.StatusCompleted, "", "").rejected()}
+			h.Jobs["a"].RequestUnknown = true
 		}, one},
 
-		{"a late heartbeat", func(h *History) { h.Beats = append(h.Beats, Beat{Agent: 0, Life: 1, At: at(2400)}) }, beats},
+		{"a late heartbeat", func(h *History) { h.Heartbeats = append(h.Heartbeats, Heartbeat{Agent: 0, Process: 1, At: at(2400)}) }, beats},
 		{"two late heartbeats that nobody but the agent has seen", func(h *History) {
-			h.Beats = append(h.Beats, Beat{0, 1, at(2400), 6})
+			h.Heartbeats = append(h.Heartbeats, Heartbeat{0, 1, at(2400), 6})
 		}, all},
 		{"a late heartbeat, after one that the proxy alone has seen", func(h *History) {
-			h.Beats = append(h.Beats, Beat{0, 1, at(2600), 5})
-			h.Exchanges = append(h.Exchanges, Exchange{Agent: 0, Life: 1, Span: span(2400, 2410), Call: CallHeartbeat, Given: 200})
+			h.Heartbeats = append(h.Heartbeats, Heartbeat{0, 1, at(2600), 5})
+			h.Exchanges = append(h.Exchanges, Exchange{Agent: 0, Process: 1, Span: span(2400, 2410), Call: CallHeartbeat, AgentStatus: 200})
 		}, beats},
 		{"a heartbeat of the life before that comes late", func(h *History) {
-			h.Exchanges = append(h.Exchanges, Exchange{Agent: 0, Life: 2, Span: span(9000, 9010), Call: CallHeartbeat, Given: 404})
-			h.Beats = append(h.Beats, Beat{Agent: 0, Life: 2, At: at(12000), Number: 1})
+			h.Exchanges = append(h.Exchanges, Exchange{Agent: 0, Process: 2, Span: span(9000, 9010), Call: CallHeartbeat, AgentStatus: 404})
+			h.Heartbeats = append(h.Heartbeats, Heartbeat{Agent: 0, Process: 2, At: at(12000), Number: 1})
 		}, all},
-		{"a late heartbeat of the next life", func(h *History) { h.Beats = append(h.Beats, Beat{Agent: 0, Life: 2, At: at(9000)}) }, all},
+		{"a late heartbeat of the next life", func(h *History) { h.Heartbeats = append(h.Heartbeats, Heartbeat{Agent: 0, Process: 2, At: at(9000)}) }, all},
 		{"a late heartbeat, whose actor was hit", func(h *History) {
-			f := fault("actor: hang", 1200, 1300)
+			f := injected("actor: hang", 1200, 1300)
 			f.Actor = "agent/heartbeat"
-			h.Faults = []Injected{f}
-			h.Beats = append(h.Beats, Beat{Agent: 0, Life: 1, At: at(4400)})
+			h.Faults = []InjectedFault{f}
+			h.Heartbeats = append(h.Heartbeats, Heartbeat{Agent: 0, Process: 1, At: at(4400)})
 		}, all},
 		{"a late heartbeat, and another actor was hit", func(h *History) {
-			f := fault("actor: hang", 1200, 1300)
+			f := injected("actor: hang", 1200, 1300)
 			f.Actor = "agent/poller"
-			h.Faults = []Injected{f}
-			h.Beats = append(h.Beats, Beat{Agent: 0, Life: 1, At: at(4400)})
+			h.Faults = []InjectedFault{f}
+			h.Heartbeats = append(h.Heartbeats, Heartbeat{Agent: 0, Process: 1, At: at(4400)})
 		}, beats},
 		{"a late heartbeat on a machine that stood still", func(h *History) {
 			h.Stalls = []Span{span(1300, 2500)}
-			h.Beats = append(h.Beats, Beat{Agent: 0, Life: 1, At: at(3000)})
+			h.Heartbeats = append(h.Heartbeats, Heartbeat{Agent: 0, Process: 1, At: at(3000)})
 		}, all},
 
-		{"no more heartbeats before the end", func(h *History) { h.Lives[0].Told = time.Time{} }, beats},
-		{"no more heartbeats before it is told to end", func(h *History) { h.Lives[0].Told = at(3000) }, beats},
-		{"heartbeats up to the end", func(h *History) { h.Lives[0].Told, h.Lives[0].To = time.Time{}, at(1900) }, all},
+		{"no more heartbeats before the end", func(h *History) { h.Processes[0].StopRequested = time.Time{} }, beats},
+		{"no more heartbeats before it is told to end", func(h *History) { h.Processes[0].StopRequested = at(3000) }, beats},
+		{"heartbeats up to the end", func(h *History) { h.Processes[0].StopRequested, h.Processes[0].To = time.Time{}, at(1900) }, all},
 		{"no more heartbeats, for it stands still", func(h *History) {
-			h.Lives[0].Told = time.Time{}
-			h.Faults = []Injected{fault("agent: SIGSTOP", 1100, 5000)}
+			h.Processes[0].StopRequested = time.Time{}
+			h.Faults = []InjectedFault{injected("agent: SIGSTOP", 1100, 5000)}
 		}, all},
 		{"no more heartbeats that anybody could see", func(h *History) {
-			h.Lives[0].Told = time.Time{}
-			h.Faults = []Injected{fault("net: partition", 1100, 5000)}
+			h.Processes[0].StopRequested = time.Time{}
+			h.Faults = []InjectedFault{injected("net: partition", 1100, 5000)}
 		}, all},
-		{"no heartbeat at all", func(h *History) { h.registered(5200); h.Lives[1].To = at(9000) }, beats},
-		{"no heartbeat of a life that ended at once", func(h *History) { h.registered(5200); h.Lives[1].To = at(6000) }, all},
-		{"no heartbeat without a session", func(h *History) { h.Lives[1].To = at(9000) }, all},
+		{"no heartbeat at all", func(h *History) { h.addRegistration(5200); h.Processes[1].To = at(9000) }, beats},
+		{"no heartbeat of a life that ended at once", func(h *History) { h.addRegistration(5200); h.Processes[1].To = at(6000) }, all},
+		{"no heartbeat without a session", func(h *History) { h.Processes[1].To = at(9000) }, all},
 
-		{"FFmpeg lives on", func(h *History) { h.Lives[0].Survivors = []string{"ffmpeg (pid 7, state R)"} }, outlives},
-		{"a workspace is left", func(h *History) { h.Cleaned[0].Left = []string{"workspace a-00000000-1"} }, cleans},
+		{"FFmpeg lives on", func(h *History) { h.Processes[0].Survivors = []string{"ffmpeg (pid 7, state R)"} }, outlives},
+		{"a workspace is left", func(h *History) { h.Cleanups[0].Remaining = []string{"workspace a-00000000-1"} }, cleans},
 		{"an output is cut short", func(h *History) { h.Outputs[0].Problem = "it has 50 frames instead of 100" }, output},
 		{"an output is missing", func(h *History) { h.Outputs = nil }, output},
 
-		{"goroutines leak", func(h *History) { h.Rest[1].Goroutines = 60 }, levels},
-		{"descriptors leak", func(h *History) { h.Rest[1].Descriptors = 40 }, levels},
-		{"threads leak", func(h *History) { h.Rest[1].Threads = 80 }, levels},
-		{"heap leaks", func(h *History) { h.Rest[1].Heap = 90 << 20 }, levels},
-		{"memory leaks", func(h *History) { h.Rest[1].Resident = 200 << 20 }, levels},
-		{"files are left", func(h *History) { h.Rest[1].Disk = 60 << 20 }, levels},
+		{"goroutines leak", func(h *History) { h.IdleUsage[1].Goroutines = 60 }, levels},
+		{"descriptors leak", func(h *History) { h.IdleUsage[1].Descriptors = 40 }, levels},
+		{"threads leak", func(h *History) { h.IdleUsage[1].Threads = 80 }, levels},
+		{"heap leaks", func(h *History) { h.IdleUsage[1].HeapBytes = 90 << 20 }, levels},
+		{"memory leaks", func(h *History) { h.IdleUsage[1].ResidentBytes = 200 << 20 }, levels},
+		{"files are left", func(h *History) { h.IdleUsage[1].DiskBytes = 60 << 20 }, levels},
 
-		{"cards are not read again", func(h *History) { h.Blind = []string{"nvml of agent 0: it hangs"} }, levels},
-		{"a temporary output is left", func(h *History) { h.Rest[1].Temporary = []string{"/out/.a.partial-X.mp4"} }, levels},
-		{"a cgroup is there at the first rest", func(h *History) { h.Rest[0].Temporary = []string{"/sys/fs/cgroup/ffmpeg-agent-1"} }, levels},
+		{"cards are not read again", func(h *History) { h.UnreadSensors = []string{"nvml of agent 0: it hangs"} }, levels},
+		{"a temporary output is left", func(h *History) { h.IdleUsage[1].Leftovers = []string{"/out/.a.partial-X.mp4"} }, levels},
+		{"a cgroup is there at the first rest", func(h *History) { h.IdleUsage[0].Leftovers = []string{"/sys/fs/cgroup/ffmpeg-agent-1"} }, levels},
 
-		{"a failure for nothing", func(h *History) { h.Exchanges[0] = failed(1000, protocol.ReasonRuntimeError, "exit status 1") }, reason},
+		{"a failure for nothing", func(h *History) { h.Exchanges[0] = failureSent(1000, protocol.ReasonRuntimeError, "exit status 1") }, reason},
 		{"killed, and says so", func(h *History) {
-			h.Faults = []Injected{fault("ffmpeg: SIGKILL", 900, 910)}
-			h.Exchanges[0] = failed(1000, protocol.ReasonRuntimeError, "ffmpeg was killed by SIGKILL")
+			h.Faults = []InjectedFault{injected("ffmpeg: SIGKILL", 900, 910)}
+			h.Exchanges[0] = failureSent(1000, protocol.ReasonRuntimeError, "ffmpeg was killed by SIGKILL")
 		}, all},
 		{"ended while it opened its input", func(h *History) {
-			h.Faults = []Injected{fault("ffmpeg: SIGTERM", 900, 910)}
-			h.Exchanges[0] = failed(1000, protocol.ReasonRuntimeError, "ffmpeg: exit status 1: Invalid data found when processing input")
+			h.Faults = []InjectedFault{injected("ffmpeg: SIGTERM", 900, 910)}
+			h.Exchanges[0] = failureSent(1000, protocol.ReasonRuntimeError, "ffmpeg: exit status 1: Invalid data found when processing input")
 		}, all},
 		{"told to end, and exits otherwise", func(h *History) {
-			h.Faults = []Injected{fault("ffmpeg: SIGTERM", 900, 910)}
-			h.Exchanges[0] = failed(1000, protocol.ReasonRuntimeError, "ffmpeg: exit status 134")
+			h.Faults = []InjectedFault{injected("ffmpeg: SIGTERM", 900, 910)}
+			h.Exchanges[0] = failureSent(1000, protocol.ReasonRuntimeError, "ffmpeg: exit status 134")
 		}, reason},
 		{"killed, and names another signal", func(h *History) {
-			h.Faults = []Injected{fault("ffmpeg: SIGKILL", 900, 910)}
-			h.Exchanges[0] = failed(1000, protocol.ReasonRuntimeError, "ffmpeg was killed by SIGSEGV")
+			h.Faults = []InjectedFault{injected("ffmpeg: SIGKILL", 900, 910)}
+			h.Exchanges[0] = failureSent(1000, protocol.ReasonRuntimeError, "ffmpeg was killed by SIGSEGV")
 		}, reason},
 		{"killed, and blames the input", func(h *History) {
-			h.Faults = []Injected{fault("ffmpeg: SIGKILL", 900, 910)}
-			h.Exchanges[0] = failed(1000, protocol.ReasonInputError, "SIGKILL")
+			h.Faults = []InjectedFault{injected("ffmpeg: SIGKILL", 900, 910)}
+			h.Exchanges[0] = failureSent(1000, protocol.ReasonInputError, "SIGKILL")
 		}, reason},
 		{"another attempt was killed", func(h *History) {
-			f := fault("ffmpeg: SIGKILL", 900, 910)
-			f.Hit.Number = 2
-			h.Faults = []Injected{f}
-			h.Exchanges[0] = failed(1000, protocol.ReasonRuntimeError, "ffmpeg was killed by SIGKILL")
+			f := injected("ffmpeg: SIGKILL", 900, 910)
+			f.Attempt.Number = 2
+			h.Faults = []InjectedFault{f}
+			h.Exchanges[0] = failureSent(1000, protocol.ReasonRuntimeError, "ffmpeg was killed by SIGKILL")
 		}, reason},
 		{"stalled", func(h *History) {
-			h.Faults = []Injected{fault("ffmpeg: stopped for good", 100, 910)}
-			h.Exchanges[0] = failed(1000, protocol.ReasonTimeout, "no progress")
+			h.Faults = []InjectedFault{injected("ffmpeg: stopped for good", 100, 910)}
+			h.Exchanges[0] = failureSent(1000, protocol.ReasonTimeout, "no progress")
 		}, all},
 		{"the agent died", func(h *History) {
-			h.Exchanges[0] = failed(6000, protocol.ReasonPlatformError, "interrupted")
-			h.Exchanges[0].Life = 2
+			h.Exchanges[0] = failureSent(6000, protocol.ReasonPlatformError, "interrupted")
+			h.Exchanges[0].Process = 2
 		}, all},
 		{"the agent died before the job came", func(h *History) {
 			h.Jobs["a"].Submitted = at(5500)
-			h.Exchanges[0] = failed(6000, protocol.ReasonPlatformError, "interrupted")
+			h.Exchanges[0] = failureSent(6000, protocol.ReasonPlatformError, "interrupted")
 		}, reason},
 		{"the job's actor was hit, which is to cost nothing", func(h *History) {
-			f := fault("actor: panic", 900, 910)
+			f := injected("actor: panic", 900, 910)
 			f.Actor = "agent/jobs/job-a-1"
-			h.Faults = []Injected{f}
-			h.Exchanges[0] = failed(1000, protocol.ReasonPlatformError, "the agent failed")
+			h.Faults = []InjectedFault{f}
+			h.Exchanges[0] = failureSent(1000, protocol.ReasonPlatformError, "the agent failed")
 		}, reason},
 		{"the actor of all jobs was hit, which is to cost none", func(h *History) {
-			f := fault("actor: panic", 900, 910)
+			f := injected("actor: panic", 900, 910)
 			f.Actor = "agent/jobs"
-			h.Faults = []Injected{f}
-			h.Exchanges[0] = failed(1000, protocol.ReasonPlatformError, "the agent failed")
+			h.Faults = []InjectedFault{f}
+			h.Exchanges[0] = failureSent(1000, protocol.ReasonPlatformError, "the agent failed")
 		}, reason},
 		{"the disk was full", func(h *History) {
-			h.Faults = []Injected{fault("disk: outputs full", 0, 2000)}
-			h.Exchanges[0] = failed(1000, protocol.ReasonResourceError, "no space left")
+			h.Faults = []InjectedFault{injected("disk: outputs full", 0, 2000)}
+			h.Exchanges[0] = failureSent(1000, protocol.ReasonResourceError, "no space left")
 		}, all},
 		{"the disk had been full too shortly to be seen", func(h *History) {
-			h.Faults = []Injected{fault("disk: outputs full", -2000, 900)}
-			h.Exchanges[0] = failed(1000, protocol.ReasonRuntimeError, "ffmpeg: exit status 1")
-			h.measured(60, 100, 1)
+			h.Faults = []InjectedFault{injected("disk: outputs full", -2000, 900)}
+			h.Exchanges[0] = failureSent(1000, protocol.ReasonRuntimeError, "ffmpeg: exit status 1")
+			h.setEnergy(60, 100, 1)
 		}, all},
 		{"the disk had been full before FFmpeg ran", func(h *History) {
-			h.Faults = []Injected{fault("disk: outputs full", -2000, -1)}
+			h.Faults = []InjectedFault{injected("disk: outputs full", -2000, -1)}
 			h.Jobs["a"].Submitted = at(-3000)
-			h.Exchanges[0] = failed(1200, protocol.ReasonRuntimeError, "ffmpeg: exit status 1")
-			h.measured(60, 100, 1)
+			h.Exchanges[0] = failureSent(1200, protocol.ReasonRuntimeError, "ffmpeg: exit status 1")
+			h.setEnergy(60, 100, 1)
 		}, reason},
 		{"the disk was full while the agent stood still", func(h *History) {
-			h.Faults = []Injected{fault("disk: outputs full", -2000, 1100), fault("agent: SIGSTOP", 50, 1100)}
-			h.Exchanges[0] = failed(1200, protocol.ReasonRuntimeError, "ffmpeg: exit status 1")
-			h.measured(60, 100, 1)
+			h.Faults = []InjectedFault{injected("disk: outputs full", -2000, 1100), injected("agent: SIGSTOP", 50, 1100)}
+			h.Exchanges[0] = failureSent(1200, protocol.ReasonRuntimeError, "ffmpeg: exit status 1")
+			h.setEnergy(60, 100, 1)
 		}, all},
 		{"the disk had been full long enough to be seen, and it is not said", func(h *History) {
-			h.Faults = []Injected{fault("disk: outputs full", -2000, 1100)}
-			h.Exchanges[0] = failed(1200, protocol.ReasonRuntimeError, "ffmpeg: exit status 1")
-			h.measured(60, 100, 1)
+			h.Faults = []InjectedFault{injected("disk: outputs full", -2000, 1100)}
+			h.Exchanges[0] = failureSent(1200, protocol.ReasonRuntimeError, "ffmpeg: exit status 1")
+			h.setEnergy(60, 100, 1)
 		}, reason},
 		{"the disk is full, and it is not said", func(h *History) {
-			h.Faults = []Injected{fault("disk: outputs full", 0, 2000)}
-			h.Exchanges[0] = failed(1000, protocol.ReasonRuntimeError, "ffmpeg: exit status 1")
+			h.Faults = []InjectedFault{injected("disk: outputs full", 0, 2000)}
+			h.Exchanges[0] = failureSent(1000, protocol.ReasonRuntimeError, "ffmpeg: exit status 1")
 		}, reason},
 		{"drained in a hurry", func(h *History) {
-			h.Faults = []Injected{fault("agent: SIGTERM", 500, 1500)}
-			h.Exchanges[0] = failed(1000, protocol.ReasonPlatformError, "interrupted: agent shutting down")
+			h.Faults = []InjectedFault{injected("agent: SIGTERM", 500, 1500)}
+			h.Exchanges[0] = failureSent(1000, protocol.ReasonPlatformError, "interrupted: agent shutting down")
 		}, all},
 		{"handed back, for it was told to end", func(h *History) {
-			h.Faults = []Injected{fault("agent: SIGTERM", 500, 1500)}
-			h.Exchanges[0] = failed(1000, protocol.ReasonPlatformError, "returned unstarted: the agent is shutting down")
+			h.Faults = []InjectedFault{injected("agent: SIGTERM", 500, 1500)}
+			h.Exchanges[0] = failureSent(1000, protocol.ReasonPlatformError, "returned unstarted: the agent is shutting down")
 		}, all},
 		{"handed back for nothing", func(h *History) {
-			h.Exchanges[0] = failed(1000, protocol.ReasonPlatformError, "returned unstarted: the agent is shutting down")
+			h.Exchanges[0] = failureSent(1000, protocol.ReasonPlatformError, "returned unstarted: the agent is shutting down")
 		}, reason},
 		{"another agent's disk was full", func(h *History) {
-			f := fault("disk: data full", 0, 2000)
+			f := injected("disk: data full", 0, 2000)
 			f.Agent = 1
-			h.Faults = []Injected{f}
-			h.Exchanges[0] = failed(1000, protocol.ReasonResourceError, "no space left")
+			h.Faults = []InjectedFault{f}
+			h.Exchanges[0] = failureSent(1000, protocol.ReasonResourceError, "no space left")
 		}, reason},
-		{"canceled by nobody", func(h *History) { h.Exchanges[0] = sent(1000, 1, protocol.StatusCanceled, "", "") }, reason},
+		{"canceled by nobody", func(h *History) { h.Exchanges[0] = resultSent(1000, 1, protocol.StatusCanceled, "", "") }, reason},
 		{"canceled", func(h *History) {
 			h.Jobs["a"].Canceled, h.Jobs["a"].Status = true, protocol.StatusCanceled
-			h.Exchanges[0] = sent(1000, 1, protocol.StatusCanceled, "", "")
+			h.Exchanges[0] = resultSent(1000, 1, protocol.StatusCanceled, "", "")
 		}, all},
-		{"what cannot be done was done", func(h *History) { h.Jobs["a"].Want = protocol.ReasonUserError }, reason},
+		{"what cannot be done was done", func(h *History) { h.Jobs["a"].WantFailure = protocol.ReasonUserError }, reason},
 		{"what cannot be done fails for something else", func(h *History) {
-			h.Jobs["a"].Want = protocol.ReasonUserError
-			h.Exchanges[0] = failed(1000, protocol.ReasonInputError, "no such file")
+			h.Jobs["a"].WantFailure = protocol.ReasonUserError
+			h.Exchanges[0] = failureSent(1000, protocol.ReasonInputError, "no such file")
 		}, reason},
-		{"killed, and reported at once", func(h *History) { h.killed("run", 1500) }, all},
-		{"killed, and reported late", func(h *History) { h.killed("run", 3500) }, again},
+		{"killed, and reported at once", func(h *History) { h.killDuringJob("run", 1500) }, all},
+		{"killed, and reported late", func(h *History) { h.killDuringJob("run", 3500) }, again},
 		{"killed, and reported late for a fault", func(h *History) {
-			h.killed("run", 3500)
-			h.Faults = append(h.Faults, Injected{Planned: Planned{Number: 2, Kind: "net: partition", Agent: 0}, Span: span(1000, 2000)})
+			h.killDuringJob("run", 3500)
+			h.Faults = append(h.Faults, InjectedFault{PlannedFault: PlannedFault{Number: 2, Kind: "net: partition", Agent: 0}, Span: span(1000, 2000)})
 		}, all},
 		{"killed, and reported late for a fault of the master that another agent was to see", func(h *History) {
-			h.killed("run", 3500)
-			h.Faults = append(h.Faults, Injected{Planned: Planned{Number: 2, Kind: "master: SIGSTOP", Agent: 1}, Span: span(1000, 2000)})
+			h.killDuringJob("run", 3500)
+			h.Faults = append(h.Faults, InjectedFault{PlannedFault: PlannedFault{Number: 2, Kind: "master: SIGSTOP", Agent: 1}, Span: span(1000, 2000)})
 		}, all},
 		{"killed, and reported late at another agent's fault", func(h *History) {
-			h.killed("run", 3500)
-			h.Faults = append(h.Faults, Injected{Planned: Planned{Number: 2, Kind: "net: partition", Agent: 1}, Span: span(1000, 2000)})
+			h.killDuringJob("run", 3500)
+			h.Faults = append(h.Faults, InjectedFault{PlannedFault: PlannedFault{Number: 2, Kind: "net: partition", Agent: 1}, Span: span(1000, 2000)})
 		}, again},
 		{"killed, and killed again before it could report", func(h *History) {
-			h.killed("run", 3500)
-			h.Lives[1].To = at(1500)
+			h.killDuringJob("run", 3500)
+			h.Processes[1].To = at(1500)
 		}, all},
-		{"killed, and the result was on its way", func(h *History) { h.killed("journal", 850) }, all},
-		{"killed, and the result had just been sent", func(h *History) { h.killed("prepare", 450) }, all},
+		{"killed, and the result was on its way", func(h *History) { h.killDuringJob("journal", 850) }, all},
+		{"killed, and the result had just been sent", func(h *History) { h.killDuringJob("prepare", 450) }, all},
 		{"killed, and the result of it was sent long before", func(h *History) {
-			h.killed("run", 100)
+			h.killDuringJob("run", 100)
 			h.Jobs["a"].Submitted = at(50)
 		}, again},
 		{"killed, and begun anew", func(h *History) {
-			h.killed("prepare", 4000)
+			h.killDuringJob("prepare", 4000)
 			h.Exchanges[0].Result.Status, h.Exchanges[0].Result.FailureReason = protocol.StatusCompleted, ""
 		}, all},
 
 		{"killed, begun anew, and killed again", func(h *History) {
-			h.killed("prepare", 4000)
+			h.killDuringJob("prepare", 4000)
 			again := h.Faults[0]
 			again.Number, again.Span = 2, span(3200, 3300)
 			h.Faults = append(h.Faults, again)
-			h.Lives[1].To = at(3300)
-			h.Lives = append(h.Lives, Life{Agent: 0, Number: 3, PID: 300, Span: Span{From: at(3400)}})
-			h.Exchanges[0].Life = 3
+			h.Processes[1].To = at(3300)
+			h.Processes = append(h.Processes, Process{Agent: 0, Number: 3, PID: 300, Span: Span{From: at(3400)}})
+			h.Exchanges[0].Process = 3
 		}, all},
-		{"joules as they were", func(h *History) { h.measured(60, 100, 1) }, all},
-		{"half of the time was missed, and it is said", func(h *History) { h.measured(30, 50, 1) }, all},
-		{"half of the time was missed, and it is not said", func(h *History) { h.measured(30, 100, 1) }, joules},
-		{"too many joules", func(h *History) { h.measured(70, 100, 1) }, joules},
-		{"too many joules, within a bound that says so", func(h *History) { h.measured(70, 100, 12) }, all},
-		{"a false zero", func(h *History) { h.measured(0, 100, 0) }, joules},
-		{"an estimate, for want of a counter", func(h *History) { h.measured(30, 50, 1); h.estimated(50) }, all},
-		{"an estimate beside a counter", func(h *History) { h.measured(60, 100, 1); h.estimated(100) }, joules},
-		{"a zone counts that lies inside another", func(h *History) { h.measured(60, 100, 1); h.Inside = map[string]bool{"zone": true} }, joules},
-		{"a zone that there is not", func(h *History) { h.measured(60, 100, 1); delete(h.Power, "zone") }, joules},
+		{"joules as they were", func(h *History) { h.setEnergy(60, 100, 1) }, all},
+		{"half of the time was missed, and it is said", func(h *History) { h.setEnergy(30, 50, 1) }, all},
+		{"half of the time was missed, and it is not said", func(h *History) { h.setEnergy(30, 100, 1) }, joules},
+		{"too many joules", func(h *History) { h.setEnergy(70, 100, 1) }, joules},
+		{"too many joules, within a bound that says so", func(h *History) { h.setEnergy(70, 100, 12) }, all},
+		{"a false zero", func(h *History) { h.setEnergy(0, 100, 0) }, joules},
+		{"an estimate, for want of a counter", func(h *History) { h.setEnergy(30, 50, 1); h.addEstimate(50) }, all},
+		{"an estimate beside a counter", func(h *History) { h.setEnergy(60, 100, 1); h.addEstimate(100) }, joules},
+		{"a zone counts that lies inside another", func(h *History) { h.setEnergy(60, 100, 1); h.NestedZones = map[string]bool{"zone": true} }, joules},
+		{"a zone that there is not", func(h *History) { h.setEnergy(60, 100, 1); delete(h.TruePower, "zone") }, joules},
 		{"the machine's are not the zones'", func(h *History) {
-			h.measured(60, 100, 1)
+			h.setEnergy(60, 100, 1)
 			h.Exchanges[0].Result.AnalyzerOutput["energy"].(map[string]any)["machine"] = map[string]any{"joules": 100.0}
 		}, joules},
-		{"an attempt ends twice", func(h *History) { h.stepped(0, 1, stepEnded, 900) }, tried},
+		{"an attempt ends twice", func(h *History) { h.addEvent(0, 1, eventEnded, 900) }, tried},
 		{"an attempt ends twice, for it was given out twice", func(h *History) {
-			h.stepped(0, 1, stepEnded, 900)
-			h.Exchanges = append(h.Exchanges, given(800, 1))
+			h.addEvent(0, 1, eventEnded, 900)
+			h.Exchanges = append(h.Exchanges, jobOffered(800, 1))
 		}, tried},
-		{"FFmpeg is started twice", func(h *History) { h.stepped(0, 1, stepStarted, 900) }, tried},
+		{"FFmpeg is started twice", func(h *History) { h.addEvent(0, 1, eventStarted, 900) }, tried},
 		{"an attempt ends twice beside a damaged journal", func(h *History) {
-			h.stepped(0, 1, stepEnded, 900)
-			h.Faults = append(h.Faults, Injected{Planned: Planned{Kind: "journal: bytes flipped"}, Span: span(500, 600), Seen: "yes"})
+			h.addEvent(0, 1, eventEnded, 900)
+			h.Faults = append(h.Faults, InjectedFault{PlannedFault: PlannedFault{Kind: "journal: bytes flipped"}, Span: span(500, 600), Effect: "yes"})
 		}, all},
-		{"the next attempt ends", func(h *History) { h.stepped(0, 2, stepEnded, 900) }, all},
-		{"an attempt ends in the next life", func(h *History) { h.stepped(0, 1, stepEnded, 6000) }, all},
-		{"an attempt ends with another agent", func(h *History) { h.stepped(1, 1, stepEnded, 900) }, all},
-		{"no log says that what is completed ended", func(h *History) { h.Steps = h.Steps[:1] }, tried},
-		{"heartbeats twice as often as they are due", func(h *History) { h.beaten(60) }, storm},
-		{"heartbeats as often as they are due", func(h *History) { h.beaten(12) }, all},
-		{"a kind of fault that is never seen", func(h *History) { h.unseen(4) }, effect},
+		{"the next attempt ends", func(h *History) { h.addEvent(0, 2, eventEnded, 900) }, all},
+		{"an attempt ends in the next life", func(h *History) { h.addEvent(0, 1, eventEnded, 6000) }, all},
+		{"an attempt ends with another agent", func(h *History) { h.addEvent(1, 1, eventEnded, 900) }, all},
+		{"no log says that what is completed ended", func(h *History) { h.Events = h.Events[:1] }, tried},
+		{"heartbeats twice as often as they are due", func(h *History) { h.addHeartbeats(60) }, storm},
+		{"heartbeats as often as they are due", func(h *History) { h.addHeartbeats(12) }, all},
+		{"a kind of fault that is never seen", func(h *History) { h.addUnobserved(4) }, effect},
 		{"a kind of fault that there was nothing for", func(h *History) {
-			h.unseen(4)
-			h.Faults[0].Idle = true
+			h.addUnobserved(4)
+			h.Faults[0].Skipped = true
 		}, all},
-		{"a kind of fault that was not seen yet", func(h *History) { h.unseen(3) }, all},
+		{"a kind of fault that was not seen yet", func(h *History) { h.addUnobserved(3) }, all},
 		{"told of the job in answer to a question for another", func(h *History) {
-			h.Exchanges = []Exchange{asks(100, "/jobs/8", View{Job: "a", NodeID: "other", Retries: 5}), sent(1000, 1, protocol.StatusCompleted, "", "")}
+			h.Exchanges = []Exchange{jobQueried(100, "/jobs/8", JobView{Job: "a", NodeID: "other", Retries: 5}), resultSent(1000, 1, protocol.StatusCompleted, "", "")}
 		}, all},
 		{"told of an earlier attempt elsewhere", func(h *History) {
-			h.Exchanges = []Exchange{asks(100, "/jobs/1", View{Job: "a", NodeID: "other", Retries: 0}), sent(1000, 2, protocol.StatusCompleted, "", "")}
+			h.Exchanges = []Exchange{jobQueried(100, "/jobs/1", JobView{Job: "a", NodeID: "other", Retries: 0}), resultSent(1000, 2, protocol.StatusCompleted, "", "")}
 		}, all},
 		{"a heartbeat that the proxy alone has seen", func(h *History) {
-			h.Beats = []Beat{{0, 1, at(0), 1}, {0, 1, at(1600), 3}}
-			h.Exchanges = append(h.Exchanges, Exchange{Agent: 0, Life: 1, Span: span(800, 810), Call: CallHeartbeat, Given: 200})
+			h.Heartbeats = []Heartbeat{{0, 1, at(0), 1}, {0, 1, at(1600), 3}}
+			h.Exchanges = append(h.Exchanges, Exchange{Agent: 0, Process: 1, Span: span(800, 810), Call: CallHeartbeat, AgentStatus: 200})
 		}, all},
 		{"a job whose submission got no answer", func(h *History) {
-			h.Jobs["a"].Stray = true
-			h.Exchanges[0] = failed(1000, protocol.ReasonInputError, "no such file")
+			h.Jobs["a"].RequestUnknown = true
+			h.Exchanges[0] = failureSent(1000, protocol.ReasonInputError, "no such file")
 		}, all},
 		{"a result of nobody's job", func(h *History) { h.Exchanges[0].Result.JobID = "b" }, reason},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			h := newHistory()
+			h := passingHistory()
 			c.change(h)
-			h.lease()
+			h.offerLeases()
 			fired := false
-			for _, f := range h.Judge() {
+			for _, f := range h.Check() {
 				switch its := c.fires != "" && strings.HasPrefix(f.Invariant, c.fires); {
-				case its && len(f.Breaches) == 0:
+				case its && len(f.Violations) == 0:
 					t.Errorf("%s: does not fire", f.Invariant)
 				case its:
 					fired = true
-				case len(f.Breaches) > 0:
-					t.Errorf("%s fires: %q", f.Invariant, f.Breaches)
+				case len(f.Violations) > 0:
+					t.Errorf("%s fires: %q", f.Invariant, f.Violations)
 				}
 			}
 			if c.fires != "" && !fired {
@@ -563,51 +563,51 @@ func TestInvariants(t *testing.T) {
 
 // TestWordsOfLeases: which sendings of job a's first attempt follow a word of its lease.
 func TestWordsOfLeases(t *testing.T) {
-	result := sent(6000, 1, protocol.StatusCompleted, "", "")
-	view := func(node string, retries int, status protocol.Status) View {
-		return View{Job: "a", NodeID: node, Retries: retries, Status: status}
+	result := resultSent(6000, 1, protocol.StatusCompleted, "", "")
+	view := func(node string, retries int, status protocol.Status) JobView {
+		return JobView{Job: "a", NodeID: node, Retries: retries, Status: status}
 	}
-	half := given(5000, 1)
-	half.Whole, half.Views = false, nil
-	fallen := given(5000, 1)
-	fallen.Whole = false
-	elsewhere := given(5000, 1)
+	half := jobOffered(5000, 1)
+	half.Delivered, half.Views = false, nil
+	fallen := jobOffered(5000, 1)
+	fallen.Delivered = false
+	elsewhere := jobOffered(5000, 1)
 	elsewhere.Agent = 1
-	missing := asks(5000, "/jobs/1")
-	missing.Answered, missing.Given = 404, 404
+	missing := jobQueried(5000, "/jobs/1")
+	missing.MasterStatus, missing.AgentStatus = 404, 404
 	for _, c := range []struct {
 		name   string
 		before []Exchange
-		faults []Injected
+		faults []InjectedFault
 		stalls []Span
 		fires  bool
 	}{
 		{name: "nothing was told", fires: true},
-		{name: "given", before: []Exchange{given(2000, 1)}},
-		{name: "given long ago", before: []Exchange{given(1000, 1)}, fires: true},
-		{name: "given long ago, and asked after", before: []Exchange{given(100, 1), asks(5900, "/jobs/1", view("n", 0, protocol.StatusProcessing))}},
-		{name: "given long ago, and found in the list", before: []Exchange{given(100, 1), listed(5900, view("n", 0, protocol.StatusPaused))}},
-		{name: "given long ago, while this program stood still", before: []Exchange{given(1000, 1)}, stalls: []Span{span(2000, 4000)}},
-		{name: "given long ago, and connecting took long", before: []Exchange{given(1000, 1)}, faults: []Injected{fault("net: partition", 2000, 5500)}},
-		{name: "given to an earlier life", before: []Exchange{given(5000, 1).by(0)}, fires: true},
+		{name: "given", before: []Exchange{jobOffered(2000, 1)}},
+		{name: "given long ago", before: []Exchange{jobOffered(1000, 1)}, fires: true},
+		{name: "given long ago, and asked after", before: []Exchange{jobOffered(100, 1), jobQueried(5900, "/jobs/1", view("n", 0, protocol.StatusProcessing))}},
+		{name: "given long ago, and found in the list", before: []Exchange{jobOffered(100, 1), jobsListed(5900, view("n", 0, protocol.StatusPaused))}},
+		{name: "given long ago, while this program stood still", before: []Exchange{jobOffered(1000, 1)}, stalls: []Span{span(2000, 4000)}},
+		{name: "given long ago, and connecting took long", before: []Exchange{jobOffered(1000, 1)}, faults: []InjectedFault{injected("net: partition", 2000, 5500)}},
+		{name: "given to an earlier life", before: []Exchange{jobOffered(5000, 1).fromProcess(0)}, fires: true},
 		{name: "given to another agent", before: []Exchange{elsewhere}, fires: true},
 		{name: "given by half an answer", before: []Exchange{half}, fires: true},
 		{name: "given over a link that fell", before: []Exchange{fallen}},
-		{name: "given too late", before: []Exchange{given(6500, 1)}, fires: true},
-		{name: "canceled", before: []Exchange{asks(5000, "/jobs/1", view("n", 0, protocol.StatusCanceled))}},
-		{name: "over", before: []Exchange{asks(5000, "/jobs/1", view("n", 0, protocol.StatusFailed))}, fires: true},
-		{name: "another node's", before: []Exchange{listed(5000, view("m", 0, protocol.StatusAssigned))}, fires: true},
-		{name: "a later attempt's", before: []Exchange{given(5000, 2)}, fires: true},
-		{name: "another job", before: []Exchange{asks(5000, "/jobs/1", View{Job: "b", NodeID: "n", Status: protocol.StatusAssigned})}, fires: true},
-		{name: "not in the list", before: []Exchange{listed(5000)}},
+		{name: "given too late", before: []Exchange{jobOffered(6500, 1)}, fires: true},
+		{name: "canceled", before: []Exchange{jobQueried(5000, "/jobs/1", view("n", 0, protocol.StatusCanceled))}},
+		{name: "over", before: []Exchange{jobQueried(5000, "/jobs/1", view("n", 0, protocol.StatusFailed))}, fires: true},
+		{name: "another node's", before: []Exchange{jobsListed(5000, view("m", 0, protocol.StatusAssigned))}, fires: true},
+		{name: "a later attempt's", before: []Exchange{jobOffered(5000, 2)}, fires: true},
+		{name: "another job", before: []Exchange{jobQueried(5000, "/jobs/1", JobView{Job: "b", NodeID: "n", Status: protocol.StatusAssigned})}, fires: true},
+		{name: "not in the list", before: []Exchange{jobsListed(5000)}},
 		{name: "unknown when asked for", before: []Exchange{missing}},
-		{name: "an earlier attempt, which the master went back to", before: []Exchange{asks(5000, "/jobs/1", view("n", -1, protocol.StatusQueued))}},
+		{name: "an earlier attempt, which the master went back to", before: []Exchange{jobQueried(5000, "/jobs/1", view("n", -1, protocol.StatusQueued))}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			h := newHistory()
+			h := passingHistory()
 			h.Exchanges, h.Faults, h.Stalls = append(c.before, result), c.faults, c.stalls
-			if f := h.wordFirst(); (len(f.Breaches) > 0) != c.fires || f.Checked != 1 {
-				t.Errorf("%d checked, %q", f.Checked, f.Breaches)
+			if f := h.checkLeaseConfirmed(); (len(f.Violations) > 0) != c.fires || f.Checked != 1 {
+				t.Errorf("%d checked, %q", f.Checked, f.Violations)
 			}
 		})
 	}
@@ -615,9 +615,9 @@ func TestWordsOfLeases(t *testing.T) {
 
 // TestOneResult: what may differ between two sendings of an attempt.
 func TestOneResult(t *testing.T) {
-	completed := sent(1000, 1, protocol.StatusCompleted, "", "")
-	interrupted := failed(6000, protocol.ReasonPlatformError, "interrupted").by(2)
-	damage := fault("journal: bytes flipped", 4000, 5000)
+	completed := resultSent(1000, 1, protocol.StatusCompleted, "", "")
+	interrupted := failureSent(6000, protocol.ReasonPlatformError, "interrupted").fromProcess(2)
+	damage := injected("journal: bytes flipped", 4000, 5000)
 	elsewhere := damage
 	elsewhere.Agent = 1
 	for _, c := range []struct {
@@ -627,37 +627,37 @@ func TestOneResult(t *testing.T) {
 	}{
 		{"a restart replaces it", func(h *History) { h.Exchanges = []Exchange{completed, interrupted} }, true},
 		{"it is sent again as it was", func(h *History) {
-			h.Exchanges = []Exchange{completed, sent(6000, 1, protocol.StatusCompleted, "", "").by(2)}
+			h.Exchanges = []Exchange{completed, resultSent(6000, 1, protocol.StatusCompleted, "", "").fromProcess(2)}
 		}, false},
 		{"its reason changes", func(h *History) {
-			h.Exchanges = []Exchange{failed(1000, protocol.ReasonTimeout, "no progress"), interrupted}
+			h.Exchanges = []Exchange{failureSent(1000, protocol.ReasonTimeout, "no progress"), interrupted}
 		}, true},
 		{"of two attempts", func(h *History) {
-			h.Exchanges = []Exchange{failed(1000, protocol.ReasonTimeout, ""), sent(6000, 2, protocol.StatusCompleted, "", "")}
+			h.Exchanges = []Exchange{failureSent(1000, protocol.ReasonTimeout, ""), resultSent(6000, 2, protocol.StatusCompleted, "", "")}
 		}, false},
 		{"of two nodes", func(h *History) {
-			h.Exchanges = []Exchange{completed, failed(6000, protocol.ReasonPlatformError, "interrupted").by(2)}
+			h.Exchanges = []Exchange{completed, failureSent(6000, protocol.ReasonPlatformError, "interrupted").fromProcess(2)}
 			h.Exchanges[1].Result.NodeID = "m"
 		}, false},
 		{"of two memories", func(h *History) {
 			h.Exchanges = []Exchange{completed, interrupted}
-			h.Memories[0].To = at(3000)
-			h.Memories = append(h.Memories, Memory{Number: 2, Span: Span{From: at(3001)}})
+			h.Epochs[0].To = at(3000)
+			h.Epochs = append(h.Epochs, MasterEpoch{Number: 2, Span: Span{From: at(3001)}})
 		}, false},
 		{"the journal was damaged", func(h *History) {
-			h.Exchanges, h.Faults = []Exchange{completed, interrupted}, []Injected{damage}
+			h.Exchanges, h.Faults = []Exchange{completed, interrupted}, []InjectedFault{damage}
 		}, false},
 		{"another agent's journal was damaged", func(h *History) {
-			h.Exchanges, h.Faults = []Exchange{completed, interrupted}, []Injected{elsewhere}
+			h.Exchanges, h.Faults = []Exchange{completed, interrupted}, []InjectedFault{elsewhere}
 		}, true},
-		{"it was given out again", func(h *History) { h.Exchanges = []Exchange{completed, given(3000, 1), interrupted} }, false},
-		{"the next was given out", func(h *History) { h.Exchanges = []Exchange{completed, given(3000, 2), interrupted} }, true},
+		{"it was given out again", func(h *History) { h.Exchanges = []Exchange{completed, jobOffered(3000, 1), interrupted} }, false},
+		{"the next was given out", func(h *History) { h.Exchanges = []Exchange{completed, jobOffered(3000, 2), interrupted} }, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			h := newHistory()
+			h := passingHistory()
 			c.change(h)
-			if f := h.oneResult(); (len(f.Breaches) > 0) != c.fires || f.Checked != 2 {
-				t.Errorf("%d checked, %q", f.Checked, f.Breaches)
+			if f := h.checkResultsEqual(); (len(f.Violations) > 0) != c.fires || f.Checked != 2 {
+				t.Errorf("%d checked, %q", f.Checked, f.Violations)
 			}
 		})
 	}
@@ -665,10 +665,10 @@ func TestOneResult(t *testing.T) {
 
 // TestExcusesAreNamed: a killed job that is reported late for a fault is no case, and said.
 func TestExcusesAreNamed(t *testing.T) {
-	h := newHistory()
-	h.killed("run", 3500)
-	h.Faults = append(h.Faults, Injected{Planned: Planned{Number: 2, Kind: "net: partition"}, Span: span(1000, 2000)})
-	if f := h.requeued(); f.Checked != 0 || !strings.Contains(f.Note, "excused: net: partition 1") {
+	h := passingHistory()
+	h.killDuringJob("run", 3500)
+	h.Faults = append(h.Faults, InjectedFault{PlannedFault: PlannedFault{Number: 2, Kind: "net: partition"}, Span: span(1000, 2000)})
+	if f := h.checkRequeued(); f.Checked != 0 || !strings.Contains(f.Note, "excused: net: partition 1") {
 		t.Errorf("%d checked, %q", f.Checked, f.Note)
 	}
 }
@@ -681,12 +681,12 @@ func TestWhatWasNeverCheckedIsNamed(t *testing.T) {
 }
 
 func TestWhatIsCheckedIsCounted(t *testing.T) {
-	h := newHistory()
-	h.killed("run", 1500)
-	h.measured(60, 100, 1)
-	h.beaten(3)
-	h.Cleaned, h.Outputs = newHistory().Cleaned, newHistory().Outputs
-	for _, f := range h.Judge() {
+	h := passingHistory()
+	h.killDuringJob("run", 1500)
+	h.setEnergy(60, 100, 1)
+	h.addHeartbeats(3)
+	h.Cleanups, h.Outputs = passingHistory().Cleanups, passingHistory().Outputs
+	for _, f := range h.Check() {
 		if f.Checked == 0 && !strings.HasPrefix(f.Invariant, "a failure says") {
 			t.Errorf("%s: nothing was checked", f.Invariant)
 		}
@@ -696,13 +696,13 @@ func TestWhatIsCheckedIsCounted(t *testing.T) {
 // TestDeadLetterOfAForgottenJobIsExcused: a master that has lost its memory rejects the
 // results of jobs that it had.
 func TestDeadLetterOfAForgottenJobIsExcused(t *testing.T) {
-	h := History{Memories: []Memory{{Number: 1, Span: Span{From: at(0), To: at(3000)}}, {Number: 2, Span: Span{From: at(3000)}}}}
+	h := History{Epochs: []MasterEpoch{{Number: 1, Span: Span{From: at(0), To: at(3000)}}, {Number: 2, Span: Span{From: at(3000)}}}}
 	for _, test := range []struct {
 		memory int
 		moment time.Time
 		want   bool
 	}{{1, at(2000), true}, {1, at(4000), false}, {2, at(4000), true}} {
-		if got := h.remembered(&Job{Master: test.memory}, test.moment); got != test.want {
+		if got := h.knownAt(&Job{Epoch: test.memory}, test.moment); got != test.want {
 			t.Errorf("a job of memory %d at %s: got remembered %t, want %t", test.memory, test.moment, got, test.want)
 		}
 	}

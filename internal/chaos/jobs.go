@@ -14,18 +14,18 @@ import (
 )
 
 // waitingJobs is how many jobs the master is to have open for each agent.
-const waitingJobs = 2
+const openJobsPerAgent = 2
 
 // feed keeps jobs of a second or three coming.
-type feed struct {
-	master  *master
-	outputs string
-	clip    string // an input, clipLength of it
-	broken  string // an input that is none
-	random  *rand.Rand
-	agents  int
-	paused  atomic.Bool
-	made    int
+type submitter struct {
+	master    *master
+	outputs   string
+	clip      string // an input, clipLength of it
+	corrupt   string // an input that is none
+	random    *rand.Rand
+	agents    int
+	paused    atomic.Bool
+	submitted int
 }
 
 const (
@@ -34,9 +34,9 @@ const (
 )
 
 // newFeed makes the files that jobs read.
-func newFeed(ctx context.Context, dir, outputs string, seed uint64, agents int, m *master) (*feed, error) {
-	f := &feed{
-		master: m, outputs: outputs, clip: filepath.Join(dir, "clip.mp4"), broken: filepath.Join(dir, "broken.mp4"),
+func newSubmitter(ctx context.Context, dir, outputs string, seed uint64, agents int, m *master) (*submitter, error) {
+	f := &submitter{
+		master: m, outputs: outputs, clip: filepath.Join(dir, "clip.mp4"), corrupt: filepath.Join(dir, "broken.mp4"),
 		random: rand.New(rand.NewPCG(seed, 2)), agents: agents,
 	}
 	out, err := exec.CommandContext(ctx, "ffmpeg", "-v", "error", "-y", "-f", "lavfi", "-i",
@@ -44,11 +44,11 @@ func newFeed(ctx context.Context, dir, outputs string, seed uint64, agents int, 
 	if err != nil {
 		return nil, fmt.Errorf("making an input: %w: %s", err, out)
 	}
-	return f, os.WriteFile(f.broken, []byte("this is no film, whatever its name says\n"), 0o644)
+	return f, os.WriteFile(f.corrupt, []byte("this is no film, whatever its name says\n"), 0o644)
 }
 
 // run feeds the master until the context ends.
-func (f *feed) run(ctx context.Context) {
+func (f *submitter) run(ctx context.Context) {
 	ticker := time.NewTicker(300 * time.Millisecond)
 	defer ticker.Stop()
 	for {
@@ -57,11 +57,11 @@ func (f *feed) run(ctx context.Context) {
 			return
 		case <-ticker.C:
 		}
-		open, err := f.master.look(ctx)
-		for err == nil && !f.paused.Load() && len(open) < waitingJobs*f.agents {
+		openJobs, err := f.master.pollJobs(ctx)
+		for err == nil && !f.paused.Load() && len(openJobs) < openJobsPerAgent*f.agents {
 			var job *Job
 			if job, err = f.submit(ctx); err == nil {
-				open = append(open, protocol.Job{ID: job.ID})
+				openJobs = append(openJobs, protocol.Job{ID: job.ID})
 			}
 		}
 	}
@@ -69,9 +69,9 @@ func (f *feed) run(ctx context.Context) {
 
 // submit submits an ordinary job: of a made input or of a file, with a named output or
 // without, one rendition or two.
-func (f *feed) submit(ctx context.Context) (*Job, error) {
-	f.made++
-	about := Job{}
+func (f *submitter) submit(ctx context.Context) (*Job, error) {
+	f.submitted++
+	job := Job{}
 	p := map[string]any{"resolution": "320x180", "bitrate": "100k", "preset": "veryfast", "codec": "h264"}
 	length, rate := 20+f.random.IntN(30), 30
 	if f.random.IntN(3) == 0 {
@@ -85,11 +85,11 @@ func (f *feed) submit(ctx context.Context) (*Job, error) {
 		p["quality"] = "psnr"
 	}
 	if f.random.IntN(2) == 0 {
-		about.Output = filepath.Join(f.outputs, fmt.Sprintf("job-%d%s", f.made, []string{".mp4", ".mkv"}[f.random.IntN(2)]))
-		about.Frames = length * rate
-		p["output"] = about.Output
+		job.Output = filepath.Join(f.outputs, fmt.Sprintf("job-%d%s", f.submitted, []string{".mp4", ".mkv"}[f.random.IntN(2)]))
+		job.Frames = length * rate
+		p["output"] = job.Output
 	} else if f.random.IntN(6) == 0 {
 		p["outputs"] = []map[string]any{{"resolution": "320x180", "bitrate": "100k"}, {"resolution": "160x90", "bitrate": "50k"}}
 	}
-	return f.master.submit(ctx, protocol.JobRequest{Scenario: "chaos-h264", Parameters: p}, about)
+	return f.master.submit(ctx, protocol.JobRequest{Scenario: "chaos-h264", Parameters: p}, job)
 }

@@ -8,18 +8,18 @@ import (
 )
 
 // measured is what is read of a result's energy.
-type measured struct {
+type resultEnergy struct {
 	Start, End time.Time
-	Machine    figure
+	Machine    energyValue
 	Zones      []struct {
 		ID, Domain string
 		Counted    bool
-		figure
+		energyValue
 	}
 }
 
 // figure is an amount of energy with what is said of it.
-type figure struct {
+type energyValue struct {
 	Joules   *float64
 	Source   string
 	Coverage float64  `json:"coverage_percent"`
@@ -29,16 +29,16 @@ type figure struct {
 // The fake counters of a zone are written by this program, so that they come late when it
 // does; readings of cards are as old as their library lets them be.
 const (
-	counterLate = 100 * time.Millisecond
-	joulesSlack = 0.01 // of the truth
+	counterLag      = 100 * time.Millisecond
+	joulesTolerance = 0.01 // of the truth
 )
 
 // joulesTrue: each zone's joules are the true ones of the part of the encode that they
 // are said to cover, an unknown figure is absent, nothing is measured and estimated at once,
 // and the whole is the sum of the counted zones, of which none lies inside another.
-func (h *History) joulesTrue() Finding {
+func (h *History) checkJoules() Finding {
 	f := Finding{Invariant: "joules are true, or say what they miss"}
-	zones, gaps, absent, worst := 0, 0, 0, 0.0
+	zones, gaps, absent, maxError := 0, 0, 0, 0.0
 	for i := range h.Exchanges {
 		x := &h.Exchanges[i]
 		e, ok := x.energy()
@@ -50,10 +50,10 @@ func (h *History) joulesTrue() Finding {
 		window := e.End.Sub(e.Start).Seconds()
 		sum, estimated, counters := 0.0, 0.0, 0.0
 		for _, z := range e.Zones {
-			if z.Counted && h.Inside[z.ID] {
-				f.breach("%s: %s counts, and so does the zone around it", name, z.ID)
+			if z.Counted && h.NestedZones[z.ID] {
+				f.violate("%s: %s counts, and so does the zone around it", name, z.ID)
 			}
-			watts, known := h.Power[z.ID]
+			watts, known := h.TruePower[z.ID]
 			switch {
 			case z.Source == "estimated" && z.Joules != nil: // a model's, and named so
 				if z.Counted { // else it stood in until something better came
@@ -62,12 +62,12 @@ func (h *History) joulesTrue() Finding {
 				}
 				continue
 			case !known:
-				f.breach("%s has a zone %s, which there is not", name, z.ID)
+				f.violate("%s has a zone %s, which there is not", name, z.ID)
 				continue
 			case z.Joules == nil:
 				absent++
 				if z.Source == "measured" {
-					f.breach("%s: %s is measured, and absent", name, z.ID)
+					f.violate("%s: %s is measured, and absent", name, z.ID)
 				}
 				continue
 			}
@@ -82,31 +82,31 @@ func (h *History) joulesTrue() Finding {
 				gaps++
 			}
 			truth := watts * window * z.Coverage / 100
-			allowed := watts*(counterLate+h.stalled(e.Start, e.End)).Seconds() + joulesSlack*truth
+			allowed := watts*(counterLag+h.stalledFor(e.Start, e.End)).Seconds() + joulesTolerance*truth
 			if z.Bound != nil {
 				allowed += *z.Bound
 			}
-			off := math.Abs(*z.Joules - truth)
+			deviation := math.Abs(*z.Joules - truth)
 			if window >= 1 && z.Coverage == 100 {
-				worst = max(worst, off/truth)
+				maxError = max(maxError, deviation/truth)
 			}
-			if off > allowed {
-				f.breach("%s: %s is %.2f J of %.1f %% of %.2f s, and was %.2f J (allowed are %.2f J)", name, z.ID, *z.Joules, z.Coverage, window, truth, allowed)
+			if deviation > allowed {
+				f.violate("%s: %s is %.2f J of %.1f %% of %.2f s, and was %.2f J (allowed are %.2f J)", name, z.ID, *z.Joules, z.Coverage, window, truth, allowed)
 			}
 		}
 		if estimated+counters > 101 {
-			f.breach("%s: %.1f %% of the processors' energy are estimated, and %.1f %% are measured as well", name, estimated, counters)
+			f.violate("%s: %.1f %% of the processors' energy are estimated, and %.1f %% are measured as well", name, estimated, counters)
 		}
 		if e.Machine.Joules != nil && math.Abs(*e.Machine.Joules-sum) > 1e-3 {
-			f.breach("%s: the machine's %.3f J are not the counted zones' %.3f J", name, *e.Machine.Joules, sum)
+			f.violate("%s: the machine's %.3f J are not the counted zones' %.3f J", name, *e.Machine.Joules, sum)
 		}
 	}
-	f.Note = fmt.Sprintf("%d zones, %d with gaps, %d absent; at most %.1f %% off in a second or more, where covered", zones, gaps, absent, 100*worst)
+	f.Note = fmt.Sprintf("%d zones, %d with gaps, %d absent; at most %.1f %% off in a second or more, where covered", zones, gaps, absent, 100*maxError)
 	return f
 }
 
 // energy is that of a result; false where it has none.
-func (x *Exchange) energy() (e measured, ok bool) {
+func (x *Exchange) energy() (e resultEnergy, ok bool) {
 	if x.Result == nil || x.Result.AnalyzerOutput["energy"] == nil {
 		return e, false
 	}

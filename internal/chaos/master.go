@@ -19,60 +19,60 @@ import (
 type master struct {
 	binary, address string
 	state, logFile  string
-	facts           *recorder
+	recorder        *recorder
 	http            *http.Client
 
-	gate sync.Mutex // held by who stops or starts it
+	restartMu sync.Mutex // held by who stops or starts it
 
 	mu      sync.Mutex
-	process *process
-	memory  int // from 1
+	program *program
+	epoch   int // from 1
 }
 
 // fenced reports whether the master of a memory fences attempts.
-func fenced(memory int) bool { return memory%2 == 1 }
+func fences(epoch int) bool { return epoch%2 == 1 }
 
-func newMaster(binary, dir string, facts *recorder) (*master, error) {
+func newMaster(binary, dir string, recorder *recorder) (*master, error) {
 	ports, err := freePorts(1)
 	if err != nil {
 		return nil, err
 	}
 	m := &master{
 		binary: binary, address: fmt.Sprintf("127.0.0.1:%d", ports[0]), state: dir + "/master.json", logFile: dir + "/master.log",
-		facts: facts, http: &http.Client{Timeout: 20 * time.Second}, memory: 1,
+		recorder: recorder, http: &http.Client{Timeout: 20 * time.Second}, epoch: 1,
 	}
-	m.began()
+	m.recordEpoch()
 	return m, m.start()
 }
 
-func (m *master) began() {
+func (m *master) recordEpoch() {
 	now := time.Now()
-	m.facts.note(func(h *History) {
-		if n := len(h.Memories); n > 0 {
-			h.Memories[n-1].To = now
+	m.recorder.update(func(h *History) {
+		if n := len(h.Epochs); n > 0 {
+			h.Epochs[n-1].To = now
 		}
-		h.Memories = append(h.Memories, Memory{Number: m.memory, Span: Span{From: now}, Fenced: fenced(m.memory)})
+		h.Epochs = append(h.Epochs, MasterEpoch{Number: m.epoch, Span: Span{From: now}, Fences: fences(m.epoch)})
 	})
 }
 
-func (m *master) present() (p *process, memory int) {
+func (m *master) running() (p *program, epoch int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.process, m.memory
+	return m.program, m.epoch
 }
 
 // start starts it with what it remembers, and waits until it answers.
 func (m *master) start() error {
 	m.mu.Lock()
 	p, err := spawn(m.logFile, os.Environ(), m.binary, "--listen", m.address, "--state", m.state,
-		"--unavailable-after", silentAfter.String(), "--fence="+strconv.FormatBool(fenced(m.memory)))
-	m.process = p
+		"--unavailable-after", unavailableAfter.String(), "--fence="+strconv.FormatBool(fences(m.epoch)))
+	m.program = p
 	m.mu.Unlock()
 	if err != nil {
 		return err
 	}
-	healthy := waitFor(20*time.Second, func() bool {
-		return p.ended() || ask(context.Background(), m.http, http.MethodGet, "http://"+m.address+"/health", nil, nil) == nil
+	healthy := waitUntil(20*time.Second, func() bool {
+		return p.ended() || callJSON(context.Background(), m.http, http.MethodGet, "http://"+m.address+"/health", nil, nil) == nil
 	})
 	if !healthy || p.ended() {
 		return fmt.Errorf("the master does not come up; see %s", m.logFile)
@@ -81,17 +81,17 @@ func (m *master) start() error {
 }
 
 func (m *master) stop(s syscall.Signal) {
-	p, _ := m.present()
+	p, _ := m.running()
 	_ = p.signal(syscall.SIGCONT)
 	_ = p.signal(s)
-	if !waitFor(15*time.Second, p.ended) {
+	if !waitUntil(15*time.Second, p.ended) {
 		_ = p.signal(syscall.SIGKILL)
 	}
 	<-p.done
 }
 
 // forget stops the master, notes how its jobs stood, and starts one that knows nothing.
-func (m *master) forget() error {
+func (m *master) restartEmpty() error {
 	m.stop(syscall.SIGTERM)
 	var state struct {
 		Jobs []struct {
@@ -105,72 +105,72 @@ func (m *master) forget() error {
 	if err != nil {
 		return fmt.Errorf("reading what the master knew: %w", err)
 	}
-	_, memory := m.present()
-	m.facts.note(func(h *History) {
+	_, epoch := m.running()
+	m.recorder.update(func(h *History) {
 		for i := range state.Jobs {
-			h.seen(&state.Jobs[i].Job)
+			h.updateJob(&state.Jobs[i].Job)
 		}
 		for _, j := range h.Jobs {
-			j.Forgotten = j.Forgotten || j.Master == memory && !j.Status.Terminal()
+			j.Forgotten = j.Forgotten || j.Epoch == epoch && !j.Status.Terminal()
 		}
 	})
 	if err := os.Remove(m.state); err != nil {
 		return err
 	}
 	m.mu.Lock()
-	m.memory++
+	m.epoch++
 	m.mu.Unlock()
-	m.began()
+	m.recordEpoch()
 	return m.start()
 }
 
 // seen notes how a job stands.
-func (h *History) seen(j *protocol.Job) {
-	if known := h.Jobs[j.ID]; known != nil && !known.Forgotten {
-		known.Status, known.Retries, known.Limit = j.Status, j.RetryCount, j.MaxRetries
+func (h *History) updateJob(j *protocol.Job) {
+	if tracked := h.Jobs[j.ID]; tracked != nil && !tracked.Forgotten {
+		tracked.Status, tracked.Retries, tracked.MaxRetries = j.Status, j.RetryCount, j.MaxRetries
 	}
 }
 
 // adopt notes a job that the master accepted, and whose submitter got no answer. One that
 // is just being submitted has its moment to be noted with all that is known of it.
-func (h *History) adopt(j *protocol.Job, memory int) {
-	const moment = 2 * time.Second
-	if h.Jobs[j.ID] == nil && j.CreatedAt != nil && time.Since(*j.CreatedAt) > moment {
-		h.Jobs[j.ID] = &Job{ID: j.ID, Sequence: j.SequenceNumber, Master: memory, Submitted: *j.CreatedAt, Stray: true}
+func (h *History) adoptJob(j *protocol.Job, epoch int) {
+	const delay = 2 * time.Second
+	if h.Jobs[j.ID] == nil && j.CreatedAt != nil && time.Since(*j.CreatedAt) > delay {
+		h.Jobs[j.ID] = &Job{ID: j.ID, Sequence: j.SequenceNumber, Epoch: epoch, Submitted: *j.CreatedAt, RequestUnknown: true}
 	}
 }
 
 // submit has the master accept a job.
-func (m *master) submit(ctx context.Context, req protocol.JobRequest, about Job) (*Job, error) {
-	_, memory := m.present()
-	var job protocol.Job
-	if err := ask(ctx, m.http, http.MethodPost, "http://"+m.address+"/jobs", req, &job); err != nil {
+func (m *master) submit(ctx context.Context, req protocol.JobRequest, job Job) (*Job, error) {
+	_, epoch := m.running()
+	var accepted protocol.Job
+	if err := callJSON(ctx, m.http, http.MethodPost, "http://"+m.address+"/jobs", req, &accepted); err != nil {
 		return nil, err
 	}
-	if _, now := m.present(); now != memory {
-		return nil, fmt.Errorf("the master forgot job %s at once", job.ID)
+	if _, now := m.running(); now != epoch {
+		return nil, fmt.Errorf("the master forgot job %s at once", accepted.ID)
 	}
-	about.ID, about.Sequence, about.Master = job.ID, job.SequenceNumber, memory
-	about.Submitted, about.Status = time.Now(), job.Status
-	m.facts.note(func(h *History) { h.Jobs[about.ID] = &about })
-	return &about, nil
+	job.ID, job.Sequence, job.Epoch = accepted.ID, accepted.SequenceNumber, epoch
+	job.Submitted, job.Status = time.Now(), accepted.Status
+	m.recorder.update(func(h *History) { h.Jobs[job.ID] = &job })
+	return &job, nil
 }
 
 // look notes how all jobs stand, and returns those that have not ended.
-func (m *master) look(ctx context.Context) ([]protocol.Job, error) {
-	_, memory := m.present()
+func (m *master) pollJobs(ctx context.Context) ([]protocol.Job, error) {
+	_, epoch := m.running()
 	var list struct{ Jobs []protocol.Job }
-	if err := ask(ctx, m.http, http.MethodGet, "http://"+m.address+"/jobs", nil, &list); err != nil {
+	if err := callJSON(ctx, m.http, http.MethodGet, "http://"+m.address+"/jobs", nil, &list); err != nil {
 		return nil, err
 	}
-	if _, now := m.present(); now != memory {
+	if _, now := m.running(); now != epoch {
 		return nil, fmt.Errorf("the master has just forgotten everything")
 	}
 	var open []protocol.Job
-	m.facts.note(func(h *History) {
+	m.recorder.update(func(h *History) {
 		for i := range list.Jobs {
-			h.adopt(&list.Jobs[i], memory)
-			h.seen(&list.Jobs[i])
+			h.adoptJob(&list.Jobs[i], epoch)
+			h.updateJob(&list.Jobs[i])
 			if !list.Jobs[i].Status.Terminal() {
 				open = append(open, list.Jobs[i])
 			}
@@ -185,5 +185,5 @@ func (m *master) cancel(ctx context.Context, id string) error {
 }
 
 func (m *master) change(ctx context.Context, id, what string) error {
-	return ask(ctx, m.http, http.MethodPost, "http://"+m.address+"/jobs/"+id+"/"+what, nil, nil)
+	return callJSON(ctx, m.http, http.MethodPost, "http://"+m.address+"/jobs/"+id+"/"+what, nil, nil)
 }

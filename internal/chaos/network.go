@@ -42,12 +42,12 @@ func newNetwork(agent int) (*network, error) {
 		{"-n", n.namespace, "link", "set", "lo", "up"},
 		{"-n", n.namespace, "link", "set", peer, "up"},
 	} {
-		if err := run("ip", step...); err != nil {
+		if err := runCommand("ip", step...); err != nil {
 			n.remove()
 			return nil, err
 		}
 	}
-	if err := run("nsenter", "--net="+n.path(), "true"); err != nil {
+	if err := runCommand("nsenter", "--net="+n.path(), "true"); err != nil {
 		n.remove()
 		return nil, err
 	}
@@ -57,7 +57,7 @@ func newNetwork(agent int) (*network, error) {
 func (n *network) path() string { return "/run/netns/" + n.namespace }
 
 // wrap is the command line that runs a program in the network.
-func (n *network) wrap(argv []string) []string {
+func (n *network) command(argv []string) []string {
 	if n.namespace == "" {
 		return argv
 	}
@@ -65,22 +65,22 @@ func (n *network) wrap(argv []string) []string {
 }
 
 // set takes the link down or up again.
-func (n *network) set(up bool) error {
+func (n *network) setLink(up bool) error {
 	state := "down"
 	if up {
 		state = "up"
 	}
-	return run("ip", "link", "set", n.device, state)
+	return runCommand("ip", "link", "set", n.device, state)
 }
 
 func (n *network) remove() {
 	if n.namespace != "" {
-		_ = run("ip", "link", "del", n.device) // fails where it was never made
-		_ = run("ip", "netns", "del", n.namespace)
+		_ = runCommand("ip", "link", "del", n.device) // fails where it was never made
+		_ = runCommand("ip", "netns", "del", n.namespace)
 	}
 }
 
-func run(name string, args ...string) error {
+func runCommand(name string, args ...string) error {
 	if out, err := exec.Command(name, args...).CombinedOutput(); err != nil {
 		return fmt.Errorf("%s %s: %w: %s", name, strings.Join(args, " "), err, strings.TrimSpace(string(out)))
 	}

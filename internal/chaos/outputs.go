@@ -14,20 +14,20 @@ import (
 
 // inspector looks at each final output as soon as it stands under its name.
 type inspector struct {
-	dir   string
-	facts *recorder
-	seen  map[string]identity // by path
-	jobs  map[string]*Job     // by path
+	dir      string
+	recorder *recorder
+	seen     map[string]fileVersion // by path
+	jobs     map[string]*Job        // by path
 }
 
 // identity tells one file under a name from the next.
-type identity struct {
+type fileVersion struct {
 	size     int64
 	modified time.Time
 }
 
-func newInspector(dir string, facts *recorder) *inspector {
-	return &inspector{dir: dir, facts: facts, seen: map[string]identity{}, jobs: map[string]*Job{}}
+func newInspector(dir string, recorder *recorder) *inspector {
+	return &inspector{dir: dir, recorder: recorder, seen: map[string]fileVersion{}, jobs: map[string]*Job{}}
 }
 
 // run inspects until the context ends.
@@ -39,14 +39,14 @@ func (i *inspector) run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
-			i.look(ctx)
+			i.inspect(ctx)
 		}
 	}
 }
 
 // look inspects what is new. A file that an agent is still writing has another name,
 // which begins with a dot.
-func (i *inspector) look(ctx context.Context) {
+func (i *inspector) inspect(ctx context.Context) {
 	entries, _ := os.ReadDir(i.dir)
 	for _, e := range entries {
 		path := filepath.Join(i.dir, e.Name())
@@ -54,22 +54,22 @@ func (i *inspector) look(ctx context.Context) {
 		if err != nil || !e.Type().IsRegular() || strings.HasPrefix(e.Name(), ".") || e.Name() == ballast {
 			continue
 		}
-		id := identity{info.Size(), info.ModTime()}
+		id := fileVersion{info.Size(), info.ModTime()}
 		if i.seen[path] == id {
-			if i.over(path) {
+			if i.jobDone(path) {
 				_ = os.Remove(path)
 			}
 			continue
 		}
-		job := i.job(path)
+		job := i.jobOf(path)
 		problem := "no job names it"
 		if job != nil {
-			problem = complete(ctx, path, job.Frames)
+			problem = videoProblem(ctx, path, job.Frames)
 		}
 		if ctx.Err() != nil {
 			return
 		}
-		if after, err := os.Stat(path); err != nil || (identity{after.Size(), after.ModTime()}) != id {
+		if after, err := os.Stat(path); err != nil || (fileVersion{after.Size(), after.ModTime()}) != id {
 			if problem != "" && err == nil && os.SameFile(info, after) {
 				problem = "it changed while it stood under its final name"
 			} else {
@@ -81,22 +81,22 @@ func (i *inspector) look(ctx context.Context) {
 		if job != nil {
 			o.Job = job.ID
 		}
-		i.facts.note(func(h *History) { h.Outputs = append(h.Outputs, o) })
+		i.recorder.update(func(h *History) { h.Outputs = append(h.Outputs, o) })
 	}
 }
 
 // over reports whether nothing more will come of a file's job.
-func (i *inspector) over(path string) (over bool) {
-	job := i.job(path)
-	i.facts.note(func(*History) { over = job != nil && (job.Status.Terminal() || job.Forgotten) })
-	return over
+func (i *inspector) jobDone(path string) (done bool) {
+	job := i.jobOf(path)
+	i.recorder.update(func(*History) { done = job != nil && (job.Status.Terminal() || job.Forgotten) })
+	return done
 }
 
-func (i *inspector) job(path string) *Job {
+func (i *inspector) jobOf(path string) *Job {
 	if j := i.jobs[path]; j != nil {
 		return j
 	}
-	i.facts.note(func(h *History) {
+	i.recorder.update(func(h *History) {
 		for _, j := range h.Jobs {
 			if j.Output != "" {
 				i.jobs[j.Output] = j
@@ -108,7 +108,7 @@ func (i *inspector) job(path string) *Job {
 
 // complete asks ffprobe whether a film has as many frames as it should; what is wrong
 // with it otherwise.
-func complete(ctx context.Context, path string, frames int) string {
+func videoProblem(ctx context.Context, path string, frames int) string {
 	out, err := exec.CommandContext(ctx, "ffprobe", "-v", "error", "-select_streams", "v:0", "-count_packets",
 		"-show_entries", "stream=nb_read_packets", "-of", "json", path).CombinedOutput()
 	var probed struct {

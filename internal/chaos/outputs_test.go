@@ -11,7 +11,7 @@ import (
 )
 
 // film makes a film of 50 frames.
-func film(t *testing.T, name string) []byte {
+func makeVideo(t *testing.T, name string) []byte {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), name)
 	out, err := exec.Command("ffmpeg", "-v", "error", "-f", "lavfi", "-i", "testsrc2=size=64x64:rate=25:duration=2", "-preset", "ultrafast", path).CombinedOutput()
@@ -28,7 +28,7 @@ func film(t *testing.T, name string) []byte {
 // TestFilesAreJudgedAsTheyStand: complete or not, and a file with a temporary name is
 // nobody's business.
 func TestFilesAreJudgedAsTheyStand(t *testing.T) {
-	mp4, mkv := film(t, "a.mp4"), film(t, "a.mkv")
+	mp4, mkv := makeVideo(t, "a.mp4"), makeVideo(t, "a.mkv")
 	for name, c := range map[string]struct {
 		file    string
 		content []byte
@@ -53,8 +53,8 @@ func TestFilesAreJudgedAsTheyStand(t *testing.T) {
 				t.Fatal(err)
 			}
 			i := newInspector(dir, facts)
-			i.look(context.Background())
-			i.look(context.Background()) // what stands unchanged is judged once
+			i.inspect(context.Background())
+			i.inspect(context.Background()) // what stands unchanged is judged once
 			looks := facts.h.Outputs
 			if c.problem == "none" {
 				if len(looks) != 0 {
@@ -72,14 +72,14 @@ func TestFilesAreJudgedAsTheyStand(t *testing.T) {
 // TestAFileThatIsReplacedIsJudgedAgain: by another attempt, whose output may be worse.
 func TestAFileThatIsReplacedIsJudgedAgain(t *testing.T) {
 	dir, facts := t.TempDir(), newRecorder(time.Second)
-	path, mp4 := filepath.Join(dir, "a.mp4"), film(t, "a.mp4")
+	path, mp4 := filepath.Join(dir, "a.mp4"), makeVideo(t, "a.mp4")
 	facts.h.Jobs["a"] = &Job{ID: "a", Output: path, Frames: 50}
 	i := newInspector(dir, facts)
 	for _, content := range [][]byte{mp4, mp4[:len(mp4)/2]} {
 		if err := os.WriteFile(path, content, 0o644); err != nil {
 			t.Fatal(err)
 		}
-		i.look(context.Background())
+		i.inspect(context.Background())
 	}
 	if looks := facts.h.Outputs; len(looks) != 2 || looks[0].Problem != "" || looks[1].Problem == "" {
 		t.Errorf("judged %+v", looks)

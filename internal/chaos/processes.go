@@ -27,11 +27,11 @@ type Proc struct {
 func (p Proc) String() string { return fmt.Sprintf("%s (pid %d, state %c)", p.Name, p.PID, p.State) }
 
 // dead: it has ended and nobody has asked how.
-func (p Proc) dead() bool { return p.State == 'Z' || p.State == 'X' }
+func (p Proc) exited() bool { return p.State == 'Z' || p.State == 'X' }
 
 // processes are those whose environment holds a mark: an agent passes its PATH on to
 // whatever it starts.
-func processes(mark string) ([]Proc, error) {
+func findProcesses(mark string) ([]Proc, error) {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
 		return nil, err
@@ -46,7 +46,7 @@ func processes(mark string) ([]Proc, error) {
 		if err != nil || !bytes.Contains(environ, []byte(mark)) {
 			continue
 		}
-		if p, err := readProc(pid); err == nil && !p.dead() {
+		if p, err := readProc(pid); err == nil && !p.exited() {
 			found = append(found, p)
 		}
 	}
@@ -80,14 +80,14 @@ func readProc(pid int) (Proc, error) {
 }
 
 // same is the process now; false when it has ended.
-func (p Proc) same() (Proc, bool) {
+func (p Proc) refresh() (Proc, bool) {
 	now, err := readProc(p.PID)
-	return now, err == nil && now.Ticks == p.Ticks && !now.dead()
+	return now, err == nil && now.Ticks == p.Ticks && !now.exited()
 }
 
 // signal sends a signal to exactly this process.
 func (p Proc) signal(s syscall.Signal) error {
-	if _, lives := p.same(); !lives {
+	if _, lives := p.refresh(); !lives {
 		return syscall.ESRCH
 	}
 	return syscall.Kill(p.PID, s)
@@ -108,13 +108,13 @@ func (p Proc) attempt() (Attempt, bool) {
 
 // encodes reports whether it is the FFmpeg of an encode, and not one that makes an input,
 // tries an encoder or compares what came out.
-func (p Proc) encodes() bool {
+func (p Proc) isEncoder() bool {
 	_, works := p.attempt()
 	return works && p.Name == "ffmpeg" && slices.Contains(p.Args, "-progress") && !slices.Contains(p.Args, "lavfi")
 }
 
 // samples reports whether it is the child that reads graphics cards.
-func (p Proc) samples() bool { return slices.Contains(p.Args, "nvml-child") }
+func (p Proc) isNVMLChild() bool { return slices.Contains(p.Args, "nvml-child") }
 
 // cgroup is the cgroup v2 of a process below its mount; empty for none or the root.
 func (p Proc) cgroup() string {
@@ -140,13 +140,13 @@ func cgroupMount() string {
 }
 
 // populated reports whether processes live in a cgroup or below it.
-func populated(group string) bool {
+func cgroupPopulated(group string) bool {
 	raw, _ := os.ReadFile(filepath.Join(group, "cgroup.events"))
 	return bytes.Contains(raw, []byte("populated 1"))
 }
 
 // counts are a process's descriptors, threads and resident bytes.
-func counts(pid int) (descriptors, threads int, resident int64, err error) {
+func resourceCounts(pid int) (descriptors, threads int, resident int64, err error) {
 	dir := filepath.Join("/proc", strconv.Itoa(pid))
 	fds, err := os.ReadDir(filepath.Join(dir, "fd"))
 	if err != nil {
@@ -168,9 +168,9 @@ func counts(pid int) (descriptors, threads int, resident int64, err error) {
 }
 
 // waitFor asks until something holds; false when the time is up first.
-func waitFor(d time.Duration, holds func() bool) bool {
+func waitUntil(d time.Duration, condition func() bool) bool {
 	for end := time.Now().Add(d); ; time.Sleep(20 * time.Millisecond) {
-		if holds() {
+		if condition() {
 			return true
 		}
 		if time.Now().After(end) {

@@ -32,10 +32,10 @@ func TestProcessesAreFoundByTheirMark(t *testing.T) {
 	begin("PATH=" + os.Getenv("PATH"))
 	var found []Proc
 	both := func() bool {
-		found, _ = processes(mark)
+		found, _ = findProcesses(mark)
 		return len(found) == 2 && strings.Contains(found[0].Name+found[1].Name, "sleep")
 	}
-	if !waitFor(20*time.Second, both) {
+	if !waitUntil(20*time.Second, both) {
 		t.Fatalf("found %v", found)
 	}
 	for _, p := range found {
@@ -46,11 +46,11 @@ func TestProcessesAreFoundByTheirMark(t *testing.T) {
 	if err := syscall.Kill(-marked.Process.Pid, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	gone := func() bool { left, err := processes(mark); return err == nil && len(left) == 0 }
-	if !waitFor(20*time.Second, gone) {
+	gone := func() bool { left, err := findProcesses(mark); return err == nil && len(left) == 0 }
+	if !waitUntil(20*time.Second, gone) {
 		t.Error("they are found after their end")
 	}
-	if _, lives := found[0].same(); lives {
+	if _, lives := found[0].refresh(); lives {
 		t.Error("it lives after its end")
 	}
 	if err := found[0].signal(syscall.SIGKILL); err != syscall.ESRCH {
@@ -90,7 +90,7 @@ func TestADiskIsFilledAndFreed(t *testing.T) {
 		defer os.Remove(file) // whose room is to be taken as well
 		return os.WriteFile(file, make([]byte, 64<<10), 0o644) != nil
 	}
-	if !waitFor(20*time.Second, full) {
+	if !waitUntil(20*time.Second, full) {
 		t.Error("there is room")
 	}
 	close(stop)

@@ -22,52 +22,52 @@ import (
 // them, and notes each. What it is told to do to a request it does before or after the
 // master has acted on it, which is what the agent cannot tell.
 type proxy struct {
-	agent   int
-	life    func() int
-	backend string // HOST:PORT of the master
-	facts   *recorder
-	client  *http.Client
+	agent    int
+	process  func() int
+	backend  string // HOST:PORT of the master
+	recorder *recorder
+	client   *http.Client
 
-	mu       sync.Mutex
-	address  string
-	server   *http.Server // nil: connections are refused
-	accepts  net.Listener
-	rules    []*rule
-	cut      chan struct{} // closed when a partition ends; nil: there is none
-	linkDown bool
-	known    map[string]bool // jobs that the agent was told of, or sent results of
+	mu        sync.Mutex
+	address   string
+	server    *http.Server // nil: connections are refused
+	listener  net.Listener
+	rules     []*rule
+	healed    chan struct{} // closed when a partition ends; nil: there is none
+	linkDown  bool
+	knownJobs map[string]bool // jobs that the agent was told of, or sent results of
 }
 
 // rule has a fault played on the next requests of some calls.
 type rule struct {
-	kind  string
-	calls []Call // nil: all
-	left  int
-	play  func(p *proxy, w http.ResponseWriter, r *request)
-	hit   chan Exchange
+	kindName  string
+	calls     []Call // nil: all
+	remaining int
+	apply     func(p *proxy, w http.ResponseWriter, r *request)
+	matched   chan Exchange
 }
 
 // request is one that is being handled.
 type request struct {
 	*http.Request
-	body []byte
-	x    *Exchange
+	body     []byte
+	exchange *Exchange
 }
 
-func newProxy(agent int, address, backend string, life func() int, facts *recorder) (*proxy, error) {
+func newProxy(agent int, address, backend string, process func() int, recorder *recorder) (*proxy, error) {
 	p := &proxy{
-		agent: agent, life: life, backend: backend, facts: facts, address: address, known: map[string]bool{},
+		agent: agent, process: process, backend: backend, recorder: recorder, address: address, knownJobs: map[string]bool{},
 		client: &http.Client{
 			Transport:     &http.Transport{DisableKeepAlives: true, DisableCompression: true},
 			Timeout:       40 * time.Second,
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
 	}
-	return p, p.open()
+	return p, p.listen()
 }
 
 // open accepts connections, at the same address as before.
-func (p *proxy) open() error {
+func (p *proxy) listen() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.server != nil {
@@ -77,7 +77,7 @@ func (p *proxy) open() error {
 	if err != nil {
 		return fmt.Errorf("opening the proxy of agent %d: %w", p.agent, err)
 	}
-	p.accepts, p.address = listener, listener.Addr().String()
+	p.listener, p.address = listener, listener.Addr().String()
 	p.server = &http.Server{Handler: p, ErrorLog: log.New(io.Discard, "", 0)}
 	go p.server.Serve(listener)
 	return nil
@@ -86,7 +86,7 @@ func (p *proxy) open() error {
 // close refuses connections and resets those there are.
 func (p *proxy) close() {
 	p.mu.Lock()
-	server, listener := p.server, p.accepts
+	server, listener := p.server, p.listener
 	p.server = nil
 	p.mu.Unlock()
 	if server != nil {
@@ -99,22 +99,22 @@ func (p *proxy) close() {
 func (p *proxy) partition() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.cut == nil {
-		p.cut = make(chan struct{})
+	if p.healed == nil {
+		p.healed = make(chan struct{})
 	}
 }
 
 func (p *proxy) heal() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.cut != nil {
-		close(p.cut)
-		p.cut = nil
+	if p.healed != nil {
+		close(p.healed)
+		p.healed = nil
 	}
 }
 
 // link says that the link below the proxy stands, or does not.
-func (p *proxy) link(up bool) {
+func (p *proxy) setLink(up bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.linkDown = !up
@@ -122,7 +122,7 @@ func (p *proxy) link(up bool) {
 
 // arm has a fault played on the next requests of some calls.
 func (p *proxy) arm(kind string, times int, play func(*proxy, http.ResponseWriter, *request), calls ...Call) *rule {
-	r := &rule{kind: kind, calls: calls, left: times, play: play, hit: make(chan Exchange, times)}
+	r := &rule{kindName: kind, calls: calls, remaining: times, apply: play, matched: make(chan Exchange, times)}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.rules = append(p.rules, r)
@@ -136,28 +136,28 @@ func (p *proxy) disarm(r *rule) {
 }
 
 // take is the rule that a call falls under; nil: none.
-func (p *proxy) take(call Call) *rule {
+func (p *proxy) match(call Call) *rule {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, r := range p.rules {
-		if r.left > 0 && (len(r.calls) == 0 || slices.Contains(r.calls, call)) {
-			r.left--
+		if r.remaining > 0 && (len(r.calls) == 0 || slices.Contains(r.calls, call)) {
+			r.remaining--
 			return r
 		}
 	}
 	return nil
 }
 
-func (p *proxy) parted() (cut <-chan struct{}, parted bool) {
+func (p *proxy) partitioned() (healed <-chan struct{}, partitioned bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.cut, p.cut != nil
+	return p.healed, p.healed != nil
 }
 
-func (p *proxy) standing() bool {
+func (p *proxy) linkUp() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return !p.linkDown && p.cut == nil
+	return !p.linkDown && p.healed == nil
 }
 
 func callOf(method, path string) Call {
@@ -181,17 +181,17 @@ func callOf(method, path string) Call {
 }
 
 func (p *proxy) ServeHTTP(w http.ResponseWriter, hr *http.Request) {
-	x := Exchange{Agent: p.agent, Life: p.life(), Call: callOf(hr.Method, hr.URL.Path), Path: hr.URL.Path}
+	x := Exchange{Agent: p.agent, Process: p.process(), Call: callOf(hr.Method, hr.URL.Path), Path: hr.URL.Path}
 	x.From = time.Now()
-	r := &request{Request: hr, x: &x}
+	r := &request{Request: hr, exchange: &x}
 	var matched *rule
-	stood := p.standing()
+	stood := p.linkUp()
 	defer func() {
-		x.Whole = x.Whole && stood && p.standing()
+		x.Delivered = x.Delivered && stood && p.linkUp()
 		x.To = time.Now()
-		p.facts.exchange(x)
+		p.recorder.addExchange(x)
 		if matched != nil {
-			matched.hit <- x
+			matched.matched <- x
 		}
 		if v := recover(); v != nil {
 			panic(v) // http.ErrAbortHandler, which resets the connection
@@ -206,34 +206,34 @@ func (p *proxy) ServeHTTP(w http.ResponseWriter, hr *http.Request) {
 		var result protocol.JobResult
 		if json.Unmarshal(r.body, &result) == nil {
 			x.Result = &result
-			p.learn(result.JobID)
+			p.addKnownJob(result.JobID)
 		}
 	}
-	if cut, parted := p.parted(); parted {
+	if cut, parted := p.partitioned(); parted {
 		x.Fault = "partition"
-		hold(hr.Context(), cut)
+		waitHealed(hr.Context(), cut)
 		reset(w)
 		return
 	}
-	if matched = p.take(x.Call); matched != nil {
-		x.Fault = matched.kind
-		matched.play(p, w, r)
+	if matched = p.match(x.Call); matched != nil {
+		x.Fault = matched.kindName
+		matched.apply(p, w, r)
 		return
 	}
-	p.pass(w, r)
+	p.passThrough(w, r)
 }
 
-func (p *proxy) learn(job string) {
+func (p *proxy) addKnownJob(job string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.known[job] = true
+	p.knownJobs[job] = true
 }
 
 // hold waits for a channel, or for the agent to give up.
-func hold(ctx context.Context, until <-chan struct{}) {
+func waitHealed(ctx context.Context, healed <-chan struct{}) {
 	select {
 	case <-ctx.Done():
-	case <-until:
+	case <-healed:
 	}
 }
 
@@ -258,7 +258,7 @@ func (p *proxy) forward(r *request) *response {
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(resp.Body)
-	r.x.Answered = resp.StatusCode
+	r.exchange.MasterStatus = resp.StatusCode
 	if err != nil {
 		return nil
 	}
@@ -266,20 +266,20 @@ func (p *proxy) forward(r *request) *response {
 }
 
 // pass is a request without a fault of ours.
-func (p *proxy) pass(w http.ResponseWriter, r *request) {
+func (p *proxy) passThrough(w http.ResponseWriter, r *request) {
 	answer := p.forward(r)
 	if answer == nil {
 		reset(w)
 		return
 	}
-	p.give(w, r, answer)
+	p.respond(w, r, answer)
 }
 
 // give passes an answer on.
-func (p *proxy) give(w http.ResponseWriter, r *request, a *response) {
-	if cut, parted := p.parted(); parted {
-		r.x.Fault = "partition"
-		hold(r.Context(), cut)
+func (p *proxy) respond(w http.ResponseWriter, r *request, a *response) {
+	if cut, parted := p.partitioned(); parted {
+		r.exchange.Fault = "partition"
+		waitHealed(r.Context(), cut)
 		reset(w)
 		return
 	}
@@ -293,45 +293,45 @@ func (p *proxy) give(w http.ResponseWriter, r *request, a *response) {
 	}
 	w.Header().Set("Content-Length", strconv.Itoa(len(a.body)))
 	w.WriteHeader(a.status)
-	r.x.Given = a.status
+	r.exchange.AgentStatus = a.status
 	if _, err := w.Write(a.body); err == nil {
-		r.x.Whole = true
-		r.x.Views = p.views(r.x.Call, a)
+		r.exchange.Delivered = true
+		r.exchange.Views = p.jobViews(r.exchange.Call, a)
 	}
 }
 
 // views are what an answer told of jobs; of a list, those alone that a node holds or that
 // the agent knows.
-func (p *proxy) views(call Call, a *response) []View {
+func (p *proxy) jobViews(call Call, a *response) []JobView {
 	if a.status != http.StatusOK {
 		return nil
 	}
-	var told []protocol.Job
+	var jobs []protocol.Job
 	switch call {
 	case CallNext:
 		var next protocol.NextJobResponse
 		if json.Unmarshal(a.body, &next) == nil && next.Job != nil {
-			told = append(told, *next.Job)
+			jobs = append(jobs, *next.Job)
 		}
 	case CallJob:
 		var job protocol.Job
 		if json.Unmarshal(a.body, &job) == nil {
-			told = append(told, job)
+			jobs = append(jobs, job)
 		}
 	case CallJobs:
 		var list struct{ Jobs []protocol.Job }
 		if json.Unmarshal(a.body, &list) == nil {
-			told = list.Jobs
+			jobs = list.Jobs
 		}
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	var views []View
-	for i := range told {
-		j := &told[i]
-		if call != CallJobs || p.known[j.ID] || j.Status.HeldByNode() {
-			p.known[j.ID] = true
-			views = append(views, View{j.ID, j.NodeID, j.RetryCount, j.Status})
+	var views []JobView
+	for i := range jobs {
+		j := &jobs[i]
+		if call != CallJobs || p.knownJobs[j.ID] || j.Status.HeldByNode() {
+			p.knownJobs[j.ID] = true
+			views = append(views, JobView{j.ID, j.NodeID, j.RetryCount, j.Status})
 		}
 	}
 	return views
@@ -364,16 +364,16 @@ func hijack(w http.ResponseWriter) net.Conn {
 // What can be done to a request.
 
 // resetBefore: the master never hears of it.
-func resetBefore(_ *proxy, w http.ResponseWriter, _ *request) { reset(w) }
+func resetBeforeForward(_ *proxy, w http.ResponseWriter, _ *request) { reset(w) }
 
 // resetAfter: the master has acted on it.
-func resetAfter(p *proxy, w http.ResponseWriter, r *request) {
+func resetAfterForward(p *proxy, w http.ResponseWriter, r *request) {
 	p.forward(r)
 	reset(w)
 }
 
 // stall gives no answer for a while, or until the agent gives up.
-func stall(d time.Duration, forward bool) func(*proxy, http.ResponseWriter, *request) {
+func stallRequest(d time.Duration, forward bool) func(*proxy, http.ResponseWriter, *request) {
 	return func(p *proxy, w http.ResponseWriter, r *request) {
 		if forward {
 			p.forward(r)
@@ -386,40 +386,40 @@ func stall(d time.Duration, forward bool) func(*proxy, http.ResponseWriter, *req
 }
 
 // refuseWith answers in the master's place.
-func refuseWith(status int, retryAfter time.Duration) func(*proxy, http.ResponseWriter, *request) {
+func respondWith(status int, retryAfter time.Duration) func(*proxy, http.ResponseWriter, *request) {
 	return func(p *proxy, w http.ResponseWriter, r *request) {
 		header := http.Header{"Content-Type": {"text/plain; charset=utf-8"}}
 		if retryAfter > 0 {
 			header.Set("Retry-After", strconv.Itoa(max(1, int(retryAfter.Seconds()))))
 		}
-		p.give(w, r, &response{status, header, []byte(http.StatusText(status) + "\n")})
+		p.respond(w, r, &response{status, header, []byte(http.StatusText(status) + "\n")})
 	}
 }
 
 // garbage answers 200 with something else, once the master has acted.
-func garbage(text string) func(*proxy, http.ResponseWriter, *request) {
+func garbageResponse(text string) func(*proxy, http.ResponseWriter, *request) {
 	return func(p *proxy, w http.ResponseWriter, r *request) {
-		if p.forward(r) == nil || r.x.Answered/100 != 2 {
+		if p.forward(r) == nil || r.exchange.MasterStatus/100 != 2 {
 			reset(w) // a 200 would say that the master took what it did not
 			return
 		}
-		p.give(w, r, &response{http.StatusOK, http.Header{"Content-Type": {"application/json"}}, []byte(text)})
-		r.x.Views, r.x.Whole = nil, false
+		p.respond(w, r, &response{http.StatusOK, http.Header{"Content-Type": {"application/json"}}, []byte(text)})
+		r.exchange.Views, r.exchange.Delivered = nil, false
 	}
 }
 
 // huge answers 200 with more than anybody can want, until the agent has had enough.
-func huge(p *proxy, w http.ResponseWriter, r *request) {
-	if p.forward(r) == nil || r.x.Answered/100 != 2 {
+func hugeResponse(p *proxy, w http.ResponseWriter, r *request) {
+	if p.forward(r) == nil || r.exchange.MasterStatus/100 != 2 {
 		reset(w)
 		return
 	}
-	const most = 64 << 20
+	const limit = 64 << 20
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(http.StatusOK)
-	r.x.Given = http.StatusOK
+	r.exchange.AgentStatus = http.StatusOK
 	chunk := bytes.Repeat([]byte(`{"jobs":[`), 8<<10)
-	for sent := 0; sent < most; sent += len(chunk) {
+	for sent := 0; sent < limit; sent += len(chunk) {
 		if _, err := w.Write(chunk); err != nil {
 			return
 		}
@@ -427,7 +427,7 @@ func huge(p *proxy, w http.ResponseWriter, r *request) {
 }
 
 // trickle passes the answer on byte by byte.
-func trickle(pause time.Duration) func(*proxy, http.ResponseWriter, *request) {
+func trickleResponse(pause time.Duration) func(*proxy, http.ResponseWriter, *request) {
 	return func(p *proxy, w http.ResponseWriter, r *request) {
 		a := p.forward(r)
 		if a == nil {
@@ -436,7 +436,7 @@ func trickle(pause time.Duration) func(*proxy, http.ResponseWriter, *request) {
 		}
 		w.Header().Set("Content-Length", strconv.Itoa(len(a.body)))
 		w.WriteHeader(a.status)
-		r.x.Given = a.status
+		r.exchange.AgentStatus = a.status
 		flush := http.NewResponseController(w)
 		_ = flush.Flush()
 		for i := range a.body {
@@ -449,13 +449,13 @@ func trickle(pause time.Duration) func(*proxy, http.ResponseWriter, *request) {
 				return
 			}
 		}
-		r.x.Whole = true
-		r.x.Views = p.views(r.x.Call, a)
+		r.exchange.Delivered = true
+		r.exchange.Views = p.jobViews(r.exchange.Call, a)
 	}
 }
 
 // cutShort promises the whole answer and gives half of it.
-func cutShort(p *proxy, w http.ResponseWriter, r *request) {
+func truncateResponse(p *proxy, w http.ResponseWriter, r *request) {
 	a := p.forward(r)
 	if a == nil {
 		reset(w)
@@ -469,14 +469,14 @@ func cutShort(p *proxy, w http.ResponseWriter, r *request) {
 	_ = conn.SetWriteDeadline(time.Now().Add(time.Second))
 	_, err := fmt.Fprintf(conn, "HTTP/1.1 %d %s\r\nContent-Length: %d\r\n\r\n%s", a.status, http.StatusText(a.status), len(a.body)+10, a.body[:len(a.body)/2])
 	if err == nil {
-		r.x.Given = a.status
+		r.exchange.AgentStatus = a.status
 	}
 }
 
 // slow lets the request wait before it is passed on.
-func slow(d time.Duration) func(*proxy, http.ResponseWriter, *request) {
+func delayRequest(d time.Duration) func(*proxy, http.ResponseWriter, *request) {
 	return func(p *proxy, w http.ResponseWriter, r *request) {
 		time.Sleep(d)
-		p.pass(w, r)
+		p.passThrough(w, r)
 	}
 }

@@ -17,26 +17,26 @@ import (
 )
 
 // bench is a proxy before a master that counts what reaches it.
-type bench struct {
+type proxyTest struct {
 	*proxy
-	facts  *recorder
-	client *http.Client
-	came   atomic.Int32
+	recorder *recorder
+	client   *http.Client
+	requests atomic.Int32
 }
 
-const masterSays = `{"id":"a","sequence_number":7,"node_id":"n","retry_count":1,"status":"assigned"}`
+const masterResponse = `{"id":"a","sequence_number":7,"node_id":"n","retry_count":1,"status":"assigned"}`
 
-func newBench(t *testing.T) *bench {
+func newProxyTest(t *testing.T) *proxyTest {
 	t.Helper()
-	b := &bench{facts: newRecorder(time.Second), client: &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}}
+	b := &proxyTest{recorder: newRecorder(time.Second), client: &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}}
 	backend := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		b.came.Add(1)
+		b.requests.Add(1)
 		io.Copy(io.Discard, r.Body)
-		io.WriteString(w, masterSays)
+		io.WriteString(w, masterResponse)
 	}))
 	t.Cleanup(backend.Close)
 	var err error
-	if b.proxy, err = newProxy(0, "127.0.0.1:0", strings.TrimPrefix(backend.URL, "http://"), func() int { return 1 }, b.facts); err != nil {
+	if b.proxy, err = newProxy(0, "127.0.0.1:0", strings.TrimPrefix(backend.URL, "http://"), func() int { return 1 }, b.recorder); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(b.close)
@@ -44,11 +44,11 @@ func newBench(t *testing.T) *bench {
 }
 
 // send sends a result, and returns what came back.
-func (b *bench) send(ctx context.Context) (status int, body string, err error) {
+func (b *proxyTest) send(ctx context.Context) (status int, body string, err error) {
 	return b.call(ctx, http.MethodPost, "/results", `{"job_id":"a","node_id":"n","attempt":2,"status":"completed"}`)
 }
 
-func (b *bench) call(ctx context.Context, method, path, body string) (int, string, error) {
+func (b *proxyTest) call(ctx context.Context, method, path, body string) (int, string, error) {
 	req, err := http.NewRequestWithContext(ctx, method, "http://"+b.address+path, strings.NewReader(body))
 	if err != nil {
 		return 0, "", err
@@ -63,11 +63,11 @@ func (b *bench) call(ctx context.Context, method, path, body string) (int, strin
 }
 
 // noted is the first exchange that the proxy noted.
-func (b *bench) noted(t *testing.T) Exchange {
+func (b *proxyTest) firstExchange(t *testing.T) Exchange {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
-	x, ok := b.facts.await(ctx, time.Time{}, func(*Exchange) bool { return true })
+	x, ok := b.recorder.awaitExchange(ctx, time.Time{}, func(*Exchange) bool { return true })
 	if !ok {
 		t.Fatal("no exchange was noted")
 	}
@@ -85,21 +85,21 @@ func TestFaultsOnTheWay(t *testing.T) {
 		came, given int
 		whole       bool
 	}{
-		"none":            {nil, 200, masterSays, false, 1, 200, true},
-		"reset before":    {resetBefore, 0, "", true, 0, 0, false},
-		"reset after":     {resetAfter, 0, "", true, 1, 0, false},
-		"stall before":    {stall(50*time.Millisecond, false), 0, "", true, 0, 0, false},
-		"stall after":     {stall(50*time.Millisecond, true), 0, "", true, 1, 0, false},
-		"503":             {refuseWith(503, 2*time.Second), 503, "Service Unavailable\n", false, 0, 503, true},
-		"garbage":         {garbage("<html>"), 200, "<html>", false, 1, 200, false},
-		"huge":            {huge, 200, "*", false, 1, 200, false},
-		"trickle":         {trickle(time.Millisecond), 200, masterSays, false, 1, 200, true},
-		"cut short":       {cutShort, 200, masterSays[:len(masterSays)/2], true, 1, 200, false},
-		"slow":            {slow(20 * time.Millisecond), 200, masterSays, false, 1, 200, true},
-		"an empty answer": {garbage(""), 200, "", false, 1, 200, false},
+		"none":            {nil, 200, masterResponse, false, 1, 200, true},
+		"reset before":    {resetBeforeForward, 0, "", true, 0, 0, false},
+		"reset after":     {resetAfterForward, 0, "", true, 1, 0, false},
+		"stall before":    {stallRequest(50*time.Millisecond, false), 0, "", true, 0, 0, false},
+		"stall after":     {stallRequest(50*time.Millisecond, true), 0, "", true, 1, 0, false},
+		"503":             {respondWith(503, 2*time.Second), 503, "Service Unavailable\n", false, 0, 503, true},
+		"garbage":         {garbageResponse("<html>"), 200, "<html>", false, 1, 200, false},
+		"huge":            {hugeResponse, 200, "*", false, 1, 200, false},
+		"trickle":         {trickleResponse(time.Millisecond), 200, masterResponse, false, 1, 200, true},
+		"cut short":       {truncateResponse, 200, masterResponse[:len(masterResponse)/2], true, 1, 200, false},
+		"slow":            {delayRequest(20 * time.Millisecond), 200, masterResponse, false, 1, 200, true},
+		"an empty answer": {garbageResponse(""), 200, "", false, 1, 200, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			b := newBench(t)
+			b := newProxyTest(t)
 			if c.play != nil {
 				b.arm("fault", 1, c.play, CallResult)
 			}
@@ -107,11 +107,11 @@ func TestFaultsOnTheWay(t *testing.T) {
 			if status != c.status || c.body != "*" && body != c.body || (err != nil) != c.fails {
 				t.Errorf("got %d %.40q, %v", status, body, err)
 			}
-			x := b.noted(t)
-			if int(b.came.Load()) != c.came || (x.Answered != 0) != (c.came > 0) {
-				t.Errorf("%d requests came to the master, whose answer was %d", b.came.Load(), x.Answered)
+			x := b.firstExchange(t)
+			if int(b.requests.Load()) != c.came || (x.MasterStatus != 0) != (c.came > 0) {
+				t.Errorf("%d requests came to the master, whose answer was %d", b.requests.Load(), x.MasterStatus)
 			}
-			if x.Given != c.given || x.Whole != c.whole || !x.Received || x.Call != CallResult || (x.Fault == "fault") != (c.play != nil) {
+			if x.AgentStatus != c.given || x.Delivered != c.whole || !x.Received || x.Call != CallResult || (x.Fault == "fault") != (c.play != nil) {
 				t.Errorf("noted %+v", x)
 			}
 			if x.Result == nil || x.Attempt() != (Attempt{"a", 2}) || x.Result.Status != protocol.StatusCompleted {
@@ -122,8 +122,8 @@ func TestFaultsOnTheWay(t *testing.T) {
 }
 
 func TestAFaultMeetsItsCallsAndNoMore(t *testing.T) {
-	b := newBench(t)
-	r := b.arm("fault", 1, refuseWith(500, 0), CallNext)
+	b := newProxyTest(t)
+	r := b.arm("fault", 1, respondWith(500, 0), CallNext)
 	for _, c := range []struct {
 		path string
 		want int
@@ -132,18 +132,18 @@ func TestAFaultMeetsItsCallsAndNoMore(t *testing.T) {
 			t.Errorf("%s: %d, %v; want %d", c.path, got, err, c.want)
 		}
 	}
-	if x := <-r.hit; x.Call != CallNext {
+	if x := <-r.matched; x.Call != CallNext {
 		t.Errorf("hit %+v", x)
 	}
 }
 
 func TestARefusedConnection(t *testing.T) {
-	b := newBench(t)
+	b := newProxyTest(t)
 	b.close()
 	if _, _, err := b.send(t.Context()); !errors.Is(err, syscall.ECONNREFUSED) {
 		t.Errorf("got %v", err)
 	}
-	if err := b.open(); err != nil {
+	if err := b.listen(); err != nil {
 		t.Fatal(err)
 	}
 	if status, _, err := b.send(t.Context()); status != 200 {
@@ -152,49 +152,49 @@ func TestARefusedConnection(t *testing.T) {
 }
 
 func TestAPartitionAnswersNothing(t *testing.T) {
-	b := newBench(t)
+	b := newProxyTest(t)
 	b.partition()
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
 	if status, _, err := b.send(ctx); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("got %d, %v", status, err)
 	}
-	if x := b.noted(t); x.Given != 0 || x.Answered != 0 || x.Fault != "partition" {
+	if x := b.firstExchange(t); x.AgentStatus != 0 || x.MasterStatus != 0 || x.Fault != "partition" {
 		t.Errorf("noted %+v", x)
 	}
 	b.heal()
 	if status, _, err := b.send(t.Context()); status != 200 {
 		t.Errorf("got %d, %v", status, err)
 	}
-	if b.came.Load() != 1 {
-		t.Errorf("%d requests came to the master", b.came.Load())
+	if b.requests.Load() != 1 {
+		t.Errorf("%d requests came to the master", b.requests.Load())
 	}
 }
 
 // TestWhatAnAnswerTellsOfJobs: of one that was asked for always, of a list only the jobs
 // that a node holds and those whose results were sent.
 func TestWhatAnAnswerTellsOfJobs(t *testing.T) {
-	list := fmt.Sprintf(`{"jobs":[%s,{"id":"b","status":"queued"},{"id":"c","status":"failed"}],"count":3}`, masterSays)
-	a := View{Job: "a", NodeID: "n", Retries: 1, Status: protocol.StatusAssigned}
-	c := View{Job: "c", Status: protocol.StatusFailed}
+	list := fmt.Sprintf(`{"jobs":[%s,{"id":"b","status":"queued"},{"id":"c","status":"failed"}],"count":3}`, masterResponse)
+	a := JobView{Job: "a", NodeID: "n", Retries: 1, Status: protocol.StatusAssigned}
+	c := JobView{Job: "c", Status: protocol.StatusFailed}
 	for _, c := range []struct {
 		call Call
 		body string
 		sent bool
-		want []View
+		want []JobView
 	}{
-		{CallJob, masterSays, false, []View{a}},
-		{CallNext, `{"job":` + masterSays + `}`, false, []View{a}},
+		{CallJob, masterResponse, false, []JobView{a}},
+		{CallNext, `{"job":` + masterResponse + `}`, false, []JobView{a}},
 		{CallNext, `{"job":null}`, false, nil},
-		{CallJobs, list, true, []View{a, c}},
-		{CallJobs, list, false, []View{a}},
-		{CallHeartbeat, masterSays, false, nil},
+		{CallJobs, list, true, []JobView{a, c}},
+		{CallJobs, list, false, []JobView{a}},
+		{CallHeartbeat, masterResponse, false, nil},
 	} {
-		b := newBench(t)
+		b := newProxyTest(t)
 		if c.sent {
-			b.learn("c")
+			b.addKnownJob("c")
 		}
-		got := b.views(c.call, &response{status: 200, body: []byte(c.body)})
+		got := b.jobViews(c.call, &response{status: 200, body: []byte(c.body)})
 		if fmt.Sprint(got) != fmt.Sprint(c.want) {
 			t.Errorf("%s: %v, want %v", c.call, got, c.want)
 		}

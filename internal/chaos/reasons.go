@@ -9,13 +9,13 @@ import (
 )
 
 // cause is something that was done to an attempt, and what its failure has to say then.
-type cause struct {
-	reason protocol.FailureReason
-	says   string // part of the error; empty: anything
+type failureCause struct {
+	reason        protocol.FailureReason
+	errorContains string // part of the error; empty: anything
 }
 
 // trueReasons: an attempt fails only for what was done to it, and says so.
-func (h *History) trueReasons() Finding {
+func (h *History) checkFailureReasons() Finding {
 	f := Finding{Invariant: "a failure says its true reason"}
 	counts := map[protocol.FailureReason]int{}
 	for i := range h.Exchanges {
@@ -27,23 +27,23 @@ func (h *History) trueReasons() Finding {
 		job := h.Jobs[r.JobID]
 		switch {
 		case job == nil:
-			f.breach("agent %d sent a result of job %s, which nobody submitted", x.Agent, r.JobID)
-		case job.Stray:
+			f.violate("agent %d sent a result of job %s, which nobody submitted", x.Agent, r.JobID)
+		case job.RequestUnknown:
 		case r.Status == protocol.StatusCanceled:
 			f.Checked++
 			if !job.Canceled {
-				f.breach("job %s, attempt %d, is reported as canceled, and nobody canceled it", r.JobID, r.Attempt)
+				f.violate("job %s, attempt %d, is reported as canceled, and nobody canceled it", r.JobID, r.Attempt)
 			}
 		case r.Status == protocol.StatusFailed:
 			f.Checked++
 			counts[r.FailureReason]++
-			if causes := h.causes(x, job); !explained(r, causes) {
-				f.breach("job %s, attempt %d, of agent %d failed at %s for %s: %q; what was done to it: %s",
-					r.JobID, r.Attempt, x.Agent, stamp(x.From), r.FailureReason, r.Error, list(causes))
+			if causes := h.causes(x, job); !hasCause(r, causes) {
+				f.violate("job %s, attempt %d, of agent %d failed at %s for %s: %q; what was done to it: %s",
+					r.JobID, r.Attempt, x.Agent, timestamp(x.From), r.FailureReason, r.Error, formatCauses(causes))
 			}
-		case job.Want != "":
+		case job.WantFailure != "":
 			f.Checked++
-			f.breach("job %s, attempt %d, cannot be done (%s), and is reported as %s", r.JobID, r.Attempt, job.Want, r.Status)
+			f.violate("job %s, attempt %d, cannot be done (%s), and is reported as %s", r.JobID, r.Attempt, job.WantFailure, r.Status)
 		}
 	}
 	var notes []string
@@ -57,40 +57,40 @@ func (h *History) trueReasons() Finding {
 	return f
 }
 
-func explained(r *protocol.JobResult, causes []cause) bool {
+func hasCause(r *protocol.JobResult, causes []failureCause) bool {
 	for _, c := range causes {
-		if c.reason == r.FailureReason && strings.Contains(r.Error, c.says) {
+		if c.reason == r.FailureReason && strings.Contains(r.Error, c.errorContains) {
 			return true
 		}
 	}
 	return false
 }
 
-func list(causes []cause) string {
+func formatCauses(causes []failureCause) string {
 	if len(causes) == 0 {
 		return "nothing"
 	}
 	var all []string
 	for _, c := range causes {
-		all = append(all, strings.TrimSuffix(fmt.Sprintf("%s %s", c.reason, c.says), " "))
+		all = append(all, strings.TrimSuffix(fmt.Sprintf("%s %s", c.reason, c.errorContains), " "))
 	}
 	return strings.Join(all, ", ")
 }
 
 // causes are what was done to the attempt of a result, from when it can have begun.
-func (h *History) causes(x *Exchange, job *Job) []cause {
-	var all []cause
-	if job.Want != "" {
-		all = append(all, cause{reason: job.Want})
+func (h *History) causes(x *Exchange, job *Job) []failureCause {
+	var all []failureCause
+	if job.WantFailure != "" {
+		all = append(all, failureCause{reason: job.WantFailure})
 	}
-	begun := h.attemptBegan(x, job)
-	for _, l := range h.Lives {
+	begun := h.attemptStart(x, job)
+	for _, l := range h.Processes {
 		if l.Agent == x.Agent && !l.To.IsZero() && l.To.After(begun) && l.To.Before(x.To) {
-			all = append(all, cause{reason: protocol.ReasonPlatformError})
+			all = append(all, failureCause{reason: protocol.ReasonPlatformError})
 		}
 	}
 	for _, f := range h.Faults {
-		if f.Touches(begun, x.To) && !f.Idle {
+		if f.Overlaps(begun, x.To) && !f.Skipped {
 			all = append(all, f.causes(h, x, job)...)
 		}
 	}
@@ -99,11 +99,11 @@ func (h *History) causes(x *Exchange, job *Job) []cause {
 
 // attemptBegan is the earliest moment at which an attempt can have begun: when the job was
 // submitted, or the attempt before it was given up.
-func (h *History) attemptBegan(x *Exchange, job *Job) time.Time {
+func (h *History) attemptStart(x *Exchange, job *Job) time.Time {
 	begun := job.Submitted
 	for i := range h.Exchanges {
 		before := &h.Exchanges[i]
-		if before.Result != nil && before.Result.JobID == job.ID && before.Result.Attempt < x.Result.Attempt && before.Answered/100 == 2 && before.From.After(begun) {
+		if before.Result != nil && before.Result.JobID == job.ID && before.Result.Attempt < x.Result.Attempt && before.MasterStatus/100 == 2 && before.From.After(begun) {
 			begun = before.From
 		}
 	}
@@ -112,39 +112,39 @@ func (h *History) attemptBegan(x *Exchange, job *Job) time.Time {
 
 // seenFull is for how long a disk has to be full while FFmpeg runs for an agent to see it: it
 // looks twenty times in the stall timeout, and nothing shows it once there is room again.
-const seenFull = stallTimeout / 6
+const minFullTime = stallTimeout / 6
 
 // halted is for how long at most an agent did not run in a stretch of time.
-func (h *History) halted(agent int, from, to time.Time) time.Duration {
-	sum := h.stalled(from, to)
+func (h *History) pausedFor(agent int, from, to time.Time) time.Duration {
+	sum := h.stalledFor(from, to)
 	for _, f := range h.Faults {
 		if f.Agent == agent && f.Kind == "agent: SIGSTOP" {
-			sum += f.during(from, to)
+			sum += f.overlap(from, to)
 		}
 	}
 	return sum
 }
 
 // causes are what a fault means to the attempt of a result.
-func (f *Injected) causes(h *History, x *Exchange, job *Job) []cause {
-	hit := f.Hit == x.Attempt()
+func (f *InjectedFault) causes(h *History, x *Exchange, job *Job) []failureCause {
+	hit := f.Attempt == x.Attempt()
 	mine := f.Agent == x.Agent
 	switch {
 	case f.Kind == "ffmpeg: SIGKILL" && hit:
-		return []cause{{protocol.ReasonRuntimeError, "SIGKILL"}}
+		return []failureCause{{protocol.ReasonRuntimeError, "SIGKILL"}}
 	case f.Kind == "ffmpeg: SIGSEGV" && hit:
-		return []cause{{protocol.ReasonRuntimeError, "SIGSEGV"}}
+		return []failureCause{{protocol.ReasonRuntimeError, "SIGSEGV"}}
 	case f.Kind == "ffmpeg: SIGTERM" && hit:
 		// 1, and what it says of its input, while it opens that.
-		return []cause{{protocol.ReasonRuntimeError, "exit status 255"}, {protocol.ReasonRuntimeError, "exit status 1: "}, {protocol.ReasonRuntimeError, "SIGTERM"}}
+		return []failureCause{{protocol.ReasonRuntimeError, "exit status 255"}, {protocol.ReasonRuntimeError, "exit status 1: "}, {protocol.ReasonRuntimeError, "SIGTERM"}}
 	case f.Kind == "ffmpeg: stopped for good" && hit:
-		return []cause{{reason: protocol.ReasonTimeout}}
+		return []failureCause{{reason: protocol.ReasonTimeout}}
 	case f.Kind == "agent: SIGTERM" && mine:
-		return []cause{{protocol.ReasonPlatformError, "interrupted"}, {protocol.ReasonPlatformError, "returned unstarted"}}
+		return []failureCause{{protocol.ReasonPlatformError, "interrupted"}, {protocol.ReasonPlatformError, "returned unstarted"}}
 	case f.Kind == "disk: data full" && mine, f.Kind == "disk: outputs full" && job.Output != "":
-		causes := []cause{{reason: protocol.ReasonResourceError}}
-		if e, ran := x.energy(); ran && f.during(e.Start, e.End) > 0 && f.during(e.Start, e.End)-h.halted(x.Agent, e.Start, e.End) < seenFull {
-			causes = append(causes, cause{protocol.ReasonRuntimeError, "exit status"})
+		causes := []failureCause{{reason: protocol.ReasonResourceError}}
+		if e, ran := x.energy(); ran && f.overlap(e.Start, e.End) > 0 && f.overlap(e.Start, e.End)-h.pausedFor(x.Agent, e.Start, e.End) < minFullTime {
+			causes = append(causes, failureCause{protocol.ReasonRuntimeError, "exit status"})
 		}
 		return causes
 	}

@@ -10,10 +10,10 @@ import (
 
 // Tally is how often a kind of fault was played, and seen to have an effect.
 type Tally struct {
-	Kind         string
-	Played, Seen int
-	Idle         int    // of those played: there was nothing to play it on
-	Why          string // of one that was not seen
+	Kind               string
+	Injected, Observed int
+	Skipped            int    // of those played: there was nothing to play it on
+	Error              string // of one that was not seen
 }
 
 // Tallies counts the faults by kind, in the order of Kinds.
@@ -25,15 +25,15 @@ func (h *History) Tallies() []Tally {
 			if f.Kind != k.Name {
 				continue
 			}
-			t.Played++
-			t.Idle += count(f.Idle)
-			if f.Seen != "" {
-				t.Seen++
+			t.Injected++
+			t.Skipped += boolToInt(f.Skipped)
+			if f.Effect != "" {
+				t.Observed++
 			} else {
-				t.Why = f.Why
+				t.Error = f.Error
 			}
 		}
-		if t.Played > 0 {
+		if t.Injected > 0 {
 			all = append(all, t)
 		}
 	}
@@ -43,8 +43,8 @@ func (h *History) Tallies() []Tally {
 // Observed is how many faults had an effect that was seen, and of how many kinds.
 func (h *History) Observed() (faults, kinds int) {
 	for _, t := range h.Tallies() {
-		faults += t.Seen
-		if t.Seen > 0 {
+		faults += t.Observed
+		if t.Observed > 0 {
 			kinds++
 		}
 	}
@@ -52,9 +52,9 @@ func (h *History) Observed() (faults, kinds int) {
 }
 
 // Breaches is how often an invariant did not hold.
-func Breaches(findings []Finding) (n int) {
+func CountViolations(findings []Finding) (n int) {
 	for _, f := range findings {
-		n += len(f.Breaches)
+		n += len(f.Violations)
 	}
 	return n
 }
@@ -70,7 +70,7 @@ func Unchecked(findings []Finding) (names []string) {
 }
 
 // shownBreaches of each invariant are printed; all are in the history.
-const shownBreaches = 8
+const maxPrinted = 8
 
 // Print writes the verdict.
 func (h *History) Print(w io.Writer, findings []Finding) {
@@ -78,34 +78,34 @@ func (h *History) Print(w io.Writer, findings []Finding) {
 	fmt.Fprintln(t, "fault\tplayed\tobserved\t")
 	for _, k := range h.Tallies() {
 		why := ""
-		if k.Seen == 0 {
-			why = k.Why
+		if k.Observed == 0 {
+			why = k.Error
 		}
-		fmt.Fprintf(t, "%s\t%d\t%d\t%s\n", k.Kind, k.Played, k.Seen, why)
+		fmt.Fprintf(t, "%s\t%d\t%d\t%s\n", k.Kind, k.Injected, k.Observed, why)
 	}
 	fmt.Fprintln(t, "\t\t\t\ninvariant\tchecked\tbreaches\t")
 	for _, f := range findings {
-		fmt.Fprintf(t, "%s\t%d\t%d\t%s\n", f.Invariant, f.Checked, len(f.Breaches), f.Note)
+		fmt.Fprintf(t, "%s\t%d\t%d\t%s\n", f.Invariant, f.Checked, len(f.Violations), f.Note)
 	}
 	_ = t.Flush()
 	for _, f := range findings {
-		if len(f.Breaches) > 0 {
+		if len(f.Violations) > 0 {
 			fmt.Fprintf(w, "\n%s:\n", f.Invariant)
-			for _, b := range f.Breaches[:min(len(f.Breaches), shownBreaches)] {
+			for _, b := range f.Violations[:min(len(f.Violations), maxPrinted)] {
 				fmt.Fprintf(w, "  %s\n", b)
 			}
-			if more := len(f.Breaches) - shownBreaches; more > 0 {
+			if more := len(f.Violations) - maxPrinted; more > 0 {
 				fmt.Fprintf(w, "  and %d more\n", more)
 			}
 		}
 	}
 	faults, kinds := h.Observed()
-	fmt.Fprintf(w, "\n%d jobs, %d requests, %d heartbeats, %d lives, %d memories of the master\n", len(h.Jobs), len(h.Exchanges), len(h.Beats), len(h.Lives), len(h.Memories))
-	fmt.Fprintf(w, "%d faults of %d kinds observed, %d breaches\n", faults, kinds, Breaches(findings))
+	fmt.Fprintf(w, "\n%d jobs, %d requests, %d heartbeats, %d lives, %d memories of the master\n", len(h.Jobs), len(h.Exchanges), len(h.Heartbeats), len(h.Processes), len(h.Epochs))
+	fmt.Fprintf(w, "%d faults of %d kinds observed, %d breaches\n", faults, kinds, CountViolations(findings))
 }
 
 // Names are the names of kinds, one a line.
-func Names(kinds []Kind) string {
+func KindNames(kinds []Kind) string {
 	var names []string
 	for _, k := range kinds {
 		names = append(names, k.Name)

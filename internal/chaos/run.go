@@ -25,49 +25,49 @@ type Config struct {
 }
 
 // field is a run's agents, their master, and what lies between.
-type field struct {
-	cfg     Config
-	book    *recorder
-	master  *master
-	agents  []*agent
-	feed    *feed
-	cancel  context.CancelCauseFunc
-	notes   []string // what could not be had on this machine
-	closers []func()
+type harness struct {
+	cfg       Config
+	history   *recorder
+	master    *master
+	agents    []*agent
+	submitter *submitter
+	cancel    context.CancelCauseFunc
+	notes     []string // what could not be had on this machine
+	closers   []func()
 
 	outputDisk *disk
-	outputGate sync.Mutex
+	outputMu   sync.Mutex
 }
 
 // breakdown ends the run: what it is made of failed, and not what it looks at.
-func (f *field) breakdown(err error) { f.cancel(err) }
+func (f *harness) abort(err error) { f.cancel(err) }
 
-func (f *field) say(format string, args ...any) { fmt.Fprintf(f.cfg.Output, format+"\n", args...) }
+func (f *harness) logf(format string, args ...any) { fmt.Fprintf(f.cfg.Output, format+"\n", args...) }
 
 // Run plays a schedule and returns all that was seen. An error means that the run itself
 // could not be had, or was given up; what was seen until then is returned nevertheless.
 func Run(ctx context.Context, cfg Config) (*History, []string, error) {
-	f := &field{cfg: cfg, book: newRecorder(beatInterval)}
+	f := &harness{cfg: cfg, history: newRecorder(heartbeatInterval)}
 	defer f.close()
 	ctx, f.cancel = context.WithCancelCause(ctx)
 	defer f.cancel(nil)
-	if err := f.build(ctx); err != nil {
-		return &f.book.h, f.notes, err
+	if err := f.setUp(ctx); err != nil {
+		return &f.history.h, f.notes, err
 	}
-	err := f.play(ctx)
-	return &f.book.h, f.notes, err
+	err := f.run(ctx)
+	return &f.history.h, f.notes, err
 }
 
-func (f *field) onClose(do func()) { f.closers = append(f.closers, do) }
+func (f *harness) onClose(do func()) { f.closers = append(f.closers, do) }
 
-func (f *field) close() {
+func (f *harness) close() {
 	for i := len(f.closers) - 1; i >= 0; i-- {
 		f.closers[i]()
 	}
 }
 
 // build makes all there is, in order.
-func (f *field) build(ctx context.Context) error {
+func (f *harness) setUp(ctx context.Context) error {
 	outputs := filepath.Join(f.cfg.Dir, "out")
 	var why error
 	f.outputDisk, why = newDisk(outputs, 64)
@@ -76,13 +76,13 @@ func (f *field) build(ctx context.Context) error {
 		f.notes = append(f.notes, "no disk can be filled: "+why.Error())
 	}
 	var err error
-	if f.master, err = newMaster(f.cfg.Master, f.cfg.Dir, f.book); err != nil {
+	if f.master, err = newMaster(f.cfg.Master, f.cfg.Dir, f.history); err != nil {
 		return err
 	}
 	f.onClose(func() {
-		f.master.gate.Lock()
-		defer f.master.gate.Unlock()
-		if p, _ := f.master.present(); p != nil {
+		f.master.restartMu.Lock()
+		defer f.master.restartMu.Unlock()
+		if p, _ := f.master.running(); p != nil {
 			f.master.stop(15)
 		}
 	})
@@ -93,17 +93,17 @@ func (f *field) build(ctx context.Context) error {
 		}
 		f.agents = append(f.agents, a)
 	}
-	f.feed, err = newFeed(ctx, f.cfg.Dir, outputs, f.cfg.Schedule.Seed, len(f.agents), f.master)
+	f.submitter, err = newSubmitter(ctx, f.cfg.Dir, outputs, f.cfg.Schedule.Seed, len(f.agents), f.master)
 	return err
 }
 
-func (f *field) newAgent(ctx context.Context, n int, outputs string) (*agent, error) {
+func (f *harness) newAgent(ctx context.Context, n int, outputs string) (*agent, error) {
 	a := &agent{
 		n: n, binary: f.cfg.Agent, dir: filepath.Join(f.cfg.Dir, fmt.Sprintf("a%d", n)), outputs: outputs,
-		logFile: filepath.Join(f.cfg.Dir, fmt.Sprintf("agent-%d.log", n)), facts: f.book,
+		logFile: filepath.Join(f.cfg.Dir, fmt.Sprintf("agent-%d.log", n)), recorder: f.history,
 		http: &http.Client{Timeout: 3 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}},
 	}
-	if err := os.MkdirAll(a.mark(), 0o755); err != nil {
+	if err := os.MkdirAll(a.binDir(), 0o755); err != nil {
 		return nil, err
 	}
 	var why error
@@ -112,7 +112,7 @@ func (f *field) newAgent(ctx context.Context, n int, outputs string) (*agent, er
 	if why != nil && n == 0 {
 		f.notes = append(f.notes, "no disk can be filled: "+why.Error())
 	}
-	a.socket = newSocket(filepath.Join(a.data.dir, "agent.sock"))
+	a.control = newControlClient(filepath.Join(a.data.dir, "agent.sock"))
 	if a.net, why = newNetwork(n); why != nil {
 		if n == 0 {
 			f.notes = append(f.notes, "agents share this machine's network: "+why.Error())
@@ -124,7 +124,7 @@ func (f *field) newAgent(ctx context.Context, n int, outputs string) (*agent, er
 	if a.ports, err = freePorts(5); err != nil {
 		return nil, err
 	}
-	if a.proxy, err = newProxy(n, a.net.host+":0", f.master.address, a.life, f.book); err != nil {
+	if a.proxy, err = newProxy(n, a.net.host+":0", f.master.address, a.processNumber, f.history); err != nil {
 		return nil, err
 	}
 	f.onClose(a.proxy.close)
@@ -132,7 +132,7 @@ func (f *field) newAgent(ctx context.Context, n int, outputs string) (*agent, er
 }
 
 // fakeHardware gives an agent counters and cards that can fail.
-func (f *field) fakeHardware(ctx context.Context, a *agent) (err error) {
+func (f *harness) fakeHardware(ctx context.Context, a *agent) (err error) {
 	if a.tree, err = fakehw.New(filepath.Join(a.dir, "hw")); err != nil {
 		return err
 	}
@@ -151,7 +151,7 @@ func (f *field) fakeHardware(ctx context.Context, a *agent) (err error) {
 	for _, c := range healthyCards().Cards {
 		power[c.UUID] = c.Power.High
 	}
-	f.book.note(func(h *History) { h.Power, h.Inside = power, map[string]bool{"intel-rapl:0:0": true} })
+	f.history.update(func(h *History) { h.TruePower, h.NestedZones = power, map[string]bool{"intel-rapl:0:0": true} })
 	running, stop := context.WithCancel(ctx)
 	done := make(chan error, 1)
 	go func() { done <- a.tree.Run(running, 10*time.Millisecond) }()
@@ -172,82 +172,84 @@ func (f *field) fakeHardware(ctx context.Context, a *agent) (err error) {
 }
 
 // play keeps the agents going through the schedule and to rest.
-func (f *field) play(ctx context.Context) error {
-	alive, end := context.WithCancel(context.WithoutCancel(ctx))
+func (f *harness) run(ctx context.Context) error {
+	agentsCtx, stop := context.WithCancel(context.WithoutCancel(ctx))
 	var all sync.WaitGroup
 	defer all.Wait()
-	defer end()
-	watching, stopWatching := context.WithCancel(alive)
+	defer stop()
+	watchCtx, stopWatching := context.WithCancel(agentsCtx)
 	defer stopWatching()
 	for _, a := range f.agents {
 		all.Go(func() {
-			if err := a.keep(alive); err != nil {
-				f.breakdown(err)
+			if err := a.supervise(agentsCtx); err != nil {
+				f.abort(err)
 			}
 		})
-		all.Go(func() { a.watch(watching) })
+		all.Go(func() { a.watch(watchCtx) })
 	}
-	all.Go(func() { f.noteStalls(watching) })
-	f.feed.paused.Store(true)
-	all.Go(func() { f.feed.run(watching) })
-	look := newInspector(f.outputDisk.dir, f.book)
-	all.Go(func() { look.run(watching) })
+	all.Go(func() { f.noteStalls(watchCtx) })
+	f.submitter.paused.Store(true)
+	all.Go(func() { f.submitter.run(watchCtx) })
+	inspect := newInspector(f.outputDisk.dir, f.history)
+	all.Go(func() { inspect.run(watchCtx) })
 
-	if why := f.rest(ctx, time.Minute); why != "" {
-		return fmt.Errorf("the agents do not come up: %s; see the logs in %s", why, f.cfg.Dir)
+	if busy := f.waitIdle(ctx, time.Minute); busy != "" {
+		return fmt.Errorf("the agents do not come up: %s; see the logs in %s", busy, f.cfg.Dir)
 	}
 	for burst := range f.bursts() {
 		if ctx.Err() != nil {
 			break
 		}
-		f.feed.paused.Store(false)
-		f.burst(ctx, burst)
+		f.submitter.paused.Store(false)
+		f.runBurst(ctx, burst)
 		if burst+1 < f.bursts() {
-			begun := time.Now()
-			f.sayRest(begun, f.rest(ctx, restWithin))
+			started := time.Now()
+			f.logIdle(started, f.waitIdle(ctx, idleTimeout))
 		}
 	}
 	if err := context.Cause(ctx); err != nil {
 		return err
 	}
-	begun := time.Now()
-	why := f.rest(ctx, settleWithin)
-	f.sayRest(begun, why)
-	lost, blind := f.deadLetters(ctx), f.blind(ctx)
-	var steps []Step
+	started := time.Now()
+	busy := f.waitIdle(ctx, finalIdleTimeout)
+	f.logIdle(started, busy)
+	deadLetters, unread := f.deadLetters(ctx), f.unreadSensors(ctx)
+	var steps []AttemptEvent
 	for _, a := range f.agents {
-		of, err := a.steps()
+		of, err := a.readEvents()
 		if err != nil {
 			return fmt.Errorf("reading the log of agent %d: %w", a.n, err)
 		}
 		steps = append(steps, of...)
 	}
-	f.book.note(func(h *History) { h.Unsettled, h.DeadLost, h.Blind, h.Steps = why, lost, blind, steps })
+	f.history.update(func(h *History) {
+		h.Unsettled, h.UnexpectedDeadLetters, h.UnreadSensors, h.Events = busy, deadLetters, unread, steps
+	})
 	return context.Cause(ctx)
 }
 
 const (
 	// restWithin is how long agents may take to rest between bursts. A result whose
 	// sending failed often waits for up to a minute: then there is no rest there.
-	restWithin = 15 * time.Second
+	idleTimeout = 15 * time.Second
 	// settleWithin is how long they may take at the end: a lost lease is looked for once
 	// a minute, a result is sent again once a minute at the latest, and several in turn.
-	settleWithin = 3 * time.Minute
+	finalIdleTimeout = 3 * time.Minute
 	// seeAgainWithin is how long sensors may take to be read again at the end: what failed
 	// often is looked for seldom.
-	seeAgainWithin = 90 * time.Second
+	sensorTimeout = 90 * time.Second
 	// calm is how long an agent that rests is let be before it is looked at.
-	calm = 1500 * time.Millisecond
+	idleDelay = 1500 * time.Millisecond
 )
 
-func (f *field) bursts() int {
+func (f *harness) bursts() int {
 	s := f.cfg.Schedule
 	return int((s.Length + s.Burst - 1) / s.Burst)
 }
 
 // burst plays the faults of one burst at their times. Then no more jobs come, and it waits
 // for the last fault to be over.
-func (f *field) burst(ctx context.Context, n int) {
+func (f *harness) runBurst(ctx context.Context, n int) {
 	s := f.cfg.Schedule
 	from, to := time.Duration(n)*s.Burst, min(time.Duration(n+1)*s.Burst, s.Length)
 	begun := time.Now()
@@ -271,13 +273,13 @@ func (f *field) burst(ctx context.Context, n int) {
 	case <-ctx.Done():
 	case <-time.After(time.Until(begun.Add(to - from))):
 	}
-	f.feed.paused.Store(true)
+	f.submitter.paused.Store(true)
 	playing.Wait()
-	f.say("burst %d of %d: %d faults", n+1, f.bursts(), count)
+	f.logf("burst %d of %d: %d faults", n+1, f.bursts(), count)
 }
 
 // inject plays one fault and notes what was seen of it.
-func (f *field) inject(ctx context.Context, p Planned) {
+func (f *harness) inject(ctx context.Context, p PlannedFault) {
 	var kind Kind
 	for _, k := range Kinds() {
 		if k.Name == p.Kind {
@@ -285,27 +287,27 @@ func (f *field) inject(ctx context.Context, p Planned) {
 		}
 	}
 	a := f.agents[p.Agent]
-	if kind.Alone {
-		a.gate.Lock()
-		defer a.gate.Unlock()
+	if kind.Exclusive {
+		a.exclusiveMu.Lock()
+		defer a.exclusiveMu.Unlock()
 	}
 	begun := time.Now()
 	within, cancel := context.WithTimeout(ctx, observeWithin)
 	defer cancel()
-	s := &scene{field: f, agent: a, kind: p.Kind, random: rand.New(rand.NewPCG(p.Draw, 3)), begun: begun}
-	e, err := kind.play(within, s)
-	fault := Injected{Planned: p, Span: Span{begun, time.Now()}, Seen: e.seen, Hit: e.hit, Actor: e.actor}
+	s := &injector{harness: f, agent: a, kindName: p.Kind, random: rand.New(rand.NewPCG(p.Seed, 3)), started: begun}
+	e, err := kind.inject(within, s)
+	fault := InjectedFault{PlannedFault: p, Span: Span{begun, time.Now()}, Effect: e.observed, Attempt: e.attempt, Actor: e.actor}
 	if err != nil {
-		fault.Seen, fault.Why, fault.Idle = "", err.Error(), errors.Is(err, errNothing)
+		fault.Effect, fault.Error, fault.Skipped = "", err.Error(), errors.Is(err, errNoTarget)
 	}
-	f.book.note(func(h *History) { h.Faults = append(h.Faults, fault) })
+	f.history.update(func(h *History) { h.Faults = append(h.Faults, fault) })
 }
 
 // rest waits until no job is open and no agent has anything to do, and notes what they
 // hold then. It returns why there was no rest.
-func (f *field) rest(ctx context.Context, within time.Duration) (why string) {
+func (f *harness) waitIdle(ctx context.Context, within time.Duration) (busy string) {
 	for end := time.Now().Add(within); ; {
-		if why = f.unrest(ctx); why == "" {
+		if busy = f.busyReason(ctx); busy == "" {
 			break
 		}
 		select {
@@ -314,16 +316,16 @@ func (f *field) rest(ctx context.Context, within time.Duration) (why string) {
 		case <-time.After(100 * time.Millisecond):
 		}
 		if time.Now().After(end) {
-			return why
+			return busy
 		}
 	}
 	select {
 	case <-ctx.Done():
-	case <-time.After(calm):
+	case <-time.After(idleDelay):
 	}
 	for _, a := range f.agents {
-		if l, err := a.level(ctx); err == nil {
-			f.book.note(func(h *History) { h.Rest = append(h.Rest, l) })
+		if usage, err := a.usage(ctx); err == nil {
+			f.history.update(func(h *History) { h.IdleUsage = append(h.IdleUsage, usage) })
 		}
 	}
 	return ""
@@ -331,18 +333,18 @@ func (f *field) rest(ctx context.Context, within time.Duration) (why string) {
 
 // deadLetters counts the results that agents hold as undeliverable, though their master
 // did not forget the jobs.
-func (f *field) deadLetters(ctx context.Context) (lost int) {
+func (f *harness) deadLetters(ctx context.Context) (lost int) {
 	var jobs []*Job
 	var history History
-	f.book.note(func(h *History) { jobs, history.Memories = h.sortedJobs(), slices.Clone(h.Memories) })
+	f.history.update(func(h *History) { jobs, history.Epochs = h.sortedJobs(), slices.Clone(h.Epochs) })
 	for _, a := range f.agents {
 		if a.status().Journal.DeadLetters == 0 {
 			continue
 		}
 		for _, j := range jobs {
-			records, err := a.socket.states(ctx, j.ID)
+			records, err := a.control.records(ctx, j.ID)
 			for _, r := range records {
-				if err == nil && r.State == "dead letter" && history.remembered(j, r.SettledAt) {
+				if err == nil && r.State == "dead letter" && history.knownAt(j, r.SettledAt) {
 					lost++
 				}
 			}
@@ -352,8 +354,8 @@ func (f *field) deadLetters(ctx context.Context) (lost int) {
 }
 
 // blind are the sensors that agents do not read again in time.
-func (f *field) blind(ctx context.Context) (names []string) {
-	for end := time.Now().Add(seeAgainWithin); ; {
+func (f *harness) unreadSensors(ctx context.Context) (names []string) {
+	for end := time.Now().Add(sensorTimeout); ; {
 		names = nil
 		for _, a := range f.agents {
 			kinds := []string{"rapl"}
@@ -373,16 +375,16 @@ func (f *field) blind(ctx context.Context) (names []string) {
 	}
 }
 
-func (f *field) sayRest(begun time.Time, why string) {
+func (f *harness) logIdle(started time.Time, why string) {
 	if why == "" {
 		why = "all rest"
 	}
-	f.say("after %s: %s", time.Since(begun).Round(time.Second), why)
+	f.logf("after %s: %s", time.Since(started).Round(time.Second), why)
 }
 
 // unrest says what is still going on.
-func (f *field) unrest(ctx context.Context) string {
-	open, err := f.master.look(ctx)
+func (f *harness) busyReason(ctx context.Context) string {
+	open, err := f.master.pollJobs(ctx)
 	if err != nil {
 		return err.Error()
 	}
@@ -392,7 +394,7 @@ func (f *field) unrest(ctx context.Context) string {
 	}
 	for _, a := range f.agents {
 		a.mu.Lock()
-		last := a.last
+		last := a.lastStatus
 		a.mu.Unlock()
 		switch {
 		case last == nil:
@@ -408,7 +410,7 @@ func (f *field) unrest(ctx context.Context) string {
 }
 
 // noteStalls notes when this very program was not scheduled.
-func (f *field) noteStalls(ctx context.Context) {
+func (f *harness) noteStalls(ctx context.Context) {
 	const tick, late = 20 * time.Millisecond, 100 * time.Millisecond
 	ticker := time.NewTicker(tick)
 	defer ticker.Stop()
@@ -421,7 +423,7 @@ func (f *field) noteStalls(ctx context.Context) {
 		}
 		if now := time.Now(); now.Sub(last) > late {
 			s := Span{last, now}
-			f.book.note(func(h *History) { h.Stalls = append(h.Stalls, s) })
+			f.history.update(func(h *History) { h.Stalls = append(h.Stalls, s) })
 			last = now
 		} else {
 			last = now

@@ -7,7 +7,7 @@ type Sabotage struct {
 	Faults []string // kinds, by prefix, that bring it to light; nil: all
 	// Elsewhere names what proves it where a run of chaos cannot: such a one is listed, and
 	// not played.
-	Elsewhere string
+	ProvenBy string
 }
 
 // Edit replaces a text that stands once in a file, whose path is from the module's root.
@@ -86,9 +86,9 @@ func Sabotages() []Sabotage {
 			Faults: []string{"net: reset after", "net: answer", "net: stall after", "job: "},
 		},
 		{
-			Name:      "a job that was given away runs on",
-			Edits:     []Edit{{"actors/lease.go", `	case job.LeaseEnded, job.LeaseReassigned:`, `	case job.LeaseEnded:`}},
-			Elsewhere: "TestFrozenAgentDropsReassignedJob of cmd/agent: the jobs of a run end by themselves before it shows",
+			Name:     "a job that was given away runs on",
+			Edits:    []Edit{{"actors/lease.go", `	case job.LeaseEnded, job.LeaseReassigned:`, `	case job.LeaseEnded:`}},
+			ProvenBy: "TestFrozenAgentDropsReassignedJob of cmd/agent: the jobs of a run end by themselves before it shows",
 		},
 		{
 			Name:   "a cancellation is ignored",
@@ -140,9 +140,9 @@ func Sabotages() []Sabotage {
 			Faults: []string{"net: reset after", "net: answer"},
 		},
 		{
-			Name:      "GET /jobs/next goes over a connection that is reused",
-			Edits:     []Edit{{"internal/master/transport.go", `newHTTPClient(config, false)`, `newHTTPClient(config, true)`}},
-			Elsewhere: "the tests of internal/master: a job that is assigned twice is found again, only later",
+			Name:     "GET /jobs/next goes over a connection that is reused",
+			Edits:    []Edit{{"internal/master/transport.go", `newHTTPClient(config, false)`, `newHTTPClient(config, true)`}},
+			ProvenBy: "the tests of internal/master: a job that is assigned twice is found again, only later",
 		},
 		{
 			Name: "a full disk loses a result",
@@ -154,9 +154,9 @@ func Sabotages() []Sabotage {
 			Faults: []string{"disk: data full"},
 		},
 		{
-			Name:      "the journal is not brought to disk",
-			Edits:     []Edit{{"internal/journal/open.go", `NoSync: s.noSync`, `NoSync: true`}},
-			Elsewhere: "make guest, which cuts the power: a killed process loses nothing that the kernel has",
+			Name:     "the journal is not brought to disk",
+			Edits:    []Edit{{"internal/journal/open.go", `NoSync: s.noSync`, `NoSync: true`}},
+			ProvenBy: "make guest, which cuts the power: a killed process loses nothing that the kernel has",
 		},
 		{
 			Name: "a refusal makes a dead letter at once",

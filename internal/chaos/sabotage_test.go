@@ -25,7 +25,7 @@ func TestSabotagesFitTheCode(t *testing.T) {
 				t.Errorf("%s: stands %d times in %s: %q", s.Name, n, e.File, e.Old)
 			}
 		}
-		if _, err := Choose(Kinds(), s.Faults); err != nil {
+		if _, err := SelectKinds(Kinds(), s.Faults); err != nil {
 			t.Errorf("%s: %v", s.Name, err)
 		}
 	}

@@ -12,24 +12,24 @@ import (
 // kind: "run", then the findings, which are for readers alone, and one kind after the other.
 
 // about is what a run was, and how it ended.
-type about struct {
-	Interval  time.Duration
-	Power     map[string]float64
-	Inside    map[string]bool
-	Unsettled string
-	DeadLost  int
-	Blind     []string
+type runInfo struct {
+	HeartbeatInterval     time.Duration
+	TruePower             map[string]float64
+	NestedZones           map[string]bool
+	Unsettled             string
+	UnexpectedDeadLetters int
+	UnreadSensors         []string
 }
 
 // part is one kind of what a history holds.
-type part struct {
-	each func(write func(any))
-	add  func(raw []byte) error
+type section struct {
+	write func(write func(any))
+	add   func(raw []byte) error
 }
 
-func allOf[T any](all *[]T) part {
-	return part{
-		each: func(write func(any)) {
+func sectionOf[T any](all *[]T) section {
+	return section{
+		write: func(write func(any)) {
 			for _, x := range *all {
 				write(x)
 			}
@@ -44,12 +44,12 @@ func allOf[T any](all *[]T) part {
 }
 
 // partNames are in the order in which they are written.
-var partNames = []string{"fault", "life", "cleaned", "rest", "memory", "stall", "beat", "step", "output", "request", "job"}
+var sectionNames = []string{"fault", "process", "cleanup", "usage", "epoch", "stall", "heartbeat", "event", "output", "request", "job"}
 
-func partsOf(h *History, jobs *[]*Job) map[string]part {
-	return map[string]part{
-		"fault": allOf(&h.Faults), "life": allOf(&h.Lives), "cleaned": allOf(&h.Cleaned), "rest": allOf(&h.Rest), "memory": allOf(&h.Memories),
-		"stall": allOf(&h.Stalls), "beat": allOf(&h.Beats), "step": allOf(&h.Steps), "output": allOf(&h.Outputs), "request": allOf(&h.Exchanges), "job": allOf(jobs),
+func sectionsOf(h *History, jobs *[]*Job) map[string]section {
+	return map[string]section{
+		"fault": sectionOf(&h.Faults), "process": sectionOf(&h.Processes), "cleanup": sectionOf(&h.Cleanups), "usage": sectionOf(&h.IdleUsage), "epoch": sectionOf(&h.Epochs),
+		"stall": sectionOf(&h.Stalls), "heartbeat": sectionOf(&h.Heartbeats), "event": sectionOf(&h.Events), "output": sectionOf(&h.Outputs), "request": sectionOf(&h.Exchanges), "job": sectionOf(jobs),
 	}
 }
 
@@ -67,16 +67,16 @@ func (h *History) Save(path string, findings []Finding) error {
 			err = out.Encode(map[string]any{kind: value})
 		}
 	}
-	write("run", about{h.Interval, h.Power, h.Inside, h.Unsettled, h.DeadLost, h.Blind})
+	write("run", runInfo{h.HeartbeatInterval, h.TruePower, h.NestedZones, h.Unsettled, h.UnexpectedDeadLetters, h.UnreadSensors})
 	for _, x := range findings {
 		write("finding", x)
 	}
 	jobs := h.sortedJobs()
-	parts := partsOf(h, &jobs)
-	for _, name := range partNames {
-		parts[name].each(func(value any) {
+	parts := sectionsOf(h, &jobs)
+	for _, name := range sectionNames {
+		parts[name].write(func(value any) {
 			if x, ok := value.(Exchange); ok {
-				value = x.brief()
+				value = x.trimmed()
 			}
 			write(name, value)
 		})
@@ -88,7 +88,7 @@ func (h *History) Save(path string, findings []Finding) error {
 }
 
 // brief is an exchange without what is not judged.
-func (x Exchange) brief() Exchange {
+func (x Exchange) trimmed() Exchange {
 	if x.Result != nil {
 		brief := *x.Result
 		brief.Logs, brief.Metrics, brief.AnalyzerOutput = "", nil, nil
@@ -107,9 +107,9 @@ func LoadHistory(path string) (*History, error) {
 		return nil, err
 	}
 	defer f.Close()
-	h := &History{Interval: beatInterval, Jobs: map[string]*Job{}}
+	h := &History{HeartbeatInterval: heartbeatInterval, Jobs: map[string]*Job{}}
 	var jobs []*Job
-	parts := partsOf(h, &jobs)
+	parts := sectionsOf(h, &jobs)
 	in := json.NewDecoder(bufio.NewReader(f))
 	for n := 1; in.More(); n++ {
 		var line map[string]json.RawMessage
@@ -128,16 +128,16 @@ func LoadHistory(path string) (*History, error) {
 	return h, nil
 }
 
-func (h *History) restore(parts map[string]part, name string, raw []byte) error {
+func (h *History) restore(parts map[string]section, name string, raw []byte) error {
 	switch name {
 	case "finding":
 		return nil
 	case "run":
-		var a about
+		var a runInfo
 		if err := json.Unmarshal(raw, &a); err != nil {
 			return err
 		}
-		h.Interval, h.Power, h.Inside, h.Unsettled, h.DeadLost, h.Blind = a.Interval, a.Power, a.Inside, a.Unsettled, a.DeadLost, a.Blind
+		h.HeartbeatInterval, h.TruePower, h.NestedZones, h.Unsettled, h.UnexpectedDeadLetters, h.UnreadSensors = a.HeartbeatInterval, a.TruePower, a.NestedZones, a.Unsettled, a.UnexpectedDeadLetters, a.UnreadSensors
 		return nil
 	}
 	k, known := parts[name]

@@ -12,56 +12,56 @@ import (
 )
 
 // Planned is one fault of a schedule.
-type Planned struct {
+type PlannedFault struct {
 	Number int           `json:"number"`
 	At     time.Duration `json:"at_ns"` // after the first fault could have come; rests do not count
 	Kind   string        `json:"kind"`
 	Agent  int           `json:"agent"` // from 0
-	Draw   uint64        `json:"draw"`  // seeds what the fault itself chooses
+	Seed   uint64        `json:"draw"`  // seeds what the fault itself chooses
 }
 
 // Schedule is all that a run does to its agents, and when.
 type Schedule struct {
-	Seed   uint64        `json:"seed"`
-	Agents int           `json:"agents"`
-	Length time.Duration `json:"length_ns"`
-	Burst  time.Duration `json:"burst_ns"` // faults come in bursts; after each the agents are let rest
-	Faults []Planned     `json:"faults"`
+	Seed   uint64         `json:"seed"`
+	Agents int            `json:"agents"`
+	Length time.Duration  `json:"length_ns"`
+	Burst  time.Duration  `json:"burst_ns"` // faults come in bursts; after each the agents are let rest
+	Faults []PlannedFault `json:"faults"`
 }
 
 // Draw makes a schedule from a seed: the same arguments give the same one. Each kind
 // comes once at least, the rest by weight. Agents end by turns, one in each burst, so
 // that the others live long enough to show what they accumulate; all at once where
 // nothing else is to be shown.
-func Draw(seed uint64, agents, faults int, length, burst time.Duration, kinds []Kind) Schedule {
+func NewSchedule(seed uint64, agents, faults int, length, burst time.Duration, kinds []Kind) Schedule {
 	s := Schedule{Seed: seed, Agents: agents, Length: length, Burst: burst}
 	if len(kinds) == 0 || faults <= 0 {
 		return s
 	}
 	rnd := rand.New(rand.NewPCG(seed, 1))
-	byTurns := slices.ContainsFunc(kinds, func(k Kind) bool { return !k.Ends })
+	inTurn := slices.ContainsFunc(kinds, func(k Kind) bool { return !k.EndsAgent })
 	chosen := slices.Clone(kinds)
 	rnd.Shuffle(len(chosen), func(i, j int) { chosen[i], chosen[j] = chosen[j], chosen[i] })
 	chosen = chosen[:min(len(chosen), faults)]
 	for len(chosen) < faults {
-		chosen = append(chosen, weighted(rnd, kinds))
+		chosen = append(chosen, pickWeighted(rnd, kinds))
 	}
 	rnd.Shuffle(len(chosen), func(i, j int) { chosen[i], chosen[j] = chosen[j], chosen[i] })
 	for _, k := range chosen {
-		p := Planned{At: time.Duration(rnd.Int64N(int64(length))), Kind: k.Name, Agent: rnd.IntN(agents), Draw: rnd.Uint64()}
-		if k.Ends && byTurns {
+		p := PlannedFault{At: time.Duration(rnd.Int64N(int64(length))), Kind: k.Name, Agent: rnd.IntN(agents), Seed: rnd.Uint64()}
+		if k.EndsAgent && inTurn {
 			p.Agent = int(p.At/burst) % agents
 		}
 		s.Faults = append(s.Faults, p)
 	}
-	slices.SortStableFunc(s.Faults, func(a, b Planned) int { return cmp.Compare(a.At, b.At) })
+	slices.SortStableFunc(s.Faults, func(a, b PlannedFault) int { return cmp.Compare(a.At, b.At) })
 	for i := range s.Faults {
 		s.Faults[i].Number = i + 1
 	}
 	return s
 }
 
-func weighted(rnd *rand.Rand, kinds []Kind) Kind {
+func pickWeighted(rnd *rand.Rand, kinds []Kind) Kind {
 	total := 0.0
 	for _, k := range kinds {
 		total += k.Weight
@@ -77,7 +77,7 @@ func weighted(rnd *rand.Rand, kinds []Kind) Kind {
 
 // Choose returns the kinds whose names begin with one of the prefixes; all for none. A
 // prefix that fits nothing is an error that names what there is.
-func Choose(kinds []Kind, prefixes []string) ([]Kind, error) {
+func SelectKinds(kinds []Kind, prefixes []string) ([]Kind, error) {
 	if len(prefixes) == 0 {
 		return kinds, nil
 	}
@@ -115,7 +115,7 @@ func (s Schedule) Save(path string) error {
 }
 
 // Load reads a schedule that was saved, whole or cut down by hand.
-func Load(path string) (Schedule, error) {
+func LoadSchedule(path string) (Schedule, error) {
 	var s Schedule
 	raw, err := os.ReadFile(path)
 	if err != nil {

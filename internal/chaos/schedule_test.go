@@ -9,10 +9,10 @@ import (
 	"time"
 )
 
-const someTime = 2 * time.Minute
+const scheduleLength = 2 * time.Minute
 
 func TestASeedDecidesTheSchedule(t *testing.T) {
-	draw := func(seed uint64) Schedule { return Draw(seed, 2, 420, someTime, 30*time.Second, Kinds()) }
+	draw := func(seed uint64) Schedule { return NewSchedule(seed, 2, 420, scheduleLength, 30*time.Second, Kinds()) }
 	if !reflect.DeepEqual(draw(7), draw(7)) {
 		t.Error("one seed, two schedules")
 	}
@@ -22,11 +22,11 @@ func TestASeedDecidesTheSchedule(t *testing.T) {
 }
 
 func TestEachKindComes(t *testing.T) {
-	s := Draw(1, 2, len(Kinds()), someTime, 30*time.Second, Kinds())
+	s := NewSchedule(1, 2, len(Kinds()), scheduleLength, 30*time.Second, Kinds())
 	came := map[string]int{}
 	for i, f := range s.Faults {
 		came[f.Kind]++
-		if f.At < 0 || f.At >= someTime || f.Agent < 0 || f.Agent > 1 || f.Number != i+1 || i > 0 && f.At < s.Faults[i-1].At {
+		if f.At < 0 || f.At >= scheduleLength || f.Agent < 0 || f.Agent > 1 || f.Number != i+1 || i > 0 && f.At < s.Faults[i-1].At {
 			t.Errorf("fault %+v", f)
 		}
 	}
@@ -40,9 +40,9 @@ func TestEachKindComes(t *testing.T) {
 func TestAgentsEndByTurns(t *testing.T) {
 	ends := map[string]bool{}
 	for _, k := range Kinds() {
-		ends[k.Name] = k.Ends
+		ends[k.Name] = k.EndsAgent
 	}
-	for _, f := range Draw(3, 2, 420, someTime, 30*time.Second, Kinds()).Faults {
+	for _, f := range NewSchedule(3, 2, 420, scheduleLength, 30*time.Second, Kinds()).Faults {
 		if ends[f.Kind] && f.Agent != int(f.At/(30*time.Second))%2 {
 			t.Errorf("%+v", f)
 		}
@@ -52,7 +52,7 @@ func TestAgentsEndByTurns(t *testing.T) {
 func TestKindsHaveNamesOfTheirOwn(t *testing.T) {
 	seen := map[string]bool{}
 	for _, k := range Kinds() {
-		if seen[k.Name] || k.Weight <= 0 || k.play == nil {
+		if seen[k.Name] || k.Weight <= 0 || k.inject == nil {
 			t.Errorf("%q: weight %v", k.Name, k.Weight)
 		}
 		seen[k.Name] = true
@@ -70,7 +70,7 @@ func TestChoose(t *testing.T) {
 		{[]string{"net: reset", "net: reset before"}, 2, ""},
 		{[]string{"net: reset", "gnu"}, 0, `"gnu"`},
 	} {
-		got, err := Choose(Kinds(), c.prefixes)
+		got, err := SelectKinds(Kinds(), c.prefixes)
 		if len(got) != c.want || (err == nil) != (c.err == "") || err != nil && !strings.Contains(err.Error(), c.err) {
 			t.Errorf("%q: %d kinds, %v", c.prefixes, len(got), err)
 		}
@@ -79,11 +79,11 @@ func TestChoose(t *testing.T) {
 
 func TestAScheduleIsReplayed(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "schedule.json")
-	s := Draw(5, 2, 60, someTime, 30*time.Second, Kinds())
+	s := NewSchedule(5, 2, 60, scheduleLength, 30*time.Second, Kinds())
 	if err := s.Save(path); err != nil {
 		t.Fatal(err)
 	}
-	if again, err := Load(path); err != nil || !reflect.DeepEqual(s, again) {
+	if again, err := LoadSchedule(path); err != nil || !reflect.DeepEqual(s, again) {
 		t.Errorf("%v: read otherwise than written", err)
 	}
 }
@@ -100,7 +100,7 @@ func TestAScheduleThatMakesNoSenseIsRefused(t *testing.T) {
 		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
 			t.Fatal(err)
 		}
-		if s, err := Load(path); err == nil {
+		if s, err := LoadSchedule(path); err == nil {
 			t.Errorf("%s: taken as %+v", name, s)
 		}
 	}

@@ -9,26 +9,26 @@ import (
 )
 
 // process is a program that was started, and ends with this one.
-type process struct {
+type program struct {
 	pid   int
 	done  chan struct{} // closed when it has ended
 	state *os.ProcessState
 }
 
 // spawn starts a program whose output goes to the end of a file.
-func spawn(logFile string, environ []string, argv ...string) (*process, error) {
+func spawn(logFile string, environ []string, argv ...string) (*program, error) {
 	log, err := os.OpenFile(logFile, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
 	if err != nil {
 		return nil, err
 	}
-	p := &process{done: make(chan struct{})}
+	p := &program{done: make(chan struct{})}
 	started := make(chan error, 1)
 	go func() {
 		defer close(p.done)
 		defer log.Close()
 		runtime.LockOSThread() // for good: the program ends with the thread
 		cmd := exec.Command(argv[0], argv[1:]...)
-		cmd.Env, cmd.Stdout, cmd.Stderr, cmd.SysProcAttr = environ, log, log, attributes()
+		cmd.Env, cmd.Stdout, cmd.Stderr, cmd.SysProcAttr = environ, log, log, sysProcAttr()
 		if err := cmd.Start(); err != nil {
 			started <- err
 			return
@@ -44,7 +44,7 @@ func spawn(logFile string, environ []string, argv ...string) (*process, error) {
 	return p, nil
 }
 
-func (p *process) ended() bool {
+func (p *program) ended() bool {
 	select {
 	case <-p.done:
 		return true
@@ -53,7 +53,7 @@ func (p *process) ended() bool {
 	}
 }
 
-func (p *process) signal(s syscall.Signal) error {
+func (p *program) signal(s syscall.Signal) error {
 	if p.ended() {
 		return syscall.ESRCH
 	}
@@ -61,4 +61,4 @@ func (p *process) signal(s syscall.Signal) error {
 }
 
 // exit says how it ended, once it has.
-func (p *process) exit() string { return p.state.String() }
+func (p *program) exit() string { return p.state.String() }
