@@ -1,8 +1,6 @@
 package chaos
 
 import (
-	"context"
-	"sync"
 	"time"
 
 	"ffmpeg-agent/messages/protocol"
@@ -205,58 +203,4 @@ type History struct {
 	Unsettled             string   // why the run did not come to rest at its end; empty: it did
 	UnexpectedDeadLetters int      // dead letters of jobs that no master forgot
 	UnreadSensors         []string // sensors that were not read again after the last fault
-}
-
-// recorder collects facts from many goroutines.
-type recorder struct {
-	mu      sync.Mutex
-	h       History
-	changed chan struct{}
-}
-
-func newRecorder(interval time.Duration) *recorder {
-	return &recorder{h: History{HeartbeatInterval: interval, Jobs: map[string]*Job{}}, changed: make(chan struct{})}
-}
-
-// note changes the history.
-func (r *recorder) update(change func(*History)) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	change(&r.h)
-}
-
-// exchange notes an exchange and wakes who waits for one.
-func (r *recorder) addExchange(x Exchange) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.h.Exchanges = append(r.h.Exchanges, x)
-	close(r.changed)
-	r.changed = make(chan struct{})
-}
-
-// await returns the first exchange from a moment on that fits, or false at the context's end.
-func (r *recorder) awaitExchange(ctx context.Context, from time.Time, match func(*Exchange) bool) (Exchange, bool) {
-	r.mu.Lock()
-	next := len(r.h.Exchanges)
-	for next > 0 && r.h.Exchanges[next-1].To.After(from) {
-		next--
-	}
-	r.mu.Unlock()
-	for {
-		r.mu.Lock()
-		fresh := r.h.Exchanges[next:]
-		changed := r.changed
-		r.mu.Unlock()
-		for i := range fresh {
-			if match(&fresh[i]) {
-				return fresh[i], true
-			}
-		}
-		next += len(fresh)
-		select {
-		case <-ctx.Done():
-			return Exchange{}, false
-		case <-changed:
-		}
-	}
 }

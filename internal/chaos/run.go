@@ -6,14 +6,9 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
-	"net/http"
-	"os"
-	"path/filepath"
 	"slices"
 	"sync"
 	"time"
-
-	"ffmpeg-agent/hardware/fakehw"
 )
 
 // Config is what a run is made from.
@@ -23,26 +18,6 @@ type Config struct {
 	Schedule      Schedule // what to do when
 	Output        io.Writer
 }
-
-// field is a run's agents, their master, and what lies between.
-type harness struct {
-	cfg       Config
-	history   *recorder
-	master    *master
-	agents    []*agent
-	submitter *submitter
-	cancel    context.CancelCauseFunc
-	notes     []string // what could not be had on this machine
-	closers   []func()
-
-	outputDisk *disk
-	outputMu   sync.Mutex
-}
-
-// breakdown ends the run: what it is made of failed, and not what it looks at.
-func (f *harness) abort(err error) { f.cancel(err) }
-
-func (f *harness) logf(format string, args ...any) { fmt.Fprintf(f.cfg.Output, format+"\n", args...) }
 
 // Run plays a schedule and returns all that was seen. An error means that the run itself
 // could not be had, or was given up; what was seen until then is returned nevertheless.
@@ -56,119 +31,6 @@ func Run(ctx context.Context, cfg Config) (*History, []string, error) {
 	}
 	err := f.run(ctx)
 	return &f.history.h, f.notes, err
-}
-
-func (f *harness) onClose(do func()) { f.closers = append(f.closers, do) }
-
-func (f *harness) close() {
-	for i := len(f.closers) - 1; i >= 0; i-- {
-		f.closers[i]()
-	}
-}
-
-// build makes all there is, in order.
-func (f *harness) setUp(ctx context.Context) error {
-	outputs := filepath.Join(f.cfg.Dir, "out")
-	var why error
-	f.outputDisk, why = newDisk(outputs, 64)
-	f.onClose(f.outputDisk.remove)
-	if why != nil {
-		f.notes = append(f.notes, "no disk can be filled: "+why.Error())
-	}
-	var err error
-	if f.master, err = newMaster(f.cfg.Master, f.cfg.Dir, f.history); err != nil {
-		return err
-	}
-	f.onClose(func() {
-		f.master.restartMu.Lock()
-		defer f.master.restartMu.Unlock()
-		if p, _ := f.master.running(); p != nil {
-			f.master.stop(15)
-		}
-	})
-	for n := range f.cfg.Schedule.Agents {
-		a, err := f.newAgent(ctx, n, outputs)
-		if err != nil {
-			return err
-		}
-		f.agents = append(f.agents, a)
-	}
-	f.submitter, err = newSubmitter(ctx, f.cfg.Dir, outputs, f.cfg.Schedule.Seed, len(f.agents), f.master)
-	return err
-}
-
-func (f *harness) newAgent(ctx context.Context, n int, outputs string) (*agent, error) {
-	a := &agent{
-		n: n, binary: f.cfg.Agent, dir: filepath.Join(f.cfg.Dir, fmt.Sprintf("a%d", n)), outputs: outputs,
-		logFile: filepath.Join(f.cfg.Dir, fmt.Sprintf("agent-%d.log", n)), recorder: f.history,
-		http: &http.Client{Timeout: 3 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}},
-	}
-	if err := os.MkdirAll(a.binDir(), 0o755); err != nil {
-		return nil, err
-	}
-	var why error
-	a.data, why = newDisk(filepath.Join(a.dir, "d"), 64)
-	f.onClose(a.data.remove)
-	if why != nil && n == 0 {
-		f.notes = append(f.notes, "no disk can be filled: "+why.Error())
-	}
-	a.control = newControlClient(filepath.Join(a.data.dir, "agent.sock"))
-	if a.net, why = newNetwork(n); why != nil {
-		if n == 0 {
-			f.notes = append(f.notes, "agents share this machine's network: "+why.Error())
-		}
-		a.net = loopback()
-	}
-	f.onClose(a.net.remove)
-	var err error
-	if a.ports, err = freePorts(5); err != nil {
-		return nil, err
-	}
-	if a.proxy, err = newProxy(n, a.net.host+":0", f.master.address, a.processNumber, f.history); err != nil {
-		return nil, err
-	}
-	f.onClose(a.proxy.close)
-	return a, f.fakeHardware(ctx, a)
-}
-
-// fakeHardware gives an agent counters and cards that can fail.
-func (f *harness) fakeHardware(ctx context.Context, a *agent) (err error) {
-	if a.tree, err = fakehw.New(filepath.Join(a.dir, "hw")); err != nil {
-		return err
-	}
-	power := map[string]float64{}
-	for _, z := range []struct {
-		id, name string
-		watts    float64
-	}{{"intel-rapl:0", "package-0", 60}, {"intel-rapl:0:0", "core", 40}, {"intel-rapl:1", "package-1", 50}} {
-		power[z.id] = z.watts
-		zone, err := a.tree.AddZone(fakehw.ZoneConfig{ID: z.id, Name: z.name, Power: fakehw.Constant(z.watts), Range: 262143328850})
-		if err != nil {
-			return err
-		}
-		a.zones = append(a.zones, zone)
-	}
-	for _, c := range healthyCards().Cards {
-		power[c.UUID] = c.Power.High
-	}
-	f.history.update(func(h *History) { h.TruePower, h.NestedZones = power, map[string]bool{"intel-rapl:0:0": true} })
-	running, stop := context.WithCancel(ctx)
-	done := make(chan error, 1)
-	go func() { done <- a.tree.Run(running, 10*time.Millisecond) }()
-	f.onClose(func() {
-		stop()
-		<-done
-		_ = a.tree.Close()
-	})
-	cards := filepath.Join(a.dir, "nvml")
-	if err := os.MkdirAll(cards, 0o755); err != nil {
-		return err
-	}
-	var why error
-	if a.cards, why = fakehw.NewNVML(cards, healthyCards()); why != nil && a.n == 0 {
-		f.notes = append(f.notes, "no fake cards: "+why.Error())
-	}
-	return nil
 }
 
 // play keeps the agents going through the schedule and to rest.

@@ -11,7 +11,6 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
-	"time"
 )
 
 // Proc is one process as /proc shows it, see proc_pid_stat(5).
@@ -165,16 +164,4 @@ func resourceCounts(pid int) (descriptors, threads int, resident int64, err erro
 		return 0, 0, 0, err
 	}
 	return len(fds), len(tasks), pages * int64(os.Getpagesize()), nil
-}
-
-// waitFor asks until something holds; false when the time is up first.
-func waitUntil(d time.Duration, condition func() bool) bool {
-	for end := time.Now().Add(d); ; time.Sleep(20 * time.Millisecond) {
-		if condition() {
-			return true
-		}
-		if time.Now().After(end) {
-			return false
-		}
-	}
 }

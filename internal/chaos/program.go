@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"runtime"
 	"syscall"
+	"time"
 )
 
 // process is a program that was started, and ends with this one.
@@ -62,3 +63,15 @@ func (p *program) signal(s syscall.Signal) error {
 
 // exit says how it ended, once it has.
 func (p *program) exit() string { return p.state.String() }
+
+// waitFor asks until something holds; false when the time is up first.
+func waitUntil(d time.Duration, condition func() bool) bool {
+	for end := time.Now().Add(d); ; time.Sleep(20 * time.Millisecond) {
+		if condition() {
+			return true
+		}
+		if time.Now().After(end) {
+			return false
+		}
+	}
+}

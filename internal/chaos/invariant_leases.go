@@ -1,0 +1,97 @@
+package chaos
+
+import (
+	"fmt"
+	"time"
+
+	"ffmpeg-agent/messages/protocol"
+)
+
+// How far the proxies' times may be off from what an agent goes by: an answer is read
+// before its end is noted, and a request arrives after it was decided on.
+const timingTolerance = 300 * time.Millisecond
+
+// connectWithin is how long an agent's connecting may take that began before its network was
+// cut, so that a request arrives that much after it was decided on.
+const maxConnectDelay = 5 * time.Second
+
+// wordFirst: a result is sent only by a life that the master has told, no longer ago than it
+// is patient with a silent agent, that the attempt is the agent's.
+func (h *History) checkLeaseConfirmed() Finding {
+	f := Finding{Invariant: "a result follows a word of its lease"}
+	unknown := 0
+	for i := range h.Exchanges {
+		x := &h.Exchanges[i]
+		if x.Result == nil {
+			continue
+		}
+		f.Checked++
+		switch h.bestLeaseStatus(x) {
+		case leaseConfirmed:
+		case leaseUnknown:
+			unknown++
+		default:
+			f.violate("agent %d, life %d, sent the result of job %s, attempt %d (%s, %q), at %s, and had not been told since %s that the attempt is its own",
+				x.Agent, x.Process, x.Result.JobID, x.Result.Attempt, x.Result.Status, x.Result.Error, timestamp(x.From), timestamp(x.From.Add(-unavailableAfter)))
+		}
+	}
+	f.Note = fmt.Sprintf("%d to a master that was asked, and does not know the job", unknown)
+	return f
+}
+
+// word is what an answer tells an agent of an attempt of its own.
+type leaseStatus int
+
+const (
+	leaseUnconfirmed leaseStatus = iota // nothing, or that it is over
+	leaseUnknown                        // the master does not know the job, or not that much of it
+	leaseConfirmed                      // it is the agent's, or was canceled
+)
+
+// lastWord is the best that a life was told of an attempt before it sent its result, and
+// not too long before.
+func (h *History) bestLeaseStatus(sent *Exchange) leaseStatus {
+	best := leaseUnconfirmed
+	for i := range h.Exchanges {
+		e := &h.Exchanges[i]
+		if e.Agent != sent.Agent || e.Process != sent.Process || !e.maybeRead() || !e.From.Before(sent.From) || e.To.After(sent.From.Add(timingTolerance)) {
+			continue
+		}
+		if ago := sent.From.Sub(e.To); ago <= unavailableAfter+timingTolerance+h.stalledFor(e.To, sent.From) ||
+			ago <= unavailableAfter+maxConnectDelay && h.disconnected(sent.Agent, sent.From.Add(-maxConnectDelay), sent.From) {
+			best = max(best, h.leaseStatusIn(e, sent.Result))
+		}
+	}
+	return best
+}
+
+// word is what an answer told of the attempt of a result.
+func (h *History) leaseStatusIn(e *Exchange, r *protocol.JobResult) leaseStatus {
+	for _, v := range e.Views {
+		if v.Job != r.JobID {
+			continue // a master that takes an id for a sequence number answers with another job
+		}
+		held := v.Status.HeldByNode() || v.Status == protocol.StatusPaused || v.Status == protocol.StatusCanceled
+		switch {
+		case 1+v.Retries < r.Attempt:
+			return leaseUnknown
+		case 1+v.Retries == r.Attempt && (v.NodeID == r.NodeID || v.NodeID == "") && held:
+			return leaseConfirmed
+		}
+		return leaseUnconfirmed
+	}
+	if e.Call == CallJobs && e.AgentStatus == 200 || e.Call == CallJob && e.AgentStatus == 404 && h.asksFor(e, r.JobID) {
+		return leaseUnknown
+	}
+	return leaseUnconfirmed
+}
+
+// cutOff reports whether an agent's way to its master was cut in a stretch of time.
+func (h *History) disconnected(agent int, from, to time.Time) bool {
+	for _, f := range h.Faults {
+		if f.Agent == agent && (f.Kind == "net: partition" || f.Kind == "net: connection refused") && f.Overlaps(from, to) {
+			return true
+		}
+	}
+	return false
+}
