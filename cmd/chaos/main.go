@@ -29,8 +29,8 @@ func main() {
 // usageError is a mistake in the flags: exit status 2.
 type usageError struct{ error }
 
-// errBreached: the verdict, which has been printed, is a bad one.
-var errBreached = errors.New("it does not hold")
+// errViolated: the verdict, which has been printed, is a bad one.
+var errViolated = errors.New("it does not hold")
 
 // run is the program; it returns the exit status.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
@@ -210,7 +210,7 @@ func (o *options) verdict(out io.Writer, h *chaos.History, findings []chaos.Find
 	faults, kinds := h.Observed()
 	switch unchecked := chaos.Unchecked(findings); {
 	case chaos.CountViolations(findings) > 0:
-		return fmt.Errorf("%w: %d breaches", errBreached, chaos.CountViolations(findings))
+		return fmt.Errorf("%w: %d violations", errViolated, chaos.CountViolations(findings))
 	case faults < o.minFaults || kinds < o.minKinds:
 		return fmt.Errorf("%d faults of %d kinds were observed, and %d of %d are wanted", faults, kinds, o.minFaults, o.minKinds)
 	case o.minKinds > 0 && len(unchecked) > 0:

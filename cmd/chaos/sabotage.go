@@ -40,7 +40,7 @@ func sabotageCommand() *cobra.Command {
 		Long: `Build the agent once for each of a list of sabotages of its code, which the files on disk are
 spared, and drive each through the faults that should bring it to light. The code as it is goes
 first, through faults of all kinds: what is caught there too proves nothing. Exit status 1 where
-a sabotage is not caught or could not be played, or the code as it is breaches an invariant.`,
+a sabotage is not caught or could not be played, or the code as it is violates an invariant.`,
 		Example: "  chaos sabotage\n  chaos sabotage --only 'a result is sent'",
 		Args:    cobra.NoArgs,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return o.run(cmd.Context(), cmd.OutOrStdout()) },
@@ -84,7 +84,7 @@ func (o *sabotageOptions) run(ctx context.Context, out io.Writer) (err error) {
 			return fmt.Errorf("the code as it is: %w", err)
 		}
 		if len(by) > 0 {
-			return fmt.Errorf("the code as it is breaches %s; logs in %s", strings.Join(by, "; "), o.dir)
+			return fmt.Errorf("the code as it is violates %s; logs in %s", strings.Join(by, "; "), o.dir)
 		}
 		fmt.Fprintln(out, " 0  clean   the code as it is")
 	}
@@ -144,7 +144,7 @@ func (t *tally) verdict() error {
 	return fmt.Errorf("%d sabotages are not caught, and %d could not be played", t.missed, t.unplayed)
 }
 
-// try plays one sabotage and returns the invariants that it breaches.
+// try plays one sabotage and returns the invariants that it violates.
 func (o *sabotageOptions) try(ctx context.Context, name, master string, s chaos.Sabotage) (by []string, err error) {
 	dir := filepath.Join(o.dir, name)
 	if err := os.MkdirAll(dir, 0o755); err != nil {

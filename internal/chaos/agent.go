@@ -51,7 +51,7 @@ type agent struct {
 	http     *http.Client
 	control  *controlClient
 
-	// gate is held by a fault that ends or stops the agent, one at a time; deaths counts
+	// exclusiveMu is held by a fault that ends or stops the agent, one at a time; deaths counts
 	// those that end it, so that no other is taken for the cause.
 	exclusiveMu  sync.Mutex
 	terminations atomic.Int32
@@ -62,10 +62,10 @@ type agent struct {
 
 	mu             sync.Mutex
 	program        *program
-	starts         int                    // of the present life
+	starts         int                    // so far; the number of the current process
 	beforeStart    []func()               // what is done before the next start
-	lastStatus     *agentStatus           // the latest; nil: this life has not been seen yet
-	leftovers      map[string]func() bool // what dead lives left: name → whether it is still there
+	lastStatus     *agentStatus           // the latest; nil: this process has not been seen yet
+	leftovers      map[string]func() bool // left by earlier processes: name → whether it still exists
 	journalDamaged bool                   // the journal was damaged since: attempts may begin again
 	cgroupPattern  string                 // pattern of the names of its jobs' cgroups; empty: not seen yet
 	blocked        atomic.Int32           // faults under way that keep it from cleaning up
@@ -77,14 +77,14 @@ func (a *agent) processNumber() int {
 	return a.starts
 }
 
-// present is the process of the present life; nil while there is none.
+// running returns the current process; nil while there is none.
 func (a *agent) running() *program {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.program
 }
 
-// status is the latest that was seen of the present life; never nil.
+// status returns the latest status of the current process; never nil, empty before the first.
 func (a *agent) status() *agentStatus {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -136,7 +136,7 @@ func (a *agent) metricsAddress() string {
 	return net.JoinHostPort(a.net.agent, strconv.Itoa(a.ports[0]))
 }
 
-// keep starts the agent and starts it again whenever it ends, until the context does.
+// supervise starts the agent and starts it again whenever it ends, until the context does.
 func (a *agent) supervise(ctx context.Context) error {
 	for ctx.Err() == nil {
 		p, err := a.start()
@@ -189,7 +189,7 @@ func (a *agent) start() (*program, error) {
 	return p, nil
 }
 
-// told notes that the present life is told to end.
+// noteStopRequest notes that the current process is told to end.
 func (a *agent) noteStopRequest() {
 	now := time.Now()
 	a.updateProcess(a.processNumber(), func(l *Process) {
@@ -199,7 +199,7 @@ func (a *agent) noteStopRequest() {
 	})
 }
 
-// amend changes what was noted of a life.
+// updateProcess changes what was noted of a process.
 func (a *agent) updateProcess(process int, change func(*Process)) {
 	a.recorder.update(func(h *History) {
 		for i := range h.Processes {
@@ -210,7 +210,7 @@ func (a *agent) updateProcess(process int, change func(*Process)) {
 	})
 }
 
-// bury notes what outlived a life, ends it, and notes what the next has to clean up.
+// recordExit notes what outlived a process, ends it, and notes what the next has to clean up.
 func (a *agent) recordExit(p *program, started time.Time) {
 	exited := time.Now()
 	survivors := func() []string {
@@ -240,7 +240,7 @@ func (a *agent) recordExit(p *program, started time.Time) {
 	items := a.findLeftovers()
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	maps.Copy(items, a.leftovers) // what the life before did not get round to
+	maps.Copy(items, a.leftovers) // what the previous process did not get round to
 	a.leftovers = items
 	a.program = nil
 	a.updateProcess(a.starts, func(l *Process) { l.To, l.Exit, l.GoneAfter, l.Survivors = exited, p.exit(), goneAfter, found })
@@ -281,7 +281,7 @@ func (a *agent) watch(ctx context.Context) {
 	}
 }
 
-// level is what the agent holds now.
+// usage is what the agent holds now.
 func (a *agent) usage(ctx context.Context) (Usage, error) {
 	p := a.running()
 	if p == nil {
@@ -298,7 +298,7 @@ func (a *agent) usage(ctx context.Context) (Usage, error) {
 	return l, err
 }
 
-// steps reads from the agent's log what it did for which attempt.
+// readEvents reads from the agent's log what it did for which attempt.
 func (a *agent) readEvents() ([]AttemptEvent, error) {
 	f, err := os.Open(a.logFile)
 	if err != nil {

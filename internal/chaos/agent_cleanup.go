@@ -11,11 +11,11 @@ import (
 	"time"
 )
 
-// cleanWithin is how long an agent that can work may take to clean up after the one
+// cleanupTimeout is how long an agent that can work may take to clean up after the one
 // before it.
 const cleanupTimeout = 20 * time.Second
 
-// leavings are what a dead life has left for the next to clean up, each with a way to
+// findLeftovers are what a dead process has left for the next to clean up, each with a way to
 // see whether it is still there. It is called while the agent is dead.
 func (a *agent) findLeftovers() map[string]func() bool {
 	exists := func(path string) func() bool {
@@ -44,7 +44,7 @@ func (a *agent) findLeftovers() map[string]func() bool {
 	return items
 }
 
-// unfinished reports whether the journal still takes an attempt for running; true as
+// isUnfinished reports whether the journal still takes an attempt for running; true as
 // long as it cannot be asked.
 func (a *agent) isUnfinished(at Attempt) bool {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
@@ -55,11 +55,11 @@ func (a *agent) isUnfinished(at Attempt) bool {
 
 func journalEntry(at Attempt) string { return fmt.Sprintf("journal entry %s#%d", at.Job, at.Number) }
 
-// cleaning watches a life clean up after those before it.
+// cleanupWatch watches a process clean up after those before it.
 type cleanupWatch struct {
 	process   int
 	done      bool
-	available time.Duration // for how long the life could have cleaned up
+	available time.Duration // for how long the process could have cleaned up
 	checked   time.Time
 	items     int
 	lastItem  string   // one that was still there at the last look
@@ -108,7 +108,7 @@ func (c *cleanupWatch) check(a *agent, process int) {
 	}
 }
 
-// rerun notes attempts that a dead life had begun and that are begun again: they are to
+// noteReruns notes attempts that a dead process had begun and that are begun again: they are to
 // be reported as failed instead.
 func (c *cleanupWatch) noteReruns(a *agent) {
 	now := a.status()
@@ -128,7 +128,7 @@ func (c *cleanupWatch) noteReruns(a *agent) {
 	}
 }
 
-// groups are the cgroups of the agent's jobs.
+// jobCgroups are the cgroups of the agent's jobs.
 func (a *agent) jobCgroups() []string {
 	a.mu.Lock()
 	pattern := a.cgroupPattern
@@ -146,7 +146,7 @@ func (a *agent) cgroupPatternUnknown() bool {
 	return a.cgroupPattern == ""
 }
 
-// learn finds out how the agent names its jobs' cgroups, from one of their processes.
+// learnCgroupPattern finds out how the agent names its jobs' cgroups, from one of their processes.
 func (a *agent) learnCgroupPattern(p Proc) {
 	pattern := cgroupPatternOf(p.cgroup())
 	if pattern == "" {
@@ -157,7 +157,7 @@ func (a *agent) learnCgroupPattern(p Proc) {
 	a.cgroupPattern = filepath.Join(cgroupMount(), pattern)
 }
 
-// groupPattern is what the cgroups of all jobs of an agent look like, given the path of one
+// cgroupPatternOf is what the cgroups of all jobs of an agent look like, given the path of one
 // or of one below it; empty: it is no job's.
 func cgroupPatternOf(path string) string {
 	const prefix = "ffmpeg-agent-"
@@ -170,7 +170,7 @@ func cgroupPatternOf(path string) string {
 	return ""
 }
 
-// temporary is what only a job at work may have: cgroups, and outputs that are not final
+// jobLeftovers is what only a job at work may have: cgroups, and outputs that are not final
 // yet, in the folder of all agents.
 func (a *agent) jobLeftovers() []string {
 	partial, _ := filepath.Glob(filepath.Join(a.outputs, ".*.partial-*"))

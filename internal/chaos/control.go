@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// status is what is read of an agent's /status.
+// agentStatus is what is read of an agent's /status.
 type agentStatus struct {
 	PID       int
 	Session   *struct{ NodeID string }
@@ -48,7 +48,7 @@ type agentStatus struct {
 	}
 }
 
-// trouble is how often an actor failed in any way; known is false where there is none.
+// actorFailures is how often an actor failed in any way; known is false where there is none.
 func (s *agentStatus) actorFailures(path string) (n int, known bool) {
 	for _, a := range s.Actors {
 		if a.Path == path {
@@ -81,7 +81,7 @@ func (s *agentStatus) idle() bool {
 	return true
 }
 
-// socket speaks to an agent's control socket.
+// controlClient speaks to an agent's control socket.
 type controlClient struct{ http *http.Client }
 
 func newControlClient(path string) *controlClient {
@@ -106,7 +106,7 @@ func (s *controlClient) hang(ctx context.Context, actor string, d time.Duration)
 	return callJSON(ctx, s.http, http.MethodPost, "http://agent/debug/hang", map[string]any{"actor": actor, "for_ns": d}, nil)
 }
 
-// states are the journal's records of the attempts at a job, by attempt.
+// records are the journal's records of the attempts at a job, by attempt.
 func (s *controlClient) records(ctx context.Context, job string) (map[int]journalRecord, error) {
 	var response struct {
 		Records []struct {
@@ -126,13 +126,13 @@ func (s *controlClient) records(ctx context.Context, job string) (map[int]journa
 	return records, err
 }
 
-// record is what the journal has of an attempt.
+// journalRecord is what the journal has of an attempt.
 type journalRecord struct {
 	State     string
 	SettledAt time.Time `json:"settled_at"` // zero: it is not settled
 }
 
-// ask makes one call with JSON both ways.
+// callJSON makes one call with JSON both ways.
 func callJSON(ctx context.Context, client *http.Client, method, target string, in, out any) error {
 	var body io.Reader
 	if in != nil {

@@ -1,11 +1,11 @@
-// Package chaos drives real agents, a real master and the network between them through
-// faults, and judges what came of it. It knows the agents by what they show to anybody:
-// what they send, their control socket, their metrics, /proc, and the files they leave.
+// Package chaos injects faults into real agents, a real master and the network between
+// them, and checks invariants of the outcome. It observes agents only from outside: their
+// requests, control socket, metrics, logs, files and /proc.
 //
-// A Schedule is drawn from a seed and says which fault comes when and where. Run plays
-// it, while jobs flow, and notes facts in a History. The invariants are functions of a
-// History alone, so that each can be shown to fire on one that was made up.
+// NewSchedule derives a Schedule from a seed: which fault is injected when and where. Run
+// plays it while jobs run, and records what it observes in a History. Every invariant is a
+// function of the History alone, so a test can violate each with a made-up one.
 //
-// A fault counts only when its effect was seen: a request that it met, a process that
-// ended, an actor that restarted, a result that says so.
+// A fault counts only if its effect was observed: a request that it hit, a process that
+// ended, an actor that restarted, a result that reports it.
 package chaos

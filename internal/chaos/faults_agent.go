@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// roles are the actors that faults are aimed at, by the last element of their paths.
+// actorRoles are the actors that faults are aimed at, by the last element of their paths.
 var actorRoles = []string{
 	"agent", "control", "exporters", "agent-metrics", "cpu-metrics", "ffmpeg-metrics", "gpu-metrics", "heartbeat", "janitor", "jobs", "job-",
 	"job-", "meter", "poller", "registrar", "samplers", "host", "nvml", "rapl", "uploader",
@@ -29,7 +29,7 @@ func actorKinds() []Kind {
 	}
 }
 
-// strike hits an actor and waits until the agent's supervision tells of it.
+// hitActor hits an actor and waits until the agent's supervision tells of it.
 func (s *injector) hitActor(ctx context.Context, hit func(path string) error) (effect, error) {
 	role := pick(s, actorRoles)
 	var path string
@@ -48,7 +48,7 @@ func (s *injector) hitActor(ctx context.Context, hit func(path string) error) (e
 	gate, _ := s.actorMus.LoadOrStore(path, &sync.Mutex{})
 	gate.(*sync.Mutex).Lock()
 	defer gate.(*sync.Mutex).Unlock()
-	life, before, deaths := s.processNumber(), s.status(), s.terminations.Load()
+	process, before, deaths := s.processNumber(), s.status(), s.terminations.Load()
 	n, _ := before.actorFailures(path)
 	e := effect{actor: path}
 	if err := hit(path); err != nil { // whether it did is not known
@@ -57,7 +57,7 @@ func (s *injector) hitActor(ctx context.Context, hit func(path string) error) (e
 	e.observed = s.awaitStatus(ctx, func(st *agentStatus) string {
 		now, known := st.actorFailures(path)
 		switch {
-		case s.processNumber() != life && s.terminations.Load() == deaths:
+		case s.processNumber() != process && s.terminations.Load() == deaths:
 			return path + ": the process ended for a fresh start"
 		case st.PID == before.PID && known && now > n:
 			return fmt.Sprintf("%s: failures %d → %d", path, n, now)
@@ -105,7 +105,7 @@ func childKinds() []Kind {
 	}
 }
 
-// encoder waits for an FFmpeg of the agent's that encodes.
+// awaitEncoder waits for an FFmpeg of the agent's that encodes.
 func (s *injector) awaitEncoder(ctx context.Context) (Proc, Attempt, error) {
 	for {
 		for _, p := range s.children(Proc.isEncoder) {
@@ -122,29 +122,29 @@ func (s *injector) awaitEncoder(ctx context.Context) (Proc, Attempt, error) {
 	}
 }
 
-// end sends a process a signal that ends it.
+// killProcess sends a process a signal that ends it.
 func (s *injector) killProcess(ctx context.Context, p Proc, sig syscall.Signal) (effect, error) {
 	if err := p.signal(sig); err != nil {
 		return effect{}, fmt.Errorf("it had ended by itself: %w", err)
 	}
 	for {
-		if _, lives := p.refresh(); !lives {
+		if _, alive := p.refresh(); !alive {
 			return observed("pid %d is gone", p.PID), nil
 		}
 		select {
 		case <-ctx.Done():
-			return effect{}, fmt.Errorf("pid %d lives on", p.PID)
+			return effect{}, fmt.Errorf("pid %d is still running", p.PID)
 		case <-time.After(10 * time.Millisecond):
 		}
 	}
 }
 
-// frozen stops FFmpeg for less than what counts as a stall.
+// pauseFFmpeg stops FFmpeg for less than what counts as a stall.
 func pauseFFmpeg(ctx context.Context, s *injector, p Proc, _ Attempt) (effect, error) {
 	if err := p.signal(syscall.SIGSTOP); err != nil {
 		return effect{}, err
 	}
-	stopped := waitUntil(time.Second, func() bool { now, lives := p.refresh(); return lives && now.State == 'T' })
+	stopped := waitUntil(time.Second, func() bool { now, alive := p.refresh(); return alive && now.State == 'T' })
 	select {
 	case <-ctx.Done():
 	case <-time.After(s.between(300*time.Millisecond, 1500*time.Millisecond)):
@@ -155,19 +155,19 @@ func pauseFFmpeg(ctx context.Context, s *injector, p Proc, _ Attempt) (effect, e
 	return observed("pid %d stood still", p.PID), nil
 }
 
-// stalled stops FFmpeg until the agent ends it.
+// stallFFmpeg stops FFmpeg until the agent ends it.
 func stallFFmpeg(_ context.Context, s *injector, p Proc, _ Attempt) (effect, error) {
 	if err := p.signal(syscall.SIGSTOP); err != nil {
 		return effect{}, err
 	}
-	if !waitUntil(stallTimeout+12*time.Second, func() bool { _, lives := p.refresh(); return !lives }) {
+	if !waitUntil(stallTimeout+12*time.Second, func() bool { _, alive := p.refresh(); return !alive }) {
 		_ = p.signal(syscall.SIGKILL)
 		return effect{}, fmt.Errorf("pid %d was left standing still", p.PID)
 	}
 	return observed("pid %d was ended", p.PID), nil
 }
 
-// sampler hits the child that reads the cards, which is to be replaced.
+// signalSampler hits the child that reads the cards, which is to be replaced.
 func (s *injector) signalSampler(ctx context.Context, sig syscall.Signal) (effect, error) {
 	p, err := s.awaitSamplerChild(ctx, 0)
 	if err != nil {
@@ -192,7 +192,7 @@ func (s *injector) signalSampler(ctx context.Context, sig syscall.Signal) (effec
 	return observed("pid %d was replaced by %d", p.PID, next.PID), nil
 }
 
-// samplerChild waits for a child that is not the one of a number.
+// awaitSamplerChild waits for a child that is not the one of a number.
 func (s *injector) awaitSamplerChild(ctx context.Context, not int) (Proc, error) {
 	if s.cards == nil {
 		return Proc{}, errNoCards
@@ -228,9 +228,9 @@ func agentKinds() []Kind {
 	}
 }
 
-// die ends the agent, and waits for its next life to be at work.
+// endAgent ends the agent, and waits for its next process to be at work.
 func (s *injector) endAgent(ctx context.Context, sig syscall.Signal) (effect, error) {
-	p, life := s.running(), s.processNumber()
+	p, process := s.running(), s.processNumber()
 	s.terminations.Add(1)
 	if sig == syscall.SIGTERM {
 		s.noteStopRequest()
@@ -246,19 +246,19 @@ func (s *injector) endAgent(ctx context.Context, sig syscall.Signal) (effect, er
 	select {
 	case <-p.done:
 	case <-ctx.Done():
-		return effect{}, fmt.Errorf("it lives on after %s", sig)
+		return effect{}, fmt.Errorf("it is still running after %s", sig)
 	}
 	how := p.exit()
-	if !waitUntil(20*time.Second, func() bool { return s.processNumber() > life && s.status().PID != 0 }) {
-		return effect{}, fmt.Errorf("%s; no next life was seen", how)
+	if !waitUntil(20*time.Second, func() bool { return s.processNumber() > process && s.status().PID != 0 }) {
+		return effect{}, fmt.Errorf("%s; no next process was seen", how)
 	}
-	return observed("%s; life %d began", how, s.processNumber()), nil
+	return observed("%s; process #%d started", how, s.processNumber()), nil
 }
 
-// killInAJob is the kind of fault that kills an agent at work on a job.
+// killDuringJobKind is the kind of fault that kills an agent at work on a job.
 const killDuringJobKind = "agent: killed in a job"
 
-// killedInAJob kills the agent at a random moment of an attempt, and notes which.
+// killDuringJob kills the agent at a random moment of an attempt, and notes which.
 func killDuringJob(ctx context.Context, s *injector) (effect, error) {
 	const (
 		sending  = "sending"
@@ -299,7 +299,7 @@ func killDuringJob(ctx context.Context, s *injector) (effect, error) {
 	}
 }
 
-// stopped lets the agent stand still, for longer than its master is patient or shorter.
+// pauseAgent lets the agent stand still, for longer than its master is patient or shorter.
 func pauseAgent(ctx context.Context, s *injector) (effect, error) {
 	p := s.running()
 	if p == nil {
@@ -329,7 +329,7 @@ func pauseAgent(ctx context.Context, s *injector) (effect, error) {
 	return observed("pid %d stood still and went on", p.pid), nil
 }
 
-// flipped ends the agent and damages its journal before the next start.
+// corruptJournal ends the agent and damages its journal before the next start.
 func corruptJournal(ctx context.Context, s *injector) (effect, error) {
 	path := filepath.Join(s.data.dir, "journal.db")
 	var trouble error
@@ -357,7 +357,7 @@ func corruptJournal(ctx context.Context, s *injector) (effect, error) {
 	return observed("set aside as %s", filepath.Base(aside[0])), nil
 }
 
-// flip turns bits all over a file.
+// flipBits turns bits all over a file.
 func (s *injector) flipBits(path string) error {
 	raw, err := os.ReadFile(path)
 	if err != nil {

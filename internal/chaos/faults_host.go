@@ -43,12 +43,12 @@ func hostKinds() []Kind {
 	}
 }
 
-// disturb does something to the fake counters, waits until the agent's metrics tell of
+// injectRAPL does something to the fake counters, waits until the agent's metrics tell of
 // it, and undoes it.
 func (s *injector) injectRAPL(ctx context.Context, play func(*injector) (func() error, error)) (effect, error) {
 	s.raplMu.Lock()
 	defer s.raplMu.Unlock()
-	life := s.processNumber()
+	process := s.processNumber()
 	before, err := scrape(ctx, s.http, s.metricsAddress())
 	if err != nil {
 		return effect{}, err
@@ -62,7 +62,7 @@ func (s *injector) injectRAPL(ctx context.Context, play func(*injector) (func() 
 	}
 	seen := ""
 	for seen == "" && ctx.Err() == nil {
-		if now, err := scrape(ctx, s.http, s.metricsAddress()); err == nil && s.processNumber() == life {
+		if now, err := scrape(ctx, s.http, s.metricsAddress()); err == nil && s.processNumber() == process {
 			for _, name := range []string{"ffmpeg_agent_energy_gaps_total", "ffmpeg_agent_energy_faults_total", "ffmpeg_agent_sampler_faults_total"} {
 				if now[name] > before[name] {
 					seen = fmt.Sprintf("%s %v → %v", name, before[name], now[name])
@@ -72,7 +72,7 @@ func (s *injector) injectRAPL(ctx context.Context, play func(*injector) (func() 
 				seen = fmt.Sprintf("zones %v → %v", before["ffmpeg_agent_sampler_zones"], now["ffmpeg_agent_sampler_zones"])
 			}
 		}
-		if s.processNumber() != life {
+		if s.processNumber() != process {
 			break
 		}
 		select {
@@ -89,7 +89,7 @@ func (s *injector) injectRAPL(ctx context.Context, play func(*injector) (func() 
 	return observed("%s", seen), nil
 }
 
-// cardTrouble changes what the fake library does, waits until the agent says so or
+// injectNVML changes what the fake library does, waits until the agent says so or
 // replaces its child, and changes it back.
 func (s *injector) injectNVML(ctx context.Context, change func(*fakehw.NVMLScenario)) (effect, error) {
 	if s.cards == nil {
@@ -114,7 +114,7 @@ func (s *injector) injectNVML(ctx context.Context, change func(*fakehw.NVMLScena
 		if trouble, now := st.sampler("nvml"); st.PID != 0 && (trouble != "" || now < zones) {
 			return fmt.Sprintf("zones %d → %d, %s", zones, now, trouble)
 		}
-		if _, lives := child.refresh(); !lives {
+		if _, alive := child.refresh(); !alive {
 			return fmt.Sprintf("child %d is gone", child.PID)
 		}
 		return ""
@@ -130,7 +130,7 @@ func healthyCards() fakehw.NVMLScenario {
 	return fakehw.NVMLScenario{Update: 20 * time.Millisecond, Cards: fakehw.NVMLCards(70)}
 }
 
-// dataFull fills the disk of the agent's data folder.
+// fillDataDisk fills the disk of the agent's data folder.
 func fillDataDisk(ctx context.Context, s *injector) (effect, error) {
 	if !s.data.mounted {
 		return effect{}, errNoDisk
@@ -155,7 +155,7 @@ func fillDataDisk(ctx context.Context, s *injector) (effect, error) {
 	return observed("%s", seen), nil
 }
 
-// outputsFull fills the disk of the final outputs, which all agents write to, until a
+// fillOutputDisk fills the disk of the final outputs, which all agents write to, until a
 // job fails for it.
 func fillOutputDisk(ctx context.Context, s *injector) (effect, error) {
 	if !s.outputDisk.mounted {
@@ -176,7 +176,7 @@ func fillOutputDisk(ctx context.Context, s *injector) (effect, error) {
 	return observed("%s: %s", x.Result.JobID, x.Result.Error), nil
 }
 
-// fill fills a disk until the undo.
+// fillDisk fills a disk until the undo.
 func (s *injector) fillDisk(d *disk) (undo func()) {
 	stop, filled := make(chan struct{}), make(chan error, 1)
 	go func() { filled <- d.fill(stop) }()

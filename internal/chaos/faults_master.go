@@ -42,7 +42,7 @@ func masterKinds() []Kind {
 	}
 }
 
-// masterAway does something to the master, and waits until the agent has found it again
+// disruptMaster does something to the master, and waits until the agent has found it again
 // by a call that succeeds.
 func (s *injector) disruptMaster(ctx context.Context, do func() error, call Call) (effect, error) {
 	s.master.restartMu.Lock()
@@ -92,7 +92,7 @@ func jobKinds() []Kind {
 	}
 }
 
-// hopeless submits a job that cannot be done, ahead of all others, and waits for a result
+// submitFailing submits a job that cannot be done, ahead of all others, and waits for a result
 // that says why.
 func (s *injector) submitFailing(ctx context.Context, want protocol.FailureReason, req protocol.JobRequest) (effect, error) {
 	req.Queue, req.Priority = "live", "high"
@@ -109,7 +109,7 @@ func (s *injector) submitFailing(ctx context.Context, want protocol.FailureReaso
 	return observed("%s: %s", x.Result.FailureReason, x.Result.Error), nil
 }
 
-// canceled cancels a job that an agent encodes, and waits for the end of its FFmpeg.
+// cancelJob cancels a job that an agent encodes, and waits for the end of its FFmpeg.
 func cancelJob(ctx context.Context, s *injector) (effect, error) {
 	p, at, err := s.awaitEncoder(ctx)
 	if err != nil {

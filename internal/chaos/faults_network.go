@@ -55,7 +55,7 @@ func networkKinds() []Kind {
 	}
 }
 
-// meet has a fault befall one of the agent's next requests.
+// injectRequest has a fault befall one of the agent's next requests.
 func (s *injector) injectRequest(ctx context.Context, play func(*proxy, http.ResponseWriter, *request), calls []Call) (effect, error) {
 	if len(calls) == 0 {
 		calls = pick(s, [][]Call{{CallNext}, {CallNext}, {CallResult}, {CallResult}, {CallResult}, {CallHeartbeat}, {CallJob}, nil})
@@ -70,7 +70,7 @@ func (s *injector) injectRequest(ctx context.Context, play func(*proxy, http.Res
 	}
 }
 
-// refused takes the master's port away.
+// refuseConnections takes the master's port away.
 func refuseConnections(ctx context.Context, s *injector) (effect, error) {
 	s.proxy.close()
 	defer func() {
@@ -92,7 +92,7 @@ func refuseConnections(ctx context.Context, s *injector) (effect, error) {
 	return observed("%s", seen), nil
 }
 
-// partitioned cuts the way both ways: at the link where there is one, else by swallowing
+// partitionNetwork cuts the way both ways: at the link where there is one, else by swallowing
 // what comes.
 func partitionNetwork(ctx context.Context, s *injector) (effect, error) {
 	before := s.status()
@@ -122,7 +122,7 @@ func partitionNetwork(ctx context.Context, s *injector) (effect, error) {
 	return observed("%s", seen), nil
 }
 
-// until waits until the agent's status shows something, and returns what; empty when the
+// awaitStatus waits until the agent's status shows something, and returns what; empty when the
 // time is up.
 func (s *injector) awaitStatus(ctx context.Context, match func(*agentStatus) string) string {
 	for {

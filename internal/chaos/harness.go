@@ -12,7 +12,7 @@ import (
 	"ffmpeg-agent/hardware/fakehw"
 )
 
-// field is a run's agents, their master, and what lies between.
+// harness is a run's agents, their master, and what lies between.
 type harness struct {
 	cfg       Config
 	history   *recorder
@@ -27,7 +27,7 @@ type harness struct {
 	outputMu   sync.Mutex
 }
 
-// breakdown ends the run: what it is made of failed, and not what it looks at.
+// abort ends the run: what it is made of failed, and not what it looks at.
 func (f *harness) abort(err error) { f.cancel(err) }
 
 func (f *harness) logf(format string, args ...any) { fmt.Fprintf(f.cfg.Output, format+"\n", args...) }
@@ -40,7 +40,7 @@ func (f *harness) close() {
 	}
 }
 
-// build makes all there is, in order.
+// setUp makes all there is, in order.
 func (f *harness) setUp(ctx context.Context) error {
 	outputs := filepath.Join(f.cfg.Dir, "out")
 	var why error

@@ -9,12 +9,12 @@ import (
 // Span is a stretch of time; a zero To has not come yet.
 type Span struct{ From, To time.Time }
 
-// Touches reports whether two stretches have a moment in common.
+// Overlaps reports whether two stretches have a moment in common.
 func (s Span) Overlaps(from, to time.Time) bool {
 	return !s.From.After(to) && (s.To.IsZero() || !s.To.Before(from))
 }
 
-// during is for how long of another stretch it lasted.
+// overlap is for how long of another stretch it lasted.
 func (s Span) overlap(from, to time.Time) time.Duration {
 	if s.From.After(from) {
 		from = s.From
@@ -31,7 +31,7 @@ type Attempt struct {
 	Number int
 }
 
-// Injected is a fault that was played.
+// InjectedFault is a fault that was played.
 type InjectedFault struct {
 	PlannedFault
 	Span
@@ -57,7 +57,7 @@ const (
 	CallOther     Call = "other"
 )
 
-// View is what an answer of the master told of a job.
+// JobView is what an answer of the master told of a job.
 type JobView struct {
 	Job     string
 	NodeID  string
@@ -83,11 +83,11 @@ type Exchange struct {
 // Attempt names what a result is about.
 func (x *Exchange) Attempt() Attempt { return Attempt{x.Result.JobID, x.Result.Attempt} }
 
-// complete reports whether the agent may have read the whole answer: it was passed on whole,
+// maybeRead reports whether the agent may have read the whole answer: it was passed on whole,
 // though the link may not have stood.
 func (x *Exchange) maybeRead() bool { return x.Delivered || len(x.Views) > 0 }
 
-// Life is one process of an agent.
+// Process is one process of an agent.
 type Process struct {
 	Agent, Number, PID int
 	Span
@@ -97,14 +97,14 @@ type Process struct {
 	Survivors     []string      // what did 2 s after its end
 }
 
-// Beat is a heartbeat that an agent attempted.
+// Heartbeat is a heartbeat that an agent attempted.
 type Heartbeat struct {
 	Agent, Process int
 	At             time.Time
-	Number         int // from 1 in each life, as the agent counts; 0: a proxy saw it, and does not
+	Number         int // from 1 in each process, as the agent counts; 0: a proxy saw it, and does not
 }
 
-// Step is one that an agent says it took for an attempt, in its log.
+// AttemptEvent is one that an agent says it took for an attempt, in its log.
 type AttemptEvent struct {
 	Agent   int
 	Attempt Attempt
@@ -144,7 +144,7 @@ type Output struct {
 	Problem string // empty: it is complete
 }
 
-// Cleaned is what a life found of the one before it.
+// Cleanup is what a process found of the one before it.
 type Cleanup struct {
 	Agent, Process int
 	Items          int           // workspaces, temporary outputs, cgroups, journal entries
@@ -153,7 +153,7 @@ type Cleanup struct {
 	LastItem       string        // what went last
 }
 
-// Level is what an agent at rest holds.
+// Usage is what an agent at rest holds.
 type Usage struct {
 	Agent, Process int
 	At             time.Time
@@ -166,7 +166,7 @@ type Usage struct {
 	Leftovers      []string // what only a job at work may have
 }
 
-// Memory is a master from the moment that it knows nothing to the moment that it has
+// MasterEpoch is a master from the moment that it knows nothing to the moment that it has
 // forgotten everything.
 type MasterEpoch struct {
 	Number int
@@ -174,7 +174,7 @@ type MasterEpoch struct {
 	Fences bool
 }
 
-// remembered reports whether the master that accepted a job had it in memory at a moment.
+// knownAt reports whether the master that accepted a job had it in memory at a moment.
 func (h *History) knownAt(j *Job, at time.Time) bool {
 	for _, m := range h.Epochs {
 		if m.Number == j.Epoch {

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// measured is what is read of a result's energy.
+// resultEnergy is what is read of a result's energy.
 type resultEnergy struct {
 	Start, End time.Time
 	Machine    energyValue
@@ -18,7 +18,7 @@ type resultEnergy struct {
 	}
 }
 
-// figure is an amount of energy with what is said of it.
+// energyValue is an amount of energy with what is said of it.
 type energyValue struct {
 	Joules   *float64
 	Source   string
@@ -33,7 +33,7 @@ const (
 	joulesTolerance = 0.01 // of the truth
 )
 
-// joulesTrue: each zone's joules are the true ones of the part of the encode that they
+// checkJoules: each zone's joules are the true ones of the part of the encode that they
 // are said to cover, an unknown figure is absent, nothing is measured and estimated at once,
 // and the whole is the sum of the counted zones, of which none lies inside another.
 func (h *History) checkJoules() Finding {

@@ -7,13 +7,13 @@ import (
 	"time"
 )
 
-// heartbeats: attempts are at most two intervals apart within a life and up to its end, but
+// checkHeartbeatGaps: attempts are at most two intervals apart within a process and up to its end, but
 // for the time in which the process or this program was not scheduled, the heartbeat itself
 // was hit, or the agent had been told to end.
 func (h *History) checkHeartbeatGaps() Finding {
 	f := Finding{Invariant: fmt.Sprintf("heartbeats at most 2 × %s apart", h.HeartbeatInterval)}
 	const allowance = 300 * time.Millisecond // for being noticed, and for a machine that is shared
-	last := map[[2]int]Heartbeat{}           // by agent and life
+	last := map[[2]int]Heartbeat{}           // by agent and process
 	longest := time.Duration(0)
 	for _, b := range h.heartbeatAttempts() {
 		before, known := last[[2]int{b.Agent, b.Process}]
@@ -28,7 +28,7 @@ func (h *History) checkHeartbeatGaps() Finding {
 		}
 		longest = max(longest, gap)
 		if gap > 2*h.HeartbeatInterval+allowance+h.stalledFor(before.At, b.At) {
-			f.violate("agent %d, life %d: no heartbeat for %s from %s on", b.Agent, b.Process, gap.Round(time.Millisecond), timestamp(before.At))
+			f.violate("agent %d, process #%d: no heartbeat for %s from %s on", b.Agent, b.Process, gap.Round(time.Millisecond), timestamp(before.At))
 		}
 	}
 	for i := range h.Processes {
@@ -48,17 +48,17 @@ func (h *History) checkHeartbeatGaps() Finding {
 		}
 		longest = max(longest, gap)
 		if gap > allowed+allowance+h.stalledFor(from, end) {
-			f.violate("agent %d, life %d: no heartbeat for %s from %s on, up to its end", l.Agent, l.Number, gap.Round(time.Millisecond), timestamp(from))
+			f.violate("agent %d, process #%d: no heartbeat for %s from %s on, up to its end", l.Agent, l.Number, gap.Round(time.Millisecond), timestamp(from))
 		}
 	}
 	f.Note = fmt.Sprintf("longest gap %s", longest.Round(time.Millisecond))
 	return f
 }
 
-// fewBeats is in how many intervals after its session a life has to have attempted one.
+// firstHeartbeatIntervals is in how many intervals after its session a process has to have attempted one.
 const firstHeartbeatIntervals = 4
 
-// due is until when a life has to do all that it should; zero: it has not ended.
+// activeUntil is until when a process has to do all that it should; zero: it has not ended.
 func (l *Process) activeUntil() time.Time {
 	if !l.StopRequested.IsZero() && (l.To.IsZero() || l.StopRequested.Before(l.To)) {
 		return l.StopRequested
@@ -66,7 +66,7 @@ func (l *Process) activeUntil() time.Time {
 	return l.To
 }
 
-// session is when a life was first told its session; zero: it was not.
+// registeredAt is when a process was first told its session; zero: it was not.
 func (h *History) registeredAt(l *Process) time.Time {
 	for i := range h.Exchanges {
 		if x := &h.Exchanges[i]; x.Agent == l.Agent && x.Process == l.Number && x.Call == CallRegister && x.Delivered && x.AgentStatus/100 == 2 {
@@ -76,7 +76,7 @@ func (h *History) registeredAt(l *Process) time.Time {
 	return time.Time{}
 }
 
-// untold is how many heartbeats an agent counted between two that follow each other for all
+// unseenHeartbeats is how many heartbeats an agent counted between two that follow each other for all
 // that was seen: it may have been too busy to tell, and its network cut.
 func (h *History) unseenHeartbeats(before, after Heartbeat) int {
 	var from, to *Heartbeat // that the agent itself told, around the two
@@ -101,18 +101,18 @@ func (h *History) unseenHeartbeats(before, after Heartbeat) int {
 	return max(0, to.Number-from.Number-seen)
 }
 
-// attempted are the heartbeats that agents attempted, by what their status told and by what
-// came to the proxies: at times one of the two sees nothing. What came before a life told of
-// a heartbeat may be of the life before: a network brings what a dead process has sent.
+// heartbeatAttempts are the heartbeats that agents attempted, by what their status told and by what
+// came to the proxies: at times one of the two sees nothing. What came before a process told of
+// a heartbeat may be of the previous process: a network brings what a dead process has sent.
 func (h *History) heartbeatAttempts() []Heartbeat {
-	type life struct{ agent, number int }
-	heartbeats, first := slices.Clone(h.Heartbeats), map[life]time.Time{}
+	type process struct{ agent, number int }
+	heartbeats, first := slices.Clone(h.Heartbeats), map[process]time.Time{}
 	for _, b := range slices.Backward(h.Heartbeats) {
-		first[life{b.Agent, b.Process}] = b.At
+		first[process{b.Agent, b.Process}] = b.At
 	}
 	for i := range h.Exchanges {
 		x := &h.Exchanges[i]
-		if begun, known := first[life{x.Agent, x.Process}]; x.Call == CallHeartbeat && known && !x.From.Before(begun) {
+		if begun, known := first[process{x.Agent, x.Process}]; x.Call == CallHeartbeat && known && !x.From.Before(begun) {
 			heartbeats = append(heartbeats, Heartbeat{Agent: x.Agent, Process: x.Process, At: x.From})
 		}
 	}
@@ -127,7 +127,7 @@ func (h *History) heartbeatFaulted(agent int, from, to time.Time) bool {
 	})
 }
 
-// noStorm: heartbeats come as often as they should and little more, so that no timer has
+// checkHeartbeatRate: heartbeats come as often as they should and little more, so that no timer has
 // been left behind by a restart. Registering, and the heartbeat's own restart, beat once.
 func (h *History) checkHeartbeatRate() Finding {
 	f := Finding{Invariant: "no more heartbeats than are due"}
@@ -151,13 +151,13 @@ func (h *History) checkHeartbeatRate() Finding {
 		f.Checked++
 		due := int(end.Sub(l.From)/h.HeartbeatInterval) + extra + allowance
 		if heartbeats > due+due/4 {
-			f.violate("agent %d, life %d, from %s to %s: %d heartbeats, %d are due", l.Agent, l.Number, timestamp(l.From), timestamp(end), heartbeats, due)
+			f.violate("agent %d, process #%d, from %s to %s: %d heartbeats, %d are due", l.Agent, l.Number, timestamp(l.From), timestamp(end), heartbeats, due)
 		}
 	}
 	return f
 }
 
-// end is when the last request ended, and no earlier than a moment.
+// lastActivity is when the last request ended, and no earlier than a moment.
 func (h *History) lastActivity(last time.Time) time.Time {
 	for i := range h.Exchanges {
 		if to := h.Exchanges[i].To; to.After(last) {

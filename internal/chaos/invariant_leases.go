@@ -11,11 +11,11 @@ import (
 // before its end is noted, and a request arrives after it was decided on.
 const timingTolerance = 300 * time.Millisecond
 
-// connectWithin is how long an agent's connecting may take that began before its network was
+// maxConnectDelay is how long an agent's connecting may take that began before its network was
 // cut, so that a request arrives that much after it was decided on.
 const maxConnectDelay = 5 * time.Second
 
-// wordFirst: a result is sent only by a life that the master has told, no longer ago than it
+// checkLeaseConfirmed: a result is sent only by a process that the master has told, no longer ago than it
 // is patient with a silent agent, that the attempt is the agent's.
 func (h *History) checkLeaseConfirmed() Finding {
 	f := Finding{Invariant: "a result follows a word of its lease"}
@@ -31,7 +31,7 @@ func (h *History) checkLeaseConfirmed() Finding {
 		case leaseUnknown:
 			unknown++
 		default:
-			f.violate("agent %d, life %d, sent the result of job %s, attempt %d (%s, %q), at %s, and had not been told since %s that the attempt is its own",
+			f.violate("agent %d, process #%d, sent the result of job %s, attempt %d (%s, %q), at %s, and had not been told since %s that the attempt is its own",
 				x.Agent, x.Process, x.Result.JobID, x.Result.Attempt, x.Result.Status, x.Result.Error, timestamp(x.From), timestamp(x.From.Add(-unavailableAfter)))
 		}
 	}
@@ -39,7 +39,7 @@ func (h *History) checkLeaseConfirmed() Finding {
 	return f
 }
 
-// word is what an answer tells an agent of an attempt of its own.
+// leaseStatus is what an answer tells an agent of an attempt of its own.
 type leaseStatus int
 
 const (
@@ -48,7 +48,7 @@ const (
 	leaseConfirmed                      // it is the agent's, or was canceled
 )
 
-// lastWord is the best that a life was told of an attempt before it sent its result, and
+// bestLeaseStatus is the best that a process was told of an attempt before it sent its result, and
 // not too long before.
 func (h *History) bestLeaseStatus(sent *Exchange) leaseStatus {
 	best := leaseUnconfirmed
@@ -65,7 +65,7 @@ func (h *History) bestLeaseStatus(sent *Exchange) leaseStatus {
 	return best
 }
 
-// word is what an answer told of the attempt of a result.
+// leaseStatusIn is what an answer told of the attempt of a result.
 func (h *History) leaseStatusIn(e *Exchange, r *protocol.JobResult) leaseStatus {
 	for _, v := range e.Views {
 		if v.Job != r.JobID {
@@ -86,7 +86,7 @@ func (h *History) leaseStatusIn(e *Exchange, r *protocol.JobResult) leaseStatus 
 	return leaseUnconfirmed
 }
 
-// cutOff reports whether an agent's way to its master was cut in a stretch of time.
+// disconnected reports whether an agent's way to its master was cut in a stretch of time.
 func (h *History) disconnected(agent int, from, to time.Time) bool {
 	for _, f := range h.Faults {
 		if f.Agent == agent && (f.Kind == "net: partition" || f.Kind == "net: connection refused") && f.Overlaps(from, to) {

@@ -8,13 +8,13 @@ import (
 	"ffmpeg-agent/messages/protocol"
 )
 
-// cause is something that was done to an attempt, and what its failure has to say then.
+// failureCause is something that was done to an attempt, and what its failure has to say then.
 type failureCause struct {
 	reason        protocol.FailureReason
 	errorContains string // part of the error; empty: anything
 }
 
-// trueReasons: an attempt fails only for what was done to it, and says so.
+// checkFailureReasons: an attempt fails only for what was done to it, and says so.
 func (h *History) checkFailureReasons() Finding {
 	f := Finding{Invariant: "a failure says its true reason"}
 	counts := map[protocol.FailureReason]int{}
@@ -97,7 +97,7 @@ func (h *History) causes(x *Exchange, job *Job) []failureCause {
 	return all
 }
 
-// attemptBegan is the earliest moment at which an attempt can have begun: when the job was
+// attemptStart is the earliest moment at which an attempt can have begun: when the job was
 // submitted, or the attempt before it was given up.
 func (h *History) attemptStart(x *Exchange, job *Job) time.Time {
 	begun := job.Submitted
@@ -110,11 +110,11 @@ func (h *History) attemptStart(x *Exchange, job *Job) time.Time {
 	return begun
 }
 
-// seenFull is for how long a disk has to be full while FFmpeg runs for an agent to see it: it
+// minFullTime is for how long a disk has to be full while FFmpeg runs for an agent to see it: it
 // looks twenty times in the stall timeout, and nothing shows it once there is room again.
 const minFullTime = stallTimeout / 6
 
-// halted is for how long at most an agent did not run in a stretch of time.
+// pausedFor is for how long at most an agent did not run in a stretch of time.
 func (h *History) pausedFor(agent int, from, to time.Time) time.Duration {
 	sum := h.stalledFor(from, to)
 	for _, f := range h.Faults {

@@ -10,7 +10,7 @@ import (
 	"ffmpeg-agent/messages/protocol"
 )
 
-// nothingOutlives: 2 s after an agent's end nothing of it runs or listens.
+// checkNothingOutlives: 2 s after an agent's end nothing of it runs or listens.
 func (h *History) checkNothingOutlives() Finding {
 	f := Finding{Invariant: "nothing outlives the agent by 2 s"}
 	longest := time.Duration(0)
@@ -21,33 +21,33 @@ func (h *History) checkNothingOutlives() Finding {
 		f.Checked++
 		longest = max(longest, l.GoneAfter)
 		if len(l.Survivors) > 0 {
-			f.violate("agent %d, life %d, ended %s (%s): %s", l.Agent, l.Number, timestamp(l.To), l.Exit, strings.Join(l.Survivors, ", "))
+			f.violate("agent %d, process #%d, ended %s (%s): %s", l.Agent, l.Number, timestamp(l.To), l.Exit, strings.Join(l.Survivors, ", "))
 		}
 	}
 	f.Note = fmt.Sprintf("longest %s", longest.Round(time.Millisecond))
 	return f
 }
 
-// cleanedUp: a life removes what dead ones left.
+// checkCleanup: a process removes what dead ones left.
 func (h *History) checkCleanup() Finding {
-	f := Finding{Invariant: "the next life cleans up"}
+	f := Finding{Invariant: "the next process cleans up"}
 	longest := time.Duration(0)
 	for _, c := range h.Cleanups {
 		f.Checked += c.Items
 		longest = max(longest, c.Took)
 		if len(c.Remaining) > 0 {
-			f.violate("agent %d, life %d, has left after %s: %s", c.Agent, c.Process, c.Took.Round(time.Second), strings.Join(c.Remaining, ", "))
+			f.violate("agent %d, process #%d, has left after %s: %s", c.Agent, c.Process, c.Took.Round(time.Second), strings.Join(c.Remaining, ", "))
 		}
 	}
 	f.Note = fmt.Sprintf("longest %s", longest.Round(time.Millisecond))
 	return f
 }
 
-// requeueWithin is how long after its start a life may take to have the master take what
+// requeueWithin is how long after its start a process may take to have the master take what
 // the one before it was killed at.
 const requeueWithin = 2 * time.Second
 
-// requeued: what a killed agent was at work on is reported by its next life at once, where
+// checkRequeued: what a killed agent was at work on is reported by its next process at once, where
 // nothing else is in the way.
 func (h *History) checkRequeued() Finding {
 	f := Finding{Invariant: fmt.Sprintf("an interrupted job is re-queued within %s of the restart", requeueWithin)}
@@ -82,7 +82,7 @@ func (h *History) checkRequeued() Finding {
 			rerun++
 		case !next.To.IsZero() && next.To.Before(due):
 			f.Excused++
-			excuses["its next life ended"]++
+			excuses["the next process ended"]++
 		case h.otherFault(killed, next.From, due) != "":
 			f.Excused++
 			excuses[h.otherFault(killed, next.From, due)]++
@@ -105,7 +105,7 @@ func (h *History) checkRequeued() Finding {
 	return f
 }
 
-// killedAgain reports whether a later life was killed at the same attempt, which it had
+// killedAgain reports whether a later process was killed at the same attempt, which it had
 // begun anew then.
 func (h *History) killedAgain(killed InjectedFault) bool {
 	return slices.ContainsFunc(h.Faults, func(f InjectedFault) bool {
@@ -113,7 +113,7 @@ func (h *History) killedAgain(killed InjectedFault) bool {
 	})
 }
 
-// nextLife is the first that an agent began after a moment.
+// nextProcess is the first that an agent began after a moment.
 func (h *History) nextProcess(agent int, after time.Time) *Process {
 	for i := range h.Processes {
 		if l := &h.Processes[i]; l.Agent == agent && l.From.After(after) {
@@ -123,7 +123,7 @@ func (h *History) nextProcess(agent int, after time.Time) *Process {
 	return nil
 }
 
-// disturbed names what touches a stretch of time, beside kills in a job, and is in the way of
+// otherFault names what touches a stretch of time, beside kills in a job, and is in the way of
 // the agent that a fault hit, or of its master; empty: nothing is.
 func (h *History) otherFault(kill InjectedFault, from, to time.Time) string {
 	for _, f := range h.Faults {

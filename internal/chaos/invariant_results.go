@@ -8,7 +8,7 @@ import (
 	"ffmpeg-agent/messages/protocol"
 )
 
-// acceptedOnce: a master that fences takes each attempt's result once.
+// checkAcceptedOnce: a master that fences takes each attempt's result once.
 func (h *History) checkAcceptedOnce() Finding {
 	f := Finding{Invariant: "no attempt is accepted twice by a master that fences"}
 	first := map[Attempt]Exchange{}
@@ -26,7 +26,7 @@ func (h *History) checkAcceptedOnce() Finding {
 	return f
 }
 
-// memoryAt is the master's memory at a moment.
+// epochAt is the master's memory at a moment.
 func (h *History) epochAt(at time.Time) MasterEpoch {
 	for _, m := range h.Epochs {
 		if m.Overlaps(at, at) {
@@ -36,7 +36,7 @@ func (h *History) epochAt(at time.Time) MasterEpoch {
 	return MasterEpoch{}
 }
 
-// sendings are an agent's sendings of one attempt's result, in order.
+// delivery are an agent's sendings of one attempt's result, in order.
 type delivery struct {
 	agent     int
 	attempt   Attempt
@@ -65,7 +65,7 @@ func (h *History) deliveries() []delivery {
 	return deliveries
 }
 
-// askedFirst: a result that the master may have taken is not sent again before the agent
+// checkQueriedBeforeResend: a result that the master may have taken is not sent again before the agent
 // has asked how the job stands.
 func (h *History) checkQueriedBeforeResend() Finding {
 	f := Finding{Invariant: "no result is sent again without asking first"}
@@ -86,7 +86,7 @@ func (h *History) checkQueriedBeforeResend() Finding {
 	return f
 }
 
-// asked reports whether an agent was told how a job stands between two moments: by a whole
+// queried reports whether an agent was told how a job stands between two moments: by a whole
 // answer, and not one that says that the master cannot tell.
 func (h *History) queried(s delivery, from, to time.Time) bool {
 	return slices.ContainsFunc(h.Exchanges, func(x Exchange) bool {
@@ -95,7 +95,7 @@ func (h *History) queried(s delivery, from, to time.Time) bool {
 	})
 }
 
-// supersededStaysSo: a result is not sent by a life that was told, by a 409 or when it
+// checkSupersededNotSent: a result is not sent by a process that was told, by a 409 or when it
 // asked, that its attempt is no longer the job's.
 func (h *History) checkSupersededNotSent() Finding {
 	f := Finding{Invariant: "a superseded result is not sent"}
@@ -114,11 +114,11 @@ func (h *History) checkSupersededNotSent() Finding {
 	return f
 }
 
-// margin is what an answer may take to be read, and a request that was decided on before
+// readDelay is what an answer may take to be read, and a request that was decided on before
 // to be sent.
 const readDelay = 500 * time.Millisecond
 
-// superseded finds the answer that told a life, before it sent a result, that the
+// supersededBy finds the answer that told a process, before it sent a result, that the
 // attempt is not the job's any more. What was on its way while the agent stood still, or
 // its link was down, may never have been read; and what is told once the master has taken
 // this very result is what came of it, which means nothing when the master has forgotten it since.
@@ -149,21 +149,21 @@ func (h *History) supersededBy(sent *Exchange) *Exchange {
 	return nil
 }
 
-// sentBefore reports whether a life had sent a result before.
+// sentBefore reports whether a process had sent a result before.
 func (h *History) sentBefore(sent *Exchange) bool {
 	return slices.ContainsFunc(h.Exchanges, func(x Exchange) bool {
 		return x.Result != nil && x.Attempt() == sent.Attempt() && x.Agent == sent.Agent && x.Process == sent.Process && x.From.Before(sent.From)
 	})
 }
 
-// taken reports whether the master took an earlier sending of a result before a moment.
+// acceptedBefore reports whether the master took an earlier sending of a result before a moment.
 func (h *History) acceptedBefore(sent *Exchange, before time.Time) bool {
 	return slices.ContainsFunc(h.Exchanges, func(x Exchange) bool {
 		return x.Result != nil && x.Attempt() == sent.Attempt() && x.Result.NodeID == sent.Result.NodeID && x.MasterStatus/100 == 2 && x.From.Before(before)
 	})
 }
 
-// forgotten reports whether the latest that a life was told of a job when it asked for it, before
+// lastQueryUnknown reports whether the latest that a process was told of a job when it asked for it, before
 // it sent a result, is that the master does not know it.
 func (h *History) lastQueryUnknown(sent *Exchange) bool {
 	var last *Exchange
@@ -177,7 +177,7 @@ func (h *History) lastQueryUnknown(sent *Exchange) bool {
 	return last != nil && !slices.ContainsFunc(last.Views, func(v JobView) bool { return v.Job == sent.Result.JobID })
 }
 
-// about reports whether a request asks for a job, by its id or its sequence number.
+// asksFor reports whether a request asks for a job, by its id or its sequence number.
 func (h *History) asksFor(x *Exchange, job string) bool {
 	paths := []string{"/jobs/" + job}
 	if j := h.Jobs[job]; j != nil {
@@ -186,14 +186,14 @@ func (h *History) asksFor(x *Exchange, job string) bool {
 	return slices.Contains(paths, x.Path)
 }
 
-// stood reports whether an agent was made to stand still in a stretch of time.
+// agentStopped reports whether an agent was made to stand still in a stretch of time.
 func (h *History) agentStopped(agent int, from, to time.Time) bool {
 	return slices.ContainsFunc(h.Faults, func(f InjectedFault) bool {
 		return f.Agent == agent && f.Kind == "agent: SIGSTOP" && f.Overlaps(from, to)
 	})
 }
 
-// oneResult: what is sent of an attempt is the same each time, but where the agent's
+// checkResultsEqual: what is sent of an attempt is the same each time, but where the agent's
 // journal was damaged meanwhile, or the master gave the attempt out once more.
 func (h *History) checkResultsEqual() Finding {
 	f := Finding{Invariant: "an attempt has one result"}
@@ -221,7 +221,7 @@ func (h *History) checkResultsEqual() Finding {
 	return f
 }
 
-// givenAgain reports whether the master gave an attempt out between two moments.
+// offered reports whether the master gave an attempt out between two moments.
 func (h *History) offered(s delivery, from, to time.Time) bool {
 	for i := range h.Exchanges {
 		e := &h.Exchanges[i]
@@ -237,11 +237,11 @@ func (h *History) offered(s delivery, from, to time.Time) bool {
 	return false
 }
 
-// triedOnce: a life starts FFmpeg once for an attempt, and ends the attempt once, however
+// checkAttemptRunsOnce: a process starts FFmpeg once for an attempt, and ends the attempt once, however
 // often the master offers it and whatever actor crashes or hangs meanwhile. Both happen again
 // only where the journal was damaged.
 func (h *History) checkAttemptRunsOnce() Finding {
-	f := Finding{Invariant: "a life tries an attempt once"}
+	f := Finding{Invariant: "a process runs an attempt once"}
 	type event struct {
 		agent, process int
 		attempt        Attempt
@@ -256,7 +256,7 @@ func (h *History) checkAttemptRunsOnce() Finding {
 		f.Checked++
 		logsEnds[s.Agent] = logsEnds[s.Agent] || s.Message == eventEnded
 		if repeated && !h.journalDamaged(s.Agent, before.At, s.At) {
-			f.violate("agent %d, life %d, says %q of job %s, attempt %d, at %s and again at %s",
+			f.violate("agent %d, process #%d, says %q of job %s, attempt %d, at %s and again at %s",
 				s.Agent, d.process, s.Message, s.Attempt.Job, s.Attempt.Number, timestamp(before.At), timestamp(s.At))
 		}
 	}
@@ -268,7 +268,7 @@ func (h *History) checkAttemptRunsOnce() Finding {
 	return f
 }
 
-// lifeAt is the number of the life that an agent was in; 0: none.
+// processAt is the number of the process that an agent was in; 0: none.
 func (h *History) processAt(agent int, at time.Time) (number int) {
 	for _, l := range h.Processes {
 		if l.Agent == agent && !l.From.After(at) {
@@ -278,7 +278,7 @@ func (h *History) processAt(agent int, at time.Time) (number int) {
 	return number
 }
 
-// damaged reports whether an agent's journal was damaged in a stretch of time.
+// journalDamaged reports whether an agent's journal was damaged in a stretch of time.
 func (h *History) journalDamaged(agent int, from, to time.Time) bool {
 	for _, f := range h.Faults {
 		if f.Agent == agent && f.Kind == "journal: bytes flipped" && f.Overlaps(from, to) {

@@ -17,7 +17,7 @@ const (
 	maxExtraDisk        = 16 << 20
 )
 
-// levelsReturn: an agent at rest holds no more than when it first rested, and nothing that
+// checkUsage: an agent at rest holds no more than when it first rested, and nothing that
 // only a job needs.
 func (h *History) checkUsage() Finding {
 	f := Finding{Invariant: "what the agent holds returns to its level"}
@@ -29,7 +29,7 @@ func (h *History) checkUsage() Finding {
 	for _, l := range h.IdleUsage {
 		last[l.Agent] = l
 		if len(l.Leftovers) > 0 {
-			f.violate("agent %d, life %d, at rest at %s: %s", l.Agent, l.Process, timestamp(l.At), strings.Join(l.Leftovers, ", "))
+			f.violate("agent %d, process #%d, at rest at %s: %s", l.Agent, l.Process, timestamp(l.At), strings.Join(l.Leftovers, ", "))
 		}
 		base, known := first[l.Agent]
 		if !known {
@@ -51,7 +51,7 @@ func (h *History) checkUsage() Finding {
 		} {
 			f.Checked++
 			if c.now > c.base+c.allowed {
-				f.violate("agent %d, life %d, at rest at %s: %d %s, at first %d", l.Agent, l.Process, timestamp(l.At), c.now/c.unit, c.what, c.base/c.unit)
+				f.violate("agent %d, process #%d, at rest at %s: %d %s, at first %d", l.Agent, l.Process, timestamp(l.At), c.now/c.unit, c.what, c.base/c.unit)
 			}
 		}
 		most.Goroutines, most.Descriptors = max(most.Goroutines, l.Goroutines-base.Goroutines), max(most.Descriptors, l.Descriptors-base.Descriptors)

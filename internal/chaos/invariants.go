@@ -22,7 +22,7 @@ func (f *Finding) violate(format string, args ...any) {
 	f.Violations = append(f.Violations, fmt.Sprintf(format, args...))
 }
 
-// Judge looks at a history for all that must always hold.
+// Check looks at a history for all that must always hold.
 func (h *History) Check() []Finding {
 	return []Finding{
 		h.checkJobsEnd(), h.checkAcceptedOnce(), h.checkQueriedBeforeResend(), h.checkSupersededNotSent(), h.checkLeaseConfirmed(), h.checkResultsEqual(), h.checkAttemptRunsOnce(), h.checkHeartbeatGaps(),
@@ -32,7 +32,7 @@ func (h *History) Check() []Finding {
 
 func timestamp(t time.Time) string { return t.Format("15:04:05.000") }
 
-// everyJobEnds: each job that a master accepted ends there, and no agent keeps anything.
+// checkJobsEnd: each job that a master accepted ends there, and no agent keeps anything.
 func (h *History) checkJobsEnd() Finding {
 	f := Finding{Invariant: "every accepted job ends in one record"}
 	outcomes := map[protocol.Status]int{}
@@ -80,7 +80,7 @@ func (h *History) sortedJobs() []*Job {
 	return jobs
 }
 
-// stalled is for how long this program was not scheduled in a stretch of time.
+// stalledFor is for how long this program was not scheduled in a stretch of time.
 func (h *History) stalledFor(from, to time.Time) (sum time.Duration) {
 	for _, s := range h.Stalls {
 		if s.Overlaps(from, to) {
@@ -90,7 +90,7 @@ func (h *History) stalledFor(from, to time.Time) (sum time.Duration) {
 	return sum
 }
 
-// outputsWhole: what stands under a final name is complete, and a job that completed has
+// checkOutputs: what stands under a final name is complete, and a job that completed has
 // its output.
 func (h *History) checkOutputs() Finding {
 	f := Finding{Invariant: "an output is complete or absent"}
@@ -117,11 +117,11 @@ func boolToInt(b bool) int {
 	return 0
 }
 
-// triedOften is how often a kind of fault has to be played before it means something that
+// minInjections is how often a kind of fault has to be played before it means something that
 // none of them was seen to have an effect.
 const minInjections = 4
 
-// allShow: an agent that does what it should shows the effect of each kind of fault.
+// checkFaultsObserved: an agent that does what it should shows the effect of each kind of fault.
 func (h *History) checkFaultsObserved() Finding {
 	f := Finding{Invariant: "each kind of fault has its effect"}
 	for _, t := range h.Tallies() {

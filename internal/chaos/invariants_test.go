@@ -15,7 +15,7 @@ func at(ms int) time.Time { return runStart.Add(time.Duration(ms) * time.Millise
 
 func span(from, to int) Span { return Span{at(from), at(to)} }
 
-// newHistory is of a run in which all held: one job, one agent, one result.
+// passingHistory is of a run in which all held: one job, one agent, one result.
 func passingHistory() *History {
 	return &History{
 		HeartbeatInterval: 500 * time.Millisecond,
@@ -36,7 +36,7 @@ func passingHistory() *History {
 	}
 }
 
-// sent is the sending of a result of job a that the master took.
+// resultSent is the sending of a result of job a that the master took.
 func resultSent(ms, attempt int, status protocol.Status, reason protocol.FailureReason, text string) Exchange {
 	return Exchange{
 		Agent: 0, Process: 1, Span: span(ms, ms+10), Call: CallResult, Path: "/results", Received: true, MasterStatus: 200, AgentStatus: 200, Delivered: true,
@@ -44,24 +44,24 @@ func resultSent(ms, attempt int, status protocol.Status, reason protocol.Failure
 	}
 }
 
-// given is the answer by which the master gives agent 0 an attempt at job a.
+// jobOffered is the answer by which the master gives agent 0 an attempt at job a.
 func jobOffered(ms, attempt int) Exchange {
 	x := jobQueried(ms, "/jobs/next", JobView{Job: "a", NodeID: "n", Retries: attempt - 1, Status: protocol.StatusAssigned})
 	x.Call = CallNext
 	return x
 }
 
-// listed is an agent's question after all jobs, and what it was told.
+// jobsListed is an agent's question after all jobs, and what it was told.
 func jobsListed(ms int, views ...JobView) Exchange {
 	x := jobQueried(ms, "/jobs", views...)
 	x.Call = CallJobs
 	return x
 }
 
-// by is the exchange of another life.
-func (x Exchange) fromProcess(life int) Exchange { x.Process = life; return x }
+// fromProcess is the exchange of another process.
+func (x Exchange) fromProcess(process int) Exchange { x.Process = process; return x }
 
-// lease has each life be given the attempts whose results it sends, just before.
+// offerLeases has each process be given the attempts whose results it sends, just before.
 func (h *History) offerLeases() {
 	told := map[[2]any]bool{}
 	for _, x := range h.Exchanges {
@@ -75,7 +75,7 @@ func (h *History) offerLeases() {
 	}
 }
 
-// asks is an agent's question after job a, and what it was told.
+// jobQueried is an agent's question after job a, and what it was told.
 func jobQueried(ms int, path string, views ...JobView) Exchange {
 	return Exchange{Agent: 0, Process: 1, Span: span(ms, ms+10), Call: CallJob, Path: path, Received: true, MasterStatus: 200, AgentStatus: 200, Delivered: true, Views: views}
 }
@@ -95,11 +95,11 @@ func injected(kind string, from, to int) InjectedFault {
 	return InjectedFault{PlannedFault: PlannedFault{Kind: kind}, Span: span(from, to), Attempt: Attempt{"a", 1}}
 }
 
-// killed has job a killed at a phase while agent 0 was at it, which begins anew at 1000 and
+// killDuringJob has job a killed at a phase while agent 0 was at it, which begins anew at 1000 and
 // is heard of it so many milliseconds after the run's begin.
 func (h *History) killDuringJob(phase string, heard int) {
 	f := injected(killDuringJobKind, 500, 1000)
-	f.Number, f.Effect = 1, phase+": signal: killed; life 2 began"
+	f.Number, f.Effect = 1, phase+": signal: killed; process #2 started"
 	h.Faults = []InjectedFault{f}
 	h.Processes[0].Span, h.Processes[1].From = span(0, 900), at(1000)
 	h.Cleanups, h.Outputs = nil, nil
@@ -112,7 +112,7 @@ func (h *History) killDuringJob(phase string, heard int) {
 	}
 }
 
-// measured has job a's result say so many joules of one zone of 60 W in a second.
+// setEnergy has job a's result say so many joules of one zone of 60 W in a second.
 func (h *History) setEnergy(joules, coverage, bound float64) {
 	h.TruePower = map[string]float64{"zone": 60}
 	h.Exchanges[0].Result.AnalyzerOutput = map[string]any{"energy": map[string]any{
@@ -121,7 +121,7 @@ func (h *History) setEnergy(joules, coverage, bound float64) {
 	}}
 }
 
-// estimated has job a's result hold 25 estimated joules of so many percent beside the measured.
+// addEstimate has job a's result hold 25 estimated joules of so many percent beside the measured.
 func (h *History) addEstimate(coverage float64) {
 	e := h.Exchanges[0].Result.AnalyzerOutput["energy"].(map[string]any)
 	zones := e["zones"].([]map[string]any)
@@ -130,26 +130,26 @@ func (h *History) addEstimate(coverage float64) {
 	e["machine"] = map[string]any{"joules": zones[0]["joules"].(float64) + 25}
 }
 
-// stepped has an agent say a step of an attempt at job a.
+// addEvent has an agent say a step of an attempt at job a.
 func (h *History) addEvent(agent, attempt int, what string, ms int) {
 	h.Events = append(h.Events, AttemptEvent{agent, Attempt{"a", attempt}, what, at(ms)})
 }
 
-// beaten has agent 0 send so many heartbeats in its first life.
+// addHeartbeats has agent 0 send so many heartbeats in its first process.
 func (h *History) addHeartbeats(n int) {
 	for i := range n {
 		h.Exchanges = append(h.Exchanges, Exchange{Agent: 0, Process: 1, Span: span(100*i, 100*i+1), Call: CallHeartbeat, AgentStatus: 200})
 	}
 }
 
-// registered has life 2 of agent 0 be told its session.
+// addRegistration has process 2 of agent 0 be told its session.
 func (h *History) addRegistration(ms int) {
 	x := jobQueried(ms, "/nodes/register").fromProcess(2)
 	x.Call = CallRegister
 	h.Exchanges = append(h.Exchanges, x)
 }
 
-// unseen has a fault be played so often without an effect.
+// addUnobserved has a fault be played so often without an effect.
 func (h *History) addUnobserved(n int) {
 	for range n {
 		f := injected("net: slow", 0, 10)
@@ -163,11 +163,11 @@ func (h *History) addUnobserved(n int) {
 func TestInvariants(t *testing.T) {
 	const (
 		ends, once, asked, stale    = "every accepted job", "no attempt is accepted twice", "no result is sent again", "a superseded result"
-		beats, outlives, cleans     = "heartbeats", "nothing outlives", "the next life"
+		beats, outlives, cleans     = "heartbeats", "nothing outlives", "the next process"
 		output, levels, reason, all = "an output", "what the agent holds", "a failure says", ""
 		again, joules               = "an interrupted job", "joules are true"
 		storm, effect               = "no more heartbeats", "each kind of fault"
-		one, tried                  = "an attempt has one result", "a life tries an attempt once"
+		one, tried                  = "an attempt has one result", "a process runs an attempt once"
 	)
 	for _, c := range []struct {
 		name   string
@@ -266,7 +266,7 @@ func TestInvariants(t *testing.T) {
 		{"sent while it stands", func(h *History) {
 			h.Exchanges = []Exchange{jobQueried(1000, "/jobs/1", JobView{Job: "a", NodeID: "n"}), resultSent(3000, 1, protocol.StatusCompleted, "", "")}
 		}, all},
-		{"sent by a life that had not been told", func(h *History) {
+		{"sent by a process that had not been told", func(h *History) {
 			x := resultSent(6000, 1, protocol.StatusCompleted, "", "").rejected()
 			x.Process = 2
 			h.Exchanges = []Exchange{jobQueried(1000, "/jobs/1", JobView{Job: "a", NodeID: "m"}), x}
@@ -289,11 +289,11 @@ func TestInvariants(t *testing.T) {
 			h.Heartbeats = append(h.Heartbeats, Heartbeat{0, 1, at(2600), 5})
 			h.Exchanges = append(h.Exchanges, Exchange{Agent: 0, Process: 1, Span: span(2400, 2410), Call: CallHeartbeat, AgentStatus: 200})
 		}, beats},
-		{"a heartbeat of the life before that comes late", func(h *History) {
+		{"a heartbeat of the previous process that comes late", func(h *History) {
 			h.Exchanges = append(h.Exchanges, Exchange{Agent: 0, Process: 2, Span: span(9000, 9010), Call: CallHeartbeat, AgentStatus: 404})
 			h.Heartbeats = append(h.Heartbeats, Heartbeat{Agent: 0, Process: 2, At: at(12000), Number: 1})
 		}, all},
-		{"a late heartbeat of the next life", func(h *History) { h.Heartbeats = append(h.Heartbeats, Heartbeat{Agent: 0, Process: 2, At: at(9000)}) }, all},
+		{"a late heartbeat of the next process", func(h *History) { h.Heartbeats = append(h.Heartbeats, Heartbeat{Agent: 0, Process: 2, At: at(9000)}) }, all},
 		{"a late heartbeat, whose actor was hit", func(h *History) {
 			f := injected("actor: hang", 1200, 1300)
 			f.Actor = "agent/heartbeat"
@@ -323,10 +323,10 @@ func TestInvariants(t *testing.T) {
 			h.Faults = []InjectedFault{injected("net: partition", 1100, 5000)}
 		}, all},
 		{"no heartbeat at all", func(h *History) { h.addRegistration(5200); h.Processes[1].To = at(9000) }, beats},
-		{"no heartbeat of a life that ended at once", func(h *History) { h.addRegistration(5200); h.Processes[1].To = at(6000) }, all},
+		{"no heartbeat of a process that ended at once", func(h *History) { h.addRegistration(5200); h.Processes[1].To = at(6000) }, all},
 		{"no heartbeat without a session", func(h *History) { h.Processes[1].To = at(9000) }, all},
 
-		{"FFmpeg lives on", func(h *History) { h.Processes[0].Survivors = []string{"ffmpeg (pid 7, state R)"} }, outlives},
+		{"FFmpeg outlives the agent", func(h *History) { h.Processes[0].Survivors = []string{"ffmpeg (pid 7, state R)"} }, outlives},
 		{"a workspace is left", func(h *History) { h.Cleanups[0].Remaining = []string{"workspace a-00000000-1"} }, cleans},
 		{"an output is cut short", func(h *History) { h.Outputs[0].Problem = "it has 50 frames instead of 100" }, output},
 		{"an output is missing", func(h *History) { h.Outputs = nil }, output},
@@ -512,7 +512,7 @@ func TestInvariants(t *testing.T) {
 			h.Faults = append(h.Faults, InjectedFault{PlannedFault: PlannedFault{Kind: "journal: bytes flipped"}, Span: span(500, 600), Effect: "yes"})
 		}, all},
 		{"the next attempt ends", func(h *History) { h.addEvent(0, 2, eventEnded, 900) }, all},
-		{"an attempt ends in the next life", func(h *History) { h.addEvent(0, 1, eventEnded, 6000) }, all},
+		{"an attempt ends in the next process", func(h *History) { h.addEvent(0, 1, eventEnded, 6000) }, all},
 		{"an attempt ends with another agent", func(h *History) { h.addEvent(1, 1, eventEnded, 900) }, all},
 		{"no log says that what is completed ended", func(h *History) { h.Events = h.Events[:1] }, tried},
 		{"heartbeats twice as often as they are due", func(h *History) { h.addHeartbeats(60) }, storm},
@@ -589,7 +589,7 @@ func TestWordsOfLeases(t *testing.T) {
 		{name: "given long ago, and found in the list", before: []Exchange{jobOffered(100, 1), jobsListed(5900, view("n", 0, protocol.StatusPaused))}},
 		{name: "given long ago, while this program stood still", before: []Exchange{jobOffered(1000, 1)}, stalls: []Span{span(2000, 4000)}},
 		{name: "given long ago, and connecting took long", before: []Exchange{jobOffered(1000, 1)}, faults: []InjectedFault{injected("net: partition", 2000, 5500)}},
-		{name: "given to an earlier life", before: []Exchange{jobOffered(5000, 1).fromProcess(0)}, fires: true},
+		{name: "given to an earlier process", before: []Exchange{jobOffered(5000, 1).fromProcess(0)}, fires: true},
 		{name: "given to another agent", before: []Exchange{elsewhere}, fires: true},
 		{name: "given by half an answer", before: []Exchange{half}, fires: true},
 		{name: "given over a link that fell", before: []Exchange{fallen}},

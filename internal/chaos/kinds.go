@@ -13,12 +13,12 @@ type Kind struct {
 	Name      string
 	Weight    float64
 	EndsAgent bool // the agent's process, so that it comes to agents by turns
-	// Alone: the agent is ended or stopped, or its disk is full: one such at a time.
+	// Exclusive: the agent is ended or stopped, or its disk is full: one such at a time.
 	Exclusive bool
 	inject    func(ctx context.Context, s *injector) (effect, error)
 }
 
-// scene is where one fault plays.
+// injector is where one fault plays.
 type injector struct {
 	*harness
 	*agent
@@ -27,7 +27,7 @@ type injector struct {
 	started  time.Time
 }
 
-// errNothing: what a fault is aimed at was not there, so that it was not played.
+// errNoTarget: what a fault is aimed at was not there, so that it was not played.
 var errNoTarget = errors.New("nothing to play it on")
 
 // effect is what was seen of a fault; an error says why nothing was.
@@ -46,7 +46,7 @@ func (s *injector) between(low, high time.Duration) time.Duration {
 	return low + time.Duration(s.random.Int64N(int64(high-low)))
 }
 
-// one draws one of several.
+// pick draws one of several.
 func pick[T any](s *injector, of []T) T { return of[s.random.IntN(len(of))] }
 
 // observeWithin bounds how long an effect is waited for.

@@ -29,7 +29,7 @@ type master struct {
 	epoch   int // from 1
 }
 
-// fenced reports whether the master of a memory fences attempts.
+// fences reports whether the master of a memory fences attempts.
 func fences(epoch int) bool { return epoch%2 == 1 }
 
 func newMaster(binary, dir string, recorder *recorder) (*master, error) {
@@ -90,7 +90,7 @@ func (m *master) stop(s syscall.Signal) {
 	<-p.done
 }
 
-// forget stops the master, notes how its jobs stood, and starts one that knows nothing.
+// restartEmpty stops the master, notes how its jobs stood, and starts one that knows nothing.
 func (m *master) restartEmpty() error {
 	m.stop(syscall.SIGTERM)
 	var state struct {
@@ -124,14 +124,14 @@ func (m *master) restartEmpty() error {
 	return m.start()
 }
 
-// seen notes how a job stands.
+// updateJob notes how a job stands.
 func (h *History) updateJob(j *protocol.Job) {
 	if tracked := h.Jobs[j.ID]; tracked != nil && !tracked.Forgotten {
 		tracked.Status, tracked.Retries, tracked.MaxRetries = j.Status, j.RetryCount, j.MaxRetries
 	}
 }
 
-// adopt notes a job that the master accepted, and whose submitter got no answer. One that
+// adoptJob notes a job that the master accepted, and whose submitter got no answer. One that
 // is just being submitted has its moment to be noted with all that is known of it.
 func (h *History) adoptJob(j *protocol.Job, epoch int) {
 	const delay = 2 * time.Second
@@ -156,7 +156,7 @@ func (m *master) submit(ctx context.Context, req protocol.JobRequest, job Job) (
 	return &job, nil
 }
 
-// look notes how all jobs stand, and returns those that have not ended.
+// pollJobs notes how all jobs stand, and returns those that have not ended.
 func (m *master) pollJobs(ctx context.Context) ([]protocol.Job, error) {
 	_, epoch := m.running()
 	var list struct{ Jobs []protocol.Job }

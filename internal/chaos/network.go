@@ -56,7 +56,7 @@ func newNetwork(agent int) (*network, error) {
 
 func (n *network) path() string { return "/run/netns/" + n.namespace }
 
-// wrap is the command line that runs a program in the network.
+// command is the command line that runs a program in the network.
 func (n *network) command(argv []string) []string {
 	if n.namespace == "" {
 		return argv
@@ -64,7 +64,7 @@ func (n *network) command(argv []string) []string {
 	return append([]string{"nsenter", "--net=" + n.path()}, argv...)
 }
 
-// set takes the link down or up again.
+// setLink takes the link down or up again.
 func (n *network) setLink(up bool) error {
 	state := "down"
 	if up {

@@ -20,7 +20,7 @@ type inspector struct {
 	jobs     map[string]*Job        // by path
 }
 
-// identity tells one file under a name from the next.
+// fileVersion tells one file under a name from the next.
 type fileVersion struct {
 	size     int64
 	modified time.Time
@@ -44,7 +44,7 @@ func (i *inspector) run(ctx context.Context) {
 	}
 }
 
-// look inspects what is new. A file that an agent is still writing has another name,
+// inspect inspects what is new. A file that an agent is still writing has another name,
 // which begins with a dot.
 func (i *inspector) inspect(ctx context.Context) {
 	entries, _ := os.ReadDir(i.dir)
@@ -85,7 +85,7 @@ func (i *inspector) inspect(ctx context.Context) {
 	}
 }
 
-// over reports whether nothing more will come of a file's job.
+// jobDone reports whether nothing more will come of a file's job.
 func (i *inspector) jobDone(path string) (done bool) {
 	job := i.jobOf(path)
 	i.recorder.update(func(*History) { done = job != nil && (job.Status.Terminal() || job.Forgotten) })
@@ -106,7 +106,7 @@ func (i *inspector) jobOf(path string) *Job {
 	return i.jobs[path]
 }
 
-// complete asks ffprobe whether a film has as many frames as it should; what is wrong
+// videoProblem asks ffprobe whether a film has as many frames as it should; what is wrong
 // with it otherwise.
 func videoProblem(ctx context.Context, path string, frames int) string {
 	out, err := exec.CommandContext(ctx, "ffprobe", "-v", "error", "-select_streams", "v:0", "-count_packets",

@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// film makes a film of 50 frames.
+// makeVideo makes a film of 50 frames.
 func makeVideo(t *testing.T, name string) []byte {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), name)

@@ -25,10 +25,10 @@ type Proc struct {
 
 func (p Proc) String() string { return fmt.Sprintf("%s (pid %d, state %c)", p.Name, p.PID, p.State) }
 
-// dead: it has ended and nobody has asked how.
+// exited: it has ended and nobody has asked how.
 func (p Proc) exited() bool { return p.State == 'Z' || p.State == 'X' }
 
-// processes are those whose environment holds a mark: an agent passes its PATH on to
+// findProcesses are those whose environment holds a mark: an agent passes its PATH on to
 // whatever it starts.
 func findProcesses(mark string) ([]Proc, error) {
 	entries, err := os.ReadDir("/proc")
@@ -78,7 +78,7 @@ func readProc(pid int) (Proc, error) {
 	return p, nil
 }
 
-// same is the process now; false when it has ended.
+// refresh is the process now; false when it has ended.
 func (p Proc) refresh() (Proc, bool) {
 	now, err := readProc(p.PID)
 	return now, err == nil && now.Ticks == p.Ticks && !now.exited()
@@ -86,7 +86,7 @@ func (p Proc) refresh() (Proc, bool) {
 
 // signal sends a signal to exactly this process.
 func (p Proc) signal(s syscall.Signal) error {
-	if _, lives := p.refresh(); !lives {
+	if _, alive := p.refresh(); !alive {
 		return syscall.ESRCH
 	}
 	return syscall.Kill(p.PID, s)
@@ -105,14 +105,14 @@ func (p Proc) attempt() (Attempt, bool) {
 	return Attempt{m[1], n}, err == nil
 }
 
-// encodes reports whether it is the FFmpeg of an encode, and not one that makes an input,
+// isEncoder reports whether it is the FFmpeg of an encode, and not one that makes an input,
 // tries an encoder or compares what came out.
 func (p Proc) isEncoder() bool {
 	_, works := p.attempt()
 	return works && p.Name == "ffmpeg" && slices.Contains(p.Args, "-progress") && !slices.Contains(p.Args, "lavfi")
 }
 
-// samples reports whether it is the child that reads graphics cards.
+// isNVMLChild reports whether it is the child that reads graphics cards.
 func (p Proc) isNVMLChild() bool { return slices.Contains(p.Args, "nvml-child") }
 
 // cgroup is the cgroup v2 of a process below its mount; empty for none or the root.
@@ -138,13 +138,13 @@ func cgroupMount() string {
 	return ""
 }
 
-// populated reports whether processes live in a cgroup or below it.
+// cgroupPopulated reports whether processes live in a cgroup or below it.
 func cgroupPopulated(group string) bool {
 	raw, _ := os.ReadFile(filepath.Join(group, "cgroup.events"))
 	return bytes.Contains(raw, []byte("populated 1"))
 }
 
-// counts are a process's descriptors, threads and resident bytes.
+// resourceCounts are a process's descriptors, threads and resident bytes.
 func resourceCounts(pid int) (descriptors, threads int, resident int64, err error) {
 	dir := filepath.Join("/proc", strconv.Itoa(pid))
 	fds, err := os.ReadDir(filepath.Join(dir, "fd"))

@@ -50,8 +50,8 @@ func TestProcessesAreFoundByTheirMark(t *testing.T) {
 	if !waitUntil(20*time.Second, gone) {
 		t.Error("they are found after their end")
 	}
-	if _, lives := found[0].refresh(); lives {
-		t.Error("it lives after its end")
+	if _, alive := found[0].refresh(); alive {
+		t.Error("still alive after SIGKILL")
 	}
 	if err := found[0].signal(syscall.SIGKILL); err != syscall.ESRCH {
 		t.Errorf("signalled after its end: %v", err)

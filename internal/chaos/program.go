@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// process is a program that was started, and ends with this one.
+// program is a program that was started, and ends with this one.
 type program struct {
 	pid   int
 	done  chan struct{} // closed when it has ended
@@ -64,7 +64,7 @@ func (p *program) signal(s syscall.Signal) error {
 // exit says how it ended, once it has.
 func (p *program) exit() string { return p.state.String() }
 
-// waitFor asks until something holds; false when the time is up first.
+// waitUntil asks until something holds; false when the time is up first.
 func waitUntil(d time.Duration, condition func() bool) bool {
 	for end := time.Now().Add(d); ; time.Sleep(20 * time.Millisecond) {
 		if condition() {

@@ -2,7 +2,7 @@ package chaos
 
 import "syscall"
 
-// attributes: a group of its own, so that an interrupt at the terminal is ours alone, and
+// sysProcAttr: a group of its own, so that an interrupt at the terminal is ours alone, and
 // the kernel's promise to kill it when the thread that started it ends.
 func sysProcAttr() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}

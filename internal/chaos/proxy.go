@@ -66,7 +66,7 @@ func newProxy(agent int, address, backend string, process func() int, recorder *
 	return p, p.listen()
 }
 
-// open accepts connections, at the same address as before.
+// listen accepts connections, at the same address as before.
 func (p *proxy) listen() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -113,7 +113,7 @@ func (p *proxy) heal() {
 	}
 }
 
-// link says that the link below the proxy stands, or does not.
+// setLink says that the link below the proxy stands, or does not.
 func (p *proxy) setLink(up bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -135,7 +135,7 @@ func (p *proxy) disarm(r *rule) {
 	p.rules = slices.DeleteFunc(p.rules, func(other *rule) bool { return other == r })
 }
 
-// take is the rule that a call falls under; nil: none.
+// match is the rule that a call falls under; nil: none.
 func (p *proxy) match(call Call) *rule {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -229,7 +229,7 @@ func (p *proxy) addKnownJob(job string) {
 	p.knownJobs[job] = true
 }
 
-// hold waits for a channel, or for the agent to give up.
+// waitHealed waits for a channel, or for the agent to give up.
 func waitHealed(ctx context.Context, healed <-chan struct{}) {
 	select {
 	case <-ctx.Done():
@@ -265,7 +265,7 @@ func (p *proxy) forward(r *request) *response {
 	return &response{resp.StatusCode, resp.Header, body}
 }
 
-// pass is a request without a fault of ours.
+// passThrough is a request without a fault of ours.
 func (p *proxy) passThrough(w http.ResponseWriter, r *request) {
 	answer := p.forward(r)
 	if answer == nil {
@@ -275,7 +275,7 @@ func (p *proxy) passThrough(w http.ResponseWriter, r *request) {
 	p.respond(w, r, answer)
 }
 
-// give passes an answer on.
+// respond passes an answer on.
 func (p *proxy) respond(w http.ResponseWriter, r *request, a *response) {
 	if cut, parted := p.partitioned(); parted {
 		r.exchange.Fault = "partition"
@@ -300,7 +300,7 @@ func (p *proxy) respond(w http.ResponseWriter, r *request, a *response) {
 	}
 }
 
-// views are what an answer told of jobs; of a list, those alone that a node holds or that
+// jobViews are what an answer told of jobs; of a list, those alone that a node holds or that
 // the agent knows.
 func (p *proxy) jobViews(call Call, a *response) []JobView {
 	if a.status != http.StatusOK {

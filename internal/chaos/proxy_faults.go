@@ -9,16 +9,16 @@ import (
 	"time"
 )
 
-// resetBefore: the master never hears of it.
+// resetBeforeForward: the master never hears of it.
 func resetBeforeForward(_ *proxy, w http.ResponseWriter, _ *request) { reset(w) }
 
-// resetAfter: the master has acted on it.
+// resetAfterForward: the master has acted on it.
 func resetAfterForward(p *proxy, w http.ResponseWriter, r *request) {
 	p.forward(r)
 	reset(w)
 }
 
-// stall gives no answer for a while, or until the agent gives up.
+// stallRequest gives no answer for a while, or until the agent gives up.
 func stallRequest(d time.Duration, forward bool) func(*proxy, http.ResponseWriter, *request) {
 	return func(p *proxy, w http.ResponseWriter, r *request) {
 		if forward {
@@ -31,7 +31,7 @@ func stallRequest(d time.Duration, forward bool) func(*proxy, http.ResponseWrite
 	}
 }
 
-// refuseWith answers in the master's place.
+// respondWith answers in the master's place.
 func respondWith(status int, retryAfter time.Duration) func(*proxy, http.ResponseWriter, *request) {
 	return func(p *proxy, w http.ResponseWriter, r *request) {
 		header := http.Header{"Content-Type": {"text/plain; charset=utf-8"}}
@@ -42,7 +42,7 @@ func respondWith(status int, retryAfter time.Duration) func(*proxy, http.Respons
 	}
 }
 
-// garbage answers 200 with something else, once the master has acted.
+// garbageResponse answers 200 with something else, once the master has acted.
 func garbageResponse(text string) func(*proxy, http.ResponseWriter, *request) {
 	return func(p *proxy, w http.ResponseWriter, r *request) {
 		if p.forward(r) == nil || r.exchange.MasterStatus/100 != 2 {
@@ -54,7 +54,7 @@ func garbageResponse(text string) func(*proxy, http.ResponseWriter, *request) {
 	}
 }
 
-// huge answers 200 with more than anybody can want, until the agent has had enough.
+// hugeResponse answers 200 with more than anybody can want, until the agent has had enough.
 func hugeResponse(p *proxy, w http.ResponseWriter, r *request) {
 	if p.forward(r) == nil || r.exchange.MasterStatus/100 != 2 {
 		reset(w)
@@ -72,7 +72,7 @@ func hugeResponse(p *proxy, w http.ResponseWriter, r *request) {
 	}
 }
 
-// trickle passes the answer on byte by byte.
+// trickleResponse passes the answer on byte by byte.
 func trickleResponse(pause time.Duration) func(*proxy, http.ResponseWriter, *request) {
 	return func(p *proxy, w http.ResponseWriter, r *request) {
 		a := p.forward(r)
@@ -100,7 +100,7 @@ func trickleResponse(pause time.Duration) func(*proxy, http.ResponseWriter, *req
 	}
 }
 
-// cutShort promises the whole answer and gives half of it.
+// truncateResponse promises the whole answer and gives half of it.
 func truncateResponse(p *proxy, w http.ResponseWriter, r *request) {
 	a := p.forward(r)
 	if a == nil {
@@ -119,7 +119,7 @@ func truncateResponse(p *proxy, w http.ResponseWriter, r *request) {
 	}
 }
 
-// slow lets the request wait before it is passed on.
+// delayRequest lets the request wait before it is passed on.
 func delayRequest(d time.Duration) func(*proxy, http.ResponseWriter, *request) {
 	return func(p *proxy, w http.ResponseWriter, r *request) {
 		time.Sleep(d)

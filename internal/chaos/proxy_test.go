@@ -16,7 +16,7 @@ import (
 	"ffmpeg-agent/messages/protocol"
 )
 
-// bench is a proxy before a master that counts what reaches it.
+// proxyTest is a proxy before a master that counts what reaches it.
 type proxyTest struct {
 	*proxy
 	recorder *recorder
@@ -62,7 +62,7 @@ func (b *proxyTest) call(ctx context.Context, method, path, body string) (int, s
 	return resp.StatusCode, string(raw), err
 }
 
-// noted is the first exchange that the proxy noted.
+// firstExchange is the first exchange that the proxy noted.
 func (b *proxyTest) firstExchange(t *testing.T) Exchange {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)

@@ -17,14 +17,14 @@ func newRecorder(interval time.Duration) *recorder {
 	return &recorder{h: History{HeartbeatInterval: interval, Jobs: map[string]*Job{}}, changed: make(chan struct{})}
 }
 
-// note changes the history.
+// update changes the history.
 func (r *recorder) update(change func(*History)) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	change(&r.h)
 }
 
-// exchange notes an exchange and wakes who waits for one.
+// addExchange notes an exchange and wakes who waits for one.
 func (r *recorder) addExchange(x Exchange) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -33,7 +33,7 @@ func (r *recorder) addExchange(x Exchange) {
 	r.changed = make(chan struct{})
 }
 
-// await returns the first exchange from a moment on that fits, or false at the context's end.
+// awaitExchange returns the first exchange from a moment on that fits, or false at the context's end.
 func (r *recorder) awaitExchange(ctx context.Context, from time.Time, match func(*Exchange) bool) (Exchange, bool) {
 	r.mu.Lock()
 	next := len(r.h.Exchanges)

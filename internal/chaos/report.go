@@ -51,7 +51,7 @@ func (h *History) Observed() (faults, kinds int) {
 	return faults, kinds
 }
 
-// Breaches is how often an invariant did not hold.
+// CountViolations is how often an invariant did not hold.
 func CountViolations(findings []Finding) (n int) {
 	for _, f := range findings {
 		n += len(f.Violations)
@@ -69,7 +69,7 @@ func Unchecked(findings []Finding) (names []string) {
 	return names
 }
 
-// shownBreaches of each invariant are printed; all are in the history.
+// maxPrinted of each invariant are printed; all are in the history.
 const maxPrinted = 8
 
 // Print writes the verdict.
@@ -83,7 +83,7 @@ func (h *History) Print(w io.Writer, findings []Finding) {
 		}
 		fmt.Fprintf(t, "%s\t%d\t%d\t%s\n", k.Kind, k.Injected, k.Observed, why)
 	}
-	fmt.Fprintln(t, "\t\t\t\ninvariant\tchecked\tbreaches\t")
+	fmt.Fprintln(t, "\t\t\t\ninvariant\tchecked\tviolations\t")
 	for _, f := range findings {
 		fmt.Fprintf(t, "%s\t%d\t%d\t%s\n", f.Invariant, f.Checked, len(f.Violations), f.Note)
 	}
@@ -100,11 +100,11 @@ func (h *History) Print(w io.Writer, findings []Finding) {
 		}
 	}
 	faults, kinds := h.Observed()
-	fmt.Fprintf(w, "\n%d jobs, %d requests, %d heartbeats, %d lives, %d memories of the master\n", len(h.Jobs), len(h.Exchanges), len(h.Heartbeats), len(h.Processes), len(h.Epochs))
-	fmt.Fprintf(w, "%d faults of %d kinds observed, %d breaches\n", faults, kinds, CountViolations(findings))
+	fmt.Fprintf(w, "\n%d jobs, %d requests, %d heartbeats, %d processes of agents, %d epochs of the master\n", len(h.Jobs), len(h.Exchanges), len(h.Heartbeats), len(h.Processes), len(h.Epochs))
+	fmt.Fprintf(w, "%d faults of %d kinds observed, %d violations\n", faults, kinds, CountViolations(findings))
 }
 
-// Names are the names of kinds, one a line.
+// KindNames are the names of kinds, one a line.
 func KindNames(kinds []Kind) string {
 	var names []string
 	for _, k := range kinds {

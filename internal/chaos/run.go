@@ -33,7 +33,7 @@ func Run(ctx context.Context, cfg Config) (*History, []string, error) {
 	return &f.history.h, f.notes, err
 }
 
-// play keeps the agents going through the schedule and to rest.
+// run keeps the agents going through the schedule and to rest.
 func (f *harness) run(ctx context.Context) error {
 	agentsCtx, stop := context.WithCancel(context.WithoutCancel(ctx))
 	var all sync.WaitGroup
@@ -91,16 +91,16 @@ func (f *harness) run(ctx context.Context) error {
 }
 
 const (
-	// restWithin is how long agents may take to rest between bursts. A result whose
+	// idleTimeout is how long agents may take to rest between bursts. A result whose
 	// sending failed often waits for up to a minute: then there is no rest there.
 	idleTimeout = 15 * time.Second
-	// settleWithin is how long they may take at the end: a lost lease is looked for once
+	// finalIdleTimeout is how long they may take at the end: a lost lease is looked for once
 	// a minute, a result is sent again once a minute at the latest, and several in turn.
 	finalIdleTimeout = 3 * time.Minute
-	// seeAgainWithin is how long sensors may take to be read again at the end: what failed
+	// sensorTimeout is how long sensors may take to be read again at the end: what failed
 	// often is looked for seldom.
 	sensorTimeout = 90 * time.Second
-	// calm is how long an agent that rests is let be before it is looked at.
+	// idleDelay is how long an agent that rests is let be before it is looked at.
 	idleDelay = 1500 * time.Millisecond
 )
 
@@ -109,7 +109,7 @@ func (f *harness) bursts() int {
 	return int((s.Length + s.Burst - 1) / s.Burst)
 }
 
-// burst plays the faults of one burst at their times. Then no more jobs come, and it waits
+// runBurst plays the faults of one burst at their times. Then no more jobs come, and it waits
 // for the last fault to be over.
 func (f *harness) runBurst(ctx context.Context, n int) {
 	s := f.cfg.Schedule
@@ -165,7 +165,7 @@ func (f *harness) inject(ctx context.Context, p PlannedFault) {
 	f.history.update(func(h *History) { h.Faults = append(h.Faults, fault) })
 }
 
-// rest waits until no job is open and no agent has anything to do, and notes what they
+// waitIdle waits until no job is open and no agent has anything to do, and notes what they
 // hold then. It returns why there was no rest.
 func (f *harness) waitIdle(ctx context.Context, within time.Duration) (busy string) {
 	for end := time.Now().Add(within); ; {
@@ -215,7 +215,7 @@ func (f *harness) deadLetters(ctx context.Context) (lost int) {
 	return lost
 }
 
-// blind are the sensors that agents do not read again in time.
+// unreadSensors are the sensors that agents do not read again in time.
 func (f *harness) unreadSensors(ctx context.Context) (names []string) {
 	for end := time.Now().Add(sensorTimeout); ; {
 		names = nil
@@ -244,7 +244,7 @@ func (f *harness) logIdle(started time.Time, why string) {
 	f.logf("after %s: %s", time.Since(started).Round(time.Second), why)
 }
 
-// unrest says what is still going on.
+// busyReason says what is still going on.
 func (f *harness) busyReason(ctx context.Context) string {
 	open, err := f.master.pollJobs(ctx)
 	if err != nil {

@@ -5,7 +5,7 @@ type Sabotage struct {
 	Name   string
 	Edits  []Edit
 	Faults []string // kinds, by prefix, that bring it to light; nil: all
-	// Elsewhere names what proves it where a run of chaos cannot: such a one is listed, and
+	// ProvenBy names what proves it where a run of chaos cannot: such a one is listed, and
 	// not played.
 	ProvenBy string
 }
@@ -122,7 +122,7 @@ func Sabotages() []Sabotage {
 			Faults: []string{"ffmpeg: SIGKILL", "agent: SIGKILL"},
 		},
 		{
-			Name: "what a dead life left is not reported",
+			Name: "leftovers of a dead process are not reported",
 			Edits: []Edit{{"actors/jobs.go", `		if len(unfinished) == 0 {
 			return nil, nil
 		}

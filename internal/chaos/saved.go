@@ -11,7 +11,7 @@ import (
 // A history is saved as one JSON value a line, each an object of one field that names its
 // kind: "run", then the findings, which are for readers alone, and one kind after the other.
 
-// about is what a run was, and how it ended.
+// runInfo is what a run was, and how it ended.
 type runInfo struct {
 	HeartbeatInterval     time.Duration
 	TruePower             map[string]float64
@@ -21,7 +21,7 @@ type runInfo struct {
 	UnreadSensors         []string
 }
 
-// part is one kind of what a history holds.
+// section is one kind of what a history holds.
 type section struct {
 	write func(write func(any))
 	add   func(raw []byte) error
@@ -43,7 +43,7 @@ func sectionOf[T any](all *[]T) section {
 	}
 }
 
-// partNames are in the order in which they are written.
+// sectionNames are in the order in which they are written.
 var sectionNames = []string{"fault", "process", "cleanup", "usage", "epoch", "stall", "heartbeat", "event", "output", "request", "job"}
 
 func sectionsOf(h *History, jobs *[]*Job) map[string]section {
@@ -87,7 +87,7 @@ func (h *History) Save(path string, findings []Finding) error {
 	return buffered.Flush()
 }
 
-// brief is an exchange without what is not judged.
+// trimmed is an exchange without what is not judged.
 func (x Exchange) trimmed() Exchange {
 	if x.Result != nil {
 		brief := *x.Result

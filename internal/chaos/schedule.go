@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// Planned is one fault of a schedule.
+// PlannedFault is one fault of a schedule.
 type PlannedFault struct {
 	Number int           `json:"number"`
 	At     time.Duration `json:"at_ns"` // after the first fault could have come; rests do not count
@@ -29,7 +29,7 @@ type Schedule struct {
 	Faults []PlannedFault `json:"faults"`
 }
 
-// Draw makes a schedule from a seed: the same arguments give the same one. Each kind
+// NewSchedule makes a schedule from a seed: the same arguments give the same one. Each kind
 // comes once at least, the rest by weight. Agents end by turns, one in each burst, so
 // that the others live long enough to show what they accumulate; all at once where
 // nothing else is to be shown.
@@ -75,7 +75,7 @@ func pickWeighted(rnd *rand.Rand, kinds []Kind) Kind {
 	return kinds[len(kinds)-1]
 }
 
-// Choose returns the kinds whose names begin with one of the prefixes; all for none. A
+// SelectKinds returns the kinds whose names begin with one of the prefixes; all for none. A
 // prefix that fits nothing is an error that names what there is.
 func SelectKinds(kinds []Kind, prefixes []string) ([]Kind, error) {
 	if len(prefixes) == 0 {
@@ -114,7 +114,7 @@ func (s Schedule) Save(path string) error {
 	return os.WriteFile(path, append(raw, '\n'), 0o644)
 }
 
-// Load reads a schedule that was saved, whole or cut down by hand.
+// LoadSchedule reads a schedule that was saved, whole or cut down by hand.
 func LoadSchedule(path string) (Schedule, error) {
 	var s Schedule
 	raw, err := os.ReadFile(path)

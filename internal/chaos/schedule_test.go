@@ -35,7 +35,7 @@ func TestEachKindComes(t *testing.T) {
 	}
 }
 
-// TestAgentsEndByTurns: an agent lives through every other burst, but for what it does to
+// TestAgentsEndByTurns: an agent is ended in every other burst only, except by what it does to
 // itself.
 func TestAgentsEndByTurns(t *testing.T) {
 	ends := map[string]bool{}

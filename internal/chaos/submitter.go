@@ -13,10 +13,10 @@ import (
 	"ffmpeg-agent/messages/protocol"
 )
 
-// waitingJobs is how many jobs the master is to have open for each agent.
+// openJobsPerAgent is how many jobs the master is to have open for each agent.
 const openJobsPerAgent = 2
 
-// feed keeps jobs of a second or three coming.
+// submitter keeps jobs of a second or three coming.
 type submitter struct {
 	master    *master
 	outputs   string
@@ -33,7 +33,7 @@ const (
 	clipRate   = 25
 )
 
-// newFeed makes the files that jobs read.
+// newSubmitter makes the files that jobs read.
 func newSubmitter(ctx context.Context, dir, outputs string, seed uint64, agents int, m *master) (*submitter, error) {
 	f := &submitter{
 		master: m, outputs: outputs, clip: filepath.Join(dir, "clip.mp4"), corrupt: filepath.Join(dir, "broken.mp4"),
