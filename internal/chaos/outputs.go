@@ -1,6 +1,8 @@
 package chaos
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -64,7 +66,7 @@ func (i *inspector) inspect(ctx context.Context) {
 		job := i.jobOf(path)
 		problem := "no job names it"
 		if job != nil {
-			problem = videoProblem(ctx, path, job.Frames)
+			problem = checkVideo(ctx, path, job.Frames)
 		}
 		if ctx.Err() != nil {
 			return
@@ -106,22 +108,45 @@ func (i *inspector) jobOf(path string) *Job {
 	return i.jobs[path]
 }
 
-// videoProblem asks ffprobe whether a film has as many frames as it should; what is wrong
-// with it otherwise.
-func videoProblem(ctx context.Context, path string, frames int) string {
-	out, err := exec.CommandContext(ctx, "ffprobe", "-v", "error", "-select_streams", "v:0", "-count_packets",
-		"-show_entries", "stream=nb_read_packets", "-of", "json", path).CombinedOutput()
+// checkVideo returns what is wrong with a video, as found by ffprobe; empty if it is readable
+// and has the expected number of frames.
+func checkVideo(ctx context.Context, path string, frames int) string {
+	const tolerance = 2 // frames
+	var stderr bytes.Buffer
+	cmd := exec.CommandContext(ctx, "ffprobe", "-v", "level+error", "-select_streams", "v:0", "-count_packets",
+		"-show_entries", "stream=nb_read_packets", "-of", "json", path)
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if logged := loggedErrors(stderr.String()); err != nil || logged != "" {
+		return fmt.Sprintf("cannot be read: %s", cmp.Or(logged, fmt.Sprint(err)))
+	}
 	var probed struct {
 		Streams []struct {
 			Packets string `json:"nb_read_packets"`
 		}
 	}
-	if err != nil || json.Unmarshal(out, &probed) != nil || len(probed.Streams) != 1 {
-		return fmt.Sprintf("it cannot be read: %s", strings.TrimSpace(string(out)))
+	if json.Unmarshal(out, &probed) != nil || len(probed.Streams) != 1 {
+		return "cannot be read: ffprobe found no video"
 	}
 	n, err := strconv.Atoi(probed.Streams[0].Packets)
-	if err != nil || n < frames-2 || n > frames+2 {
-		return fmt.Sprintf("it has %d frames instead of %d", n, frames)
+	if err != nil || n < frames-tolerance || n > frames+tolerance {
+		return fmt.Sprintf("has %d frames instead of %d", n, frames)
 	}
 	return ""
+}
+
+// loggedErrors returns the lines that ffprobe logged as errors. For a truncated file it may
+// log one and exit with 0. Lines without a level are from its libraries, and no sign of
+// damage.
+func loggedErrors(stderr string) string {
+	var errs []string
+	for line := range strings.Lines(stderr) {
+		for _, level := range []string{"[error] ", "[fatal] ", "[panic] "} {
+			if strings.Contains(line, level) {
+				errs = append(errs, strings.TrimSpace(line))
+				break
+			}
+		}
+	}
+	return strings.Join(errs, "; ")
 }

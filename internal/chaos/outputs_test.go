@@ -85,3 +85,24 @@ func TestAFileThatIsReplacedIsJudgedAgain(t *testing.T) {
 		t.Errorf("judged %+v", looks)
 	}
 }
+
+// TestWarningsOfLibrariesAreNoDamage: in a container a library of ffprobe may warn on
+// standard error.
+func TestWarningsOfLibrariesAreNoDamage(t *testing.T) {
+	ffprobe, err := exec.LookPath("ffprobe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	bin, path := t.TempDir(), filepath.Join(t.TempDir(), "a.mp4")
+	script := "#!/bin/sh\necho 'Warning: using insecure memory!' >&2\nexec " + ffprobe + ` "$@"` + "\n"
+	if err := os.WriteFile(filepath.Join(bin, "ffprobe"), []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, makeVideo(t, "a.mp4"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", bin+":"+os.Getenv("PATH"))
+	if problem := checkVideo(context.Background(), path, 50); problem != "" {
+		t.Errorf("got %q, want no problem", problem)
+	}
+}
