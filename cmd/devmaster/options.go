@@ -20,6 +20,7 @@ type options struct {
 	master                                devmaster.Config
 	listen, cert, key, clientCA, logLevel string
 	level                                 zapcore.Level
+	likeField                             bool
 }
 
 func (o *options) bind(f *pflag.FlagSet) {
@@ -30,6 +31,7 @@ func (o *options) bind(f *pflag.FlagSet) {
 	f.StringVar(&o.master.StateFile, "state", "", "`file` for the state (default: memory only)")
 	f.StringVar(&o.master.ResultsDir, "results-dir", "", "`directory` for accepted results")
 	f.BoolVar(&o.master.FenceAttempts, "fence", true, "reject results of a stale node or attempt with 409; false behaves like an older master")
+	f.BoolVar(&o.likeField, "like-field", false, "behave like the masters in use: see Habits in internal/devmaster; combine with --fence=false")
 	f.StringVar(&o.cert, "tls-cert", "", "certificate `file`; serves HTTPS together with --tls-key")
 	f.StringVar(&o.key, "tls-key", "", "private key `file`")
 	f.StringVar(&o.clientCA, "client-ca", "", "CA `file`; requires a client certificate signed by it")
@@ -55,6 +57,9 @@ func (o *options) complete(args []string) (err error) {
 		return fmt.Errorf("--max-retries %d: must not be negative", m.MaxRetries)
 	case m.MaxRetries == 0:
 		m.MaxRetries = -1 // no retries; 0 would mean the default
+	}
+	if o.likeField {
+		m.Habits = devmaster.FieldHabits()
 	}
 	switch {
 	case (o.cert == "") != (o.key == ""):

@@ -44,6 +44,7 @@ type Config struct {
 	// and attempt. Without it the master behaves like older ones: it accepts results from
 	// any node at any time, and clears the node's current job when it registers again.
 	FenceAttempts bool
+	Habits        Habits
 	Logger        *zap.Logger // nil disables logging
 }
 
