@@ -21,17 +21,19 @@ type options struct {
 	listen, cert, key, clientCA, logLevel string
 	level                                 zapcore.Level
 	likeField                             bool
+	flags                                 *pflag.FlagSet
 }
 
 func (o *options) bind(f *pflag.FlagSet) {
+	o.flags = f
 	f.StringVar(&o.listen, "listen", "127.0.0.1:8080", "`address` to listen on")
 	f.StringArrayVar(&o.master.APIKeys, "api-key", nil, "accept this bearer `key`, repeatable; also MASTER_API_KEY (default: no key required)")
 	f.DurationVar(&o.master.UnavailableAfter, "unavailable-after", devmaster.DefaultUnavailableAfter, "reassign a node's jobs after this long without a heartbeat")
 	f.IntVar(&o.master.MaxRetries, "max-retries", devmaster.DefaultMaxRetries, "maximum number of retries of a failed job")
 	f.StringVar(&o.master.StateFile, "state", "", "`file` for the state (default: memory only)")
 	f.StringVar(&o.master.ResultsDir, "results-dir", "", "`directory` for accepted results")
-	f.BoolVar(&o.master.FenceAttempts, "fence", true, "reject results of a stale node or attempt with 409; false behaves like an older master")
-	f.BoolVar(&o.likeField, "like-field", false, "behave like the masters in use: see Habits in internal/devmaster; combine with --fence=false")
+	f.BoolVar(&o.master.FenceAttempts, "fence", true, "reject results of a stale node or attempt with 409; false behaves like an older master and is the default with --like-field")
+	f.BoolVar(&o.likeField, "like-field", false, "have the habits of masters in use: no fencing, facts only from a node's first registration, nodes that stay offline or unreadable until they register again")
 	f.StringVar(&o.cert, "tls-cert", "", "certificate `file`; serves HTTPS together with --tls-key")
 	f.StringVar(&o.key, "tls-key", "", "private key `file`")
 	f.StringVar(&o.clientCA, "client-ca", "", "CA `file`; requires a client certificate signed by it")
@@ -60,6 +62,7 @@ func (o *options) complete(args []string) (err error) {
 	}
 	if o.likeField {
 		m.Habits = devmaster.FieldHabits()
+		m.FenceAttempts = m.FenceAttempts && o.flags.Changed("fence")
 	}
 	switch {
 	case (o.cert == "") != (o.key == ""):

@@ -1,5 +1,12 @@
 package devmaster
 
+import (
+	"slices"
+	"strings"
+
+	"ffmpeg-agent/messages/protocol"
+)
+
 // Habits are what masters in use do beyond the protocol, or against it. The zero value has
 // none of them.
 type Habits struct {
@@ -27,3 +34,31 @@ func FieldHabits() Habits {
 		MatchGPU:               true,
 	}
 }
+
+// fits reports whether a node's stored facts have the hardware encoders that a job asks for.
+func fits(j *protocol.Job, n *protocol.Node) bool {
+	family := gpuFamily(j.Parameters)
+	return family == "" || n.HasGPU && slices.ContainsFunc(n.GPUCapabilities, func(c string) bool {
+		return strings.HasPrefix(c, family+"_")
+	})
+}
+
+// gpuFamily returns the family of the hardware encoder that a job names, such as nvenc; empty
+// for none.
+func gpuFamily(p protocol.Parameters) string {
+	for _, name := range []string{"codec", "encoder"} {
+		encoder, _ := p[name].(string)
+		if _, family, _ := strings.Cut(encoder, "_"); slices.Contains(gpuFamilies, family) {
+			return family
+		}
+	}
+	switch accel, _ := p["hwaccel"].(string); {
+	case accel == "cuda", accel == "nvdec":
+		return "nvenc"
+	case slices.Contains(gpuFamilies, accel):
+		return accel
+	}
+	return ""
+}
+
+var gpuFamilies = []string{"nvenc", "qsv", "vaapi", "amf", "videotoolbox", "v4l2m2m", "vulkan"}

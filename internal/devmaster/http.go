@@ -91,7 +91,7 @@ func (m *Master) postHeartbeat(r *http.Request) (int, any, error) {
 }
 
 func (m *Master) getNodes(*http.Request) (int, any, error) {
-	nodes := m.Nodes()
+	nodes := m.listedNodes()
 	return http.StatusOK, map[string]any{"nodes": nodes, "count": len(nodes)}, nil
 }
 

@@ -105,8 +105,9 @@ func (r *jobRecord) ranksAbove(other *jobRecord) bool {
 	return cmp.Or(cmp.Compare(r.queueRank, other.queueRank), cmp.Compare(r.priorityRank, other.priorityRank)) > 0
 }
 
-// nextJob assigns the next queued job to a node. It returns nil if there is none, or if the
-// node is offline, which it is until its next heartbeat.
+// nextJob assigns the next queued job to a node. It returns nil if there is none, if the node
+// is offline, which it is until its next heartbeat, or if the job needs a GPU that the node
+// lacks. The habits change both.
 func (m *Master) nextJob(nodeID string) (*protocol.Job, error) {
 	if nodeID == "" {
 		m.record(Event{Kind: PollWithoutJob, Code: http.StatusBadRequest})
@@ -121,7 +122,8 @@ func (m *Master) nextJob(nodeID string) (*protocol.Job, error) {
 		return nil, reject(http.StatusInternalServerError, "failed to get next job")
 	}
 	r := m.firstQueued()
-	if r == nil || n.Status == nodeOffline {
+	offline := n.Status == nodeOffline && !m.cfg.Habits.OfflineUntilRegistered
+	if r == nil || offline || m.cfg.Habits.MatchGPU && !fits(&r.Job, n) {
 		m.record(Event{Kind: PollWithoutJob, Code: http.StatusOK, NodeID: nodeID})
 		return nil, nil
 	}
@@ -132,7 +134,10 @@ func (m *Master) nextJob(nodeID string) (*protocol.Job, error) {
 	r.Job.Progress = 0
 	r.Job.StartedAt = &now
 	r.Job.LastActivityAt = &now
-	n.Status, n.CurrentJobID = nodeBusy, r.Job.ID
+	n.CurrentJobID = r.Job.ID
+	if n.Status != nodeOffline {
+		n.Status = nodeBusy
+	}
 	m.version++
 	m.record(Event{Kind: JobAssigned, Code: http.StatusOK, NodeID: nodeID, JobID: r.Job.ID, Attempt: r.Job.Attempt()})
 	job := r.Job

@@ -56,13 +56,16 @@ type Master struct {
 
 	events eventLog
 
-	mu       sync.Mutex
-	nodes    map[string]*protocol.Node
-	jobs     []*jobRecord // jobs[n-1] has sequence number n
-	byID     map[string]*jobRecord
-	newID    func() string
-	version  uint64       // incremented by each change that must be stored
-	unstored []resultFile // accepted results not yet in ResultsDir
+	mu    sync.Mutex
+	nodes map[string]*protocol.Node
+	// unreadable are the nodes that have not registered since the restart, with
+	// UnreadableAfterRestart.
+	unreadable map[string]bool
+	jobs       []*jobRecord // jobs[n-1] has sequence number n
+	byID       map[string]*jobRecord
+	newID      func() string
+	version    uint64       // incremented by each change that must be stored
+	unstored   []resultFile // accepted results not yet in ResultsDir
 
 	storeMu sync.Mutex // held while writing files; locked before mu
 	stored  uint64     // version on disk
@@ -103,12 +106,13 @@ func New(cfg Config) (*Master, error) {
 		}
 	}
 	m := &Master{
-		cfg:   cfg,
-		log:   cfg.Logger,
-		nodes: map[string]*protocol.Node{},
-		byID:  map[string]*jobRecord{},
-		newID: newUUID,
-		stop:  make(chan struct{}),
+		cfg:        cfg,
+		log:        cfg.Logger,
+		nodes:      map[string]*protocol.Node{},
+		unreadable: map[string]bool{},
+		byID:       map[string]*jobRecord{},
+		newID:      newUUID,
+		stop:       make(chan struct{}),
 	}
 	if m.log == nil {
 		m.log = zap.NewNop()

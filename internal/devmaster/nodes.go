@@ -22,7 +22,8 @@ const (
 	nodeOffline   = "offline"
 )
 
-// register adds a node, or updates the one with the same address.
+// register adds a node, or updates the one with the same address. The node that it returns has
+// the posted facts, whether or not they were stored.
 func (m *Master) register(body []byte) (code int, _ protocol.Node, err error) {
 	var reg protocol.NodeRegistration
 	if err := json.Unmarshal(body, &reg); err != nil {
@@ -40,9 +41,12 @@ func (m *Master) register(body []byte) (code int, _ protocol.Node, err error) {
 		n = &protocol.Node{ID: m.newID(), Name: hostOf(reg.Address), RegisteredAt: time.Now()}
 		m.nodes[n.ID] = n
 	}
-	n.NodeRegistration = reg
+	if code == http.StatusCreated || !m.cfg.Habits.FirstFactsOnly {
+		n.NodeRegistration = reg
+	}
 	n.LastHeartbeat = time.Now()
 	n.Status = nodeAvailable
+	delete(m.unreadable, n.ID)
 	if m.cfg.FenceAttempts {
 		m.refresh(n.ID)
 	} else {
@@ -50,7 +54,9 @@ func (m *Master) register(body []byte) (code int, _ protocol.Node, err error) {
 	}
 	m.version++
 	m.record(Event{Kind: NodeRegistered, Code: code, NodeID: n.ID, Detail: n.Address})
-	return code, *n, nil
+	answer := *n
+	answer.NodeRegistration = reg
+	return code, answer, nil
 }
 
 func (m *Master) nodeAt(address string) *protocol.Node {
@@ -88,7 +94,7 @@ func (m *Master) heartbeat(id string, body []byte) error {
 	for _, r := range m.heldBy(id) {
 		r.Job.LastActivityAt = &now
 	}
-	if n.Status == nodeOffline {
+	if n.Status == nodeOffline && !m.cfg.Habits.OfflineUntilRegistered {
 		n.Status = nodeAvailable
 		m.refresh(id)
 		m.version++
@@ -112,21 +118,46 @@ func (m *Master) heartbeat(id string, body []byte) error {
 func (m *Master) node(id string) (protocol.Node, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	n := m.nodes[id]
-	if n == nil {
-		return protocol.Node{}, reject(http.StatusNotFound, "node not found")
+	n, err := m.readable(id)
+	if err != nil {
+		return protocol.Node{}, err
 	}
 	return *n, nil
+}
+
+// readable returns a node that requests may read.
+func (m *Master) readable(id string) (*protocol.Node, error) {
+	switch n := m.nodes[id]; {
+	case n == nil:
+		return nil, reject(http.StatusNotFound, "node not found")
+	case m.unreadable[id]:
+		return nil, reject(http.StatusInternalServerError, "failed to get node")
+	default:
+		return n, nil
+	}
+}
+
+// listedNodes returns the nodes that GET /nodes lists.
+func (m *Master) listedNodes() []protocol.Node {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var nodes []protocol.Node
+	for _, n := range m.sortedNodes() {
+		if !m.unreadable[n.ID] {
+			nodes = append(nodes, *n)
+		}
+	}
+	return nodes
 }
 
 func (m *Master) removeNode(id string) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	n := m.nodes[id]
-	if n == nil {
-		return reject(http.StatusNotFound, "node not found")
+	n, err := m.readable(id)
+	if err != nil {
+		return err
 	}
-	if n.Status == nodeBusy {
+	if n.Status == nodeBusy || n.CurrentJobID != "" {
 		return reject(http.StatusBadRequest, "cannot remove node while it is processing a job")
 	}
 	delete(m.nodes, id)
@@ -156,15 +187,20 @@ func (m *Master) heldBy(nodeID string) []*jobRecord {
 // assigned job stays the current one as long as the node holds it.
 func (m *Master) refresh(nodeID string) {
 	n := m.nodes[nodeID]
-	if n == nil || n.Status == nodeOffline {
+	if n == nil {
 		return
 	}
 	held := m.heldBy(nodeID)
+	if n.Status != nodeOffline {
+		n.Status = nodeAvailable
+		if len(held) > 0 {
+			n.Status = nodeBusy
+		}
+	}
 	if len(held) == 0 {
-		n.Status, n.CurrentJobID = nodeAvailable, ""
+		n.CurrentJobID = ""
 		return
 	}
-	n.Status = nodeBusy
 	if !slices.ContainsFunc(held, func(r *jobRecord) bool { return r.Job.ID == n.CurrentJobID }) {
 		n.CurrentJobID = held[0].Job.ID
 	}
@@ -198,7 +234,8 @@ func (m *Master) expireNodes() (changed bool) {
 	now := time.Now()
 	for _, n := range m.sortedNodes() {
 		silence := now.Sub(n.LastHeartbeat)
-		if n.Status == nodeOffline || silence < m.cfg.UnavailableAfter {
+		wasOffline := n.Status == nodeOffline // may hold jobs with OfflineUntilRegistered
+		if silence < m.cfg.UnavailableAfter || wasOffline && len(m.heldBy(n.ID)) == 0 {
 			continue
 		}
 		changed = true

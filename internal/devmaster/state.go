@@ -76,6 +76,9 @@ func (m *Master) restore(data []byte) error {
 			n.LastHeartbeat = now
 		}
 		m.nodes[n.ID] = n
+		if m.cfg.Habits.UnreadableAfterRestart {
+			m.unreadable[n.ID] = true
+		}
 	}
 	return nil
 }
