@@ -55,6 +55,7 @@ func start(cfg Config, children func(*shared) []child) (*Agent, error) {
 	s := &shared{Dependencies: cfg.Dependencies, refs: newRefs(), attempts: newAttempts(), log: cfg.Logger, started: time.Now()}
 	s.stop.done = make(chan struct{})
 	s.settings.Store(&cfg.Settings)
+	s.contact.begin(s.started)
 	a := &Agent{shared: s, system: supervision.NewSystem(cfg.Supervision)}
 	if err := a.start(children); err != nil {
 		return nil, errors.Join(fmt.Errorf("starting the actor tree: %w", err), a.system.Stop(context.Background()))

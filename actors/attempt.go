@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"time"
 
@@ -31,8 +32,7 @@ const (
 type attempt struct {
 	*shared
 	log   *zap.Logger
-	key   job.Key
-	lease job.Lease
+	key   job.Key // under which it began; the meter knows it by this
 	run   Run
 	since time.Time // when work for it began
 	disk  outage
@@ -43,7 +43,14 @@ type attempt struct {
 	done chan struct{} // closed when the goroutine has ended
 	end  attemptEnd    // valid once done is closed
 
+	// finishing is held while the record in the journal changes its lease or gets its result.
+	finishing sync.Mutex
+	finished  bool // no other lease is taken; guarded by finishing
+
 	mu        sync.Mutex
+	lease     job.Lease // that it answers for
+	requeued  bool      // the master re-queued the job; a completed result is all it takes
+	requeues  int       // how often it did
 	confirmed time.Time
 }
 
@@ -63,7 +70,7 @@ func newAttempt(s *shared, lease job.Lease) *attempt {
 }
 
 // perform carries out the attempt: accept → prepare → start → wait → check → measure →
-// compose → journal. An error means that the agent is closing. Then the journal has no
+// compose → journal, the last two in finish. An error means that the agent is closing. Then the journal has no
 // result, and the next start reports the attempt as interrupted.
 func (a *attempt) perform(ctx context.Context) (attemptEnd, error) {
 	record, err := a.accept(ctx)
@@ -85,9 +92,17 @@ func (a *attempt) perform(ctx context.Context) (attemptEnd, error) {
 	if ctx.Err() != nil {
 		return attemptEnd{}, ctx.Err()
 	}
-	if a.run.Snapshot().Stopped == job.StopSuperseded {
+	return a.finish(ctx, account, quality, failure)
+}
+
+// finish records the attempt's result, or discards the attempt where nobody waits for it.
+func (a *attempt) finish(ctx context.Context, account func() *energy.Account, quality job.Quality, failure error) (attemptEnd, error) {
+	a.finishing.Lock()
+	defer a.finishing.Unlock()
+	a.finished = true
+	if why := a.unwanted(failure); why != "" {
 		a.close()
-		return attemptEnd{}, a.supersede(ctx)
+		return attemptEnd{}, a.supersede(ctx, why)
 	}
 	outcome := a.compose(account, quality, failure)
 	samples := a.samples(&outcome)
@@ -124,15 +139,16 @@ var errNotAccepted = errors.New("stopped before it was accepted")
 
 // accept records the lease before anything is done for it.
 func (a *attempt) accept(ctx context.Context) (record job.Record, err error) {
+	lease := a.currentLease()
 	err = a.persist(ctx, func() (err error) {
-		record, err = a.Journal.Accept(a.lease)
+		record, err = a.Journal.Accept(lease)
 		if err != nil && a.run.Snapshot().Stopped != "" {
 			return errNotAccepted
 		}
 		return err
 	})
 	if err == nil && record.State == job.RecordAccepted {
-		a.log.Info("job accepted", zap.String("scenario", a.lease.Job.Scenario))
+		a.log.Info("job accepted", zap.String("scenario", lease.Job.Scenario))
 	}
 	return record, err
 }
@@ -162,12 +178,18 @@ func (a *attempt) start(ctx context.Context) error {
 	a.recording.Go(func() {
 		a.contain(func() {
 			// Not worth failing for: FFmpeg dies with the agent by its parent-death signal.
-			if err := a.Journal.Running(a.key, process); err != nil {
+			if err := a.recordProcess(process); err != nil {
 				a.log.Warn("could not record the process of ffmpeg", zap.Error(err))
 			}
 		})
 	})
 	return nil
+}
+
+func (a *attempt) recordProcess(process job.Process) error {
+	a.finishing.Lock()
+	defer a.finishing.Unlock()
+	return a.Journal.Running(a.currentKey(), process)
 }
 
 // closeWindow asks the meter for the energy between FFmpeg's start and exit, and returns
@@ -196,8 +218,11 @@ func noAccount() *energy.Account { return nil }
 func (a *attempt) compose(account func() *energy.Account, quality job.Quality, err error) job.Outcome {
 	state := a.run.Snapshot()
 	outcome := job.Outcome{
-		Lease: a.lease, Canceled: state.Stopped == job.StopCanceled, Encode: state.Encode,
+		Lease: a.currentLease(), Requeued: a.isRequeued(), Canceled: state.Stopped == job.StopCanceled, Encode: state.Encode,
 		Energy: account(), Quality: quality, At: time.Now(),
+	}
+	if n := a.requeueCount(); n > 0 {
+		outcome.Encode.Notes = append(slices.Clip(outcome.Encode.Notes), fmt.Sprintf("the master re-queued the job while it ran here: %d times; the encode was not interrupted", n))
 	}
 	if err != nil && !errors.As(err, &outcome.Failure) {
 		outcome.Failure = job.PlatformFailure(err.Error())
@@ -224,7 +249,7 @@ func (a *attempt) samples(outcome *job.Outcome) *job.Samples {
 func (a *attempt) journal(ctx context.Context, outcome *job.Outcome, samples *job.Samples) error {
 	if samples != nil {
 		a.contain(func() {
-			if err := a.Journal.SaveSamples(a.key, *samples); err != nil {
+			if err := a.Journal.SaveSamples(outcome.Lease.Key(), *samples); err != nil {
 				a.log.Warn("could not save the power over time of the job", zap.Error(err))
 			}
 		})
@@ -235,18 +260,31 @@ func (a *attempt) journal(ctx context.Context, outcome *job.Outcome, samples *jo
 	})
 }
 
-// supersede discards the attempt: the master has reassigned the job.
-func (a *attempt) supersede(ctx context.Context) error {
+// unwanted is why the attempt is discarded without a result; empty where one is due.
+func (a *attempt) unwanted(failure error) string {
+	switch {
+	case a.run.Snapshot().Stopped == job.StopSuperseded:
+		return "the master reassigned the job while it ran"
+	case failure != nil && a.isRequeued():
+		return "the master re-queued the job while it ran, and it failed here: " + failure.Error()
+	}
+	return ""
+}
+
+// supersede discards the attempt.
+func (a *attempt) supersede(ctx context.Context, why string) error {
+	key := a.currentKey()
+	a.log.Warn("discarding the attempt", zap.String("reason", why))
 	a.counts.superseded.Add(1)
 	return a.persist(ctx, func() error {
-		err := a.Journal.Settle(a.key, job.RecordSuperseded, "the master reassigned the job while it ran")
+		err := a.Journal.Settle(key, job.RecordSuperseded, why)
 		if errors.Is(err, job.ErrUnknownAttempt) {
 			return nil // the journal was replaced meanwhile as damaged
 		}
 		if err == nil {
 			return nil
 		}
-		if record, found, readErr := a.Journal.Record(a.key); readErr == nil && found && record.State.Settled() {
+		if record, found, readErr := a.Journal.Record(key); readErr == nil && found && record.State.Settled() {
 			return nil // by the uploader
 		}
 		return err
@@ -307,9 +345,16 @@ func (a *attempt) supervise(ctx context.Context) {
 		a.run.Stop(job.StopShutdown)
 		a.close()
 		why := fmt.Sprintf("the agent failed while it ran the job: %v", p)
+		a.finishing.Lock()
+		defer a.finishing.Unlock()
+		a.finished = true
+		if a.isRequeued() {
+			_ = a.supersede(ctx, why)
+			return
+		}
 		var reported bool
 		err := a.persist(ctx, func() (err error) {
-			reported, err = a.recordFailed(a.lease, a.run.Snapshot().Encode, why, false)
+			reported, err = a.recordFailed(a.currentLease(), a.run.Snapshot().Encode, why, false)
 			return err
 		})
 		a.end = attemptEnd{reported: reported && err == nil}

@@ -47,9 +47,21 @@ func (r *attempts) find(key job.Key) *attempt {
 	return r.findLocked(key)
 }
 
+// earlier returns the attempt under way at the same job that answers for an earlier lease.
+func (r *attempts) earlier(key job.Key) *attempt {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, a := range r.all {
+		if current := a.currentKey(); current.JobID == key.JobID && current.Attempt < key.Attempt && !a.ended() {
+			return a
+		}
+	}
+	return nil
+}
+
 func (r *attempts) findLocked(key job.Key) *attempt {
 	for _, a := range r.all {
-		if a.key == key {
+		if a.key == key || a.currentKey() == key {
 			return a
 		}
 	}

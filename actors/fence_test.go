@@ -32,6 +32,11 @@ func careless(t *testing.T) *devmaster.Master {
 	return newMaster(t, devmaster.Config{MaxRetries: 3, UnavailableAfter: soon})
 }
 
+// fencing returns a master that takes results of current attempts only.
+func fencing(t *testing.T) *devmaster.Master {
+	return newMaster(t, devmaster.Config{MaxRetries: 3, UnavailableAfter: soon, FenceAttempts: true})
+}
+
 // worker is another node of a master.
 type worker struct {
 	t       *testing.T
@@ -71,9 +76,14 @@ func (w *worker) takes(j protocol.Job, attempt int) job.Lease {
 // completes takes an attempt and reports it as completed.
 func (w *worker) completes(j protocol.Job, attempt int) {
 	w.t.Helper()
-	lease := w.takes(j, attempt)
+	w.reports(w.takes(j, attempt))
+}
+
+// reports reports a lease's job as completed.
+func (w *worker) reports(lease job.Lease) {
+	w.t.Helper()
 	body, err := json.Marshal(map[string]any{
-		"job_id": j.ID, "node_id": w.session.NodeID, "attempt": attempt, "status": protocol.StatusCompleted,
+		"job_id": lease.Job.ID, "node_id": w.session.NodeID, "attempt": lease.Job.Attempt(), "status": protocol.StatusCompleted,
 	})
 	must(w.t, err)
 	must(w.t, w.client.Report(context.Background(), job.Record{Lease: lease, State: job.RecordResult, Result: body}))
@@ -158,7 +168,7 @@ func TestReassignedResultIsDiscardedAfterDowntime(t *testing.T) {
 // agent while the result of the one before cannot be sent.
 func TestUnsentResultIsOvertakenByLaterAttempt(t *testing.T) {
 	t.Parallel()
-	link, m := newLink(t), careless(t)
+	link, m := newLink(t), fencing(t)
 	link.connect(m)
 	var silent, refusing, second atomic.Bool
 	refusing.Store(true)
@@ -241,7 +251,7 @@ func TestRecordLostByTheJournalIsNotSettledForever(t *testing.T) {
 // agent while the one before still runs here.
 func TestResultOvertakenWhileRunningIsNotSent(t *testing.T) {
 	t.Parallel()
-	link, m := newLink(t), careless(t)
+	link, m := newLink(t), fencing(t)
 	link.connect(m)
 	var silent, second atomic.Bool
 	var sent atomic.Int64

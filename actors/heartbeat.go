@@ -65,11 +65,11 @@ func (h *heartbeat) beat(ctx actor.Context) {
 		return struct{}{}, h.Master.Heartbeat(work, session, status)
 	}, func(_ actor.Context, _ struct{}, err error) {
 		h.inFlight = nil
-		h.answered(session, err)
+		h.answered(session, now, err)
 	})
 }
 
-func (h *heartbeat) answered(session messages.Session, err error) {
+func (h *heartbeat) answered(session messages.Session, sentAt time.Time, err error) {
 	defer h.post()
 	if err != nil {
 		h.status.Failed++
@@ -81,6 +81,7 @@ func (h *heartbeat) answered(session messages.Session, err error) {
 		h.failures.failed(err)
 		return
 	}
+	h.contact.answered(sentAt, h.settings.Load().UnavailableAfter)
 	now := time.Now()
 	h.status.Sent++
 	h.status.LastSuccess, h.status.Error = &now, ""

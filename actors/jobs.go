@@ -23,6 +23,7 @@ type jobs struct {
 	log         *zap.Logger
 	children    map[job.Key]*supervision.Ref
 	waiting     []job.Lease // ours, but no slot is free: the master held more than one
+	taking      []job.Lease // offered while an earlier attempt at the job runs, which may take them
 	early       []job.Lease // offered before what an earlier process left was reported
 	recovered   bool        // it is
 	returning   int         // leases being returned
@@ -79,7 +80,7 @@ func (j *jobs) Receive(ctx actor.Context) {
 func (j *jobs) adopt(ctx actor.Context) {
 	for _, a := range j.attempts.list() {
 		if !a.ended() {
-			j.log.Info("going on with a running job", jobFields(a.key)...)
+			j.log.Info("going on with a running job", jobFields(a.currentKey())...)
 		}
 		j.spawn(ctx, a)
 	}
@@ -87,13 +88,13 @@ func (j *jobs) adopt(ctx actor.Context) {
 
 // sendState sends what poller, uploader and meter need to know of the leases.
 func (j *jobs) sendState() {
-	held := make([]job.Key, 0, len(j.waiting)+len(j.early))
-	for _, lease := range slices.Concat(j.waiting, j.early) {
+	var held []job.Key
+	for _, lease := range slices.Concat(j.waiting, j.taking, j.early) {
 		held = append(held, lease.Key())
 	}
 	var running []messages.RunningAttempt
 	for _, a := range j.attempts.list() {
-		held = append(held, a.key)
+		held = append(held, a.currentKey())
 		r := messages.RunningAttempt{Key: a.key, Since: a.since}
 		if encode := a.run.Snapshot().Encode; encode.Exited == nil {
 			r.Started = encode.Started
@@ -161,10 +162,23 @@ func (j *jobs) recover(ctx actor.Context) {
 func (j *jobs) offered(ctx actor.Context, lease job.Lease) {
 	key := lease.Key()
 	same := func(l job.Lease) bool { return l.Key() == key }
+	earlier := j.attempts.earlier(key)
 	switch {
-	case j.attempts.find(key) != nil || slices.ContainsFunc(j.waiting, same) || slices.ContainsFunc(j.early, same):
+	case j.attempts.find(key) != nil || slices.ContainsFunc(slices.Concat(j.waiting, j.taking, j.early), same):
+	case earlier != nil && earlier.canTake(lease):
+		j.take(ctx, earlier, lease)
 	case !j.recovered: // what an earlier process left of this very attempt is reported first
 		j.early = append(j.early, lease)
+	default:
+		if earlier != nil && !lease.Job.Fenced() {
+			earlier.run.Stop(job.StopSuperseded) // the job has changed
+		}
+		j.startOrWait(ctx, lease)
+	}
+}
+
+func (j *jobs) startOrWait(ctx actor.Context, lease job.Lease) {
+	switch {
 	case j.draining():
 		j.returnLease(ctx, lease)
 	case j.free() <= 0:
@@ -172,6 +186,22 @@ func (j *jobs) offered(ctx actor.Context, lease job.Lease) {
 	default:
 		j.start(ctx, lease)
 	}
+}
+
+// take has a running attempt go on under a later lease of its job, or else starts an attempt
+// for the lease.
+func (j *jobs) take(ctx actor.Context, running *attempt, lease job.Lease) {
+	j.taking = append(j.taking, lease)
+	supervision.Go(ctx, func(work context.Context) (bool, error) {
+		return running.take(work, lease)
+	}, func(ctx actor.Context, taken bool, err error) {
+		j.taking = slices.DeleteFunc(j.taking, func(l job.Lease) bool { return l.Key() == lease.Key() })
+		if !taken && err == nil {
+			running.run.Stop(job.StopSuperseded)
+			j.startOrWait(ctx, lease)
+		}
+		j.sendState()
+	})
 }
 
 // returnLease returns a lease unstarted, through the journal like every result, so that
@@ -217,16 +247,17 @@ func (j *jobs) ended(ctx actor.Context, key job.Key) {
 		j.refs.poller.Tell(&messages.OfferRepeated{})
 	}
 	if a.end.reported {
-		j.undelivered[key] = supervision.After(ctx, deliveryWait, func(actor.Context) { j.delivered(key) })
-		ready := &messages.ResultReady{Key: key, ConfirmedAt: a.confirmedAt()}
+		result := a.currentKey()
+		j.undelivered[result] = supervision.After(ctx, deliveryWait, func(actor.Context) { j.delivered(result) })
+		ready := &messages.ResultReady{Key: result, ConfirmedAt: a.confirmedAt()}
 		if a.end.repeated {
 			ready.ConfirmedAt = time.Time{} // it may have been sent already
 		}
 		j.refs.uploader.Tell(ready)
 	}
 	j.counts.left(a.run.Snapshot().Encode)
-	j.children[key].Stop()
-	delete(j.children, key)
+	j.children[a.key].Stop()
+	delete(j.children, a.key)
 	j.attempts.remove(a)
 	for len(j.waiting) > 0 && j.free() > 0 && !j.draining() {
 		j.start(ctx, j.waiting[0])
@@ -294,6 +325,11 @@ func (s *shared) record(outcome *job.Outcome, release bool) (bool, error) {
 	body, err := outcome.Body()
 	if err != nil {
 		panic(err) // an outcome holds nothing that JSON does not
+	}
+	if outcome.Requeued {
+		if err := s.Journal.Requeued(outcome.Lease.Key()); err != nil {
+			return false, err
+		}
 	}
 	if err := s.Journal.Finish(outcome.Lease.Key(), body, release); err != nil {
 		return false, fmt.Errorf("recording the result of job %s: %w", outcome.Lease.Job.ID, err)

@@ -46,6 +46,11 @@ type Journal interface {
 	Accept(job.Lease) (job.Record, error)
 	// Running records FFmpeg's process.
 	Running(job.Key, job.Process) error
+	// Requeued records that the master re-queued the job while the attempt ran.
+	Requeued(job.Key) error
+	// Transfer makes an unfinished attempt answer for another lease of its job. It fails with
+	// job.ErrNotTransferable where it has ended or the lease is recorded already.
+	Transfer(job.Key, job.Lease) error
 	// Finish records the attempt's result. A result that is there already stays.
 	Finish(key job.Key, result []byte, release bool) error
 	// Settle ends an attempt: sent, superseded or dead letter, and why.

@@ -138,6 +138,7 @@ func (r *registrar) schedule(ctx actor.Context, after time.Duration) {
 func (r *registrar) register(ctx actor.Context) {
 	r.again = false
 	facts := r.facts()
+	sentAt := time.Now()
 	supervision.Go(ctx, func(work context.Context) (messages.Session, error) {
 		return r.Master.Register(work, facts)
 	}, func(ctx actor.Context, s messages.Session, err error) {
@@ -148,6 +149,7 @@ func (r *registrar) register(ctx actor.Context) {
 			r.schedule(ctx, wait)
 			return
 		}
+		r.contact.answered(sentAt, r.settings.Load().UnavailableAfter)
 		r.backoff.reset()
 		r.failures.recovered()
 		r.log.Info("registered with the master", zap.String("node", s.NodeID), zap.String("master", s.Master))

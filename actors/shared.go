@@ -75,6 +75,7 @@ type shared struct {
 	attempts  *attempts
 	verdicts  sync.Map                           // job.Key → *verdict of the master on a result that the journal still has as unsent
 	proved    atomic.Pointer[messages.NodeFacts] // what Prove returned
+	contact   contact
 	counts    counts
 	stop      stopRequest
 	log       *zap.Logger

@@ -119,9 +119,9 @@ func jobStatuses(attempts []*attempt, snapshot *energy.Snapshot) []messages.JobS
 	jobs := []messages.JobStatus{}
 	for _, a := range attempts {
 		state := a.run.Snapshot()
-		encode, key := state.Encode, a.key
+		encode, lease := state.Encode, a.currentLease()
 		j := messages.JobStatus{
-			Key: key, Scenario: a.lease.Job.Scenario, Phase: state.Phase(), Encoder: encode.Encoder,
+			Key: lease.Key(), Scenario: lease.Job.Scenario, Phase: state.Phase(), Encoder: encode.Encoder,
 			Started: encode.Started, Progress: encode.Progress, Source: energy.Unavailable,
 		}
 		if state.Process != nil && encode.Exited == nil {
@@ -129,7 +129,7 @@ func jobStatuses(attempts []*attempt, snapshot *energy.Snapshot) []messages.JobS
 		}
 		j.ETA = eta(&encode, j.Progress)
 		if snapshot != nil {
-			if cost, open := snapshot.Job(key.String()); open {
+			if cost, open := snapshot.Job(a.key.String()); open {
 				j.Energy, j.Power, j.Source = cost.Energy, cost.Power, cost.Source
 			}
 		}

@@ -2,6 +2,7 @@ package actors
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"time"
 
@@ -53,7 +54,7 @@ func (u *uploader) deliver(ctx context.Context, up upload) (d delivery) {
 			d.gone = true // the master still has what it took
 			return d
 		}
-		d.verdict = lostLease(d.lease, up.sent)
+		d.verdict = lostLease(d.lease, up.sent, u.wanted(d.record))
 	}
 	if d.verdict == nil {
 		u.report(ctx, up, &d)
@@ -81,8 +82,16 @@ func (u *uploader) read(up upload) (record job.Record, gone bool, err error) {
 // has not confirmed the lease lately, or gave this agent a later attempt. A result that
 // the master took is sent again only to one that says it still waits for it.
 func (u *uploader) mustAsk(up upload, record job.Record) bool {
-	return up.sent != notSent || up.overtaken || record.State == job.RecordSent ||
+	return up.sent != notSent || up.overtaken || record.Requeued || record.State == job.RecordSent ||
 		age(up.confirmedAt) > u.settings.Load().UnavailableAfter
+}
+
+// wanted reports whether the master takes a result although it has re-queued or failed the
+// job: a completed one of a job that it did not give away for want of heartbeats.
+func (u *uploader) wanted(record job.Record) bool {
+	var result protocol.JobResult
+	return json.Unmarshal(record.Result, &result) == nil && result.Status == protocol.StatusCompleted &&
+		(record.Requeued || u.takesCompleted(record.Lease))
 }
 
 // age is the time since t by whichever clock went further: the monotonic clock stands
@@ -101,13 +110,22 @@ func (u *uploader) ask(ctx context.Context, d *delivery) {
 	d.lease, d.askedAt = lease, at
 }
 
-// lostLease is the verdict on a result whose lease is gone; nil where it stands.
-func lostLease(lease job.LeaseStatus, sent sentState) *verdict {
-	switch {
-	case lease == job.LeaseReassigned:
-		return &verdict{job.RecordSuperseded, "the master had reassigned the job"}
-	case lease != job.LeaseEnded:
+// lostLease is the verdict on a result whose lease is gone; nil where it is sent.
+func lostLease(lease job.LeaseStatus, sent sentState, wanted bool) *verdict {
+	switch lease {
+	case job.LeaseReassigned, job.LeaseFailed:
+		if wanted {
+			return nil
+		}
+	case job.LeaseEnded, job.LeaseOver:
+	default:
 		return nil
+	}
+	switch lease {
+	case job.LeaseReassigned:
+		return &verdict{job.RecordSuperseded, "the master had reassigned the job"}
+	case job.LeaseOver:
+		return &verdict{job.RecordSuperseded, "the master had reassigned the job, and it has ended since"}
 	}
 	switch sent {
 	case responseLost:
@@ -142,7 +160,7 @@ func (u *uploader) report(ctx context.Context, up upload, d *delivery) {
 			if ambiguous(err) { // a proxy failed, and the master may have the result
 				sent = responseLost
 			}
-			d.verdict = lostLease(d.lease, sent)
+			d.verdict = lostLease(d.lease, sent, u.wanted(d.record))
 			d.unknownJob = d.lease == job.LeaseUnknown
 		}
 		if d.unknownJob && up.unknown+1 >= unknownLimit && time.Since(up.unknownFrom) >= unknownFor {

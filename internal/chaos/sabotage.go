@@ -70,7 +70,7 @@ func Sabotages() []Sabotage {
 		},
 		{
 			Name:  "the retry count is ignored when the master is asked",
-			Edits: []Edit{{"internal/master/leases.go", `j.NodeID != lease.NodeID, current > leased:`, `j.NodeID != lease.NodeID:`}},
+			Edits: []Edit{{"internal/master/leases.go", `j.NodeID != lease.NodeID || current > leased`, `j.NodeID != lease.NodeID`}},
 			// It shows where the answer to a failed result gets lost and the same agent is at
 			// the next attempt when it asks.
 			Faults: []string{"ffmpeg: SIGKILL", "ffmpeg: SIGSEGV", "net: reset after"},
@@ -82,12 +82,12 @@ func Sabotages() []Sabotage {
 		},
 		{
 			Name:   "a result is sent again without asking",
-			Edits:  []Edit{{"actors/upload.go", `return up.sent != notSent || up.overtaken || record.State == job.RecordSent ||`, `return record.State == job.RecordSent || false &&`}},
+			Edits:  []Edit{{"actors/upload.go", `return up.sent != notSent || up.overtaken || record.Requeued || record.State == job.RecordSent ||`, `return record.State == job.RecordSent || false &&`}},
 			Faults: []string{"net: reset after", "net: answer", "net: stall after", "job: "},
 		},
 		{
 			Name:     "a job that was given away runs on",
-			Edits:    []Edit{{"actors/lease.go", `	case job.LeaseEnded, job.LeaseReassigned:`, `	case job.LeaseEnded:`}},
+			Edits:    []Edit{{"actors/lease.go", `		if a.survivesRequeue(lease) {`, `		if true {`}},
 			ProvenBy: "TestFrozenAgentDropsReassignedJob of cmd/agent: the jobs of a run end by themselves before it shows",
 		},
 		{

@@ -3,6 +3,7 @@ package devmaster
 import (
 	"slices"
 	"strings"
+	"time"
 
 	"ffmpeg-agent/messages/protocol"
 )
@@ -23,7 +24,19 @@ type Habits struct {
 	// MatchGPU: a job that needs a hardware encoder is not assigned to a node whose stored
 	// facts lack it. It stays queued, and the jobs behind it with it.
 	MatchGPU bool
+	// StaleAfter is how long an assigned job of the queues default and batch may take before
+	// it is re-queued although its node sends heartbeats. 0: for ever.
+	StaleAfter time.Duration
+	// LiveStaleAfter is StaleAfter for the queue live. It does not count for the current job
+	// of a node.
+	LiveStaleAfter time.Duration
 }
+
+// Defaults of masters in use.
+const (
+	DefaultStaleAfter     = 30 * time.Minute
+	DefaultLiveStaleAfter = 5 * time.Minute
+)
 
 // FieldHabits returns all habits.
 func FieldHabits() Habits {
@@ -32,6 +45,8 @@ func FieldHabits() Habits {
 		UnreadableAfterRestart: true,
 		OfflineUntilRegistered: true,
 		MatchGPU:               true,
+		StaleAfter:             DefaultStaleAfter,
+		LiveStaleAfter:         DefaultLiveStaleAfter,
 	}
 }
 

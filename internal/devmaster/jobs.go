@@ -69,6 +69,10 @@ func (m *Master) submit(body []byte) (protocol.Job, error) {
 // add adds a job, which must have the next sequence number.
 func (m *Master) add(r *jobRecord) {
 	r.queueRank, r.priorityRank = queueRank(r.Job.Queue), priorityRank(r.Job.Priority)
+	r.Job.FencedAttempt = 0
+	if m.cfg.FenceAttempts {
+		r.Job.FencedAttempt = r.Job.Attempt()
+	}
 	m.jobs = append(m.jobs, r)
 	m.byID[r.Job.ID] = r
 }
@@ -261,6 +265,9 @@ func (m *Master) changeJob(reference string, kind EventKind, change func(*jobRec
 // requeue queues the job for its next attempt. A paused job stays paused.
 func (r *jobRecord) requeue() {
 	r.Job.RetryCount++
+	if r.Job.Fenced() {
+		r.Job.FencedAttempt = r.Job.Attempt()
+	}
 	r.Job.NodeID = ""
 	r.Job.StartedAt = nil
 	r.Job.CompletedAt = nil

@@ -228,7 +228,7 @@ func (mo *model) expire(t *rapid.T) {
 		n.LastHeartbeat = n.LastHeartbeat.Add(-mo.m.cfg.UnavailableAfter)
 	}
 	mo.m.mu.Unlock()
-	mo.m.sweepNodes()
+	mo.m.sweepOnce()
 }
 
 func (mo *model) heartbeat(t *rapid.T) {

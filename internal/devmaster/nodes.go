@@ -207,21 +207,29 @@ func (m *Master) refresh(nodeID string) {
 }
 
 func (m *Master) sweepUntilStopped() {
-	ticker := time.NewTicker(max(min(m.cfg.UnavailableAfter/4, time.Second), time.Millisecond))
+	interval := min(m.cfg.UnavailableAfter/4, time.Second)
+	for _, limit := range []time.Duration{m.cfg.Habits.StaleAfter, m.cfg.Habits.LiveStaleAfter} {
+		if limit > 0 {
+			interval = min(interval, limit/4)
+		}
+	}
+	ticker := time.NewTicker(max(interval, time.Millisecond))
 	defer ticker.Stop()
 	for {
 		select {
 		case <-m.stop:
 			return
 		case <-ticker.C:
-			m.sweepNodes()
+			m.sweepOnce()
 		}
 	}
 }
 
-// sweepNodes marks nodes without heartbeats as offline and reassigns their jobs.
-func (m *Master) sweepNodes() {
-	if m.expireNodes() {
+// sweepOnce marks nodes without heartbeats as offline, reassigns their jobs, and re-queues
+// stale ones.
+func (m *Master) sweepOnce() {
+	nodes, jobs := m.expireNodes(), m.requeueStale()
+	if nodes || jobs {
 		if err := m.flush(); err != nil {
 			m.log.Error("could not store reassigned jobs; retrying with the next change", zap.Error(err))
 		}
@@ -251,11 +259,16 @@ func (m *Master) expireNodes() (changed bool) {
 	return changed
 }
 
-// reassign re-queues a job of an offline node, or fails it if no retry is left.
+// reassign takes a job from an offline node.
 func (m *Master) reassign(r *jobRecord, n *protocol.Node) {
+	r.Job.Error = fmt.Sprintf("node %s sent no heartbeat for %v", n.Name, m.cfg.UnavailableAfter)
+	m.giveUp(r, n)
+}
+
+// giveUp re-queues a job of a node, or fails it if no retry is left.
+func (m *Master) giveUp(r *jobRecord, n *protocol.Node) {
 	j := &r.Job
 	attempt := j.Attempt()
-	j.Error = fmt.Sprintf("node %s sent no heartbeat for %v", n.Name, m.cfg.UnavailableAfter)
 	j.FailureReason = protocol.ReasonPlatformError
 	if j.RetryCount < j.MaxRetries {
 		r.requeue()
@@ -263,4 +276,37 @@ func (m *Master) reassign(r *jobRecord, n *protocol.Node) {
 		r.end(protocol.StatusFailed)
 	}
 	m.record(Event{Kind: JobReassigned, NodeID: n.ID, JobID: j.ID, Attempt: attempt, Status: j.Status})
+}
+
+// requeueStale re-queues the jobs that take longer than their queue allows, whether or not
+// their nodes send heartbeats.
+func (m *Master) requeueStale() (changed bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	now := time.Now()
+	for _, r := range m.jobs {
+		j := &r.Job
+		limit := m.cfg.Habits.StaleAfter
+		n := m.nodes[j.NodeID]
+		if j.Queue == "live" {
+			limit = m.cfg.Habits.LiveStaleAfter
+			if n != nil && n.CurrentJobID == j.ID {
+				continue
+			}
+		}
+		if limit <= 0 || n == nil || !j.Status.HeldByNode() || j.StartedAt == nil || now.Sub(*j.StartedAt) < limit {
+			continue
+		}
+		changed = true
+		j.Error = fmt.Sprintf("stalled: no result within %v", limit)
+		m.giveUp(r, n)
+		if j.Status == protocol.StatusQueued {
+			j.Status = protocol.StatusPending
+		}
+		m.refresh(n.ID)
+	}
+	if changed {
+		m.version++
+	}
+	return changed
 }

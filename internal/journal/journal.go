@@ -180,6 +180,54 @@ func (j *Journal) Running(key job.Key, process job.Process) error {
 	})
 }
 
+// Requeued records that the master re-queued the job while the attempt runs.
+func (j *Journal) Requeued(key job.Key) error {
+	return j.change("recording the re-queueing of", key, func(rec *job.Record) error {
+		switch {
+		case rec.Requeued:
+			return errUnchanged
+		case !rec.State.Unfinished():
+			return fmt.Errorf("%w: the attempt is %s", ErrOrder, rec.State)
+		}
+		rec.Requeued = true
+		return nil
+	})
+}
+
+// Transfer makes an unfinished attempt answer for another lease of its job: its record gets
+// the lease and its key. job.ErrNotTransferable: it has a result, or the journal has a record
+// of that key.
+func (j *Journal) Transfer(key job.Key, to job.Lease) error {
+	return j.write("transferring to a new lease", key, func(tx *bbolt.Tx) error {
+		previous, known, err := find(tx, key)
+		if err != nil {
+			return err
+		}
+		if !known {
+			return job.ErrUnknownAttempt
+		}
+		_, taken, err := find(tx, to.Key())
+		if err != nil {
+			return err
+		}
+		if taken {
+			return fmt.Errorf("%w: attempt %d is in the journal already", job.ErrNotTransferable, to.Key().Attempt)
+		}
+		if !previous.rec.State.Unfinished() {
+			return fmt.Errorf("%w: the attempt is %s", job.ErrNotTransferable, previous.rec.State)
+		}
+		rec := previous.rec
+		rec.Lease, rec.Requeued = to, false
+		if rec, err = roundTrip(rec); err != nil {
+			return err
+		}
+		if err := j.remove(tx, previous); err != nil {
+			return err
+		}
+		return j.replace(tx, rec, nil)
+	})
+}
+
 // Finish writes the attempt's result, byte for byte: one JSON value, which may be absent
 // only if the attempt is released. An attempt that has a result or is settled stays
 // unchanged, without an error.
@@ -300,17 +348,25 @@ func (j *Journal) removeOldest(tx *bbolt.Tx, bucket []byte, n int, removed func(
 		return err
 	}
 	for _, r := range oldest {
-		if err := tx.Bucket(bucket).Delete(seqKey(r.at.seq)); err != nil {
+		if err := j.remove(tx, r); err != nil {
 			return err
 		}
-		for _, name := range [][]byte{bucketIndex, bucketSamples} {
-			if err := tx.Bucket(name).Delete(attemptID(r.rec.Key())); err != nil {
-				return err
-			}
-		}
-		j.totals.add(r, -1)
 		removed(r.rec)
 	}
+	return nil
+}
+
+// remove removes a record and its samples, and updates the totals.
+func (j *Journal) remove(tx *bbolt.Tx, r located) error {
+	if err := tx.Bucket(r.at.bucket).Delete(seqKey(r.at.seq)); err != nil {
+		return err
+	}
+	for _, name := range [][]byte{bucketIndex, bucketSamples} {
+		if err := tx.Bucket(name).Delete(attemptID(r.rec.Key())); err != nil {
+			return err
+		}
+	}
+	j.totals.add(r, -1)
 	return nil
 }
 

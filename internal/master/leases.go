@@ -145,15 +145,20 @@ func references(j *protocol.Job) []string {
 // leaseStatus compares a lease with the current job at the master.
 func leaseStatus(lease *job.Lease, j *protocol.Job) job.LeaseStatus {
 	leased, current := lease.Job.RetryCount, j.RetryCount
+	reassigned := j.NodeID != "" && j.NodeID != lease.NodeID || current > leased
 	switch {
-	case j.NodeID != "" && j.NodeID != lease.NodeID, current > leased:
+	case reassigned && (j.Status == protocol.StatusCompleted || j.Status == protocol.StatusCanceled):
+		return job.LeaseOver
+	case reassigned:
 		return job.LeaseReassigned
 	case current < leased: // the master lost state
 		return job.LeaseUnknown
 	case j.Status == protocol.StatusCanceled:
 		return job.LeaseCanceled
-	case j.Status.Terminal():
+	case j.Status == protocol.StatusCompleted:
 		return job.LeaseEnded
+	case j.Status.Terminal():
+		return job.LeaseFailed
 	case j.Status.HeldByNode(), j.Status == protocol.StatusPaused:
 		return job.LeaseHeld
 	}

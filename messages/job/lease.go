@@ -42,14 +42,19 @@ const (
 	LeaseHeld
 	// LeaseCanceled: the job was canceled: stop, report what was measured.
 	LeaseCanceled
-	// LeaseEnded: the job has ended at the master in another way, perhaps by an earlier
+	// LeaseEnded: the job was completed at the master under this lease, perhaps by an earlier
 	// sending of this very result.
 	LeaseEnded
-	// LeaseReassigned: the job is queued again, runs elsewhere, or has a later attempt: stop
-	// and discard.
+	// LeaseFailed: the job has failed at the master under this lease, perhaps by an earlier
+	// sending of this very result. A master that does not fence still takes a completed one.
+	LeaseFailed
+	// LeaseReassigned: the job is queued again, runs elsewhere, has a later attempt, or failed
+	// in one. A master that does not fence still takes a completed result.
 	LeaseReassigned
+	// LeaseOver: the job was completed or canceled after it was reassigned.
+	LeaseOver
 )
 
 func (s LeaseStatus) String() string {
-	return [...]string{"unknown", "held", "canceled", "ended", "reassigned"}[s]
+	return [...]string{"unknown", "held", "canceled", "ended", "failed", "reassigned", "over"}[s]
 }

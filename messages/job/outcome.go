@@ -15,6 +15,7 @@ type Outcome struct {
 	Lease    Lease
 	Failure  *Failure // why it failed; nil otherwise
 	Canceled bool     // at the master; takes precedence over Failure
+	Requeued bool     // the master has re-queued the job, and takes a completed result only
 	Encode   Encode
 	Energy   *energy.Account // nil when FFmpeg never started
 	Quality  Quality

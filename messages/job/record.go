@@ -24,6 +24,9 @@ const (
 // ErrUnknownAttempt: the journal has no record of the attempt.
 var ErrUnknownAttempt = errors.New("no such attempt")
 
+// ErrNotTransferable: the attempt has ended, or there is a record of the new lease already.
+var ErrNotTransferable = errors.New("cannot be transferred")
+
 // Unfinished reports whether the attempt has no result yet.
 func (s RecordState) Unfinished() bool { return s == RecordAccepted || s == RecordRunning }
 
@@ -34,16 +37,19 @@ func (s RecordState) Settled() bool {
 
 // Record is one attempt as the journal keeps it.
 type Record struct {
-	Lease      Lease           `json:"lease"`
-	State      RecordState     `json:"state"`
-	Process    *Process        `json:"process,omitempty"` // FFmpeg, once started
-	Result     json.RawMessage `json:"result,omitempty"`  // the body exactly as it is sent
-	Release    bool            `json:"release,omitempty"` // returned unstarted instead of reported
-	Why        string          `json:"why,omitempty"`     // why it was superseded or is a dead letter
-	AcceptedAt time.Time       `json:"accepted_at"`
-	StartedAt  *time.Time      `json:"started_at,omitempty"`
-	FinishedAt *time.Time      `json:"finished_at,omitempty"`
-	SettledAt  *time.Time      `json:"settled_at,omitempty"`
+	Lease   Lease           `json:"lease"`
+	State   RecordState     `json:"state"`
+	Process *Process        `json:"process,omitempty"` // FFmpeg, once started
+	Result  json.RawMessage `json:"result,omitempty"`  // the body exactly as it is sent
+	Release bool            `json:"release,omitempty"` // returned unstarted instead of reported
+	// Requeued: the master re-queued the job while the attempt ran, and would still take a
+	// completed result, but no other.
+	Requeued   bool       `json:"requeued,omitempty"`
+	Why        string     `json:"why,omitempty"` // why it was superseded or is a dead letter
+	AcceptedAt time.Time  `json:"accepted_at"`
+	StartedAt  *time.Time `json:"started_at,omitempty"`
+	FinishedAt *time.Time `json:"finished_at,omitempty"`
+	SettledAt  *time.Time `json:"settled_at,omitempty"`
 	// Samples are the attempt's power over time; nil where they were not read or there are
 	// none.
 	Samples *Samples `json:"samples,omitempty"`

@@ -40,6 +40,7 @@ func (j *Job) UnmarshalJSON(data []byte) error {
 	o.time("completed_at", &j.CompletedAt)
 	o.time("timeout_at", &j.TimeoutAt)
 	o.count("retry_count", &j.RetryCount)
+	o.count("attempt", &j.FencedAttempt)
 	o.count("max_retries", &j.MaxRetries)
 	o.text("error", &j.Error)
 	o.text("failure_reason", (*string)(&j.FailureReason))

@@ -123,6 +123,7 @@ type Job struct {
 	CompletedAt        *time.Time    `json:"completed_at,omitempty"`
 	TimeoutAt          *time.Time    `json:"timeout_at,omitempty"`
 	RetryCount         int           `json:"retry_count,omitempty"`
+	FencedAttempt      int           `json:"attempt,omitempty"` // from masters that fence: 1 + RetryCount
 	MaxRetries         int           `json:"max_retries,omitempty"`
 	Error              string        `json:"error,omitempty"`
 	FailureReason      FailureReason `json:"failure_reason,omitempty"`
@@ -135,6 +136,9 @@ type Job struct {
 
 // Attempt returns the number of the job's current attempt, from 1.
 func (j *Job) Attempt() int { return 1 + j.RetryCount }
+
+// Fenced reports whether the master rejects results of any but the current attempt.
+func (j *Job) Fenced() bool { return j.FencedAttempt > 0 }
 
 // Constraints are resource limits in the format of the cgroup v2 files of the same names.
 type Constraints struct {

@@ -1,0 +1,33 @@
+package actors
+
+import (
+	"sync"
+	"time"
+)
+
+// contact records whether the master has answered without a silence so long that it
+// reassigned our jobs.
+type contact struct {
+	mu       sync.Mutex
+	lastSent time.Time // when the last call that was answered was sent
+	restored time.Time // when the last silence ended; for the first, the agent's start
+}
+
+func (c *contact) begin(at time.Time) { c.lastSent, c.restored = at, at }
+
+// answered takes in an answer that came just now to a call sent at a moment.
+func (c *contact) answered(sentAt time.Time, limit time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if age(c.lastSent) > limit {
+		c.restored = time.Now()
+	}
+	c.lastSent = sentAt
+}
+
+// unbrokenSince reports whether there was no silence longer than limit since t.
+func (c *contact) unbrokenSince(t time.Time, limit time.Duration) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return age(c.lastSent) <= limit && !c.restored.After(t)
+}

@@ -1,0 +1,203 @@
+package actors
+
+import (
+	"bytes"
+	"net/http"
+	"net/http/httptest"
+	"syscall"
+	"testing"
+	"time"
+
+	"ffmpeg-agent/internal/devmaster"
+	"ffmpeg-agent/internal/ffmpegtest"
+	"ffmpeg-agent/messages/job"
+	"ffmpeg-agent/messages/protocol"
+)
+
+// impatient returns a master that re-queues jobs of live nodes after a limit, and does not
+// fence.
+func impatient(t *testing.T, limit time.Duration, retries int) *devmaster.Master {
+	return newMaster(t, devmaster.Config{
+		MaxRetries: retries, UnavailableAfter: 90 * time.Second,
+		Habits: devmaster.Habits{StaleAfter: limit, LiveStaleAfter: limit},
+	})
+}
+
+// accepted returns the results of a job that the master took.
+func accepted(m *devmaster.Master, j protocol.Job) (all []devmaster.Event) {
+	for _, e := range m.Events() {
+		if e.Kind == devmaster.ResultAccepted && e.JobID == j.ID {
+			all = append(all, e)
+		}
+	}
+	return all
+}
+
+func requeues(m *devmaster.Master, j protocol.Job) (n int) {
+	for _, e := range m.Events() {
+		if e.Kind == devmaster.JobReassigned && e.JobID == j.ID {
+			n++
+		}
+	}
+	return n
+}
+
+func encodes(s *site) int { return s.logs.FilterMessage("ffmpeg started").Len() }
+
+// TestRequeuedJobRunsOnUnderNewLeases: with a free slot the agent is given its own running
+// job again and again.
+func TestRequeuedJobRunsOnUnderNewLeases(t *testing.T) {
+	t.Parallel()
+	link, m := newLink(t), impatient(t, 800*time.Millisecond, 100)
+	link.connect(m)
+	s := newSite(t, func(c *siteConfig) { c.link, c.Slots = link, 2 })
+	j := s.submit(ffmpegtest.Lasting(t, 6))
+	s.until("three new leases", func() bool {
+		return s.logs.FilterMessage("the master assigned the job here again while it runs; going on under the new lease").Len() >= 3
+	})
+	if _, known, err := s.journal.Record(job.Key{JobID: j.ID, Attempt: 1}); err != nil || known {
+		t.Errorf("the journal still has attempt 1 (%v)", err)
+	}
+	s.await("the result", func(e devmaster.Event) bool { return e.Kind == devmaster.ResultAccepted && e.JobID == j.ID })
+	s.until("an empty journal", func() bool { return s.journal.Stats().Unsent+s.journal.Stats().Unfinished == 0 })
+	results := accepted(m, j)
+	if n := encodes(s); n != 1 || len(results) != 1 || results[0].Status != protocol.StatusCompleted || results[0].Attempt < 4 {
+		t.Errorf("%d encodes, results %+v; want one encode and one completed result of attempt 4 or later", n, results)
+	}
+}
+
+// TestRequeuedJobThatNobodyTakesCompletes: the agent has one slot, and is not offered the job
+// again; at the end the master waits for no attempt, or has failed the job.
+func TestRequeuedJobThatNobodyTakesCompletes(t *testing.T) {
+	t.Parallel()
+	for name, retries := range map[string]int{"pending": 3, "failed": -1} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			link, m := newLink(t), impatient(t, 500*time.Millisecond, retries)
+			link.connect(m)
+			s := newSite(t, func(c *siteConfig) { c.link = link })
+			j := s.submit(ffmpegtest.Lasting(t, 3))
+			if r := s.settled(j, 1); r.State != job.RecordSent || !r.Requeued {
+				t.Errorf("ended as %s (%s), requeued %t; want it sent as re-queued", r.State, r.Why, r.Requeued)
+			}
+			results := accepted(m, j)
+			if n := encodes(s); n != 1 || len(results) != 1 || results[0].Status != protocol.StatusCompleted {
+				t.Errorf("%d encodes, results %+v; want one of each", n, results)
+			}
+			if now, _ := m.Job(j.ID); now.Status != protocol.StatusCompleted {
+				t.Errorf("the job is %s, want completed", now.Status)
+			}
+		})
+	}
+}
+
+// TestFirstResultOfTwoAgentsCounts: a second agent takes the re-queued job; both need longer
+// than the limit.
+func TestFirstResultOfTwoAgentsCounts(t *testing.T) {
+	t.Parallel()
+	link, m := newLink(t), impatient(t, time.Second, 100)
+	link.connect(m)
+	first := newSite(t, func(c *siteConfig) { c.link = link })
+	j := first.submit(ffmpegtest.Lasting(t, 5))
+	first.ffmpegPID(j.ID)
+	second := newSite(t, func(c *siteConfig) {
+		c.link = link
+		c.wrap = func(d *Dependencies) { d.Facts.Address = "second-node" }
+	})
+	second.ffmpegPID(j.ID)
+	if r := first.settled(j, 1); r.State != job.RecordSent {
+		t.Errorf("the first agent's result ended as %s: %s", r.State, r.Why)
+	}
+	if r := second.settled(j, 2); r.State != job.RecordSuperseded {
+		t.Errorf("the second agent's attempt ended as %s: %s", r.State, r.Why)
+	}
+	if results := accepted(m, j); len(results) != 1 || results[0].Status != protocol.StatusCompleted {
+		t.Errorf("results %+v, want one", results)
+	}
+	if n := requeues(m, j); n < 2 {
+		t.Errorf("re-queued %d times, want both agents over the limit", n)
+	}
+}
+
+// TestFailureOfARequeuedJobIsNotSent: another worker may be at it by now.
+func TestFailureOfARequeuedJobIsNotSent(t *testing.T) {
+	t.Parallel()
+	link, m := newLink(t), impatient(t, 500*time.Millisecond, 3)
+	link.connect(m)
+	s := newSite(t, func(c *siteConfig) { c.link = link })
+	j := s.submit(ffmpegtest.Long())
+	pid := s.ffmpegPID(j.ID)
+	s.until("the re-queueing", func() bool {
+		return s.logs.FilterMessageSnippet("the master re-queued the job while it runs here").Len() == 1
+	})
+	other := newWorker(t, m, "other-node")
+	lease := other.takes(j, 2)
+	must(t, syscall.Kill(pid, syscall.SIGKILL))
+	if r := s.settled(j, 1); r.State != job.RecordSuperseded {
+		t.Errorf("ended as %s: %s", r.State, r.Why)
+	}
+	if results := accepted(m, j); len(results) > 0 {
+		t.Errorf("results %+v, want none", results)
+	}
+	other.reports(lease)
+	other.stands(m, j)
+}
+
+// TestCompletedElsewhereStopsARequeuedJob: the other worker was faster.
+func TestCompletedElsewhereStopsARequeuedJob(t *testing.T) {
+	t.Parallel()
+	link, m := newLink(t), impatient(t, 500*time.Millisecond, 3)
+	link.connect(m)
+	s := newSite(t, func(c *siteConfig) { c.link = link })
+	j := s.submit(ffmpegtest.Long())
+	s.ffmpegPID(j.ID)
+	other := newWorker(t, m, "other-node")
+	other.completes(j, 2)
+	if r := s.settled(j, 1); r.State != job.RecordSuperseded {
+		t.Errorf("ended as %s: %s", r.State, r.Why)
+	}
+	other.stands(m, j)
+}
+
+// TestChangedJobIsStartedAfresh: the job that is offered again asks for something else.
+func TestChangedJobIsStartedAfresh(t *testing.T) {
+	t.Parallel()
+	link, m := newLink(t), impatient(t, time.Second, 100)
+	link.connect(m)
+	s := newSite(t, func(c *siteConfig) { c.link, c.Slots = link, 2 })
+	j := s.submit(ffmpegtest.Lasting(t, 4))
+	s.ffmpegPID(j.ID)
+	link.interfere(func(next http.Handler, w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/jobs/next" {
+			next.ServeHTTP(w, r)
+			return
+		}
+		answer := httptest.NewRecorder()
+		next.ServeHTTP(answer, r)
+		w.WriteHeader(answer.Code)
+		_, _ = w.Write(bytes.Replace(answer.Body.Bytes(), []byte(`"parameters":{`), []byte(`"parameters":{"crf":40,`), 1))
+	})
+	if r := s.settled(j, 1); r.State != job.RecordSuperseded {
+		t.Errorf("ended as %s: %s", r.State, r.Why)
+	}
+	s.await("the result", func(e devmaster.Event) bool { return e.Kind == devmaster.ResultAccepted && e.JobID == j.ID })
+	if results := accepted(m, j); len(results) != 1 || results[0].Attempt < 2 || encodes(s) != 2 {
+		t.Errorf("%d encodes, results %+v; want a second encode to answer", encodes(s), results)
+	}
+}
+
+// TestMasterThatFencesSupersedes: it takes no result of an attempt that it has re-queued.
+func TestMasterThatFencesSupersedes(t *testing.T) {
+	t.Parallel()
+	link := newLink(t)
+	m := newMaster(t, devmaster.Config{
+		MaxRetries: 3, UnavailableAfter: 90 * time.Second, FenceAttempts: true,
+		Habits: devmaster.Habits{StaleAfter: 500 * time.Millisecond},
+	})
+	link.connect(m)
+	s := newSite(t, func(c *siteConfig) { c.link = link })
+	j := s.submit(ffmpegtest.Long())
+	if r := s.settled(j, 1); r.State != job.RecordSuperseded {
+		t.Errorf("ended as %s: %s", r.State, r.Why)
+	}
+}
