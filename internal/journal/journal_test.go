@@ -172,6 +172,27 @@ func TestAttemptsOfAJobAreSeparate(t *testing.T) {
 	}
 }
 
+// TestTransferKeepsWhatTheAttemptDid: its process stays known for the next start, and the mark
+// of the re-queueing belongs to the old lease.
+func TestTransferKeepsWhatTheAttemptDid(t *testing.T) {
+	j := open(t, Settings{})
+	key := advance(t, j, "job", job.RecordRunning)
+	ok(t, j.Requeued(key))
+	before := record(t, j, key)
+	if !before.Requeued {
+		t.Fatal("the re-queueing is not recorded")
+	}
+	to := lease("job", key.Attempt+1)
+	ok(t, j.Transfer(key, to))
+	j = reopen(t, j)
+	if _, found, err := j.Record(key); err != nil || found {
+		t.Errorf("the old key still has a record (%v)", err)
+	}
+	want := before
+	want.Lease, want.Requeued = to, false
+	same(t, want, record(t, j, to.Key()))
+}
+
 func TestListsAreOldestFirst(t *testing.T) {
 	j := open(t, Settings{})
 	for _, id := range []string{"c", "a", "d", "b", "e"} {

@@ -98,6 +98,20 @@ func (m *model) settle(key job.Key, end job.RecordState, why string) error {
 	return nil
 }
 
+// transfer gives an unfinished attempt another key; it becomes the newest.
+func (m *model) transfer(key, to job.Key) error {
+	a := m.find(key)
+	switch {
+	case a == nil:
+		return job.ErrUnknownAttempt
+	case m.find(to) != nil, !a.state.Unfinished():
+		return job.ErrNotTransferable
+	}
+	m.open = append(slices.DeleteFunc(m.open, func(b *attempt) bool { return b == a }), a)
+	a.key = to
+	return nil
+}
+
 func (m *model) stats() (s job.JournalStats) {
 	for _, list := range [][]*attempt{m.open, m.settled, m.dead} {
 		for _, a := range list {
@@ -159,6 +173,11 @@ func TestJournalMatchesModel(t *testing.T) {
 			"finish": func(t *rapid.T) {
 				key, result := aKey.Draw(t, "key"), fmt.Sprint(rapid.Int().Draw(t, "result"))
 				agree("finish", m.finish(key, result), j.Finish(key, []byte(result), false))
+			},
+			"transfer": func(t *rapid.T) {
+				key := aKey.Draw(t, "key")
+				to := lease(key.JobID, rapid.IntRange(1, 3).Draw(t, "to attempt"))
+				agree("transfer", m.transfer(key, to.Key()), j.Transfer(key, to))
 			},
 			"settle": func(t *rapid.T) {
 				key, why := aKey.Draw(t, "key"), rapid.StringMatching("[a-z]{0,3}").Draw(t, "why")
