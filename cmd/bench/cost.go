@@ -13,13 +13,13 @@ import (
 	"ffmpeg-agent/messages"
 )
 
-// nvmlWord is in the command line of the agent's child that reads graphics cards.
-const nvmlWord = "nvml-child"
+// nvmlCommand is the subcommand of the agent's NVML child.
+const nvmlCommand = "nvml-child"
 
-// watched is how long CPU time is measured.
-const watched = 20 * time.Second
+const cpuTimeWindow = 20 * time.Second
 
-// measureCost has the real agent read six zones and two cards, without and with a job.
+// measureCost measures the agent's CPU use while it reads six zones and two cards, idle and
+// with a job.
 func measureCost(ctx context.Context, binary string) (figures []figure, err error) {
 	dir, err := os.MkdirTemp("", "bench-")
 	if err != nil {
@@ -33,55 +33,55 @@ func measureCost(ctx context.Context, binary string) (figures []figure, err erro
 	machine.Run()
 	defer func() { err = errors.Join(err, machine.Close()) }()
 	settings := map[string]string{"hardware.sysfs_path": machine.Tree.Sys()}
-	cards, why := fakehw.NewNVML(dir, fakehw.NVMLScenario{Update: 20 * time.Millisecond, Cards: fakehw.NVMLCards(120, 60)})
-	if why == nil {
+	cards, nvmlErr := fakehw.NewNVML(dir, fakehw.NVMLScenario{Update: 20 * time.Millisecond, Cards: fakehw.NVMLCards(120, 60)})
+	if nvmlErr == nil {
 		settings["hardware.nvml_library"] = cards.Library
 	}
-	f, err := settle(ctx, binary, settings)
+	b, err := startTestbed(ctx, binary, settings)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, f.leave()) }()
-	if err := f.rest(ctx); err != nil { // past the start and its trial encodes
+	defer func() { err = errors.Join(err, b.close()) }()
+	if err := b.awaitBaseline(ctx); err != nil { // past the encoder probes at start
 		return nil, err
 	}
-	idle, err := f.cost(ctx, "1 Hz, idle")
+	idle, err := b.cpuUse(ctx, "1 Hz, idle")
 	if err != nil {
 		return nil, err
 	}
-	if _, err := f.submit(map[string]any{"resolution": "1920x1080", "duration": 600, "preset": "veryslow", "fps": 60}); err != nil {
+	if _, err := b.submit(map[string]any{"resolution": "1920x1080", "duration": 600, "preset": "veryslow", "fps": 60}); err != nil {
 		return nil, err
 	}
-	if err := f.working(ctx, 1); err != nil {
+	if err := b.awaitRunning(ctx, 1); err != nil {
 		return nil, err
 	}
-	busy, err := f.cost(ctx, "10 Hz, one FFmpeg runs")
+	busy, err := b.cpuUse(ctx, "10 Hz, one FFmpeg runs")
 	if err != nil {
 		return nil, err
 	}
 	figures = append(idle, busy...)
-	if why != nil {
+	if nvmlErr != nil {
 		last := &figures[len(figures)-1]
-		last.Notes = append(last.Notes, "no cards: "+why.Error())
+		last.Notes = append(last.Notes, "no graphics cards: "+nvmlErr.Error())
 	}
 	return figures, nil
 }
 
-// cost is what the agent and its child for the cards use of one core.
-func (f *field) cost(ctx context.Context, when string) ([]figure, error) {
-	type one struct {
+// cpuUse measures the CPU use of the agent and its NVML child, in percent of one core.
+func (b *testbed) cpuUse(ctx context.Context, when string) ([]figure, error) {
+	type process struct {
 		name   string
 		pid    int
 		before proc.Stat
 	}
-	agent := f.agent.Process.Pid
-	processes := []one{{name: "agent", pid: agent}}
-	reader := child(agent, nvmlWord)
-	if reader != 0 {
-		processes = append(processes, one{name: "reader of the cards", pid: reader})
+	agent := b.agent.Process.Pid
+	processes := []process{{name: "agent", pid: agent}}
+	nvmlChild := findChild(agent, nvmlCommand)
+	if nvmlChild != 0 {
+		processes = append(processes, process{name: "NVML child", pid: nvmlChild})
 	}
 	zones := map[string]int{}
-	if err := f.until(ctx, "samplers", func(s messages.Status) bool {
+	if err := b.await(ctx, "samplers", func(s messages.Status) bool {
 		for _, h := range s.Samplers {
 			zones[h.Name] = h.Zones
 		}
@@ -99,7 +99,7 @@ func (f *field) cost(ctx context.Context, when string) ([]figure, error) {
 	select {
 	case <-ctx.Done():
 		return nil, ctx.Err()
-	case <-time.After(watched):
+	case <-time.After(cpuTimeWindow):
 	}
 	var figures []figure
 	for _, p := range processes {
@@ -109,16 +109,16 @@ func (f *field) cost(ctx context.Context, when string) ([]figure, error) {
 		}
 		length := time.Since(begin)
 		figures = append(figures, figure{
-			Section: sectionCost, Unit: "% core", Goal: 1, Value: 100 * (after.CPU - p.before.CPU).Seconds() / length.Seconds(),
+			Section: sectionCost, Unit: "% core", Limit: 1, Value: 100 * (after.CPU - p.before.CPU).Seconds() / length.Seconds(),
 			What: fmt.Sprintf("%s, %s: %d zones, %d cards", p.name, when, zones["rapl"], zones["nvml"]),
 		})
-		figures[len(figures)-1].judge()
+		figures[len(figures)-1].check()
 	}
-	if reader == 0 {
-		figures = append(figures, figure{Section: sectionCost, What: "reader of the cards, " + when, Unit: "% core",
-			Faults: []string{"its process does not run"}})
+	if nvmlChild == 0 {
+		figures = append(figures, figure{Section: sectionCost, What: "NVML child, " + when, Unit: "% core",
+			Violations: []string{"the process is not running"}})
 	}
-	figures[0].Notes = []string{fmt.Sprintf("user and system time of %.0f s, in ticks of 10 ms; of the agent all of it: heartbeats, polls and the job's "+
-		"progress too; FFmpeg and other children not", watched.Seconds())}
+	figures[0].Notes = []string{fmt.Sprintf("user and system time over %.0f s, in ticks of 10 ms; the agent's includes heartbeats, polls and "+
+		"job progress, not FFmpeg and other children", cpuTimeWindow.Seconds())}
 	return figures, nil
 }

@@ -1,6 +1,7 @@
-// Command bench measures the meter: how far its joules are from those of power curves that
-// it does not know, what it says of its own error, and what it costs to run. It ends with
-// status 1 when a figure is outside its bound.
+// Command bench measures the accuracy and the overhead of the energy meter. It compares
+// measured energy with the energy of simulated power curves, checks the error bounds that
+// the meter reports, and measures the agent's own CPU use. The exit status is 1 if any
+// figure is outside its bound.
 package main
 
 import (
@@ -18,10 +19,10 @@ import (
 
 // The sections of the output.
 const (
-	sectionTotals = "Totals, virtual time: the worst window of each scenario"
-	sectionShares = "Shares and parts by known CPU time, virtual time: the worst run of each"
-	sectionBinary = "The real agent with real FFmpeg jobs, on a live machine (edge J: how late that was)"
-	sectionCost   = "What the agent costs"
+	sectionTotals = "Totals, simulated time: the worst window of each scenario"
+	sectionShares = "Shares and parts by known CPU time, simulated time: the worst run of each scenario"
+	sectionReal   = "Real agent and FFmpeg jobs on a fake machine (edge J: lateness of its counters)"
+	sectionCost   = "CPU use of the agent"
 )
 
 type options struct {
@@ -33,10 +34,10 @@ type options struct {
 
 func main() {
 	var o options
-	flag.StringVar(&o.agent, "agent", "bin/agent", "the agent's `binary`; empty leaves out what needs it")
-	flag.StringVar(&o.only, "only", "", "the `sections` wanted, of totals, shares, real, cost; by comma; empty: all")
-	flag.Uint64Var(&o.seed, "seed", 1, "of the windows' places and the readings' jitter")
-	flag.IntVar(&o.windows, "windows", 40, "how often a scenario is played, each time with other edges")
+	flag.StringVar(&o.agent, "agent", "bin/agent", "`path` of the agent's binary; empty skips the sections that need it")
+	flag.StringVar(&o.only, "only", "", "comma-separated `sections` to run: totals, shares, real, cost; empty runs all")
+	flag.Uint64Var(&o.seed, "seed", 1, "seed of the windows' positions and of the read jitter")
+	flag.IntVar(&o.windows, "windows", 40, "runs of each scenario, each with different window edges")
 	flag.BoolVar(&o.json, "json", false, "print JSON instead of tables")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -58,25 +59,25 @@ var sections = []struct {
 }{
 	{"totals", sectionTotals, totals, false},
 	{"shares", sectionShares, shares, false},
-	{"real", sectionBinary, realJobs, true},
+	{"real", sectionReal, realJobs, true},
 	{"cost", sectionCost, costs, true},
 }
 
-// bench measures what is wanted and gives the exit status.
+// bench runs the selected sections and returns the exit status.
 func bench(ctx context.Context, o options, out io.Writer) (int, error) {
 	text := out
 	if o.json {
 		text = io.Discard
 	}
-	wanted := strings.Split(o.only, ",")
+	selected := strings.Split(o.only, ",")
 	var r report
 	for _, s := range sections {
 		switch {
-		case o.only != "" && !slices.Contains(wanted, s.name):
-			r.LeftOut = append(r.LeftOut, s.name+": not asked for")
+		case o.only != "" && !slices.Contains(selected, s.name):
+			r.Skipped = append(r.Skipped, s.name+": not selected")
 			continue
 		case s.real && o.agent == "":
-			r.LeftOut = append(r.LeftOut, s.name+": no -agent was named")
+			r.Skipped = append(r.Skipped, s.name+": -agent is empty")
 			continue
 		}
 		fmt.Fprintf(text, "%s\n", s.title)
@@ -85,8 +86,8 @@ func bench(ctx context.Context, o options, out io.Writer) (int, error) {
 		}
 		fmt.Fprintln(text)
 	}
-	for _, left := range r.LeftOut {
-		fmt.Fprintf(text, "left out: %s\n", left)
+	for _, skipped := range r.Skipped {
+		fmt.Fprintf(text, "skipped: %s\n", skipped)
 	}
 	if outside := r.outside(); outside > 0 {
 		fmt.Fprintf(text, "%d of %d lines are OUTSIDE their bounds\n", outside, len(r.Rows)+len(r.Figures))
@@ -102,8 +103,8 @@ func bench(ctx context.Context, o options, out io.Writer) (int, error) {
 }
 
 func totals(ctx context.Context, o *options, r *report, text io.Writer) error {
-	printHead(text)
-	for _, s := range append(shapes(), mishaps()...) {
+	printHeader(text)
+	for _, s := range append(curveScenarios(), faultScenarios()...) {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
@@ -117,8 +118,8 @@ func totals(ctx context.Context, o *options, r *report, text io.Writer) error {
 }
 
 func shares(ctx context.Context, o *options, r *report, text io.Writer) error {
-	printHead(text)
-	for _, s := range overlaps() {
+	printHeader(text)
+	for _, s := range shareScenarios() {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
@@ -132,8 +133,8 @@ func shares(ctx context.Context, o *options, r *report, text io.Writer) error {
 }
 
 func realJobs(ctx context.Context, o *options, r *report, text io.Writer) error {
-	printHead(text)
-	rows, err := measureBinary(ctx, o.agent)
+	printHeader(text)
+	rows, err := measureRealJobs(ctx, o.agent)
 	if err != nil {
 		return fmt.Errorf("running %s: %w", o.agent, err)
 	}
@@ -151,7 +152,7 @@ func costs(ctx context.Context, o *options, r *report, text io.Writer) (err erro
 	return nil
 }
 
-// add takes rows in and prints them.
+// add prints rows and adds them to the report.
 func (r *report) add(text io.Writer, rows ...row) {
 	for _, row := range rows {
 		row.print(text)

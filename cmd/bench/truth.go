@@ -7,31 +7,31 @@ import (
 	"ffmpeg-agent/hardware/fakehw"
 )
 
-// This file is the other side of the comparison: it knows the curves and nothing of the
-// meter that is measured.
+// This file computes the true energy from the curves. It must not use the meter's code:
+// TestTruthDoesNotImportMeter.
 
-// truthStep is the step of its integrals. Edges and jumps lie on multiples of it.
+// truthStep is the step of the integrals. Edges and steps of power are at multiples of it.
 const truthStep = 100 * time.Microsecond
 
-// work is a job as it truly was.
+// work is a job's true CPU use.
 type work struct {
 	from, to time.Duration
-	threads  fakehw.Curve // in use by it, while it ran
+	threads  fakehw.Curve // in use by the job
 }
 
-// load is a machine's power and who used it.
+// load is a machine's power and its use.
 type load struct {
-	power  fakehw.Curve // W of all that counts
-	idle   float64      // W of it without any work
-	others fakehw.Curve // threads in use by no job; nil: none
-	jobs   []work
+	power        fakehw.Curve // of the counted zones, in W
+	idle         float64      // power without work, in W
+	otherThreads fakehw.Curve // threads in use outside jobs; nil: none
+	jobs         []work
 }
 
-// cost is what one job truly cost, in J. total = idle + own + rest.
+// cost is the true energy of one job, in J. total = idle + own + rest.
 type cost struct{ total, idle, own, rest float64 }
 
-// cost of a job: ∫ power · threads_i / Σ threads of the jobs that ran, over its time. What
-// lies above the idle machine is the jobs' own by their part of all threads in use.
+// cost returns job i's share of the energy while it ran: ∫ power · threads_i / Σ threads of
+// running jobs. Above idle power, jobs and other processes split it by threads in use.
 func (l *load) cost(i int) cost {
 	var c cost
 	for at := l.jobs[i].from; at < l.jobs[i].to; at += truthStep {
@@ -46,22 +46,22 @@ func (l *load) cost(i int) cost {
 				}
 			}
 		}
-		others := 0.0
-		if l.others != nil {
-			others = l.others(middle)
+		otherThreads := 0.0
+		if l.otherThreads != nil {
+			otherThreads = l.otherThreads(middle)
 		}
 		share := mine / jobs
 		energy := l.power(middle) * truthStep.Seconds()
 		idle := l.idle * truthStep.Seconds()
 		c.total += share * energy
 		c.idle += share * idle
-		c.own += share * (energy - idle) * jobs / (jobs + others)
-		c.rest += share * (energy - idle) * others / (jobs + others)
+		c.own += share * (energy - idle) * jobs / (jobs + otherThreads)
+		c.rest += share * (energy - idle) * otherThreads / (jobs + otherThreads)
 	}
 	return c
 }
 
-// peak is the highest power within a length of time.
+// peak returns the highest power in a period.
 func peak(power fakehw.Curve, from, to time.Duration) float64 {
 	highest := 0.0
 	for at := max(0, from); at <= to; at += time.Millisecond / 2 {
@@ -70,7 +70,7 @@ func peak(power fakehw.Curve, from, to time.Duration) float64 {
 	return highest
 }
 
-// sum of curves.
+// sum adds curves.
 func sum(curves ...fakehw.Curve) fakehw.Curve {
 	return func(at time.Duration) float64 {
 		all := 0.0
@@ -81,8 +81,7 @@ func sum(curves ...fakehw.Curve) fakehw.Curve {
 	}
 }
 
-// stretches of time that are covered by at least one of others, which may overlap, in
-// order.
+// union returns the periods covered by at least one span, in order.
 func union(spans [][2]time.Duration) [][2]time.Duration {
 	spans = slices.Clone(spans)
 	slices.SortFunc(spans, func(a, b [2]time.Duration) int { return int(a[0] - b[0]) })

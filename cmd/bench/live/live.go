@@ -1,6 +1,5 @@
-// Package live is a fake machine of known power that runs in real time, and that knows
-// how late it was: its counters are renewed when this machine schedules it, which is no
-// fault of whoever reads them.
+// Package live runs a fake machine of known power in real time. It records how late its
+// counters were updated, so that tests can allow for scheduling delays of the real machine.
 package live
 
 import (
@@ -23,17 +22,18 @@ type Machine struct {
 	done  chan struct{}
 	err   error // once done is closed
 
-	mu    sync.Mutex
-	beats []beat
+	mu      sync.Mutex
+	updates []update
 }
 
-// beat is one renewal of the counters: what they say, and since when they do.
-type beat struct{ to, written time.Duration }
+// update is one update of the counters: they hold the energy up to a time, and were written
+// at a later one.
+type update struct{ to, written time.Duration }
 
-// interval at which counters are renewed, as real ones are.
+// interval between updates, as of real counters.
 const interval = time.Millisecond
 
-// New makes a machine in a directory; it stands still until Run.
+// New creates a machine in a directory. Its time starts with Run.
 func New(dir string, zones ...fakehw.ZoneConfig) (*Machine, error) {
 	tree, err := fakehw.New(dir)
 	if err != nil {
@@ -48,15 +48,15 @@ func New(dir string, zones ...fakehw.ZoneConfig) (*Machine, error) {
 	return m, nil
 }
 
-// Run lets time pass, until Close.
+// Run starts the machine, which runs until Close.
 func (m *Machine) Run() {
 	m.epoch = time.Now()
-	m.beats = []beat{{}}
+	m.updates = []update{{}}
 	go func() {
 		defer close(m.done)
-		// What keeps time goes first, where this process may say so; the thread ends with it.
+		// Updates are more punctual at a higher priority. The locked thread exits with the goroutine.
 		runtime.LockOSThread()
-		syscall.Setpriority(syscall.PRIO_PROCESS, 0, -10) //nolint:errcheck // else it is later, and says so
+		syscall.Setpriority(syscall.PRIO_PROCESS, 0, -10) //nolint:errcheck // not permitted for every user
 		ticker := time.NewTicker(interval)
 		defer ticker.Stop()
 		for {
@@ -70,26 +70,26 @@ func (m *Machine) Run() {
 				return
 			}
 			m.mu.Lock()
-			m.beats = append(m.beats, beat{to: to, written: m.Now()})
+			m.updates = append(m.updates, update{to: to, written: m.Now()})
 			m.mu.Unlock()
 		}
 	}()
 }
 
-// Close stops a running machine; the error is why it stopped before that, if it did.
+// Close stops a running machine. It returns the error that stopped it earlier, if any.
 func (m *Machine) Close() error {
 	close(m.stop)
 	<-m.done
 	return errors.Join(m.err, m.Tree.Close())
 }
 
-// Now is how long the machine has run.
+// Now returns the time on the machine's clock, which starts with Run.
 func (m *Machine) Now() time.Duration { return time.Since(m.epoch) }
 
-// Since puts a moment on the machine's clock.
-func (m *Machine) Since(moment time.Time) time.Duration { return moment.Sub(m.epoch) }
+// Since converts a time to the machine's clock.
+func (m *Machine) Since(t time.Time) time.Duration { return t.Sub(m.epoch) }
 
-// Joules is what zones truly used between two moments on the machine's clock.
+// Joules returns the true energy of zones, by ID, between two times on the machine's clock.
 func (m *Machine) Joules(from, to time.Duration, ids ...string) float64 {
 	sum := 0.0
 	for _, id := range ids {
@@ -98,34 +98,33 @@ func (m *Machine) Joules(from, to time.Duration, ids ...string) float64 {
 	return sum
 }
 
-// Late is how much older than it should be a counter was at most, whenever it was read
-// between two moments on the machine's clock.
+// Late returns the greatest lateness of the counters between two times on the machine's clock:
+// how old their contents were at most, whenever they were read.
 func (m *Machine) Late(from, to time.Duration) time.Duration {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	worst := time.Duration(0)
-	for i, b := range m.beats {
-		until := to // the last one holds on
-		if i+1 < len(m.beats) {
-			until = m.beats[i+1].written
+	for i, u := range m.updates {
+		until := to // the last update is still in effect
+		if i+1 < len(m.updates) {
+			until = m.updates[i+1].written
 		}
-		if b.written <= to && from <= until {
-			worst = max(worst, min(until, to)-b.to)
+		if u.written <= to && from <= until {
+			worst = max(worst, min(until, to)-u.to)
 		}
 	}
 	return worst
 }
 
-// near a window's edge lie the readings between which it is cut, also where whoever reads
-// was held up.
+// near covers the readings before and after the edge of a window, even if they are delayed.
 const near = 500 * time.Millisecond
 
-// LateAt is Late at the readings around a moment.
-func (m *Machine) LateAt(moment time.Duration) time.Duration {
-	return m.Late(moment-near, moment+near)
+// LateAt returns the greatest lateness within half a second of a time on the machine's clock.
+func (m *Machine) LateAt(at time.Duration) time.Duration {
+	return m.Late(at-near, at+near)
 }
 
-// Dial is power in W that can be set while the machine runs.
+// Dial is a power that can be set while the machine runs.
 type Dial struct {
 	mu    sync.Mutex
 	steps []step
@@ -136,10 +135,10 @@ type step struct {
 	watts float64
 }
 
-// NewDial begins at a power.
+// NewDial returns a Dial set to a power in W.
 func NewDial(watts float64) *Dial { return &Dial{steps: []step{{0, watts}}} }
 
-// Power is the dial's curve.
+// Power is the fakehw.Curve of the dial: its setting in W at a time.
 func (d *Dial) Power(at time.Duration) float64 {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -152,17 +151,17 @@ func (d *Dial) Power(at time.Duration) float64 {
 	return watts
 }
 
-// soon is how far ahead a dial is set, since the past has been counted.
-const soon = 5 * time.Millisecond
+// dialDelay is when a new setting takes effect: the counters may already include the present.
+const dialDelay = 5 * time.Millisecond
 
-// Turn sets a dial from now on.
+// Turn sets a dial to a power in W, 5 ms from now.
 func (m *Machine) Turn(d *Dial, watts float64) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.steps = append(d.steps, step{(m.Now() + soon).Truncate(time.Millisecond), watts})
+	d.steps = append(d.steps, step{(m.Now() + dialDelay).Truncate(time.Millisecond), watts})
 }
 
-// String tells how the machine fares.
+// String returns the running time and the greatest lateness so far.
 func (m *Machine) String() string {
 	return fmt.Sprintf("%v, counters up to %v late", m.Now().Round(time.Millisecond), m.Late(0, m.Now()))
 }

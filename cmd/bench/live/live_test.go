@@ -12,8 +12,8 @@ import (
 	"ffmpeg-agent/hardware/fakehw"
 )
 
-// A counter never says more than was used, nor less than it is said to be late.
-func TestCountersAreAsLateAsTheyAreSaidToBe(t *testing.T) {
+// A counter shows at most the energy used so far, and at least that before its lateness.
+func TestCountersMatchTheirReportedLateness(t *testing.T) {
 	dial := NewDial(100)
 	m, err := New(t.TempDir(), fakehw.ZoneConfig{ID: "intel-rapl:0", Name: "package-0", Power: dial.Power})
 	if err != nil {
@@ -21,11 +21,11 @@ func TestCountersAreAsLateAsTheyAreSaidToBe(t *testing.T) {
 	}
 	m.Run()
 	m.Turn(dial, 300)
-	type look struct {
+	type reading struct {
 		before, after time.Duration
 		joules        float64
 	}
-	var looks []look
+	var readings []reading
 	file := filepath.Join(m.Tree.Sys("class", "powercap", "intel-rapl:0", "energy_uj"))
 	for m.Now() < 100*time.Millisecond {
 		before := m.Now()
@@ -35,19 +35,19 @@ func TestCountersAreAsLateAsTheyAreSaidToBe(t *testing.T) {
 		if err != nil || parse != nil {
 			t.Fatal(err, parse)
 		}
-		looks = append(looks, look{before, after, float64(value) / 1e6})
+		readings = append(readings, reading{before, after, float64(value) / 1e6})
 	}
 	if err := m.Close(); err != nil {
 		t.Fatal(err)
 	}
-	for _, l := range looks {
-		most := m.Joules(0, l.after, "intel-rapl:0")
-		least := m.Joules(0, l.before-m.Late(l.before, l.after), "intel-rapl:0")
-		if l.joules > most+1e-5 || l.joules < least-1e-5 {
-			t.Fatalf("%v J between %v and %v, truly %v to %v J", l.joules, l.before, l.after, least, most)
+	for _, r := range readings {
+		most := m.Joules(0, r.after, "intel-rapl:0")
+		least := m.Joules(0, r.before-m.Late(r.before, r.after), "intel-rapl:0")
+		if r.joules > most+1e-5 || r.joules < least-1e-5 {
+			t.Fatalf("got %v J between %v and %v, want %v to %v J", r.joules, r.before, r.after, least, most)
 		}
 	}
 	if got, want := m.Joules(0, 100*time.Millisecond, "intel-rapl:0"), 30.0; math.Abs(got-want) > 10 || got >= want {
-		t.Errorf("the dial was turned, and %v J used", got)
+		t.Errorf("got %v J after turning the dial, want a little less than %v J", got, want)
 	}
 }

@@ -14,15 +14,15 @@ import (
 )
 
 const (
-	idleWatts = 60 // of what adds in the live machine, on average
-	workWatts = 90 // beside that, while jobs are about
+	idleWatts = 60 // mean power of the counted zones of the live machine
+	workWatts = 90 // in addition, while jobs run
 )
 
-// liveAdds are the zones of the live machine that make up the total.
-var liveAdds = []string{"intel-rapl:0", "intel-rapl:0:1"}
+// liveCounted are the counted zones of the live machine.
+var liveCounted = []string{"intel-rapl:0", "intel-rapl:0:1"}
 
-// liveMachine has a package and memory whose counters turn round while the first job runs,
-// and views that must not be added. Its power rises with the dial.
+// liveMachine returns a machine with a package and memory, whose counters wrap while the first
+// job runs, and with zones that must not be counted. The dial adds to the package's power.
 func liveMachine(dir string, dial *live.Dial) (*live.Machine, error) {
 	idle := fakehw.Sine(idleWatts-8, 2, 700*time.Millisecond)
 	power := sum(idle, dial.Power)
@@ -36,8 +36,8 @@ func liveMachine(dir string, dial *live.Dial) (*live.Machine, error) {
 	)
 }
 
-// measureBinary has the real agent run real jobs on a machine of known power.
-func measureBinary(ctx context.Context, binary string) (rows []row, err error) {
+// measureRealJobs compares the energy of real jobs with that of a fake machine.
+func measureRealJobs(ctx context.Context, binary string) (rows []row, err error) {
 	dir, err := os.MkdirTemp("", "bench-")
 	if err != nil {
 		return nil, err
@@ -48,41 +48,41 @@ func measureBinary(ctx context.Context, binary string) (rows []row, err error) {
 	if err != nil {
 		return nil, err
 	}
-	// The machine's processors are idle in /proc, whatever else keeps this one busy: else
-	// the idle baseline might never be learned. What jobs use is told by their cgroups.
+	// The fake CPU stays idle, so that the idle baseline is learned even on a busy machine. The
+	// CPU time of jobs is read from their real cgroups.
 	if err := machine.Tree.SetCPU(fakehw.CPUConfig{Model: "Bench", Threads: 8, Busy: fakehw.Constant(0.02), MemoryTotal: 8 << 30, MemoryAvailable: 4 << 30}); err != nil {
 		return nil, err
 	}
 	machine.Run()
 	defer func() { err = errors.Join(err, machine.Close()) }()
-	f, err := settle(ctx, binary, map[string]string{
+	b, err := startTestbed(ctx, binary, map[string]string{
 		"hardware.sysfs_path": machine.Tree.Sys(), "hardware.procfs_path": machine.Tree.Proc(), "jobs.max_concurrent": "4", "poll_interval": "200ms",
 	})
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, f.leave()) }()
-	if err := f.rest(ctx); err != nil {
+	defer func() { err = errors.Join(err, b.close()) }()
+	if err := b.awaitBaseline(ctx); err != nil {
 		return nil, err
 	}
 	for _, jobs := range []int{1, 2, 4} {
 		var round []row
-		for tries := 1; ; tries++ {
+		for try := 1; ; try++ {
 			from := machine.Now()
 			machine.Turn(dial, workWatts)
-			accounts, err := f.together(ctx, jobs)
+			accounts, err := b.runTogether(ctx, jobs)
 			if err != nil {
 				return nil, err
 			}
 			machine.Turn(dial, 0)
 			round = liveRows(machine, accounts)
 			late := machine.Late(from, machine.Now())
-			if late < tooLate {
+			if late < maxLateness {
 				break
 			}
-			round[0].Notes = append(round[0].Notes, fmt.Sprintf("this machine is too busy to play another: its counters stood still for %v; "+
-				"tried %d times", late.Round(time.Millisecond), tries))
-			if tries == mostTries {
+			round[0].Notes = append(round[0].Notes, fmt.Sprintf("this machine is too busy: the fake counters were up to %v late; tried %d times",
+				late.Round(time.Millisecond), try))
+			if try == maxTries {
 				break
 			}
 		}
@@ -91,35 +91,35 @@ func measureBinary(ctx context.Context, binary string) (rows []row, err error) {
 	return rows, nil
 }
 
-// A live machine that stood still for tooLate makes up for it in a leap that no meter should
-// believe, and is tried again.
+// A round in which the fake counters were late by maxLateness is repeated: they catch up in one
+// step, which the meter rightly takes for implausible.
 const (
-	tooLate   = second
-	mostTries = 3
+	maxLateness = second
+	maxTries    = 3
 )
 
-// rest lets the agent watch the idle machine for long enough to know what it uses. While
-// it tries encoders, which takes long on a busy machine, it does not count as idle.
-func (f *field) rest(ctx context.Context) error {
-	if err := f.until(ctx, "a first reading", func(s messages.Status) bool { return s.Power != nil }); err != nil {
+// awaitBaseline waits until the agent has had time to learn the idle baseline. It learns
+// nothing while it probes encoders, which takes long on a busy machine.
+func (b *testbed) awaitBaseline(ctx context.Context) error {
+	if err := b.await(ctx, "a first reading", func(s messages.Status) bool { return s.Power != nil }); err != nil {
 		return err
 	}
-	if err := f.until(ctx, "the encoders' trials", func(messages.Status) bool { return f.tried(ctx) }); err != nil {
+	if err := b.await(ctx, "the encoder probes", func(messages.Status) bool { return b.encodersProbed(ctx) }); err != nil {
 		return err
 	}
 	select {
 	case <-ctx.Done():
 		return ctx.Err()
-	case <-time.After(restful):
+	case <-time.After(idleLeadIn):
 		return nil
 	}
 }
 
-// together runs jobs at once, each a little longer than the one before.
-func (f *field) together(ctx context.Context, jobs int) ([]energy.Account, error) {
+// runTogether runs jobs at the same time, each a little longer than the one before.
+func (b *testbed) runTogether(ctx context.Context, jobs int) ([]energy.Account, error) {
 	var ids []string
 	for i := range jobs {
-		id, err := f.submit(map[string]any{"resolution": "640x360", "duration": 40/jobs + 6*i, "preset": "medium", "fps": 30})
+		id, err := b.submit(map[string]any{"resolution": "640x360", "duration": 40/jobs + 6*i, "preset": "medium", "fps": 30})
 		if err != nil {
 			return nil, err
 		}
@@ -128,19 +128,19 @@ func (f *field) together(ctx context.Context, jobs int) ([]energy.Account, error
 	accounts := make([]energy.Account, jobs)
 	for i, id := range ids {
 		var err error
-		if accounts[i], err = f.account(ctx, id); err != nil {
+		if accounts[i], err = b.account(ctx, id); err != nil {
 			return nil, err
 		}
 	}
 	return accounts, nil
 }
 
-// liveRows compare jobs that ran together with what their machine used.
+// liveRows compares jobs that ran together with the energy of their machine.
 func liveRows(m *live.Machine, accounts []energy.Account) []row {
 	if len(accounts) == 1 {
 		a := accounts[0]
 		from, to := m.Since(a.Start), m.Since(a.End)
-		truth := m.Joules(from, to, liveAdds...)
+		truth := m.Joules(from, to, liveCounted...)
 		late := m.LateAt(from) + m.LateAt(to)
 		rows := []row{
 			liveRow("real job, alone", truth, late, a.Total),
@@ -150,44 +150,44 @@ func liveRows(m *live.Machine, accounts []energy.Account) []row {
 		return rows
 	}
 	var spans [][2]time.Duration
-	ours := energy.Figure{CoveragePercent: 100}
-	var total, promised energy.Joules
-	shared := ""
+	measured := energy.Figure{CoveragePercent: 100}
+	var total, errorBound energy.Joules
+	shareMethod := ""
 	for _, a := range accounts {
 		spans = append(spans, [2]time.Duration{m.Since(a.Start), m.Since(a.End)})
 		if a.Total.Energy == nil {
 			return []row{liveRow("real jobs", 1, 0, a.Total)}
 		}
 		total += *a.Total.Energy
-		promised += *a.Machine.ErrorBound // who gets how much leaves the sum alone
-		ours.Gaps += a.Total.Gaps
-		ours.CoveragePercent = min(ours.CoveragePercent, a.Total.CoveragePercent)
-		shared = a.ShareMethod
+		errorBound += *a.Machine.ErrorBound // the shares' own error cancels in the sum
+		measured.Gaps += a.Total.Gaps
+		measured.CoveragePercent = min(measured.CoveragePercent, a.Total.CoveragePercent)
+		shareMethod = a.ShareMethod
 	}
-	ours.Energy, ours.ErrorBound = &total, &promised
+	measured.Energy, measured.ErrorBound = &total, &errorBound
 	truth, length := 0.0, time.Duration(0)
 	var late time.Duration
 	for _, s := range union(spans) {
-		truth += m.Joules(s[0], s[1], liveAdds...)
+		truth += m.Joules(s[0], s[1], liveCounted...)
 		length += s[1] - s[0]
 		late += m.LateAt(s[0]) + m.LateAt(s[1])
 	}
-	r := liveRow(fmt.Sprintf("%d real jobs: sum of shares", len(accounts)), truth, late, ours)
-	r.Notes = append(r.Notes, fmt.Sprintf("against the %.1f s in which at least one ran; shared by %s; who gets how much is judged above",
-		length.Seconds(), shared))
+	r := liveRow(fmt.Sprintf("%d real jobs: sum of shares", len(accounts)), truth, late, measured)
+	r.Notes = append(r.Notes, fmt.Sprintf("in the %.1f s during which at least one job ran; shared by %s; single shares are checked in simulated time only",
+		length.Seconds(), shareMethod))
 	return []row{r}
 }
 
-// liveRow compares a figure that the real agent reported. The fake's counters were late
-// at the window's edges, which is no fault of the meter's.
+// liveRow compares a figure that the real agent reported. late is how late the fake counters
+// were at the window's edges.
 func liveRow(name string, truth float64, late time.Duration, f energy.Figure) row {
-	r := row{Section: sectionBinary, Scenario: name, True: truth, Ours: value(f), Promised: bound(f), Windows: 1,
+	r := row{Section: sectionReal, Scenario: name, True: truth, Measured: value(f), Reported: bound(f), Windows: 1,
 		Edge: (idleWatts + workWatts + 4) * late.Seconds(), Relative: 0.001, Live: true}
 	if f.Energy == nil {
-		r.Faults = append(r.Faults, "unknown: "+f.Method)
+		r.Violations = append(r.Violations, "unknown: "+f.Method)
 	} else if f.CoveragePercent < 100 || f.Gaps > 0 {
-		r.Faults = append(r.Faults, fmt.Sprintf("%d gaps, %.2f %% covered", f.Gaps, f.CoveragePercent))
+		r.Violations = append(r.Violations, fmt.Sprintf("%d gaps, %.2f %% covered", f.Gaps, f.CoveragePercent))
 	}
-	r.judge()
+	r.check()
 	return r
 }
