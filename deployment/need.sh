@@ -1,6 +1,6 @@
 #!/bin/sh
-# Checks that programs are installed, and installs the missing ones with apt-get where that
-# takes no password. Otherwise prints the one command that installs them all.
+# Checks that programs are installed, and installs missing ones with apt-get if that needs no
+# password. Otherwise prints the command that installs them.
 #
 #   need.sh [PROGRAM...] [--optional PROGRAM...]
 #   need.sh --check PROGRAM...
@@ -9,17 +9,17 @@
 # only sets the exit status.
 set -u
 
-# present tells whether a program is installed and works.
+# present returns success if a program is installed and works.
 present() {
     case $1 in
-        gcc) echo '#include <stdlib.h>' | gcc -E - >/dev/null 2>&1 ;; # of no use without libc6-dev
+        gcc) echo '#include <stdlib.h>' | gcc -E - >/dev/null 2>&1 ;; # useless without libc6-dev
         ca-certificates) certificates || GOPROXY=off "${GO:-go}" list -deps -test ./... tool >/dev/null 2>&1 ;;
         *) command -v "$1" >/dev/null 2>&1 ;;
     esac
 }
 
-# certificates tells whether there are root certificates, by which Go downloads modules, where
-# Go looks for them (crypto/x509/root_linux.go).
+# certificates returns success if there are root certificates where Go looks for them
+# (crypto/x509/root_linux.go). Go needs them to download modules.
 certificates() {
     [ -z "${SSL_CERT_FILE-}${SSL_CERT_DIR-}" ] || return 0
     for file in /etc/ssl/certs/* /etc/ssl/*.pem /etc/pki/tls/certs/* /etc/pki/ca-trust/extracted/pem/*; do
@@ -82,7 +82,6 @@ if command -v apt-get >/dev/null 2>&1 && $as_root true >/dev/null 2>&1; then
     tail -n 5 "$log" >&2
 fi
 
-# Say what is missing, and how to install it.
 echo "missing: $wanted" >&2
 if ! command -v apt-get >/dev/null 2>&1; then
     echo "Install them with this system's package manager; Debian's packages are: $(packages $wanted)" >&2

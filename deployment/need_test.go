@@ -1,5 +1,4 @@
-// Package deployment holds what builds and sets up the agent. It has no code of its own but
-// the tests of need.sh and of the Makefile's use of it.
+// Package deployment tests need.sh and its use by the Makefile.
 package deployment
 
 import (
@@ -15,18 +14,18 @@ import (
 // tools are the programs of a minimal Debian system that need.sh and the Makefile use.
 var tools = []string{"sh", "env", "grep", "mkdir", "mktemp", "rm", "sort", "tail", "true"}
 
-// system is a machine with a PATH of its own: links to tools, and stubs.
+// system is a PATH of its own with links to tools, and stubs.
 type system struct {
 	t   *testing.T
 	bin string
 	log string // command lines of apt-get and go
 }
 
-// newSystem returns a machine on which the user has an id, and no program beside tools.
+// newSystem returns a system with only the tools, and an id program that prints uid.
 func newSystem(t *testing.T, uid int) *system {
 	t.Helper()
 	for _, file := range []string{"need.sh", "../Makefile"} {
-		if _, err := os.Stat(file); err != nil { // go test runs again after a change to a file that the test has looked at
+		if _, err := os.Stat(file); err != nil { // makes the files part of the test cache's key
 			t.Fatal(err)
 		}
 	}
@@ -52,7 +51,7 @@ func (s *system) program(name, script string) {
 	}
 }
 
-// apt installs an apt-get that logs its calls and makes packages' programs appear.
+// apt installs an apt-get stub that logs its calls and creates the programs of packages.
 func (s *system) apt() {
 	s.program("apt-get", `echo "$DEBIAN_FRONTEND apt-get $*" >>`+s.log+`
 for package in "$@"; do
@@ -77,7 +76,7 @@ func (s *system) logged() string {
 	return string(raw)
 }
 
-// run runs a program on the machine and returns its output and exit status.
+// run runs a program with the system's PATH and returns its output and exit status.
 func (s *system) run(name string, args ...string) (string, int) {
 	s.t.Helper()
 	cmd := exec.Command(name, args...)
@@ -91,13 +90,13 @@ func (s *system) run(name string, args ...string) (string, int) {
 
 const (
 	noSudo       = ""
-	sudoFails    = "exit 1"                               // it wants a password
-	sudoAllows   = `shift; exec env -i PATH="$PATH" "$@"` // it resets the environment
+	sudoFails    = "exit 1"                               // asks for a password
+	sudoAllows   = `shift; exec env -i PATH="$PATH" "$@"` // resets the environment
 	aptInstall   = "apt-get install -y --no-install-recommends "
 	aptInstalled = "noninteractive " + aptInstall
 )
 
-func TestMissingProgramsAreNamedInOneCommand(t *testing.T) {
+func TestMissingProgramsAreReportedInOneCommand(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
 		uid    int
@@ -173,7 +172,7 @@ func TestFailedUpdateStillInstalls(t *testing.T) {
 	}
 }
 
-func TestFailedInstallNamesTheCommand(t *testing.T) {
+func TestFailedInstallPrintsTheCommand(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t, 0)
 	s.program("apt-get", "echo E: no network >&2; exit 100")
@@ -185,7 +184,7 @@ func TestFailedInstallNamesTheCommand(t *testing.T) {
 	}
 }
 
-// TestCompilerWithoutHeadersIsMissing: that is what Debian's gcc is without libc6-dev.
+// TestCompilerWithoutHeadersIsMissing: Debian's gcc has no C headers without libc6-dev.
 func TestCompilerWithoutHeadersIsMissing(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t, 1000)
@@ -225,7 +224,7 @@ func TestBuildWithoutCompilerWarns(t *testing.T) {
 	}
 }
 
-func TestTargetsNameAllTheyNeedBeforeBuilding(t *testing.T) {
+func TestTargetsCheckAllNeedsBeforeBuilding(t *testing.T) {
 	t.Parallel()
 	for goals, want := range map[string]string{
 		"demo":             "missing: ffmpeg ffprobe gcc\n",

@@ -1,5 +1,5 @@
-// Package guest proves in a small virtual machine what this machine may not let a test do:
-// limits by a cgroup v2 tree with all controllers, and what a loss of power leaves of
-// the journal. It has no code of its own but tests, behind the build tag guest; `make guest`
-// fetches what they need and runs them.
+// Package guest runs tests in a small virtual machine that need more than the test machine may
+// allow: cgroup v2 limits with all controllers, and the journal after a loss of power. It
+// contains only tests, behind the build tag guest; `make guest` fetches what they need and runs
+// them.
 package guest

@@ -1,16 +1,17 @@
 #!/bin/sh
-# Puts a kernel, its modules for a virtual disk, and a static busybox into the folder that
-# is named: what the guest boots from. Debian packages are unpacked there, not installed;
-# qemu itself is a program that must be there.
+#   fetch.sh FOLDER
+#
+# Puts into FOLDER what the guest boots from: a kernel, its modules for a virtual disk, and a
+# static busybox. They are unpacked from Debian packages; nothing is installed.
 set -eu
 cd "$1"
 
-[ "$(uname -m)" = x86_64 ] || { echo "the guest is made for x86_64 only" >&2; exit 1; }
+[ "$(uname -m)" = x86_64 ] || { echo "the guest supports x86_64 only" >&2; exit 1; }
 [ -f complete ] && exit 0
 rm -rf packages root && mkdir packages root
 
 kernel=$(apt-cache depends linux-image-cloud-amd64 2>/dev/null | sed -n 's/.*Depends: \(linux-image-[0-9][^ ]*\)$/\1/p' | head -n 1)
-[ -n "$kernel" ] || { echo "no package linux-image-cloud-amd64 is known. Run: apt-get update" >&2; exit 1; }
+[ -n "$kernel" ] || { echo "package linux-image-cloud-amd64 not found; run apt-get update" >&2; exit 1; }
 (cd packages && apt-get -q -o APT::Sandbox::User= download "$kernel" busybox-static >/dev/null)
 for package in packages/*.deb; do
     dpkg-deb -x "$package" root

@@ -14,37 +14,36 @@ import (
 	"testing"
 	"time"
 
-	"ffmpeg-agent/messages/job"
-
 	"ffmpeg-agent/internal/journal"
+	"ffmpeg-agent/messages/job"
 	"ffmpeg-agent/messages/protocol"
 )
 
 func TestMain(m *testing.M) {
-	if os.Getenv("GUEST_WRITES_TO") != "" {
-		write(os.Getenv("GUEST_WRITES_TO"))
+	if os.Getenv("GUEST_JOURNAL_DIR") != "" {
+		writeJournal(os.Getenv("GUEST_JOURNAL_DIR"))
 		return
 	}
 	os.Exit(m.Run())
 }
 
-// silence is how long a guest may say nothing.
-const silence = 3 * time.Minute
+// outputTimeout is how long a guest may print nothing.
+const outputTimeout = 3 * time.Minute
 
-func TestLimitsHoldWhereTheControllersAre(t *testing.T) {
+func TestCgroupLimitsAreEnforced(t *testing.T) {
 	img := newImage(t, "limits.sh")
 	img.addProgram("ffmpeg")
 	img.addProgram("ffprobe")
 	img.addTests("/proc.test", "ffmpeg-agent/hardware/proc")
 	img.addTests("/ffmpeg.test", "ffmpeg-agent/internal/ffmpeg")
-	on := accelerator(t)
+	accel := accelerator(t)
 	begun := time.Now()
-	m := boot(t, on, img.done(), newDisk(t), "3G")
+	m := boot(t, accel, img.done(), newDisk(t), "3G")
 	passed, ended := 0, ""
 	for ended == "" {
-		line, ok := m.next(silence)
+		line, ok := m.next(outputTimeout)
 		if !ok {
-			t.Fatal("the guest went off or silent")
+			t.Fatal("the guest exited or printed nothing for too long")
 		}
 		t.Log(line)
 		switch {
@@ -56,21 +55,20 @@ func TestLimitsHoldWhereTheControllersAre(t *testing.T) {
 			ended = strings.TrimPrefix(line, "guest: ended with ")
 		}
 	}
-	t.Logf("%d tests in %s on %s", passed, time.Since(begun).Round(time.Second), on)
+	t.Logf("%d tests in %s on %s", passed, time.Since(begun).Round(time.Second), accel)
 	if ended != "0" || passed < 18 {
-		t.Errorf("ended with %s after %d good tests", ended, passed)
+		t.Errorf("got exit status %s and %d passed tests, want 0 and at least 18", ended, passed)
 	}
 }
 
-// rank orders the states that an attempt goes through.
+// rank orders the states of an attempt.
 var rank = map[job.RecordState]int{job.RecordAccepted: 1, job.RecordRunning: 2, job.RecordResult: 3, job.RecordSent: 4}
 
-// TestNothingAcknowledgedIsLostWithThePower cuts a guest's power at random moments while it
-// writes a journal, boots it again and compares. The guest's memory is lost, the disk
-// keeps what reached it: a drive that loses its own cache is not shown. Beside the journal
-// goes a file that is written without waiting for the disk; if nothing of that were lost,
-// the test would show nothing.
-func TestNothingAcknowledgedIsLostWithThePower(t *testing.T) {
+// TestPowerLossLosesNothingAcknowledged cuts a guest's power at random moments while it
+// writes a journal, boots it again and compares. The guest's memory is lost; the disk keeps
+// all that was written to it, so the loss of a drive's own cache is not tested. The guest also
+// writes a file without syncing it. If nothing of that is lost, the test proves nothing.
+func TestPowerLossLosesNothingAcknowledged(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	if text := os.Getenv("GUEST_SEED"); text != "" {
 		seed, _ = strconv.ParseUint(text, 10, 64)
@@ -82,89 +80,89 @@ func TestNothingAcknowledgedIsLostWithThePower(t *testing.T) {
 	random := rand.New(rand.NewPCG(seed, 0))
 	img := newImage(t, "power.sh")
 	img.addTests("/guest.test", "ffmpeg-agent/deployment/guest")
-	at, disk, on := img.done(), newDisk(t), accelerator(t)
-	said := map[string]job.RecordState{}
+	root, disk, accel := img.done(), newDisk(t), accelerator(t)
+	acked := map[string]job.RecordState{}
 	unsynced, lost := 0, 0
 	for round := range rounds + 1 {
-		m := boot(t, on, at, disk, "512M")
-		held, bare := m.recall(t)
-		for id, state := range said {
-			if rank[held[id]] < rank[state] {
-				t.Errorf("round %d: %s was acknowledged as %s and is %q", round, id, state, held[id])
+		m := boot(t, accel, root, disk, "512M")
+		found, kept := m.readRecords(t)
+		for id, state := range acked {
+			if rank[found[id]] < rank[state] {
+				t.Errorf("round %d: %s: got state %q, want at least %s, which was acknowledged", round, id, found[id], state)
 			}
 		}
-		if unsynced > bare {
-			lost += unsynced - bare
-		}
+		lost += max(0, unsynced-kept)
 		if round == rounds {
 			break
 		}
-		unsynced = m.listen(t, said, random.IntN(60), time.Duration(random.IntN(50))*time.Millisecond)
-		m.off()
+		unsynced = m.readAcks(t, acked, random.IntN(60), time.Duration(random.IntN(50))*time.Millisecond)
+		m.powerOff()
 	}
-	t.Logf("seed %d, on %s: power lost %d times, %d jobs, none of what was acknowledged was lost; of the unsynced file %d lines were", seed, on, rounds, len(said), lost)
+	t.Logf("seed %d, on %s: %d power losses, %d jobs, %d lines of the unsynced file lost", seed, accel, rounds, len(acked), lost)
 	if lost == 0 {
-		t.Error("not even the unsynced file has lost anything: this test shows nothing")
+		t.Error("the unsynced file lost nothing: the test proves nothing")
 	}
 }
 
-// recall reads what the guest finds on its disk after it came up.
-func (m *machine) recall(t *testing.T) (held map[string]job.RecordState, bare int) {
+// readRecords reads what the guest finds on its disk after a boot: the states in the journal
+// and the number of lines in the unsynced file.
+func (m *machine) readRecords(t *testing.T) (found map[string]job.RecordState, unsynced int) {
 	t.Helper()
-	held = map[string]job.RecordState{}
+	found = map[string]job.RecordState{}
 	for {
-		line, ok := m.next(silence)
+		line, ok := m.next(outputTimeout)
 		if !ok {
-			t.Fatal("the guest went off or silent")
+			t.Fatal("the guest exited or printed nothing for too long")
 		}
 		kind, rest, _ := strings.Cut(line, " ")
 		switch kind {
-		case "held":
+		case "record":
 			id, state, _ := strings.Cut(rest, " ")
-			held[id] = job.RecordState(state)
-		case "bare":
-			bare, _ = strconv.Atoi(rest)
+			found[id] = job.RecordState(state)
+		case "unsynced":
+			unsynced, _ = strconv.Atoi(rest)
 		case "ready":
-			return held, bare
+			return found, unsynced
 		default:
 			t.Log(line)
 			if strings.Contains(line, "damaged") || strings.HasPrefix(line, "guest: ended") || strings.HasPrefix(line, "panic") {
-				t.Fatal("the journal did not come up whole")
+				t.Fatal("the journal was damaged or did not open")
 			}
 		}
 	}
 }
 
-// listen takes in at least so many acknowledgements, and then what comes for a while.
-// It returns how long the unsynced file was at the last one.
-func (m *machine) listen(t *testing.T, said map[string]job.RecordState, count int, more time.Duration) (unsynced int) {
+// readAcks reads a number of acknowledgements, and those that follow within a time. It returns
+// the number of lines in the unsynced file at the last one.
+func (m *machine) readAcks(t *testing.T, acked map[string]job.RecordState, count int, more time.Duration) (unsynced int) {
 	t.Helper()
-	patience := silence
+	timeout := outputTimeout
 	var end time.Time
 	for {
 		if count == 0 {
 			end = time.Now().Add(more)
 		}
 		if count <= 0 {
-			patience = time.Until(end)
+			timeout = time.Until(end)
 		}
-		line, ok := m.next(patience)
+		line, ok := m.next(timeout)
 		if !ok && count <= 0 {
 			return unsynced
 		}
 		if !ok {
-			t.Fatal("the guest went off or silent")
+			t.Fatal("the guest exited or printed nothing for too long")
 		}
-		if f := strings.Fields(line); len(f) == 4 && f[0] == "said" {
-			said[f[1]] = job.RecordState(f[2])
+		if f := strings.Fields(line); len(f) == 4 && f[0] == "acked" {
+			acked[f[1]] = job.RecordState(f[2])
 			unsynced, _ = strconv.Atoi(f[3])
 			count--
 		}
 	}
 }
 
-// write is the guest's part: it tells what is there and writes on for ever.
-func write(dir string) {
+// writeJournal runs in the guest: it prints what the journal holds and then writes to it
+// until the power is cut.
+func writeJournal(dir string) {
 	j, err := journal.Open(journal.Settings{Path: filepath.Join(dir, "journal.db"), KeepSettled: 1 << 20})
 	must(err)
 	files, err := filepath.Glob(filepath.Join(dir, "journal.db?*"))
@@ -176,38 +174,38 @@ func write(dir string) {
 		records, err := list()
 		must(err)
 		for _, r := range records {
-			fmt.Println("held", r.Lease.Job.ID, r.State)
+			fmt.Println("record", r.Lease.Job.ID, r.State)
 		}
 	}
-	bare, err := os.OpenFile(filepath.Join(dir, "bare"), os.O_CREATE|os.O_RDWR|os.O_APPEND, 0o600)
+	file, err := os.OpenFile(filepath.Join(dir, "unsynced"), os.O_CREATE|os.O_RDWR|os.O_APPEND, 0o600)
 	must(err)
 	lines := 0
-	for s := bufio.NewScanner(bare); s.Scan(); {
+	for s := bufio.NewScanner(file); s.Scan(); {
 		lines++
 	}
-	fmt.Println("bare", lines)
+	fmt.Println("unsynced", lines)
 	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	must(err)
 	fmt.Println("ready")
 	for n := 0; ; n++ {
 		id := fmt.Sprintf("%.8s-%d", boot, n)
-		say := func(state job.RecordState, err error) {
+		ack := func(state job.RecordState, err error) {
 			must(err)
-			_, err = fmt.Fprintln(bare, id)
+			_, err = fmt.Fprintln(file, id)
 			must(err)
 			lines++
-			fmt.Println("said", id, state, lines)
+			fmt.Println("acked", id, state, lines)
 		}
 		lease := job.Lease{Job: protocol.Job{ID: id}, NodeID: "node"}
 		key := lease.Key()
 		_, err := j.Accept(lease)
-		say(job.RecordAccepted, err)
-		say(job.RecordRunning, j.Running(key, job.Process{PID: 7}))
+		ack(job.RecordAccepted, err)
+		ack(job.RecordRunning, j.Running(key, job.Process{PID: 7}))
 		result, err := json.Marshal(protocol.JobResult{JobID: id, Logs: strings.Repeat("log ", n%5000)})
 		must(err)
-		say(job.RecordResult, j.Finish(key, result, false))
+		ack(job.RecordResult, j.Finish(key, result, false))
 		if n%2 == 0 {
-			say(job.RecordSent, j.Settle(key, job.RecordSent, ""))
+			ack(job.RecordSent, j.Settle(key, job.RecordSent, ""))
 		}
 	}
 }

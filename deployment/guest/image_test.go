@@ -4,7 +4,6 @@ package guest
 
 import (
 	"fmt"
-
 	"os"
 	"os/exec"
 	"path"
@@ -14,23 +13,23 @@ import (
 	"testing"
 )
 
-// image is a root file system in memory: a cpio archive as the kernel takes it
+// image is an initramfs: a cpio archive in the format that the kernel reads
 // (Documentation/driver-api/early-userspace/buffer-format.rst).
 type image struct {
-	t      *testing.T
-	out    *os.File
-	inode  int
-	folder map[string]bool
+	t     *testing.T
+	out   *os.File
+	inode int
+	added map[string]bool // folders and libraries
 }
 
-// newImage begins an image with what every guest has, and the script that it runs.
+// newImage returns an image with busybox, kernel modules, the init script, and the script that it runs.
 func newImage(t *testing.T, script string) *image {
 	t.Helper()
 	out, err := os.Create(filepath.Join(t.TempDir(), "image.cpio"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	img := &image{t: t, out: out, folder: map[string]bool{"/": true, ".": true}}
+	img := &image{t: t, out: out, added: map[string]bool{"/": true, ".": true}}
 	img.add("/init", "init.sh")
 	img.add("/run.sh", script)
 	img.add("/bin/busybox", filepath.Join(fetched(t), "busybox"))
@@ -44,7 +43,7 @@ func newImage(t *testing.T, script string) *image {
 	return img
 }
 
-// add puts a file of this machine into the image.
+// add copies a file of this machine to the image, as an executable.
 func (i *image) add(name, from string) {
 	i.t.Helper()
 	content, err := os.ReadFile(from)
@@ -55,7 +54,7 @@ func (i *image) add(name, from string) {
 	i.entry(name, 0o100755, content)
 }
 
-// addProgram puts a program into the image with the libraries that it loads.
+// addProgram adds a program and the shared libraries that it loads.
 func (i *image) addProgram(name string) {
 	i.t.Helper()
 	found, err := exec.LookPath(name)
@@ -65,17 +64,17 @@ func (i *image) addProgram(name string) {
 	i.add("/usr/bin/"+name, found)
 	loads, err := exec.Command("ldd", found).Output()
 	if err != nil {
-		i.t.Fatalf("the libraries of %s: %v", found, err)
+		i.t.Fatalf("listing the libraries of %s: %v", found, err)
 	}
 	for _, word := range strings.Fields(string(loads)) {
-		if strings.HasPrefix(word, "/") && !i.folder[word] {
-			i.folder[word] = true
+		if strings.HasPrefix(word, "/") && !i.added[word] {
+			i.added[word] = true
 			i.add(word, word)
 		}
 	}
 }
 
-// addTests puts a package's tests into the image as one static program.
+// addTests adds a package's tests as one static program.
 func (i *image) addTests(name, pkg string) {
 	i.t.Helper()
 	built := filepath.Join(i.t.TempDir(), path.Base(name))
@@ -88,14 +87,14 @@ func (i *image) addTests(name, pkg string) {
 }
 
 func (i *image) makeFolder(dir string) {
-	if !i.folder[dir] {
-		i.folder[dir] = true
+	if !i.added[dir] {
+		i.added[dir] = true
 		i.makeFolder(path.Dir(dir))
 		i.entry(dir, 0o040755, nil)
 	}
 }
 
-// entry writes one entry in the format "newc".
+// entry writes one entry in the newc format.
 func (i *image) entry(name string, mode uint32, content []byte) {
 	i.inode++
 	name = strings.TrimPrefix(name, "/")
@@ -110,7 +109,7 @@ func (i *image) entry(name string, mode uint32, content []byte) {
 	}
 }
 
-// done ends the image and returns its path.
+// done completes the image and returns its path.
 func (i *image) done() string {
 	i.t.Helper()
 	i.entry("TRAILER!!!", 0, nil)
@@ -120,7 +119,7 @@ func (i *image) done() string {
 	return i.out.Name()
 }
 
-// newDisk makes an empty disk with a file system.
+// newDisk returns the path of a disk image with an empty ext4 file system.
 func newDisk(t *testing.T) string {
 	t.Helper()
 	disk := filepath.Join(t.TempDir(), "disk")
@@ -130,12 +129,12 @@ func newDisk(t *testing.T) string {
 	return disk
 }
 
-// fetched is the folder that fetch.sh has filled.
+// fetched returns the folder that fetch.sh has filled.
 func fetched(t *testing.T) string {
 	t.Helper()
 	dir := os.Getenv("GUEST_DIR")
 	if _, err := os.Stat(filepath.Join(dir, "complete")); err != nil {
-		t.Fatalf("GUEST_DIR is no folder that fetch.sh has filled: %v", err)
+		t.Fatalf("GUEST_DIR is not a folder filled by fetch.sh: %v", err)
 	}
 	return dir
 }

@@ -1,6 +1,6 @@
 #!/bin/busybox sh
-# The guest's first process: makes a plain system with one cgroup v2 tree, runs /run.sh,
-# and tells how that ended.
+# The guest's init: sets up a minimal system with one cgroup v2 tree, runs /run.sh, and prints
+# its exit status.
 /bin/busybox mkdir -p /proc /sys /dev /tmp /etc /disk /usr/bin
 /bin/busybox --install -s /bin
 export PATH=/bin:/usr/bin HOME=/tmp

@@ -1,5 +1,5 @@
 # Delegates a cgroup as systemd does for a unit with User= and Delegate=yes, and runs the
-# tests in it as that user; then those that root may do more in.
+# tests in it as that user; then runs the tests that need root.
 cgroup=/sys/fs/cgroup
 for controller in cpu memory pids io; do
     echo +$controller >$cgroup/cgroup.subtree_control
@@ -12,7 +12,7 @@ grep -q ' /disk ' /proc/mounts || exit 1
 chown 1000:1000 /disk
 export FFMPEG_TEST_DISK=/disk
 
-# delegated NAME COMMAND runs a command as a user in a unit that is delegated to it.
+# delegated NAME COMMAND runs a command as user ffmpeg in a cgroup delegated to that user.
 delegated() (
     unit=$cgroup/system.slice/$1.service
     mkdir $unit

@@ -19,7 +19,7 @@ import (
 // machine is a running guest.
 type machine struct {
 	cmd   *exec.Cmd
-	lines chan string // of its serial port; closed when it is off
+	lines chan string // output of its serial port; closed at exit
 }
 
 // boot starts a guest. It is killed when the test ends.
@@ -45,11 +45,11 @@ func boot(t *testing.T, accelerator, image, disk, memory string) *machine {
 		t.Fatal(err)
 	}
 	go m.read(out)
-	t.Cleanup(m.off)
+	t.Cleanup(m.powerOff)
 	return m
 }
 
-// read passes on whole lines: half of one was not said.
+// read sends the lines of the output. An incomplete last line is dropped.
 func (m *machine) read(out io.Reader) {
 	defer close(m.lines)
 	for r := bufio.NewReader(out); ; {
@@ -61,17 +61,17 @@ func (m *machine) read(out io.Reader) {
 	}
 }
 
-// off cuts the guest's power, and waits until it is off.
-func (m *machine) off() {
+// powerOff kills the guest, and waits for its end.
+func (m *machine) powerOff() {
 	_ = m.cmd.Process.Signal(syscall.SIGKILL)
 	for range m.lines {
 	}
-	_ = m.cmd.Wait() // of one that is off already, an error
+	_ = m.cmd.Wait() // fails if it is called again
 }
 
-// next returns the guest's next line; false when it is off or silent for too long.
-func (m *machine) next(patience time.Duration) (string, bool) {
-	timer := time.NewTimer(patience)
+// next returns the guest's next line; false if it has exited or prints nothing in time.
+func (m *machine) next(timeout time.Duration) (string, bool) {
+	timer := time.NewTimer(timeout)
 	defer timer.Stop()
 	select {
 	case line, ok := <-m.lines:
@@ -81,15 +81,15 @@ func (m *machine) next(patience time.Duration) (string, bool) {
 	}
 }
 
-// accelerator is what guests run on: the processor itself where a guest comes up on it,
-// else its emulation.
+// accelerator returns the QEMU accelerator to use: kvm if a guest boots with it, else tcg.
+// GUEST_ACCELERATOR overrides the choice.
 func accelerator(t *testing.T) string {
 	t.Helper()
 	if chosen := os.Getenv("GUEST_ACCELERATOR"); chosen != "" {
 		return chosen
 	}
-	works.Do(func() {
-		works.name = "tcg"
+	detected.Do(func() {
+		detected.name = "tcg"
 		kvm, err := os.OpenFile("/dev/kvm", os.O_RDWR, 0)
 		if err != nil {
 			return
@@ -97,23 +97,23 @@ func accelerator(t *testing.T) string {
 		_ = kvm.Close()
 		img := newImage(t, os.DevNull)
 		m := boot(t, "kvm", img.done(), "", "256M")
-		defer m.off()
+		defer m.powerOff()
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 		defer cancel()
 		for ctx.Err() == nil {
 			line, ok := m.next(10 * time.Second)
 			if strings.HasPrefix(line, "guest: ended") {
-				works.name = "kvm"
+				detected.name = "kvm"
 			}
 			if !ok {
 				return
 			}
 		}
 	})
-	return works.name
+	return detected.name
 }
 
-var works struct {
+var detected struct {
 	sync.Once
 	name string
 }

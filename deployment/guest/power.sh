@@ -1,3 +1,3 @@
-# Says what the journal on the disk holds, then writes on until the power is lost.
+# Prints what the journal on the disk holds, then writes to it until the power is cut.
 grep -q ' /disk ' /proc/mounts || exit 1
-GUEST_WRITES_TO=/disk exec /guest.test
+GUEST_JOURNAL_DIR=/disk exec /guest.test
