@@ -69,6 +69,9 @@ func (m *machine) powerOff() {
 	_ = m.cmd.Wait() // fails if it is called again
 }
 
+// outputTimeout is how long a guest may print nothing.
+const outputTimeout = 3 * time.Minute
+
 // next returns the guest's next line; false if it has exited or prints nothing in time.
 func (m *machine) next(timeout time.Duration) (string, bool) {
 	timer := time.NewTimer(timeout)
