@@ -1,29 +1,29 @@
-# make demo and make test install what they need, or name the command that does.
+# Targets install the programs that they need, or print the command that does.
 
 GO       ?= go
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 TAGS      = netgo,osusergo
 LDFLAGS   = -s -w -X main.version=$(VERSION)
-# Without a C compiler and its headers the agent is built without cgo, and so without NVML.
+# Without a C compiler and C headers the agent is built without cgo, and so without NVML.
 NO_CGO    = $(shell deployment/need.sh --check gcc || echo CGO_ENABLED=0)
 BUILD     = $(NO_CGO) $(GO) build -buildvcs=false -trimpath -tags $(TAGS) -ldflags '$(LDFLAGS)'
 # go-nvml calls functions that newer NVML headers mark as deprecated.
 export CGO_CFLAGS ?= -O2 -g -Wno-deprecated-declarations
-# Users' PATH has no sbin on Debian; mkfs.ext4 is there.
+# mkfs.ext4 is in sbin, which is not in a user's PATH on Debian.
 export PATH := $(PATH):/usr/sbin:/sbin
-# Length, schedule and kills of make chaos and make kills.
+# Length and seed of make chaos and make kills, and number of kills.
 MINUTES  ?= 2
 SEED     ?= 1
 KILLS    ?= 1000
-# Faults of make gpu-faults.
+# Number of faults of make gpu-faults.
 FAULTS   ?= 100
-# Time for each target of make fuzz.
+# Time for each fuzz target of make fuzz.
 FUZZTIME ?= 1m
 # Platforms that must compile without a C compiler.
 CROSS     = linux/arm64 darwin/arm64
 
-# Programs that each target needs beside Go. They are checked together, before anything is
-# built, for all targets on the command line.
+# Programs that each target needs besides Go. Those of all targets on the command line are
+# checked together, before anything is built.
 FFMPEG           = ffmpeg ffprobe
 NEEDS_demo       = $(FFMPEG)
 NEEDS_test       = $(FFMPEG) gcc
@@ -75,16 +75,16 @@ check: need ## run gofmt, vet, staticcheck and the import rules, and build for o
 	$(GO) mod tidy -diff
 
 .PHONY: bench
-bench: need build ## compare measured joules with known ones, and measure the cost of measuring
+bench: need build ## measure the accuracy of the energy meter and the CPU use of the agent
 	$(GO) run -tags $(TAGS) ./cmd/bench
 
 .PHONY: chaos
-chaos: need build ## inject faults into real agents for MINUTES=2 by SEED=1, and judge the invariants
+chaos: need build ## inject faults into real agents for MINUTES=2 with SEED=1, and check the invariants
 	$(BUILD) -o bin/chaos ./cmd/chaos
 	bin/chaos --agent bin/agent --devmaster bin/devmaster --minutes $(MINUTES) --seed $(SEED) --min-faults 300 --min-kinds 20
 
 .PHONY: sabotage
-sabotage: need ## break the agent's code in known ways, and check that chaos detects each
+sabotage: need ## break the agent's code in known ways, and check that chaos detects each one
 	$(GO) run -tags $(TAGS) ./cmd/chaos sabotage
 
 .PHONY: kills

@@ -1,5 +1,4 @@
-// Package architecture holds the test that keeps imports running downward. It has
-// no code of its own.
+// Package architecture tests that packages import only what their layer allows.
 package architecture
 
 import (
@@ -14,8 +13,8 @@ import (
 
 const module = "ffmpeg-agent"
 
-// allowed says which of our packages each package may import. A package that is not
-// listed may import nothing of ours; "..." stands for everything below a path.
+// allowed lists the packages of this module that each package may import. A package that is
+// not listed may import none; "..." matches everything below a path.
 var allowed = map[string][]string{
 	"cmd/...": {"..."},
 
@@ -42,14 +41,14 @@ var allowed = map[string][]string{
 	"actors/supervision": {},
 }
 
-// rooms are imports that only some packages may have.
-var rooms = map[string][]string{
+// restricted lists the packages that may import an external module, or C.
+var restricted = map[string][]string{
 	"github.com/asynkron/protoactor-go": {"actors", "actors/supervision"},
 	"github.com/NVIDIA/go-nvml":         {"hardware"},
 	"C":                                 {"hardware"},
 }
 
-// pkg is what `go list` says of a package.
+// pkg is the output of `go list` for a package.
 type pkg struct {
 	ImportPath string
 	Imports    []string
@@ -57,35 +56,35 @@ type pkg struct {
 }
 
 func TestImportsRunDownward(t *testing.T) {
-	for _, breach := range breaches(list(t)) {
-		t.Error(breach)
+	for _, violation := range violations(list(t)) {
+		t.Error(violation)
 	}
 }
 
-func TestBreachesAreFound(t *testing.T) {
+func TestViolationsAreFound(t *testing.T) {
 	for name, test := range map[string]struct {
 		pkg  pkg
 		want int
 	}{
 		"allowed":               {pkg{ImportPath: module + "/actors", Imports: []string{module + "/messages", "time"}}, 0},
-		"command may all":       {pkg{ImportPath: module + "/cmd/agent", Imports: []string{module + "/actors", module + "/internal/master"}}, 0},
+		"command imports all":       {pkg{ImportPath: module + "/cmd/agent", Imports: []string{module + "/actors", module + "/internal/master"}}, 0},
 		"upward":                {pkg{ImportPath: module + "/messages", Imports: []string{module + "/actors"}}, 1},
 		"sideways":              {pkg{ImportPath: module + "/internal/master", Imports: []string{module + "/internal/journal"}}, 1},
 		"unlisted package":      {pkg{ImportPath: module + "/internal/new", Imports: []string{module + "/messages"}}, 1},
-		"protoactor leaks":      {pkg{ImportPath: module + "/internal/ffmpeg", Imports: []string{"github.com/asynkron/protoactor-go/actor"}}, 1},
-		"protoactor at home":    {pkg{ImportPath: module + "/actors", Imports: []string{"github.com/asynkron/protoactor-go/actor"}}, 0},
-		"cgo leaks":             {pkg{ImportPath: module + "/cmd/agent", Imports: []string{"C"}}, 1},
-		"another's module path": {pkg{ImportPath: "example.org/x", Imports: []string{"C"}}, 0},
+		"protoactor, not allowed":      {pkg{ImportPath: module + "/internal/ffmpeg", Imports: []string{"github.com/asynkron/protoactor-go/actor"}}, 1},
+		"protoactor, allowed":    {pkg{ImportPath: module + "/actors", Imports: []string{"github.com/asynkron/protoactor-go/actor"}}, 0},
+		"cgo, not allowed":             {pkg{ImportPath: module + "/cmd/agent", Imports: []string{"C"}}, 1},
+		"package of another module": {pkg{ImportPath: "example.org/x", Imports: []string{"C"}}, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if got := breaches([]pkg{test.pkg}); len(got) != test.want {
-				t.Errorf("got %d breaches %q, want %d", len(got), got, test.want)
+			if got := violations([]pkg{test.pkg}); len(got) != test.want {
+				t.Errorf("got %d violations %q, want %d", len(got), got, test.want)
 			}
 		})
 	}
 }
 
-func breaches(packages []pkg) []string {
+func violations(packages []pkg) []string {
 	var found []string
 	for _, p := range packages {
 		own, ours := ownPath(p.ImportPath)
@@ -99,7 +98,7 @@ func breaches(packages []pkg) []string {
 				}
 				continue
 			}
-			for prefix, only := range rooms {
+			for prefix, only := range restricted {
 				if (imported == prefix || strings.HasPrefix(imported, prefix+"/")) && !slices.Contains(only, own) {
 					found = append(found, fmt.Sprintf("%s must not import %s; only %s may", own, imported, strings.Join(only, ", ")))
 				}
@@ -129,7 +128,7 @@ func matches(patterns []string, path string) bool {
 	})
 }
 
-// list asks the go command for the whole graph below our packages.
+// list returns the packages of this module and all their dependencies.
 func list(t *testing.T) []pkg {
 	t.Helper()
 	cmd := exec.Command("go", "list", "-deps", "-json=ImportPath,Imports,Standard", module+"/...")
@@ -138,7 +137,7 @@ func list(t *testing.T) []pkg {
 		t.Fatalf("go list: %v", err)
 	}
 	var packages []pkg
-	ours := 0
+	own := 0
 	for dec := json.NewDecoder(strings.NewReader(string(out))); ; {
 		var p pkg
 		if err := dec.Decode(&p); err == io.EOF {
@@ -146,13 +145,13 @@ func list(t *testing.T) []pkg {
 		} else if err != nil {
 			t.Fatalf("reading go list: %v", err)
 		}
-		if _, own := ownPath(p.ImportPath); own {
-			ours++
+		if _, ours := ownPath(p.ImportPath); ours {
+			own++
 		}
 		packages = append(packages, p)
 	}
-	if ours < len(allowed)/2 {
-		t.Fatalf("go list shows %d packages of ours; that cannot be all", ours)
+	if own < len(allowed)/2 {
+		t.Fatalf("got %d packages of this module from go list, want at least %d", own, len(allowed)/2)
 	}
 	return packages
 }
