@@ -1,55 +1,53 @@
-// Package supervision runs protoactor-go actors that are restarted when they crash and replaced when they hang.
-// It does not know what the actors do.
+// Package supervision restarts protoactor-go actors that crash and replaces those that hang.
 //
-// A child is an actor at its place in the tree of names. Its Ref, its queue of messages and its counters stay; its
-// incarnations come and go, each a fresh instance by Spec.New in a protoactor process of its own. A supervisor is an
-// incarnation that has spawned children.
+// A child is an actor with a fixed path in the tree. Its Ref, its message queue and its counters outlive its
+// incarnations, each of which is a new instance made by Spec.New in its own protoactor process. A supervisor is an
+// incarnation that has spawned children. A turn is the handling of one message.
 //
 // # Crashes
 //
-// A panic in an actor's turn, or a runtime.Goexit, crashes the incarnation. The message that it handled is lost,
-// queued ones are kept for the next incarnation. For the time of the backoff the actor handles nothing and its
-// children run on. Then the old instance gets *actor.Restarting, what it owns is released, its children are stopped,
-// and when they have ended Spec.New makes the next instance, which gets *actor.Started and spawns its children again.
+// A panic or a runtime.Goexit in an actor's turn crashes the incarnation. The message being handled is lost; queued
+// messages are kept for the next incarnation. During the backoff the actor handles nothing, and its children keep
+// running. Then the old instance gets *actor.Restarting, what it owns is released, and its children are stopped. When
+// they have ended, Spec.New makes the next instance, which gets *actor.Started and spawns its children again.
 //
-// Every actor is restarted by itself: that needs no turn of its supervisor, nothing escalates, and there is no number
-// of crashes after which an actor is given up. The wait is at most 50 ms after the first crash and doubles up to 30 s;
-// a minute without a crash resets it (Backoff).
+// A restart needs no turn of the supervisor. Crashes do not escalate, and the number of restarts is not limited. The
+// backoff is at most 50 ms after the first crash and doubles up to 30 s; a minute without a crash resets it.
 //
-// A failure in the handling of Restarting, Stopping or Stopped is logged and counted and changes nothing else. After
-// Restarting or Stopping an instance gets nothing more but Stopped.
+// A failure while handling Restarting, Stopping or Stopped is only logged and counted. After Restarting an instance
+// gets no more messages; after Stopping it gets only Stopped.
 //
 // # Hangs
 //
-// A probe finds actors whose turn does not return. A turn cannot be ended from outside, so the incarnation is
-// abandoned: the context of its goroutines is cancelled, its timers and pending results are dropped, its children are
-// stopped, and when they have ended (or are abandoned themselves) the next incarnation takes its place and handles
-// the queued messages. After the hung turn has returned no code of that instance runs any more. What the turn does
-// until then, such as sending messages, cannot be prevented.
+// A probe finds actors whose turn does not return. A turn cannot be interrupted, so the incarnation is abandoned: the
+// context of its goroutines is cancelled, its timers and pending results are dropped, and its children are stopped.
+// When they have ended or are abandoned themselves, the next incarnation takes its place and handles the queued
+// messages. Once the hung turn has returned, no more code of that instance runs. What the turn does until then, such as
+// sending messages, cannot be prevented.
 //
-// An abandoned incarnation leaves a goroutine behind. After a few of them, or one of a critical actor, the System
-// gives up and calls Config.OnFatal: the process should end and be started afresh.
+// An abandoned incarnation leaks a goroutine. After several of them, or one of a critical actor, the System gives up
+// and calls Config.OnFatal: the process should exit and be restarted.
 //
 // # Stops
 //
 // An incarnation that stops gets *actor.Stopping, what it owns is released, its children are stopped, and when they
 // have ended it gets *actor.Stopped. A stopped child is not restarted, and messages to it are dropped. StopInOrder
-// stops children one after another and does not wait beyond a deadline.
+// stops children one after another, each with a deadline.
 //
-// A child stopped with Ref.Stop is forgotten, its counters included: names may come and go. One that stopped with its
-// supervisor keeps its Ref and its counters if the supervisor's next incarnation spawns it while it handles
-// *actor.Started, and is forgotten otherwise.
+// A child stopped with Ref.Stop is removed with its counters. A child that stopped with its supervisor keeps its Ref
+// and counters if the supervisor's next incarnation spawns it again while handling *actor.Started; otherwise it is
+// removed.
 //
 // # What an incarnation owns
 //
-// Goroutines of Go, timers of After and functions given to Poster. They end with the incarnation, however it ends:
-// contexts are cancelled, and results and ticks on their way are dropped. What must be closed is best opened and
-// closed by one goroutine of Go, which works for abandoned incarnations as well.
+// Goroutines started by Go, timers started by After, and functions posted by Poster. They end with the incarnation,
+// however it ends: contexts are cancelled, and results and ticks in flight are dropped. A resource that must be closed
+// is best opened and closed in one goroutine of Go, because that also works for abandoned incarnations.
 //
 // # Rules for actors
 //
 //   - Spawn children with Child, start goroutines with Go and timers with After.
-//   - Talk to actors through their Refs; nothing here sends *actor.Terminated.
-//   - Use an actor.Context only within the turn that got it.
-//   - Do not wait in a turn.
+//   - Address actors by their Refs; *actor.Terminated is not sent.
+//   - Use an actor.Context only in the turn that received it.
+//   - Do not block in a turn.
 package supervision

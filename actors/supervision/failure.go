@@ -14,7 +14,7 @@ var (
 
 // panicError is the error of code that panicked or called runtime.Goexit.
 type panicError struct {
-	value any // what was panicked with, or errGoexit
+	value any // passed to panic, or errGoexit
 	stack string
 }
 
@@ -27,8 +27,8 @@ func (e *panicError) Unwrap() error {
 	return err
 }
 
-// guard calls f and then, on the same goroutine, after: with nil if f returned,
-// else with its panic. A Goexit in f still ends the goroutine, after that.
+// guard calls f and then after, on the same goroutine: with nil if f returned, else with
+// its panic or Goexit. After a Goexit the goroutine still ends.
 func guard(f func(), after func(*panicError)) {
 	returned := false
 	defer func() {
@@ -46,8 +46,8 @@ func guard(f func(), after func(*panicError)) {
 	returned = true
 }
 
-// contain calls f on a goroutine of its own and waits for it, so that neither a
-// panic nor a Goexit in f reaches the caller. It returns how f failed, nil if it returned.
+// contain calls f on a new goroutine and waits for it. A panic or Goexit in f does not reach
+// the caller; contain returns it, or nil if f returned.
 func contain(f func()) *panicError {
 	result := make(chan *panicError)
 	go guard(f, func(p *panicError) { result <- p })

@@ -6,21 +6,21 @@ import (
 	"go.uber.org/zap"
 )
 
-// Crash, sent as *Crash, makes the actor that handles it panic. It needs Config.FaultInjection.
+// Crash, sent as *Crash, makes the receiving actor panic. It requires Config.FaultInjection.
 type Crash struct{ Reason string }
 
-// Hang, sent as *Hang, makes the actor that handles it block its turn for so long, or until the System
-// is stopped if For is not positive. It needs Config.FaultInjection.
+// Hang, sent as *Hang, blocks a turn of the receiving actor for a time, or until the System is
+// stopped if For is not positive. It requires Config.FaultInjection.
 type Hang struct{ For time.Duration }
 
 func (i *incarnation) crash(m *Crash) {
-	if i.mayFail("crash") {
+	if i.faultsEnabled("crash") {
 		panic(m.Reason)
 	}
 }
 
 func (i *incarnation) hang(m *Hang) {
-	if !i.mayFail("hang") {
+	if !i.faultsEnabled("hang") {
 		return
 	}
 	var over <-chan time.Time
@@ -33,7 +33,7 @@ func (i *incarnation) hang(m *Hang) {
 	}
 }
 
-func (i *incarnation) mayFail(what string) bool {
+func (i *incarnation) faultsEnabled(what string) bool {
 	if !i.sys.cfg.FaultInjection {
 		i.sys.log.Warn("fault injection is off: request ignored", zap.String("actor", i.ref.path), zap.String("fault", what))
 	}

@@ -16,45 +16,45 @@ type phase int
 
 const (
 	running phase = iota
-	crashed       // it waits for its restart; its children run on
-	ending        // it was told Restarting or Stopping; its children are stopping
-	ended         // no code of it runs any more except goroutines of Go
+	crashed       // waiting for its restart; its children keep running
+	ending        // Restarting or Stopping was sent; its children are stopping
+	ended         // no code of it runs except goroutines of Go
 )
 
 // incarnation is one instance of an actor, made by Spec.New, and the protoactor process that runs it.
 //
-// It is the process's mailbox: the queue stays with the Ref when the process ends, and a panic or
-// runtime.Goexit in a turn neither loses its stack nor blocks the messages after it. It is also the process's actor,
-// and passes on to the instance what that may handle.
+// It is the process's mailbox: the queue stays with the Ref when the process ends, and after a panic or
+// runtime.Goexit in a turn the stack is logged and later messages are handled. It is also the process's actor and
+// forwards messages to the instance.
 type incarnation struct {
 	sys        *System
 	ref        *Ref
 	supervisor *incarnation
 	build      func() actor.Actor
-	ctx        context.Context // of the goroutines it owns
+	ctx        context.Context // parent of its goroutines' contexts
 	cancel     context.CancelFunc
 	process    process
 
 	// Owned by the actor's turn.
-	instance   actor.Actor
-	toldToStop bool
-	restart    *time.Timer
+	instance     actor.Actor
+	sentStopping bool
+	restart      *time.Timer
 
 	// Guarded by ref.mu.
-	system  []any // system messages; they go first
+	system  []any // system messages, handled before user messages
 	busy    bool  // a goroutine handles messages
-	cutOff  bool  // nothing may be started any more
+	closed  bool  // no more goroutines, timers or posts
 	pending map[*pending]struct{}
 
 	// Guarded by System.mu.
 	phase      phase // written in the actor's turn only
-	stopped    bool  // it is to end for another reason than a crash
+	stopped    bool  // ends without a restart
 	abandoned  bool  // written with ref.mu held as well
 	children   map[*incarnation]struct{}
 	goroutines int
 
 	probeSent atomic.Pointer[time.Time] // nil when the last probe was answered
-	missed    int                       // sweeps without an answer; owned by the prober
+	missed    int                       // sweeps without an answer; used by the prober only
 }
 
 var (
@@ -71,7 +71,7 @@ type process interface {
 // System messages of this package.
 type (
 	probe      struct{}
-	end        struct{} // the restart is due, or the actor is to stop
+	end        struct{} // restart or stop now
 	childEnded struct{}
 )
 
@@ -94,7 +94,7 @@ func incarnationOf(ctx actor.Context) *incarnation {
 }
 
 // supervises reports whether children may start below it. It is called with System.mu held.
-func (i *incarnation) supervises() bool { return i.phase < ending && !i.abandoned }
+func (i *incarnation) acceptsChildren() bool { return i.phase < ending && !i.abandoned }
 
 // stopChildren is called with System.mu held.
 func (i *incarnation) stopChildren() {
@@ -138,7 +138,7 @@ func (i *incarnation) post(msg any) {
 	i.wake()
 }
 
-// wake has the messages handled. It is called with ref.mu held.
+// wake starts the handling of messages unless it is running. It is called with ref.mu held.
 func (i *incarnation) wake() {
 	if !i.busy {
 		i.busy = true
@@ -146,7 +146,7 @@ func (i *incarnation) wake() {
 	}
 }
 
-// run handles messages until none is left. After a panic or Goexit a fresh goroutine goes on.
+// run handles messages until none is left. After a panic or Goexit it continues on a new goroutine.
 func (i *incarnation) run() {
 	var current any
 	guard(func() {
@@ -205,7 +205,7 @@ func (i *incarnation) handleSystem(msg any) {
 	case *actor.Stop: // of ctx.Stop
 		i.ref.Stop()
 	}
-	// No other message of protoactor's concerns an actor that others know by its Ref only.
+	// Other system messages of protoactor are ignored: they concern PIDs, and actors are addressed by Refs.
 }
 
 func (i *incarnation) handleUser(msg any) {
@@ -235,8 +235,8 @@ func (i *incarnation) Receive(ctx actor.Context) {
 	}
 }
 
-// failed notes that a turn ended in a panic or Goexit. The incarnation handles no more messages until its
-// restart is due.
+// failed handles the panic or Goexit of a turn: the incarnation handles no more messages and is restarted
+// after the backoff.
 func (i *incarnation) failed(msg any, p *panicError) {
 	what := fmt.Sprintf("%T", msg)
 	if t, ok := msg.(turn); ok {
@@ -254,7 +254,7 @@ func (i *incarnation) failed(msg any, p *panicError) {
 	i.report(what, p, fields...)
 }
 
-// end ends the incarnation: the actor is told, what it owns is released, its children are stopped.
+// end ends the incarnation: it notifies the actor, releases what it owns and stops its children.
 func (i *incarnation) end() {
 	i.sys.mu.Lock()
 	if i.phase >= ending {
@@ -272,12 +272,12 @@ func (i *incarnation) end() {
 	switch {
 	case abandoned || i.instance == nil:
 	case restarts:
-		i.tell(&actor.Restarting{})
+		i.notify(&actor.Restarting{})
 	default:
-		i.toldToStop = true
-		i.tell(&actor.Stopping{})
+		i.sentStopping = true
+		i.notify(&actor.Stopping{})
 	}
-	i.cut()
+	i.cancelOwned()
 
 	i.sys.mu.Lock()
 	i.stopChildren()
@@ -285,8 +285,8 @@ func (i *incarnation) end() {
 	i.finish()
 }
 
-// finish completes the end when the children have ended. An abandoned actor does not wait for them here, its
-// successor does; see System.leave.
+// finish completes the end once the children have ended. An abandoned incarnation does not wait for them, but the
+// next one does; see System.replaceOrRemove.
 func (i *incarnation) finish() {
 	i.sys.mu.Lock()
 	wait := i.phase != ending || len(i.children) > 0 && !i.abandoned
@@ -295,21 +295,21 @@ func (i *incarnation) finish() {
 	if wait {
 		return
 	}
-	if i.toldToStop && !abandoned {
-		i.tell(&actor.Stopped{})
+	if i.sentStopping && !abandoned {
+		i.notify(&actor.Stopped{})
 	}
 	i.instance = nil
 	i.process.InvokeSystemMessage(&actor.Stop{})
 
 	i.sys.mu.Lock()
 	i.phase = ended
-	i.sys.leave(i)
-	i.sys.settle(i)
+	i.sys.replaceOrRemove(i)
+	i.sys.dropEnded(i)
 	i.sys.mu.Unlock()
 }
 
 // tell has the actor handle a message of its end. A failure there is only reported.
-func (i *incarnation) tell(msg any) {
+func (i *incarnation) notify(msg any) {
 	if p := contain(func() { i.process.InvokeUserMessage(msg) }); p != nil {
 		i.report(fmt.Sprintf("%T", msg), p)
 	}

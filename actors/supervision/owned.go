@@ -14,23 +14,23 @@ type pending struct {
 	cancel func()
 }
 
-// turn is the message by which run is called in the actor's turn, if its owner runs and it was not cancelled.
+// turn is a message that calls run in the actor's turn, unless it was cancelled or its owner has ended.
 type turn struct {
 	*pending
 	run func(actor.Context)
 }
 
-// add makes p owned. false: the owner is ending, and nothing may be started.
+// add registers p with its owner. It returns false if the owner is ending: nothing may be started.
 func (i *incarnation) add(p *pending) bool {
 	i.ref.mu.Lock()
 	defer i.ref.mu.Unlock()
-	if !i.cutOff {
+	if !i.closed {
 		i.pending[p] = struct{}{}
 	}
-	return !i.cutOff
+	return !i.closed
 }
 
-// take reports whether i owns p, and ends that.
+// take removes p from what i owns, and reports whether i owned it.
 func (p *pending) take(i *incarnation) bool {
 	i.ref.mu.Lock()
 	defer i.ref.mu.Unlock()
@@ -47,9 +47,9 @@ func (p *pending) drop() {
 
 // cut cancels all that the incarnation owns. It calls no code of the actor and may be called from any
 // goroutine.
-func (i *incarnation) cut() {
+func (i *incarnation) cancelOwned() {
 	i.ref.mu.Lock()
-	i.cutOff = true
+	i.closed = true
 	pending := i.pending
 	i.pending = nil
 	i.ref.mu.Unlock()
@@ -62,13 +62,12 @@ func (i *incarnation) cut() {
 // Task is work started by Go.
 type Task pending
 
-// Go runs work on a goroutine that the present incarnation of the actor owns: its
-// context is cancelled when the incarnation restarts, stops or is abandoned. When work has
-// returned, then is called in the actor's turn with what it returned, unless the
-// incarnation has ended or the task was cancelled. A panic in work is logged with its
-// stack, counted, and reaches then as an error, as does a runtime.Goexit.
-// A nil then ignores the outcome. Go is called in the actor's turn; if the
-// incarnation has ended already it starts nothing.
+// Go runs work on a goroutine owned by the current incarnation of the actor: its context is
+// cancelled when the incarnation restarts, stops or is abandoned. When work has returned, then
+// is called in the actor's turn with the result, unless the incarnation has ended or the task
+// was cancelled. A panic or runtime.Goexit in work is logged with its stack, counted, and
+// passed to then as an error. then may be nil. Go must be called in the actor's turn. If the
+// incarnation has already ended, Go starts nothing and returns nil.
 func Go[T any](ctx actor.Context, work func(context.Context) (T, error), then func(actor.Context, T, error)) *Task {
 	var (
 		result T
@@ -98,16 +97,16 @@ func Go[T any](ctx actor.Context, work func(context.Context) (T, error), then fu
 	return (*Task)(p)
 }
 
-// Cancel cancels the context of the work. Called in the actor's turn it guarantees
-// that then is not called any more. It may be repeated; a nil Task is none.
+// Cancel cancels the context of the work. After a call in the actor's turn, then is not
+// called. Cancel may be repeated, and may be called on nil.
 func (t *Task) Cancel() { (*pending)(t).drop() }
 
-// Timer is a call put off by After.
+// Timer is a call scheduled by After.
 type Timer pending
 
-// After calls then once, in the actor's turn, when d has passed, unless the timer was
-// stopped or the incarnation has ended. It is called in the actor's turn. A tick
-// that then arms again cannot pile up, however busy the actor is.
+// After calls then once in the actor's turn after d, unless the timer was stopped or the
+// incarnation has ended. After must be called in the actor's turn. Calling it again in then
+// makes a ticker whose ticks cannot pile up in a busy actor's queue.
 func After(ctx actor.Context, d time.Duration, then func(actor.Context)) *Timer {
 	i := incarnationOf(ctx)
 	p := &pending{owner: i, what: "timer"}
@@ -120,12 +119,12 @@ func After(ctx actor.Context, d time.Duration, then func(actor.Context)) *Timer 
 	return (*Timer)(p)
 }
 
-// Stop stops the timer. Called in the actor's turn it guarantees that then is not
-// called any more. It may be repeated; a nil Timer is none.
+// Stop stops the timer. After a call in the actor's turn, then is not called. Stop may be
+// repeated, and may be called on nil.
 func (t *Timer) Stop() { (*pending)(t).drop() }
 
-// Poster returns a function by which any goroutine has a function called in the
-// actor's turn. What is posted is dropped once the present incarnation has ended.
+// Poster returns a function that any goroutine may call to run a function in the actor's
+// turn. Posts are dropped once the current incarnation has ended.
 func Poster(ctx actor.Context) func(func(actor.Context)) {
 	i := incarnationOf(ctx)
 	return func(run func(actor.Context)) {
@@ -136,10 +135,10 @@ func Poster(ctx actor.Context) func(func(actor.Context)) {
 	}
 }
 
-// goroutine counts goroutines that start or end.
+// goroutine counts a goroutine that starts (+1) or ends (-1).
 func (i *incarnation) goroutine(change int) {
 	i.sys.mu.Lock()
 	i.goroutines += change
-	i.sys.settle(i)
+	i.sys.dropEnded(i)
 	i.sys.mu.Unlock()
 }

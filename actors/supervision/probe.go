@@ -10,7 +10,7 @@ import (
 	"go.uber.org/zap"
 )
 
-// probe sends each actor a message at each interval and abandons those that do not answer.
+// probe sends each actor a message per interval and abandons those that do not answer.
 func (s *System) probe() {
 	ticker := time.NewTicker(s.cfg.ProbeInterval)
 	defer ticker.Stop()
@@ -18,7 +18,7 @@ func (s *System) probe() {
 		select {
 		case <-ticker.C:
 			for _, i := range s.sweep() {
-				s.hung(i)
+				s.handleHung(i)
 			}
 		case <-s.quit:
 			return
@@ -27,12 +27,12 @@ func (s *System) probe() {
 }
 
 // sweep probes the actors that have answered the last probe and returns those that hang. An overdue actor
-// gets another sweep to answer in: the whole process may have stood still.
+// gets one more sweep to answer: the whole process may have been suspended.
 func (s *System) sweep() (hung []*incarnation) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := time.Now()
-	s.swept = now
+	s.lastSweep = now
 	for i := range s.incarnations {
 		switch {
 		case i.phase == ended || i.abandoned:
@@ -57,7 +57,7 @@ func (s *System) overdue(i *incarnation) bool {
 
 // hung abandons an actor that does not answer, and gives up if it is critical or one too many. It logs last:
 // nothing here waits for the log.
-func (s *System) hung(i *incarnation) {
+func (s *System) handleHung(i *incarnation) {
 	if !s.abandon(i) {
 		return
 	}
@@ -82,7 +82,7 @@ func (s *System) hung(i *incarnation) {
 			}
 		})
 	}
-	s.logAbandoned(i, "it does not answer its probe")
+	s.logAbandoned(i, "did not answer its probe")
 	if givesUp {
 		s.log.Error("supervision gave up", zap.String("reason", reason), zap.String("abandoned", abandoned))
 	}
@@ -92,9 +92,9 @@ func (s *System) logAbandoned(i *incarnation, why string) {
 	s.log.Error("hung actor abandoned", zap.String("actor", i.ref.path), zap.String("why", why))
 }
 
-// Live reports nil while every actor answers its probe in time; else the error names
-// those that do not. Once the System has given up it returns that error for good. It decides whether a
-// watchdog is fed; after Stop it is nil.
+// Live returns nil while every actor answers its probe in time, else an error that names those
+// that do not. Once the System has given up, it always returns that error. After Stop it returns
+// nil. It is meant for a watchdog.
 func (s *System) Live() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -103,8 +103,8 @@ func (s *System) Live() error {
 		return s.gaveUp
 	case s.closed || s.cfg.ProbeInterval < 0:
 		return nil
-	case time.Since(s.swept) > s.cfg.HangAfter+2*s.cfg.ProbeInterval:
-		return errors.New("the probe of the actors is late")
+	case time.Since(s.lastSweep) > s.cfg.HangAfter+2*s.cfg.ProbeInterval:
+		return errors.New("the liveness probe is late")
 	}
 	var hung []string
 	for i := range s.incarnations {

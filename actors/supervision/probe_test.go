@@ -322,7 +322,7 @@ func TestSystemGivesUpAfterTooManyHungActors(t *testing.T) {
 		expect(t, "reason", fatal[0], "actor a hangs, and the limit of abandoned actors is 2")
 		expect(t, "Live", fmt.Sprint(s.Live()), "supervision gave up: "+fatal[0]+" (abandoned so far: a, a)")
 		err := s.Stop(within(t, time.Second))
-		if err == nil || !strings.Contains(err.Error(), "not ended: a (hung), a (hung), a (hung)") {
+		if err == nil || !strings.Contains(err.Error(), "still running: a (hung), a (hung), a (hung)") {
 			t.Errorf("Stop: got %v, want the three that never ended", err)
 		}
 	})
@@ -374,10 +374,10 @@ func TestLiveReportsALateProbe(t *testing.T) {
 			t.Errorf("Live: got %v, want nil", err)
 		}
 		s.mu.Lock()
-		s.swept = time.Now().Add(-41 * time.Second)
+		s.lastSweep = time.Now().Add(-41 * time.Second)
 		s.mu.Unlock()
-		if err := s.Live(); err == nil || err.Error() != "the probe of the actors is late" {
-			t.Errorf("Live with a probe that stands still: got %v", err)
+		if err := s.Live(); err == nil || err.Error() != "the liveness probe is late" {
+			t.Errorf("Live with a late probe: got %v", err)
 		}
 	})
 }

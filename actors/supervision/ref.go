@@ -13,19 +13,19 @@ import (
 
 // Spec describes an actor to spawn.
 type Spec struct {
-	// Name is the actor's element of its path, unique among its running siblings.
-	// It holds neither "/" nor "~".
+	// Name is the last element of the actor's path, unique among its running siblings.
+	// It must not contain "/" or "~".
 	Name string
-	// New makes the state of an incarnation, afresh each time. It is called in the actor's first turn and
-	// does no work that could fail: that belongs into the handling of *actor.Started.
+	// New returns a new instance for each incarnation. It is called in the actor's first turn. Work that can
+	// fail belongs in the handling of *actor.Started.
 	New func() actor.Actor
-	// Ref is bound to the actor, if it is given. A Ref stays with the first path it is bound to.
+	// Ref is bound to the actor; optional. A Ref cannot be bound to another path later.
 	Ref *Ref
 }
 
 func (s Spec) check() error {
 	if s.Name == "" || strings.ContainsAny(s.Name, "/~") {
-		return fmt.Errorf("actor name %q: must be given, without / and ~", s.Name)
+		return fmt.Errorf("actor name %q: must not be empty or contain / or ~", s.Name)
 	}
 	if s.New == nil {
 		return errors.New("Spec.New is missing")
@@ -33,34 +33,33 @@ func (s Spec) check() error {
 	return nil
 }
 
-// Ref addresses a child by its place in the tree: messages go to the incarnation that runs there at the
-// time. It outlives crashes and hangs of the actor, and a restart of its supervisor that spawns it again.
-// It is safe for concurrent use.
+// Ref addresses a child by its path: messages go to its current incarnation. It outlives crashes and hangs of
+// the actor, and a restart of a supervisor that spawns it again. It is safe for concurrent use.
 type Ref struct {
 	mu      sync.Mutex
 	sys     *System // nil while the Ref is unbound
 	name    string
 	path    string
 	open    bool         // messages are queued
-	queue   []any        // messages to come; it outlives incarnations
-	current *incarnation // also written only with System.mu held
+	queue   []any        // waiting messages; kept across incarnations
+	current *incarnation // writes also require System.mu
 	dropped int
 
 	// Guarded by System.mu.
 	build     func() actor.Actor
-	stopped   bool   // no incarnation follows the current one
-	forget    bool   // no trace is kept once it has stopped
-	onStopped func() // of StopInOrder
+	stopped   bool   // the current incarnation is the last one
+	forget    bool   // remove it once it has stopped
+	onStopped func() // set by StopInOrder
 	backoff   *backoff.ExponentialBackOff
 	startedAt time.Time
-	stats     ActorStats // the counters
+	stats     ActorStats
 }
 
-// NewRef returns an unbound Ref. It is bound when a Spec with it is spawned, so siblings can hold each
-// other's Refs before they run.
+// NewRef returns an unbound Ref. Spawning a Spec binds its Ref, so siblings can hold each other's Refs before
+// they run.
 func NewRef() *Ref { return &Ref{} }
 
-// bind gives a Ref its place. It is called with System.mu held.
+// bind binds a Ref to a path. It is called with System.mu held.
 func (r *Ref) bind(s *System, supervisor, name, path string) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -98,7 +97,7 @@ func (r *Ref) drop(msg any) {
 	}
 }
 
-// close drops the messages in the queue and those to come.
+// close drops the queued and all later messages.
 func (r *Ref) close() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -116,9 +115,9 @@ func (r *Ref) Name() string {
 	return r.name
 }
 
-// Stop stops the actor after the message it is handling; queued messages are dropped. The actor is neither
-// restarted nor replaced, and its name and counters are forgotten. Its supervisor may spawn it again, at
-// once: the fresh incarnation starts when the old one has ended.
+// Stop stops the actor after the message that it is handling; queued messages are dropped. The actor is not
+// restarted, and its counters are removed. Its supervisor may spawn it again at once: the new incarnation
+// starts when the old one has ended.
 func (r *Ref) Stop() { r.stop(true) }
 
 func (r *Ref) stop(forget bool) {
@@ -137,22 +136,23 @@ func (r *Ref) stop(forget bool) {
 	}
 }
 
-// incarnation returns the one that runs, nil if none does.
+// incarnation returns the current incarnation, nil if there is none.
 func (r *Ref) incarnation() *incarnation {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.current
 }
 
-// Waits of a crashed actor for its restart.
+// Backoff of a crashed actor.
 const (
-	minRestartWait = 50 * time.Millisecond // at most, after the first crash
+	minRestartWait = 50 * time.Millisecond // upper limit after the first crash
 	maxRestartWait = 30 * time.Second
-	healthyAfter   = time.Minute // without a crash the waits begin anew
+	healthyAfter   = time.Minute // time without a crash that resets the backoff
 )
 
-// newBackoff returns the waits of one actor. Jitter shortens each by up to a third, so that actors
-// that crashed for one reason do not restart in step; the library adds it to both sides of its intervals.
+// newBackoff returns the backoff of one actor. Jitter shortens each wait by up to a third, so that actors
+// that crash for the same reason restart at different times. The intervals are scaled because the library
+// applies jitter in both directions.
 func newBackoff() *backoff.ExponentialBackOff {
 	const jitter = 0.2
 	return &backoff.ExponentialBackOff{
@@ -163,8 +163,7 @@ func newBackoff() *backoff.ExponentialBackOff {
 	}
 }
 
-// restartWait returns how long an actor that has just crashed waits for its restart. It is called with
-// System.mu held.
+// restartWait returns the backoff of an actor that has just crashed. It is called with System.mu held.
 func (r *Ref) restartWait(now time.Time) time.Duration {
 	if now.Sub(r.startedAt) >= healthyAfter {
 		r.backoff.Reset()

@@ -12,29 +12,29 @@ type State string
 // The states of an actor.
 const (
 	Running    State = "running"
-	Restarting State = "restarting" // it crashed; its next incarnation has not started
-	Hung       State = "hung"       // it does not answer its probe
+	Restarting State = "restarting" // crashed; the next incarnation has not started
+	Hung       State = "hung"       // does not answer its probe
 	Stopping   State = "stopping"
 	Stopped    State = "stopped"
 )
 
-// ActorStats describes one actor. Its counters only ever grow, also
-// over restarts of its supervisor.
+// ActorStats describes one actor. Its counters never decrease, not even when its supervisor
+// restarts.
 type ActorStats struct {
-	Path          string // names from the top of the tree, joined by "/"
-	Parent        string // path; "" at the top
+	Path          string // names from the root, joined by "/"
+	Parent        string // path of the supervisor; "" at the root
 	State         State
 	Restarts      int // after crashes
 	Abandoned     int // incarnations that hung
-	Failures      int // panics of all kinds, those of goroutines among them
+	Failures      int // panics and Goexits, including those of goroutines
 	Dropped       int // messages sent to the actor while it was stopped, or queued when it stopped
 	MailboxDepth  int // messages waiting
 	LastFailure   string
 	LastFailureAt time.Time // zero if there was none
 }
 
-// Stats returns the state of all actors, sorted by path. It waits for no actor. Of stopped actors it has those
-// that stopped with their supervisor or by StopInOrder, until an incarnation of the supervisor has handled
+// Stats returns the state of all actors, sorted by path. It does not wait for any actor. It includes actors that
+// stopped with their supervisor or by StopInOrder, until an incarnation of the supervisor has handled
 // *actor.Started without spawning them again.
 func (s *System) Stats() []ActorStats {
 	s.mu.Lock()

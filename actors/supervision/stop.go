@@ -6,11 +6,11 @@ import (
 	"github.com/asynkron/protoactor-go/actor"
 )
 
-// StopStep is the stop of one child.
+// StopStep stops one child.
 type StopStep struct {
 	Child *Ref
-	// Prepare, if given, is called first, in the supervisor's turn: it may tell the
-	// child to finish what it has begun. The child is stopped when ready is called, by any goroutine.
+	// Prepare, if not nil, is called first, in the supervisor's turn. It may ask the child to finish its work.
+	// The child is stopped when ready is called, from any goroutine.
 	Prepare func(ready func())
 	// Deadline of the whole step; 0 for none.
 	Deadline time.Duration
@@ -27,20 +27,19 @@ type StopReport struct {
 	Name     string // of the child; "" if its Ref was never bound
 	Took     time.Duration
 	TimedOut bool   // the deadline passed before the child ended
-	Phase    string // in which the step ended: phasePrepare or phaseStop
+	Phase    string // last phase: "prepare" or "stop"
 }
 
-// StopInOrder stops children of the actor one after another: the next step begins
-// when the child of the present one has ended, or its deadline has passed. A child
-// that did not get ready in time is stopped and not waited for; one that did
-// not stop in time is abandoned. In the end done is called in
-// the actor's turn. Stats still has these children, as stopped. If the actor
-// restarts meanwhile, done is not called. An actor that is stopping
-// stops all its children at once: there it does nothing.
+// StopInOrder stops children of the actor one after another: the next step begins when the
+// child of the current one has ended, or its deadline has passed. A child that was not ready in
+// time is stopped without waiting for it; one that did not stop in time is abandoned. After the
+// last step, done is called in the actor's turn. Stats still includes the children, as stopped.
+// If the actor restarts meanwhile, done is not called. In an actor that is already stopping,
+// StopInOrder does nothing: all children are being stopped.
 func StopInOrder(ctx actor.Context, steps []StopStep, done func(actor.Context, []StopReport)) {
 	i := incarnationOf(ctx)
 	i.sys.mu.Lock()
-	proceed := i.supervises()
+	proceed := i.acceptsChildren()
 	i.sys.mu.Unlock()
 	if proceed {
 		s := &stopper{supervisor: i, steps: steps, done: done, post: Poster(ctx)}
@@ -48,7 +47,7 @@ func StopInOrder(ctx actor.Context, steps []StopStep, done func(actor.Context, [
 	}
 }
 
-// stopper works through the steps of a StopInOrder, in the supervisor's turn.
+// stopper runs the steps of a StopInOrder in the supervisor's turn.
 type stopper struct {
 	supervisor *incarnation
 	steps      []StopStep
@@ -56,14 +55,14 @@ type stopper struct {
 	post       func(func(actor.Context))
 	reports    []StopReport
 
-	// The present step.
+	// The current step.
 	child *Ref
 	phase string
 	began time.Time
 	timer *Timer
 }
 
-// next begins the next step whose child runs.
+// next begins the next step whose child is running.
 func (s *stopper) next(ctx actor.Context) {
 	for len(s.reports) < len(s.steps) {
 		step := s.steps[len(s.reports)]
@@ -89,7 +88,7 @@ func (s *stopper) begin(ctx actor.Context, step StopStep) {
 	step.Prepare(s.inStep(s.stop))
 }
 
-// inStep returns a function by which any goroutine has f called in the supervisor's turn, unless the present
+// inStep returns a function that any goroutine may call to run f in the supervisor's turn, unless the current
 // step is over by then.
 func (s *stopper) inStep(f func(actor.Context)) func() {
 	number := len(s.reports)
@@ -111,7 +110,7 @@ func (s *stopper) timedOut(ctx actor.Context) {
 	if s.phase == phasePrepare {
 		s.child.stop(false)
 	} else if i := s.child.incarnation(); i != nil && s.supervisor.sys.abandon(i) {
-		defer s.supervisor.sys.logAbandoned(i, "it did not stop in time")
+		defer s.supervisor.sys.logAbandoned(i, "did not stop in time")
 	}
 	s.ended(ctx, true)
 }
@@ -127,7 +126,8 @@ func (s *stopper) ended(ctx actor.Context, timedOut bool) {
 	s.next(ctx)
 }
 
-// onStopped has f called when a child has stopped. f must not block. false: the child does not run.
+// onStopped registers f to be called when a child has stopped. f must not block. It returns false if the child is
+// not running.
 func (i *incarnation) onStopped(r *Ref, f func()) bool {
 	i.sys.mu.Lock()
 	defer i.sys.mu.Unlock()

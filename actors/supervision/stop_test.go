@@ -26,7 +26,7 @@ func TestStopWaitsForActorsAndTheirGoroutines(t *testing.T) {
 		}})})
 		synctest.Wait()
 		err := s.Stop(within(t, time.Second))
-		if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "not ended: p, p/slow, p/works (goroutines: 1):") {
+		if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "still running: p, p/slow, p/works (goroutines: 1):") {
 			t.Errorf("Stop: got %v", err)
 		}
 		close(release)

@@ -9,10 +9,9 @@ import (
 	"github.com/asynkron/protoactor-go/actor"
 )
 
-// Child spawns a child of the actor whose turn it is and returns its Ref, which is
-// Spec.Ref if that is given. An invalid Spec or the name of a sibling that runs is a
-// panic. An actor that is stopping, or that was abandoned meanwhile, gets no child: the
-// Ref stays as it was.
+// Child spawns a child of the actor whose turn it is and returns its Ref, which is Spec.Ref
+// if that is set. It panics if the Spec is invalid or a running sibling has the name. An actor
+// that is stopping or was abandoned gets no child: the returned Ref is left as it was.
 func Child(ctx actor.Context, spec Spec) *Ref {
 	i := incarnationOf(ctx)
 	ref, err := i.sys.spawn(i, spec)
@@ -34,11 +33,11 @@ func (s *System) spawn(supervisor *incarnation, spec Spec) (*Ref, error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !supervisor.supervises() {
+	if !supervisor.acceptsChildren() {
 		return nil, fmt.Errorf("spawning %s: %w", spec.Name, errStopped)
 	}
 	path := spec.Name
-	if supervisor != s.top {
+	if supervisor != s.root {
 		path = supervisor.ref.path + "/" + spec.Name
 	}
 	r := s.children[path]
@@ -57,13 +56,13 @@ func (s *System) spawn(supervisor *incarnation, spec Spec) (*Ref, error) {
 	r.mu.Lock()
 	r.open = true
 	r.mu.Unlock()
-	if r.current == nil { // else when the old incarnation has ended
+	if r.current == nil { // else replaceOrRemove starts it when the old incarnation has ended
 		s.start(r, supervisor)
 	}
 	return r, nil
 }
 
-// start starts an incarnation. It is called with mu held. No process id is used twice.
+// start starts an incarnation, with a process id that was not used before. It is called with mu held.
 func (s *System) start(r *Ref, supervisor *incarnation) {
 	i := newIncarnation(s, r, supervisor)
 	supervisor.children[i] = struct{}{}
@@ -72,7 +71,7 @@ func (s *System) start(r *Ref, supervisor *incarnation) {
 	r.startedAt = time.Now()
 	props := actor.PropsFromProducer(func() actor.Actor { return i }, actor.WithMailbox(func() actor.Mailbox { return i }))
 	if _, err := s.actors.Root.SpawnNamed(props, fmt.Sprintf("%s~%d", r.path, s.started)); err != nil {
-		panic(err) // two processes of one id
+		panic(err) // the process id is in use
 	}
 	r.mu.Lock()
 	r.current = i
@@ -82,13 +81,13 @@ func (s *System) start(r *Ref, supervisor *incarnation) {
 
 // leave lets an incarnation go once it has ended or is abandoned and its children have gone. Unless
 // it was stopped or its supervisor is ending, the next incarnation takes its place. It is called with mu held.
-func (s *System) leave(i *incarnation) {
+func (s *System) replaceOrRemove(i *incarnation) {
 	r, supervisor := i.ref, i.supervisor
-	if _, waits := supervisor.children[i]; !waits || len(i.children) > 0 || i.phase != ended && !i.abandoned {
+	if _, attached := supervisor.children[i]; !attached || len(i.children) > 0 || i.phase != ended && !i.abandoned {
 		return
 	}
 	delete(supervisor.children, i)
-	if !r.stopped && supervisor.supervises() {
+	if !r.stopped && supervisor.acceptsChildren() {
 		if !i.stopped && !i.abandoned {
 			r.stats.Restarts++
 		}
@@ -107,14 +106,14 @@ func (s *System) leave(i *incarnation) {
 	}
 	switch {
 	case supervisor.abandoned:
-		s.leave(supervisor)
-	case supervisor.phase == ending && supervisor != s.top:
+		s.replaceOrRemove(supervisor)
+	case supervisor.phase == ending && supervisor != s.root:
 		supervisor.post(childEnded{})
 	}
 }
 
 // settle forgets an incarnation of which nothing runs any more. It is called with mu held.
-func (s *System) settle(i *incarnation) {
+func (s *System) dropEnded(i *incarnation) {
 	if i.phase != ended || i.goroutines > 0 {
 		return
 	}
@@ -123,7 +122,7 @@ func (s *System) settle(i *incarnation) {
 	s.changed = make(chan struct{})
 }
 
-// prune forgets the children of earlier incarnations that an actor has not spawned again in handling Started.
+// prune removes the children of earlier incarnations that the actor has not spawned again while handling Started.
 func (s *System) prune(i *incarnation) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -137,7 +136,7 @@ func (s *System) prune(i *incarnation) {
 	}
 }
 
-// forget drops the counters of a child and those below it. It is called with mu held.
+// forget removes a child and its descendants from Stats. It is called with mu held.
 func (s *System) forget(path string) {
 	for p := range s.children {
 		if p == path || strings.HasPrefix(p, path+"/") {
@@ -146,8 +145,9 @@ func (s *System) forget(path string) {
 	}
 }
 
-// abandon gives up an actor that cannot be stopped. Its supervisor no longer waits for it, and what it owns is
-// cut off; it is replaced when its children have ended, or abandoned as well. false: it had ended already.
+// abandon gives up an incarnation whose turn does not return. Its supervisor no longer waits for it, and what it
+// owns is cancelled; it is replaced when its children have ended or are abandoned, too. It returns false if the
+// incarnation had already ended or was abandoned.
 func (s *System) abandon(i *incarnation) bool {
 	s.mu.Lock()
 	if i.phase == ended || i.abandoned {
@@ -159,12 +159,12 @@ func (s *System) abandon(i *incarnation) bool {
 	i.ref.mu.Unlock()
 	i.ref.stats.Abandoned++
 	s.mu.Unlock()
-	i.cut()
-	i.post(end{}) // for the return of its turn
+	i.cancelOwned()
+	i.post(end{}) // handled if the turn returns
 
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	i.stopChildren()
-	s.leave(i)
+	s.replaceOrRemove(i)
 	return true
 }

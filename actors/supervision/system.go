@@ -19,7 +19,7 @@ import (
 // Config of a System. A zero field takes its default.
 type Config struct {
 	Logger *zap.Logger // default: none
-	// ProbeInterval is the time between two probes of an actor. Default 5 s; negative: never.
+	// ProbeInterval is the time between two probes of an actor. Default 5 s; negative disables probes.
 	ProbeInterval time.Duration
 	// HangAfter is how long a probe may stay unanswered before the actor counts as hung. Default 30 s.
 	HangAfter time.Duration
@@ -27,8 +27,8 @@ type Config struct {
 	MaxAbandoned int
 	// Critical lists actors, by name or path, whose hang makes the System give up at once.
 	Critical []string
-	// OnFatal is called once, on a goroutine of its own, when the System has given up and the process
-	// should end.
+	// OnFatal is called once, on its own goroutine, when the System has given up and the process should
+	// exit.
 	OnFatal func(reason string)
 	// FaultInjection enables Crash and Hang messages.
 	FaultInjection bool
@@ -58,16 +58,16 @@ type System struct {
 	quit   chan struct{}
 	prober sync.WaitGroup
 
-	// mu is taken when an actor starts, fails or ends, never to send a message, and is never held while
-	// code of an actor or the logger runs. Ref.mu is taken after it.
+	// mu is locked when an actor starts, fails or ends, but not to send a message. It is never held while
+	// code of an actor or the logger runs. Lock order: mu, then Ref.mu.
 	mu           sync.Mutex
-	top          *incarnation // the supervisor of those that Spawn starts; it runs until Stop
+	root         *incarnation // supervisor of the actors started by Spawn; runs until Stop
 	children     map[string]*Ref
-	incarnations map[*incarnation]struct{} // whose last turn or goroutines have not ended
+	incarnations map[*incarnation]struct{} // those with a turn or goroutines still running
 	changed      chan struct{}             // closed when an incarnation has ended
-	started      uint64                    // incarnations so far
+	started      uint64                    // number of incarnations so far
 	closed       bool
-	swept        time.Time
+	lastSweep    time.Time
 	abandoned    []string
 	gaveUp       error
 }
@@ -83,9 +83,9 @@ func NewSystem(cfg Config) *System {
 		children:     make(map[string]*Ref),
 		incarnations: make(map[*incarnation]struct{}),
 		changed:      make(chan struct{}),
-		swept:        time.Now(),
+		lastSweep:    time.Now(),
 	}
-	s.top = newIncarnation(s, NewRef(), nil)
+	s.root = newIncarnation(s, NewRef(), nil)
 	if cfg.ProbeInterval > 0 {
 		s.prober.Go(s.probe)
 	}
@@ -102,24 +102,24 @@ func newActorSystem(log *zap.Logger) *actor.ActorSystem {
 	return actor.NewActorSystem(actor.WithLoggerFactory(func(*actor.ActorSystem) *slog.Logger { return library }))
 }
 
-// Spawn starts an actor at the top of the tree. It fails with errNameTaken, with errStopped, or for an
-// invalid Spec.
-func (s *System) Spawn(spec Spec) (*Ref, error) { return s.spawn(s.top, spec) }
+// Spawn starts an actor at the root of the tree. It fails if the name is taken, the System was stopped, or the
+// Spec is invalid.
+func (s *System) Spawn(spec Spec) (*Ref, error) { return s.spawn(s.root, spec) }
 
-// Stop stops all actors and waits until they and the goroutines they own have ended,
-// or ctx is done. The error names those that have not ended, among them abandoned actors whose turn never
-// returned. It releases all that the System holds. It may be repeated.
+// Stop stops all actors and waits until they and their goroutines have ended, or ctx is done. The error names
+// those that have not ended, including abandoned actors whose turn has not returned. Stop releases the System's
+// resources and may be repeated.
 func (s *System) Stop(ctx context.Context) error {
 	s.mu.Lock()
-	s.top.phase = ending
-	s.top.stopChildren()
+	s.root.phase = ending
+	s.root.stopChildren()
 	s.mu.Unlock()
 	err := s.await(ctx)
 	s.close()
 	return err
 }
 
-// await returns when all incarnations have ended except abandoned ones, or ctx is done.
+// await waits until all incarnations except abandoned ones have ended, or ctx is done.
 func (s *System) await(ctx context.Context) error {
 	for {
 		s.mu.Lock()
@@ -136,9 +136,9 @@ func (s *System) await(ctx context.Context) error {
 		case len(left) == 0:
 			return nil
 		case !busy:
-			return fmt.Errorf("stopping the actors: not ended: %s", strings.Join(left, ", "))
+			return fmt.Errorf("stopping actors: still running: %s", strings.Join(left, ", "))
 		case ctx.Err() != nil:
-			return fmt.Errorf("stopping the actors: not ended: %s: %w", strings.Join(left, ", "), ctx.Err())
+			return fmt.Errorf("stopping actors: still running: %s: %w", strings.Join(left, ", "), ctx.Err())
 		}
 		select {
 		case <-changed:
@@ -169,7 +169,7 @@ func (s *System) close() {
 		s.actors.Shutdown()
 	}
 	for _, i := range left {
-		i.cut()
+		i.cancelOwned()
 	}
 	s.prober.Wait()
 }
