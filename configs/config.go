@@ -19,6 +19,8 @@ import "time"
 //	flag          command line flag, if the key has one
 //	help          help text of the flag
 //	alias         second environment variable, with lower precedence than the first
+//	legacy        environment variable of an older worker, with lower precedence than both
+//	legacy.NAME   on a section: that of the section's key NAME
 //
 // Load resolves "auto" in DataDir, Node.Address and Control.Socket. Node.Type,
 // Jobs.MinFreeDisk, Energy.Estimate and Log.Format may still be "auto": the code that
@@ -64,7 +66,7 @@ type Node struct {
 // Master configures the connection to the master.
 type Master struct {
 	URL                string `key:"url" default:"http://localhost:8080" allow:"url" flag:"master" help:"master URL" alias:"MASTER_URL"`
-	APIKey             Secret `key:"api_key" default:"" allow:"secret" flag:"api-key" help:"bearer key, visible to other users; prefer --api-key-file" alias:"MASTER_API_KEY"`
+	APIKey             Secret `key:"api_key" default:"" allow:"secret" flag:"api-key" help:"bearer key, visible to other users; prefer --api-key-file" alias:"MASTER_API_KEY" legacy:"FFMPEG_RTMP_API_KEY"`
 	APIKeyFile         string `key:"api_key_file" default:"" allow:"optional-path" flag:"api-key-file" help:"file containing the bearer key"`
 	CA                 string `key:"ca" default:"" allow:"optional-path" flag:"ca" help:"CA that signed the master's certificate (default: system CAs)"`
 	Cert               string `key:"cert" default:"" allow:"optional-path" flag:"cert" help:"client certificate for mTLS, PEM"`
@@ -83,8 +85,8 @@ type Jobs struct {
 	// StallTimeout is how long a job may make no progress before it is stopped.
 	StallTimeout        time.Duration `key:"stall_timeout" default:"60s" allow:"100ms..24h"`
 	CancelCheckInterval time.Duration `key:"cancel_check_interval" default:"5s" allow:"10ms..1h"`
-	KeepInputs          bool          `key:"keep_inputs" default:"false"`
-	KeepOutputs         bool          `key:"keep_outputs" default:"false"`
+	KeepInputs          bool          `key:"keep_inputs" default:"false" legacy:"PERSIST_INPUTS"`
+	KeepOutputs         bool          `key:"keep_outputs" default:"false" legacy:"PERSIST_OUTPUTS"`
 	// OutputRoots are directories that jobs may write to, in addition to the job's
 	// workspace and the system's temporary directory.
 	OutputRoots []string `key:"output_roots" default:"" allow:"paths"`
@@ -131,10 +133,10 @@ type Exporters struct {
 	ListenAddress string `key:"listen_address" default:"" allow:"listen"`
 	// WebConfig is a Prometheus web configuration file (TLS, basic auth); "" means none.
 	WebConfig string   `key:"web_config" default:"" allow:"optional-path"`
-	CPU       Exporter `key:"cpu" default.port:"9510"`
-	GPU       Exporter `key:"gpu" default.port:"9511"`
-	FFmpeg    Exporter `key:"ffmpeg" default.port:"9506"`
-	Docker    Exporter `key:"docker" default.port:"9501"`
+	CPU       Exporter `key:"cpu" default.port:"9510" legacy.port:"CPU_EXPORTER_PORT"`
+	GPU       Exporter `key:"gpu" default.port:"9511" legacy.port:"GPU_EXPORTER_PORT"`
+	FFmpeg    Exporter `key:"ffmpeg" default.port:"9506" legacy.port:"FFMPEG_EXPORTER_PORT"`
+	Docker    Exporter `key:"docker" default.port:"9501" legacy.port:"DOCKER_STATS_PORT"`
 }
 
 // Exporter is one metrics endpoint.

@@ -3,6 +3,7 @@ package configs
 import (
 	"fmt"
 	"slices"
+	"strings"
 )
 
 // crossCheck reports settings that contradict each other.
@@ -68,6 +69,9 @@ func (l *loader) describe(path string) string {
 func (l *loader) warn() {
 	if key := l.settings["master.api_key"]; key.origin.Kind == FromFlag && key.raw != "" {
 		l.loaded.Warnings = append(l.loaded.Warnings, "the key given with --api-key is visible to other users of this machine; use MASTER_API_KEY or --api-key-file instead")
+	}
+	if given := givenLegacyFlags(l.src.Flags); len(given) > 0 {
+		l.loaded.Warnings = append(l.loaded.Warnings, "flags that do nothing in this agent: "+strings.Join(given, ", ")+"; remove them from the start command")
 	}
 	if l.loaded.Config.Master.InsecureSkipVerify {
 		l.loaded.Warnings = append(l.loaded.Warnings, fmt.Sprintf("the master's certificate is not verified (%s): anyone on the network path can read the API key and send jobs", l.settings["master.insecure_skip_verify"].origin))

@@ -2,6 +2,7 @@ package configs
 
 import (
 	"maps"
+	"reflect"
 	"slices"
 	"strings"
 )
@@ -21,6 +22,10 @@ func readEnviron(environ map[string]string, keys []key) (map[string]setting, []P
 				given[k.path] = setting{raw: text, origin: Origin{Kind: FromEnvironment, Name: name}}
 			}
 		}
+		_, set := given[k.path]
+		if text := environ[k.legacy]; text != "" && !set && !isServiceLink(k, text) {
+			given[k.path] = setting{raw: text, origin: Origin{Kind: FromLegacyEnvironment, Name: k.legacy}}
+		}
 	}
 	var problems []Problem
 	for _, name := range slices.Sorted(maps.Keys(environ)) {
@@ -37,6 +42,13 @@ func readEnviron(environ map[string]string, keys []key) (map[string]setting, []P
 		problems = append(problems, p)
 	}
 	return given, problems
+}
+
+// isServiceLink reports whether a variable such as CPU_EXPORTER_PORT is the address that
+// Kubernetes and Docker put into it, tcp://HOST:PORT, where a service has the name
+// cpu-exporter.
+func isServiceLink(k key, text string) bool {
+	return k.typ == reflect.TypeFor[int]() && strings.Contains(text, "://")
 }
 
 // environMap turns a list of NAME=value into a map.

@@ -1,8 +1,10 @@
 package configs
 
 import (
+	"maps"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -25,6 +27,34 @@ func BindFlags(fs *pflag.FlagSet) {
 	}
 	fs.VarPF(&flagValue{typ: reflect.TypeFor[string]()}, configFlag, "",
 		"YAML `file` (default "+DefaultFile+", if present)")
+	for name, typ := range legacyFlags {
+		f := fs.VarPF(&flagValue{typ: typ}, name, "", "ignored")
+		f.Hidden = true
+		if typ == reflect.TypeFor[bool]() {
+			f.NoOptDefVal = "true"
+		}
+	}
+}
+
+// legacyFlags are the flags of an older worker that have no meaning here, by name. They are
+// accepted with any value, so that its start commands work, and reported in a warning.
+var legacyFlags = map[string]reflect.Type{
+	"skip-confirmation":         reflect.TypeFor[bool](),
+	"enable-auto-attach":        reflect.TypeFor[bool](),
+	"auto-attach-scan-interval": reflect.TypeFor[time.Duration](),
+	"auto-attach-cpu-quota":     reflect.TypeFor[int](),
+	"auto-attach-memory-limit":  reflect.TypeFor[int](),
+}
+
+// givenLegacyFlags returns the legacy flags on the command line, with their dashes.
+func givenLegacyFlags(fs *pflag.FlagSet) []string {
+	var given []string
+	for _, name := range slices.Sorted(maps.Keys(legacyFlags)) {
+		if _, ok := flagText(fs, name); ok {
+			given = append(given, "--"+name)
+		}
+	}
+	return given
 }
 
 // flagValue is a pflag.Value that keeps the given text.

@@ -253,6 +253,48 @@ func TestPrefixedVariableOverridesAlias(t *testing.T) {
 	}
 }
 
+func TestLegacyVariables(t *testing.T) {
+	legacy := map[string]string{
+		"master.api_key": "FFMPEG_RTMP_API_KEY", "jobs.keep_inputs": "PERSIST_INPUTS", "jobs.keep_outputs": "PERSIST_OUTPUTS",
+		"exporters.cpu.port": "CPU_EXPORTER_PORT", "exporters.gpu.port": "GPU_EXPORTER_PORT",
+		"exporters.ffmpeg.port": "FFMPEG_EXPORTER_PORT", "exporters.docker.port": "DOCKER_STATS_PORT",
+	}
+	got := map[string]string{}
+	for _, k := range schema() {
+		if k.legacy == "" {
+			continue
+		}
+		got[k.path] = k.legacy
+		text := nonDefault(k)
+		// Empty variables count as unset.
+		expectValue(t, machine(t).withEnv(k.envs[0]+"=", k.legacy+"="+text), k, text, "environment variable "+k.legacy)
+		expectValue(t, machine(t).withFile(t, asYAML(k, k.def)).withEnv(k.legacy+"="+text), k, text, "environment variable "+k.legacy)
+		for _, own := range k.envs {
+			bad := k.legacy + "=not valid" // an overridden value is not validated
+			expectValue(t, machine(t).withEnv(bad, own+"="+text), k, text, "environment variable "+own)
+		}
+	}
+	if diff := cmp.Diff(legacy, got); diff != "" {
+		t.Errorf("legacy variables (-want +got):\n%s", diff)
+	}
+	expectProblem(t, machine(t).withEnv("CPU_EXPORTER_PORT=99999"), "exporters.cpu.port", "99999", "environment variable CPU_EXPORTER_PORT", "out of range", "65535")
+}
+
+func TestKeyFileOverridesLegacyKey(t *testing.T) {
+	l := mustLoad(t, machine(t).withEnv("FFMPEG_RTMP_API_KEY=abc", "FFMPEG_AGENT_MASTER_API_KEY_FILE=/etc/key"))
+	if m := l.Config.Master; m.APIKey.IsSet() || m.APIKeyFile != "/etc/key" {
+		t.Errorf("got key %q, file %q; want the file", m.APIKey.Reveal(), m.APIKeyFile)
+	}
+}
+
+// Kubernetes sets these for services named docker-stats and cpu-exporter.
+func TestServiceLinksAreNotPorts(t *testing.T) {
+	l := mustLoad(t, machine(t).withEnv("DOCKER_STATS_PORT=tcp://10.0.0.7:9501", "CPU_EXPORTER_PORT=tcp://10.0.0.8:80"))
+	if e := l.Config.Exporters; e.Docker.Port != 9501 || e.CPU.Port != 9510 {
+		t.Errorf("got ports %d and %d, want the defaults 9501 and 9510", e.Docker.Port, e.CPU.Port)
+	}
+}
+
 func TestDocumentedCommandLines(t *testing.T) {
 	l := mustLoad(t, machine(t).withFlags(t, "--register", "--master", "https://192.168.1.100:8080", "--api-key", "hunter2", "--poll-interval", "10s", "--heartbeat-interval", "30s"))
 	m := l.Config.Master
@@ -274,9 +316,11 @@ func TestFlags(t *testing.T) {
 	BindFlags(fs)
 	got := map[string]string{}
 	fs.VisitAll(func(f *pflag.Flag) {
-		got[f.Name] = f.DefValue
 		if f.Usage == "" {
 			t.Errorf("--%s has no help", f.Name)
+		}
+		if !f.Hidden {
+			got[f.Name] = f.DefValue
 		}
 	})
 	want := map[string]string{
@@ -368,6 +412,7 @@ func TestWarnings(t *testing.T) {
 		{machine(t).withFlags(t, "--api-key", "hunter2"), []string{"--api-key"}},
 		{machine(t).withFlags(t, "--api-key", ""), nil},
 		{machine(t).withEnv("MASTER_API_KEY=hunter2"), nil},
+		{machine(t).withFlags(t, "--skip-confirmation", "--auto-attach-cpu-quota=lots"), []string{"--auto-attach-cpu-quota, --skip-confirmation"}},
 		{machine(t).withFlags(t, "--insecure-skip-verify", "--api-key=hunter2"), []string{"--api-key", "not verified (flag --insecure-skip-verify)"}},
 		{machine(t).withFile(t, "master: {insecure_skip_verify: true}"), []string{"not verified (file "}},
 	}

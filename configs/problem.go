@@ -14,6 +14,7 @@ type OriginKind int
 const (
 	FromDefault OriginKind = iota
 	FromFile
+	FromLegacyEnvironment // a variable of an older worker
 	FromEnvironment
 	FromFlag
 )
@@ -31,7 +32,7 @@ func (o Origin) String() string {
 	switch {
 	case o.Kind == FromFlag:
 		return "flag --" + o.Name
-	case o.Kind == FromEnvironment:
+	case o.Kind == FromEnvironment || o.Kind == FromLegacyEnvironment:
 		return "environment variable " + o.Name
 	case o.Kind == FromFile && o.Line > 0:
 		return fmt.Sprintf("file %s:%d", o.Name, o.Line)

@@ -10,14 +10,16 @@ const envPrefix = "FFMPEG_AGENT_"
 
 // A key is one setting, as described by the struct tags of a Config field.
 type key struct {
-	path  string   // "master.url"
-	envs  []string // environment variables, highest precedence first
-	flag  string   // "master", or "" if the key has no flag
-	help  string
-	def   string // as text
-	typ   reflect.Type
-	index []int // path of field indices in Config
-	rule  rule
+	path string   // "master.url"
+	envs []string // environment variables, highest precedence first
+	// legacy is the environment variable of an older worker, weaker than envs; "" if none.
+	legacy string
+	flag   string // "master", or "" if the key has no flag
+	help   string
+	def    string // as text
+	typ    reflect.Type
+	index  []int // path of field indices in Config
+	rule   rule
 }
 
 func (k key) secret() bool { return k.typ == reflect.TypeFor[Secret]() }
@@ -50,8 +52,12 @@ func keysOf(t reflect.Type, section reflect.StructTag, prefix string, index []in
 		if own, ok := section.Lookup("default." + name); ok {
 			def = own
 		}
+		legacy, ok := section.Lookup("legacy." + name)
+		if !ok {
+			legacy = f.Tag.Get("legacy")
+		}
 		k := key{
-			path: path, envs: []string{envName(path)},
+			path: path, envs: []string{envName(path)}, legacy: legacy,
 			flag: f.Tag.Get("flag"), help: f.Tag.Get("help"), def: def,
 			typ: f.Type, index: at,
 		}

@@ -3,6 +3,7 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -91,6 +92,66 @@ func TestConfigShowsOrigins(t *testing.T) {
 		if !found {
 			t.Errorf("got\n%s\nwant a line with %q", stdout, want)
 		}
+	}
+}
+
+func TestSingleDashLongFlags(t *testing.T) {
+	for _, test := range []struct{ args, want string }{
+		{"", ""},
+		{"-register -master=http://m:1 -poll-interval 3s", "--register --master=http://m:1 --poll-interval 3s"},
+		{"-master http://m:1 config", "--master http://m:1 config"},
+		{"config -api-key k", "config --api-key k"},
+		{"report -json -attempt 2 job", "report --json --attempt 2 job"},
+		{"report job -html", "report job --html"},
+		{"debug hang -for=1s agent/jobs", "debug hang --for=1s agent/jobs"},
+		{"-help", "--help"},
+		{"status -help", "status --help"},
+		{"-version", "--version"},
+		{"-h -v", "-h -v"},
+		{"--api-key -register -register", "--api-key -register --register"}, // a flag's value
+		{"-api-key -master -register", "--api-key -master --register"},
+		{"--master=-register", "--master=-register"},
+		{"-max-concurrent-jobs -1", "--max-concurrent-jobs -1"},
+		{"-skip-confirmation -register", "--skip-confirmation --register"},
+		{"-auto-attach-cpu-quota -register", "--auto-attach-cpu-quota -register"},
+		{"-- -register", "-- -register"},
+		{"report -- -json", "report -- -json"},
+		{"-regist -masters=x -Register -watch ---register -", "-regist -masters=x -Register -watch ---register -"},
+		{"report -register", "report -register"}, // not a flag of report
+		{"status -watch", "status --watch"},
+	} {
+		if got := withDoubleDashes(newRoot(), strings.Fields(test.args)); strings.Join(got, " ") != test.want || got == nil {
+			t.Errorf("%q: got %q, want %q", test.args, got, test.want)
+		}
+	}
+}
+
+func TestStartCommandsOfOlderWorker(t *testing.T) {
+	t.Setenv("FFMPEG_AGENT_DATA_DIR", t.TempDir())
+	t.Setenv("FFMPEG_RTMP_API_KEY", "s3cr3t")
+	t.Setenv("PERSIST_OUTPUTS", "true")
+	status, stdout, stderr := command(t, "config", "-register", "-master=http://m:8080", "-heartbeat-interval", "20s", "-skip-confirmation",
+		"-enable-auto-attach=maybe", "--auto-attach-scan-interval", "soon", "-auto-attach-cpu-quota=150", "--auto-attach-memory-limit=2048")
+	if status != exitOK {
+		t.Fatalf("exit status %d: %s", status, stderr)
+	}
+	for _, want := range []string{
+		`(?m)^register: +true +# flag --register$`,
+		`(?m)^master.url: +http://m:8080 +# flag --master$`,
+		`(?m)^heartbeat_interval: +20s +# flag --heartbeat-interval$`,
+		`(?m)^master.api_key: +\(set, hidden\) +# environment variable FFMPEG_RTMP_API_KEY$`,
+		`(?m)^jobs.keep_outputs: +true +# environment variable PERSIST_OUTPUTS$`,
+	} {
+		if !regexp.MustCompile(want).MatchString(stdout) {
+			t.Errorf("got\n%s\nwant a match of %s", stdout, want)
+		}
+	}
+	const ignored = "--auto-attach-cpu-quota, --auto-attach-memory-limit, --auto-attach-scan-interval, --enable-auto-attach, --skip-confirmation"
+	if strings.Count(stderr, "\n") != 1 || !strings.Contains(stderr, ignored) {
+		t.Errorf("got warnings %q, want one line with %s", stderr, ignored)
+	}
+	if _, help, _ := command(t, "--help"); strings.Contains(help, "auto-attach") || strings.Contains(help, "skip-confirmation") {
+		t.Errorf("got help\n%s\nwant it without the ignored flags", help)
 	}
 }
 
