@@ -156,8 +156,15 @@ func (a *attempt) accept(ctx context.Context) (record job.Record, err error) {
 // repeated is the end of an attempt whose result the journal has: the master lost what
 // we reported, or has not yet been told. The uploader decides what to send.
 func (a *attempt) repeated(record job.Record) attemptEnd {
-	a.log.Warn("the master offered an attempt that has already ended here; its result is sent again if the master still waits for it",
-		zap.String("journal_state", string(record.State)))
+	const again = "not running the job again: the master assigned an attempt that has ended here; "
+	switch record.State {
+	case job.RecordResult: // normal after a restart
+		a.log.Info(again + "its result is being delivered")
+	case job.RecordSent:
+		a.log.Warn(again + "the master took its result before; sending it once more if the master still waits for it")
+	default:
+		a.log.Warn(again+"its result cannot be delivered", zap.String("reason", record.Why))
+	}
 	return attemptEnd{
 		reported: record.State == job.RecordResult || record.State == job.RecordSent,
 		repeated: true,

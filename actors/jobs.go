@@ -244,7 +244,7 @@ func (j *jobs) ended(ctx actor.Context, key job.Key) {
 		return
 	}
 	if a.end.repeated {
-		j.refs.poller.Tell(&messages.OfferRepeated{})
+		j.refs.poller.Tell(&messages.OfferRepeated{Key: key})
 	}
 	if a.end.reported {
 		result := a.currentKey()

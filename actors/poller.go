@@ -34,6 +34,7 @@ type poller struct {
 	findLater bool               // a lease may have been lost: look again at the next interval, busy or not
 	pause     time.Time          // after a failure: no poll before
 	repeated  time.Time          // after an offer of an attempt that has ended here: no poll before
+	offers    map[job.Key]int    // of such attempts, since the master last had no job
 	nextPoll  *supervision.Timer // of an idle or failing agent
 	nextFind  *supervision.Timer // for lost leases
 	backoff   *callBackoff
@@ -47,6 +48,7 @@ func newPoller(s *shared) *poller {
 		log:      log,
 		session:  s.snapshots.Session(),
 		gates:    map[string]string{gateDisk: notChecked, gateFFmpeg: notChecked},
+		offers:   map[job.Key]int{},
 		drain:    s.stop.drainOf("poller"),
 		backoff:  registrationBackoff(),
 		failures: outage{log: log, failing: "could not poll the master for jobs", over: "polling the master for jobs again"},
@@ -70,15 +72,19 @@ func (p *poller) Receive(ctx actor.Context) {
 	case *messages.Slots:
 		p.free = m.Free
 		p.poll(ctx)
-	case *messages.MasterReachable:
-		p.pause = time.Time{}
-		p.poll(ctx)
 	case *messages.OfferRepeated:
-		// Unlike a failure's, this pause does not end with a result that the master takes:
-		// that is the very one which the repeated offer had sent again.
+		p.offers[m.Key]++
 		wait := jitter(p.settings.Load().PollInterval)
 		p.repeated = time.Now().Add(wait)
 		p.pollAfter(ctx, wait)
+	case *messages.ResultTaken:
+		p.pause = time.Time{}
+		// A master that offers an attempt a second time, though it has the result, would
+		// be asked for ever without a pause.
+		if p.offers[m.Key] == 1 {
+			p.repeated = time.Time{}
+		}
+		p.poll(ctx)
 	case *messages.Gate:
 		p.gate(ctx, m)
 	case *messages.Drain:
@@ -138,6 +144,7 @@ func (p *poller) poll(ctx actor.Context) {
 		case err != nil:
 			p.pollFailed(ctx, err)
 		case lease == nil:
+			clear(p.offers)
 			p.pollSucceeded()
 			p.pollAfter(ctx, jitter(p.settings.Load().PollInterval))
 		default:

@@ -202,6 +202,7 @@ func (u *uploader) conclude(ctx actor.Context, up *upload, d delivery) {
 	switch {
 	case d.gone:
 		u.forget(up)
+		u.refs.poller.Tell(&messages.ResultTaken{Key: up.key})
 		return
 	case d.err == nil:
 		u.settled(ctx, up, *d.verdict)
@@ -243,7 +244,7 @@ func (u *uploader) settled(ctx actor.Context, up *upload, v verdict) {
 		u.counts.delivered.Add(1)
 		u.failures.recovered()
 		u.log.Info("result delivered", jobFields(up.key)...)
-		u.refs.poller.Tell(&messages.MasterReachable{})
+		u.refs.poller.Tell(&messages.ResultTaken{Key: up.key})
 		u.retryUnreachable(ctx)
 	}
 }

@@ -50,11 +50,12 @@ type Gate struct{ Name, Reason string }
 type FindLeases struct{}
 
 // OfferRepeated: a lease was for an attempt that had ended here already, so the master
-// is not asked for more at once.
-type OfferRepeated struct{}
+// is not asked for more before it has the attempt's result.
+type OfferRepeated struct{ Key job.Key }
 
-// MasterReachable: the master took a result, so a pause after a failed poll is over.
-type MasterReachable struct{}
+// ResultTaken: the master has the result of an attempt. It can be reached, and where the
+// attempt failed it may have a retry for us.
+type ResultTaken struct{ Key job.Key }
 
 // To jobs.
 

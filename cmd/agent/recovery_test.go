@@ -1,6 +1,7 @@
 package main
 
 import (
+	"net/http"
 	"strconv"
 	"strings"
 	"syscall"
@@ -53,6 +54,39 @@ func TestFFmpegDiesWithKilledAgent(t *testing.T) {
 	}
 	if r, _, _ := bed.master.Result(job.ID); r.FailureReason != protocol.ReasonPlatformError {
 		t.Errorf("got failure reason %s (%s), want %s", r.FailureReason, r.Error, protocol.ReasonPlatformError)
+	}
+}
+
+// With a poll interval of an hour, only a poll that does not wait for it brings the retries.
+func TestRetriesAfterCrashDoNotWaitForPoll(t *testing.T) {
+	t.Parallel()
+	bed := newTestbed(t)
+	flags := append(bed.flags(), "--poll-interval", "1h", "--max-concurrent-jobs", "2")
+	agent := startAgent(t, bed.environment(), flags...)
+	bed.awaitRegistration()
+	agent.kill() // its first poll found nothing
+	jobs := []string{bed.submit(ffmpegtest.Long()).ID, bed.submit(ffmpegtest.Long()).ID}
+	agent = startAgent(t, bed.environment(), flags...)
+	waitFor(t, "two FFmpegs", func() bool { return len(bed.ffmpegs()) >= 2 })
+	agent.kill()
+	agent = newProcess(t, bed.environment(), flags...)
+	// The results arrive after the master has been asked which jobs it holds as ours.
+	next := *bed.handler.Load()
+	bed.handler.Store(of(http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/results" {
+			for range time.Tick(5 * time.Millisecond) {
+				if strings.Count(agent.log(), "ended here") == len(jobs) || r.Context().Err() != nil {
+					break
+				}
+			}
+		}
+		next.ServeHTTP(w, r)
+	}))))
+	agent.start(t)
+	for _, job := range jobs {
+		bed.await("the second attempt", func(e devmaster.Event) bool {
+			return e.Kind == devmaster.JobAssigned && e.JobID == job && e.Attempt == 2
+		})
 	}
 }
 
