@@ -334,7 +334,7 @@ func (s *shared) record(outcome *job.Outcome, release bool) (bool, error) {
 	if err := s.Journal.Finish(outcome.Lease.Key(), body, release); err != nil {
 		return false, fmt.Errorf("recording the result of job %s: %w", outcome.Lease.Job.ID, err)
 	}
-	s.counts.count(outcome)
+	s.counts.count(outcome, release)
 	return true, nil
 }
 

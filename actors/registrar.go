@@ -144,6 +144,8 @@ func (r *registrar) register(ctx actor.Context) {
 	}, func(ctx actor.Context, s messages.Session, err error) {
 		r.busy = false
 		if err != nil {
+			why := err.Error()
+			r.snapshots.unregistered.Store(&why)
 			wait := r.backoff.next(time.Now(), err)
 			r.failures.failed(err, zap.Duration("next_try", wait))
 			r.schedule(ctx, wait)

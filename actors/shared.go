@@ -114,6 +114,8 @@ type Snapshots struct {
 	gates     atomic.Pointer[map[string]string]
 	listeners sync.Map // name → why it is not served; empty: it is
 	draining  atomic.Bool
+	// unregistered is why the last registration failed; nil: it did not.
+	unregistered atomic.Pointer[string]
 }
 
 // Session is the node's session; nil before there is one.

@@ -1,6 +1,7 @@
 package actors
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -16,6 +17,11 @@ import (
 // counts are totals since the agent started. They outlive restarts of actors.
 type counts struct {
 	completed, failed, canceled, superseded, delivered, deadLetters atomic.Uint64
+
+	canceledForcefully, onTime, notOnTime, inputsGenerated, inputBytes, outputBytes atomic.Uint64
+
+	lastCompleted atomic.Pointer[messages.CompletedJob]
+	lastGenerated atomic.Pointer[messages.GeneratedInput]
 
 	mu    sync.Mutex
 	ended Ended
@@ -37,6 +43,10 @@ func (a *Agent) Ended() Ended {
 
 // left adds an attempt that has ended.
 func (c *counts) left(e job.Encode) {
+	if e.InputMade {
+		c.inputsGenerated.Add(1)
+		c.lastGenerated.Store(&messages.GeneratedInput{SizeBytes: e.InputBytes, Took: e.GenerateFor})
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.ended.Frames += e.Progress.Frames // as while it ran
@@ -44,15 +54,41 @@ func (c *counts) left(e job.Encode) {
 	c.ended.Media += e.Media
 }
 
-func (c *counts) count(e *job.Outcome) {
+// count adds an attempt whose result is recorded; released: it was returned unstarted. The
+// total comes last, so that a reader that sees it sees the rest.
+func (c *counts) count(o *job.Outcome, released bool) {
+	switch met, judged := o.OnTime(); {
+	case released:
+	case met:
+		c.onTime.Add(1)
+	case judged:
+		c.notOnTime.Add(1)
+	}
 	switch {
-	case e.Canceled:
+	case o.Canceled:
+		if o.Encode.Signal == "SIGKILL" {
+			c.canceledForcefully.Add(1)
+		}
 		c.canceled.Add(1)
-	case e.Failure != nil:
+	case o.Failure != nil:
 		c.failed.Add(1)
 	default:
+		c.completedJob(&o.Encode)
 		c.completed.Add(1)
 	}
+}
+
+func (c *counts) completedJob(e *job.Encode) {
+	last := messages.CompletedJob{Wall: e.Wall()}
+	if e.InputBytes > 0 {
+		last.InputBytes = &e.InputBytes
+		c.inputBytes.Add(uint64(e.InputBytes))
+	}
+	if e.SizeBytes > 0 {
+		last.OutputBytes = &e.SizeBytes
+		c.outputBytes.Add(uint64(e.SizeBytes))
+	}
+	c.lastCompleted.Store(&last)
 }
 
 func (c *counts) read() messages.Counts {
@@ -63,7 +99,22 @@ func (c *counts) read() messages.Counts {
 		Superseded:  c.superseded.Load(),
 		Delivered:   c.delivered.Load(),
 		DeadLetters: c.deadLetters.Load(),
+
+		CanceledForcefully: c.canceledForcefully.Load(),
+		OnTime:             c.onTime.Load(),
+		NotOnTime:          c.notOnTime.Load(),
+		InputsGenerated:    c.inputsGenerated.Load(),
+		InputBytes:         c.inputBytes.Load(),
+		OutputBytes:        c.outputBytes.Load(),
 	}
+}
+
+// Facts returns what is known of this node; proved: its encoders have been tried.
+func (a *Agent) Facts() (facts messages.NodeFacts, proved bool) {
+	if proved := a.shared.proved.Load(); proved != nil {
+		return *proved, true
+	}
+	return a.shared.Facts, false
 }
 
 // Status returns the state of the agent. It waits for no actor, so that it answers even
@@ -78,7 +129,7 @@ func (a *Agent) Status() messages.Status {
 		Heartbeat: s.snapshots.Heartbeat(),
 		Draining:  s.snapshots.Draining(),
 		Slots:     s.settings.Load().Slots,
-		Checks:    checks(s.snapshots.Gates()),
+		Checks:    append(checks(s.snapshots.Gates()), s.masterChecks()...),
 		Jobs:      jobStatuses(s.attempts.list(), s.snapshots.Energy()),
 		Actors:    actorStatuses(a.system.Stats()),
 		Samplers:  s.snapshots.Samplers(),
@@ -86,7 +137,11 @@ func (a *Agent) Status() messages.Status {
 		Source:    energy.Unavailable,
 		Journal:   s.Journal.Stats(),
 		Counts:    s.counts.read(),
-		Host:      s.snapshots.Host(),
+
+		LastCompleted: s.counts.lastCompleted.Load(),
+		LastGenerated: s.counts.lastGenerated.Load(),
+
+		Host: s.snapshots.Host(),
 	}
 	if snapshot := s.snapshots.Energy(); snapshot != nil {
 		if watts, source, known := snapshot.Power(); known {
@@ -113,6 +168,38 @@ func checks(gates map[string]string) []messages.Check {
 	}
 	slices.SortFunc(all, func(a, b messages.Check) int { return strings.Compare(a.Name, b.Name) })
 	return all
+}
+
+// masterChecks tell whether the master knows this node and has been heard of lately.
+func (s *shared) masterChecks() []messages.Check {
+	registered, reachable := messages.Check{Name: "registered"}, messages.Check{Name: "master"}
+	session := s.snapshots.Session()
+	if session == nil {
+		registered.Reason = "not registered with the master"
+		if why := s.snapshots.unregistered.Load(); why != nil {
+			registered.Reason += ": " + *why
+		}
+		return []messages.Check{registered}
+	}
+	// A session may be resumed, that is, older than this process.
+	heard := s.started
+	if session.Since.After(heard) {
+		heard = session.Since
+	}
+	why := "no response yet"
+	if h := s.snapshots.Heartbeat(); h != nil {
+		if h.LastSuccess != nil && h.LastSuccess.After(heard) {
+			heard = *h.LastSuccess
+		}
+		if h.Error != "" {
+			why = h.Error
+		}
+	}
+	if silence, limit := age(heard), s.settings.Load().UnavailableAfter; silence > limit {
+		reachable.Reason = fmt.Sprintf("no heartbeat answered for %s, and after %s the master reassigns the jobs of this node (master.unavailable_after): %s",
+			silence.Round(time.Second), limit, why)
+	}
+	return []messages.Check{registered, reachable}
 }
 
 func jobStatuses(attempts []*attempt, snapshot *energy.Snapshot) []messages.JobStatus {

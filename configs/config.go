@@ -132,11 +132,14 @@ type Exporters struct {
 	// included, listen on; "" means all interfaces.
 	ListenAddress string `key:"listen_address" default:"" allow:"listen"`
 	// WebConfig is a Prometheus web configuration file (TLS, basic auth); "" means none.
-	WebConfig string   `key:"web_config" default:"" allow:"optional-path"`
-	CPU       Exporter `key:"cpu" default.port:"9510" legacy.port:"CPU_EXPORTER_PORT"`
-	GPU       Exporter `key:"gpu" default.port:"9511" legacy.port:"GPU_EXPORTER_PORT"`
-	FFmpeg    Exporter `key:"ffmpeg" default.port:"9506" legacy.port:"FFMPEG_EXPORTER_PORT"`
-	Docker    Exporter `key:"docker" default.port:"9501" legacy.port:"DOCKER_STATS_PORT"`
+	WebConfig string `key:"web_config" default:"" allow:"optional-path"`
+	// FieldNames adds the names that dashboards in use rely on (ffrtmp_worker_*,
+	// ffrtmp_job_*) to MetricsPort.
+	FieldNames bool     `key:"field_names" default:"true"`
+	CPU        Exporter `key:"cpu" default.port:"9510" legacy.port:"CPU_EXPORTER_PORT"`
+	GPU        Exporter `key:"gpu" default.port:"9511" legacy.port:"GPU_EXPORTER_PORT"`
+	FFmpeg     Exporter `key:"ffmpeg" default.port:"9506" legacy.port:"FFMPEG_EXPORTER_PORT"`
+	Docker     Exporter `key:"docker" default.port:"9501" legacy.port:"DOCKER_STATS_PORT"`
 }
 
 // Exporter is one metrics endpoint.

@@ -92,7 +92,8 @@ func TestLoadDefaults(t *testing.T) {
 		},
 		Energy: Energy{SampleInterval: 100 * time.Millisecond, IdleInterval: time.Second, Estimate: "auto"},
 		Exporters: Exporters{
-			CPU: Exporter{true, 9510}, GPU: Exporter{true, 9511},
+			FieldNames: true,
+			CPU:        Exporter{true, 9510}, GPU: Exporter{true, 9511},
 			FFmpeg: Exporter{true, 9506}, Docker: Exporter{true, 9501},
 		},
 		Log:     Log{Level: "info", Format: "auto"},

@@ -27,6 +27,7 @@ type agentCollector struct {
 	buildInfo, started, up                  *prometheus.Desc
 	registered, ready, check, draining      *prometheus.Desc
 	slots, phases, outcomes                 *prometheus.Desc
+	inputBytes, outputBytes                 *prometheus.Desc
 	delivered, superseded, deadLetters      *prometheus.Desc
 	heartbeats, heartbeatAge, heartbeatLast *prometheus.Desc
 	records, oldest                         *prometheus.Desc
@@ -64,6 +65,8 @@ func NewAgent(status func() messages.Status, snapshot func() *energy.Snapshot, b
 		slots:       d.desc("ffmpeg_agent_job_slots", "Number of jobs that can run at the same time."),
 		phases:      d.desc("ffmpeg_agent_jobs_active", "Running jobs by phase.", "phase"),
 		outcomes:    d.desc("ffmpeg_agent_jobs_total", "Jobs that ended with a result, by outcome.", "outcome"),
+		inputBytes:  d.desc("ffmpeg_agent_input_bytes_total", "Size of the inputs of completed jobs; inputs of unknown size, such as streams, are not included."),
+		outputBytes: d.desc("ffmpeg_agent_output_bytes_total", "Size of the outputs of completed jobs."),
 		delivered:   d.desc("ffmpeg_agent_results_delivered_total", "Results accepted by the master."),
 		superseded:  d.desc("ffmpeg_agent_superseded_total", "Attempts discarded, while running or before delivery, because the master had reassigned the job."),
 		deadLetters: d.desc("ffmpeg_agent_dead_letters_total", "Results permanently rejected by the master."),
@@ -151,6 +154,8 @@ func (c *agentCollector) updateJobs(m *metrics, s *messages.Status) {
 	m.counter(c.outcomes, float64(s.Counts.Completed), "completed")
 	m.counter(c.outcomes, float64(s.Counts.Failed), "failed")
 	m.counter(c.outcomes, float64(s.Counts.Canceled), "canceled")
+	m.counter(c.inputBytes, float64(s.Counts.InputBytes))
+	m.counter(c.outputBytes, float64(s.Counts.OutputBytes))
 	m.counter(c.delivered, float64(s.Counts.Delivered))
 	m.counter(c.superseded, float64(s.Counts.Superseded))
 	m.counter(c.deadLetters, float64(s.Counts.DeadLetters))

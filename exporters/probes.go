@@ -61,7 +61,8 @@ func preconditions(s *messages.Status) []messages.Check {
 }
 
 type healthResponse struct {
-	Status string `json:"status"` // ok or failing
+	OK     bool   `json:"ok"`
+	Status string `json:"status"` // healthy or failing
 	Reason string `json:"reason,omitempty"`
 }
 
@@ -71,11 +72,11 @@ func HealthHandler(live func() error) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		if live != nil {
 			if err := live(); err != nil {
-				writeJSON(w, http.StatusServiceUnavailable, healthResponse{"failing", err.Error()})
+				writeJSON(w, http.StatusServiceUnavailable, healthResponse{false, "failing", err.Error()})
 				return
 			}
 		}
-		writeJSON(w, http.StatusOK, healthResponse{Status: "ok"})
+		writeJSON(w, http.StatusOK, healthResponse{OK: true, Status: "healthy"})
 	})
 }
 

@@ -66,8 +66,8 @@ func TestHealthReportsLiveness(t *testing.T) {
 	server := serve(t, exporters.Config{Name: "agent", Routes: map[string]http.Handler{
 		"/health": exporters.HealthHandler(func() error { return live }),
 	}})
-	if code, body := server.get("/health"); code != http.StatusOK || !strings.Contains(body, `"ok"`) {
-		t.Errorf("alive: got %d %s, want 200 ok", code, body)
+	if code, body := server.get("/health"); code != http.StatusOK || !strings.Contains(body, `"ok": true`) || !strings.Contains(body, `"status": "healthy"`) {
+		t.Errorf("alive: got %d %s, want 200, ok and healthy", code, body)
 	}
 	live = errors.New("no heartbeat attempt for 3m0s")
 	if code, body := server.get("/health"); code != http.StatusServiceUnavailable || !strings.Contains(body, "for 3m0s") {

@@ -26,16 +26,18 @@ type HostStatus struct {
 	DiskFree           *uint64  // bytes that this user can still write
 	DiskTotal          *uint64  // bytes
 	TemperatureCelsius *float64 // of the processor's hottest sensor
+	NetworkLoadPercent *float64 // of the busiest network interface since the previous Status, 0 to 100
 	Throttled          *bool    // by heat since the previous Status; nil in the first
 }
 
 // Host reads the load of this machine. It is not safe for concurrent use.
 type Host struct {
 	config           HostConfig
-	times            *cpuTimes // at the previous Status
-	temperatureFiles []string  // in m°C
-	throttleFiles    []string  // counters, one for each processor package
-	throttleCount    *uint64   // at the previous Status
+	times            *cpuTimes          // at the previous Status
+	temperatureFiles []string           // in m°C
+	throttleFiles    []string           // counters, one for each processor package
+	throttleCount    *uint64            // at the previous Status
+	traffic          map[string]traffic // at the previous Status, by interface
 }
 
 // NewHost finds the processor's thermal sensors.
@@ -51,7 +53,7 @@ func NewHost(config HostConfig) *Host {
 // Status reads the current load. The error names the figures that could not be read; the
 // others are valid.
 func (h *Host) Status() (HostStatus, error) {
-	status := HostStatus{At: time.Now(), TemperatureCelsius: h.temperature(), Throttled: h.throttled()}
+	status := HostStatus{At: time.Now(), TemperatureCelsius: h.temperature(), Throttled: h.throttled(), NetworkLoadPercent: h.networkLoad()}
 	var errs [3]error
 	status.CPULoadPercent, errs[0] = h.cpuLoad()
 	status.RAMTotal, status.RAMFree, errs[1] = memory(h.config.ProcfsPath)

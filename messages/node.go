@@ -26,10 +26,13 @@ type NodeFacts struct {
 type HostStatus struct {
 	CPULoadPercent *float64 `json:"cpu_load_percent,omitempty"` // 0 to 100 over all threads
 	RAMFreeBytes   *uint64  `json:"ram_free_bytes,omitempty"`   // free for new work
-	DiskFreeBytes  *uint64  `json:"disk_free_bytes,omitempty"`  // where the workspaces lie
+	RAMTotalBytes  *uint64  `json:"ram_total_bytes,omitempty"`
+	DiskFreeBytes  *uint64  `json:"disk_free_bytes,omitempty"` // where the workspaces lie
 	DiskTotalBytes *uint64  `json:"disk_total_bytes,omitempty"`
 	TemperatureC   *float64 `json:"temperature_celsius,omitempty"` // hottest CPU sensor
-	Throttled      bool     `json:"throttled"`                     // thermal throttling since the last reading
+	// NetworkLoadPercent is the use of the busiest network interface, 0 to 100.
+	NetworkLoadPercent *float64 `json:"network_load_percent,omitempty"`
+	Throttled          bool     `json:"throttled"` // thermal throttling since the last reading
 }
 
 // NodeStatus is the body of a heartbeat. Older masters ignore it.

@@ -27,7 +27,11 @@ type Status struct {
 	Source    energy.Source    `json:"energy_source"`
 	Journal   job.JournalStats `json:"journal"`
 	Counts    Counts           `json:"counts"`
-	Host      *HostStatus      `json:"host,omitempty"`
+	// LastCompleted is the job that completed last, LastGenerated the synthetic input that
+	// was generated last; nil: none yet.
+	LastCompleted *CompletedJob   `json:"last_completed,omitempty"`
+	LastGenerated *GeneratedInput `json:"last_generated_input,omitempty"`
+	Host          *HostStatus     `json:"host,omitempty"`
 	// LogLinesDropped counts log lines that the output did not accept.
 	LogLinesDropped uint64 `json:"log_lines_dropped"`
 	// Cgroups is the parent cgroup of the jobs, or why there is none.
@@ -85,6 +89,27 @@ type Counts struct {
 	Superseded  uint64 `json:"superseded"` // attempts discarded, running or waiting to be sent
 	Delivered   uint64 `json:"delivered"`  // results the master took
 	DeadLetters uint64 `json:"dead_letters"`
+
+	CanceledForcefully uint64 `json:"canceled_forcefully"` // of the canceled, those whose FFmpeg had to be killed
+	OnTime             uint64 `json:"on_time"`             // jobs that met their service level, see job.Outcome.OnTime
+	NotOnTime          uint64 `json:"not_on_time"`         // jobs that did not
+	InputsGenerated    uint64 `json:"inputs_generated"`    // synthetic inputs
+	// InputBytes and OutputBytes sum up the known sizes of completed jobs' inputs and outputs.
+	InputBytes  uint64 `json:"input_bytes"`
+	OutputBytes uint64 `json:"output_bytes"`
+}
+
+// CompletedJob is what a completed job read and wrote.
+type CompletedJob struct {
+	InputBytes  *int64        `json:"input_bytes,omitempty"` // size of the input; nil when unknown
+	OutputBytes *int64        `json:"output_bytes,omitempty"`
+	Wall        time.Duration `json:"wall_ns"` // how long FFmpeg ran
+}
+
+// GeneratedInput is a synthetic input.
+type GeneratedInput struct {
+	SizeBytes int64         `json:"size_bytes"`
+	Took      time.Duration `json:"took_ns"`
 }
 
 // HeartbeatStatus is the state of the heartbeat.

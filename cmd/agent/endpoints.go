@@ -59,10 +59,16 @@ func (w *worker) newServers(cfg configs.Config, ports []exporters.Config) ([]act
 func agentPorts(a *actors.Agent, cfg configs.Config, status func() messages.Status) []exporters.Config {
 	var ports []exporters.Config
 	if cfg.MetricsPort != 0 {
+		collectors := append(exporters.NewRuntime(), exporters.NewAgent(status, a.Snapshots().Energy, exporters.BuildInfo{Version: version}))
+		if cfg.Exporters.FieldNames {
+			collectors = append(collectors, exporters.NewField(exporters.FieldConfig{
+				Status: status, Cards: a.Snapshots().GPUs, Facts: a.Facts, StaleAfter: staleAfter(cfg),
+			}))
+		}
 		ports = append(ports, exporters.Config{
 			Name: "agent-metrics", Key: "metrics_port", Port: cfg.MetricsPort,
 			Title: "ffmpeg-agent", Description: "The agent's jobs, heartbeats, actors and journal.",
-			Collectors: append(exporters.NewRuntime(), exporters.NewAgent(status, a.Snapshots().Energy, exporters.BuildInfo{Version: version})),
+			Collectors: collectors,
 			Routes: map[string]http.Handler{
 				"/health": exporters.HealthHandler(a.Live),
 				"/ready":  exporters.ReadyHandler(status),

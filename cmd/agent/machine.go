@@ -60,12 +60,14 @@ func hardwareRoots(cfg configs.Config) hardware.Roots {
 func (h host) Look(context.Context) (messages.HostStatus, error) {
 	s, err := h.Host.Status()
 	return messages.HostStatus{
-		CPULoadPercent: s.CPULoadPercent,
-		RAMFreeBytes:   s.RAMFree,
-		DiskFreeBytes:  s.DiskFree,
-		DiskTotalBytes: s.DiskTotal,
-		TemperatureC:   s.TemperatureCelsius,
-		Throttled:      s.Throttled != nil && *s.Throttled,
+		CPULoadPercent:     s.CPULoadPercent,
+		RAMFreeBytes:       s.RAMFree,
+		RAMTotalBytes:      s.RAMTotal,
+		NetworkLoadPercent: s.NetworkLoadPercent,
+		DiskFreeBytes:      s.DiskFree,
+		DiskTotalBytes:     s.DiskTotal,
+		TemperatureC:       s.TemperatureCelsius,
+		Throttled:          s.Throttled != nil && *s.Throttled,
 	}, err
 }
 

@@ -2,6 +2,7 @@ package ffmpeg
 
 import (
 	"context"
+	"os"
 	"time"
 
 	"ffmpeg-agent/messages/job"
@@ -42,7 +43,19 @@ func (r *Run) prepare(ctx context.Context) (err error) {
 	if r.plan.input == "" {
 		return r.makeInput(ctx)
 	}
+	if path := r.files.inputPath; path != "" {
+		r.update(func(e *job.Encode) { e.InputBytes = regularSize(path) })
+	}
 	return ctx.Err()
+}
+
+// regularSize is the size of a regular file in bytes; 0 where it is none.
+func regularSize(path string) int64 {
+	info, err := os.Stat(path)
+	if err != nil || !info.Mode().IsRegular() {
+		return 0
+	}
+	return info.Size()
 }
 
 // makePlan plans the encode and places its files; the error names everything that is

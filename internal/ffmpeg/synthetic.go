@@ -48,6 +48,7 @@ func (p *plan) syntheticArgs(caps Capabilities, path string) []string {
 // makeInput generates a synthetic input in the workspace.
 func (r *Run) makeInput(ctx context.Context) (err error) {
 	path := filepath.Join(r.workspace, syntheticName)
+	begun := time.Now()
 	defer func() {
 		if err != nil { // its space may be what the result of the job needs
 			_ = os.Remove(path)
@@ -76,7 +77,7 @@ func (r *Run) makeInput(ctx context.Context) (err error) {
 		url: fileURL(path), options: whitelist([]string{"file"}, "mov"), looped: r.plan.duration > maxClip,
 	}
 	r.files.inputPath = path
-	r.encode.InputMade = true
+	r.encode.InputMade, r.encode.GenerateFor, r.encode.InputBytes = true, time.Since(begun), regularSize(path)
 	return nil
 }
 

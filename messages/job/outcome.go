@@ -116,6 +116,9 @@ func (o *Outcome) metrics() map[string]any {
 	if enc.Scenario == "" {
 		m[protocol.MetricScenario] = o.Lease.Job.Scenario
 	}
+	if enc.InputBytes > 0 {
+		m["input_bytes"] = enc.InputBytes
+	}
 	if enc.SizeBytes > 0 {
 		m["output_bytes"] = enc.SizeBytes
 	}
