@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"ffmpeg-agent/hardware/fakehw"
 	"ffmpeg-agent/internal/devmaster"
 	"ffmpeg-agent/internal/ffmpegtest"
 	"ffmpeg-agent/messages/protocol"
@@ -156,6 +157,41 @@ func memoryTotal(t *testing.T) float64 {
 		t.Fatal(err)
 	}
 	return kib * 1024
+}
+
+// Two fake cards of known power.
+func TestFieldNamesOfCards(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	cards := fakehw.NVMLCards(120, 60)
+	nvml, err := fakehw.NewNVML(dir, fakehw.NVMLScenario{Driver: "550.1", Cards: cards})
+	if err != nil {
+		t.Fatal(err)
+	}
+	bed := newTestbed(t)
+	port, gpuPort := freePort(t), freePort(t)
+	startAgent(t, append(bed.environment(), "FFMPEG_AGENT_HARDWARE_NVML_LIBRARY="+nvml.Library, "FFMPEG_AGENT_EXPORTERS_GPU_ENABLED=true",
+		fmt.Sprintf("FFMPEG_AGENT_EXPORTERS_GPU_PORT=%d", gpuPort)), append(bed.flags(), "--metrics-port", fmt.Sprint(port))...)
+	bed.awaitRegistration()
+	var got map[string]float64
+	waitFor(t, "power of the cards", func() bool {
+		got = nodeSeries(t, get(t, fmt.Sprintf("http://127.0.0.1:%d/metrics", port)), bed.master.Nodes()[0].ID)
+		return got["ffrtmp_worker_power_watts"] != 0
+	})
+	if watts := got["ffrtmp_worker_power_watts"]; watts != 180 || got["ffrtmp_worker_has_gpu"] != 1 {
+		t.Errorf("got %v W and has_gpu %v, want 180 W and 1", watts, got["ffrtmp_worker_has_gpu"])
+	}
+	hottest := 0.0
+	for _, m := range regexp.MustCompile(`(?m)^gpu_temperature_celsius\{.*\} (\S+)$`).FindAllStringSubmatch(get(t, fmt.Sprintf("http://127.0.0.1:%d/metrics", gpuPort)), -1) {
+		celsius, err := strconv.ParseFloat(m[1], 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		hottest = max(hottest, celsius)
+	}
+	if got["ffrtmp_worker_temperature_celsius"] != hottest || hottest == 0 {
+		t.Errorf("got %v °C, want the %v °C of the hottest card", got["ffrtmp_worker_temperature_celsius"], hottest)
+	}
 }
 
 func TestFieldNamesCanBeTurnedOff(t *testing.T) {
