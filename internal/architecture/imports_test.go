@@ -66,14 +66,14 @@ func TestViolationsAreFound(t *testing.T) {
 		pkg  pkg
 		want int
 	}{
-		"allowed":               {pkg{ImportPath: module + "/actors", Imports: []string{module + "/messages", "time"}}, 0},
+		"allowed":                   {pkg{ImportPath: module + "/actors", Imports: []string{module + "/messages", "time"}}, 0},
 		"command imports all":       {pkg{ImportPath: module + "/cmd/agent", Imports: []string{module + "/actors", module + "/internal/master"}}, 0},
-		"upward":                {pkg{ImportPath: module + "/messages", Imports: []string{module + "/actors"}}, 1},
-		"sideways":              {pkg{ImportPath: module + "/internal/master", Imports: []string{module + "/internal/journal"}}, 1},
-		"unlisted package":      {pkg{ImportPath: module + "/internal/new", Imports: []string{module + "/messages"}}, 1},
-		"protoactor, not allowed":      {pkg{ImportPath: module + "/internal/ffmpeg", Imports: []string{"github.com/asynkron/protoactor-go/actor"}}, 1},
-		"protoactor, allowed":    {pkg{ImportPath: module + "/actors", Imports: []string{"github.com/asynkron/protoactor-go/actor"}}, 0},
-		"cgo, not allowed":             {pkg{ImportPath: module + "/cmd/agent", Imports: []string{"C"}}, 1},
+		"upward":                    {pkg{ImportPath: module + "/messages", Imports: []string{module + "/actors"}}, 1},
+		"sideways":                  {pkg{ImportPath: module + "/internal/master", Imports: []string{module + "/internal/journal"}}, 1},
+		"unlisted package":          {pkg{ImportPath: module + "/internal/new", Imports: []string{module + "/messages"}}, 1},
+		"protoactor, not allowed":   {pkg{ImportPath: module + "/internal/ffmpeg", Imports: []string{"github.com/asynkron/protoactor-go/actor"}}, 1},
+		"protoactor, allowed":       {pkg{ImportPath: module + "/actors", Imports: []string{"github.com/asynkron/protoactor-go/actor"}}, 0},
+		"cgo, not allowed":          {pkg{ImportPath: module + "/cmd/agent", Imports: []string{"C"}}, 1},
 		"package of another module": {pkg{ImportPath: "example.org/x", Imports: []string{"C"}}, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
