@@ -87,16 +87,16 @@ func (f *jobFiles) outputSize() (bytes int64, ok bool) {
 	return bytes, true
 }
 
-// discardTemps frees the disk space of outputs that were not published, and closes and
-// removes them. They are truncated first: that frees the space even where a file cannot
-// be removed, has another name, or is open in a process that was left behind.
+// discardTemps frees the disk space of outputs that were not published, and removes them.
+// They are truncated first: that frees the space even where a file cannot be removed, has
+// another name, or is open in a process that was left behind. close closes them, once no
+// process is being started that inherits them.
 func (f *jobFiles) discardTemps() {
 	for _, t := range f.targets {
 		if t.file == nil || t.published {
 			continue
 		}
 		_ = t.file.Truncate(0) // fails once it is closed
-		_ = t.file.Close()
 		_ = t.dir.Remove(filepath.Base(t.temp)) // else removing the workspace does
 	}
 }
