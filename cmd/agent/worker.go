@@ -187,6 +187,7 @@ func (w *worker) treeConfig(cfg configs.Config, deps actors.Dependencies) actors
 		Dependencies: deps,
 		Settings: actors.Settings{
 			Register:            cfg.Register,
+			FirstProofWithin:    30 * time.Second,
 			PollInterval:        cfg.PollInterval,
 			HeartbeatInterval:   cfg.HeartbeatInterval,
 			ReconcileInterval:   time.Minute,
