@@ -82,32 +82,14 @@ func (h *heartbeat) answered(session messages.Session, sentAt time.Time, err err
 		h.failures.failed(err)
 		return
 	}
-	h.contact.answered(sentAt, h.settings.Load().UnavailableAfter)
-	now := time.Now()
-	if silence := h.silence(session, now); silence > h.settings.Load().UnavailableAfter {
+	if silence := h.contact.answered(sentAt, h.settings.Load().UnavailableAfter); silence > 0 {
 		h.refs.registrar.Tell(&messages.RegisterAgain{Session: session,
 			Reason: fmt.Sprintf("no heartbeat was answered for %s", silence.Round(time.Second))})
 	}
+	now := time.Now()
 	h.status.Sent++
 	h.status.LastSuccess, h.status.Error = &now, ""
 	h.failures.recovered()
-}
-
-// silence is how long the master had not heard of this node until now, a suspend of this
-// machine included; 0 where that is unknown.
-func (h *heartbeat) silence(session messages.Session, now time.Time) time.Duration {
-	var last time.Time
-	if !session.Since.Before(h.started) { // not resumed: registered by this process
-		last = session.Since
-	}
-	if at := h.status.LastSuccess; at != nil && at.After(last) {
-		last = *at
-	}
-	if last.IsZero() {
-		return 0
-	}
-	// The monotonic clock stands still in a suspend, the other one may be set back.
-	return max(now.Sub(last), now.Round(0).Sub(last.Round(0)))
 }
 
 func (h *heartbeat) post() {
