@@ -33,10 +33,8 @@ func (c *Client) Held(ctx context.Context, s messages.Session) (messages.Held, e
 			HasGPU: node.HasGPU, GPUType: node.GPUType, GPUCapabilities: node.GPUCapabilities, Labels: node.Labels,
 		}
 	}
-	if held.Leases, err = c.leases(ctx, s, node.CurrentJobID, sentAt); err != nil {
-		return messages.Held{}, err
-	}
-	return held, nil
+	held.Leases, err = c.leases(ctx, s, node.CurrentJobID, sentAt)
+	return held, err
 }
 
 // unlisted reports whether the master lists its nodes, but not this one: after a failover,
