@@ -15,14 +15,16 @@ type contact struct {
 
 func (c *contact) begin(at time.Time) { c.lastSent, c.restored = at, at }
 
-// answered takes in an answer that came just now to a call sent at a moment.
-func (c *contact) answered(sentAt time.Time, limit time.Duration) {
+// answered takes in an answer that came just now to a call sent at a moment. It returns the
+// length of the silence that ended with it; 0 unless that was longer than limit.
+func (c *contact) answered(sentAt time.Time, limit time.Duration) (silence time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if age(c.lastSent) > limit {
-		c.restored = time.Now()
+	if since := age(c.lastSent); since > limit {
+		silence, c.restored = since, time.Now()
 	}
 	c.lastSent = sentAt
+	return silence
 }
 
 // unbrokenSince reports whether there was no silence longer than limit since t.

@@ -82,7 +82,7 @@ func newSite(t *testing.T, change func(*siteConfig)) *site {
 	t.Helper()
 	cfg := siteConfig{
 		Settings: Settings{
-			Register: true, PollInterval: 50 * time.Millisecond, HeartbeatInterval: beat, ReconcileInterval: time.Minute,
+			Register: true, FirstProofWithin: hang, PollInterval: 50 * time.Millisecond, HeartbeatInterval: beat, ReconcileInterval: time.Minute,
 			UnavailableAfter: 90 * time.Second, Slots: 1, CancelCheckInterval: 100 * time.Millisecond,
 			SampleInterval: 50 * time.Millisecond, IdleSampleInterval: 200 * time.Millisecond,
 			MinFreeDisk: func(uint64) uint64 { return 0 },

@@ -2,6 +2,7 @@ package actors
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/asynkron/protoactor-go/actor"
@@ -75,13 +76,16 @@ func (h *heartbeat) answered(session messages.Session, sentAt time.Time, err err
 		h.status.Failed++
 		h.status.Error = err.Error()
 		if protocol.KindOf(err) == protocol.NotFound {
-			h.refs.registrar.Tell(&messages.NodeForgotten{Session: session})
+			h.refs.registrar.Tell(&messages.RegisterAgain{Session: session, Reason: "the master does not know this node any more"})
 			return
 		}
 		h.failures.failed(err)
 		return
 	}
-	h.contact.answered(sentAt, h.settings.Load().UnavailableAfter)
+	if silence := h.contact.answered(sentAt, h.settings.Load().UnavailableAfter); silence > 0 {
+		h.refs.registrar.Tell(&messages.RegisterAgain{Session: session,
+			Reason: fmt.Sprintf("no heartbeat was answered for %s", silence.Round(time.Second))})
+	}
 	now := time.Now()
 	h.status.Sent++
 	h.status.LastSuccess, h.status.Error = &now, ""

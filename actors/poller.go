@@ -215,18 +215,22 @@ func (p *poller) findLeases(ctx actor.Context, then func(actor.Context)) {
 	}
 	p.calling, p.findDue = true, false
 	session := *p.session
-	supervision.Go(ctx, func(work context.Context) ([]job.Lease, error) {
+	supervision.Go(ctx, func(work context.Context) (messages.Held, error) {
 		return p.Master.Held(work, session)
-	}, func(ctx actor.Context, leases []job.Lease, err error) {
+	}, func(ctx actor.Context, held messages.Held, err error) {
 		p.calling = false
 		switch {
 		case err == nil:
-			if len(leases) > 0 {
-				p.free -= len(leases) // until jobs sends its slots
-				p.refs.jobs.Tell(&messages.Offer{Leases: leases})
+			if len(held.Leases) > 0 {
+				p.free -= len(held.Leases) // until jobs sends its slots
+				p.refs.jobs.Tell(&messages.Offer{Leases: held.Leases})
+			}
+			if p.checkListed(session, held); p.mayRenew(session, held) {
+				p.renew(ctx, session, held.Facts, then)
+				return
 			}
 		case protocol.KindOf(err) == protocol.NotFound:
-			p.refs.registrar.Tell(&messages.NodeForgotten{Session: session})
+			p.refs.registrar.Tell(&messages.RegisterAgain{Session: session, Reason: "the master does not know this node any more"})
 			p.pauseFor(ctx, jitter(p.settings.Load().PollInterval))
 		default:
 			p.findLater = true
@@ -235,6 +239,21 @@ func (p *poller) findLeases(ctx actor.Context, then func(actor.Context)) {
 		then(ctx)
 		p.called(ctx)
 	})
+}
+
+// checkListed asks for a new registration where the master does not treat the node as
+// available. A session that is younger than the interval between looks has just been tried.
+func (p *poller) checkListed(session messages.Session, held messages.Held) {
+	reason := ""
+	switch {
+	case held.Unlisted:
+		reason = "the master does not list this node"
+	case held.Offline:
+		reason = "the master lists this node as offline"
+	}
+	if reason != "" && time.Since(session.Since) >= p.settings.Load().ReconcileInterval {
+		p.refs.registrar.Tell(&messages.RegisterAgain{Session: session, Reason: reason})
+	}
 }
 
 // findLeasesIdle is the look at every interval. Only an idle agent needs it, and one that

@@ -18,7 +18,8 @@ import (
 // asks in between whether it still stands. Errors are *protocol.Error.
 type Master interface {
 	// Register announces the node. It may be repeated at any time: the address is the
-	// node's identity, and the answer the same node.
+	// node's identity, and the answer the same node. Not every master stores the facts of
+	// another registration than the first.
 	Register(context.Context, messages.NodeFacts) (messages.Session, error)
 	// Heartbeat shows that the node is alive. It shares no connection with other calls.
 	// A NotFound error means: register again.
@@ -27,9 +28,12 @@ type Master interface {
 	// the call is never repeated silently, and after an error Held tells whether a lease
 	// was lost with the response.
 	Next(context.Context, messages.Session) (*job.Lease, error)
-	// Held lists the leases that the master holds as ours. A NotFound error means that it
-	// does not know the node.
-	Held(context.Context, messages.Session) ([]job.Lease, error)
+	// Held asks how the master lists the node and which leases it holds as ours. A NotFound
+	// error means that it does not know the node.
+	Held(context.Context, messages.Session) (messages.Held, error)
+	// Remove removes the node, so that its next registration is a first one. A Rejected error
+	// means that the node is busy, NotFound that there is none.
+	Remove(context.Context, messages.Session) error
 	// Extend asks for the status of a lease.
 	Extend(context.Context, job.Lease) (job.LeaseStatus, error)
 	// Report delivers a result, the record's bytes as they are. nil: the master took it.
@@ -70,6 +74,10 @@ type Journal interface {
 	// SaveSession keeps the node's session; Session returns it, false when there is none.
 	SaveSession(messages.Session) error
 	Session() (messages.Session, bool, error)
+	// SaveRenewal keeps what was done about facts that the master did not store; Renewal
+	// returns it, false when there is none.
+	SaveRenewal(messages.Renewal) error
+	Renewal() (messages.Renewal, bool, error)
 	// Probe tries whether the journal can be written.
 	Probe() error
 	// Stats counts what the journal holds, and says whether it could be written. It does

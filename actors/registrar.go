@@ -24,7 +24,7 @@ type registrar struct {
 	log      *zap.Logger
 	busy     bool      // a registration is in flight or scheduled
 	again    bool      // the facts changed meanwhile
-	forgot   time.Time // when the master last answered that it does not know the node
+	asked    time.Time // when another registration was last asked for
 	backoff  *callBackoff
 	failures outage
 }
@@ -43,33 +43,72 @@ func (r *registrar) Receive(ctx actor.Context) {
 	switch m := ctx.Message().(type) {
 	case *actor.Started:
 		r.start(ctx)
-	case *messages.NodeForgotten:
-		r.forgotten(ctx, m.Session)
+	case *messages.RegisterAgain:
+		r.registerAgain(ctx, m)
 	}
 }
 
 func (r *registrar) start(ctx actor.Context) {
-	r.prove(ctx)
 	switch s := r.snapshots.Session(); {
 	case s != nil:
 		// After a restart of the registrar the session is still valid.
 		r.announce(*s)
 	case r.settings.Load().Register:
-		r.schedule(ctx, 0)
+		r.proveFirst(ctx)
+		return
 	default:
 		r.resume(ctx)
 	}
+	r.prove(ctx)
 }
 
-// facts are those of the machine, and of the trial encodes once they are done.
+// facts are those of the machine, and of the trial encodes as far as they are done.
 func (r *registrar) facts() messages.NodeFacts {
-	if proved := r.shared.proved.Load(); proved != nil {
-		return *proved
+	for _, proved := range []*messages.NodeFacts{r.shared.proved.Load(), r.shared.first.Load()} {
+		if proved != nil {
+			return *proved
+		}
 	}
 	return r.Facts
 }
 
-// prove runs trial encodes beside everything else, and registers again with their result.
+// proveFirst registers once the proof for the first registration is there, or its time is
+// over: some masters store the facts of the first registration only.
+func (r *registrar) proveFirst(ctx actor.Context) {
+	within := r.settings.Load().FirstProofWithin
+	wait := within - time.Since(r.started)
+	if r.FirstProof == nil || r.shared.first.Load() != nil || wait <= 0 {
+		r.schedule(ctx, 0)
+		r.prove(ctx)
+		return
+	}
+	// A process that hangs in a driver may outlive its context.
+	late := supervision.After(ctx, wait, func(ctx actor.Context) {
+		r.log.Warn("registering without the results of trial encodes, which take too long", zap.Duration("waited", within))
+		r.schedule(ctx, 0)
+	})
+	supervision.Go(ctx, func(work context.Context) (messages.NodeFacts, error) {
+		work, cancel := context.WithTimeout(work, wait)
+		defer cancel()
+		facts, err := r.FirstProof(work)
+		if err != nil {
+			r.log.Warn("could not run the trial encodes of hardware encoders before the registration", zap.Error(err))
+		}
+		return facts, nil
+	}, func(ctx actor.Context, facts messages.NodeFacts, err error) {
+		late.Stop()
+		if err == nil {
+			r.shared.first.Store(&facts)
+		}
+		if r.snapshots.Session() == nil {
+			r.schedule(ctx, 0)
+		}
+		r.prove(ctx)
+	})
+}
+
+// prove runs trial encodes beside everything else, and registers again where they change the
+// facts.
 func (r *registrar) prove(ctx actor.Context) {
 	if r.Prove == nil || r.shared.proved.Load() != nil {
 		return
@@ -82,9 +121,14 @@ func (r *registrar) prove(ctx actor.Context) {
 		}
 		r.log.Info("trial encodes done", zap.Strings("gpu_capabilities", proved.GPUCapabilities), zap.String("encoders", proved.Labels["encoders"]))
 		r.shared.proved.Store(&proved)
-		// A resumed session was registered with the same facts, but for hardware found since.
-		if r.settings.Load().Register || len(proved.GPUCapabilities) > 0 {
+		posted := r.shared.posted.Load()
+		switch {
+		case r.busy:
 			r.again = true
+		case posted != nil && posted.Scheduling().Equal(proved.Scheduling()):
+			r.refs.poller.Tell(&messages.FindLeases{}) // compares them with what the master stored
+		// A resumed session was registered with the same facts, but for hardware found since.
+		case posted != nil, r.settings.Load().Register, len(proved.GPUCapabilities) > 0:
 			r.schedule(ctx, 0)
 		}
 	})
@@ -112,13 +156,13 @@ func (r *registrar) resume(ctx actor.Context) {
 	})
 }
 
-func (r *registrar) forgotten(ctx actor.Context, who messages.Session) {
-	if s := r.snapshots.Session(); r.busy || (s != nil && s.Since != who.Since) {
+func (r *registrar) registerAgain(ctx actor.Context, m *messages.RegisterAgain) {
+	if s := r.snapshots.Session(); r.busy || (s != nil && s.Since != m.Session.Since) {
 		return
 	}
-	r.log.Warn("the master does not know this node any more; registering again", zap.String("node", who.NodeID))
-	wait := minReregister - time.Since(r.forgot)
-	r.forgot = time.Now()
+	r.log.Warn("registering again", zap.String("reason", m.Reason), zap.String("node", m.Session.NodeID))
+	wait := minReregister - time.Since(r.asked)
+	r.asked = time.Now()
 	r.schedule(ctx, wait)
 }
 
@@ -155,9 +199,10 @@ func (r *registrar) register(ctx actor.Context) {
 		r.backoff.reset()
 		r.failures.recovered()
 		r.log.Info("registered with the master", zap.String("node", s.NodeID), zap.String("master", s.Master))
+		r.shared.posted.Store(&facts)
 		r.save(ctx, s)
 		r.announce(s)
-		if r.again {
+		if r.again && !facts.Scheduling().Equal(r.facts().Scheduling()) {
 			r.schedule(ctx, 0)
 		}
 	})

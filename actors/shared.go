@@ -19,6 +19,7 @@ import (
 // running Agent.
 type Settings struct {
 	Register            bool          // register at start; otherwise resume the saved session
+	FirstProofWithin    time.Duration // the first registration waits no longer for trial encodes, from the start
 	PollInterval        time.Duration // of an idle agent, ±10 %
 	HeartbeatInterval   time.Duration
 	ReconcileInterval   time.Duration // between looks of an idle agent for leases that the master holds as ours
@@ -48,8 +49,13 @@ type Dependencies struct {
 	// nil: unknown.
 	CPUUse func() (busy, capacity time.Duration, err error)
 	Facts  messages.NodeFacts
-	// Prove returns the facts with the result of trial encodes. The first call may take a
-	// minute. nil: no trial encodes.
+	// FirstProof returns the facts with what is proved before the first registration: the
+	// cached results of trial encodes, else those of hardware encoders, which it tries where
+	// this machine has the hardware. What was proved so far is valid even with an error.
+	// nil: no trial encodes.
+	FirstProof func(context.Context) (messages.NodeFacts, error)
+	// Prove returns the facts with the results of all trial encodes. The first call may take
+	// a minute. nil: no trial encodes.
 	Prove func(context.Context) (messages.NodeFacts, error)
 	// Endpoints makes the agent's own listeners, which show the agent, before it starts. nil:
 	// none.
@@ -75,6 +81,8 @@ type shared struct {
 	attempts  *attempts
 	verdicts  sync.Map                           // job.Key → *verdict of the master on a result that the journal still has as unsent
 	proved    atomic.Pointer[messages.NodeFacts] // what Prove returned
+	first     atomic.Pointer[messages.NodeFacts] // what FirstProof returned
+	posted    atomic.Pointer[messages.NodeFacts] // facts of this process's last registration
 	contact   contact
 	counts    counts
 	stop      stopRequest

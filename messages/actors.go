@@ -28,9 +28,12 @@ type Drain struct {
 
 // To registrar.
 
-// NodeForgotten: the master does not know the node of a session. It is ignored when a
-// newer session is in force.
-type NodeForgotten struct{ Session Session }
+// RegisterAgain asks for a new registration, because the master lost the node of a session
+// or no longer treats it as available. It is ignored when a newer session is in force.
+type RegisterAgain struct {
+	Session Session
+	Reason  string // such as "the master does not know this node"
+}
 
 // To heartbeat and poller.
 

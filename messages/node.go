@@ -1,6 +1,12 @@
 package messages
 
-import "time"
+import (
+	"maps"
+	"slices"
+	"time"
+
+	"ffmpeg-agent/messages/job"
+)
 
 // Session is what registering with a master returned.
 type Session struct {
@@ -8,6 +14,9 @@ type Session struct {
 	Address string    `json:"address"` // the identity we registered with
 	Master  string    `json:"master"`  // URL of the master that gave the id
 	Since   time.Time `json:"since"`
+	// New: the master answered that the node is new to it, and so stored the facts that
+	// were posted. Some masters store those of a node's first registration only.
+	New bool `json:"new,omitempty"`
 }
 
 // NodeFacts describe the node in its registration.
@@ -17,9 +26,47 @@ type NodeFacts struct {
 	CPUModel        string
 	CPUThreads      int
 	RAMTotalBytes   uint64
-	GPUType         string   // empty: none
+	GPUType         string   // name of the card; empty: none
 	GPUCapabilities []string // encoders that a trial encode proved, such as nvenc_h264
 	Labels          map[string]string
+}
+
+// Scheduling returns the facts that a master chooses a node by.
+func (f NodeFacts) Scheduling() SchedulingFacts {
+	return SchedulingFacts{HasGPU: f.GPUType != "", GPUType: f.GPUType, GPUCapabilities: f.GPUCapabilities, Labels: f.Labels}
+}
+
+// SchedulingFacts are what a master chooses a node by.
+type SchedulingFacts struct {
+	HasGPU          bool              `json:"has_gpu"`
+	GPUType         string            `json:"gpu_type"`
+	GPUCapabilities []string          `json:"gpu_capabilities"` // in any order
+	Labels          map[string]string `json:"labels"`
+}
+
+// Equal reports whether both say the same of a node.
+func (f SchedulingFacts) Equal(other SchedulingFacts) bool {
+	sorted := func(names []string) []string { return slices.Sorted(slices.Values(names)) }
+	return f.HasGPU == other.HasGPU && f.GPUType == other.GPUType &&
+		slices.Equal(sorted(f.GPUCapabilities), sorted(other.GPUCapabilities)) && maps.Equal(f.Labels, other.Labels)
+}
+
+// Renewal remembers for which facts the node was removed from a master that did not store
+// them, so that this is done once for each set of facts.
+type Renewal struct {
+	Master string          `json:"master"` // URL
+	Facts  SchedulingFacts `json:"facts"`
+	Tries  int             `json:"tries"`          // removals that were tried
+	Done   bool            `json:"done,omitempty"` // the node was removed
+}
+
+// Held is what the master has under a node's id.
+type Held struct {
+	Offline  bool // the node is listed as offline
+	Unlisted bool // the master answers for the node, but does not list it; the fields below but Leases are unknown
+	Busy     bool // the node has a job in the master's eyes
+	Facts    SchedulingFacts
+	Leases   []job.Lease
 }
 
 // HostStatus is the state of the machine. Pointers are nil where unknown.

@@ -4,12 +4,15 @@ import (
 	"context"
 	"errors"
 	"maps"
+	"runtime"
+	"slices"
 	"strings"
 	"time"
 
 	"ffmpeg-agent/actors"
 	"ffmpeg-agent/configs"
 	"ffmpeg-agent/hardware"
+	"ffmpeg-agent/internal/ffmpeg"
 	"ffmpeg-agent/messages"
 )
 
@@ -81,26 +84,71 @@ func nodeFacts(cfg configs.Config) (messages.NodeFacts, error) {
 		CPUModel:      found.CPUModel,
 		CPUThreads:    found.CPUThreads,
 		RAMTotalBytes: found.RAMTotal,
-		Labels:        map[string]string{"agent_version": version},
 	}
 	if facts.Type == "auto" {
 		facts.Type = found.NodeType
+	}
+	facts.Labels = map[string]string{
+		"agent_version": version, "os": runtime.GOOS, "arch": runtime.GOARCH, "node_type": facts.Type,
 	}
 	maps.Copy(facts.Labels, cfg.Node.Labels)
 	return facts, err
 }
 
-// tryEncoders adds the encoders that passed a trial encode to the facts.
-func (w *worker) tryEncoders(ctx context.Context, facts messages.NodeFacts) (messages.NodeFacts, error) {
-	trials, err := w.runner.TryEncoders(ctx)
+// prover adds the encoders that passed a trial encode to a node's facts.
+type prover struct {
+	runner   *ffmpeg.Runner
+	facts    messages.NodeFacts
+	graphics func() []hardware.Graphics
+}
+
+// first adds what is proved before the first registration: what is cached, else the hardware
+// encoders that work. Where there is no hardware, none is tried.
+func (p prover) first(ctx context.Context) (messages.NodeFacts, error) {
+	cached, err := p.runner.CachedTrials()
 	if err != nil {
-		return facts, err
+		return p.facts, err
 	}
-	facts.GPUCapabilities = trials.Capabilities()
-	if len(facts.GPUCapabilities) > 0 {
-		facts.GPUType, _, _ = strings.Cut(facts.GPUCapabilities[0], "_")
+	if len(cached.Capabilities()) > 0 || len(p.graphics()) == 0 {
+		return p.proved(cached), nil
+	}
+	trials, err := p.runner.TryHardware(ctx)
+	trials.Works = append(trials.Works, cached.Works...) // encoders that need no hardware
+	return p.proved(trials), err
+}
+
+// all adds what all trials prove.
+func (p prover) all(ctx context.Context) (messages.NodeFacts, error) {
+	trials, err := p.runner.TryEncoders(ctx)
+	if err != nil {
+		return p.facts, err
+	}
+	return p.proved(trials), nil
+}
+
+func (p prover) proved(trials ffmpeg.Trials) messages.NodeFacts {
+	facts := p.facts
+	if len(trials.Works) == 0 {
+		return facts
 	}
 	facts.Labels = maps.Clone(facts.Labels)
-	facts.Labels["encoders"] = strings.Join(trials.Works, ",")
-	return facts, nil
+	facts.Labels["encoders"] = strings.Join(slices.Sorted(slices.Values(trials.Works)), ",")
+	if facts.GPUCapabilities = trials.Capabilities(); len(facts.GPUCapabilities) > 0 {
+		facts.GPUType = cardName(facts.GPUCapabilities, p.graphics())
+	}
+	return facts
+}
+
+// cardName is the name of the card that the proved encoders run on, that of nvenc first. Where
+// no device was found, it is the encoders' family.
+func cardName(capabilities []string, devices []hardware.Graphics) string {
+	nvenc := slices.ContainsFunc(capabilities, func(c string) bool { return strings.HasPrefix(c, "nvenc_") })
+	if i := slices.IndexFunc(devices, func(d hardware.Graphics) bool { return d.NVIDIA == nvenc }); i >= 0 {
+		return devices[i].Name
+	}
+	if len(devices) > 0 {
+		return devices[0].Name
+	}
+	family, _, _ := strings.Cut(capabilities[0], "_")
+	return family
 }

@@ -82,7 +82,7 @@ func newTestbed(t *testing.T) *testbed {
 // startMaster starts a master with the state of the one before.
 func (bed *testbed) startMaster(cfg devmaster.Config) {
 	bed.t.Helper()
-	cfg.StateFile, cfg.FenceAttempts = bed.state, true
+	cfg.StateFile, cfg.FenceAttempts = bed.state, cfg.Habits == devmaster.Habits{}
 	m, err := devmaster.New(cfg)
 	if err != nil {
 		bed.t.Fatal(err)

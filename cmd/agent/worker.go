@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"os"
 	"slices"
+	"sync"
 	"time"
 
 	"go.uber.org/zap"
@@ -14,10 +15,10 @@ import (
 	"ffmpeg-agent/actors"
 	"ffmpeg-agent/actors/supervision"
 	"ffmpeg-agent/configs"
+	"ffmpeg-agent/hardware"
 	"ffmpeg-agent/internal/ffmpeg"
 	"ffmpeg-agent/internal/journal"
 	"ffmpeg-agent/internal/master"
-	"ffmpeg-agent/messages"
 	"ffmpeg-agent/messages/job"
 )
 
@@ -52,7 +53,8 @@ func (w *worker) start(cfg configs.Config) error {
 	if err != nil {
 		return err
 	}
-	if err := w.newRunner(cfg); err != nil {
+	graphics := sync.OnceValue(func() []hardware.Graphics { return hardware.FindGraphics(hardwareRoots(cfg), nvmlConfig(cfg)) })
+	if err := w.newRunner(cfg, graphics); err != nil {
 		return err
 	}
 	facts, err := nodeFacts(cfg)
@@ -62,7 +64,8 @@ func (w *worker) start(cfg configs.Config) error {
 	deps := sensors(cfg)
 	deps.Master, deps.Journal, deps.Facts = client, w.journal, facts
 	deps.Runner, deps.Janitor = runner{w.runner}, w.runner.Janitor()
-	deps.Prove = func(ctx context.Context) (messages.NodeFacts, error) { return w.tryEncoders(ctx, facts) }
+	proof := prover{w.runner, facts, graphics}
+	deps.FirstProof, deps.Prove = proof.first, proof.all
 	deps.Endpoints = func(a *actors.Agent) (actors.Endpoints, error) { return w.endpoints(a, cfg) }
 	if w.agent, err = actors.Start(w.treeConfig(cfg, deps)); err != nil {
 		return err
@@ -153,7 +156,7 @@ func (w *worker) newClient(cfg configs.Config) (*master.Client, error) {
 // ffmpegNice keeps FFmpeg from delaying the agent's heartbeats.
 const ffmpegNice = 10
 
-func (w *worker) newRunner(cfg configs.Config) error {
+func (w *worker) newRunner(cfg configs.Config, graphics func() []hardware.Graphics) error {
 	masterURL, err := url.Parse(cfg.Master.URL)
 	if err != nil {
 		return fmt.Errorf("parsing master.url: %w", err)
@@ -171,8 +174,12 @@ func (w *worker) newRunner(cfg configs.Config) error {
 		OutputRoots:    cfg.Jobs.OutputRoots,
 		InputRoots:     cfg.Jobs.InputRoots,
 		InputProtocols: cfg.Jobs.InputProtocols,
-		Nice:           ffmpegNice,
-		Logger:         w.log.Named("ffmpeg"),
+		Hardware: func() string {
+			facts, _ := hardware.Detect(hardwareRoots(cfg)) // an unknown kernel is one as well
+			return hardware.GraphicsIdentity(facts.Kernel, graphics())
+		},
+		Nice:   ffmpegNice,
+		Logger: w.log.Named("ffmpeg"),
 	})
 	if err != nil {
 		return err
@@ -187,6 +194,7 @@ func (w *worker) treeConfig(cfg configs.Config, deps actors.Dependencies) actors
 		Dependencies: deps,
 		Settings: actors.Settings{
 			Register:            cfg.Register,
+			FirstProofWithin:    30 * time.Second,
 			PollInterval:        cfg.PollInterval,
 			HeartbeatInterval:   cfg.HeartbeatInterval,
 			ReconcileInterval:   time.Minute,

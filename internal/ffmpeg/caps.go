@@ -56,20 +56,10 @@ func (r *Runner) Ready(ctx context.Context) error {
 // Capabilities queries FFmpeg's encoders and filters once, and again when the binary was
 // replaced. It may take a second.
 func (r *Runner) Capabilities(ctx context.Context) (Capabilities, error) {
-	t, err := r.tools()
+	t, key, err := r.identify()
 	if err != nil {
 		return Capabilities{}, err
 	}
-	info, err := os.Stat(t.ffmpeg)
-	if err != nil {
-		return Capabilities{}, &missingError{fmt.Errorf("looking up FFmpeg: %w", err)}
-	}
-	probe, err := os.Stat(t.ffprobe)
-	if err != nil {
-		return Capabilities{}, &missingError{fmt.Errorf("looking up ffprobe: %w", err)}
-	}
-	key := fmt.Sprint(t, info.Size(), info.ModTime().UnixNano(), probe.Size(), probe.ModTime().UnixNano())
-
 	select {
 	case r.querying <- struct{}{}:
 		defer func() { <-r.querying }()
@@ -94,6 +84,24 @@ func (r *Runner) Capabilities(ctx context.Context) (Capabilities, error) {
 	}
 	r.caps, r.capsKey = caps, key
 	return caps, nil
+}
+
+// identify looks both binaries up and returns Capabilities.Identity; the error is a
+// *missingError.
+func (r *Runner) identify() (tools, string, error) {
+	t, err := r.tools()
+	if err != nil {
+		return tools{}, "", err
+	}
+	info, err := os.Stat(t.ffmpeg)
+	if err != nil {
+		return tools{}, "", &missingError{fmt.Errorf("looking up FFmpeg: %w", err)}
+	}
+	probe, err := os.Stat(t.ffprobe)
+	if err != nil {
+		return tools{}, "", &missingError{fmt.Errorf("looking up ffprobe: %w", err)}
+	}
+	return t, fmt.Sprint(t, info.Size(), info.ModTime().UnixNano(), probe.Size(), probe.ModTime().UnixNano()), nil
 }
 
 func (r *Runner) query(ctx context.Context, binary, what string, read func(io.Reader)) error {

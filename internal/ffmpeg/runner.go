@@ -44,6 +44,10 @@ type Settings struct {
 	InputRoots     []string // where inputs may be; /
 	InputProtocols []string // protocols of inputs; file, http, https, rtmp, rtmps, srt
 
+	// Hardware returns what trial encodes depend on beside FFmpeg, such as kernel, cards and
+	// drivers: results are cached for one such text. It may block. nil: nothing.
+	Hardware func() string
+
 	Nice   int // added to the agent's own, 0 to 19
 	Logger *zap.Logger
 }
@@ -81,6 +85,9 @@ func (s *Settings) complete() error {
 	}
 	if s.InputProtocols == nil {
 		s.InputProtocols = []string{"file", "http", "https", "rtmp", "rtmps", "srt"}
+	}
+	if s.Hardware == nil {
+		s.Hardware = func() string { return "" }
 	}
 	if s.Logger == nil {
 		s.Logger = zap.NewNop()

@@ -67,11 +67,36 @@ func (r *Runner) triedEncoders(ctx context.Context, identity string, wait bool) 
 	return t.byEncoder(), nil
 }
 
+// CachedTrials are the successes of earlier trials with this very FFmpeg on this hardware.
+func (r *Runner) CachedTrials() (Trials, error) {
+	_, identity, err := r.identify()
+	if err != nil {
+		return Trials{}, err
+	}
+	works := slices.Sorted(slices.Values(r.readTrialCache(identity).Works))
+	return Trials{Works: works, identity: identity}, nil
+}
+
+// TryHardware tries the hardware encoders only, as TryEncoders does. Where it is cut short,
+// the result has those that were proved.
+func (r *Runner) TryHardware(ctx context.Context) (Trials, error) {
+	return r.try(ctx, needsHardware)
+}
+
 // TryEncoders tries every hardware encoder that this FFmpeg lists, and the encoders of
 // each codec that jobs may name, one after another. Successes are cached on disk for this
-// very FFmpeg; failures are tried again after failureTTL, since a driver may have been
-// installed in the meantime.
+// very FFmpeg and hardware; failures are tried again after failureTTL, since a driver may
+// have been installed in the meantime.
 func (r *Runner) TryEncoders(ctx context.Context) (Trials, error) {
+	trials, err := r.try(ctx, func(string) bool { return true })
+	if err == nil {
+		r.trials.Store(&trials)
+	}
+	return trials, err
+}
+
+// try tries the encoders that want accepts.
+func (r *Runner) try(ctx context.Context, want func(encoder string) bool) (Trials, error) {
 	select {
 	case r.trying <- struct{}{}: // one at a time: trials share the hardware
 		defer func() { <-r.trying }()
@@ -89,6 +114,9 @@ func (r *Runner) TryEncoders(ctx context.Context) (Trials, error) {
 	cache := r.readTrialCache(caps.Identity)
 	trials := Trials{Fails: map[string]string{}, identity: caps.Identity}
 	for _, encoder := range trialCandidates(caps) {
+		if !want(encoder) {
+			continue
+		}
 		if slices.Contains(cache.Works, encoder) {
 			trials.Works = append(trials.Works, encoder)
 			continue
@@ -117,7 +145,6 @@ func (r *Runner) TryEncoders(ctx context.Context) (Trials, error) {
 		}
 	}
 	slices.Sort(trials.Works)
-	r.trials.Store(&trials)
 	return trials, nil
 }
 

@@ -14,9 +14,10 @@ const failureTTL = 2 * time.Minute
 
 // trialCache is the content of DataDir/encoders.json.
 type trialCache struct {
-	FFmpeg string                  `json:"ffmpeg"` // identity of the binary
-	Works  []string                `json:"works"`
-	Fails  map[string]trialFailure `json:"fails"`
+	FFmpeg   string                  `json:"ffmpeg"` // identity of the binaries
+	Hardware string                  `json:"hardware"`
+	Works    []string                `json:"works"`
+	Fails    map[string]trialFailure `json:"fails"`
 }
 
 type trialFailure struct {
@@ -33,13 +34,14 @@ func (c *trialCache) failed(encoder string, now time.Time) (why string, ok bool)
 
 func (r *Runner) trialCachePath() string { return filepath.Join(r.settings.DataDir, "encoders.json") }
 
-// readTrialCache returns the cached trials of this very FFmpeg; none where the file is
-// missing, damaged or of another FFmpeg.
+// readTrialCache returns the cached trials of this very FFmpeg on this hardware; none where
+// the file is missing, damaged or of others.
 func (r *Runner) readTrialCache(identity string) trialCache {
 	raw, err := os.ReadFile(r.trialCachePath())
+	hardware := r.settings.Hardware()
 	var c trialCache
-	if err != nil || json.Unmarshal(raw, &c) != nil || c.FFmpeg != identity || c.Fails == nil {
-		return trialCache{FFmpeg: identity, Fails: map[string]trialFailure{}}
+	if err != nil || json.Unmarshal(raw, &c) != nil || c.FFmpeg != identity || c.Hardware != hardware || c.Fails == nil {
+		return trialCache{FFmpeg: identity, Hardware: hardware, Fails: map[string]trialFailure{}}
 	}
 	return c
 }

@@ -53,3 +53,34 @@ func TestAFailedTrialIsTakenAtItsWordForAWhile(t *testing.T) {
 		t.Error("an encoder that was not tried has failed")
 	}
 }
+
+func TestCachedTrialsHoldForOneHardware(t *testing.T) {
+	t.Parallel()
+	ffmpeg, _ := fakeGPU(t)
+	dir := t.TempDir()
+	on := func(hardware string) *Runner {
+		return newRunner(t, func(s *Settings) {
+			s.FFmpeg, s.DataDir, s.Hardware = ffmpeg, dir, func() string { return hardware }
+		})
+	}
+	works := func(r *Runner) []string {
+		t.Helper()
+		trials, err := r.CachedTrials()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return trials.Works
+	}
+	r := on("card A")
+	r.trialTimeout = 5 * time.Second
+	trials, err := r.TryHardware(testContext(t))
+	if err != nil || !slices.Equal(trials.Works, []string{"h264_nvenc"}) {
+		t.Fatalf("got %v, %v; want only the hardware encoder that works", trials.Works, err)
+	}
+	if got := works(on("card A")); !slices.Equal(got, []string{"h264_nvenc"}) {
+		t.Errorf("got cached %v on the same hardware, want h264_nvenc", got)
+	}
+	if got := works(on("card B")); len(got) != 0 {
+		t.Errorf("got cached %v on other hardware, want none", got)
+	}
+}

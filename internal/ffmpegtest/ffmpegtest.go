@@ -48,6 +48,30 @@ func FFmpeg() string { return filepath.Join(shared.dir, "ffmpeg") }
 // FFprobe returns the path of a wrapper of ffprobe that skips -version.
 func FFprobe() string { return filepath.Join(shared.dir, "ffprobe") }
 
+// WithCard writes a wrapper of FFmpeg to a directory and returns its path: FFmpeg on a machine
+// whose card encodes H.264, which libx264 does here. It lists h264_nvenc and libx264, and
+// writes a line to calls for each run that uses h264_nvenc.
+func WithCard(t *testing.T, dir string) (ffmpeg, calls string) {
+	t.Helper()
+	ffmpeg, calls = filepath.Join(dir, "ffmpeg-with-card"), filepath.Join(dir, "calls")
+	script := strings.NewReplacer("FFMPEG", shared.ffmpeg, "CALLS", calls).Replace(`#!/bin/bash
+case "$*" in *" -encoders") FFMPEG "$@" | grep -E '^ (-|A|V[^ ]* (h264_nvenc|libx264) )'; exit ;; esac
+args=()
+for a in "$@"; do
+	case "$a" in
+	h264_nvenc) echo h264_nvenc >>CALLS; a=libx264 ;;
+	p[1-7]) a=ultrafast ;;
+	esac
+	args+=("$a")
+done
+exec FFMPEG "${args[@]}"
+`)
+	if err := os.WriteFile(ffmpeg, []byte(script), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	return ffmpeg, calls
+}
+
 func setUp(encoders []string) (err error) {
 	if shared.dir, err = os.MkdirTemp("", "ffmpegtest-"); err != nil {
 		return err

@@ -268,6 +268,11 @@ func (j *Journal) SaveSession(s messages.Session) error {
 	return j.putMeta("saving the session", keySession, s)
 }
 
+// SaveRenewal stores what was done about facts that the master did not store.
+func (j *Journal) SaveRenewal(r messages.Renewal) error {
+	return j.putMeta("saving the renewal of the node", keyRenewal, r)
+}
+
 // Probe writes a few bytes, to find out whether the journal can be written again.
 func (j *Journal) Probe() error {
 	return j.putMeta("probing", keyProbe, now())

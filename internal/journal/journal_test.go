@@ -276,6 +276,24 @@ func TestSessionIsKept(t *testing.T) {
 	same(t, want, got)
 }
 
+func TestRenewalIsKept(t *testing.T) {
+	j := open(t, Settings{})
+	if _, found, err := j.Renewal(); found || err != nil {
+		t.Fatalf("new journal: got renewal %v, %v", found, err)
+	}
+	want := messages.Renewal{Master: "http://m:1", Tries: 2, Done: true, Facts: messages.SchedulingFacts{
+		HasGPU: true, GPUType: "NVIDIA A10", GPUCapabilities: []string{"nvenc_h264"}, Labels: map[string]string{"os": "linux"}}}
+	ok(t, j.SaveRenewal(messages.Renewal{Tries: 1}))
+	ok(t, j.SaveRenewal(want))
+	j = reopen(t, j)
+	got, found, err := j.Renewal()
+	ok(t, err)
+	if !found {
+		t.Fatal("no renewal")
+	}
+	same(t, want, got)
+}
+
 func TestStatsMatchRecords(t *testing.T) {
 	j := open(t, Settings{})
 	states := []job.RecordState{

@@ -2,6 +2,7 @@ package journal
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -157,6 +158,23 @@ func (r *Reader) Session() (s messages.Session, found bool, err error) {
 		return err
 	})
 	return s, found, err
+}
+
+// Renewal returns what was done about facts that the master did not store, false if there is
+// none or it is unreadable.
+func (r *Reader) Renewal() (n messages.Renewal, found bool, err error) {
+	found, err = r.getMeta("reading the renewal of the node", keyRenewal, &n)
+	return n, found, err
+}
+
+// getMeta reads a document of the meta bucket, false if there is none or it is unreadable.
+func (r *Reader) getMeta(doing string, key []byte, doc any) (found bool, err error) {
+	err = r.view(doing, func(tx *bbolt.Tx) error {
+		line, _, err := unseal(tx.Bucket(bucketMeta).Get(key))
+		found = err == nil && json.Unmarshal(line, doc) == nil
+		return nil
+	})
+	return found, err
 }
 
 func (r *Reader) list(doing string, bucket []byte, newestFirst bool, limit int, want func(job.Record) bool) (records []job.Record, err error) {

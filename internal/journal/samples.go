@@ -90,10 +90,6 @@ func (j *Journal) SaveBaselines(b energy.Baselines) error {
 
 // Baselines returns the idle baselines, false if there are none or they are unreadable.
 func (r *Reader) Baselines() (b energy.Baselines, found bool, err error) {
-	err = r.view("reading the idle baselines", func(tx *bbolt.Tx) error {
-		doc, _, err := unseal(tx.Bucket(bucketMeta).Get(keyBaselines))
-		found = err == nil && json.Unmarshal(doc, &b) == nil
-		return nil
-	})
+	found, err = r.getMeta("reading the idle baselines", keyBaselines, &b)
 	return b, found, err
 }

@@ -137,6 +137,7 @@ func (c *Client) Register(ctx context.Context, facts messages.NodeFacts) (messag
 		return messages.Session{}, invalidRequest("POST /nodes/register", err)
 	}
 	var node protocol.Node
+	created := false
 	err = c.do(ctx, call{
 		method: http.MethodPost, path: "/nodes/register", body: body, idempotent: true,
 		timeout: c.cfg.CallTimeout,
@@ -147,12 +148,13 @@ func (c *Client) Register(ctx context.Context, facts messages.NodeFacts) (messag
 		if node.ID == "" {
 			return malformedError{errors.New("no node id")}
 		}
+		created = r.StatusCode == http.StatusCreated
 		return nil
 	})
 	if err != nil {
 		return messages.Session{}, err
 	}
-	return messages.Session{NodeID: node.ID, Address: facts.Address, Master: c.base, Since: time.Now()}, nil
+	return messages.Session{NodeID: node.ID, Address: facts.Address, Master: c.base, Since: time.Now(), New: created}, nil
 }
 
 func registration(f messages.NodeFacts) protocol.NodeRegistration {
@@ -161,12 +163,21 @@ func registration(f messages.NodeFacts) protocol.NodeRegistration {
 		Type:            f.Type,
 		CPUThreads:      f.CPUThreads,
 		CPUModel:        f.CPUModel,
-		HasGPU:          f.GPUType != "",
+		HasGPU:          f.Scheduling().HasGPU,
 		GPUType:         f.GPUType,
 		GPUCapabilities: f.GPUCapabilities,
 		RAMTotalBytes:   f.RAMTotalBytes,
 		Labels:          f.Labels,
 	}
+}
+
+// Remove removes the node from the master, which refuses that while it considers it busy.
+func (c *Client) Remove(ctx context.Context, s messages.Session) error {
+	const name = "DELETE /nodes/{id}"
+	if s.NodeID == "" {
+		return unregistered(name)
+	}
+	return c.do(ctx, call{method: http.MethodDelete, path: "/nodes/" + url.PathEscape(s.NodeID), timeout: c.cfg.CallTimeout}, drainBody)
 }
 
 // Heartbeat sends a heartbeat, on a connection that no other call uses.

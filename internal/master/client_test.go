@@ -147,7 +147,7 @@ func TestLeaseIsAcquiredAtRequest(t *testing.T) {
 	}
 	responded = time.Time{}
 	held, err := c.Held(context.Background(), session)
-	if err != nil || len(held) != 1 || held[0].AcquiredAt.After(responded) {
+	if err != nil || len(held.Leases) != 1 || held.Leases[0].AcquiredAt.After(responded) {
 		t.Errorf("Held: got %+v, %v; want one lease acquired before %v", held, err, responded)
 	}
 }
@@ -552,7 +552,7 @@ func TestCallsBeforeRegistration(t *testing.T) {
 	ctx := context.Background()
 	_, next := c.Next(ctx, none)
 	_, held := c.Held(ctx, none)
-	for _, err := range []error{c.Heartbeat(ctx, none, messages.NodeStatus{}), next, held} {
+	for _, err := range []error{c.Heartbeat(ctx, none, messages.NodeStatus{}), next, held, c.Remove(ctx, none)} {
 		wantError(t, err, protocol.NotFound, "not registered")
 	}
 	if n := len(requests.all()); n != 0 {

@@ -47,8 +47,8 @@ func TestLeaseLifecycle(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if again, err := c.Register(ctx, facts); err != nil || again.NodeID != session.NodeID {
-		t.Errorf("second Register: got %v, %v; want node %s", again, err, session.NodeID)
+	if again, err := c.Register(ctx, facts); err != nil || again.NodeID != session.NodeID || !session.New || again.New {
+		t.Errorf("second Register: got %+v, %v after %+v; want the same node, new only at first", again, err, session)
 	}
 	if err := c.Heartbeat(ctx, session, messages.NodeStatus{Status: "available"}); err != nil {
 		t.Error(err)
@@ -93,7 +93,7 @@ func TestLeaseLifecycle(t *testing.T) {
 
 	done := take(submit())
 	wantStatus(done, job.LeaseHeld)
-	if held, err := c.Held(ctx, session); err != nil || len(held) != 1 || held[0].Key() != done.Key() {
+	if held, err := c.Held(ctx, session); err != nil || len(held.Leases) != 1 || held.Leases[0].Key() != done.Key() {
 		t.Errorf("Held: got %v, %v; want %s", held, err, done.Key())
 	}
 	if err := c.Report(ctx, result(done, protocol.StatusCompleted)); err != nil {
@@ -131,10 +131,24 @@ func TestLeaseLifecycle(t *testing.T) {
 	if err := c.Report(ctx, job.Record{Lease: second, Result: []byte(`{"progress":99.5}`)}); kind(err) != protocol.Rejected {
 		t.Errorf("Report of a malformed result: got %v, want rejected", err)
 	}
-	if held, err := c.Held(ctx, session); err != nil || len(held) != 0 {
+	if held, err := c.Held(ctx, session); err != nil || len(held.Leases) != 0 {
 		t.Errorf("Held: got %v, %v; want none", held, err)
 	}
 	wantStatus(job.Lease{Job: protocol.Job{ID: "nowhere"}, NodeID: session.NodeID}, job.LeaseUnknown)
+
+	busy := take(submit())
+	if err := c.Remove(ctx, session); kind(err) != protocol.Rejected {
+		t.Errorf("Remove of a busy node: got %v, want rejected", err)
+	}
+	if err := c.Report(ctx, result(busy, protocol.StatusCompleted)); err != nil {
+		t.Error(err)
+	}
+	if err := c.Remove(ctx, session); err != nil {
+		t.Error(err)
+	}
+	if err := c.Remove(ctx, session); kind(err) != protocol.NotFound {
+		t.Errorf("second Remove: got %v, want not found", err)
+	}
 }
 
 func kind(err error) protocol.ErrorKind {

@@ -212,6 +212,7 @@ var allCalls = map[string]func(context.Context, *Client) error{
 	"heartbeat": func(ctx context.Context, c *Client) error { return c.Heartbeat(ctx, session, messages.NodeStatus{}) },
 	"next":      func(ctx context.Context, c *Client) error { _, err := c.Next(ctx, session); return err },
 	"held":      func(ctx context.Context, c *Client) error { _, err := c.Held(ctx, session); return err },
+	"remove":    func(ctx context.Context, c *Client) error { return c.Remove(ctx, session) },
 	"extend": func(ctx context.Context, c *Client) error {
 		_, err := c.Extend(ctx, lease(protocol.Job{ID: "j1"}))
 		return err

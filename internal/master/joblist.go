@@ -13,12 +13,26 @@ import (
 )
 
 // jobs gets the list of all jobs, decodes it as a stream and calls visit for each job until
-// that returns false. Elements that are not jobs are skipped. It fails if the list is
-// malformed, too large or incomplete.
+// that returns false. Elements that are not jobs are skipped.
 func (c *Client) jobs(ctx context.Context, timeout time.Duration, visit func(protocol.Job) bool) error {
-	err := c.do(ctx, call{method: http.MethodGet, path: "/jobs", timeout: timeout}, func(r *response) error {
+	return c.list(ctx, "jobs", timeout, jobElements(visit))
+}
+
+// jobElements calls visit for the elements that are jobs.
+func jobElements(visit func(protocol.Job) bool) func(json.RawMessage) bool {
+	return func(raw json.RawMessage) bool {
+		var job protocol.Job
+		return json.Unmarshal(raw, &job) != nil || job.ID == "" || visit(job)
+	}
+}
+
+// list gets GET /NAME, {"NAME":[…] or null, …}, decodes it as a stream and calls visit for
+// each element until that returns false. It fails if the list is malformed, too large or
+// incomplete.
+func (c *Client) list(ctx context.Context, name string, timeout time.Duration, visit func(json.RawMessage) bool) error {
+	err := c.do(ctx, call{method: http.MethodGet, path: "/" + name, timeout: timeout}, func(r *response) error {
 		stream := newStream(r.Body, c.limits)
-		err := stream.jobs(visit)
+		err := stream.list(name, visit)
 		if stream.readErr != nil { // takes precedence over the decoding error it caused
 			return stream.readErr
 		}
@@ -94,8 +108,8 @@ func (s *stream) more() bool {
 	return s.More()
 }
 
-// jobs decodes {"jobs":[…] or null, …}.
-func (s *stream) jobs(visit func(protocol.Job) bool) error {
+// list decodes {"NAME":[…] or null, …}.
+func (s *stream) list(name string, visit func(json.RawMessage) bool) error {
 	if t, err := s.token(); err != nil {
 		return err
 	} else if t != json.Delim('{') {
@@ -107,14 +121,14 @@ func (s *stream) jobs(visit func(protocol.Job) bool) error {
 		if err != nil {
 			return err
 		}
-		if key != "jobs" {
+		if key != name {
 			if _, err := s.value(); err != nil {
 				return err
 			}
 			continue
 		}
 		found = true
-		if more, err := s.elements(visit); err != nil || !more {
+		if more, err := s.elements(name, visit); err != nil || !more {
 			return err
 		}
 	}
@@ -122,28 +136,27 @@ func (s *stream) jobs(visit func(protocol.Job) bool) error {
 		return err
 	}
 	if !found {
-		return errors.New(`no "jobs" field`)
+		return fmt.Errorf("no %q field", name)
 	}
 	return nil
 }
 
 // elements decodes the array. more is false if visit returned false.
-func (s *stream) elements(visit func(protocol.Job) bool) (more bool, err error) {
+func (s *stream) elements(name string, visit func(json.RawMessage) bool) (more bool, err error) {
 	switch t, err := s.token(); {
 	case err != nil:
 		return false, err
 	case t == nil:
 		return true, nil
 	case t != json.Delim('['):
-		return false, errors.New(`"jobs" is not a list`)
+		return false, fmt.Errorf("%q is not a list", name)
 	}
 	for s.more() {
 		raw, err := s.value()
 		if err != nil {
 			return false, err
 		}
-		var job protocol.Job
-		if json.Unmarshal(raw, &job) == nil && job.ID != "" && !visit(job) {
+		if !visit(raw) {
 			return false, nil
 		}
 	}

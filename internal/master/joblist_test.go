@@ -21,10 +21,10 @@ import (
 // jobIDs decodes a list up to a job "stop" and returns the IDs of its jobs.
 func jobIDs(source io.Reader, l limits) (string, error) {
 	var got []string
-	err := newStream(source, l).jobs(func(job protocol.Job) bool {
+	err := newStream(source, l).list("jobs", jobElements(func(job protocol.Job) bool {
 		got = append(got, job.ID)
 		return job.ID != "stop"
-	})
+	}))
 	return strings.Join(got, " "), err
 }
 
@@ -77,7 +77,7 @@ func TestDecodeJobList(t *testing.T) {
 func TestReadErrorOfJobList(t *testing.T) {
 	readErr := errors.New("reset")
 	s := newStream(io.MultiReader(strings.NewReader(`{"jobs":[{"id":"a"},`), iotest.ErrReader(readErr)), limits{element: 100, list: 400})
-	if err := s.jobs(func(protocol.Job) bool { return true }); err == nil || s.readErr != readErr {
+	if err := s.list("jobs", jobElements(func(protocol.Job) bool { return true })); err == nil || s.readErr != readErr {
 		t.Errorf("got error %v, read error %v; want an error, %v", err, s.readErr, readErr)
 	}
 }
@@ -148,7 +148,7 @@ func TestHugeResponses(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			for call, do := range allCalls {
-				if call == "report" || call == "release" || call == "heartbeat" {
+				if call == "report" || call == "release" || call == "heartbeat" || call == "remove" {
 					continue // do not decode the body
 				}
 				server, _ := serve(t, func(w http.ResponseWriter, r *http.Request) {
@@ -252,7 +252,7 @@ func TestHeldWithLargeList(t *testing.T) {
 		io.WriteString(w, `{"id":"ours","node_id":"n/1 ü","status":"running"}],"count":`+fmt.Sprint(n+1)+`}`)
 	})
 	held, err := clientFor(t, server.URL).Held(context.Background(), session)
-	if err != nil || len(held) != 1 || held[0].Job.ID != "ours" {
+	if err != nil || len(held.Leases) != 1 || held.Leases[0].Job.ID != "ours" {
 		t.Errorf("got %v, %v; want the job of this node", held, err)
 	}
 }

@@ -2,6 +2,7 @@ package master
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -14,15 +15,41 @@ import (
 	"ffmpeg-agent/messages/protocol"
 )
 
-// Held returns the leases that the master has assigned to this node: its current job, and
-// all jobs listed with its ID. If the current job was found, a failure to get the list is
-// ignored.
-func (c *Client) Held(ctx context.Context, s messages.Session) ([]job.Lease, error) {
+// Held returns how the master lists this node, and the leases that the master has assigned
+// to it: its current job, and all jobs listed with its ID. If the current job was found, a
+// failure to get the list of jobs is ignored.
+func (c *Client) Held(ctx context.Context, s messages.Session) (messages.Held, error) {
 	sentAt := time.Now()
+	var held messages.Held
 	node, err := c.node(ctx, s)
-	if err != nil {
-		return nil, err
+	switch {
+	case protocol.KindOf(err) == protocol.ServerError && c.unlisted(ctx, s):
+		held.Unlisted = true
+	case err != nil:
+		return messages.Held{}, err
+	default:
+		held.Offline, held.Busy = node.Status == "offline", node.Status == "busy" || node.CurrentJobID != ""
+		held.Facts = messages.SchedulingFacts{
+			HasGPU: node.HasGPU, GPUType: node.GPUType, GPUCapabilities: node.GPUCapabilities, Labels: node.Labels,
+		}
 	}
+	held.Leases, err = c.leases(ctx, s, node.CurrentJobID, sentAt)
+	return held, err
+}
+
+// unlisted reports whether the master lists its nodes, but not this one: after a failover,
+// masters in use answer a node's heartbeats but can neither list nor return it.
+func (c *Client) unlisted(ctx context.Context, s messages.Session) bool {
+	found := false
+	err := c.list(ctx, "nodes", c.cfg.ListTimeout, func(raw json.RawMessage) bool {
+		var node protocol.Node
+		found = found || json.Unmarshal(raw, &node) == nil && node.ID == s.NodeID
+		return !found
+	})
+	return err == nil && !found
+}
+
+func (c *Client) leases(ctx context.Context, s messages.Session, currentJob string, sentAt time.Time) ([]job.Lease, error) {
 	var held []job.Lease
 	seen := map[string]bool{}
 	add := func(j protocol.Job) {
@@ -34,8 +61,8 @@ func (c *Client) Held(ctx context.Context, s messages.Session) ([]job.Lease, err
 
 	foundCurrent := false
 	timeout := c.cfg.ListTimeout
-	if node.CurrentJobID != "" {
-		j, err := c.job(ctx, node.CurrentJobID, node.CurrentJobID)
+	if currentJob != "" {
+		j, err := c.job(ctx, currentJob, currentJob)
 		switch {
 		case err != nil && !maybeListed(err):
 			return nil, err
@@ -45,7 +72,7 @@ func (c *Client) Held(ctx context.Context, s messages.Session) ([]job.Lease, err
 			timeout = min(timeout, c.cfg.CallTimeout)
 		}
 	}
-	err = c.jobs(ctx, timeout, func(j protocol.Job) bool {
+	err := c.jobs(ctx, timeout, func(j protocol.Job) bool {
 		if j.NodeID == s.NodeID && j.Status.HeldByNode() {
 			add(j)
 		}

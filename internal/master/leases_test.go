@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"ffmpeg-agent/messages"
 	"ffmpeg-agent/messages/job"
 	"ffmpeg-agent/messages/protocol"
 )
@@ -63,7 +64,7 @@ func TestHeld(t *testing.T) {
 				t.Fatal(err)
 			}
 			var got []string
-			for _, l := range held {
+			for _, l := range held.Leases {
 				got = append(got, l.Job.ID)
 				if l.NodeID != session.NodeID || l.AcquiredAt.IsZero() {
 					t.Errorf("got lease %+v, want node %s and a time", l, session.NodeID)
@@ -87,19 +88,54 @@ func TestHeldErrors(t *testing.T) {
 		master pages
 		want   protocol.ErrorKind
 	}{
-		"unknown node":      {pages{"/jobs": `{"jobs":[]}`}, protocol.NotFound},
-		"another node":      {pages{node: `{"id":"n2"}`, "/jobs": `{"jobs":[]}`}, protocol.NotFound},
-		"not a node":        {pages{node: `{"status":"healthy"}`}, protocol.Malformed},
-		"no list":           {pages{node: `{"id":"n/1 ü"}`}, protocol.ServerError},
-		"list without jobs": {pages{node: `{"id":"n/1 ü"}`, "/jobs": `{"count":0}`}, protocol.Malformed},
-		"truncated list":    {pages{node: `{"id":"n/1 ü"}`, "/jobs": `{"jobs":[{"id":"a","node_id":"n/1 ü","status":"running"},`}, protocol.Malformed},
-		"current job busy":  {pages{node: `{"id":"n/1 ü","current_job_id":"a"}`, "/jobs/a": `!503`, "/jobs": `{"jobs":[]}`}, protocol.Busy},
+		"unknown node":          {pages{"/jobs": `{"jobs":[]}`}, protocol.NotFound},
+		"another node":          {pages{node: `{"id":"n2"}`, "/jobs": `{"jobs":[]}`}, protocol.NotFound},
+		"not a node":            {pages{node: `{"status":"healthy"}`}, protocol.Malformed},
+		"no list":               {pages{node: `{"id":"n/1 ü"}`}, protocol.ServerError},
+		"list without jobs":     {pages{node: `{"id":"n/1 ü"}`, "/jobs": `{"count":0}`}, protocol.Malformed},
+		"truncated list":        {pages{node: `{"id":"n/1 ü"}`, "/jobs": `{"jobs":[{"id":"a","node_id":"n/1 ü","status":"running"},`}, protocol.Malformed},
+		"node fails, is listed": {pages{node: `!500`, "/nodes": `{"nodes":[{"id":"n2"},{"id":"n/1 ü"}]}`, "/jobs": `{"jobs":[]}`}, protocol.ServerError},
+		"all nodes fail":        {pages{node: `!500`, "/nodes": `!500`, "/jobs": `{"jobs":[]}`}, protocol.ServerError},
+		"truncated node list":   {pages{node: `!500`, "/nodes": `{"nodes":[{"id":"n2"},`, "/jobs": `{"jobs":[]}`}, protocol.ServerError},
+		"current job busy":      {pages{node: `{"id":"n/1 ü","current_job_id":"a"}`, "/jobs/a": `!503`, "/jobs": `{"jobs":[]}`}, protocol.Busy},
 	} {
 		t.Run(name, func(t *testing.T) {
 			server, _ := serve(t, c.master.serve)
 			held, err := clientFor(t, server.URL).Held(context.Background(), session)
-			if wantError(t, err, c.want); len(held) != 0 {
+			if wantError(t, err, c.want); len(held.Leases) != 0 {
 				t.Errorf("got leases %v with an error, want none", held)
+			}
+		})
+	}
+}
+
+func TestHeldTellsHowTheNodeIsListed(t *testing.T) {
+	const node, lease = "/nodes/n%2F1%20%C3%BC", `{"jobs":[{"id":"a","node_id":"n/1 ü","status":"running"}]}`
+	facts := messages.SchedulingFacts{HasGPU: true, GPUType: "NVIDIA A10", GPUCapabilities: []string{"nvenc_h264"}, Labels: map[string]string{"os": "linux"}}
+	for name, c := range map[string]struct {
+		master pages
+		want   messages.Held
+	}{
+		"available": {pages{node: `{"id":"n/1 ü","status":"available","has_gpu":true,"gpu_type":"NVIDIA A10",
+			"gpu_capabilities":["nvenc_h264"],"labels":{"os":"linux"}}`}, messages.Held{Facts: facts}},
+		"busy":         {pages{node: `{"id":"n/1 ü","status":"busy"}`}, messages.Held{Busy: true}},
+		"offline":      {pages{node: `{"id":"n/1 ü","status":"offline"}`}, messages.Held{Offline: true}},
+		"unlisted":     {pages{node: `!500`, "/nodes": `{"nodes":[{"id":"n2"}],"count":1}`}, messages.Held{Unlisted: true}},
+		"no node left": {pages{node: `!500`, "/nodes": `{"nodes":null,"count":0}`}, messages.Held{Unlisted: true}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c.master["/jobs"] = lease
+			server, _ := serve(t, c.master.serve)
+			held, err := clientFor(t, server.URL).Held(context.Background(), session)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(held.Leases) != 1 || held.Leases[0].Job.ID != "a" {
+				t.Errorf("got leases %v, want that of job a", held.Leases)
+			}
+			held.Leases = nil
+			if !cmp.Equal(held, c.want) {
+				t.Errorf("got %+v, want %+v", held, c.want)
 			}
 		})
 	}

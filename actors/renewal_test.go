@@ -1,0 +1,303 @@
+package actors
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"ffmpeg-agent/internal/devmaster"
+	"ffmpeg-agent/internal/ffmpegtest"
+	"ffmpeg-agent/messages"
+	"ffmpeg-agent/messages/protocol"
+)
+
+// fieldMaster has the habits of masters in use.
+func fieldMaster(t *testing.T, state string) *devmaster.Master {
+	t.Helper()
+	return newMaster(t, devmaster.Config{StateFile: state, Habits: devmaster.FieldHabits(), MaxRetries: 3, UnavailableAfter: 90 * time.Second})
+}
+
+// registerBefore registers the node with the facts of the bare machine, as an earlier agent
+// did.
+func registerBefore(t *testing.T, l *link) {
+	t.Helper()
+	resp, err := http.Post(l.URL+"/nodes/register", "application/json", strings.NewReader(`{"address":"test-node"}`))
+	must(t, err)
+	resp.Body.Close()
+}
+
+// withCard are facts that differ from those that registerBefore posts.
+func withCard(facts messages.NodeFacts) messages.NodeFacts {
+	facts.GPUType, facts.GPUCapabilities = "NVIDIA A10", []string{"nvenc_h264"}
+	facts.Labels = map[string]string{"os": "linux"}
+	return facts
+}
+
+// proves makes the agent prove the card at once.
+func (c *siteConfig) proves() {
+	c.wrap = func(d *Dependencies) {
+		facts := withCard(d.Facts)
+		d.FirstProof = func(context.Context) (messages.NodeFacts, error) { return facts, nil }
+		d.Prove = d.FirstProof
+	}
+}
+
+// listed is the node as the master lists it; false if it does not.
+func (s *site) listed() (protocol.Node, bool) {
+	s.t.Helper()
+	resp, err := http.Get(s.link.URL + "/nodes")
+	must(s.t, err)
+	defer resp.Body.Close()
+	var list struct{ Nodes []protocol.Node }
+	must(s.t, json.NewDecoder(resp.Body).Decode(&list))
+	if len(list.Nodes) == 0 {
+		return protocol.Node{}, false
+	}
+	return list.Nodes[0], true
+}
+
+func (s *site) hasCard() bool {
+	n, ok := s.listed()
+	return ok && n.HasGPU && n.GPUType == "NVIDIA A10" && slices.Equal(n.GPUCapabilities, []string{"nvenc_h264"}) && n.Labels["os"] == "linux"
+}
+
+func (s *site) count(kind devmaster.EventKind) int {
+	n := 0
+	for _, e := range s.master().Events() {
+		if e.Kind == kind {
+			n++
+		}
+	}
+	return n
+}
+
+func TestNodeIsRegisteredAnewWhereTheMasterKeptOldFacts(t *testing.T) {
+	t.Parallel()
+	dir, link := t.TempDir(), newLink(t)
+	link.connect(fieldMaster(t, ""))
+	registerBefore(t, link)
+	t.Run("first life", func(t *testing.T) {
+		s := newSite(t, func(c *siteConfig) { c.dir, c.link = dir, link; c.proves() })
+		s.until("the facts at the master", s.hasCard)
+		s.result(s.submit(map[string]any{"codec": "h264", "duration": 0.2, "resolution": "64x64"}).ID, 1)
+		if n := s.count(devmaster.NodeRemoved); n != 1 {
+			t.Errorf("removed the node %d times, want once", n)
+		}
+	})
+	t.Run("next life", func(t *testing.T) {
+		s := newSite(t, func(c *siteConfig) { c.dir, c.link = dir, link; c.proves() })
+		s.result(s.submit(ffmpegtest.Quick()).ID, 1)
+		if n := s.count(devmaster.NodeRemoved); n != 1 || !s.hasCard() {
+			t.Errorf("removed the node %d times in two lives, want once", n)
+		}
+	})
+}
+
+// A master that never stores what was posted gets each set of facts registered anew once.
+func TestNodeIsRemovedOnceForEachSetOfFacts(t *testing.T) {
+	t.Parallel()
+	dir, link := t.TempDir(), newLink(t)
+	link.connect(fieldMaster(t, ""))
+	registerBefore(t, link)
+	var looks atomic.Int64
+	link.interfere(func(next http.Handler, w http.ResponseWriter, r *http.Request) {
+		if r.Method != http.MethodGet || !strings.HasPrefix(r.URL.Path, "/nodes/") {
+			next.ServeHTTP(w, r)
+			return
+		}
+		answer := httptest.NewRecorder()
+		next.ServeHTTP(answer, r)
+		var n protocol.Node
+		if json.Unmarshal(answer.Body.Bytes(), &n) == nil {
+			n.Labels = nil
+			_ = json.NewEncoder(w).Encode(n)
+			looks.Add(1)
+			return
+		}
+		w.WriteHeader(answer.Code)
+	})
+	for _, life := range []string{"first", "second"} {
+		t.Run(life, func(t *testing.T) {
+			s := newSite(t, func(c *siteConfig) { c.dir, c.link, c.ReconcileInterval = dir, link, 20*time.Millisecond; c.proves() })
+			s.until("the removal", func() bool { return s.count(devmaster.NodeRemoved) > 0 })
+			from := looks.Load()
+			s.until("ten more looks", func() bool { return looks.Load() >= from+10 })
+			if n := s.count(devmaster.NodeRemoved); n != 1 {
+				t.Errorf("removed the node %d times, want once", n)
+			}
+		})
+	}
+}
+
+func TestRefusedRemovalIsGivenUp(t *testing.T) {
+	t.Parallel()
+	link := newLink(t)
+	link.connect(fieldMaster(t, ""))
+	registerBefore(t, link)
+	var looks, removals atomic.Int64
+	link.interfere(func(next http.Handler, w http.ResponseWriter, r *http.Request) {
+		switch {
+		case r.Method == http.MethodDelete:
+			removals.Add(1)
+			http.Error(w, "database is locked", http.StatusInternalServerError)
+			return
+		case r.Method == http.MethodGet && strings.HasPrefix(r.URL.Path, "/nodes/"):
+			looks.Add(1)
+		}
+		next.ServeHTTP(w, r)
+	})
+	s := newSite(t, func(c *siteConfig) { c.link, c.ReconcileInterval = link, 20*time.Millisecond; c.proves() })
+	s.until("the last try", func() bool { return removals.Load() == maxRenewals })
+	from := looks.Load()
+	s.until("ten more looks", func() bool { return looks.Load() >= from+10 })
+	if n := removals.Load(); n != maxRenewals {
+		t.Errorf("tried to remove the node %d times, want %d", n, maxRenewals)
+	}
+	s.result(s.submit(ffmpegtest.Quick()).ID, 1)
+}
+
+func TestNodeIsNotRemovedWhileAJobRuns(t *testing.T) {
+	t.Parallel()
+	link := newLink(t)
+	link.connect(fieldMaster(t, ""))
+	registerBefore(t, link)
+	proved := make(chan struct{})
+	s := newSite(t, func(c *siteConfig) {
+		c.link, c.Slots, c.ReconcileInterval = link, 2, 20*time.Millisecond
+		c.wrap = func(d *Dependencies) {
+			facts := withCard(d.Facts)
+			d.Prove = func(ctx context.Context) (messages.NodeFacts, error) {
+				select {
+				case <-proved:
+				case <-ctx.Done():
+				}
+				return facts, ctx.Err()
+			}
+		}
+	})
+	job := s.submit(ffmpegtest.Long())
+	s.ffmpegPID(job.ID)
+	close(proved)
+	s.until("the registration with the proof", func() bool { return s.count(devmaster.NodeRegistered) == 3 })
+	var looks atomic.Int64
+	s.link.interfere(func(next http.Handler, w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodGet && strings.HasPrefix(r.URL.Path, "/nodes/") {
+			looks.Add(1)
+		}
+		next.ServeHTTP(w, r)
+	})
+	s.until("five looks beside the job", func() bool { return looks.Load() >= 5 })
+	if n := s.count(devmaster.NodeRemoved); n != 0 {
+		t.Errorf("removed the node %d times beside a running job", n)
+	}
+	s.post("/jobs/" + job.ID + "/cancel")
+	s.until("the facts at the master", s.hasCard)
+	if r := s.result(job.ID, 1); r.Status != protocol.StatusCanceled {
+		t.Errorf("the job ended as %s, want canceled", r.Status)
+	}
+	if n := s.count(devmaster.ResultRejected); n != 0 {
+		t.Errorf("%d results were rejected", n)
+	}
+}
+
+func TestFirstRegistrationWaitsForHardwareTrials(t *testing.T) {
+	t.Parallel()
+	link := newLink(t)
+	link.connect(fieldMaster(t, ""))
+	proved := make(chan struct{})
+	trying := make(chan struct{})
+	s := newSite(t, func(c *siteConfig) {
+		c.link = link
+		c.wrap = func(d *Dependencies) {
+			facts := withCard(d.Facts)
+			d.FirstProof = func(context.Context) (messages.NodeFacts, error) {
+				close(trying)
+				<-proved
+				return facts, nil
+			}
+			d.Prove = func(context.Context) (messages.NodeFacts, error) { return facts, nil }
+		}
+	})
+	<-trying
+	if n := s.count(devmaster.NodeRegistered); n != 0 {
+		t.Error("registered before the trials ended")
+	}
+	close(proved)
+	s.until("the facts at the master", s.hasCard)
+	s.result(s.submit(ffmpegtest.Quick()).ID, 1)
+	if n, removed := s.count(devmaster.NodeRegistered), s.count(devmaster.NodeRemoved); n != 1 || removed != 0 {
+		t.Errorf("registered %d times and removed %d times, want one registration", n, removed)
+	}
+}
+
+func TestHangingTrialsDoNotKeepTheNodeUnregistered(t *testing.T) {
+	t.Parallel()
+	release := make(chan struct{})
+	defer close(release)
+	s := newSite(t, func(c *siteConfig) {
+		c.FirstProofWithin = 100 * time.Millisecond
+		c.wrap = func(d *Dependencies) {
+			facts := d.Facts
+			d.FirstProof = func(context.Context) (messages.NodeFacts, error) {
+				<-release
+				return facts, nil
+			}
+		}
+	})
+	s.result(s.submit(ffmpegtest.Quick()).ID, 1)
+}
+
+// After a failover the master answers heartbeats but has lost sight of the node.
+func TestUnlistedNodeRegistersAgain(t *testing.T) {
+	t.Parallel()
+	state, link := filepath.Join(t.TempDir(), "state.json"), newLink(t)
+	link.connect(fieldMaster(t, state))
+	s := newSite(t, func(c *siteConfig) { c.link, c.ReconcileInterval = link, 50*time.Millisecond })
+	s.until("the node in the list", func() bool { _, ok := s.listed(); return ok })
+	link.cut()
+	must(t, s.master().Close())
+	link.connect(fieldMaster(t, state))
+	s.until("the node in the list after the failover", func() bool { _, ok := s.listed(); return ok })
+	s.result(s.submit(ffmpegtest.Quick()).ID, 1)
+}
+
+func TestNodeRegistersAgainAfterSilence(t *testing.T) {
+	t.Parallel()
+	link := newLink(t)
+	link.connect(newMaster(t, devmaster.Config{Habits: devmaster.FieldHabits(), UnavailableAfter: 10 * beat}))
+	var silent atomic.Bool
+	link.interfere(func(next http.Handler, w http.ResponseWriter, r *http.Request) {
+		if silent.Load() {
+			hangUp(w)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+	for name, change := range map[string]func(*siteConfig){
+		"seen by the agent":    func(c *siteConfig) { c.UnavailableAfter = 10 * beat },
+		"listed by the master": func(c *siteConfig) { c.ReconcileInterval = 50 * time.Millisecond },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newSite(t, func(c *siteConfig) { c.link = link; change(c) })
+			status := func(want string) func() bool {
+				return func() bool {
+					nodes := s.master().Nodes()
+					return len(nodes) == 1 && nodes[0].Status == want
+				}
+			}
+			s.until("the node", status("available"))
+			silent.Store(true)
+			s.until("the node to be offline", status("offline"))
+			silent.Store(false)
+			s.until("the node to be available again", status("available"))
+			s.result(s.submit(ffmpegtest.Quick()).ID, 1)
+		})
+	}
+}
