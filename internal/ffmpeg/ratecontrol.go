@@ -240,7 +240,7 @@ var tunings = map[string]tuning{
 	"libx264rgb": {crfMax: 51, crf: crfCapped, presets: presetsBy(presetOption, presetNames...)},
 	"libx265":    {crfMax: 51, crf: crfCapped, standard: "fast", presets: presetsBy(presetOption, presetNames...)},
 	"libvpx": {
-		crfMin: 4, crfMax: 63, crfWhole: true, crf: crfConstrained, standard: "medium",
+		crfMin: 4, crfMax: 63, crfWhole: true, crf: crfConstrained, standard: "fast",
 		presets: presetsBy(vpxPreset, "8", "7", "6", "5", "4", "3", "2", "1", "0", "0"), speeds: 8, speed: vpxSpeed,
 	},
 	"libvpx-vp9": {
