@@ -85,8 +85,16 @@ type Jobs struct {
 	// StallTimeout is how long a job may make no progress before it is stopped.
 	StallTimeout        time.Duration `key:"stall_timeout" default:"60s" allow:"100ms..24h"`
 	CancelCheckInterval time.Duration `key:"cancel_check_interval" default:"5s" allow:"10ms..1h"`
-	KeepInputs          bool          `key:"keep_inputs" default:"false" legacy:"PERSIST_INPUTS"`
-	KeepOutputs         bool          `key:"keep_outputs" default:"false" legacy:"PERSIST_OUTPUTS"`
+	// EngineFallback has FFmpeg run jobs that ask for the engine gstreamer.
+	EngineFallback bool `key:"engine_fallback" default:"true"`
+	// PreferHardware lets a hardware encoder whose trial encode succeeded serve jobs that
+	// name a codec but no encoder.
+	PreferHardware bool `key:"prefer_hardware" default:"false"`
+	// DefaultPresets are the presets of jobs that name none, by codec. Load adds the
+	// defaults of the codecs that are left out.
+	DefaultPresets Labels `key:"default_presets" default:"h264=fast,h265=fast,av1=8,vp9=good/4" allow:"presets"`
+	KeepInputs     bool   `key:"keep_inputs" default:"false" legacy:"PERSIST_INPUTS"`
+	KeepOutputs    bool   `key:"keep_outputs" default:"false" legacy:"PERSIST_OUTPUTS"`
 	// OutputRoots are directories that jobs may write to, in addition to the job's
 	// workspace and the system's temporary directory.
 	OutputRoots []string `key:"output_roots" default:"" allow:"paths"`

@@ -87,7 +87,7 @@ func TestInvalidFiles(t *testing.T) {
 		{"section for a list", "jobs: {output_roots: {a: b}}\n", "cannot be a section"},
 		{"list in a list", "jobs: {output_roots: [[/a]]}\n", "has an element that is not a scalar"},
 		{"list for labels", "node: {labels: [a]}\n", "cannot be a list"},
-		{"duplicate label", "node: {labels: {a: 1, a: 2}}\n", `duplicate label "a"`},
+		{"duplicate label", "node: {labels: {a: 1, a: 2}}\n", `duplicate name "a"`},
 		{"key is a list", "? [a]\n: b\n", "key is not a plain word"},
 		{"key with a space", "'a b': c\n", "key is not a plain word"},
 		{"undefined alias", "log: {level: *info}\n", "alias (*name) to an undefined anchor"},

@@ -102,10 +102,10 @@ func parseLabels(raw any) (Labels, error) {
 	for _, item := range items {
 		name, value, ok := strings.Cut(item, "=")
 		if _, twice := labels[name]; twice {
-			return nil, fmt.Errorf("duplicate label %q", shorten(name))
+			return nil, fmt.Errorf("duplicate name %q", shorten(name))
 		}
 		if !ok {
-			return nil, fmt.Errorf("label %q has no value", shorten(item))
+			return nil, fmt.Errorf("%q has no value", shorten(item))
 		}
 		labels[name] = value
 	}

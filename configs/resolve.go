@@ -10,9 +10,11 @@ import (
 // maxSocketPath is the maximum length of a unix socket's path in bytes.
 const maxSocketPath = 107
 
-// resolve replaces "auto" in values that are fixed while the agent runs.
+// resolve replaces "auto" in values that are fixed while the agent runs, and completes
+// the default presets.
 func (l *loader) resolve() {
 	cfg := &l.loaded.Config
+	cfg.Jobs.DefaultPresets = completePresets(cfg.Jobs.DefaultPresets)
 	if cfg.Node.Address == "auto" && !l.bad["node.address"] {
 		cfg.Node.Address = l.hostname()
 	}

@@ -74,6 +74,8 @@ func namedRule(name string) (r rule, ok bool) {
 		r = rule{allowed: "at least one of " + strings.Join(inputProtocols(), ", "), check: on(checkProtocols)}
 	case "labels":
 		r = rule{allowed: "names made of letters, digits and . _ - / with values of up to 255 printable bytes without commas", check: on(checkLabels)}
+	case "presets":
+		r = rule{allowed: allowedPresets, check: on(checkPresets)}
 	case "size":
 		r = rule{allowed: "auto, a size up to 1PiB such as 5GiB or 500MB, or a percentage of the disk such as 10%", check: func(any) error { return nil }}
 	}

@@ -73,12 +73,24 @@ func (p *plan) args(in source, destinations []string) []string {
 	return args
 }
 
-// filter brings pictures to the rendition's rate and size. The rate comes first, so that
-// dropped frames are not scaled.
+// filter brings pictures to the rendition's rate and size, and to its encoder.
 func (r *rendition) filter() string {
-	chain := fmt.Sprintf("fps=%s,scale=%d:%d", r.fps, r.width, r.height)
+	chain := r.geometry()
 	if upload := deviceOf(r.encoder).upload; upload != "" {
 		chain += "," + upload
+	}
+	return chain
+}
+
+// geometry brings pictures to the rendition's rate and size. The rate comes first, so
+// that dropped frames are not scaled.
+func (r *rendition) geometry() string {
+	chain := fmt.Sprintf("scale=%d:%d", r.size.width, r.size.height)
+	if r.sourceSize {
+		chain = sourceSizeFilter
+	}
+	if r.fps.known() {
+		chain = fmt.Sprintf("fps=%s,%s", r.fps, chain)
 	}
 	return chain
 }

@@ -13,9 +13,10 @@ import (
 
 // product is what an output contains.
 type product struct {
+	size   size
 	frames int64
 	length time.Duration
-	size   int64 // bytes; 0 while unknown
+	bytes  int64 // 0 while unknown
 }
 
 // Check checks what FFmpeg wrote, once it has exited, and gives the outputs their final
@@ -33,7 +34,10 @@ func (r *Run) check(ctx context.Context) (err error) {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if exit := r.ffmpeg.Load().Exit(); !exit.OK() {
+	switch exit := r.ffmpeg.Load().Exit(); {
+	case r.timeUp && exit.Signal == 0 && exit.Code == stoppedExit:
+		r.note("the stream ended at the job's timeout of %s, before its input did", r.plan.timeout)
+	case !exit.OK():
 		return r.exitFailure(ctx, exit)
 	}
 	if f := r.diskExceeded(); f != nil { // since the last check
@@ -115,15 +119,15 @@ func (r *Run) inspect(ctx context.Context, i int) (product, error) {
 	if !r.plan.whole || want.synthetic {
 		want.asked = r.plan.duration
 	}
-	if !want.synthetic && r.files.input.finite {
+	if !want.synthetic && r.files.input.finite && !r.timeUp {
 		if in, err := r.probeInput(ctx); err == nil && in.Error == nil {
 			want.available = in.length(r.plan.sound)
 		}
 	}
 	if t.final == "" { // a stream: only FFmpeg's figures are known
-		made := product{frames: r.plan.framesOf(i, last.Frames), length: last.OutTime}
+		made := product{size: r.sizeOf(i), frames: r.plan.framesOf(i, last.Frames), length: last.OutTime}
 		if i == 0 { // the only one whose size it reports
-			made.size = last.SizeBytes
+			made.bytes = last.SizeBytes
 		}
 		return made, asError(want.check(made))
 	}
@@ -136,11 +140,17 @@ func (r *Run) inspect(ctx context.Context, i int) (product, error) {
 		return product{}, err
 	}
 	made, f := want.read(p)
-	made.size = info.Size()
+	made.bytes = info.Size()
 	if f == nil {
 		f = want.check(made)
 	}
 	return made, asError(f)
+}
+
+func (r *Run) sizeOf(i int) size {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.sizes()[i]
 }
 
 // asError keeps a nil failure from becoming an error that is not nil.
@@ -172,10 +182,11 @@ func (x expectation) read(p probed) (product, *job.Failure) {
 		}
 		return product{}, failure(protocol.ReasonRuntimeError, "FFmpeg exited with 0, but its output cannot be read")
 	}
-	if video.Width != x.width || video.Height != x.height {
-		return product{}, failure(protocol.ReasonRuntimeError, "the output is %dx%d instead of %dx%d", video.Width, video.Height, x.width, x.height)
+	made := product{size: size{video.Width, video.Height}, frames: frames, length: p.duration()}
+	if made.size != x.size && !x.sourceSize {
+		return product{}, failure(protocol.ReasonRuntimeError, "the output is %s instead of %s", made.size, x.size)
 	}
-	return product{frames: frames, length: p.duration()}, nil
+	return made, nil
 }
 
 func (x expectation) noFrames() *job.Failure {
@@ -209,7 +220,7 @@ func (x expectation) check(made product) *job.Failure {
 // stream, and sound is padded to whole packets.
 func (x expectation) checkLength(made product) *job.Failure {
 	slack := func(d time.Duration) time.Duration {
-		return d/50 + 500*time.Millisecond + time.Duration(2/x.fps.float()*float64(time.Second))
+		return d/50 + 500*time.Millisecond + 2*x.frameTime()
 	}
 	if x.asked > 0 && made.length > x.asked+slack(x.asked) {
 		return failure(protocol.ReasonRuntimeError, "the output is %s long instead of %s", made.length, x.asked)
@@ -245,14 +256,14 @@ func (r *Run) recordProducts(products []product) {
 	defer r.mu.Unlock()
 	e := &r.encode
 	e.Media = products[0].length
+	e.Width, e.Height = products[0].size.width, products[0].size.height
 	e.Frames, e.Pixels, e.SizeBytes = 0, 0, 0
 	sized := true
-	for i, p := range products {
-		rd := r.plan.renditions[i]
+	for _, p := range products {
 		e.Frames += p.frames
-		e.Pixels += p.frames * int64(rd.width) * int64(rd.height)
-		e.SizeBytes += p.size
-		sized = sized && p.size > 0
+		e.Pixels += p.frames * p.size.pixels()
+		e.SizeBytes += p.bytes
+		sized = sized && p.bytes > 0
 	}
 	if !sized {
 		e.SizeBytes = 0 // the sum is unknown

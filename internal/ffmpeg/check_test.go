@@ -80,7 +80,7 @@ func TestInputErrorNumbers(t *testing.T) {
 }
 
 func TestOutputsAreComparedWithWhatWasAsked(t *testing.T) {
-	hd := rendition{width: 1280, height: 720, fps: rate{30, 1}}
+	hd := rendition{size: size{1280, 720}, fps: rate{30, 1}}
 	s := time.Second
 	for name, c := range map[string]struct {
 		want   expectation

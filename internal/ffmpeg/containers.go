@@ -16,6 +16,17 @@ type container struct {
 	args   []string
 }
 
+// takes reports whether the format can hold a codec, as far as that is known.
+func (c container) takes(codec string) bool {
+	switch {
+	case c.video != nil:
+		return slices.Contains(c.video, codec)
+	case c.format == "mp4" || c.format == "mov":
+		return codec != "vp8"
+	}
+	return true
+}
+
 var (
 	anyAudio = []string{"aac", "libopus", "libmp3lame", "copy"}
 	isoMedia = []string{"-movflags", "+faststart"}

@@ -3,6 +3,10 @@ package ffmpeg
 import (
 	"context"
 	"io"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -90,11 +94,52 @@ func (r *Run) progressed(p progressReport) {
 		e.SizeBytes = p.size
 	}
 	e.Frames, e.Pixels = 0, 0
-	for i, rd := range r.plan.renditions {
+	sizes := r.sizes()
+	for i, s := range sizes {
 		frames := r.plan.framesOf(i, p.frames)
 		e.Frames += frames
-		e.Pixels += frames * int64(rd.width) * int64(rd.height)
+		e.Pixels += frames * s.pixels()
 	}
+	e.Width, e.Height = sizes[0].width, sizes[0].height
+}
+
+// sizes are those of the outputs; zero while one is not known. It is called with r.mu held.
+func (r *Run) sizes() []size {
+	if r.learned != nil {
+		return r.learned
+	}
+	sizes, known := make([]size, len(r.plan.renditions)), true
+	for i, rd := range r.plan.renditions {
+		sizes[i] = rd.size
+		known = known && rd.size.known()
+	}
+	if !known {
+		known = learnSizes(r.stderr.String(), sizes)
+	}
+	if known {
+		r.learned = sizes
+	}
+	return sizes
+}
+
+var (
+	outputLine = regexp.MustCompile(`^\[info\] Output #(\d{1,2}), `)
+	videoLine  = regexp.MustCompile(`^\[info\]   Stream #\d+:\d+.*: Video: .*, (\d{1,5})x(\d{1,5})[ ,]`)
+)
+
+// learnSizes fills in the sizes of outputs that follow an input which was not probed, as
+// FFmpeg logs them before the first frame. It reports whether all are known.
+func learnSizes(log string, sizes []size) bool {
+	at := -1
+	for line := range strings.Lines(log) {
+		if m := outputLine.FindStringSubmatch(line); m != nil {
+			at, _ = strconv.Atoi(m[1])
+		} else if m := videoLine.FindStringSubmatch(line); m != nil && at >= 0 && at < len(sizes) && !sizes[at].known() {
+			sizes[at].width, _ = strconv.Atoi(m[1])
+			sizes[at].height, _ = strconv.Atoi(m[2])
+		}
+	}
+	return !slices.Contains(sizes, size{})
 }
 
 // Wait returns when FFmpeg has exited. Until then it stops FFmpeg when the run is
@@ -129,6 +174,10 @@ func (r *Run) wait(ctx context.Context) error {
 			}
 			switch now := time.Now(); {
 			case !stall.observe(now, r.lastProgress()):
+			case now.Sub(p.Started()) >= r.plan.timeout && r.plan.endsAtTimeout():
+				r.log.Debug("ending the stream at the job's timeout")
+				r.timeUp = true
+				p.Stop(r.settings.StopGrace)
 			case now.Sub(p.Started()) >= r.plan.timeout:
 				r.Stop(job.StopTimeout)
 			case stall.still >= r.settings.StallTimeout:

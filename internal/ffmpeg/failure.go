@@ -41,6 +41,9 @@ func (r *Run) stopFailure(cause job.StopCause) *job.Failure {
 	return failure(protocol.ReasonPlatformError, "interrupted: %s", cause)
 }
 
+// stoppedExit is FFmpeg's exit status after SIGTERM.
+const stoppedExit = 255
+
 // decodeErrorsExit is FFmpeg's exit status when more frames could not be decoded than
 // -max_error_rate allows (ffmpeg(1)).
 const decodeErrorsExit = 69

@@ -37,13 +37,10 @@ type target struct {
 	arg       string   // the URL that FFmpeg gets
 }
 
-// openFiles opens what a run reads and writes, and keeps it open until the run is closed.
-// FFmpeg gets the open files: a user who can write to one of their directories could
-// otherwise put a link in their place after they were checked.
-func (r *Run) openFiles() error {
-	if err := createTemps(r.workspace, r.files.targets); err != nil {
-		return err
-	}
+// openInput opens what a run reads, and openOutputs what it writes. Both stay open until
+// the run is closed. FFmpeg gets the open files: a user who can write to one of their
+// directories could otherwise put a link in their place after they were checked.
+func (r *Run) openInput() error {
 	input, err := openInput(r.files, r.settings.InputRoots)
 	if err != nil {
 		return err
@@ -55,6 +52,16 @@ func (r *Run) openFiles() error {
 		f.input.url = fileURL(proc.FilePath(input, proc.FirstFile))
 		r.redactor.replace(f.input.url, fileURL(f.inputPath))
 	}
+	return nil
+}
+
+func (r *Run) openOutputs() error {
+	if err := createTemps(r.workspace, r.files.targets); err != nil {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	f := &r.files
 	for i := range f.targets {
 		t := &f.targets[i]
 		if t.arg = t.url; t.file != nil {
@@ -96,7 +103,7 @@ func (f *jobFiles) discardTemps() {
 		if t.file == nil || t.published {
 			continue
 		}
-		_ = t.file.Truncate(0) // fails once it is closed
+		_ = t.file.Truncate(0)                  // fails once it is closed
 		_ = t.dir.Remove(filepath.Base(t.temp)) // else removing the workspace does
 	}
 }

@@ -61,7 +61,7 @@ func (q cpuQuota) tighter(other cpuQuota) cpuQuota {
 // the node's.
 func (pl *planner) limits() (l limits, timeout time.Duration) {
 	l = pl.constraints()
-	timeout = pl.timeout
+	timeout = pl.settings.Timeout
 	name, v, ok := pl.value("resource_limits")
 	if !ok {
 		return l, timeout
@@ -71,7 +71,7 @@ func (pl *planner) limits() (l limits, timeout time.Duration) {
 		pl.problem(name, "%s is not an object such as {\"timeout_sec\":600}", show(v))
 		return l, timeout
 	}
-	own := params{layers: []layer{{name + ".", m}}, problems: pl.problems}
+	own := pl.alone(name+".", m)
 	if percent, ok := own.between(1, 1e6, " %", "max_cpu_percent"); ok {
 		l.cpu = l.cpu.tighter(quotaOf(percent))
 	}

@@ -188,6 +188,88 @@ func TestStreamWhoseServerGoesAwayIsANetworkError(t *testing.T) {
 	wantFailure(t, <-walked, protocol.ReasonNetworkError)
 }
 
+// liveSource is a live input for one reader: an FFmpeg that sends 96x72 at 25 fps for so
+// many seconds.
+func liveSource(t *testing.T, seconds string) (url string) {
+	t.Helper()
+	address := closedPort(t)
+	url = "rtmp://" + address + "/live/source"
+	source := exec.Command("ffmpeg", "-nostdin", "-v", "error", "-re", "-f", "lavfi", "-i", "testsrc2=size=96x72:rate=25:duration="+seconds,
+		"-f", "lavfi", "-i", "sine=duration="+seconds, "-c:v", "libx264", "-preset", "ultrafast", "-g", "25", "-pix_fmt", "yuv420p", "-c:a", "aac",
+		"-f", "flv", "-listen", "1", url)
+	if err := source.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = source.Process.Kill(); _ = source.Wait() })
+	until(t, "the source listening", func() bool { return listens(t, address) })
+	return url
+}
+
+func TestLiveInputKeepsItsGeometry(t *testing.T) {
+	t.Parallel()
+	root := t.TempDir()
+	r := newRunner(t, func(s *Settings) { s.OutputRoots = []string{root} })
+	run := r.Begin(lease(t, "recorded", `{"input":`+quoted(liveSource(t, "2"))+`,"output":"x.mp4"}`))
+	if err := walk(testContext(t), run); err != nil {
+		t.Fatalf("%v\n%s", err, run.Snapshot().Encode.Log)
+	}
+	e := run.Snapshot().Encode
+	if got := shapeOf(t, filepath.Join(root, "x.mp4")); got.Width != 96 || got.Height != 72 || got.SAR != "1:1" || got.Rate != "25/1" {
+		t.Errorf("recorded as %+v", got)
+	}
+	if e.Width != 96 || e.Frames < 40 || e.Pixels != e.Frames*96*72 {
+		t.Errorf("width %d, %d frames, %d pixels", e.Width, e.Frames, e.Pixels)
+	}
+}
+
+func TestStreamWithAnInputEndsWithIt(t *testing.T) {
+	t.Parallel()
+	in := clip(t, filepath.Join(t.TempDir(), "in.mp4"), "2")
+	url := "rtmp://" + closedPort(t) + "/live/key"
+	rtmpServer(t, url, filepath.Join(t.TempDir(), "got.flv"))
+	run := newRunner(t).Begin(lease(t, "stream", `{"bitrate":"200k","output_mode":"rtmp","rtmp_url":`+quoted(url)+`,"input":`+quoted(in)+`}`))
+	if err := walk(testContext(t), run); err != nil {
+		t.Fatalf("%v\n%s", err, run.Snapshot().Encode.Log)
+	}
+	if e := run.Snapshot().Encode; e.Frames != 50 || e.Width != 160 || e.Pixels != 50*160*120 {
+		t.Errorf("%d frames, want 50; width %d, %d pixels", e.Frames, e.Width, e.Pixels)
+	}
+}
+
+func TestStreamOfALiveInputIsCompleteAtTheTimeout(t *testing.T) {
+	t.Parallel()
+	url := "rtmp://" + closedPort(t) + "/live/key"
+	got := filepath.Join(t.TempDir(), "got.flv")
+	ended, said := rtmpServer(t, url, got)
+	run := newRunner(t).Begin(lease(t, "stream", `{"bitrate":"200k","output_mode":"rtmp","rtmp_url":`+quoted(url)+`,"input":`+quoted(liveSource(t, "60"))+`,
+		"resource_limits":{"timeout_sec":4}}`))
+	if err := walk(testContext(t), run); err != nil {
+		t.Fatalf("%v\n%s", err, run.Snapshot().Encode.Log)
+	}
+	e := run.Snapshot().Encode
+	if e.Frames == 0 || e.Width != 96 || e.Height != 72 || e.Pixels != e.Frames*96*72 || e.Progress.Percent != 100 || e.Media == 0 {
+		t.Errorf("%d frames of %dx%d, %d pixels, %s; %.0f %%", e.Frames, e.Width, e.Height, e.Pixels, e.Media, e.Progress.Percent)
+	}
+	if notes := strings.Join(e.Notes, "\n"); !strings.Contains(notes, "the stream ended at the job's timeout of 4s") {
+		t.Errorf("notes: %s", notes)
+	}
+	if s := run.Snapshot(); s.Stopped != "" {
+		t.Errorf("stopped for %s", s.Stopped)
+	}
+	err := <-ended
+	ended <- err
+	if out, err := exec.Command("ffmpeg", "-nostdin", "-xerror", "-v", "error", "-i", got, "-f", "null", "-").CombinedOutput(); err != nil {
+		t.Errorf("received: %v, %s, %s", err, out, said.String())
+	}
+}
+
+func TestStreamThatFailsBeforeItsTimeoutIsNotComplete(t *testing.T) {
+	t.Parallel()
+	run := newRunner(t).Begin(lease(t, "stream", `{"output_mode":"rtmp","rtmp_url":`+quoted("rtmp://"+closedPort(t)+"/live/key")+`,"input":`+quoted(liveSource(t, "60"))+`,
+		"resource_limits":{"timeout_sec":30}}`))
+	wantFailure(t, walk(testContext(t), run), protocol.ReasonNetworkError)
+}
+
 // listens looks the address up among the kernel's listening sockets: a connection to
 // try it out would be taken for the stream.
 func listens(t *testing.T, address string) bool {

@@ -7,7 +7,6 @@ import (
 	"net/url"
 	"path"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 )
@@ -33,8 +32,10 @@ func (pl *planner) outputs(streaming bool) []rendition {
 			continue
 		}
 		entry := pl.above(prefix+".", m)
-		w, h := pl.size(entry)
-		suffix := fmt.Sprintf("-%dx%d", w, h)
+		suffix := "-source"
+		if s, ofSource := pl.size(entry); !ofSource {
+			suffix = "-" + s.String()
+		}
 		if taken[suffix] {
 			suffix += "-" + strconv.Itoa(i)
 		}
@@ -47,11 +48,11 @@ func (pl *planner) outputs(streaming bool) []rendition {
 // rendition reads one output. An entry of a ladder that names no output of its own takes
 // the job's, with a suffix.
 func (pl *planner) rendition(from params, streaming bool, suffix string) rendition {
-	s := parseScenario(pl.job.Scenario)
-	r := rendition{fps: pl.fps(from, s)}
-	r.width, r.height = pl.size(from)
+	var r rendition
+	r.size, r.sourceSize = pl.size(from)
+	r.fps, r.sourceRate = pl.fps(from)
 	var ffmpegCodec string
-	r.encoder, ffmpegCodec = pl.encoder(from, s)
+	r.encoder, ffmpegCodec = pl.encoder(from, r.size)
 	r.codec = canonicalCodec(ffmpegCodec)
 	r.bitrate, r.video = pl.rateControl(from, r, streaming)
 	if streaming {
@@ -62,7 +63,7 @@ func (pl *planner) rendition(from params, streaming bool, suffix string) renditi
 	if r.codec == "h265" && (r.container.format == "mp4" || r.container.format == "mov") {
 		r.video = append(r.video, "-tag:v", "hvc1") // Apple's players require it
 	}
-	if r.codec != "" && r.container.video != nil && !slices.Contains(r.container.video, r.codec) {
+	if r.codec != "" && !r.container.takes(r.codec) {
 		pl.problem("codec", "%s does not go into %s", r.codec, r.container.format)
 	}
 	return r
@@ -72,7 +73,7 @@ func (pl *planner) rendition(from params, streaming bool, suffix string) renditi
 func (pl *planner) file(from params, r *rendition, suffix string) {
 	name, output, named := from.text("output")
 	r.extension = defaultExtension
-	if _, known := tunings[r.encoder]; !known {
+	if _, known := tunings[r.encoder]; !known || !containers[r.extension].takes(r.codec) {
 		r.extension = ".mkv" // takes nearly every codec
 	}
 	if named {
@@ -97,7 +98,11 @@ var streamKey = regexp.MustCompile(`^[A-Za-z0-9._~?=&%/+-]{1,512}$`)
 // stream finds the destination of a stream.
 func (pl *planner) stream(from params, r *rendition, suffix string) {
 	r.container = containers[".flv"]
-	r.video = append(r.video, "-g", strconv.Itoa(int(math.Ceil(2*r.fps.float())))) // players wait for a key frame
+	keyFrames := 2 * float64(defaultFPS)
+	if r.fps.known() {
+		keyFrames = 2 * r.fps.float()
+	}
+	r.video = append(r.video, "-g", strconv.Itoa(int(math.Ceil(keyFrames)))) // players wait for a key frame
 	if name, text, ok := from.text("rtmp_url"); ok {
 		u, err := parseURL(text)
 		if err != nil || (u.Scheme != "rtmp" && u.Scheme != "rtmps") {
@@ -122,12 +127,12 @@ func (pl *planner) stream(from params, r *rendition, suffix string) {
 		from.problem(name, "not valid in an rtmp URL")
 		return
 	}
-	if pl.masterHost == "" {
+	if pl.settings.MasterHost == "" {
 		from.problem("rtmp_url", "absent, and the master's host is unknown")
 		return
 	}
 	key, query, hasQuery := strings.Cut(key, "?")
-	r.url = "rtmp://" + net.JoinHostPort(strings.Trim(pl.masterHost, "[]"), "1935") + "/live/" + key + suffix
+	r.url = "rtmp://" + net.JoinHostPort(strings.Trim(pl.settings.MasterHost, "[]"), "1935") + "/live/" + key + suffix
 	if hasQuery {
 		r.url += "?" + query
 	}

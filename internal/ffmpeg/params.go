@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode"
@@ -19,25 +20,69 @@ const maxText = 4096
 type params struct {
 	layers   []layer
 	problems *[]string
+	all      *[]layer // every layer that was read, to tell what was not
 }
 
 type layer struct {
 	prefix string // of the parameter's name, such as "outputs[1]."
 	values protocol.Parameters
+	read   map[string]bool // parameters whose value was used
 }
 
 func newParams(p protocol.Parameters) params {
-	return params{layers: []layer{{values: p}}, problems: new([]string)}
+	return params{problems: new([]string), all: new([]layer)}.above("", p)
 }
 
 // above returns a reader that reads an entry first.
 func (p params) above(prefix string, values protocol.Parameters) params {
-	return params{layers: append([]layer{{prefix, values}}, p.layers...), problems: p.problems}
+	l := layer{prefix, values, map[string]bool{}}
+	*p.all = append(*p.all, l)
+	p.layers = append([]layer{l}, p.layers...)
+	return p
 }
 
 // own returns a reader of the uppermost layer only.
 func (p params) own() params {
-	return params{layers: p.layers[:1], problems: p.problems}
+	p.layers = p.layers[:1]
+	return p
+}
+
+// only returns a reader of one layer.
+func (p params) only(l layer) params {
+	p.layers = []layer{l}
+	return p
+}
+
+// alone returns a reader of an object that has no layer below it.
+func (p params) alone(prefix string, values protocol.Parameters) params {
+	p.layers = nil
+	return p.above(prefix, values)
+}
+
+// knownParameters are those that have an effect on some job.
+var knownParameters = []string{
+	"input", "output", "output_mode", "rtmp_url", "stream_key", "codec", "encoder", "bitrate", "preset", "crf", "resolution",
+	"resolution_width", "resolution_height", "width", "height", "fps", "frame_rate", "duration", "duration_seconds", "hwaccel",
+	"audio_codec", "audio_bitrate", "outputs", "quality", "resource_limits",
+}
+
+// unread lists the parameters that were not used: those that are not known, and those
+// that have no effect on this job.
+func (p params) unread() (unknown, idle []string) {
+	for _, l := range *p.all {
+		for key, v := range l.values {
+			switch name := quote("", l.prefix+key); {
+			case l.read[key] || v == nil || v == "":
+			case slices.Contains(knownParameters, key):
+				idle = append(idle, name)
+			default:
+				unknown = append(unknown, name)
+			}
+		}
+	}
+	slices.Sort(unknown)
+	slices.Sort(idle)
+	return unknown, idle
 }
 
 func (p params) problem(name, format string, args ...any) {
@@ -50,6 +95,7 @@ func (p params) value(keys ...string) (name string, v any, ok bool) {
 	for _, l := range p.layers {
 		for _, k := range keys {
 			if v := l.values[k]; v != nil && v != "" {
+				l.read[k] = true
 				return l.prefix + k, v, true
 			}
 		}
@@ -154,7 +200,8 @@ var allowedTexts = map[string]string{
 	"output_mode":   "file, rtmp or stream is allowed",
 	"rtmp_url":      "rtmp://HOST/… or rtmps://HOST/… is allowed",
 	"stream_key":    "letters, digits and ._~?=&%/+- are allowed",
-	"codec":         "h264, h265, hevc, vp9, av1 or the name of an FFmpeg encoder is allowed",
+	"codec":         "h264, h265, vp8, vp9, av1 or the name of an FFmpeg encoder is allowed",
+	"encoder":       "h264, h265, vp8, vp9, av1 or the name of an FFmpeg encoder is allowed",
 	"preset":        "the name of a preset, such as medium, is allowed",
 	"bitrate":       "a bitrate such as 2000k is allowed",
 	"audio_bitrate": "a bitrate such as 128k is allowed",

@@ -26,6 +26,7 @@ type pathResolver struct {
 	workspace string
 	name      string // of the attempt, as a file name
 	problems  []string
+	notes     []string
 }
 
 func (s *pathResolver) problem(name, format string, args ...any) {
@@ -186,8 +187,23 @@ func (s *pathResolver) target(r rendition, i int, ladder bool) target {
 		}
 		given = strings.TrimPrefix(given[len("file:"):], "//")
 	}
+	if given != "" && !filepath.IsAbs(given) {
+		if !filepath.IsLocal(given) {
+			s.problem(name, "%s leads out of its directory", show(given))
+			return target{}
+		}
+		if len(s.settings.OutputRoots) == 0 {
+			s.noteRelative(name, given)
+		} else {
+			given = filepath.Join(s.settings.OutputRoots[0], given)
+		}
+	}
+	if slices.ContainsFunc(strings.Split(given, "/"), func(part string) bool { return len(part) > maxNameBytes }) {
+		s.problem(name, "%s contains a name of more than %d bytes", show(given), maxNameBytes)
+		return target{}
+	}
 	if !filepath.IsAbs(given) {
-		return s.ownTarget(name, given, r, i)
+		return s.ownTarget(given, r, i)
 	}
 	final, root, err := s.resolveTarget(given)
 	if err != nil {
@@ -197,22 +213,23 @@ func (s *pathResolver) target(r rendition, i int, ladder bool) target {
 	return target{final: final, root: root, kept: true}
 }
 
+// noteRelative notes that an output with a relative name has no place.
+func (s *pathResolver) noteRelative(name, given string) {
+	done := "removed"
+	if s.settings.KeepOutputs {
+		done = "kept in the data directory"
+	}
+	s.notes = append(s.notes, fmt.Sprintf("%s: %s is relative and jobs.output_roots is empty; measured and then %s like an unnamed output", name, show(given), done))
+}
+
 // maxNameBytes bounds the name of a file (NAME_MAX).
 const maxNameBytes = 255
 
-// ownTarget is the destination of an output with a relative name or none: it is removed
-// with the workspace, or kept in the data directory.
-func (s *pathResolver) ownTarget(name, given string, r rendition, i int) target {
+// ownTarget is the destination of an output that names no place: it is removed with the
+// workspace, or kept in the data directory.
+func (s *pathResolver) ownTarget(given string, r rendition, i int) target {
 	if given == "" {
 		given = fmt.Sprintf("output-%d%s", i, r.extension)
-	}
-	if !filepath.IsLocal(given) {
-		s.problem(name, "%s is outside of the workspace", show(given))
-		return target{}
-	}
-	if slices.ContainsFunc(strings.Split(given, "/"), func(part string) bool { return len(part) > maxNameBytes }) {
-		s.problem(name, "%s contains a name of more than %d bytes", show(given), maxNameBytes)
-		return target{}
 	}
 	if s.settings.KeepOutputs {
 		dir := filepath.Join(s.settings.DataDir, outputsDir, s.name)

@@ -141,8 +141,15 @@ func TestWhereOutputsMayLie(t *testing.T) {
 		"/out/there.mp4":         "/out/there.mp4",
 		"/out/end.mp4":           "/out/end.mp4", // the link itself is replaced, not what it leads to
 		"/tmp/x.mp4":             "/tmp/x.mp4",
-		"=x.mp4":                 "/data/work/job/x.mp4",
-		"=sub/../x.mp4":          "/data/work/job/x.mp4",
+		"=x.mp4":                 "/out/x.mp4", // relative: below the first root
+		"=new/deep/x.mp4":        "/out/new/deep/x.mp4",
+		"=file:x.mp4":            "/out/x.mp4",
+		"=sub/../x.mp4":          "/out/x.mp4",
+		"=end.mp4":               "/out/end.mp4",
+		"=away/x.mp4":            "refused",
+		"=nowhere/x.mp4":         "refused",
+		"=same.mp4":              "refused",
+		"=sub":                   "refused",
 		"=":                      "/data/work/job/output-0.mp4",
 		"file:DIR/out/x.mp4":     "/out/x.mp4",
 		"/out/away/x.mp4":        "refused",
@@ -284,7 +291,6 @@ func TestRefusalsNameThePlaceAndTheKeyToAllowIt(t *testing.T) {
 		`{"output":"/etc/passwd"}`:                                   {`output: "/etc/passwd" does not end in one of`, `output: "/etc/passwd" is outside of`, os.TempDir(), "jobs.output_roots", filepath.Join(dir, "out")},
 		`{"input":"/etc/passwd"}`:                                    {`input: "/etc/passwd" is outside of`, filepath.Join(dir, "in"), "jobs.input_roots"},
 		`{"input":"http://h/x"}`:                                     {`"http"`, "file", "jobs.input_protocols"},
-		`{"output":"input.mov"}`:                                     {"output:", "input.mov"},
 		`{"outputs":[{"output":"x.exe"}]}`:                           {`outputs[0].output: "x.exe" does not end in one of`},
 		`{"output":` + quoted(strings.Repeat("n", 300)+".mp4") + `}`: {"output:", "255"},
 	} {
@@ -296,9 +302,14 @@ func TestRefusalsNameThePlaceAndTheKeyToAllowIt(t *testing.T) {
 		}
 	}
 	alone := newRunner(t)
-	f := wantFailure(t, alone.Begin(lease(t, "x", `{"output":"/etc/x.mp4"}`)).Prepare(testContext(t)), protocol.ReasonUserError)
-	if !strings.Contains(f.Message, "jobs.output_roots (empty)") {
-		t.Errorf("message: %s", f.Message)
+	for params, says := range map[string]string{
+		`{"output":"/etc/x.mp4"}`: "jobs.output_roots (empty)",
+		`{"output":"input.mov"}`:  `output: "input.mov" is the name of the synthetic input`,
+	} {
+		f := wantFailure(t, alone.Begin(lease(t, params, params)).Prepare(testContext(t)), protocol.ReasonUserError)
+		if !strings.Contains(f.Message, says) {
+			t.Errorf("message: %s", f.Message)
+		}
 	}
 }
 
@@ -335,6 +346,48 @@ func TestSRTInputsCallAndDoNotListen(t *testing.T) {
 		s.resolve(&plan{input: input})
 		if got := len(s.problems) == 0; got != want {
 			t.Errorf("%s: taken %v, want %v: %v", input, got, want, s.problems)
+		}
+	}
+}
+
+func TestRelativeOutputHasItsPlaceBelowTheFirstRoot(t *testing.T) {
+	t.Parallel()
+	first, second := t.TempDir(), t.TempDir()
+	r := newRunner(t, func(s *Settings) { s.OutputRoots = []string{first, second} })
+	run := r.Begin(lease(t, "relative", `{`+small+`,"duration":1,"output":"2026/show/out.mp4"}`))
+	ctx := testContext(t)
+	if err := walk(ctx, run); err != nil {
+		t.Fatal(err)
+	}
+	if err := run.Close(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if out := filepath.Join(first, "2026/show/out.mp4"); run.Snapshot().Encode.Output != out || listing(t, filepath.Dir(out)) != "out.mp4" {
+		t.Errorf("output %q, want %s", run.Snapshot().Encode.Output, out)
+	}
+	if names := listing(t, second); names != "" {
+		t.Errorf("the second root contains %s", names)
+	}
+}
+
+func TestRelativeOutputWithoutARootIsNoted(t *testing.T) {
+	t.Parallel()
+	for keep, want := range map[bool]string{false: "removed like an unnamed output", true: "kept in the data directory like an unnamed output"} {
+		r := newRunner(t, func(s *Settings) { s.KeepOutputs = keep })
+		run := r.Begin(lease(t, "relative", `{`+small+`,"duration":1,"output":"show/out.mp4"}`))
+		ctx := testContext(t)
+		if err := walk(ctx, run); err != nil {
+			t.Fatal(err)
+		}
+		if err := run.Close(ctx); err != nil {
+			t.Fatal(err)
+		}
+		e := run.Snapshot().Encode
+		if notes := strings.Join(e.Notes, "\n"); !strings.Contains(notes, `output: "show/out.mp4" is relative and jobs.output_roots is empty`) || !strings.Contains(notes, want) {
+			t.Errorf("keep %v, notes: %s", keep, notes)
+		}
+		if _, err := os.Stat(e.Output); (err == nil) != keep {
+			t.Errorf("keep %v, output %q: %v", keep, e.Output, err)
 		}
 	}
 }

@@ -19,72 +19,111 @@ const (
 
 func sideOK(px int) bool { return px >= minSide && px <= maxSide }
 
-// size reads width and height. Chroma is halved in both directions, so an odd side is
-// rounded up to the next even one.
-func (pl *planner) size(from params) (w, h int) {
-	s := parseScenario(pl.job.Scenario)
-	w, h = defaultWidth, defaultHeight
-	if s.width > 0 {
-		w, h = s.width, s.height
+// picture is what is known of an input's video. Zero: nothing.
+type picture struct {
+	size size // as decoded: turned, where the input says so
+	fps  rate // mean
+	// uneven: its frames are not equally spaced.
+	uneven bool
+}
+
+// size reads width and height of an output. What neither the job nor its scenario names
+// is taken from the input; it is zero while that is not known. Chroma is halved in both
+// directions, so an odd side is rounded up to the next even one.
+func (pl *planner) size(from params) (s size, ofSource bool) {
+	s, named := pl.namedSize(from)
+	switch {
+	case named:
+	case pl.scenario.size.known():
+		s = pl.scenario.size
+	case pl.hasInput && !pl.source.size.known():
+		return size{}, true
+	case pl.hasInput:
+		s, ofSource = pl.source.size, true
+	default:
+		s = size{defaultWidth, defaultHeight}
 	}
+	made := size{side(s.width), side(s.height)}
+	switch {
+	case made == s:
+	case sideOK(s.width) && sideOK(s.height):
+		pl.note("resolution %s has an odd side; encoded as %s", s, made)
+	default:
+		pl.note("resolution %s of the input is not within %d and %d px a side; encoded as %s", s, minSide, maxSide, made)
+	}
+	return made, ofSource
+}
+
+// side is the length that a side of px is encoded with; sourceSizeFilter does the same.
+func side(px int) int { return min(max(px+px&1, minSide), maxSide) }
+
+// sourceSizeFilter keeps the size of what FFmpeg decodes, which may have been turned and
+// may be another than the one that was probed.
+var sourceSizeFilter = fmt.Sprintf("scale=w='clip(ceil(iw/2)*2,%[1]d,%[2]d)':h='clip(ceil(ih/2)*2,%[1]d,%[2]d)'", minSide, maxSide)
+
+// namedSize reads the size that the job's parameters name.
+func (pl *planner) namedSize(from params) (s size, named bool) {
 	for _, l := range from.layers {
-		at := params{layers: []layer{l}, problems: pl.problems}
+		at := from.only(l)
 		if name, text, ok := at.text("resolution"); ok {
-			rw, rh, ok := parseSize(text)
+			s, ok := parseSize(text)
 			if !ok {
 				at.problem(name, "%s is not WIDTHxHEIGHT within %d and %d px", show(text), minSide, maxSide)
-				break
 			}
-			w, h = rw, rh
-			break
+			return s, ok
 		}
-		fw, okW := at.between(minSide, maxSide, " px", "resolution_width", "width")
-		fh, okH := at.between(minSide, maxSide, " px", "resolution_height", "height")
+		w, okW := at.between(minSide, maxSide, " px", "resolution_width", "width")
+		h, okH := at.between(minSide, maxSide, " px", "resolution_height", "height")
 		_, _, hasW := at.value("resolution_width", "width")
 		_, _, hasH := at.value("resolution_height", "height")
 		if hasW != hasH {
 			at.problem(l.prefix+"resolution", "only one of width and height is set")
 		}
 		if okW && okH {
-			w, h = int(fw), int(fh)
-			break
+			return size{int(w), int(h)}, true
 		}
 	}
-	if w&1+h&1 > 0 {
-		pl.notes = append(pl.notes, fmt.Sprintf("resolution %dx%d has an odd side; encoded as %dx%d", w, h, w+w&1, h+h&1))
-	}
-	return w + w&1, h + h&1
+	return size{}, false
 }
 
-func parseSize(s string) (w, h int, ok bool) {
+func parseSize(s string) (of size, ok bool) {
 	if m := scenarioSize.FindStringSubmatch(strings.ToLower(s)); m != nil {
-		w, _ = strconv.Atoi(m[1])
-		h, _ = strconv.Atoi(m[2])
+		of.width, _ = strconv.Atoi(m[1])
+		of.height, _ = strconv.Atoi(m[2])
 	} else if named := (scenario{}); named.parseWord(strings.ToLower(s)) { // 720p, 4k
-		w, h = named.width, named.height
+		of = named.size
 	}
-	return w, h, sideOK(w) && sideOK(h)
+	return of, sideOK(of.width) && sideOK(of.height)
 }
 
-func (pl *planner) fps(from params, s scenario) rate {
-	fallback := rate{defaultFPS, 1}
-	if s.fps.num > 0 {
-		fallback = s.fps
-	}
+// fps reads the frame rate of an output. What neither the job nor its scenario names is
+// taken from the input; it is zero while that is not known.
+func (pl *planner) fps(from params) (r rate, ofSource bool) {
 	name, v, ok := from.value("fps", "frame_rate")
-	if !ok {
-		return fallback
-	}
-	r, ok := parseRate(v)
-	if !ok || r.float() > maxFPS {
+	if ok {
+		if r, ok = parseRate(v); ok && r.float() <= maxFPS {
+			return r, false
+		}
 		from.problem(name, "%s is not above 0 and up to %d frames a second", show(v), maxFPS)
-		return fallback
 	}
-	return r
+	switch {
+	case pl.scenario.fps.known():
+		return pl.scenario.fps, false
+	case !pl.hasInput:
+		return rate{defaultFPS, 1}, false
+	case pl.source.fps.known() && pl.source.fps.float() > maxFPS:
+		pl.note("the input has %s frames a second; encoded at %d", pl.source.fps, maxFPS)
+		return rate{maxFPS, 1}, true
+	case pl.source.uneven:
+		pl.note("the input's frame rate varies; encoded at its mean of %.4g frames a second", pl.source.fps.float())
+	}
+	return pl.source.fps, true
 }
 
-// rate is a frame rate as a fraction, since 29.97 is 30000/1001.
+// rate is a frame rate as a fraction, since 29.97 is 30000/1001. Zero: not known.
 type rate struct{ num, den int64 }
+
+func (r rate) known() bool { return r.num > 0 }
 
 func (r rate) String() string {
 	if r.den == 1 {
@@ -122,9 +161,10 @@ func parseRate(v any) (rate, bool) {
 
 // scenario is what the name of a job's scenario stands for; what it leaves out is zero.
 type scenario struct {
-	width, height int
-	fps           rate
-	codec         string
+	size  size
+	fps   rate
+	codec string
+	accel string // as in a job's hwaccel
 }
 
 var (
@@ -136,18 +176,21 @@ var (
 	widthOfHeight = map[int]int{144: 256, 240: 426, 360: 640, 480: 854, 540: 960, 576: 1024, 720: 1280, 1080: 1920, 1440: 2560, 2160: 3840, 4320: 7680}
 )
 
-// parseScenario reads names such as 720p30-h264, 4K60-h265 and 1080p-vp9. Words of a name
-// that it does not know are ignored.
-func parseScenario(name string) scenario {
-	var s scenario
+// parseScenario reads names such as 720p30-h264, 4K60-x265 and 1080p-hevc-nvenc. unknown
+// are the words of the name that stand for nothing.
+func parseScenario(name string) (s scenario, unknown []string) {
 	for _, word := range strings.FieldsFunc(strings.ToLower(name), func(r rune) bool { return strings.ContainsRune("-_ /,:", r) }) {
-		switch {
+		switch codec := codecOf(word); {
 		case s.parseWord(word):
-		case codecs[word] != nil:
-			s.codec = word
+		case codecs[codec] != nil:
+			s.codec = codec
+		case accelerations[word] != "":
+			s.accel = word
+		default:
+			unknown = append(unknown, show(word))
 		}
 	}
-	return s
+	return s, unknown
 }
 
 // parseWord reads a word that stands for a size, a rate or both.
@@ -175,13 +218,16 @@ func (s *scenario) setSize(w, h int) bool {
 	if !sideOK(w) || !sideOK(h) {
 		return false
 	}
-	s.width, s.height = w, h
+	s.size = size{w, h}
 	return true
 }
 
+// setRate sets the rate that a word ends with, if it does.
 func (s *scenario) setRate(digits string) bool {
-	if n, err := strconv.ParseInt(digits, 10, 32); err == nil && n > 0 && n <= maxFPS {
-		s.fps = rate{n, 1}
+	n, err := strconv.ParseInt(digits, 10, 32)
+	if err != nil || n <= 0 || n > maxFPS {
+		return digits == ""
 	}
+	s.fps = rate{n, 1}
 	return true
 }

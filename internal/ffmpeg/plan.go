@@ -27,6 +27,7 @@ type plan struct {
 	input      string // empty: synthetic
 	duration   time.Duration
 	whole      bool // the job names no duration: an input is encoded whole
+	followed   bool // size or rate of an output are the input's
 	streaming  bool // rtmp instead of files
 	renditions []rendition
 	audio      []string // arguments
@@ -40,23 +41,51 @@ type plan struct {
 
 // rendition is one output: one encode of the one decode.
 type rendition struct {
-	width, height int
-	fps           rate
-	codec         string // the master's name: h264
-	encoder       string // FFmpeg's name: libx264
-	bitrate       string // as asked; empty where crf decides
-	video         []string
-	container     container
-	extension     string
-	output        string // path as in the job; empty: none named
-	url           string // destination of a stream
+	size       size
+	sourceSize bool   // the size is that of the input
+	fps        rate   // zero: that of the input, which is not known
+	sourceRate bool   // the rate is that of the input
+	codec      string // the master's name: h264
+	encoder    string // FFmpeg's name: libx264
+	bitrate    string // as asked; empty where crf decides
+	video      []string
+	container  container
+	extension  string
+	output     string // path as in the job; empty: none named
+	url        string // destination of a stream
 }
 
-// framesOf is the number of frames of an output when the first one has so many, which is
-// the only one that FFmpeg counts: all begin and end together, each at its own rate.
-func (p *plan) framesOf(i int, first int64) int64 {
-	return int64(float64(first)*p.renditions[i].fps.float()/p.renditions[0].fps.float() + 0.5)
+// frameTime is the time between two frames; of an unknown rate, that of a low one.
+func (r *rendition) frameTime() time.Duration {
+	if !r.fps.known() {
+		return 100 * time.Millisecond
+	}
+	return time.Duration(float64(time.Second) / r.fps.float())
 }
+
+// size is that of a picture, px. Zero: not known.
+type size struct{ width, height int }
+
+func (s size) known() bool { return s.width > 0 }
+
+func (s size) String() string { return fmt.Sprintf("%dx%d", s.width, s.height) }
+
+func (s size) pixels() int64 { return int64(s.width) * int64(s.height) }
+
+// framesOf is the number of frames of an output when the first one has so many, which is
+// the only one that FFmpeg counts: all begin and end together, each at its own rate. Where
+// a rate is not known it is taken to be that of the first.
+func (p *plan) framesOf(i int, first int64) int64 {
+	own, of := p.renditions[i].fps, p.renditions[0].fps
+	if !own.known() || !of.known() {
+		return first
+	}
+	return int64(float64(first)*own.float()/of.float() + 0.5)
+}
+
+// endsAtTimeout: the job is a live output with an input of unknown end, and its timeout
+// is when it is complete.
+func (p *plan) endsAtTimeout() bool { return p.streaming && p.input != "" && p.whole }
 
 // maxMedia is how much of the input the job can use.
 func (p *plan) maxMedia() time.Duration {
@@ -66,22 +95,38 @@ func (p *plan) maxMedia() time.Duration {
 	return p.duration
 }
 
+// node is what a plan depends on beside the job.
+type node struct {
+	settings Settings
+	caps     Capabilities
+	tried    map[string]bool // encoders that were tried, and whether they worked
+}
+
 // planner holds what a plan is made from.
 type planner struct {
 	params
-	job        protocol.Job
-	caps       Capabilities
-	tried      map[string]bool // encoders that were tried, and whether they worked
-	masterHost string
-	timeout    time.Duration // unless the job sets one
-	missing    []string      // what the job needs and this node does not have
-	notes      []string      // what is done otherwise than asked
+	node
+	job      protocol.Job
+	scenario scenario
+	unknown  []string // words of the scenario's name
+	hasInput bool
+	source   picture  // of the input; zero: not known
+	family   string   // of the hardware encoders that were preferred so far, such as _nvenc
+	missing  []string // what the job needs and this node does not have
+	notes    []string // what is done otherwise than asked
+}
+
+func newPlanner(j protocol.Job, on node) *planner {
+	pl := &planner{params: newParams(j.Parameters), node: on, job: j}
+	pl.scenario, pl.unknown = parseScenario(j.Scenario)
+	return pl
 }
 
 // newPlan makes a job's plan. It does no I/O. problems names each bad parameter, missing
 // what this FFmpeg does not support; the plan is valid when both are empty.
-func newPlan(j protocol.Job, caps Capabilities, tried map[string]bool, masterHost string, timeout time.Duration) (p plan, problems, missing []string) {
-	pl := &planner{params: newParams(j.Parameters), job: j, caps: caps, tried: tried, masterHost: masterHost, timeout: timeout}
+func newPlan(j protocol.Job, on node, source picture) (p plan, problems, missing []string) {
+	pl := newPlanner(j, on)
+	pl.source = source
 	*pl.problems = append(*pl.problems, j.Problems...)
 	p = pl.plan()
 	return p, unique(*pl.problems), unique(pl.missing) // a ladder may find the same one several times
@@ -117,6 +162,7 @@ func (pl *planner) plan() plan {
 	pl.checkEngine()
 	pl.acceleration()
 	_, p.input, _ = pl.text("input")
+	pl.hasInput = p.input != ""
 	p.duration, p.whole = pl.duration()
 	p.streaming = pl.streaming()
 	p.quality = pl.quality()
@@ -125,16 +171,47 @@ func (pl *planner) plan() plan {
 	if len(p.renditions) > 0 {
 		p.audio, p.sound = pl.audio(p.renditions, p.input == "")
 	}
+	p.followed = slices.ContainsFunc(p.renditions, func(r rendition) bool { return r.sourceSize || r.sourceRate })
+	pl.noteIgnored()
 	p.notes = unique(pl.notes)
 	return p
 }
 
+func (pl *planner) note(format string, args ...any) {
+	pl.notes = append(pl.notes, fmt.Sprintf(format, args...))
+}
+
 func (pl *planner) checkEngine() {
-	switch strings.ToLower(pl.job.Engine) {
-	case "", "auto", "ffmpeg":
+	switch engine := strings.ToLower(pl.job.Engine); {
+	case engine == "" || engine == "auto" || engine == "ffmpeg":
+	case engine == "gstreamer" && pl.settings.EngineFallback:
+		pl.note("engine gstreamer is not available on this node; FFmpeg ran the job (jobs.engine_fallback)")
 	default:
 		pl.lacks("engine %s", show(pl.job.Engine))
 	}
+}
+
+// noteIgnored notes what of the job was not used.
+func (pl *planner) noteIgnored() {
+	if len(pl.unknown) > 0 {
+		pl.note("words of the scenario's name that are not understood: %s", few(pl.unknown))
+	}
+	unknown, idle := pl.unread()
+	if len(unknown) > 0 {
+		pl.note("unknown parameters ignored: %s", few(unknown))
+	}
+	if len(idle) > 0 {
+		pl.note("parameters without effect on this job: %s", few(idle))
+	}
+}
+
+// few lists names, the first ones of many.
+func few(names []string) string {
+	const most = 20
+	if n := len(names); n > most {
+		return fmt.Sprintf("%s and %d more", strings.Join(names[:most], ", "), n-most)
+	}
+	return strings.Join(names, ", ")
 }
 
 func (pl *planner) duration() (d time.Duration, whole bool) {

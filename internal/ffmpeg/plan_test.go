@@ -24,21 +24,32 @@ var knownCaps = Capabilities{
 	Filters: map[string]bool{"psnr": true, "ssim": true},
 }
 
+// testNode is a node with the default settings.
+func testNode(caps Capabilities, tried map[string]bool) node {
+	return node{settings: Settings{MasterHost: "master.example", Timeout: time.Hour, EngineFallback: true}, caps: caps, tried: tried}
+}
+
 // arguments renders what becomes of a job: its argument vector, or its refusal.
+// An input has 1920x1080 at 25.
 func arguments(t *testing.T, job string, caps Capabilities, proved map[string]bool) string {
+	t.Helper()
+	return argumentsOf(t, job, testNode(caps, proved), picture{size: size{1920, 1080}, fps: rate{25, 1}})
+}
+
+func argumentsOf(t *testing.T, job string, on node, of picture) string {
 	t.Helper()
 	var j protocol.Job
 	if err := json.Unmarshal([]byte(job), &j); err != nil {
 		t.Fatalf("%s: %v", job, err)
 	}
-	p, problems, lacks := newPlan(j, caps, proved, "master.example", time.Hour)
+	p, problems, lacks := newPlan(j, on, of)
 	if f := refusal(problems, lacks); f != nil {
 		return fmt.Sprintf("%s: %s\n", f.Reason, f.Message)
 	}
 	in := source{url: "file:/in", options: []string{"-protocol_whitelist", "file"}}
 	var b strings.Builder
 	if p.input == "" {
-		fmt.Fprintf(&b, "input: %s\n", strings.Join(p.syntheticArgs(caps, "/work/input.mov")[len(globalArgs()):], " "))
+		fmt.Fprintf(&b, "input: %s\n", strings.Join(p.syntheticArgs(on.caps, "/work/input.mov")[len(globalArgs()):], " "))
 		in.looped = p.duration > maxClip
 	}
 	var to []string
@@ -51,9 +62,12 @@ func arguments(t *testing.T, job string, caps Capabilities, proved map[string]bo
 	}
 	fmt.Fprintf(&b, "job: %s\n", strings.Join(p.args(in, to)[len(globalArgs()):], " "))
 	for i, r := range p.renditions {
-		fmt.Fprintf(&b, "output %d: %s %dx%d at %s, bitrate %q, output %q\n", i, r.codec, r.width, r.height, r.fps, r.bitrate, r.output)
+		fmt.Fprintf(&b, "output %d: %s %s at %s, bitrate %q, output %q\n", i, r.codec, r.size, r.fps, r.bitrate, r.output)
 	}
 	fmt.Fprintf(&b, "quality %q, timeout %s\n", p.quality, p.timeout)
+	for _, note := range p.notes {
+		fmt.Fprintf(&b, "note: %s\n", note)
+	}
 	return b.String()
 }
 
@@ -100,8 +114,39 @@ func TestGlobalArguments(t *testing.T) {
 	}
 }
 
+func TestEngineFallbackCanBeTurnedOff(t *testing.T) {
+	on := testNode(knownCaps, nil)
+	on.settings.EngineFallback = false
+	if got := argumentsOf(t, `{"engine":"gstreamer"}`, on, picture{}); got != "capability_mismatch: not available on this node: engine \"gstreamer\"\n" {
+		t.Errorf("got %s", got)
+	}
+}
+
+func TestDefaultPresets(t *testing.T) {
+	on := testNode(knownCaps, nil)
+	on.settings.DefaultPresets = map[string]string{"h264": "superfast", "h265": "slow", "av1": "10", "vp9": "realtime/7"}
+	for parameters, want := range map[string]string{
+		`{}`:                                 "-preset superfast",
+		`{"codec":"libx264"}`:                "-preset superfast",
+		`{"codec":"h264","preset":"medium"}`: "-preset medium",
+		`{"codec":"h265"}`:                   "-preset slow",
+		`{"codec":"av1"}`:                    "-c:v libsvtav1 -preset 10",
+		`{"codec":"libaom-av1"}`:             "-cpu-used 4", // its numbers are others
+		`{"codec":"vp9"}`:                    "-row-mt 1 -deadline realtime -cpu-used 7",
+	} {
+		if got := argumentsOf(t, `{"parameters":`+parameters+`}`, on, picture{}); !strings.Contains(got, want) {
+			t.Errorf("%s: no %q in\n%s", parameters, want, got)
+		}
+	}
+	for codec, preset := range map[string]string{"h266": "fast", "h264": "8", "vp9": "good/6", "av1": "13", "vp8": ""} {
+		if _, err := New(Settings{DataDir: t.TempDir(), DefaultPresets: map[string]string{codec: preset}}); err == nil || !strings.Contains(err.Error(), codec) {
+			t.Errorf("%s=%s: got error %v", codec, preset, err)
+		}
+	}
+}
+
 func TestEveryBadParameterIsNamedInOneMessage(t *testing.T) {
-	got := arguments(t, `{"engine":"gstreamer","parameters":{"bitrate":"-f","duration":-3,"resolution":"999999x999999","fps":0,"crf":99,
+	got := arguments(t, `{"engine":"warp","parameters":{"bitrate":"-f","duration":-3,"resolution":"999999x999999","fps":0,"crf":99,
 		"preset":"warp","quality":"good","output_mode":"fax","audio_bitrate":"loud","output":"x.exe","resource_limits":{"timeout_sec":"soon"}}}`, knownCaps, nil)
 	if !strings.HasPrefix(got, "user_error: ") {
 		t.Errorf("got %s", got)
@@ -122,22 +167,36 @@ func TestProblemsOfDecodingAreTheUsersError(t *testing.T) {
 
 func TestScenarioFillsTheGaps(t *testing.T) {
 	for name, want := range map[string]scenario{
-		"720p30-h264":     {1280, 720, rate{30, 1}, "h264"},
-		"4K60-h265":       {3840, 2160, rate{60, 1}, "h265"},
-		"1080p-vp9":       {1920, 1080, rate{}, "vp9"},
-		"480p":            {854, 480, rate{}, ""},
-		"640x480-24fps":   {640, 480, rate{24, 1}, ""},
-		"av1_8k":          {7680, 4320, rate{}, "av1"},
+		"720p30-h264":     {size{1280, 720}, rate{30, 1}, "h264", ""},
+		"4K60-h265":       {size{3840, 2160}, rate{60, 1}, "h265", ""},
+		"1080p-vp9":       {size{1920, 1080}, rate{}, "vp9", ""},
+		"480p":            {size{854, 480}, rate{}, "", ""},
+		"640x480-24fps":   {size{640, 480}, rate{24, 1}, "", ""},
+		"av1_8k":          {size{7680, 4320}, rate{}, "av1", ""},
+		"4K60-x265":       {size{3840, 2160}, rate{60, 1}, "h265", ""},
+		"720p30-x264":     {size{1280, 720}, rate{30, 1}, "h264", ""},
+		"1080p30-HEVC":    {size{1920, 1080}, rate{30, 1}, "h265", ""},
+		"1080p-av1":       {size{1920, 1080}, rate{}, "av1", ""},
+		"720p-vp8":        {size{1280, 720}, rate{}, "vp8", ""},
+		"1080p60-nvenc":   {size{1920, 1080}, rate{60, 1}, "", "nvenc"},
+		"4K-hevc_nvenc":   {size{3840, 2160}, rate{}, "h265", "nvenc"},
 		"":                {},
 		"nightly-run":     {},
 		"9999p":           {},
 		"123p60":          {},
-		"720p999-h264":    {1280, 720, rate{}, "h264"},
+		"720p999-h264":    {size{1280, 720}, rate{}, "h264", ""},
 		"99999x99999":     {},
-		"h264-720p60-x y": {1280, 720, rate{60, 1}, "h264"},
+		"h264-720p60-x y": {size{1280, 720}, rate{60, 1}, "h264", ""},
 	} {
-		if got := parseScenario(name); got != want {
+		if got, _ := parseScenario(name); got != want {
 			t.Errorf("%q is %+v, want %+v", name, got, want)
+		}
+	}
+	for name, want := range map[string]string{
+		"720p30-h264": "", "4K60-x265": "", "nightly-run": `"nightly" "run"`, "720p999-h264": `"720p999"`, "1080p-mpeg5": `"mpeg5"`, "": "",
+	} {
+		if _, unknown := parseScenario(name); strings.Join(unknown, " ") != want {
+			t.Errorf("%q: %v are not understood, want %s", name, unknown, want)
 		}
 	}
 }
@@ -198,7 +257,7 @@ func TestNoValueBecomesAnOption(t *testing.T) {
 	}
 	rapid.Check(t, func(t *rapid.T) {
 		params := protocol.Parameters(rapid.MapOfN(rapid.SampledFrom(keys), values, 0, 5).Draw(t, "parameters"))
-		p, problems, lacks := newPlan(protocol.Job{ID: "job", Parameters: params}, knownCaps, nil, "master", time.Hour)
+		p, problems, lacks := newPlan(protocol.Job{ID: "job", Parameters: params}, testNode(knownCaps, nil), picture{})
 		if refusal(problems, lacks) != nil {
 			return
 		}
@@ -207,7 +266,9 @@ func TestNoValueBecomesAnOption(t *testing.T) {
 			if to[i] = "file:/out"; r.url != "" {
 				to[i] = r.url
 			}
-			if r.width < minSide || r.width > maxSide || r.height < minSide || r.height > maxSide || r.fps.float() <= 0 || r.fps.float() > maxFPS {
+			sized := sideOK(r.size.width) && sideOK(r.size.height) || r.sourceSize && p.input != ""
+			rated := r.fps.float() > 0 && r.fps.float() <= maxFPS || r.sourceRate && p.input != ""
+			if !sized || !rated {
 				t.Fatalf("out of bounds: %+v", r)
 			}
 		}

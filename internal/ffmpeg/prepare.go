@@ -3,6 +3,7 @@ package ffmpeg
 import (
 	"context"
 	"os"
+	"slices"
 	"time"
 
 	"ffmpeg-agent/messages/job"
@@ -26,18 +27,27 @@ func (r *Run) prepare(ctx context.Context) (err error) {
 	if r.caps, err = r.runner.Capabilities(ctx); err != nil {
 		return err
 	}
-	tried, err := r.runner.triedEncoders(ctx, r.caps.Identity, wantsHardware(r.lease.Job))
-	if err != nil {
+	on := node{settings: r.settings, caps: r.caps}
+	if on.tried, err = r.runner.triedEncoders(ctx, r.caps.Identity, wantsHardware(r.lease.Job, r.settings)); err != nil {
 		return err
 	}
-	if err := r.makePlan(tried); err != nil {
+	if r.files, err = r.makePlan(on, picture{}); err != nil {
 		return err
 	}
+	r.hideSecrets()
 	if err := r.runner.work.create(r.name); err != nil {
 		return err
 	}
 	r.applyLimits()
-	if err := r.openFiles(); err != nil {
+	if err := r.openInput(); err != nil {
+		return err
+	}
+	if r.plan.followed && r.files.input.finite { // a live one may serve a single reader
+		if err := r.followInput(ctx, on); err != nil {
+			return err
+		}
+	}
+	if err := r.openOutputs(); err != nil {
 		return err
 	}
 	if r.plan.input == "" {
@@ -58,38 +68,58 @@ func regularSize(path string) int64 {
 	return info.Size()
 }
 
+// followInput plans the encode anew with the size and the rate of the input. What cannot
+// be probed is for FFmpeg to judge.
+func (r *Run) followInput(ctx context.Context, on node) error {
+	p, err := r.probeInput(ctx)
+	if err != nil {
+		return ctx.Err()
+	}
+	files, err := r.makePlan(on, p.picture())
+	if err == nil {
+		r.files.targets = files.targets
+	}
+	return err
+}
+
 // makePlan plans the encode and places its files; the error names everything that is
 // wrong with the job.
-func (r *Run) makePlan(tried map[string]bool) error {
-	p, problems, missing := newPlan(r.lease.Job, r.caps, tried, r.settings.MasterHost, r.settings.Timeout)
+func (r *Run) makePlan(on node, source picture) (jobFiles, error) {
+	p, problems, missing := newPlan(r.lease.Job, on, source)
 	paths := pathResolver{settings: r.settings, workspace: r.workspace, name: r.name}
 	files, bad := paths.resolve(&p)
 	if f := refusal(append(problems, unique(paths.problems)...), missing); f != nil {
-		return f
+		return jobFiles{}, f
 	}
 	if bad != nil {
-		return bad
-	}
-	var redact redactor
-	for _, rd := range p.renditions {
-		if rd.url != "" {
-			redact.addURL(rd.url)
-		}
-	}
-	if files.input.network {
-		redact.addURL(files.input.url)
+		return jobFiles{}, bad
 	}
 	first := p.renditions[0]
-	r.plan, r.files = p, files
+	r.plan = p
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.redactor = redact
 	if !p.whole || p.input == "" {
 		r.expected = p.duration
 	}
 	e := &r.encode
 	e.Encoder, e.Codec, e.Scenario, e.Bitrate = first.encoder, first.codec, p.scenario, first.bitrate
-	e.Width, e.Height = first.width, first.height
-	e.Notes = p.notes
-	return nil
+	e.Width, e.Height = first.size.width, first.size.height
+	e.Notes = unique(slices.Concat(e.Notes, p.notes, paths.notes))
+	return files, nil
+}
+
+// hideSecrets makes known what must not be shown of the files' URLs.
+func (r *Run) hideSecrets() {
+	var redact redactor
+	for _, t := range r.files.targets {
+		if t.url != "" {
+			redact.addURL(t.url)
+		}
+	}
+	if in := r.files.input; in.network {
+		redact.addURL(in.url)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.redactor = redact
 }

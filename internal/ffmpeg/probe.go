@@ -38,12 +38,17 @@ type probedStream struct {
 	Type        string `json:"codec_type"`
 	Width       int    `json:"width"`
 	Height      int    `json:"height"`
+	Rate        string `json:"avg_frame_rate"` // mean, such as 30000/1001; 0/0 if unknown
+	BaseRate    string `json:"r_frame_rate"`   // lowest at which the time of every frame can be told
 	Duration    string `json:"duration"`
 	Frames      string `json:"nb_frames"`       // from the container
 	Packets     string `json:"nb_read_packets"` // as counted
 	Disposition struct {
 		AttachedPicture int `json:"attached_pic"`
 	} `json:"disposition"`
+	SideData []struct {
+		Rotation float64 `json:"rotation"` // degrees
+	} `json:"side_data_list"`
 }
 
 // probeError is FFmpeg's error number and text.
@@ -69,6 +74,44 @@ func (s *probedStream) frames() (int64, bool) {
 		}
 	}
 	return 0, false
+}
+
+// size is that of the pictures that FFmpeg decodes: it turns them as the file says.
+func (s *probedStream) size() size {
+	for _, d := range s.SideData {
+		if math.Abs(math.Remainder(d.Rotation, 180)) > 45 {
+			return size{s.Height, s.Width}
+		}
+	}
+	return size{s.Width, s.Height}
+}
+
+// rate is the frame rate to encode the stream with; zero if unknown. A mean that is close
+// to the base rate differs by the rounding of times and by the last frame's length alone,
+// and the fields of interlaced pictures have twice their rate.
+func (s *probedStream) rate() (r rate, uneven bool) {
+	mean, known := parseRate(s.Rate)
+	base, hasBase := parseRate(s.BaseRate)
+	switch f := base.float() / mean.float(); {
+	case !known:
+		return base, false
+	case !hasBase || f == 1 || f == 2:
+		return mean, false
+	case f > 0.99 && f < 1.01:
+		return base, false
+	case f > 1.98 && f < 2.02:
+		return rate{base.num, 2 * base.den}, false
+	}
+	return mean, true
+}
+
+// picture is what is known of the video that is encoded.
+func (p *probed) picture() (of picture) {
+	if video, ok := p.video(); ok && p.Error == nil {
+		of.size = video.size()
+		of.fps, of.uneven = video.rate()
+	}
+	return of
 }
 
 // duration is the length of the media; 0 if unknown.
@@ -112,7 +155,8 @@ func parseSeconds(s string) time.Duration {
 func (r *Run) probe(ctx context.Context, url string, options ...string) (probed, error) {
 	var report []byte
 	args := append([]string{"-v", "quiet", "-of", "json", "-show_error", "-show_entries",
-		"format=format_name,duration:stream=codec_type,width,height,duration,nb_frames,nb_read_packets:stream_disposition=attached_pic"}, options...)
+		"format=format_name,duration:stream=codec_type,width,height,avg_frame_rate,r_frame_rate,duration,nb_frames,nb_read_packets:" +
+			"stream_disposition=attached_pic:stream_side_data=rotation"}, options...)
 	c := command(r.tools.ffprobe, r.workspace, append(args, "-i", url)...)
 	c.Files = r.files.inherited()
 	c.Stdout = func(in io.Reader) { report, _ = io.ReadAll(io.LimitReader(in, maxProbeOutput)) }

@@ -36,7 +36,7 @@ func (r *Run) Measure(ctx context.Context) (q job.Quality) {
 	case n > 1:
 		first := r.plan.renditions[0]
 		q.Partial = true
-		q.Note = fmt.Sprintf("%s of the first output (%dx%d) only; the job has %d outputs", r.plan.quality, first.width, first.height, n)
+		q.Note = fmt.Sprintf("%s of the first output (%s) only; the job has %d outputs", r.plan.quality, first.size, n)
 	}
 	return q
 }
@@ -100,8 +100,12 @@ func (p *plan) qualityArgs(output string, in source, filter string) []string {
 		args = append(args, "-t", seconds(p.duration))
 	}
 	args = append(args, in.args()...)
-	graph := fmt.Sprintf("[0:v:0]fps=%s,format=yuv420p,setpts=PTS-STARTPTS[output];[1:V:0]%s,format=yuv420p,setpts=PTS-STARTPTS[input];[output][input]%s:shortest=1",
-		p.renditions[0].fps, p.renditions[0].filter(), filter)
+	rate := ""
+	if r := p.renditions[0]; r.fps.known() {
+		rate = fmt.Sprintf("fps=%s,", r.fps)
+	}
+	graph := fmt.Sprintf("[0:v:0]%sformat=yuv420p,setpts=PTS-STARTPTS[output];[1:V:0]%s,format=yuv420p,setpts=PTS-STARTPTS[input];[output][input]%s:shortest=1",
+		rate, p.renditions[0].geometry(), filter)
 	return append(args, "-filter_complex", graph, "-f", "null", "-")
 }
 

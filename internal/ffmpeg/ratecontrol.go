@@ -24,7 +24,7 @@ func (pl *planner) rateControl(from params, r rendition, streaming bool) (asked 
 	text, bits, hasBitrate := bitrate(from, maxBitrate, "bitrate")
 	t, tuned := tunings[r.encoder]
 	crf, hasCRF := pl.crf(from, r.encoder, t)
-	args = append(append(args, t.always...), pl.preset(from, r.encoder, t, tuned)...)
+	args = append(append(args, t.always...), pl.preset(from, r.encoder, r.codec, t, tuned)...)
 	buffer := []string{"-maxrate", text, "-bufsize", strconv.FormatInt(2*bits, 10)}
 	switch {
 	case hasCRF && hasBitrate && t.crf == crfCapped:
@@ -32,6 +32,9 @@ func (pl *planner) rateControl(from params, r rendition, streaming bool) (asked 
 	case hasCRF && hasBitrate && t.crf == crfConstrained:
 		args = append(args, "-crf", crf, "-b:v", text)
 	case hasCRF:
+		if hasBitrate {
+			pl.note("bitrate %s ignored: %s takes only one of crf and bitrate", text, r.encoder)
+		}
 		text = ""
 		args = append(args, "-crf", crf)
 		if t.crf == crfConstrained {
@@ -70,13 +73,13 @@ func (pl *planner) crf(from params, encoder string, t tuning) (string, bool) {
 	return number(f), true
 }
 
-func (pl *planner) preset(from params, encoder string, t tuning, tuned bool) []string {
+func (pl *planner) preset(from params, encoder, codec string, t tuning, tuned bool) []string {
 	name, preset, ok := from.word("preset")
 	if encoder == "" {
 		return nil
 	}
 	if !ok {
-		args, _ := t.preset(t.standard)
+		args, _ := t.preset(pl.settings.standardPreset(encoder, codec))
 		return args
 	}
 	if !tuned {
@@ -144,6 +147,28 @@ type tuning struct {
 	standard       string // preset of a job that names none; empty: the encoder's own default
 }
 
+// standardPreset is the preset of an encoder for jobs that name none. What is configured
+// for a codec is for the first of its encoders: what a number means, they do not agree on.
+func (s *Settings) standardPreset(encoder, codec string) string {
+	if preset, ok := s.DefaultPresets[codec]; ok && codecs[codec][0] == encoder {
+		return preset
+	}
+	return tunings[encoder].standard
+}
+
+// checkDefaultPresets refuses codecs and presets that there are not.
+func (s *Settings) checkDefaultPresets() error {
+	for codec, preset := range s.DefaultPresets {
+		if codecs[codec] == nil {
+			return fmt.Errorf("default preset of %s: no such codec", show(codec))
+		}
+		if _, ok := tunings[codecs[codec][0]].preset(preset); !ok {
+			return fmt.Errorf("default preset of %s: %s has no preset %s", codec, codecs[codec][0], show(preset))
+		}
+	}
+	return nil
+}
+
 // presetNames are x264's, from fast to slow. Jobs use them for every codec.
 var presetNames = []string{"ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow", "placebo"}
 
@@ -177,6 +202,17 @@ func vpxPreset(v string) []string {
 	return vpxSpeed(n)
 }
 
+// vp9Presets are also named by deadline and -cpu-used: good/4.
+var vp9Presets = func() map[string][]string {
+	m := presetsBy(vpxPreset, "8", "7", "6", "5", "4", "3", "2", "1", "0", "0")
+	for deadline, last := range map[string]int{"good": 5, "realtime": 8} {
+		for n := range last + 1 {
+			m[fmt.Sprintf("%s/%d", deadline, n)] = []string{"-deadline", deadline, "-cpu-used", strconv.Itoa(n)}
+		}
+	}
+	return m
+}()
+
 // aomSpeed: usage good supports -cpu-used 0 to 6, realtime up to 8.
 func aomSpeed(n int) []string {
 	usage := "good"
@@ -200,20 +236,20 @@ var (
 // tunings are those of the encoders whose options are known. Any other encoder gets only
 // size, rate and bitrate.
 var tunings = map[string]tuning{
-	"libx264":    {crfMax: 51, crf: crfCapped, presets: presetsBy(presetOption, presetNames...)},
+	"libx264":    {crfMax: 51, crf: crfCapped, standard: "fast", presets: presetsBy(presetOption, presetNames...)},
 	"libx264rgb": {crfMax: 51, crf: crfCapped, presets: presetsBy(presetOption, presetNames...)},
-	"libx265":    {crfMax: 51, crf: crfCapped, presets: presetsBy(presetOption, presetNames...)},
+	"libx265":    {crfMax: 51, crf: crfCapped, standard: "fast", presets: presetsBy(presetOption, presetNames...)},
 	"libvpx": {
-		crfMin: 4, crfMax: 63, crfWhole: true, crf: crfConstrained, standard: "medium",
+		crfMin: 4, crfMax: 63, crfWhole: true, crf: crfConstrained, standard: "fast",
 		presets: presetsBy(vpxPreset, "8", "7", "6", "5", "4", "3", "2", "1", "0", "0"), speeds: 8, speed: vpxSpeed,
 	},
 	"libvpx-vp9": {
 		always: []string{"-row-mt", "1"},
-		crfMax: 63, crfWhole: true, crf: crfConstrained, standard: "medium",
-		presets: presetsBy(vpxPreset, "8", "7", "6", "5", "4", "3", "2", "1", "0", "0"), speeds: 8, speed: vpxSpeed,
+		crfMax: 63, crfWhole: true, crf: crfConstrained, standard: "good/4",
+		presets: vp9Presets, speeds: 8, speed: vpxSpeed,
 	},
 	"libsvtav1": {
-		crfMin: 1, crfMax: 63, crfWhole: true, crf: crfAlone, standard: "medium",
+		crfMin: 1, crfMax: 63, crfWhole: true, crf: crfAlone, standard: "8",
 		presets: presetsBy(presetOption, "12", "11", "10", "9", "8", "7", "5", "4", "3", "2"), speeds: 12, speed: numbered("-preset"),
 	},
 	"libaom-av1": {

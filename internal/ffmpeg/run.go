@@ -38,6 +38,7 @@ type Run struct {
 	plan    plan
 	files   jobFiles
 	limiter limiter
+	timeUp  bool         // FFmpeg was asked to end a stream at the job's timeout
 	helpers atomic.Int32 // processes beside the encode, to name their cgroups
 
 	stderr     logBuffer
@@ -59,6 +60,7 @@ type Run struct {
 	process  *job.Process
 	redactor redactor
 	expected time.Duration // media to be written; 0 while unknown
+	learned  []size        // of the outputs; nil while one is not known
 }
 
 var errClosed = failure(protocol.ReasonPlatformError, "the run is closed")

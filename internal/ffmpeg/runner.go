@@ -40,6 +40,10 @@ type Settings struct {
 	KeepInputs  bool // keep synthetic inputs in DataDir/inputs
 	KeepOutputs bool // keep outputs without an absolute name in DataDir/outputs
 
+	EngineFallback bool              // jobs for engine gstreamer are run too
+	PreferHardware bool              // jobs that name a codec and no encoder use a proved hardware encoder
+	DefaultPresets map[string]string // by codec, of jobs that name none; h264 and h265 fast, av1 8, vp9 good/4
+
 	OutputRoots    []string // where outputs may be, beside the workspace and the temporary folder
 	InputRoots     []string // where inputs may be; /
 	InputProtocols []string // protocols of inputs; file, http, https, rtmp, rtmps, srt
@@ -88,6 +92,9 @@ func (s *Settings) complete() error {
 	}
 	if s.Hardware == nil {
 		s.Hardware = func() string { return "" }
+	}
+	if err := s.checkDefaultPresets(); err != nil {
+		return err
 	}
 	if s.Logger == nil {
 		s.Logger = zap.NewNop()

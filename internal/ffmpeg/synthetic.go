@@ -23,11 +23,11 @@ const maxClip = 10 * time.Second
 // with the largest size and the highest rate of the outputs. QuickTime keeps exact frame
 // times and PCM has no padding, so that a loop loses no frame.
 func (p *plan) syntheticArgs(caps Capabilities, path string) []string {
-	var width, height int
+	var largest size
 	fps := p.renditions[0].fps
 	for _, r := range p.renditions {
-		if r.width*r.height > width*height {
-			width, height = r.width, r.height
+		if r.size.pixels() > largest.pixels() {
+			largest = r.size
 		}
 		if r.fps.float() > fps.float() {
 			fps = r.fps
@@ -39,7 +39,7 @@ func (p *plan) syntheticArgs(caps Capabilities, path string) []string {
 		encoder = []string{"-c:v", "libx264", "-preset", "ultrafast", "-crf", "18"}
 	}
 	args := append(globalArgs(),
-		"-f", "lavfi", "-i", fmt.Sprintf("testsrc2=size=%dx%d:rate=%s:duration=%s", width, height, fps, length),
+		"-f", "lavfi", "-i", fmt.Sprintf("testsrc2=size=%s:rate=%s:duration=%s", largest, fps, length),
 		"-f", "lavfi", "-i", fmt.Sprintf("sine=frequency=440:sample_rate=48000:duration=%s", length))
 	args = append(append(args, encoder...), "-pix_fmt", "yuv420p", "-c:a", "pcm_s16le", "-f", "mov")
 	return append(args, fileURL(path))

@@ -84,6 +84,13 @@ func TestOnlyEncodersThatATrialProvedAreUsed(t *testing.T) {
 	if err := walk(testContext(t), run); err != nil || run.Snapshot().Encode.Encoder != "h264_nvenc" {
 		t.Errorf("a job with hwaccel: %v, by %s", err, run.Snapshot().Encode.Encoder)
 	}
+	preferring := newRunner(t, func(s *Settings) { s.FFmpeg, s.DataDir, s.PreferHardware = ffmpeg, dir, true })
+	preferring.caps, preferring.capsKey = r.caps, r.capsKey
+	preferring.trials.Store(&proof)
+	run = preferring.Begin(lease(t, "preferred", `{"resolution":"320x240","fps":25,"preset":"fast","duration":1,"codec":"h264"}`))
+	if err := walk(testContext(t), run); err != nil || run.Snapshot().Encode.Encoder != "h264_nvenc" {
+		t.Errorf("a job for h264 where hardware is preferred: %v, by %s", err, run.Snapshot().Encode.Encoder)
+	}
 	for name, parameters := range map[string]string{
 		"hangs": `"codec":"hevc_nvenc"`, "no device": `"codec":"h264_vaapi"`, "family": `"codec":"h265","hwaccel":"cuda"`, "none": `"hwaccel":"vaapi"`,
 	} {
@@ -116,6 +123,46 @@ func TestOnlyEncodersThatATrialProvedAreUsed(t *testing.T) {
 	}
 }
 
+func TestHardwareIsPreferredWhereItDoesAllThatIsAsked(t *testing.T) {
+	caps := Capabilities{Audio: knownCaps.Audio, Video: map[string]string{
+		"libx264": "h264", "libx265": "hevc", "libsvtav1": "av1", "libvpx-vp9": "vp9", "h264_nvenc": "h264", "h264_qsv": "h264",
+		"hevc_nvenc": "hevc", "hevc_vaapi": "hevc", "av1_qsv": "av1",
+	}}
+	on := testNode(caps, map[string]bool{"h264_nvenc": true, "h264_qsv": true, "hevc_nvenc": false, "hevc_vaapi": true, "av1_qsv": true, "libx264": true})
+	for _, c := range []struct {
+		job    string
+		prefer bool
+		want   []string // encoders, then parts of notes
+	}{
+		{`{"parameters":{"codec":"h264"}}`, false, []string{"libx264"}},
+		{`{"parameters":{"codec":"h264"}}`, true, []string{"h264_nvenc"}},
+		{`{}`, true, []string{"h264_nvenc"}},
+		{`{"scenario":"1080p-x265"}`, true, []string{"hevc_vaapi"}},
+		{`{"parameters":{"encoder":"av1"}}`, true, []string{"av1_qsv"}},
+		{`{"parameters":{"codec":"vp9"}}`, true, []string{"libvpx-vp9"}},
+		{`{"parameters":{"codec":"libx264"}}`, true, []string{"libx264"}},
+		{`{"parameters":{"hwaccel":"none"}}`, true, []string{"libx264"}},
+		{`{"parameters":{"hwaccel":"qsv"}}`, true, []string{"h264_qsv"}},
+		{`{"parameters":{"preset":"slow"}}`, true, []string{"h264_nvenc", "-preset p5"}},
+		{`{"parameters":{"crf":23}}`, true, []string{"libx264", "note: h264 encoded in software: h264_nvenc has no crf"}},
+		{`{"parameters":{"codec":"h265","preset":"slow"}}`, true, []string{"libx265", "note: h265 encoded in software: hevc_vaapi has no preset slow"}},
+		{`{"parameters":{"resolution":"8k"}}`, true, []string{"libx264", "h264_nvenc is not preferred for 7680x4320, outside of 320x240 to 4096x4096"}},
+		{`{"parameters":{"resolution":"160x120"}}`, true, []string{"libx264"}},
+		{`{"parameters":{"outputs":[{"codec":"h264"},{"codec":"h265"},{"resolution":"160x120"}],"output":"x.mkv"}}`, true, []string{"h264_nvenc", "libx265", "libx264"}},
+	} {
+		on.settings.PreferHardware = c.prefer
+		got := argumentsOf(t, c.job, on, picture{})
+		at := 0
+		for _, w := range c.want {
+			i := strings.Index(got[at:], w)
+			if i < 0 {
+				t.Fatalf("%s, preferred %v: %q is not in its place in\n%s", c.job, c.prefer, w, got)
+			}
+			at += i + len(w)
+		}
+	}
+}
+
 func TestProvedHardwareIsReachedThroughItsDevice(t *testing.T) {
 	caps := Capabilities{
 		Video: map[string]string{
@@ -128,7 +175,7 @@ func TestProvedHardwareIsReachedThroughItsDevice(t *testing.T) {
 	for parameters, want := range map[string][]string{
 		`"codec":"h264_nvenc","preset":"slow"`: {"-c:v h264_nvenc", "-preset p5", "-pix_fmt yuv420p"},
 		`"codec":"h264","hwaccel":"nvenc"`:     {"-c:v h264_nvenc"},
-		`"codec":"h265","hwaccel":"vaapi"`:     {"-init_hw_device vaapi=hw -filter_hw_device hw", "scale=1280:720,format=nv12,hwupload", "-c:v hevc_vaapi"},
+		`"codec":"h265","hwaccel":"vaapi"`:     {"-init_hw_device vaapi=hw -filter_hw_device hw", "scale=w='clip(ceil(iw/2)*2,16,16384)':h='clip(ceil(ih/2)*2,16,16384)',format=nv12,hwupload", "-c:v hevc_vaapi"},
 		`"hwaccel":"qsv","preset":"ultrafast"`: {"-init_hw_device qsv=hw", "hwupload=extra_hw_frames=64", "-c:v h264_qsv", "-preset veryfast"},
 		`"hwaccel":"none"`:                     {"-c:v libx264"},
 		`"codec":"av1"`:                        {"-c:v libaom-av1"}, // the preferred one failed its trial

@@ -138,6 +138,9 @@ func (o *Outcome) metrics() map[string]any {
 	if enc.Output != "" {
 		m["output"] = enc.Output
 	}
+	if o.Energy != nil {
+		m["energy_source"] = string(o.Energy.Total.Source) // of energy_joules, which masters show without it
+	}
 	if enc.ExitCode != nil {
 		m["exit_code"] = *enc.ExitCode
 	}

@@ -1,0 +1,54 @@
+package job
+
+import (
+	"encoding/json"
+	"testing"
+	"time"
+
+	"ffmpeg-agent/hardware/energy"
+	"ffmpeg-agent/messages/protocol"
+)
+
+// sentResult is what a master decodes.
+type sentResult struct {
+	EnergyJoules *float64       `json:"energy_joules"`
+	Metrics      map[string]any `json:"metrics"`
+}
+
+func sentBody(t *testing.T, o Outcome) (r sentResult) {
+	t.Helper()
+	o.Lease = Lease{Job: protocol.Job{ID: "job-1"}, NodeID: "node-1"}
+	body, err := o.Body()
+	if err == nil {
+		err = json.Unmarshal(body, &r)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func TestResultNamesTheSourceOfItsJoules(t *testing.T) {
+	joules := energy.Joules(12.5)
+	unknown := energy.UnknownAccount(time.Unix(0, 0), time.Unix(1, 0), "no sensor")
+	for source, account := range map[energy.Source]*energy.Account{
+		energy.Measured:    {Breakdown: energy.Breakdown{Total: energy.Figure{Energy: &joules, Source: energy.Measured, CoveragePercent: 100}}},
+		energy.Estimated:   {Breakdown: energy.Breakdown{Total: energy.Figure{Energy: &joules, Source: energy.Estimated, CoveragePercent: 100}}},
+		energy.Unavailable: &unknown,
+		"":                 nil, // FFmpeg never ran
+	} {
+		r := sentBody(t, Outcome{Energy: account})
+		if got, _ := r.Metrics["energy_source"].(string); got != string(source) {
+			t.Errorf("metrics.energy_source is %q, want %q", got, source)
+		}
+		if known := account != nil && account.Total.Energy != nil; known != (r.EnergyJoules != nil) || known && *r.EnergyJoules != 12.5 {
+			t.Errorf("%s: energy_joules is %v", source, r.EnergyJoules)
+		}
+	}
+}
+
+func TestResultNamesTheEncoder(t *testing.T) {
+	if r := sentBody(t, Outcome{Encode: Encode{Codec: "h264", Encoder: "h264_nvenc"}}); r.Metrics["encoder"] != "h264_nvenc" {
+		t.Errorf("metrics.encoder is %v, want h264_nvenc", r.Metrics["encoder"])
+	}
+}
