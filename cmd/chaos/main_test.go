@@ -77,7 +77,7 @@ func TestTheFolderOfARun(t *testing.T) {
 		{"ours", options{}, true, "seed 7; play it again with --seed 7 --minutes 2 --agents 2 --only 'net: slow'\n", false, ""},
 		{"ours, to be kept", options{keep: true}, true, "--replay schedule.json\n", true, ""},
 		{"named", options{}, false, "--replay schedule.json\n", true, ""},
-		{"ours, with a breach", options{minFaults: 2}, true, "--replay schedule.json\n", true, "1 faults of 1 kinds"},
+		{"ours, with a violation", options{minFaults: 2}, true, "--replay schedule.json\n", true, "1 faults of 1 kinds"},
 		{"ours, with nothing to check", options{minKinds: 1}, true, "--replay schedule.json\n", true, "no case came up to check whether this holds: every accepted job"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

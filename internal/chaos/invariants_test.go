@@ -158,7 +158,7 @@ func (h *History) addUnobserved(n int) {
 	}
 }
 
-// TestInvariants: each holds on a history without a fault, and each kind of breach makes
+// TestInvariants: each holds on a history without a fault, and each kind of violation makes
 // exactly its own fire.
 func TestInvariants(t *testing.T) {
 	const (
@@ -639,7 +639,7 @@ func TestOneResult(t *testing.T) {
 			h.Exchanges = []Exchange{completed, failureSent(6000, protocol.ReasonPlatformError, "interrupted").fromProcess(2)}
 			h.Exchanges[1].Result.NodeID = "m"
 		}, false},
-		{"of two memories", func(h *History) {
+		{"of two epochs", func(h *History) {
 			h.Exchanges = []Exchange{completed, interrupted}
 			h.Epochs[0].To = at(3000)
 			h.Epochs = append(h.Epochs, MasterEpoch{Number: 2, Span: Span{From: at(3001)}})

@@ -17,7 +17,7 @@ func TestASavedHistoryIsJudgedAlike(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "history.jsonl")
 	before := h.Check()
 	if CountViolations(before) < 3 {
-		t.Fatalf("too few breaches to compare: %+v", before)
+		t.Fatalf("too few violations to compare: %+v", before)
 	}
 	if err := h.Save(path, before); err != nil {
 		t.Fatal(err)
