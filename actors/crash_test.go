@@ -217,10 +217,10 @@ func TestEndOfJobSurvivesCrashOfItsActor(t *testing.T) {
 	s := newSite(t, nil)
 	submitted := s.submit(ffmpegtest.Long())
 	s.ffmpegPID(submitted.ID)
-	path := s.jobActor()
-	must(t, s.agent.Hang("agent/jobs", 500*time.Millisecond))
+	path, running := s.jobActor(), s.agent.shared.attempts.list()[0]
+	must(t, s.agent.Hang("agent/jobs", 3*time.Second))
 	s.post("/jobs/" + submitted.ID + "/cancel")
-	s.until("the end of the attempt", func() bool { return s.agent.shared.attempts.list()[0].ended() })
+	s.until("the end of the attempt", running.ended)
 	must(t, s.agent.Crash(path))
 	if r := s.result(submitted.ID, 1); r.Status != protocol.StatusCanceled {
 		t.Errorf("got status %s, want canceled", r.Status)

@@ -48,12 +48,20 @@ func encodes(s *site) int { return s.logs.FilterMessage("ffmpeg started").Len() 
 // job again and again.
 func TestRequeuedJobRunsOnUnderNewLeases(t *testing.T) {
 	t.Parallel()
-	link, m := newLink(t), impatient(t, 800*time.Millisecond, 100)
+	link, m := newLink(t), impatient(t, 500*time.Millisecond, 100)
 	link.connect(m)
 	s := newSite(t, func(c *siteConfig) { c.link, c.Slots = link, 2 })
-	j := s.submit(ffmpegtest.Lasting(t, 6))
+	j := s.submit(ffmpegtest.Lasting(t, 10))
 	s.until("three new leases", func() bool {
 		return s.logs.FilterMessage("the master assigned the job here again while it runs; going on under the new lease").Len() >= 3
+	})
+	// No lease any more, lest one is given between the end of the encode and its result.
+	link.interfere(func(next http.Handler, w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/jobs/next" {
+			_, _ = w.Write([]byte(`{"job":null}`))
+			return
+		}
+		next.ServeHTTP(w, r)
 	})
 	if _, known, err := s.journal.Record(job.Key{JobID: j.ID, Attempt: 1}); err != nil || known {
 		t.Errorf("the journal still has attempt 1 (%v)", err)
