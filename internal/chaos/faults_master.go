@@ -82,7 +82,7 @@ func jobKinds() []Kind {
 			return protocol.JobRequest{Scenario: "chaos-h264", Parameters: map[string]any{"input": s.submitter.corrupt}}
 		}),
 		hostile("job: engine unknown here", 1, protocol.ReasonCapabilityMismatch, func(*injector) protocol.JobRequest {
-			return protocol.JobRequest{Scenario: "chaos-h264", Engine: "gstreamer"}
+			return protocol.JobRequest{Scenario: "chaos-h264", Engine: "no-such-engine"}
 		}),
 		hostile("job: out of time", 1, protocol.ReasonTimeout, func(s *injector) protocol.JobRequest {
 			return protocol.JobRequest{Scenario: "chaos-h264", Parameters: map[string]any{
