@@ -70,8 +70,8 @@ func newAttempt(s *shared, lease job.Lease) *attempt {
 }
 
 // perform carries out the attempt: accept → prepare → start → wait → check → measure →
-// compose → journal, the last two in finish. An error means that the agent is closing. Then the journal has no
-// result, and the next start reports the attempt as interrupted.
+// compose → journal, the last two in finish. An error means that the agent is closing. Then
+// the journal has no result, and the next start reports the attempt as interrupted.
 func (a *attempt) perform(ctx context.Context) (attemptEnd, error) {
 	record, err := a.accept(ctx)
 	if errors.Is(err, errNotAccepted) {

@@ -201,6 +201,7 @@ func (j *jobs) take(ctx actor.Context, running *attempt, lease job.Lease) {
 			j.startOrWait(ctx, lease)
 		}
 		j.sendState()
+		j.checkDrained()
 	})
 }
 
@@ -298,7 +299,7 @@ func (j *jobs) startDrain(ctx actor.Context, m *messages.Drain) {
 }
 
 func (j *jobs) checkDrained() {
-	if j.drain != nil && len(j.attempts.list())+j.returning == 0 && j.recovered {
+	if j.drain != nil && len(j.attempts.list())+len(j.taking)+j.returning == 0 && j.recovered {
 		j.drain.Ready()
 	}
 }

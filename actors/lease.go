@@ -35,13 +35,11 @@ func (a *attempt) checkLease(ctx context.Context) {
 	asked := time.Now()
 	lease := a.currentLease()
 	status, err := a.Master.Extend(ctx, lease)
-	if err != nil || ctx.Err() != nil || a.currentKey() != lease.Key() {
+	if err != nil || ctx.Err() != nil {
 		return // no answer is no reason to stop
 	}
 	if status == job.LeaseHeld || status == job.LeaseCanceled {
-		a.mu.Lock()
-		a.confirmed = asked
-		a.mu.Unlock()
+		a.confirm(lease, asked)
 	}
 	if a.run.Snapshot().Stopped != "" {
 		return
@@ -61,13 +59,22 @@ func (a *attempt) checkLease(ctx context.Context) {
 	}
 }
 
+// confirm notes that the master confirmed a lease, unless the attempt has taken another since.
+func (a *attempt) confirm(lease job.Lease, at time.Time) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.lease.Key() == lease.Key() {
+		a.confirmed = at
+	}
+}
+
 // survivesRequeue reports whether the attempt goes on although the master has re-queued the
-// job: masters in use do that with long jobs of live nodes, and take the first completed
-// result.
+// job that a lease was for: masters in use do that with long jobs of live nodes, and take the
+// first completed result. An attempt that has taken another lease since goes on under that.
 func (a *attempt) survivesRequeue(lease job.Lease) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.requeued {
+	if a.requeued || a.lease.Key() != lease.Key() {
 		return true
 	}
 	if !a.takesCompleted(lease) {

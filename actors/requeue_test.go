@@ -8,8 +8,11 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/zap"
+
 	"ffmpeg-agent/internal/devmaster"
 	"ffmpeg-agent/internal/ffmpegtest"
+	"ffmpeg-agent/messages"
 	"ffmpeg-agent/messages/job"
 	"ffmpeg-agent/messages/protocol"
 )
@@ -127,28 +130,34 @@ func TestFirstResultOfTwoAgentsCounts(t *testing.T) {
 	}
 }
 
-// TestFailureOfARequeuedJobIsNotSent: another worker may be at it by now.
+// TestFailureOfARequeuedJobIsNotSent: another worker may be at it by now, whether or not the
+// running attempt has found out.
 func TestFailureOfARequeuedJobIsNotSent(t *testing.T) {
 	t.Parallel()
-	link, m := newLink(t), impatient(t, 500*time.Millisecond, 3)
-	link.connect(m)
-	s := newSite(t, func(c *siteConfig) { c.link = link })
-	j := s.submit(ffmpegtest.Long())
-	pid := s.ffmpegPID(j.ID)
-	s.until("the re-queueing", func() bool {
-		return s.logs.FilterMessageSnippet("the master re-queued the job while it runs here").Len() == 1
-	})
-	other := newWorker(t, m, "other-node")
-	lease := other.takes(j, 2)
-	must(t, syscall.Kill(pid, syscall.SIGKILL))
-	if r := s.settled(j, 1); r.State != job.RecordSuperseded {
-		t.Errorf("ended as %s: %s", r.State, r.Why)
+	for name, checks := range map[string]time.Duration{"found out": 100 * time.Millisecond, "not found out": time.Hour} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			link, m := newLink(t), impatient(t, 500*time.Millisecond, 3)
+			link.connect(m)
+			s := newSite(t, func(c *siteConfig) { c.link, c.CancelCheckInterval = link, checks })
+			j := s.submit(ffmpegtest.Long())
+			pid := s.ffmpegPID(j.ID)
+			other := newWorker(t, m, "other-node")
+			lease := other.takes(j, 2)
+			s.until("the re-queueing to be found out, or not", func() bool {
+				return checks == time.Hour || s.logs.FilterMessageSnippet("the master re-queued the job while it runs here").Len() == 1
+			})
+			must(t, syscall.Kill(pid, syscall.SIGKILL))
+			if r := s.settled(j, 1); r.State != job.RecordSuperseded {
+				t.Errorf("ended as %s: %s", r.State, r.Why)
+			}
+			if results := accepted(m, j); len(results) > 0 {
+				t.Errorf("results %+v, want none", results)
+			}
+			other.reports(lease)
+			other.stands(m, j)
+		})
 	}
-	if results := accepted(m, j); len(results) > 0 {
-		t.Errorf("results %+v, want none", results)
-	}
-	other.reports(lease)
-	other.stands(m, j)
 }
 
 // TestCompletedElsewhereStopsARequeuedJob: the other worker was faster.
@@ -207,5 +216,43 @@ func TestMasterThatFencesSupersedes(t *testing.T) {
 	j := s.submit(ffmpegtest.Long())
 	if r := s.settled(j, 1); r.State != job.RecordSuperseded {
 		t.Errorf("ended as %s: %s", r.State, r.Why)
+	}
+}
+
+// TestAnswerForAnEarlierLeaseIsNotTheLaters: the attempt took a new lease while the master
+// was asked for the one before, which it had re-queued. A failure is reported all the same.
+func TestAnswerForAnEarlierLeaseIsNotTheLaters(t *testing.T) {
+	t.Parallel()
+	earlier := job.Lease{Job: protocol.Job{ID: "j"}, AcquiredAt: time.Now()}
+	later := earlier
+	later.Job.RetryCount = 1
+	a := &attempt{shared: &shared{}, log: zap.NewNop(), lease: later}
+	a.settings.Store(&Settings{UnavailableAfter: time.Hour})
+	a.contact.begin(earlier.AcquiredAt.Add(-time.Second))
+	if !a.survivesRequeue(earlier) || a.isRequeued() {
+		t.Errorf("the later lease counts as re-queued: %t", a.isRequeued())
+	}
+	if !a.survivesRequeue(later) || !a.isRequeued() {
+		t.Error("the later lease does not count as re-queued")
+	}
+	a.confirm(earlier, time.Now())
+	if !a.confirmedAt().IsZero() {
+		t.Error("the later lease counts as confirmed")
+	}
+}
+
+// TestDrainWaitsForALeaseBeingTaken: where the running attempt cannot take it, the lease is
+// returned.
+func TestDrainWaitsForALeaseBeingTaken(t *testing.T) {
+	t.Parallel()
+	j := &jobs{shared: &shared{attempts: newAttempts()}, recovered: true, taking: []job.Lease{{}}}
+	ready := false
+	j.drain = &messages.Drain{Ready: func() { ready = true }}
+	if j.checkDrained(); ready {
+		t.Error("drained while a lease is being taken")
+	}
+	j.taking = nil
+	if j.checkDrained(); !ready {
+		t.Error("not drained")
 	}
 }

@@ -80,8 +80,13 @@ func (u *uploader) read(up upload) (record job.Record, gone bool, err error) {
 
 // mustAsk reports whether the lease may have been lost: the master may have the result,
 // has not confirmed the lease lately, or gave this agent a later attempt. A result that
-// the master took is sent again only to one that says it still waits for it.
+// the master took is sent again only to one that says it still waits for it. A failure is
+// never sent unasked to a master that does not fence: it may have re-queued the job since,
+// and would end the attempt of another worker by it.
 func (u *uploader) mustAsk(up upload, record job.Record) bool {
+	if !record.Lease.Job.Fenced() && !record.Release && statusOf(record) == protocol.StatusFailed {
+		return true
+	}
 	return up.sent != notSent || up.overtaken || record.Requeued || record.State == job.RecordSent ||
 		age(up.confirmedAt) > u.settings.Load().UnavailableAfter
 }
@@ -89,9 +94,14 @@ func (u *uploader) mustAsk(up upload, record job.Record) bool {
 // wanted reports whether the master takes a result although it has re-queued or failed the
 // job: a completed one of a job that it did not give away for want of heartbeats.
 func (u *uploader) wanted(record job.Record) bool {
-	var result protocol.JobResult
-	return json.Unmarshal(record.Result, &result) == nil && result.Status == protocol.StatusCompleted &&
-		(record.Requeued || u.takesCompleted(record.Lease))
+	return statusOf(record) == protocol.StatusCompleted && (record.Requeued || u.takesCompleted(record.Lease))
+}
+
+// statusOf is the status that a result reports; empty if it is unreadable.
+func statusOf(record job.Record) protocol.Status {
+	var result struct{ Status protocol.Status }
+	_ = json.Unmarshal(record.Result, &result)
+	return result.Status
 }
 
 // age is the time since t by whichever clock went further: the monotonic clock stands
