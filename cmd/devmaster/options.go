@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"slices"
+	"time"
 
 	"github.com/spf13/pflag"
 	"go.uber.org/zap/zapcore"
@@ -21,6 +22,7 @@ type options struct {
 	listen, cert, key, clientCA, logLevel string
 	level                                 zapcore.Level
 	likeField                             bool
+	staleAfter, liveStaleAfter            time.Duration
 	flags                                 *pflag.FlagSet
 }
 
@@ -33,7 +35,9 @@ func (o *options) bind(f *pflag.FlagSet) {
 	f.StringVar(&o.master.StateFile, "state", "", "`file` for the state (default: memory only)")
 	f.StringVar(&o.master.ResultsDir, "results-dir", "", "`directory` for accepted results")
 	f.BoolVar(&o.master.FenceAttempts, "fence", true, "reject results of a stale node or attempt with 409; false behaves like an older master and is the default with --like-field")
-	f.BoolVar(&o.likeField, "like-field", false, "have the habits of masters in use: no fencing, facts only from a node's first registration, nodes that stay offline or unreadable until they register again")
+	f.BoolVar(&o.likeField, "like-field", false, "have the habits of masters in use: no fencing, facts only from a node's first registration, nodes that stay offline or unreadable until they register again, jobs re-queued while they run")
+	f.DurationVar(&o.staleAfter, "stale-after", devmaster.DefaultStaleAfter, "with --like-field, re-queue a running job of the queues default and batch after this long")
+	f.DurationVar(&o.liveStaleAfter, "live-stale-after", devmaster.DefaultLiveStaleAfter, "with --like-field, re-queue a running job of the queue live after this long, unless it is its node's current job")
 	f.StringVar(&o.cert, "tls-cert", "", "certificate `file`; serves HTTPS together with --tls-key")
 	f.StringVar(&o.key, "tls-key", "", "private key `file`")
 	f.StringVar(&o.clientCA, "client-ca", "", "CA `file`; requires a client certificate signed by it")
@@ -55,13 +59,23 @@ func (o *options) complete(args []string) (err error) {
 	switch {
 	case m.UnavailableAfter <= 0:
 		return fmt.Errorf("--unavailable-after %v: must be positive", m.UnavailableAfter)
+	case o.staleAfter <= 0:
+		return fmt.Errorf("--stale-after %v: must be positive", o.staleAfter)
+	case o.liveStaleAfter <= 0:
+		return fmt.Errorf("--live-stale-after %v: must be positive", o.liveStaleAfter)
 	case m.MaxRetries < 0:
 		return fmt.Errorf("--max-retries %d: must not be negative", m.MaxRetries)
 	case m.MaxRetries == 0:
 		m.MaxRetries = -1 // no retries; 0 would mean the default
 	}
+	for _, name := range []string{"stale-after", "live-stale-after"} {
+		if o.flags.Changed(name) && !o.likeField {
+			return fmt.Errorf("--%s needs --like-field", name)
+		}
+	}
 	if o.likeField {
 		m.Habits = devmaster.FieldHabits()
+		m.Habits.StaleAfter, m.Habits.LiveStaleAfter = o.staleAfter, o.liveStaleAfter
 		m.FenceAttempts = m.FenceAttempts && o.flags.Changed("fence")
 	}
 	switch {

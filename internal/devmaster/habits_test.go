@@ -138,3 +138,55 @@ func TestJobForMissingGPUBlocksTheQueue(t *testing.T) {
 		}
 	}
 }
+
+// TestRunningJobsGoStale: whether or not their node sends heartbeats. A live job does not while
+// it is the node's current one.
+func TestRunningJobsGoStale(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMaster(t, Config{Habits: FieldHabits()})
+		node := register(t, m, "host-a")
+		var jobs []string
+		for _, queue := range []string{"live", "live", "default", "batch"} {
+			j, err := m.Submit(protocol.JobRequest{Queue: queue})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := poll(t, m, node); got == nil || got.ID != j.ID { // now the node's current job
+				t.Fatalf("got job %+v, want %s", got, j.ID)
+			}
+			jobs = append(jobs, j.ID)
+		}
+		requeuedAfter := func(d time.Duration) (requeued [4]bool) {
+			for end := time.Now().Add(d); time.Now().Before(end); time.Sleep(30 * time.Second) {
+				heartbeat(t, m, node)
+			}
+			synctest.Wait()
+			for i, id := range jobs {
+				j := mustJob(t, m, id)
+				requeued[i] = j.Status == protocol.StatusPending && j.NodeID == "" && j.RetryCount == 1
+			}
+			return requeued
+		}
+		for _, c := range []struct {
+			wait time.Duration
+			want [4]bool
+		}{
+			{DefaultLiveStaleAfter - time.Minute, [4]bool{}},
+			{2 * time.Minute, [4]bool{true, true}},
+			{DefaultStaleAfter, [4]bool{true, true, true, true}},
+		} {
+			if got := requeuedAfter(c.wait); got != c.want {
+				t.Errorf("after another %v: got re-queued %v, want %v", c.wait, got, c.want)
+			}
+		}
+
+		live := poll(t, m, node)
+		if live == nil || live.ID != jobs[0] {
+			t.Fatalf("got job %+v, want the live job %s", live, jobs[0])
+		}
+		requeuedAfter(2 * DefaultLiveStaleAfter)
+		if j := mustJob(t, m, live.ID); j.NodeID != node || j.RetryCount != 1 {
+			t.Errorf("the node's current live job is %s on node %q after %d retries, want it running", j.Status, j.NodeID, j.RetryCount)
+		}
+	})
+}
