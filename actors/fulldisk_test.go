@@ -100,6 +100,9 @@ func TestFullJournalLosesNothingAndTakesNoJobs(t *testing.T) {
 	journal.full.Store(false)
 	s.result(submitted.ID, 1)
 	s.result(waiting.ID, 1)
+	if n := s.logs.FilterMessage("ffmpeg started").Len(); n != 2 {
+		t.Errorf("two jobs were encoded %d times, want each once", n)
+	}
 	if gates := s.agent.Snapshots().Gates(); gates[gateJournal] != "" {
 		t.Errorf("gates %v", gates)
 	}

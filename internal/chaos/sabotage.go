@@ -151,7 +151,7 @@ func Sabotages() []Sabotage {
 `, `		_, _ = a.record(outcome, false)
 		return nil
 `}},
-			Faults: []string{"disk: data full"},
+			ProvenBy: "TestFullJournalLosesNothingAndTakesNoJobs of actors: the journal keeps room for the results of a run",
 		},
 		{
 			Name:     "the journal is not brought to disk",
