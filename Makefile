@@ -11,7 +11,8 @@ BUILD     = $(NO_CGO) $(GO) build -buildvcs=false -trimpath -tags $(TAGS) -ldfla
 export CGO_CFLAGS ?= -O2 -g -Wno-deprecated-declarations
 # mkfs.ext4 is in sbin, which is not in a user's PATH on Debian.
 export PATH := $(PATH):/usr/sbin:/sbin
-# Length and seed of make chaos and make kills, and number of kills.
+# Length and seed of make chaos and make kills, and number of kills. CHAOSFLAGS=--like-field
+# gives the master of make chaos the habits of masters in use.
 MINUTES  ?= 2
 SEED     ?= 1
 KILLS    ?= 1000
@@ -81,7 +82,7 @@ bench: need build ## measure the accuracy of the energy meter and the CPU use of
 .PHONY: chaos
 chaos: need build ## inject faults into real agents for MINUTES=2 with SEED=1, and check the invariants
 	$(BUILD) -o bin/chaos ./cmd/chaos
-	bin/chaos --agent bin/agent --devmaster bin/devmaster --minutes $(MINUTES) --seed $(SEED) --min-faults 300 --min-kinds 20
+	bin/chaos --agent bin/agent --devmaster bin/devmaster --minutes $(MINUTES) --seed $(SEED) --min-faults 300 --min-kinds 20 $(CHAOSFLAGS)
 
 .PHONY: sabotage
 sabotage: need ## break the agent's code in known ways, and check that chaos detects each one

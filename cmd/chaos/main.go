@@ -58,6 +58,7 @@ type options struct {
 	replay, judge      string
 	agent, master, dir string
 	keep, list         bool
+	likeField          bool
 	minFaults          int
 	minKinds           int
 }
@@ -101,6 +102,7 @@ seen, and whether each invariant held. Exit status 1 where one did not.`,
 	f.StringVar(&o.agent, "agent", "", "the agent's `program` (default: built from this module)")
 	f.StringVar(&o.master, "devmaster", "", "the master's `program` (default: built from this module)")
 	f.StringVar(&o.dir, "dir", "", "`folder` for logs, schedule and data (default: one below the system's temporary folder)")
+	f.BoolVar(&o.likeField, "like-field", false, "give the master the habits of masters in use (devmaster --like-field)")
 	f.BoolVar(&o.keep, "keep", false, "keep the folder of a run in which all held; one named by --dir is always kept")
 	f.IntVar(&o.minFaults, "min-faults", 0, "fail when fewer faults were observed")
 	f.IntVar(&o.minKinds, "min-kinds", 0, "fail when fewer kinds were observed, or an invariant had nothing to be checked on")
@@ -166,7 +168,7 @@ func (o *options) run(ctx context.Context, out io.Writer) error {
 		return err
 	}
 	fmt.Fprintf(out, "seed %d: %d faults on %d agents within %s; logs in %s\n", schedule.Seed, len(schedule.Faults), schedule.Agents, schedule.Length, o.dir)
-	history, notes, err := chaos.Run(ctx, chaos.Config{Agent: o.agent, Master: o.master, Dir: o.dir, Schedule: schedule, Output: out})
+	history, notes, err := chaos.Run(ctx, chaos.Config{Agent: o.agent, Master: o.master, Dir: o.dir, Schedule: schedule, LikeField: o.likeField, Output: out})
 	for _, n := range notes {
 		fmt.Fprintln(out, "note:", n)
 	}
@@ -197,6 +199,9 @@ func (o *options) again() string {
 	flags := fmt.Sprintf("--seed %d --minutes %g --agents %d", o.seed, o.minutes, o.agents)
 	if o.faults != 0 {
 		flags += fmt.Sprintf(" --faults %d", o.faults)
+	}
+	if o.likeField {
+		flags += " --like-field"
 	}
 	if len(o.only) > 0 {
 		flags += fmt.Sprintf(" --only '%s'", strings.Join(o.only, ","))

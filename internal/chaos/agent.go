@@ -30,6 +30,7 @@ const (
 	stallTimeout      = 6 * time.Second // FFmpeg is nice, and this machine may be shared
 	jobTimeout        = 30 * time.Second
 	unavailableAfter  = 4 * time.Second // without a heartbeat, after which the master gives a job away
+	staleAfter        = 3 * time.Second // of a job, after which a master with the habits of those in use re-queues it
 	statusInterval    = 100 * time.Millisecond
 )
 

@@ -50,7 +50,7 @@ func (f *harness) setUp(ctx context.Context) error {
 		f.notes = append(f.notes, "no disk can be filled: "+why.Error())
 	}
 	var err error
-	if f.master, err = newMaster(f.cfg.Master, f.cfg.Dir, f.history); err != nil {
+	if f.master, err = newMaster(f.cfg.Master, f.cfg.Dir, f.cfg.LikeField, f.history); err != nil {
 		return err
 	}
 	f.onClose(func() {

@@ -2,6 +2,7 @@ package chaos
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"ffmpeg-agent/messages/protocol"
@@ -59,14 +60,15 @@ func (h *History) bestLeaseStatus(sent *Exchange) leaseStatus {
 		}
 		if ago := sent.From.Sub(e.To); ago <= unavailableAfter+timingTolerance+h.stalledFor(e.To, sent.From) ||
 			ago <= unavailableAfter+maxConnectDelay && h.disconnected(sent.Agent, sent.From.Add(-maxConnectDelay), sent.From) {
-			best = max(best, h.leaseStatusIn(e, sent.Result))
+			best = max(best, h.leaseStatusIn(e, sent))
 		}
 	}
 	return best
 }
 
 // leaseStatusIn is what an answer told of the attempt of a result.
-func (h *History) leaseStatusIn(e *Exchange, r *protocol.JobResult) leaseStatus {
+func (h *History) leaseStatusIn(e, sent *Exchange) leaseStatus {
+	r := sent.Result
 	for _, v := range e.Views {
 		if v.Job != r.JobID {
 			continue // a master that takes an id for a sequence number answers with another job
@@ -77,6 +79,8 @@ func (h *History) leaseStatusIn(e *Exchange, r *protocol.JobResult) leaseStatus 
 			return leaseUnknown
 		case 1+v.Retries == r.Attempt && (v.NodeID == r.NodeID || v.NodeID == "") && held:
 			return leaseConfirmed
+		case h.takesCompleted(sent, v):
+			return leaseConfirmed
 		}
 		return leaseUnconfirmed
 	}
@@ -84,6 +88,43 @@ func (h *History) leaseStatusIn(e *Exchange, r *protocol.JobResult) leaseStatus 
 		return leaseUnknown
 	}
 	return leaseUnconfirmed
+}
+
+// takesCompleted reports whether a master that told this of a job still takes a result of an
+// attempt that it has re-queued: the master does not fence and waits for the job's end, the
+// result is a completed one, and the agent's heartbeats were answered all along.
+func (h *History) takesCompleted(sent *Exchange, v JobView) bool {
+	over := v.Status == protocol.StatusCompleted || v.Status == protocol.StatusCanceled
+	return !over && sent.Result.Status == protocol.StatusCompleted && !h.epochAt(sent.From).Fences && !h.silent(sent)
+}
+
+// silent reports whether no heartbeat of an agent was answered for longer than the master is
+// patient, from when it was given the attempt of a result to when it sent that.
+func (h *History) silent(sent *Exchange) bool {
+	given := slices.IndexFunc(h.Exchanges, func(e Exchange) bool {
+		return e.Agent == sent.Agent && e.Process == sent.Process && e.AgentStatus == 200 && e.gives(sent.Result)
+	})
+	if given < 0 {
+		return true
+	}
+	last := h.Exchanges[given].From
+	for _, e := range h.Exchanges { // heartbeats are one after another
+		if e.Agent != sent.Agent || e.Call != CallHeartbeat || e.AgentStatus != 200 || !e.To.After(last) || e.To.After(sent.From) {
+			continue
+		}
+		if e.To.Sub(last) > unavailableAfter+timingTolerance {
+			return true
+		}
+		last = e.From
+	}
+	return sent.From.Sub(last) > unavailableAfter+timingTolerance
+}
+
+// gives reports whether an answer assigned the attempt of a result to its node.
+func (e *Exchange) gives(r *protocol.JobResult) bool {
+	return slices.ContainsFunc(e.Views, func(v JobView) bool {
+		return v.Job == r.JobID && 1+v.Retries == r.Attempt && v.NodeID == r.NodeID && v.Status.HeldByNode()
+	})
 }
 
 // disconnected reports whether an agent's way to its master was cut in a stretch of time.

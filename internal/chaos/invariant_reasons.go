@@ -103,7 +103,8 @@ func (h *History) attemptStart(x *Exchange, job *Job) time.Time {
 	begun := job.Submitted
 	for i := range h.Exchanges {
 		before := &h.Exchanges[i]
-		if before.Result != nil && before.Result.JobID == job.ID && before.Result.Attempt < x.Result.Attempt && before.MasterStatus/100 == 2 && before.From.After(begun) {
+		if before.Result != nil && before.Result.JobID == job.ID && before.Result.Attempt < x.Result.Attempt && before.MasterStatus/100 == 2 &&
+			before.From.After(begun) && before.From.Before(x.From) {
 			begun = before.From
 		}
 	}
@@ -127,8 +128,10 @@ func (h *History) pausedFor(agent int, from, to time.Time) time.Duration {
 
 // causes are what a fault means to the attempt of a result.
 func (f *InjectedFault) causes(h *History, x *Exchange, job *Job) []failureCause {
-	hit := f.Attempt == x.Attempt()
 	mine := f.Agent == x.Agent
+	// A running attempt may have taken a later lease of its job since.
+	taken := !h.epochAt(x.From).Fences && mine && f.Attempt.Job == x.Result.JobID && f.Attempt.Number < x.Result.Attempt
+	hit := f.Attempt == x.Attempt() || taken
 	switch {
 	case f.Kind == "ffmpeg: SIGKILL" && hit:
 		return []failureCause{{protocol.ReasonRuntimeError, "SIGKILL"}}

@@ -141,7 +141,7 @@ func (h *History) supersededBy(sent *Exchange) *Exchange {
 		for _, v := range e.Views {
 			elsewhere := v.NodeID != "" && v.NodeID != sent.Result.NodeID
 			moved := 1+v.Retries > sent.Result.Attempt || 1+v.Retries == sent.Result.Attempt && elsewhere
-			if v.Job == sent.Result.JobID && moved && !(h.acceptedBefore(sent, e.To) && h.lastQueryUnknown(sent)) {
+			if v.Job == sent.Result.JobID && moved && !h.takesCompleted(sent, v) && !(h.acceptedBefore(sent, e.To) && h.lastQueryUnknown(sent)) {
 				return e
 			}
 		}

@@ -707,3 +707,67 @@ func TestDeadLetterOfAForgottenJobIsExcused(t *testing.T) {
 		}
 	}
 }
+
+// TestRequeuedAttemptMayOnlyComplete: masters in use re-queue running jobs of live nodes, and
+// take a completed result all the same.
+func TestRequeuedAttemptMayOnlyComplete(t *testing.T) {
+	heartbeat := func(ms int) Exchange {
+		return Exchange{Agent: 0, Process: 1, Span: span(ms, ms+5), Call: CallHeartbeat, AgentStatus: 200, Delivered: true}
+	}
+	requeued := JobView{Job: "a", Retries: 1, Status: protocol.StatusPending}
+	for name, c := range map[string]struct {
+		fences    bool
+		status    protocol.Status
+		told      JobView
+		heartbeat int // ms; of the only one between the lease and the result
+		allowed   bool
+	}{
+		"completed":                       {false, protocol.StatusCompleted, requeued, 3000, true},
+		"failed":                          {false, protocol.StatusFailed, requeued, 3000, false},
+		"to a master that fences":         {true, protocol.StatusCompleted, requeued, 3000, false},
+		"after a silence":                 {false, protocol.StatusCompleted, requeued, 5900, false},
+		"completed elsewhere meanwhile":   {false, protocol.StatusCompleted, JobView{Job: "a", NodeID: "m", Retries: 1, Status: protocol.StatusCompleted}, 3000, false},
+		"running elsewhere":               {false, protocol.StatusCompleted, JobView{Job: "a", NodeID: "m", Retries: 1, Status: protocol.StatusRunning}, 3000, true},
+		"canceled after it was re-queued": {false, protocol.StatusCompleted, JobView{Job: "a", Retries: 1, Status: protocol.StatusCanceled}, 3000, false},
+		"failed by the master meanwhile":  {false, protocol.StatusCompleted, JobView{Job: "a", Retries: 1, Status: protocol.StatusFailed}, 3000, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := passingHistory()
+			h.Epochs[0].Fences = c.fences
+			h.Exchanges = []Exchange{jobOffered(0, 1), heartbeat(c.heartbeat), jobQueried(5000, "/jobs/1", c.told), resultSent(6000, 1, c.status, "", "")}
+			if got := len(h.checkSupersededNotSent().Violations) == 0; got != c.allowed {
+				t.Errorf("sending it after the answer: allowed %t, want %t", got, c.allowed)
+			}
+			if got := len(h.checkLeaseConfirmed().Violations) == 0; got != c.allowed {
+				t.Errorf("the answer confirms the lease: %t, want %t", got, c.allowed)
+			}
+		})
+	}
+}
+
+// TestLaterResultOfAnEarlierAttemptEndsNoCause: it came after the attempt had failed.
+func TestLaterResultOfAnEarlierAttemptEndsNoCause(t *testing.T) {
+	h := passingHistory()
+	h.Epochs[0].Fences = false
+	h.Exchanges = []Exchange{
+		resultSent(1000, 2, protocol.StatusFailed, protocol.ReasonRuntimeError, "FFmpeg was killed by SIGKILL"),
+		resultSent(2000, 1, protocol.StatusCompleted, "", ""),
+	}
+	h.Faults = []InjectedFault{{PlannedFault: PlannedFault{Kind: "ffmpeg: SIGKILL"}, Span: span(900, 990), Attempt: Attempt{"a", 2}}}
+	if f := h.checkFailureReasons(); len(f.Violations) > 0 {
+		t.Errorf("got %v", f.Violations)
+	}
+}
+
+// TestFaultOfAnAttemptHitsTheLeaseItTook: a running attempt answers for a later lease.
+func TestFaultOfAnAttemptHitsTheLeaseItTook(t *testing.T) {
+	for fences, want := range map[bool]int{false: 0, true: 1} {
+		h := passingHistory()
+		h.Epochs[0].Fences = fences
+		h.Exchanges = []Exchange{resultSent(1000, 2, protocol.StatusFailed, protocol.ReasonRuntimeError, "FFmpeg was killed by SIGKILL")}
+		h.Faults = []InjectedFault{{PlannedFault: PlannedFault{Kind: "ffmpeg: SIGKILL"}, Span: span(900, 990), Attempt: Attempt{"a", 1}}}
+		if f := h.checkFailureReasons(); len(f.Violations) != want {
+			t.Errorf("fencing %t: got %v, want %d violations", fences, f.Violations, want)
+		}
+	}
+}

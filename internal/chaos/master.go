@@ -18,6 +18,7 @@ import (
 // fences attempts and does not: it changes whenever it forgets everything.
 type master struct {
 	binary, address string
+	likeField       bool
 	state, logFile  string
 	recorder        *recorder
 	http            *http.Client
@@ -29,16 +30,16 @@ type master struct {
 	epoch   int // from 1
 }
 
-// fences reports whether the master of a memory fences attempts.
-func fences(epoch int) bool { return epoch%2 == 1 }
+// fences reports whether the master of this epoch fences attempts. Masters in use do not.
+func (m *master) fences() bool { return !m.likeField && m.epoch%2 == 1 }
 
-func newMaster(binary, dir string, recorder *recorder) (*master, error) {
+func newMaster(binary, dir string, likeField bool, recorder *recorder) (*master, error) {
 	ports, err := freePorts(1)
 	if err != nil {
 		return nil, err
 	}
 	m := &master{
-		binary: binary, address: fmt.Sprintf("127.0.0.1:%d", ports[0]), state: dir + "/master.json", logFile: dir + "/master.log",
+		binary: binary, likeField: likeField, address: fmt.Sprintf("127.0.0.1:%d", ports[0]), state: dir + "/master.json", logFile: dir + "/master.log",
 		recorder: recorder, http: &http.Client{Timeout: 20 * time.Second}, epoch: 1,
 	}
 	m.recordEpoch()
@@ -51,7 +52,7 @@ func (m *master) recordEpoch() {
 		if n := len(h.Epochs); n > 0 {
 			h.Epochs[n-1].To = now
 		}
-		h.Epochs = append(h.Epochs, MasterEpoch{Number: m.epoch, Span: Span{From: now}, Fences: fences(m.epoch)})
+		h.Epochs = append(h.Epochs, MasterEpoch{Number: m.epoch, Span: Span{From: now}, Fences: m.fences()})
 	})
 }
 
@@ -64,8 +65,12 @@ func (m *master) running() (p *program, epoch int) {
 // start starts it with what it remembers, and waits until it answers.
 func (m *master) start() error {
 	m.mu.Lock()
-	p, err := spawn(m.logFile, os.Environ(), m.binary, "--listen", m.address, "--state", m.state,
-		"--unavailable-after", unavailableAfter.String(), "--fence="+strconv.FormatBool(fences(m.epoch)))
+	args := []string{m.binary, "--listen", m.address, "--state", m.state,
+		"--unavailable-after", unavailableAfter.String(), "--fence=" + strconv.FormatBool(m.fences())}
+	if m.likeField {
+		args = append(args, "--like-field", "--stale-after", staleAfter.String(), "--live-stale-after", staleAfter.String())
+	}
+	p, err := spawn(m.logFile, os.Environ(), args...)
 	m.program = p
 	m.mu.Unlock()
 	if err != nil {

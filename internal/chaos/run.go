@@ -16,6 +16,7 @@ type Config struct {
 	Agent, Master string   // the programs
 	Dir           string   // for logs, data and the schedule; short, for a socket lies in it
 	Schedule      Schedule // what to do when
+	LikeField     bool     // the master has the habits of masters in use
 	Output        io.Writer
 }
 
