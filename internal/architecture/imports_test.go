@@ -20,6 +20,7 @@ var allowed = map[string][]string{
 
 	"actors":              {"actors/supervision", "messages", "messages/job", "messages/protocol", "hardware/energy"},
 	"exporters/...":       {"messages", "messages/job", "hardware/energy"},
+	"internal/fetch":      {"internal/hls", "internal/reach", "messages", "messages/job", "messages/protocol"},
 	"internal/ffmpeg":     {"messages", "messages/job", "messages/protocol", "hardware/energy", "hardware/proc"},
 	"internal/journal":    {"messages", "messages/job", "messages/protocol", "hardware/energy", "hardware/proc"},
 	"internal/master":     {"messages", "messages/job", "messages/protocol", "hardware/energy"},
@@ -37,6 +38,8 @@ var allowed = map[string][]string{
 	"hardware/energy":    {},
 	"hardware/proc":      {},
 	"configs":            {},
+	"internal/hls":       {},
+	"internal/reach":     {"internal/hls"},
 	"messages/protocol":  {},
 	"actors/supervision": {},
 }

@@ -1,0 +1,185 @@
+package fetch
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"slices"
+	"time"
+
+	"golang.org/x/net/http/httpproxy"
+
+	"ffmpeg-agent/internal/reach"
+	"ffmpeg-agent/messages/protocol"
+)
+
+// client sends requests. Direct connections are checked by the policy when they are made;
+// those to a proxy are not.
+type client struct {
+	policy          *reach.Policy
+	proxy           func(*http.Request) (*url.URL, error)
+	direct, proxied *http.Transport
+}
+
+func newClient(s Settings) client {
+	return client{
+		policy: s.Policy, proxy: s.Proxy,
+		direct:  newTransport(s, nil, s.Policy),
+		proxied: newTransport(s, s.Proxy, nil),
+	}
+}
+
+func newTransport(s Settings, proxy func(*http.Request) (*url.URL, error), policy *reach.Policy) *http.Transport {
+	const dialTimeout = 10 * time.Second
+	dialer := &net.Dialer{Timeout: dialTimeout, KeepAlive: 15 * time.Second}
+	if policy != nil {
+		dialer.ControlContext = policy.Control
+	}
+	var protocols http.Protocols
+	protocols.SetHTTP1(true)
+	return &http.Transport{
+		Proxy: proxy,
+		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+			conn, err := dialer.DialContext(ctx, network, address)
+			if err != nil {
+				return nil, err
+			}
+			return &countingConn{Conn: conn}, nil
+		},
+		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: s.RootCAs},
+		TLSHandshakeTimeout:    dialTimeout,
+		DisableCompression:     true,
+		MaxIdleConnsPerHost:    2,
+		IdleConnTimeout:        30 * time.Second,
+		MaxResponseHeaderBytes: 64 << 10,
+		Protocols:              &protocols,
+	}
+}
+
+func (c *client) close() {
+	c.direct.CloseIdleConnections()
+	c.proxied.CloseIdleConnections()
+}
+
+const maxRedirects = 10
+
+// get sends a GET request and follows redirects. The final URL is that of the response's
+// request. User and password of the URL go to its own host only.
+func (c *client) get(ctx context.Context, u *url.URL, header http.Header) (*http.Response, error) {
+	for redirects := 0; ; redirects++ {
+		resp, err := c.send(ctx, u, header)
+		if err != nil {
+			if redirects > 0 {
+				return nil, fmt.Errorf("redirected to %s: %w", show(u), err)
+			}
+			return nil, err
+		}
+		location := resp.Header.Get("Location")
+		if !slices.Contains([]int{301, 302, 303, 307, 308}, resp.StatusCode) || location == "" {
+			return resp, nil
+		}
+		resp.Body.Close()
+		if redirects == maxRedirects {
+			return nil, &problem{protocol.ReasonInputError, fmt.Sprintf("more than %d redirects", maxRedirects)}
+		}
+		if u, err = c.redirect(u, location); err != nil {
+			return nil, err
+		}
+	}
+}
+
+func (c *client) redirect(from *url.URL, location string) (*url.URL, error) {
+	to, err := from.Parse(location)
+	if err != nil {
+		return nil, &problem{protocol.ReasonInputError, "redirected to something that is not a URL"}
+	}
+	checked, err := c.policy.ParseURL(to.String())
+	if err != nil {
+		return nil, fmt.Errorf("redirected to %s: %w", show(to), err)
+	}
+	if checked.Scheme != "http" && checked.Scheme != "https" {
+		return nil, &problem{protocol.ReasonUserError, "redirected to " + show(to) + ", which is neither http nor https"}
+	}
+	if from.Scheme == "https" && checked.Scheme == "http" {
+		return nil, &problem{protocol.ReasonUserError, "redirected from https to " + show(to) + ", which is not encrypted"}
+	}
+	return checked, nil
+}
+
+func (c *client) send(ctx context.Context, u *url.URL, header http.Header) (*http.Response, error) {
+	req := (&http.Request{Method: http.MethodGet, URL: u, Host: u.Host, Header: header.Clone()}).WithContext(ctx)
+	req.Header.Set("Accept", "*/*")
+	req.Header.Set("Accept-Encoding", "identity")
+	req.Header.Set("User-Agent", "ffmpeg-agent")
+	if user := u.User; user != nil {
+		password, _ := user.Password()
+		req.SetBasicAuth(user.Username(), password)
+	}
+	proxy, err := c.proxy(req)
+	if err != nil {
+		return nil, err
+	}
+	if proxy == nil {
+		return c.direct.RoundTrip(req)
+	}
+	if err := c.checkBehindProxy(ctx, u.Hostname()); err != nil {
+		return nil, err
+	}
+	return c.proxied.RoundTrip(req)
+}
+
+// checkBehindProxy checks the addresses of a host that the proxy will connect to, if this
+// machine can resolve it.
+func (c *client) checkBehindProxy(ctx context.Context, host string) error {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	err := c.policy.CheckHost(ctx, host)
+	var refused *reach.Refused
+	if errors.As(err, &refused) {
+		return err
+	}
+	return nil // not to be resolved here
+}
+
+// proxyVariables are the variables that httpproxy.FromEnvironment reads, in its order.
+var proxyVariables = []string{"HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy"}
+
+// ProxyFromEnvironment returns the proxies that HTTP_PROXY, HTTPS_PROXY and NO_PROXY name, in
+// capitals or not, as golang.org/x/net/http/httpproxy reads them; requests to localhost never
+// have one. The error is for a variable that is set to something else than the URL of a
+// proxy; it does not contain the password.
+func ProxyFromEnvironment() (func(*http.Request) (*url.URL, error), error) {
+	for _, name := range proxyVariables {
+		if err := checkProxy(name, os.Getenv(name)); err != nil {
+			return nil, err
+		}
+	}
+	proxy := httpproxy.FromEnvironment().ProxyFunc()
+	return func(r *http.Request) (*url.URL, error) { return proxy(r.URL) }, nil
+}
+
+// checkProxy checks what httpproxy ignores in silence.
+func checkProxy(name, value string) error {
+	if value == "" {
+		return nil
+	}
+	u, err := url.Parse(value)
+	if err != nil || u.Scheme == "" || u.Host == "" { // without a scheme, http is meant
+		u, err = url.Parse("http://" + value)
+	}
+	if err == nil && u.Hostname() == "" {
+		err = errors.New("no host")
+	}
+	if err != nil {
+		return fmt.Errorf("environment variable %s is not the URL of a proxy, such as http://proxy.example:3128", name)
+	}
+	if allowed := []string{"http", "https", "socks5", "socks5h"}; !slices.Contains(allowed, u.Scheme) {
+		return fmt.Errorf("environment variable %s: a proxy of type %q; allowed are %v", name, u.Scheme, allowed)
+	}
+	return nil
+}

@@ -1,0 +1,177 @@
+// Package reach decides what an input of a job may reach: protocols, addresses, and which
+// inputs are playlists, that is, name further inputs. It opens nothing.
+package reach
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"net/url"
+	"path"
+	"slices"
+	"strings"
+	"syscall"
+)
+
+// Policy is what the operator allows inputs of jobs to reach. A proxy that the operator
+// configured is exempt, as are outputs.
+type Policy struct {
+	Protocols []string       // jobs.input_protocols
+	Roots     []string       // jobs.input_roots
+	Networks  []netip.Prefix // jobs.input_networks: allowed beside the public and private ones
+	Loopback  bool           // allow_master_as_worker
+}
+
+// Refused is the error for what the policy does not allow: the job's fault, not the network's.
+type Refused struct {
+	What string // such as "address 169.254.169.254 (link-local)"
+	Key  string // the configuration key that allows it
+}
+
+func (r *Refused) Error() string { return r.What + " is not allowed (" + r.Key + ")" }
+
+// metadata are addresses of cloud metadata services outside of the link-local networks.
+var metadata = []netip.Addr{netip.MustParseAddr("fd00:ec2::254"), netip.MustParseAddr("100.100.100.200")}
+
+// Networks of IPv6 that contain an IPv4 address, with its position in bytes: NAT64 (RFC
+// 6052), 6to4 (RFC 3056), and IPv4-compatible addresses (RFC 4291).
+var embedding = []struct {
+	prefix netip.Prefix
+	at     int
+}{
+	{netip.MustParsePrefix("64:ff9b::/96"), 12},
+	{netip.MustParsePrefix("2002::/16"), 2},
+	{netip.MustParsePrefix("::/96"), 12},
+}
+
+// CheckAddr returns a *Refused for an address that inputs must not reach.
+func (p *Policy) CheckAddr(a netip.Addr) error {
+	a = a.Unmap().WithZone("")
+	if slices.ContainsFunc(p.Networks, func(n netip.Prefix) bool { return n.Contains(a) }) {
+		return nil
+	}
+	if kind := p.forbidden(a); kind != "" {
+		return &Refused{What: fmt.Sprintf("address %s (%s)", a, kind), Key: "jobs.input_networks"}
+	}
+	return nil
+}
+
+// forbidden returns what kind of address a is, or nothing if it is allowed.
+func (p *Policy) forbidden(a netip.Addr) string {
+	switch {
+	case !a.IsValid():
+		return "not an IP address"
+	case slices.Contains(metadata, a):
+		return "cloud metadata"
+	case a.IsLinkLocalUnicast():
+		return "link-local"
+	case a.IsLoopback():
+		if p.Loopback {
+			return ""
+		}
+		return "loopback"
+	case a.IsUnspecified():
+		return "unspecified"
+	case a.IsMulticast():
+		return "multicast"
+	case a == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
+		return "broadcast"
+	}
+	if a.Is6() {
+		bytes := a.As16()
+		for _, e := range embedding {
+			if e.prefix.Contains(a) {
+				return p.forbidden(netip.AddrFrom4([4]byte(bytes[e.at : e.at+4])))
+			}
+		}
+	}
+	return ""
+}
+
+// Control is for net.Dialer.ControlContext: it checks the address that is connected to,
+// after name resolution.
+func (p *Policy) Control(_ context.Context, _, address string, _ syscall.RawConn) error {
+	ap, err := netip.ParseAddrPort(address)
+	if err != nil {
+		return &Refused{What: "address " + address, Key: "jobs.input_networks"}
+	}
+	return p.CheckAddr(ap.Addr())
+}
+
+// CheckHost resolves a host and checks all of its addresses. An error of the resolver is
+// returned as it is, not as a *Refused.
+func (p *Policy) CheckHost(ctx context.Context, host string) error {
+	if a, err := netip.ParseAddr(host); err == nil {
+		return p.CheckAddr(a)
+	}
+	addrs, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+	if err != nil {
+		return err
+	}
+	for _, a := range addrs {
+		if err := p.CheckAddr(a); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ParseURL parses the URL of an input and checks its protocol. A fragment is removed. The
+// error contains no secret: neither user nor query.
+func (p *Policy) ParseURL(given string) (*url.URL, error) {
+	u, err := url.Parse(given)
+	if err != nil {
+		var at *url.Error
+		if errors.As(err, &at) && !strings.Contains(at.Err.Error(), "userinfo") {
+			err = at.Err
+		} else {
+			err = errors.New("invalid")
+		}
+		return nil, fmt.Errorf("not a URL: %w", err)
+	}
+	u.Scheme = strings.ToLower(u.Scheme)
+	if !slices.Contains(p.Protocols, u.Scheme) {
+		return nil, &Refused{What: "protocol " + u.Scheme, Key: "jobs.input_protocols: " + strings.Join(p.Protocols, ", ")}
+	}
+	if u.Hostname() == "" {
+		return nil, errors.New("not a URL: no host")
+	}
+	u.Fragment, u.RawFragment = "", ""
+	return u, nil
+}
+
+// Formats of playlists.
+const (
+	HLS  = "hls"
+	DASH = "dash"
+)
+
+// playlistTypes are the media types of playlists (RFC 8216 section 10, ISO/IEC 23009-1).
+var playlistTypes = map[string]string{
+	"application/vnd.apple.mpegurl": HLS, "application/x-mpegurl": HLS, "audio/mpegurl": HLS, "audio/x-mpegurl": HLS,
+	"application/dash+xml": DASH,
+}
+
+// IsPlaylist reports whether an input is a playlist and in which format: because its name
+// ends in .m3u8 or .mpd, its server says so, or the job's input_format does. The content
+// does not matter. Name is a path, without a query.
+func IsPlaylist(name, contentType, inputFormat string) (format string, ok bool) {
+	mediaType, _, _ := strings.Cut(contentType, ";")
+	switch strings.ToLower(path.Ext(name)) {
+	case ".m3u8":
+		format = HLS
+	case ".mpd":
+		format = DASH
+	default:
+		format = playlistTypes[strings.ToLower(strings.TrimSpace(mediaType))]
+	}
+	switch strings.ToLower(inputFormat) {
+	case HLS, "applehttp":
+		format = HLS
+	case DASH:
+		format = DASH
+	}
+	return format, format != ""
+}
