@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/net/http/httpproxy"
@@ -69,10 +70,11 @@ func (c *client) close() {
 const maxRedirects = 10
 
 // get sends a GET request and follows redirects. The final URL is that of the response's
-// request. User and password of the URL go to its own host only.
-func (c *client) get(ctx context.Context, u *url.URL, header http.Header) (*http.Response, error) {
+// request. User and password of the URL go to its own host only. After the last request the
+// connection is closed.
+func (c *client) get(ctx context.Context, u *url.URL, header http.Header, last bool) (*http.Response, error) {
 	for redirects := 0; ; redirects++ {
-		resp, err := c.send(ctx, u, header)
+		resp, err := c.send(ctx, u, header, last)
 		if err != nil {
 			if redirects > 0 {
 				return nil, fmt.Errorf("redirected to %s: %w", show(u), err)
@@ -111,8 +113,8 @@ func (c *client) redirect(from *url.URL, location string) (*url.URL, error) {
 	return checked, nil
 }
 
-func (c *client) send(ctx context.Context, u *url.URL, header http.Header) (*http.Response, error) {
-	req := (&http.Request{Method: http.MethodGet, URL: u, Host: u.Host, Header: header.Clone()}).WithContext(ctx)
+func (c *client) send(ctx context.Context, u *url.URL, header http.Header, last bool) (*http.Response, error) {
+	req := (&http.Request{Method: http.MethodGet, URL: u, Host: u.Host, Header: header.Clone(), Close: last}).WithContext(ctx)
 	req.Header.Set("Accept", "*/*")
 	req.Header.Set("Accept-Encoding", "identity")
 	req.Header.Set("User-Agent", "ffmpeg-agent")
@@ -168,10 +170,10 @@ func checkProxy(name, value string) error {
 	if value == "" {
 		return nil
 	}
-	u, err := url.Parse(value)
-	if err != nil || u.Scheme == "" || u.Host == "" { // without a scheme, http is meant
-		u, err = url.Parse("http://" + value)
+	if !strings.Contains(value, "://") { // http is meant
+		value = "http://" + value
 	}
+	u, err := url.Parse(value)
 	if err == nil && u.Hostname() == "" {
 		err = errors.New("no host")
 	}

@@ -186,6 +186,8 @@ var errDASH = &Direct{Why: "a DASH playlist"}
 // open requests the input and decides by the answer what it is.
 func (j *fetching) open(ctx context.Context, u *url.URL) (Result, error) {
 	t := &transfer{fetching: j, label: "input " + show(u), url: u, sha256: j.request.SHA256}
+	namedFormat, _ := reach.IsPlaylist(u.Path, "", j.request.InputFormat)
+	t.single = namedFormat == ""
 	var result Result
 	var format string
 	t.accept = func(a answer) error {

@@ -56,6 +56,7 @@ type transfer struct {
 	*fetching
 	label  string // names the URL in errors
 	url    *url.URL
+	single bool   // no other URL of this server is likely to follow
 	sha256 string // expected; empty: any
 	// accept decides by the answer whether to go on, and sets path or limit. It is called again
 	// when the transfer begins anew.
@@ -180,7 +181,7 @@ func (t *transfer) attempt(ctx context.Context) (err error) {
 		header.Set("If-Range", t.validator)
 	}
 	var conn *countingConn
-	resp, err := t.client.get(httptrace.WithClientTrace(ctx, countTrace(&conn)), t.url, header)
+	resp, err := t.client.get(httptrace.WithClientTrace(ctx, countTrace(&conn)), t.url, header, t.single)
 	if err != nil {
 		return err
 	}
