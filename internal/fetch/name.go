@@ -8,14 +8,16 @@ import (
 
 // mediaExtensions are kept as extensions of fetched files: FFmpeg's demuxers use them to
 // tell formats apart. HLS playlists that FFmpeg reads from a folder need them as well.
-var mediaExtensions = map[string]bool{}
-
-func init() {
-	for ext := range strings.FieldsSeq(`.3g2 .3gp .aac .ac3 .aif .aiff .amr .ape .asf .avi .bmp .caf .dts .dv .eac3 .ec3 .f4v .flac
+var mediaExtensions = set(`.3g2 .3gp .aac .ac3 .aif .aiff .amr .ape .asf .avi .bmp .caf .dts .dv .eac3 .ec3 .f4v .flac
 		.flv .gif .h264 .h265 .hevc .ivf .jpeg .jpg .m2ts .m2v .m4a .m4s .m4v .mka .mkv .mov .mp2 .mp3 .mp4 .mpeg .mpg .mts .mxf
-		.nut .oga .ogg .ogv .opus .png .rm .rmvb .ts .tta .vob .wav .webm .webp .wma .wmv .wtv .wv .y4m`) {
-		mediaExtensions[ext] = true
+		.nut .oga .ogg .ogv .opus .png .rm .rmvb .ts .tta .vob .wav .webm .webp .wma .wmv .wtv .wv .y4m`)
+
+func set(words string) map[string]bool {
+	out := map[string]bool{}
+	for w := range strings.FieldsSeq(words) {
+		out[w] = true
 	}
+	return out
 }
 
 // typeExtensions are the extensions of media types.
@@ -40,8 +42,7 @@ func extension(contentType string, paths ...string) string {
 
 // segmentExtensions are those that FFmpeg's HLS demuxer accepts by default (libavformat/hls.c,
 // allowed_extensions).
-var segmentExtensions = map[string]bool{".3gp": true, ".aac": true, ".ac3": true, ".eac3": true, ".flac": true, ".m4a": true, ".m4s": true,
-	".m4v": true, ".mkv": true, ".mov": true, ".mp2": true, ".mp3": true, ".mp4": true, ".mpg": true, ".ts": true, ".wav": true}
+var segmentExtensions = set(".3gp .aac .ac3 .eac3 .flac .m4a .m4s .m4v .mkv .mov .mp2 .mp3 .mp4 .mpg .ts .wav")
 
 // segmentExtension returns the extension of an HLS segment. Newer FFmpegs want it to match
 // the content, so the content decides where it can be read.

@@ -198,6 +198,7 @@ func TestHLSVariantWithAudioOfItsOwn(t *testing.T) {
 }
 
 func TestHLSErrors(t *testing.T) {
+	sound := makeHLS(t)
 	for name, test := range map[string]struct {
 		options []string
 		change  func(t *testing.T, dir string)
@@ -244,7 +245,14 @@ func TestHLSErrors(t *testing.T) {
 		}, protocol.ReasonInputError, []string{"master playlist within another"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			source := makeHLS(t, test.options...)
+			source := t.TempDir()
+			made := sound
+			if test.options != nil {
+				made = makeHLS(t, test.options...)
+			}
+			if err := os.CopyFS(source, os.DirFS(made)); err != nil {
+				t.Fatal(err)
+			}
 			test.change(t, source)
 			url, _ := serveDir(t, source)
 			dir := t.TempDir()
