@@ -100,12 +100,16 @@ func (c *client) redirect(from *url.URL, location string) (*url.URL, error) {
 	if err != nil {
 		return nil, &problem{protocol.ReasonInputError, "redirected to something that is not a URL"}
 	}
+	if to.Scheme != "http" && to.Scheme != "https" {
+		return nil, &problem{protocol.ReasonUserError, "redirected to " + show(to) + ", which is neither http nor https"}
+	}
 	checked, err := c.policy.ParseURL(to.String())
+	var refused *reach.Refused
+	if err != nil && !errors.As(err, &refused) {
+		return nil, &problem{protocol.ReasonInputError, fmt.Sprintf("redirected to %s: %v", show(to), err)}
+	}
 	if err != nil {
 		return nil, fmt.Errorf("redirected to %s: %w", show(to), err)
-	}
-	if checked.Scheme != "http" && checked.Scheme != "https" {
-		return nil, &problem{protocol.ReasonUserError, "redirected to " + show(to) + ", which is neither http nor https"}
 	}
 	if from.Scheme == "https" && checked.Scheme == "http" {
 		return nil, &problem{protocol.ReasonUserError, "redirected from https to " + show(to) + ", which is not encrypted"}

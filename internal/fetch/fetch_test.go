@@ -56,8 +56,9 @@ func TestResumesABrokenTransfer(t *testing.T) {
 		resumes, restarts int
 		lastRange         string
 	}{
-		"three times": {breaker{after: []int{300_000, 1, 200_000}, ranges: true}, 3, 0, "bytes=500001-"},
-		"no ranges":   {breaker{after: []int{300_000, 400_000}}, 0, 2, "bytes=400000-"},
+		"three times":                 {breaker{after: []int{300_000, 1, 200_000}, ranges: true}, 3, 0, "bytes=500001-"},
+		"more often than it is tried": {breaker{after: []int{9, 9, 9, 9, 9, 9, 9}, ranges: true}, 7, 0, "bytes=63-"},
+		"no ranges":                   {breaker{after: []int{300_000, 400_000}}, 0, 2, "bytes=400000-"},
 		"changed": {breaker{after: []int{300_000}, ranges: true, etag: func(request int) string {
 			return fmt.Sprintf(`"v%d"`, request)
 		}}, 0, 1, "bytes=300000-"},
@@ -157,7 +158,11 @@ func TestErrors(t *testing.T) {
 		"redirect to a file": {func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Location", "file:///etc/passwd")
 			w.WriteHeader(http.StatusFound)
-		}, protocol.ReasonUserError, "protocol file"},
+		}, protocol.ReasonUserError, "redirected to file:///etc/passwd, which is neither http nor https"},
+		"redirect to no host": {func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Location", "http:///x?k=hunter2")
+			w.WriteHeader(http.StatusFound)
+		}, protocol.ReasonInputError, "no host"},
 		"redirect to metadata": {func(w http.ResponseWriter, r *http.Request) {
 			http.Redirect(w, r, "http://169.254.169.254/latest?k=hunter2", http.StatusFound)
 		}, protocol.ReasonUserError, "redirected to http://169.254.169.254/latest"},

@@ -32,7 +32,7 @@ func noProxy(*http.Request) (*url.URL, error) { return nil, nil }
 func newFetcher(t *testing.T, change func(*Settings)) *Fetcher {
 	t.Helper()
 	s := Settings{
-		Policy: &reach.Policy{Protocols: []string{"http", "https"}, Loopback: true},
+		Policy: &reach.Policy{Protocols: []string{"file", "http", "https", "rtmp"}, Loopback: true},
 		Proxy:  noProxy, StallTimeout: 20 * time.Second,
 	}
 	if change != nil {
