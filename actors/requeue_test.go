@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"net/http"
 	"net/http/httptest"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -157,6 +158,39 @@ func TestFailureOfARequeuedJobIsNotSent(t *testing.T) {
 			other.reports(lease)
 			other.stands(m, j)
 		})
+	}
+}
+
+// TestSlowAnswerForAnOvertakenAttempt: the master re-queues the job and gives it to this very
+// agent while its answer for the attempt before is on its way.
+func TestSlowAnswerForAnOvertakenAttempt(t *testing.T) {
+	t.Parallel()
+	link, m := newLink(t), impatient(t, 300*time.Millisecond, 1)
+	link.connect(m)
+	asked, overtaken := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	link.interfere(func(next http.Handler, w http.ResponseWriter, r *http.Request) {
+		if r.Method != http.MethodGet || r.URL.Path != "/jobs/1" {
+			next.ServeHTTP(w, r)
+			return
+		}
+		answer := httptest.NewRecorder()
+		next.ServeHTTP(answer, r)
+		once.Do(func() { close(asked); <-overtaken })
+		w.WriteHeader(answer.Code)
+		_, _ = w.Write(answer.Body.Bytes())
+	})
+	s := newSite(t, func(c *siteConfig) { c.link = link })
+	j := s.submit(map[string]any{"crf": "none"}) // fails before FFmpeg starts
+	<-asked
+	s.until("the end of the later attempt", func() bool {
+		r, known, err := s.journal.Record(job.Key{JobID: j.ID, Attempt: 2})
+		must(t, err)
+		return known && r.State == job.RecordSent
+	})
+	close(overtaken)
+	if r := s.settled(j, 1); r.State != job.RecordSuperseded {
+		t.Errorf("the first attempt ended as %s: %s", r.State, r.Why)
 	}
 }
 

@@ -47,7 +47,7 @@ func (u *uploader) deliver(ctx context.Context, up upload) (d delivery) {
 		return d
 	}
 	if d.verdict == nil && u.mustAsk(up, d.record) {
-		if u.ask(ctx, &d); d.err != nil {
+		if u.ask(ctx, up, &d); d.err != nil {
 			return d
 		}
 		if d.record.State == job.RecordSent && d.lease != job.LeaseHeld {
@@ -87,7 +87,7 @@ func (u *uploader) mustAsk(up upload, record job.Record) bool {
 	if !record.Lease.Job.Fenced() && !record.Release && statusOf(record) == protocol.StatusFailed {
 		return true
 	}
-	return up.sent != notSent || up.overtaken || record.Requeued || record.State == job.RecordSent ||
+	return up.sent != notSent || up.overtaken.Load() || record.Requeued || record.State == job.RecordSent ||
 		age(up.confirmedAt) > u.settings.Load().UnavailableAfter
 }
 
@@ -110,14 +110,21 @@ func age(t time.Time) time.Duration {
 	return max(time.Since(t), time.Now().Round(0).Sub(t.Round(0)))
 }
 
-func (u *uploader) ask(ctx context.Context, d *delivery) {
-	at := time.Now()
-	lease, err := u.Master.Extend(ctx, d.record.Lease)
-	if err != nil {
-		d.err = err
-		return
+// ask asks for the lease, and once more where this agent was given a later attempt while
+// the answer was on its way.
+func (u *uploader) ask(ctx context.Context, up upload, d *delivery) {
+	for {
+		at, overtaken := time.Now(), up.overtaken.Load()
+		lease, err := u.Master.Extend(ctx, d.record.Lease)
+		switch {
+		case err != nil:
+			d.err = err
+			return
+		case overtaken == up.overtaken.Load():
+			d.lease, d.askedAt = lease, at
+			return
+		}
 	}
-	d.lease, d.askedAt = lease, at
 }
 
 // lostLease is the verdict on a result whose lease is gone; nil where it is sent.
@@ -163,7 +170,7 @@ func (u *uploader) report(ctx context.Context, up upload, d *delivery) {
 	case protocol.Rejected:
 		d.verdict = &verdict{job.RecordDeadLetter, err.Error()}
 	case protocol.ServerError, protocol.NotFound:
-		u.ask(ctx, d)
+		u.ask(ctx, up, d)
 		d.err = nil
 		if d.asked() {
 			sent := notSent

@@ -3,6 +3,7 @@ package actors
 import (
 	"context"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/asynkron/protoactor-go/actor"
@@ -51,11 +52,11 @@ type upload struct {
 	// unreachable: the retry waits for a master that did not answer at all.
 	unreachable bool
 	sent        sentState
-	confirmedAt time.Time // when the master last confirmed the lease; zero: not to this process
-	overtaken   bool      // this agent was given a later attempt at the job
-	verdict     *verdict  // set once only the journal remains to be written
-	unknown     int       // refusals in a row while the master did not list the job
-	unknownFrom time.Time // of the first of them
+	confirmedAt time.Time    // when the master last confirmed the lease; zero: not to this process
+	overtaken   *atomic.Bool // this agent was given a later attempt at the job
+	verdict     *verdict     // set once only the journal remains to be written
+	unknown     int          // refusals in a row while the master did not list the job
+	unknownFrom time.Time    // of the first of them
 }
 
 // sentState is what is known of an earlier sending of a result. Where the master may
@@ -94,7 +95,9 @@ func (u *uploader) Receive(ctx actor.Context) {
 	case *messages.HeldLeases:
 		u.held, u.heldSent = m.Keys, true
 		for _, up := range u.unsent {
-			up.overtaken = up.overtaken || u.hasLater(up.key)
+			if u.hasLater(up.key) {
+				up.overtaken.Store(true)
+			}
 		}
 	case *messages.Drain:
 		u.drain = m
@@ -150,7 +153,8 @@ func (u *uploader) add(key job.Key, sent sentState, confirmed time.Time) {
 	if _, known := u.unsent[key]; known {
 		return
 	}
-	up := &upload{key: key, sent: sent, confirmedAt: confirmed, overtaken: u.hasLater(key), backoff: uploadBackoff()}
+	up := &upload{key: key, sent: sent, confirmedAt: confirmed, overtaken: new(atomic.Bool), backoff: uploadBackoff()}
+	up.overtaken.Store(u.hasLater(key))
 	if v, decided := u.verdicts.Load(key); decided {
 		up.verdict = v.(*verdict)
 	}
