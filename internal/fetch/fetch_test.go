@@ -83,7 +83,7 @@ func TestResumesABrokenTransfer(t *testing.T) {
 	}
 }
 
-func TestBeginsAnewAfterAWrongRange(t *testing.T) {
+func TestWrongRangeRestartsTransfer(t *testing.T) {
 	want := content(1000)
 	for name, contentRange := range map[string]string{
 		"start": "bytes 0-999/1000", "total": "bytes 400-999/2000", "garbage": "bytes", "beyond": "bytes 400-1200/1000",

@@ -52,7 +52,7 @@ func (r *Run) check(ctx context.Context) (err error) {
 			case r.diskIsFull():
 				return failure(protocol.ReasonResourceError, "no space left on the disk of the output: %v", err)
 			case r.diskWasFull() && errors.As(err, &f) && f.Reason == protocol.ReasonRuntimeError:
-				return failure(protocol.ReasonResourceError, "the disk of the output had no space left for a time: %v", err)
+				return failure(protocol.ReasonResourceError, "the disk of the output was temporarily full: %v", err)
 			}
 			return err
 		}

@@ -27,7 +27,7 @@ func TestWhyFFmpegEndedBadly(t *testing.T) {
 		"file too large":             {evidence{exit: proc.Exit{Code: -1, Signal: syscall.SIGXFSZ}}, protocol.ReasonResourceError, "SIGXFSZ"},
 		"out of CPU time":            {evidence{exit: proc.Exit{Code: -1, Signal: syscall.SIGXCPU}}, protocol.ReasonResourceError, "SIGXCPU"},
 		"disk full":                  {evidence{exit: proc.Exit{Code: 1}, diskFull: true, input: broken}, protocol.ReasonResourceError, "space"},
-		"disk full for a time":       {evidence{exit: proc.Exit{Code: 1}, diskWasFull: true}, protocol.ReasonResourceError, "space"},
+		"disk full for a time":       {evidence{exit: proc.Exit{Code: 1}, diskWasFull: true}, protocol.ReasonResourceError, "temporarily full"},
 		"input broken, disk full":    {evidence{exit: proc.Exit{Code: 1}, diskWasFull: true, hasInput: true, input: broken}, protocol.ReasonInputError, "broken"},
 		"input broken":               {evidence{exit: proc.Exit{Code: 1}, hasInput: true, input: broken, streaming: true}, protocol.ReasonInputError, "broken"},
 		"too many frames undecoded":  {evidence{exit: proc.Exit{Code: 69}, hasInput: true}, protocol.ReasonInputError, "decoded"},
@@ -142,7 +142,7 @@ func TestLengthIsTakenFromContainersThatStateIt(t *testing.T) {
 	}
 }
 
-func TestQualityIsReadFromWhatTheFiltersWrite(t *testing.T) {
+func TestParseQualityFilters(t *testing.T) {
 	psnr, err := readPSNR(strings.NewReader("n:1 mse_avg:1.00 mse_y:0.84 psnr_avg:48.13 psnr_y:48.88 \nn:2 mse_avg:3.00 psnr_avg:43.36 \n"))
 	if want := 10 * math.Log10(255*255/2.0); err != nil || math.Abs(psnr-want) > 1e-9 {
 		t.Errorf("psnr %v, %v; want %v", psnr, err, want)
@@ -240,7 +240,7 @@ func TestSecretsAreHidden(t *testing.T) {
 	}
 }
 
-func TestCapabilitiesAreReadFromFFmpegsLists(t *testing.T) {
+func TestParseCapabilities(t *testing.T) {
 	video, audio := parseEncoders(strings.NewReader(`Encoders:
  V..... = Video
  ------

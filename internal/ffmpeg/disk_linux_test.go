@@ -161,8 +161,8 @@ func onFullDisks(t *testing.T, dir string) {
 			t.Fatal(err)
 		}
 		f := wantFailure(t, <-walked, protocol.ReasonResourceError)
-		if !strings.Contains(f.Message, "no space left for a time") {
-			t.Errorf("message is %q, want no space left for a time", f.Message)
+		if !strings.Contains(f.Message, "temporarily full") {
+			t.Errorf("message is %q, want temporarily full", f.Message)
 		}
 	})
 }

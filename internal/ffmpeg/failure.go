@@ -77,7 +77,7 @@ func classify(e evidence) *job.Failure {
 	case e.hasInput && e.exit.Code == decodeErrorsExit:
 		return failure(protocol.ReasonInputError, "input: too many frames cannot be decoded")
 	case e.diskWasFull:
-		return failure(protocol.ReasonResourceError, "FFmpeg: %s: the disk of the output had no space left for a time", e.exit)
+		return failure(protocol.ReasonResourceError, "FFmpeg: %s: the disk of the output was temporarily full", e.exit)
 	case e.streaming:
 		return failure(protocol.ReasonNetworkError, "FFmpeg: %s: sending the stream failed", e.exit)
 	}

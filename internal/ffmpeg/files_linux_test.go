@@ -23,7 +23,7 @@ func exchange(t *testing.T, path, to string) {
 	}
 }
 
-func TestLinkPutInTheWayOfAnOutputIsNotFollowed(t *testing.T) {
+func TestSymlinkAtOutputIsNotFollowed(t *testing.T) {
 	t.Parallel()
 	for name, trick := range map[string]func(t *testing.T, dir string, run *Run){
 		"the temporary output becomes a link": func(t *testing.T, dir string, run *Run) {
@@ -58,7 +58,7 @@ func TestLinkPutInTheWayOfAnOutputIsNotFollowed(t *testing.T) {
 	}
 }
 
-func TestFolderExchangedBeforeTheOutputIsMadeDoesNotLeadAway(t *testing.T) {
+func TestReplacedOutputDirIsNotFollowed(t *testing.T) {
 	t.Parallel()
 	dir := hostileFiles(t)
 	s := resolverIn(dir)
@@ -76,7 +76,7 @@ func TestFolderExchangedBeforeTheOutputIsMadeDoesNotLeadAway(t *testing.T) {
 	}
 }
 
-func TestFolderPutInTheOutputsPlaceIsFoundBeforeTheEncode(t *testing.T) {
+func TestDirectoryAtOutputPathFailsPrepare(t *testing.T) {
 	t.Parallel()
 	dir := hostileFiles(t)
 	s := resolverIn(dir)
@@ -89,7 +89,7 @@ func TestFolderPutInTheOutputsPlaceIsFoundBeforeTheEncode(t *testing.T) {
 	}
 }
 
-func TestExchangedInputIsNotRead(t *testing.T) {
+func TestReplacedInputIsNotRead(t *testing.T) {
 	t.Parallel()
 	dir := hostileFiles(t)
 	in := clip(t, filepath.Join(dir, "in/film.mp4"), "1")
@@ -149,7 +149,7 @@ func TestClosedRunHoldsNoFile(t *testing.T) {
 	}
 }
 
-func TestFFmpegThatWritesIsNotStalled(t *testing.T) {
+func TestWritingFFmpegIsNotStalled(t *testing.T) {
 	t.Parallel()
 	r := newRunner(t)
 	run := r.Begin(lease(t, "writes", `{`+small+`}`))

@@ -159,7 +159,7 @@ func TestFrameRateOfAStream(t *testing.T) {
 	}
 }
 
-func TestInputOfUnusualShapeIsBroughtWithinBounds(t *testing.T) {
+func TestUnusualInputSizeIsClamped(t *testing.T) {
 	for _, c := range []struct {
 		of   picture
 		says []string

@@ -14,7 +14,7 @@ import (
 	"ffmpeg-agent/messages/job"
 )
 
-func TestNoFFmpegOutlivesAKilledAgentAndTheNextLifeCleansUp(t *testing.T) {
+func TestRestartCleansUpAfterSIGKILL(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	agent := exec.Command(os.Args[0])
@@ -156,7 +156,7 @@ func TestOnlyAgentsCgroupsAreReaped(t *testing.T) {
 	}
 }
 
-func TestManifestIsBelievedForOurNamesOnly(t *testing.T) {
+func TestManifestRejectsForeignNames(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	ours := newTempName(filepath.Join(dir, "a film.mp4"))
@@ -168,7 +168,7 @@ func TestManifestIsBelievedForOurNamesOnly(t *testing.T) {
 	}
 }
 
-func TestAttemptNamesStayInOneFolderAndApart(t *testing.T) {
+func TestAttemptNamesAreDistinctFileNames(t *testing.T) {
 	t.Parallel()
 	seen := map[string]bool{}
 	for _, id := range []string{"a", "A", "../../etc", "", ".", "a/b", "a_b", "日本", string(make([]byte, 5000))} {

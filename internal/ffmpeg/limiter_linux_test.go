@@ -84,15 +84,15 @@ func TestLimitsAreWrittenToTheAttemptsCgroup(t *testing.T) {
 		}
 	}
 	wantNote(t, run, "CPU limited to 150 % by cpu.max", "CPU weight 50 by cpu.weight", "memory limited to 512 MiB by memory.max", "io.max 8:0 wbps=1048576")
-	// No process can be born in what is no cgroup, and that is not hushed up.
+	// Starting in a directory that is not a cgroup fails, and a note says so.
 	wantNote(t, run, "encode ran outside the job's cgroup")
-	// The tree is no cgroup: what cannot be removed there is not this test's point.
+	// The fake tree cannot be removed as a cgroup is.
 	if err := os.RemoveAll(dir); err != nil {
 		t.Fatal(err)
 	}
 }
 
-func TestKernelsCountsDecideWhatEndedAProcess(t *testing.T) {
+func TestKillReasonComesFromCgroupEvents(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
 		files map[string]string
@@ -120,7 +120,7 @@ func TestKernelsCountsDecideWhatEndedAProcess(t *testing.T) {
 	}
 }
 
-func TestMemoryIsWatchedWhereNoControllerBoundsIt(t *testing.T) {
+func TestMemoryIsPolledWithoutController(t *testing.T) {
 	t.Parallel()
 	r := withoutControllers(t)
 	l := limited(lease(t, "hungry", `{"resolution":"1280x720","fps":25,"preset":"veryslow","duration":86400,"audio_codec":"none"}`), `{"max_memory_mb":96}`)
@@ -132,7 +132,7 @@ func TestMemoryIsWatchedWhereNoControllerBoundsIt(t *testing.T) {
 	wantNote(t, run, "memory limited to 96 MiB by a check", "RLIMIT_DATA", "not on this machine")
 }
 
-func TestSyntheticInputIsMadeWithinTheLimits(t *testing.T) {
+func TestSyntheticInputObeysLimits(t *testing.T) {
 	t.Parallel()
 	r := withoutControllers(t)
 	run := r.Begin(limited(lease(t, "large", `{"resolution":"1920x1080","fps":60,"duration":10}`), `{"max_disk_mb":1}`))
@@ -142,7 +142,7 @@ func TestSyntheticInputIsMadeWithinTheLimits(t *testing.T) {
 	}
 }
 
-func TestDiskLimitCountsWhatLiesOutsideTheWorkspace(t *testing.T) {
+func TestDiskLimitCountsOutputsElsewhere(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	in := clip(t, filepath.Join(dir, "in.mp4"), "20")
@@ -161,7 +161,7 @@ func TestDiskLimitCountsWhatLiesOutsideTheWorkspace(t *testing.T) {
 	wantNote(t, run, "disk limited to 12 MiB", "RLIMIT_FSIZE")
 }
 
-func TestJobWithinItsLimitsIsGoodAndSaysHowTheyWereKept(t *testing.T) {
+func TestNotesSayHowLimitsAreEnforced(t *testing.T) {
 	t.Parallel()
 	r := withoutControllers(t)
 	l := limited(lease(t, "modest", `{`+small+`,"duration":1,"quality":"psnr"}`), `{"max_cpu_percent":50,"max_memory_mb":2048,"max_disk_mb":100}`)
@@ -183,7 +183,7 @@ func TestJobWithinItsLimitsIsGoodAndSaysHowTheyWereKept(t *testing.T) {
 	wantNote(t, run, "CPU weight 500 is not enforced")
 }
 
-func TestFileThatReachesItsLimitFailsTheJob(t *testing.T) {
+func TestOutputSizeLimitFailsJob(t *testing.T) {
 	t.Parallel()
 	c := command("/bin/sh", t.TempDir(), "-c", "sleep 0.2; head -c 2000000 /dev/zero >x; kill -XFSZ $$")
 	c.Limits.FileBytes = 1 << 20
@@ -197,7 +197,7 @@ func TestFileThatReachesItsLimitFailsTheJob(t *testing.T) {
 	}
 }
 
-func TestExitStatusThatNamesWhatRanOut(t *testing.T) {
+func TestExitStatusOfMissingResources(t *testing.T) {
 	for code, want := range map[int]protocol.FailureReason{
 		244: protocol.ReasonResourceError, 228: protocol.ReasonResourceError, 229: protocol.ReasonResourceError, 134: protocol.ReasonResourceError,
 		1: protocol.ReasonRuntimeError, 255: protocol.ReasonRuntimeError, 183: protocol.ReasonRuntimeError,
@@ -208,7 +208,7 @@ func TestExitStatusThatNamesWhatRanOut(t *testing.T) {
 	}
 }
 
-func TestLimitWithoutACgroupSaysWhyThereIsNone(t *testing.T) {
+func TestNoteExplainsMissingCgroup(t *testing.T) {
 	t.Parallel()
 	r := newRunner(t)
 	r.cgroups = proc.CgroupParent{Unavailable: "no cgroup v2 tree is mounted"}

@@ -75,7 +75,7 @@ func TestInputsOverHTTP(t *testing.T) {
 	}
 }
 
-func TestInputThatBreaksOffOnItsWayIsANetworkError(t *testing.T) {
+func TestTruncatedDownloadIsNetworkError(t *testing.T) {
 	t.Parallel()
 	film, err := os.ReadFile(clip(t, filepath.Join(t.TempDir(), "in.mp4"), "8", "-movflags", "+faststart"))
 	if err != nil {
@@ -93,7 +93,7 @@ func TestInputThatBreaksOffOnItsWayIsANetworkError(t *testing.T) {
 	}
 }
 
-func TestStreamThatNobodyTakesIsANetworkError(t *testing.T) {
+func TestRefusedStreamIsNetworkError(t *testing.T) {
 	t.Parallel()
 	r := newRunner(t)
 	run := r.Begin(lease(t, "stream", `{`+small+`,"duration":1,"output_mode":"rtmp","rtmp_url":`+quoted("rtmp://"+closedPort(t)+"/live/verysecretkey")+`}`))
@@ -165,7 +165,7 @@ func TestStreamedLadderHasNoKnownSize(t *testing.T) {
 	}
 }
 
-func TestStreamWhoseServerGoesAwayIsANetworkError(t *testing.T) {
+func TestStreamServerLossIsNetworkError(t *testing.T) {
 	t.Parallel()
 	address := closedPort(t)
 	server := exec.Command("ffmpeg", "-nostdin", "-v", "quiet", "-listen", "1", "-i", "rtmp://"+address+"/live/key", "-f", "null", "-")
@@ -222,7 +222,7 @@ func TestLiveInputKeepsItsGeometry(t *testing.T) {
 	}
 }
 
-func TestStreamWithAnInputEndsWithIt(t *testing.T) {
+func TestStreamEndsWithItsInput(t *testing.T) {
 	t.Parallel()
 	in := clip(t, filepath.Join(t.TempDir(), "in.mp4"), "2")
 	url := "rtmp://" + closedPort(t) + "/live/key"
@@ -236,7 +236,7 @@ func TestStreamWithAnInputEndsWithIt(t *testing.T) {
 	}
 }
 
-func TestStreamOfALiveInputIsCompleteAtTheTimeout(t *testing.T) {
+func TestLiveStreamCompletesAtTimeout(t *testing.T) {
 	t.Parallel()
 	url := "rtmp://" + closedPort(t) + "/live/key"
 	got := filepath.Join(t.TempDir(), "got.flv")
@@ -263,7 +263,7 @@ func TestStreamOfALiveInputIsCompleteAtTheTimeout(t *testing.T) {
 	}
 }
 
-func TestStreamThatFailsBeforeItsTimeoutIsNotComplete(t *testing.T) {
+func TestEarlyStreamFailureIsNotComplete(t *testing.T) {
 	t.Parallel()
 	run := newRunner(t).Begin(lease(t, "stream", `{"output_mode":"rtmp","rtmp_url":`+quoted("rtmp://"+closedPort(t)+"/live/key")+`,"input":`+quoted(liveSource(t, "60"))+`,
 		"resource_limits":{"timeout_sec":30}}`))

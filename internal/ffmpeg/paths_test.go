@@ -232,7 +232,7 @@ func TestForbiddenPlacesStayUntouched(t *testing.T) {
 	}
 }
 
-func TestLinkAtTheTargetIsReplacedNotFollowed(t *testing.T) {
+func TestSymlinkTargetIsReplaced(t *testing.T) {
 	t.Parallel()
 	dir := hostileFiles(t)
 	r := newRunner(t, func(s *Settings) { s.OutputRoots = []string{filepath.Join(dir, "out")} })
@@ -313,7 +313,7 @@ func TestRefusalsNameThePlaceAndTheKeyToAllowIt(t *testing.T) {
 	}
 }
 
-func TestAgentsOwnFilesAreNoPlaceForOutputsThoughARootHoldsThem(t *testing.T) {
+func TestOutputInsideDataDirIsRefused(t *testing.T) {
 	dir := hostileFiles(t)
 	t.Setenv("TMPDIR", filepath.Join(dir, "tmp"))
 	own := filepath.Join(dir, "data/journal/x.mp4")
@@ -350,7 +350,7 @@ func TestSRTInputsCallAndDoNotListen(t *testing.T) {
 	}
 }
 
-func TestRelativeOutputHasItsPlaceBelowTheFirstRoot(t *testing.T) {
+func TestRelativeOutputUsesFirstRoot(t *testing.T) {
 	t.Parallel()
 	first, second := t.TempDir(), t.TempDir()
 	r := newRunner(t, func(s *Settings) { s.OutputRoots = []string{first, second} })
@@ -370,7 +370,7 @@ func TestRelativeOutputHasItsPlaceBelowTheFirstRoot(t *testing.T) {
 	}
 }
 
-func TestRelativeOutputWithoutARootIsNoted(t *testing.T) {
+func TestRelativeOutputWithoutRootIsNoted(t *testing.T) {
 	t.Parallel()
 	for keep, want := range map[bool]string{false: "removed like an unnamed output", true: "kept in the data directory like an unnamed output"} {
 		r := newRunner(t, func(s *Settings) { s.KeepOutputs = keep })

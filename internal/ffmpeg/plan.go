@@ -194,7 +194,7 @@ func (pl *planner) checkEngine() {
 // noteIgnored notes what of the job was not used.
 func (pl *planner) noteIgnored() {
 	if len(pl.unknown) > 0 {
-		pl.note("words of the scenario's name that are not understood: %s", few(pl.unknown))
+		pl.note("scenario words not recognized: %s", few(pl.unknown))
 	}
 	unknown, idle := pl.unread()
 	if len(unknown) > 0 {

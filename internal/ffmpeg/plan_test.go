@@ -145,7 +145,7 @@ func TestDefaultPresets(t *testing.T) {
 	}
 }
 
-func TestEveryBadParameterIsNamedInOneMessage(t *testing.T) {
+func TestAllBadParametersAreNamed(t *testing.T) {
 	got := arguments(t, `{"engine":"warp","parameters":{"bitrate":"-f","duration":-3,"resolution":"999999x999999","fps":0,"crf":99,
 		"preset":"warp","quality":"good","output_mode":"fax","audio_bitrate":"loud","output":"x.exe","resource_limits":{"timeout_sec":"soon"}}}`, knownCaps, nil)
 	if !strings.HasPrefix(got, "user_error: ") {
@@ -158,7 +158,7 @@ func TestEveryBadParameterIsNamedInOneMessage(t *testing.T) {
 	}
 }
 
-func TestProblemsOfDecodingAreTheUsersError(t *testing.T) {
+func TestParameterDecodeErrorIsUserError(t *testing.T) {
 	got := arguments(t, `{"id":"x","parameters":"none"}`, knownCaps, nil)
 	if !strings.HasPrefix(got, "user_error: ") || !strings.Contains(got, "parameters") {
 		t.Errorf("got %s", got)
@@ -283,7 +283,7 @@ func TestNoValueBecomesAnOption(t *testing.T) {
 	})
 }
 
-func TestWrongTypeNamesKeyValueAndWhatIsAllowed(t *testing.T) {
+func TestWrongTypeErrorNamesKeyAndValue(t *testing.T) {
 	for parameters, says := range map[string][]string{
 		`{"codec":{"name":"h264"}}`:                       {`codec: {"name":"h264"}`, "h265"},
 		`{"preset":true}`:                                 {"preset: true", "medium"},
@@ -328,7 +328,7 @@ func TestRefusalsHoldNoSecret(t *testing.T) {
 	}
 }
 
-func TestLadderOfStreamsHasAnAddressEach(t *testing.T) {
+func TestStreamLadderHasDistinctURLs(t *testing.T) {
 	got := arguments(t, `{"parameters":{"output_mode":"rtmp","stream_key":"key?auth=1","outputs":[{"resolution":"640x360"},{"resolution":"320x180"}]}}`, knownCaps, nil)
 	for _, want := range []string{"rtmp://master.example:1935/live/key-640x360?auth=1", "rtmp://master.example:1935/live/key-320x180?auth=1"} {
 		if !strings.Contains(got, want) {

@@ -36,7 +36,7 @@ func running(t *testing.T, run *Run) job.Process {
 	return p
 }
 
-func TestSyntheticJobHasExactlyItsFrames(t *testing.T) {
+func TestSyntheticJobFrameCount(t *testing.T) {
 	t.Parallel()
 	r := newRunner(t)
 	ctx := testContext(t)
@@ -89,7 +89,7 @@ func TestLongSyntheticInputIsLooped(t *testing.T) {
 	}
 }
 
-func TestCodecsAndContainersEndInTheRightFile(t *testing.T) {
+func TestCodecsInEveryContainer(t *testing.T) {
 	t.Parallel()
 	root := t.TempDir()
 	r := newRunner(t, func(s *Settings) { s.OutputRoots = []string{root} })
@@ -135,7 +135,7 @@ func listing(t *testing.T, dir string) string {
 	return strings.Join(names, " ")
 }
 
-func TestInputDecidesTheLengthUnlessTheJobDoes(t *testing.T) {
+func TestLengthComesFromJobElseInput(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	in := clip(t, filepath.Join(dir, "in.mp4"), "3")
@@ -165,7 +165,7 @@ func TestInputDecidesTheLengthUnlessTheJobDoes(t *testing.T) {
 	}
 }
 
-func TestQualityThatCannotBeMeasuredIsANote(t *testing.T) {
+func TestUnmeasuredQualityIsNoted(t *testing.T) {
 	t.Parallel()
 	r := newRunner(t)
 	ctx := testContext(t)
@@ -183,7 +183,7 @@ func TestQualityThatCannotBeMeasuredIsANote(t *testing.T) {
 	}
 }
 
-func TestLadderMakesEachOutputFromOneDecode(t *testing.T) {
+func TestLadderDecodesOnce(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	r := newRunner(t, func(s *Settings) { s.OutputRoots = []string{dir} })
@@ -224,9 +224,9 @@ func TestLadderMakesEachOutputFromOneDecode(t *testing.T) {
 	}
 }
 
-// TestLadderThatIsStoppedSaysWhatItWrote: in files of which FFmpeg tells the first one's
+// TestStoppedLadderReportsOutputs: in files of which FFmpeg tells the first one's
 // size alone.
-func TestLadderThatIsStoppedSaysWhatItWrote(t *testing.T) {
+func TestStoppedLadderReportsOutputs(t *testing.T) {
 	t.Parallel()
 	r := newRunner(t)
 	run := r.Begin(lease(t, "ladder", `{"fps":25,"preset":"ultrafast","duration":86400,"audio_codec":"none","output":"x.ts",
@@ -309,7 +309,7 @@ func TestBadInputsAreInputErrors(t *testing.T) {
 	}
 }
 
-func TestMissingFFmpegIsThePlatformsError(t *testing.T) {
+func TestMissingFFmpegIsPlatformError(t *testing.T) {
 	t.Parallel()
 	r := newRunner(t, func(s *Settings) { s.FFmpeg = "/nonexistent/ffmpeg" })
 	f := wantFailure(t, r.Begin(lease(t, "x", `{}`)).Prepare(testContext(t)), protocol.ReasonPlatformError)
@@ -318,7 +318,7 @@ func TestMissingFFmpegIsThePlatformsError(t *testing.T) {
 	}
 }
 
-func TestNoInputWithoutGeneratingOneIsTheUsersError(t *testing.T) {
+func TestMissingInputIsUserError(t *testing.T) {
 	t.Parallel()
 	r := newRunner(t, func(s *Settings) { s.GenerateInput = false })
 	wantFailure(t, r.Begin(lease(t, "x", `{}`)).Prepare(testContext(t)), protocol.ReasonUserError)
@@ -363,7 +363,7 @@ func TestStopEndsTheRunAndKeepsItsFirstCause(t *testing.T) {
 	}
 }
 
-func TestStopEndsTheMakingOfAnInput(t *testing.T) {
+func TestStopEndsSyntheticInput(t *testing.T) {
 	t.Parallel()
 	r := newRunner(t)
 	run := r.Begin(lease(t, "slow", `{"resolution":"8192x8192","fps":300}`))
@@ -381,7 +381,7 @@ func TestStopEndsTheMakingOfAnInput(t *testing.T) {
 	}
 }
 
-func TestStopBeforeAnythingIsHeeded(t *testing.T) {
+func TestStopBeforePrepare(t *testing.T) {
 	t.Parallel()
 	r := newRunner(t)
 	run := r.Begin(lease(t, "early", `{}`))
@@ -405,7 +405,7 @@ func TestJobsOwnTimeout(t *testing.T) {
 	}
 }
 
-func TestStalledFFmpegIsEndedThoughItIsStopped(t *testing.T) {
+func TestStalledSIGSTOPedFFmpegIsKilled(t *testing.T) {
 	t.Parallel()
 	r := newRunner(t, func(s *Settings) { s.StallTimeout = 1500 * time.Millisecond })
 	run := r.Begin(endless(t, "stalled"))
@@ -433,7 +433,7 @@ func TestEndOfContextEndsFFmpeg(t *testing.T) {
 	}
 }
 
-func TestCloseEndsARunningJobAndLeavesNothing(t *testing.T) {
+func TestCloseStopsRunAndCleansUp(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	r := newRunner(t, func(s *Settings) { s.OutputRoots = []string{dir} })
@@ -468,7 +468,7 @@ func TestClosedRunnerStartsNothing(t *testing.T) {
 	}
 }
 
-func TestExistingOutputIsReplacedOnlyByAGoodOne(t *testing.T) {
+func TestBadOutputKeepsExistingFile(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	out := filepath.Join(dir, "o.mp4")
@@ -518,7 +518,7 @@ func TestKeptFilesOutliveTheWorkspace(t *testing.T) {
 	}
 }
 
-func TestQualityDoesNotDependOnTheContainersClock(t *testing.T) {
+func TestQualityIgnoresContainerTimebase(t *testing.T) {
 	t.Parallel()
 	r := newRunner(t)
 	ctx := testContext(t)
@@ -541,7 +541,7 @@ func TestQualityDoesNotDependOnTheContainersClock(t *testing.T) {
 	}
 }
 
-func TestNodeIsNotReadyWithoutAnFFprobeThatAnswers(t *testing.T) {
+func TestBrokenFFprobeIsNotReady(t *testing.T) {
 	t.Parallel()
 	r := newRunner(t, func(s *Settings) { s.FFprobe = "false" })
 	if err := r.Ready(testContext(t)); err == nil || !strings.Contains(err.Error(), "false") {

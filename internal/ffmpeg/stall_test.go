@@ -5,11 +5,11 @@ import (
 	"time"
 )
 
-func TestAFreezeOfOurOwnIsNotHeldAgainstFFmpeg(t *testing.T) {
+func TestStallIgnoresTimeAgentWasStopped(t *testing.T) {
 	begun := time.Unix(1000, 0)
 	type look struct {
 		after, moved time.Duration // since the beginning
-		paid         bool
+		mayApply     bool
 		still        time.Duration
 	}
 	for name, looks := range map[string][]look{
@@ -43,8 +43,8 @@ func TestAFreezeOfOurOwnIsNotHeldAgainstFFmpeg(t *testing.T) {
 			t.Fatalf("a minute is looked at every %s", a.every)
 		}
 		for i, l := range looks {
-			if paid := a.observe(begun.Add(l.after), begun.Add(l.moved)); paid != l.paid || a.still != l.still {
-				t.Errorf("%s, look %d: judged %t after %s of standing still, want %t after %s", name, i+1, paid, a.still, l.paid, l.still)
+			if mayApply := a.observe(begun.Add(l.after), begun.Add(l.moved)); mayApply != l.mayApply || a.still != l.still {
+				t.Errorf("%s, look %d: judged %t after %s of standing still, want %t after %s", name, i+1, mayApply, a.still, l.mayApply, l.still)
 			}
 		}
 	}

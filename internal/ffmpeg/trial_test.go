@@ -123,7 +123,7 @@ func TestOnlyEncodersThatATrialProvedAreUsed(t *testing.T) {
 	}
 }
 
-func TestHardwareIsPreferredWhereItDoesAllThatIsAsked(t *testing.T) {
+func TestPreferHardwareNeedsFullSupport(t *testing.T) {
 	caps := Capabilities{Audio: knownCaps.Audio, Video: map[string]string{
 		"libx264": "h264", "libx265": "hevc", "libsvtav1": "av1", "libvpx-vp9": "vp9", "h264_nvenc": "h264", "h264_qsv": "h264",
 		"hevc_nvenc": "hevc", "hevc_vaapi": "hevc", "av1_qsv": "av1",
@@ -163,7 +163,7 @@ func TestHardwareIsPreferredWhereItDoesAllThatIsAsked(t *testing.T) {
 	}
 }
 
-func TestProvedHardwareIsReachedThroughItsDevice(t *testing.T) {
+func TestHardwareEncoderGetsItsDevice(t *testing.T) {
 	caps := Capabilities{
 		Video: map[string]string{
 			"libx264": "h264", "h264_nvenc": "h264", "hevc_vaapi": "hevc", "h264_qsv": "h264",

@@ -7,9 +7,9 @@ import (
 	"time"
 )
 
-// TestWhatATrialProvedIsKeptThoughTheAgentEnds: an agent that is killed during its trials
+// TestTrialCacheSurvivesRestart: an agent that is killed during its trials
 // does not try again what had worked.
-func TestWhatATrialProvedIsKeptThoughTheAgentEnds(t *testing.T) {
+func TestTrialCacheSurvivesRestart(t *testing.T) {
 	t.Parallel()
 	ffmpeg, _ := fakeGPU(t)
 	r := newRunner(t, func(s *Settings) { s.FFmpeg, s.DataDir = ffmpeg, t.TempDir() })
@@ -41,7 +41,7 @@ func TestWhatATrialProvedIsKeptThoughTheAgentEnds(t *testing.T) {
 	}
 }
 
-func TestAFailedTrialIsTakenAtItsWordForAWhile(t *testing.T) {
+func TestFailedTrialIsCachedForTTL(t *testing.T) {
 	failed := time.Unix(1000, 0)
 	p := trialCache{Fails: map[string]trialFailure{"h264_qsv": {failed, "no device"}}}
 	for after, holds := range map[time.Duration]bool{0: true, time.Minute: true, failureTTL: false, time.Hour: false, -time.Second: false} {

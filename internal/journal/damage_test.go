@@ -341,7 +341,7 @@ func TestSalvageKeepsOrderAndSession(t *testing.T) {
 
 // What a child does on a file that ends it depends on luck. What counts is that this
 // process goes on.
-func TestInspectorThatEndsMeansDamage(t *testing.T) {
+func TestCrashedInspectorMeansDamage(t *testing.T) {
 	t.Parallel()
 	for name, s := range map[string]Settings{
 		"hangs":   {Inspector: []string{self, "hang"}, inspectWithin: 200 * time.Millisecond},
@@ -363,7 +363,7 @@ func TestInspectorThatEndsMeansDamage(t *testing.T) {
 }
 
 // A failure of the inspector that says nothing of the file must not have it set aside.
-func TestInspectorThatFailsLeavesTheFile(t *testing.T) {
+func TestFailedInspectorLeavesFile(t *testing.T) {
 	t.Parallel()
 	for name, command := range map[string][]string{
 		"is missing":        {"/nonexistent"},
