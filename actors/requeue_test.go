@@ -4,7 +4,7 @@ import (
 	"bytes"
 	"net/http"
 	"net/http/httptest"
-	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -168,7 +168,7 @@ func TestSlowAnswerForAnOvertakenAttempt(t *testing.T) {
 	link, m := newLink(t), impatient(t, 300*time.Millisecond, 1)
 	link.connect(m)
 	asked, overtaken := make(chan struct{}), make(chan struct{})
-	var once sync.Once
+	var slow atomic.Bool
 	link.interfere(func(next http.Handler, w http.ResponseWriter, r *http.Request) {
 		if r.Method != http.MethodGet || r.URL.Path != "/jobs/1" {
 			next.ServeHTTP(w, r)
@@ -176,7 +176,10 @@ func TestSlowAnswerForAnOvertakenAttempt(t *testing.T) {
 		}
 		answer := httptest.NewRecorder()
 		next.ServeHTTP(answer, r)
-		once.Do(func() { close(asked); <-overtaken })
+		if slow.CompareAndSwap(false, true) {
+			close(asked)
+			<-overtaken
+		}
 		w.WriteHeader(answer.Code)
 		_, _ = w.Write(answer.Body.Bytes())
 	})

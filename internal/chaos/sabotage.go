@@ -82,7 +82,7 @@ func Sabotages() []Sabotage {
 		},
 		{
 			Name:   "a result is sent again without asking",
-			Edits:  []Edit{{"actors/upload.go", `return up.sent != notSent || up.overtaken || record.Requeued || record.State == job.RecordSent ||`, `return record.State == job.RecordSent || false &&`}},
+			Edits:  []Edit{{"actors/upload.go", `return up.sent != notSent || up.overtaken.Load() || record.Requeued || record.State == job.RecordSent ||`, `return record.State == job.RecordSent || false &&`}},
 			Faults: []string{"net: reset after", "net: answer", "net: stall after", "job: "},
 		},
 		{
