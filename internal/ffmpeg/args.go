@@ -10,7 +10,7 @@ import (
 // globalArgs come first: no questions, log lines with their level, and progress on file
 // descriptor 3.
 func globalArgs() []string {
-	return []string{"-nostdin", "-hide_banner", "-nostats", "-loglevel", "level+info", "-stats_period", "0.5", "-progress", "pipe:3", "-y"}
+	return []string{"-nostdin", "-hide_banner", "-nostats", "-loglevel", "level+verbose", "-stats_period", "0.5", "-progress", "pipe:3", "-y"}
 }
 
 // source is an input in FFmpeg's terms: a URL with its protocol, and the options that
@@ -52,15 +52,13 @@ func (p *plan) args(in source, destinations []string) []string {
 		} else {
 			args = append(args, "-map", "0:V:0", "-vf", r.filter())
 		}
-		if p.sound {
-			args = append(args, "-map", "0:a:0?")
-		}
+		args = append(args, p.audio.mapping...)
 		args = append(args, "-c:v", r.encoder)
 		args = append(args, r.video...)
 		if deviceOf(r.encoder).upload == "" {
 			args = append(args, "-pix_fmt", "yuv420p")
 		}
-		args = append(args, p.audio...)
+		args = append(args, p.audio.encoding...)
 		if in.looped || !p.whole {
 			args = append(args, "-t", seconds(p.duration))
 		}

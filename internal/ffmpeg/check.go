@@ -2,22 +2,8 @@ package ffmpeg
 
 import (
 	"context"
-	"errors"
 	"strings"
-	"time"
-
-	"ffmpeg-agent/hardware/proc"
-	"ffmpeg-agent/messages/job"
-	"ffmpeg-agent/messages/protocol"
 )
-
-// product is what an output contains.
-type product struct {
-	size   size
-	frames int64
-	length time.Duration
-	bytes  int64 // 0 while unknown
-}
 
 // Check checks what FFmpeg wrote, once it has exited, and gives the outputs their final
 // names: nil when the attempt succeeded.
@@ -34,28 +20,19 @@ func (r *Run) check(ctx context.Context) (err error) {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	switch exit := r.ffmpeg.Load().Exit(); {
-	case r.timeUp && exit.Signal == 0 && exit.Code == stoppedExit:
-		r.note("the stream ended at the job's timeout of %s, before its input did", r.plan.timeout)
-	case !exit.OK():
-		return r.exitFailure(ctx, exit)
+	e, err := r.gather(ctx)
+	if err != nil {
+		return err
 	}
-	if f := r.diskExceeded(); f != nil { // since the last check
-		return f
+	v := judge(e)
+	if v.failure != nil && e.ended() && r.diskIsFull() { // asked last, as it writes to the disk
+		e.diskFull = true
+		v = judge(e)
 	}
-	products := make([]product, len(r.plan.renditions))
-	for i := range r.plan.renditions {
-		if products[i], err = r.inspect(ctx, i); err != nil {
-			var f *job.Failure
-			switch { // FFmpeg may exit with 0 on a full disk
-			case ctx.Err() != nil:
-			case r.diskIsFull():
-				return failure(protocol.ReasonResourceError, "no space left on the disk of the output: %v", err)
-			case r.diskWasFull() && errors.As(err, &f) && f.Reason == protocol.ReasonRuntimeError:
-				return failure(protocol.ReasonResourceError, "the disk of the output was temporarily full: %v", err)
-			}
-			return err
-		}
+	r.recordVerdict(v)
+	if v.failure != nil {
+		v.failure.Message = r.redactor.redact(v.failure.Message)
+		return v.failure
 	}
 	if err := ctx.Err(); err != nil { // last chance for a stop
 		return err
@@ -67,84 +44,80 @@ func (r *Run) check(ctx context.Context) (err error) {
 			}
 		}
 	}
-	r.recordProducts(products)
+	r.recordProducts(e.outputs)
 	return nil
 }
 
-// exitFailure finds out why FFmpeg failed.
-func (r *Run) exitFailure(ctx context.Context, exit proc.Exit) error {
-	if f := r.limitFailure(r.ffmpeg.Load()); f != nil {
-		return f
+// gather collects the evidence. What decides without any is an error.
+func (r *Run) gather(ctx context.Context) (evidence, error) {
+	exit := r.ffmpeg.Load().Exit()
+	e := evidence{
+		exit: exit, found: r.found, timeUp: r.timeUp, timeout: r.plan.timeout, streaming: r.plan.streaming, origin: r.origin(), source: r.source, accept: r.plan.accept,
+		whole: r.plan.whole, asked: r.plan.duration, software: r.plan.software(), copied: r.plan.audio.copied, diskWasFull: r.diskWasFull(),
 	}
-	e := evidence{exit: exit, diskWasFull: r.diskWasFull(), hasInput: r.plan.input != "", streaming: r.plan.streaming}
-	if exit.Err == nil && exit.Signal == 0 {
-		if e.diskFull = r.diskIsFull(); !e.diskFull {
-			e.input = r.checkInput(ctx)
+	e.grew = e.origin == originStored && regularSize(r.files.inputPath) > r.Snapshot().Encode.InputBytes
+	if !e.ended() {
+		if f := r.limitFailure(r.ffmpeg.Load()); f != nil {
+			return e, f
 		}
-	}
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	if line := lastError(r.stderr.String()); line != "" {
-		e.lastError = ": " + r.redactor.redact(line)
-	}
-	return classify(e)
-}
-
-// lastError is the last line that FFmpeg logged as an error, without its level and
-// shortened; empty when there is none.
-func lastError(log string) string {
-	const maxBytes = 300
-	line := ""
-	for l := range strings.Lines(log) {
-		for _, level := range []string{"[error] ", "[fatal] "} {
-			if _, text, ok := strings.Cut(l, level); ok {
-				line = strings.TrimSpace(text)
+		if exit.Err == nil && exit.Signal == 0 {
+			if e.diskFull = r.diskIsFull(); !e.diskFull {
+				e.input = r.checkInput(ctx)
 			}
 		}
+		return e, ctx.Err()
 	}
-	if len(line) > maxBytes {
-		line = strings.ToValidUTF8(line[:maxBytes], "") + "…"
+	if f := r.diskExceeded(); f != nil { // since the last check
+		return e, f
 	}
-	return line
+	for i := range r.plan.renditions {
+		o, err := r.inspect(ctx, i)
+		if err != nil {
+			return e, err
+		}
+		e.outputs = append(e.outputs, o)
+	}
+	return e, ctx.Err()
 }
 
-// inspect probes one output and compares it with what was asked for.
-func (r *Run) inspect(ctx context.Context, i int) (product, error) {
-	rd, t, last := r.plan.renditions[i], r.files.targets[i], r.Snapshot().Encode.Progress
-	want := expectation{rendition: rd, written: -1, synthetic: r.plan.input == "", network: r.files.input.network, sound: r.plan.sound}
+func (r *Run) origin() origin {
+	switch in := r.files.input; {
+	case r.plan.input == "":
+		return originSynthetic
+	case !in.network:
+		return originStored
+	case in.finite:
+		return originNetwork
+	}
+	return originLive
+}
+
+// inspect finds out what became of one output.
+func (r *Run) inspect(ctx context.Context, i int) (output, error) {
+	t, last := r.files.targets[i], r.Snapshot().Encode.Progress
+	o := output{rendition: r.plan.renditions[i], written: -1, streamed: t.final == ""}
 	if i == 0 {
-		want.written = last.Frames
+		o.written = last.Frames
 	}
-	if !r.plan.whole || want.synthetic {
-		want.asked = r.plan.duration
-	}
-	if !want.synthetic && r.files.input.finite && !r.timeUp {
-		if in, err := r.probeInput(ctx); err == nil && in.Error == nil {
-			want.available = in.length(r.plan.sound)
-		}
-	}
-	if t.final == "" { // a stream: only FFmpeg's figures are known
-		made := product{size: r.sizeOf(i), frames: r.plan.framesOf(i, last.Frames), length: last.OutTime}
+	if o.streamed { // only FFmpeg's figures are known
+		o.made = product{size: r.sizeOf(i), frames: r.plan.framesOf(i, last.Frames), length: last.OutTime}
 		if i == 0 { // the only one whose size it reports
-			made.bytes = last.SizeBytes
+			o.made.bytes = last.SizeBytes
 		}
-		return made, asError(want.check(made))
+		return o, nil
 	}
 	info, err := t.file.Stat()
 	if err != nil {
-		return product{}, err
+		return o, err
 	}
-	p, err := r.probeOutput(ctx, t.arg, info.Size())
+	p, packets, err := r.probeOutput(ctx, t.arg, info.Size())
 	if err != nil {
-		return product{}, err
+		return o, err
 	}
-	made, f := want.read(p)
-	made.bytes = info.Size()
-	if f == nil {
-		f = want.check(made)
-	}
-	return made, asError(f)
+	video, ok := p.video()
+	o.unread = p.Error != nil || !ok
+	o.made = product{size: size{video.Width, video.Height}, frames: packets.count, length: packets.length, bytes: info.Size()}
+	return o, nil
 }
 
 func (r *Run) sizeOf(i int) size {
@@ -153,96 +126,17 @@ func (r *Run) sizeOf(i int) size {
 	return r.sizes()[i]
 }
 
-// asError keeps a nil failure from becoming an error that is not nil.
-func asError(f *job.Failure) error {
-	if f == nil {
-		return nil
-	}
-	return f
+// recordVerdict records what the input lacked.
+func (r *Run) recordVerdict(v verdict) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	e := &r.encode
+	e.DecodeErrors, e.Duplicated, e.InputMissing = v.decodeErrors, v.duplicated, v.missing
+	e.Notes = append(e.Notes, r.redactor.redactAll(v.notes)...)
 }
-
-// expectation is what an output is compared with.
-type expectation struct {
-	rendition
-	asked     time.Duration // 0: the whole input
-	available time.Duration // length of the input; 0 if unknown
-	written   int64         // frames that FFmpeg reported; -1 if unknown
-	synthetic bool          // the input was generated, with the length asked for
-	network   bool          // the input came over the network
-	sound     bool
-}
-
-// read takes what ffprobe found in an output.
-func (x expectation) read(p probed) (product, *job.Failure) {
-	video, ok := p.video()
-	frames, counted := video.frames()
-	if p.Error != nil || !ok || !counted {
-		if x.written == 0 {
-			return product{}, x.noFrames()
-		}
-		return product{}, failure(protocol.ReasonRuntimeError, "FFmpeg exited with 0, but its output cannot be read")
-	}
-	made := product{size: size{video.Width, video.Height}, frames: frames, length: p.duration()}
-	if made.size != x.size && !x.sourceSize {
-		return product{}, failure(protocol.ReasonRuntimeError, "the output is %s instead of %s", made.size, x.size)
-	}
-	return made, nil
-}
-
-func (x expectation) noFrames() *job.Failure {
-	if x.synthetic {
-		return failure(protocol.ReasonRuntimeError, "FFmpeg exited with 0, but wrote no frame")
-	}
-	return failure(protocol.ReasonInputError, "input: no frame of it could be decoded")
-}
-
-// check compares an output with what was asked for: it must have the frames that FFmpeg
-// reported; from a synthetic input, those of rate and duration; from any other, as much
-// media as the job asks for and the input has.
-func (x expectation) check(made product) *job.Failure {
-	if made.frames == 0 {
-		return x.noFrames()
-	}
-	if x.written >= 0 && abs(made.frames-x.written) > 1 {
-		return failure(protocol.ReasonRuntimeError, "the output has %d frames, but FFmpeg reported %d", made.frames, x.written)
-	}
-	if x.synthetic {
-		want := int64(x.asked.Seconds()*x.fps.float() + 0.5)
-		if abs(made.frames-want) > 1 {
-			return failure(protocol.ReasonRuntimeError, "the output has %d frames instead of %d", made.frames, want)
-		}
-		return nil
-	}
-	return x.checkLength(made)
-}
-
-// checkLength allows half a second and 2 %: containers state the length of their longest
-// stream, and sound is padded to whole packets.
-func (x expectation) checkLength(made product) *job.Failure {
-	slack := func(d time.Duration) time.Duration {
-		return d/50 + 500*time.Millisecond + 2*x.frameTime()
-	}
-	if x.asked > 0 && made.length > x.asked+slack(x.asked) {
-		return failure(protocol.ReasonRuntimeError, "the output is %s long instead of %s", made.length, x.asked)
-	}
-	want := x.available
-	if x.asked > 0 {
-		want = min(want, x.asked)
-	}
-	if made.length >= want-slack(want) {
-		return nil
-	}
-	reason := protocol.ReasonInputError
-	if x.network {
-		reason = protocol.ReasonNetworkError
-	}
-	return failure(reason, "input: it ends after %s of %s", made.length.Round(time.Millisecond), want.Round(time.Millisecond))
-}
-
-func abs(n int64) int64 { return max(n, -n) }
 
 // recordProducts records what a successful attempt wrote.
-func (r *Run) recordProducts(products []product) {
+func (r *Run) recordProducts(made []output) {
 	var outputs []string
 	for _, t := range r.files.targets {
 		switch {
@@ -255,11 +149,12 @@ func (r *Run) recordProducts(products []product) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	e := &r.encode
-	e.Media = products[0].length
-	e.Width, e.Height = products[0].size.width, products[0].size.height
+	first := made[0].made
+	e.Media, e.Width, e.Height = first.length, first.size.width, first.size.height
 	e.Frames, e.Pixels, e.SizeBytes = 0, 0, 0
 	sized := true
-	for _, p := range products {
+	for _, o := range made {
+		p := o.made
 		e.Frames += p.frames
 		e.Pixels += p.frames * p.size.pixels()
 		e.SizeBytes += p.bytes
@@ -268,6 +163,6 @@ func (r *Run) recordProducts(products []product) {
 	if !sized {
 		e.SizeBytes = 0 // the sum is unknown
 	}
-	e.Progress.Percent, e.Progress.Frames = 100, products[0].frames
+	e.Progress.Percent, e.Progress.Frames = 100, first.frames
 	e.Output = strings.Join(outputs, ", ")
 }

@@ -3,47 +3,14 @@ package ffmpeg
 import (
 	"bytes"
 	"fmt"
-	"io"
 	"math"
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 	"unicode/utf8"
 
-	"ffmpeg-agent/hardware/proc"
 	"ffmpeg-agent/messages/protocol"
 )
-
-func TestWhyFFmpegEndedBadly(t *testing.T) {
-	broken := failure(protocol.ReasonInputError, "input: broken")
-	for name, c := range map[string]struct {
-		e    evidence
-		want protocol.FailureReason
-		says string
-	}{
-		"killed":                     {evidence{exit: proc.Exit{Code: -1, Signal: syscall.SIGKILL}}, protocol.ReasonRuntimeError, "SIGKILL"},
-		"crashed on a broken input":  {evidence{exit: proc.Exit{Code: -1, Signal: syscall.SIGSEGV}, hasInput: true}, protocol.ReasonRuntimeError, "SIGSEGV"},
-		"file too large":             {evidence{exit: proc.Exit{Code: -1, Signal: syscall.SIGXFSZ}}, protocol.ReasonResourceError, "SIGXFSZ"},
-		"out of CPU time":            {evidence{exit: proc.Exit{Code: -1, Signal: syscall.SIGXCPU}}, protocol.ReasonResourceError, "SIGXCPU"},
-		"disk full":                  {evidence{exit: proc.Exit{Code: 1}, diskFull: true, input: broken}, protocol.ReasonResourceError, "space"},
-		"disk full for a time":       {evidence{exit: proc.Exit{Code: 1}, diskWasFull: true}, protocol.ReasonResourceError, "temporarily full"},
-		"input broken, disk full":    {evidence{exit: proc.Exit{Code: 1}, diskWasFull: true, hasInput: true, input: broken}, protocol.ReasonInputError, "broken"},
-		"input broken":               {evidence{exit: proc.Exit{Code: 1}, hasInput: true, input: broken, streaming: true}, protocol.ReasonInputError, "broken"},
-		"too many frames undecoded":  {evidence{exit: proc.Exit{Code: 69}, hasInput: true}, protocol.ReasonInputError, "decoded"},
-		"69 without an input":        {evidence{exit: proc.Exit{Code: 69}}, protocol.ReasonRuntimeError, "69"},
-		"stream not taken":           {evidence{exit: proc.Exit{Code: 1}, streaming: true}, protocol.ReasonNetworkError, "stream"},
-		"anything else":              {evidence{exit: proc.Exit{Code: 234}, hasInput: true}, protocol.ReasonRuntimeError, "exit status 234"},
-		"the end was not to be seen": {evidence{exit: proc.Exit{Err: io.ErrUnexpectedEOF}}, protocol.ReasonPlatformError, "EOF"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			got := classify(c.e)
-			if got.Reason != c.want || !strings.Contains(got.Message, c.says) {
-				t.Errorf("got %s: %s", got.Reason, got.Message)
-			}
-		})
-	}
-}
 
 func TestWhatTheAgentItselfMet(t *testing.T) {
 	for err, want := range map[error]protocol.FailureReason{
@@ -75,69 +42,6 @@ func TestInputErrorNumbers(t *testing.T) {
 	} {
 		if got := inputFailure(probeError{Code: c.code, Text: "words"}, c.network); got.Reason != c.want {
 			t.Errorf("%d, network %v: got %s, want %s", c.code, c.network, got.Reason, c.want)
-		}
-	}
-}
-
-func TestOutputsAreComparedWithWhatWasAsked(t *testing.T) {
-	hd := rendition{size: size{1280, 720}, fps: rate{30, 1}}
-	s := time.Second
-	for name, c := range map[string]struct {
-		want   expectation
-		made   product
-		reason protocol.FailureReason
-	}{
-		"synthetic, exact":                {expectation{rendition: hd, asked: 5 * s, written: 150, synthetic: true}, product{frames: 150}, ""},
-		"synthetic, one off":              {expectation{rendition: hd, asked: 5 * s, written: 149, synthetic: true}, product{frames: 149}, ""},
-		"synthetic, short":                {expectation{rendition: hd, asked: 5 * s, written: 148, synthetic: true}, product{frames: 148}, protocol.ReasonRuntimeError},
-		"fewer than FFmpeg wrote":         {expectation{rendition: hd, written: 150}, product{frames: 148, length: 5 * s}, protocol.ReasonRuntimeError},
-		"second of a ladder":              {expectation{rendition: hd, asked: 5 * s, written: -1, synthetic: true}, product{frames: 150}, ""},
-		"nothing of an input":             {expectation{rendition: hd, written: 0}, product{}, protocol.ReasonInputError},
-		"nothing of a synthetic one":      {expectation{rendition: hd, written: 0, synthetic: true}, product{}, protocol.ReasonRuntimeError},
-		"the whole input":                 {expectation{rendition: hd, available: 60 * s, written: -1}, product{frames: 1800, length: 60 * s}, ""},
-		"sound padded":                    {expectation{rendition: hd, available: 60 * s, written: -1}, product{frames: 1800, length: 59500 * time.Millisecond}, ""},
-		"broke off":                       {expectation{rendition: hd, available: 60 * s, written: -1}, product{frames: 900, length: 30 * s}, protocol.ReasonInputError},
-		"broke off on the way":            {expectation{rendition: hd, available: 60 * s, written: -1, network: true}, product{frames: 900, length: 30 * s}, protocol.ReasonNetworkError},
-		"trimmed":                         {expectation{rendition: hd, available: 60 * s, asked: 10 * s, written: -1}, product{frames: 300, length: 10 * s}, ""},
-		"trimmed, but longer":             {expectation{rendition: hd, available: 60 * s, asked: 10 * s, written: -1}, product{frames: 900, length: 30 * s}, protocol.ReasonRuntimeError},
-		"asked for more than there is":    {expectation{rendition: hd, available: 5 * s, asked: 10 * s, written: -1}, product{frames: 150, length: 5 * s}, ""},
-		"input of unknown length, short":  {expectation{rendition: hd, asked: 10 * s, written: -1}, product{frames: 150, length: 5 * s}, ""},
-		"input of unknown length, whole":  {expectation{rendition: hd, written: -1}, product{frames: 150, length: 5 * s}, ""},
-		"very short input, few frames/s":  {expectation{rendition: rendition{fps: rate{1, 1}}, available: 3 * s, written: -1}, product{frames: 2, length: 2 * s}, ""},
-		"input shorter than the slack is": {expectation{rendition: hd, available: 100 * time.Millisecond, written: -1}, product{frames: 3, length: 100 * time.Millisecond}, ""},
-	} {
-		t.Run(name, func(t *testing.T) {
-			got := c.want.check(c.made)
-			if got == nil && c.reason != "" || got != nil && got.Reason != c.reason {
-				t.Errorf("got %v, want %q", got, c.reason)
-			}
-		})
-	}
-}
-
-func TestLengthIsTakenFromContainersThatStateIt(t *testing.T) {
-	stream := func(kind, duration string) probedStream { return probedStream{Type: kind, Duration: duration} }
-	for name, c := range map[string]struct {
-		format, duration string
-		streams          []probedStream
-		sound            bool
-		want             time.Duration
-	}{
-		"video alone":        {"mov,mp4,m4a", "10.5", []probedStream{stream("video", "10.000000"), stream("audio", "10.5")}, false, 10 * time.Second},
-		"the longer one":     {"mov,mp4,m4a", "10.5", []probedStream{stream("video", "10.000000"), stream("audio", "10.5")}, true, 10500 * time.Millisecond},
-		"streams do not say": {"matroska,webm", "7.25", []probedStream{stream("video", "")}, true, 7250 * time.Millisecond},
-		"guessed by ffprobe": {"mpegts", "7.25", []probedStream{stream("video", "7.25")}, true, 0},
-		"raw":                {"h264", "N/A", []probedStream{stream("video", "")}, true, 0},
-		"no video":           {"mov,mp4,m4a", "5", []probedStream{stream("audio", "5")}, true, 0},
-		"nonsense":           {"mov,mp4,m4a", "-5", []probedStream{stream("video", "NaN")}, true, 0},
-		"cover picture is not it": {"mov,mp4,m4a", "5", []probedStream{{Type: "video", Duration: "5", Disposition: struct {
-			AttachedPicture int `json:"attached_pic"`
-		}{1}}}, true, 0},
-	} {
-		p := probed{Streams: c.streams}
-		p.Format.Name, p.Format.Duration = c.format, c.duration
-		if got := p.length(c.sound); got != c.want {
-			t.Errorf("%s: got %s, want %s", name, got, c.want)
 		}
 	}
 }

@@ -37,7 +37,11 @@ func (r *Run) start(ctx context.Context) error {
 	r.update(func(e *job.Encode) { e.Args = shown })
 	c := command(r.tools.ffmpeg, r.workspace, args...)
 	c.Files = r.files.inherited()
-	c.Stderr = func(in io.Reader) { _, _ = io.Copy(&r.stderr, in) }
+	log := newLogReader(&r.stderr, r.files.input.url, r.source)
+	c.Stderr = func(in io.Reader) {
+		log.read(in)
+		r.found = log.found
+	}
 	c.FD3 = func(in io.Reader) { _ = readProgress(in, r.progressed) }
 	p, err := r.launch("encode", c)
 	if err != nil {
@@ -51,25 +55,7 @@ func (r *Run) start(ctx context.Context) error {
 	r.encode.Started, r.process = &started, &id
 	r.mu.Unlock()
 	r.log.Debug("started FFmpeg", zap.Int("pid", id.PID), zap.Strings("args", shown))
-	if r.files.input.finite && r.plan.input != "" {
-		r.background("probing the input", r.learnLength)
-	}
 	return nil
-}
-
-// learnLength asks for the length of the input, which progress in percent needs, while
-// FFmpeg runs.
-func (r *Run) learnLength(ctx context.Context) {
-	p, err := r.probeInput(ctx)
-	if err != nil || p.Error != nil {
-		return // FFmpeg's own exit says what is wrong with it
-	}
-	length := p.length(r.plan.sound)
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if length > 0 && (r.expected == 0 || length < r.expected) {
-		r.expected = length
-	}
 }
 
 // progressed takes in a block of FFmpeg's progress.

@@ -48,42 +48,6 @@ const stoppedExit = 255
 // -max_error_rate allows (ffmpeg(1)).
 const decodeErrorsExit = 69
 
-// evidence is what is known about an FFmpeg that failed.
-type evidence struct {
-	exit        proc.Exit
-	diskFull    bool         // where it wrote
-	diskWasFull bool         // shortly before its exit, and may have space again
-	input       *job.Failure // what is wrong with the job's input; nil: nothing, or it has none
-	lastError   string       // in FFmpeg's log, for the message; not used to decide
-	hasInput    bool
-	streaming   bool // it wrote to the network
-}
-
-// classify decides why an FFmpeg that was not stopped failed.
-func classify(e evidence) *job.Failure {
-	switch {
-	case e.exit.Err != nil:
-		return failure(protocol.ReasonPlatformError, "FFmpeg: %v", e.exit.Err)
-	case e.exit.Signal == syscall.SIGXFSZ || e.exit.Signal == syscall.SIGXCPU: // limits that the agent itself runs under
-		return failure(protocol.ReasonResourceError, "FFmpeg was %s", e.exit)
-	case e.exit.Signal != 0:
-		return failure(protocol.ReasonRuntimeError, "FFmpeg was %s", e.exit)
-	case ranOutOfResources(e.exit):
-		return failure(protocol.ReasonResourceError, "FFmpeg: %s: %v", e.exit, syscall.Errno(256-e.exit.Code))
-	case e.diskFull:
-		return failure(protocol.ReasonResourceError, "FFmpeg: %s: no space left on the disk of the output", e.exit)
-	case e.input != nil:
-		return e.input
-	case e.hasInput && e.exit.Code == decodeErrorsExit:
-		return failure(protocol.ReasonInputError, "input: too many frames cannot be decoded")
-	case e.diskWasFull:
-		return failure(protocol.ReasonResourceError, "FFmpeg: %s: the disk of the output was temporarily full", e.exit)
-	case e.streaming:
-		return failure(protocol.ReasonNetworkError, "FFmpeg: %s: sending the stream failed", e.exit)
-	}
-	return failure(protocol.ReasonRuntimeError, "FFmpeg: %s%s", e.exit, e.lastError)
-}
-
 // ranOutOfResources reports whether FFmpeg's exit status is that of missing memory or disk
 // space: since version 7 the status is the error number, negated, in one byte.
 func ranOutOfResources(exit proc.Exit) bool {

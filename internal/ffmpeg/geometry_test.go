@@ -61,7 +61,7 @@ func TestOutputKeepsTheInputsGeometry(t *testing.T) {
 		"turned":           {turned, ``, shape{120, 160, "1:1", "25/1"}, ""},
 		"odd":              {footage(t, filepath.Join(dir, "e.mkv"), "size=161x121:rate=25", "-pix_fmt", "yuv444p"), ``, shape{162, 122, "9821:9801", "25/1"}, "161x121 has an odd side"},
 		"uneven":           {clip(t, filepath.Join(dir, "f.mp4"), "2", uneven...), ``, shape{160, 120, "1:1", "600/29"}, "frame rate varies"},
-		"size of the job":  {filepath.Join(dir, "a.mp4"), `"resolution":"320x180",`, shape{320, 180, "3:4", "25/1"}, ""},
+		"size of the job":  {filepath.Join(dir, "a.mp4"), `"resolution":"320x180",`, shape{320, 180, "3:4", "25/1"}, "its pixels are 0.75 times as wide"},
 		"rate of the job":  {filepath.Join(dir, "a.mp4"), `"fps":50,`, shape{160, 120, "1:1", "50/1"}, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -161,12 +161,12 @@ func TestFrameRateOfAStream(t *testing.T) {
 
 func TestUnusualInputSizeIsClamped(t *testing.T) {
 	for _, c := range []struct {
-		of   picture
+		of   media
 		says []string
 	}{
-		{picture{size: size{8, 20000}, fps: rate{25, 1}}, []string{"output 0: h264 16x16384 at 25", "resolution 8x20000 of the input is not within 16 and 16384 px a side; encoded as 16x16384"}},
-		{picture{size: size{640, 480}, fps: rate{1000, 1}}, []string{"output 0: h264 640x480 at 300", "the input has 1000 frames a second; encoded at 300"}},
-		{picture{size: size{640, 480}, fps: rate{1437, 100}, uneven: true}, []string{"at 1437/100", "mean of 14.37 frames"}},
+		{media{size: size{8, 20000}, fps: rate{25, 1}}, []string{"output 0: h264 16x16384 at 25", "resolution 8x20000 of the input is not within 16 and 16384 px a side; encoded as 16x16384"}},
+		{media{size: size{640, 480}, fps: rate{1000, 1}}, []string{"output 0: h264 640x480 at 300", "the input has 1000 frames a second; encoded at 300"}},
+		{media{size: size{640, 480}, fps: rate{1437, 100}, uneven: true}, []string{"at 1437/100", "mean of 14.37 frames"}},
 	} {
 		got := argumentsOf(t, `{"parameters":{"input":"/in.mp4"}}`, testNode(knownCaps, nil), c.of)
 		for _, s := range c.says {

@@ -202,7 +202,7 @@ func TestExitStatusOfMissingResources(t *testing.T) {
 		244: protocol.ReasonResourceError, 228: protocol.ReasonResourceError, 229: protocol.ReasonResourceError, 134: protocol.ReasonResourceError,
 		1: protocol.ReasonRuntimeError, 255: protocol.ReasonRuntimeError, 183: protocol.ReasonRuntimeError,
 	} {
-		if f := classify(evidence{exit: proc.Exit{Code: code}}); f.Reason != want {
+		if f := judge(evidence{exit: proc.Exit{Code: code}}).failure; f.Reason != want {
 			t.Errorf("exit status %d is %s, want %s", code, f.Reason, want)
 		}
 	}

@@ -17,7 +17,7 @@ func limitsOf(t *testing.T, job string) (limits, time.Duration, []string) {
 	if err := json.Unmarshal([]byte(job), &j); err != nil {
 		t.Fatal(err)
 	}
-	p, problems, _ := newPlan(j, testNode(knownCaps, nil), picture{})
+	p, problems, _ := newPlan(j, testNode(knownCaps, nil), media{})
 	return p.limits, p.timeout, problems
 }
 

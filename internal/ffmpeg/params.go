@@ -63,7 +63,7 @@ func (p params) alone(prefix string, values protocol.Parameters) params {
 var knownParameters = []string{
 	"input", "output", "output_mode", "rtmp_url", "stream_key", "codec", "encoder", "bitrate", "preset", "crf", "resolution",
 	"resolution_width", "resolution_height", "width", "height", "fps", "frame_rate", "duration", "duration_seconds", "hwaccel",
-	"audio_codec", "audio_bitrate", "outputs", "quality", "resource_limits",
+	"audio_codec", "audio_bitrate", "outputs", "quality", "resource_limits", "accept_damaged",
 }
 
 // unread lists the parameters that were not used: those that are not known, and those
@@ -160,6 +160,24 @@ func (p params) number(allowed string, keys ...string) (name string, f float64, 
 		return name, 0, false
 	}
 	return name, f + 0, true // makes -0 a 0
+}
+
+// boolean reads true or false, also as text.
+func (p params) boolean(keys ...string) (b, ok bool) {
+	name, v, ok := p.value(keys...)
+	if !ok {
+		return false, false
+	}
+	switch v := v.(type) {
+	case bool:
+		return v, true
+	case string:
+		if b, err := strconv.ParseBool(strings.TrimSpace(v)); err == nil {
+			return b, true
+		}
+	}
+	p.problem(name, "%s is not true or false", show(v))
+	return false, false
 }
 
 func toNumber(v any) (f float64, err error) {

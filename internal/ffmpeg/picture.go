@@ -19,14 +19,6 @@ const (
 
 func sideOK(px int) bool { return px >= minSide && px <= maxSide }
 
-// picture is what is known of an input's video. Zero: nothing.
-type picture struct {
-	size size // as decoded: turned, where the input says so
-	fps  rate // mean
-	// uneven: its frames are not equally spaced.
-	uneven bool
-}
-
 // size reads width and height of an output. What neither the job nor its scenario names
 // is taken from the input; it is zero while that is not known. Chroma is halved in both
 // directions, so an odd side is rounded up to the next even one.

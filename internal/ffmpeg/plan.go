@@ -27,12 +27,11 @@ type plan struct {
 	input      string // empty: synthetic
 	duration   time.Duration
 	whole      bool // the job names no duration: an input is encoded whole
-	followed   bool // size or rate of an output are the input's
 	streaming  bool // rtmp instead of files
 	renditions []rendition
-	audio      []string // arguments
-	sound      bool     // audio is encoded
-	quality    string   // psnr, ssim, vmaf or empty
+	audio      audio
+	accept     bool   // damage to the input is noted and fails no job
+	quality    string // psnr, ssim, vmaf or empty
 	timeout    time.Duration
 	limits     limits
 	scenario   string
@@ -87,6 +86,11 @@ func (p *plan) framesOf(i int, first int64) int64 {
 // is when it is complete.
 func (p *plan) endsAtTimeout() bool { return p.streaming && p.input != "" && p.whole }
 
+// software: no encoder needs hardware.
+func (p *plan) software() bool {
+	return !slices.ContainsFunc(p.renditions, func(r rendition) bool { return needsHardware(r.encoder) })
+}
+
 // maxMedia is how much of the input the job can use.
 func (p *plan) maxMedia() time.Duration {
 	if p.whole {
@@ -110,7 +114,7 @@ type planner struct {
 	scenario scenario
 	unknown  []string // words of the scenario's name
 	hasInput bool
-	source   picture  // of the input; zero: not known
+	source   media
 	family   string   // of the hardware encoders that were preferred so far, such as _nvenc
 	missing  []string // what the job needs and this node does not have
 	notes    []string // what is done otherwise than asked
@@ -124,7 +128,7 @@ func newPlanner(j protocol.Job, on node) *planner {
 
 // newPlan makes a job's plan. It does no I/O. problems names each bad parameter, missing
 // what this FFmpeg does not support; the plan is valid when both are empty.
-func newPlan(j protocol.Job, on node, source picture) (p plan, problems, missing []string) {
+func newPlan(j protocol.Job, on node, source media) (p plan, problems, missing []string) {
 	pl := newPlanner(j, on)
 	pl.source = source
 	*pl.problems = append(*pl.problems, j.Problems...)
@@ -169,9 +173,12 @@ func (pl *planner) plan() plan {
 	p.limits, p.timeout = pl.limits()
 	p.renditions = pl.outputs(p.streaming)
 	if len(p.renditions) > 0 {
-		p.audio, p.sound = pl.audio(p.renditions, p.input == "")
+		p.audio = pl.audio(p.renditions)
 	}
-	p.followed = slices.ContainsFunc(p.renditions, func(r rendition) bool { return r.sourceSize || r.sourceRate })
+	p.accept = pl.acceptDamage()
+	if pl.source.probed {
+		pl.noteChanges(p)
+	}
 	pl.noteIgnored()
 	p.notes = unique(pl.notes)
 	return p
@@ -224,6 +231,12 @@ func (pl *planner) duration() (d time.Duration, whole bool) {
 		return defaultDuration, false
 	}
 	return max(time.Duration(math.Round(seconds*1e6))*time.Microsecond, time.Microsecond), false
+}
+
+// acceptDamage reports whether the job or this node accepts damaged inputs.
+func (pl *planner) acceptDamage() bool {
+	accept, ok := pl.boolean("accept_damaged")
+	return accept || !ok && pl.settings.AcceptDamaged
 }
 
 func (pl *planner) streaming() bool {

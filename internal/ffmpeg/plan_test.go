@@ -33,10 +33,10 @@ func testNode(caps Capabilities, tried map[string]bool) node {
 // An input has 1920x1080 at 25.
 func arguments(t *testing.T, job string, caps Capabilities, proved map[string]bool) string {
 	t.Helper()
-	return argumentsOf(t, job, testNode(caps, proved), picture{size: size{1920, 1080}, fps: rate{25, 1}})
+	return argumentsOf(t, job, testNode(caps, proved), media{size: size{1920, 1080}, fps: rate{25, 1}})
 }
 
-func argumentsOf(t *testing.T, job string, on node, of picture) string {
+func argumentsOf(t *testing.T, job string, on node, of media) string {
 	t.Helper()
 	var j protocol.Job
 	if err := json.Unmarshal([]byte(job), &j); err != nil {
@@ -108,7 +108,7 @@ func TestHostileValuesAreRefused(t *testing.T) {
 }
 
 func TestGlobalArguments(t *testing.T) {
-	const want = "-nostdin -hide_banner -nostats -loglevel level+info -stats_period 0.5 -progress pipe:3 -y"
+	const want = "-nostdin -hide_banner -nostats -loglevel level+verbose -stats_period 0.5 -progress pipe:3 -y"
 	if got := strings.Join(globalArgs(), " "); got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
@@ -117,7 +117,7 @@ func TestGlobalArguments(t *testing.T) {
 func TestEngineFallbackCanBeTurnedOff(t *testing.T) {
 	on := testNode(knownCaps, nil)
 	on.settings.EngineFallback = false
-	if got := argumentsOf(t, `{"engine":"gstreamer"}`, on, picture{}); got != "capability_mismatch: not available on this node: engine \"gstreamer\"\n" {
+	if got := argumentsOf(t, `{"engine":"gstreamer"}`, on, media{}); got != "capability_mismatch: not available on this node: engine \"gstreamer\"\n" {
 		t.Errorf("got %s", got)
 	}
 }
@@ -134,7 +134,7 @@ func TestDefaultPresets(t *testing.T) {
 		`{"codec":"libaom-av1"}`:             "-cpu-used 4", // its numbers are others
 		`{"codec":"vp9"}`:                    "-row-mt 1 -deadline realtime -cpu-used 7",
 	} {
-		if got := argumentsOf(t, `{"parameters":`+parameters+`}`, on, picture{}); !strings.Contains(got, want) {
+		if got := argumentsOf(t, `{"parameters":`+parameters+`}`, on, media{}); !strings.Contains(got, want) {
 			t.Errorf("%s: no %q in\n%s", parameters, want, got)
 		}
 	}
@@ -257,7 +257,7 @@ func TestNoValueBecomesAnOption(t *testing.T) {
 	}
 	rapid.Check(t, func(t *rapid.T) {
 		params := protocol.Parameters(rapid.MapOfN(rapid.SampledFrom(keys), values, 0, 5).Draw(t, "parameters"))
-		p, problems, lacks := newPlan(protocol.Job{ID: "job", Parameters: params}, testNode(knownCaps, nil), picture{})
+		p, problems, lacks := newPlan(protocol.Job{ID: "job", Parameters: params}, testNode(knownCaps, nil), media{})
 		if refusal(problems, lacks) != nil {
 			return
 		}

@@ -31,7 +31,7 @@ func (r *Run) prepare(ctx context.Context) (err error) {
 	if on.tried, err = r.runner.triedEncoders(ctx, r.caps.Identity, wantsHardware(r.lease.Job, r.settings)); err != nil {
 		return err
 	}
-	if r.files, err = r.makePlan(on, picture{}); err != nil {
+	if r.files, err = r.makePlan(on, media{}); err != nil {
 		return err
 	}
 	r.hideSecrets()
@@ -42,7 +42,7 @@ func (r *Run) prepare(ctx context.Context) (err error) {
 	if err := r.openInput(); err != nil {
 		return err
 	}
-	if r.plan.followed && r.files.input.finite { // a live one may serve a single reader
+	if r.plan.input != "" && r.files.input.finite { // a live one may serve a single reader
 		if err := r.followInput(ctx, on); err != nil {
 			return err
 		}
@@ -68,14 +68,18 @@ func regularSize(path string) int64 {
 	return info.Size()
 }
 
-// followInput plans the encode anew with the size and the rate of the input. What cannot
-// be probed is for FFmpeg to judge.
+// followInput plans the encode anew with what the input is. An input that cannot be opened
+// fails; one that takes long to probe is for FFmpeg to judge.
 func (r *Run) followInput(ctx context.Context, on node) error {
 	p, err := r.probeInput(ctx)
 	if err != nil {
 		return ctx.Err()
 	}
-	files, err := r.makePlan(on, p.picture())
+	if f := r.checkMedia(p); f != nil {
+		return f
+	}
+	r.source = p.media()
+	files, err := r.makePlan(on, r.source)
 	if err == nil {
 		r.files.targets = files.targets
 	}
@@ -84,7 +88,7 @@ func (r *Run) followInput(ctx context.Context, on node) error {
 
 // makePlan plans the encode and places its files; the error names everything that is
 // wrong with the job.
-func (r *Run) makePlan(on node, source picture) (jobFiles, error) {
+func (r *Run) makePlan(on node, source media) (jobFiles, error) {
 	p, problems, missing := newPlan(r.lease.Job, on, source)
 	paths := pathResolver{settings: r.settings, workspace: r.workspace, name: r.name}
 	files, bad := paths.resolve(&p)
@@ -98,6 +102,10 @@ func (r *Run) makePlan(on node, source picture) (jobFiles, error) {
 	r.plan = p
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.expected = source.guessed
+	if source.length > 0 {
+		r.expected = source.length
+	}
 	if !p.whole || p.input == "" {
 		r.expected = p.duration
 	}

@@ -1,13 +1,14 @@
 package ffmpeg
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"math"
-	"slices"
+	"net/http"
 	"strconv"
 	"strings"
 	"sync"
@@ -29,21 +30,37 @@ type probed struct {
 	Streams []probedStream `json:"streams"`
 	Format  struct {
 		Name     string `json:"format_name"`
+		Start    string `json:"start_time"`
 		Duration string `json:"duration"`
 	} `json:"format"`
+	Chapters []struct {
+		ID int64 `json:"id"`
+	} `json:"chapters"`
 	Error *probeError `json:"error"`
 }
 
 type probedStream struct {
-	Type        string `json:"codec_type"`
-	Width       int    `json:"width"`
-	Height      int    `json:"height"`
-	Rate        string `json:"avg_frame_rate"` // mean, such as 30000/1001; 0/0 if unknown
-	BaseRate    string `json:"r_frame_rate"`   // lowest at which the time of every frame can be told
-	Duration    string `json:"duration"`
-	Frames      string `json:"nb_frames"`       // from the container
-	Packets     string `json:"nb_read_packets"` // as counted
+	Index        int    `json:"index"`
+	Type         string `json:"codec_type"`
+	Codec        string `json:"codec_name"`
+	Width        int    `json:"width"`
+	Height       int    `json:"height"`
+	SAR          string `json:"sample_aspect_ratio"`
+	PixelFormat  string `json:"pix_fmt"`
+	FieldOrder   string `json:"field_order"`
+	Transfer     string `json:"color_transfer"`
+	Rate         string `json:"avg_frame_rate"` // mean, such as 30000/1001; 0/0 if unknown
+	BaseRate     string `json:"r_frame_rate"`   // lowest at which the time of every frame can be told
+	Start        string `json:"start_time"`
+	Duration     string `json:"duration"`
+	Frames       string `json:"nb_frames"`  // from the container
+	SampleFormat string `json:"sample_fmt"` // empty: no decoder for the audio
+	Channels     int    `json:"channels"`
+	Tags         struct {
+		Duration string `json:"DURATION"`
+	} `json:"tags"`
 	Disposition struct {
+		Default         int `json:"default"`
 		AttachedPicture int `json:"attached_pic"`
 	} `json:"disposition"`
 	SideData []struct {
@@ -59,21 +76,10 @@ type probeError struct {
 
 // video returns the stream that is encoded: the first that is not a cover picture.
 func (p *probed) video() (probedStream, bool) {
-	i := slices.IndexFunc(p.Streams, func(s probedStream) bool { return s.Type == "video" && s.Disposition.AttachedPicture == 0 })
-	if i < 0 {
-		return probedStream{}, false
+	if tracks := p.tracks("video"); len(tracks) > 0 {
+		return tracks[0], true
 	}
-	return p.Streams[i], true
-}
-
-// frames is the number of frames; false when it was neither stated nor counted.
-func (s *probedStream) frames() (int64, bool) {
-	for _, text := range []string{s.Packets, s.Frames} {
-		if n, err := strconv.ParseInt(text, 10, 64); err == nil {
-			return n, true
-		}
-	}
-	return 0, false
+	return probedStream{}, false
 }
 
 // size is that of the pictures that FFmpeg decodes: it turns them as the file says.
@@ -105,58 +111,14 @@ func (s *probedStream) rate() (r rate, uneven bool) {
 	return mean, true
 }
 
-// picture is what is known of the video that is encoded.
-func (p *probed) picture() (of picture) {
-	if video, ok := p.video(); ok && p.Error == nil {
-		of.size = video.size()
-		of.fps, of.uneven = video.rate()
-	}
-	return of
-}
-
-// duration is the length of the media; 0 if unknown.
-func (p *probed) duration() time.Duration { return parseSeconds(p.Format.Duration) }
-
-// length is how much media an encode of this input yields; 0 when the container does not
-// state its length, which ffprobe then estimates.
-func (p *probed) length(sound bool) time.Duration {
-	stated := false
-	for _, name := range strings.Split(p.Format.Name, ",") {
-		stated = stated || slices.Contains([]string{"mov", "matroska", "avi", "flv", "asf", "mxf", "nut"}, name)
-	}
-	video, ok := p.video()
-	if !stated || !ok {
-		return 0
-	}
-	longest := parseSeconds(video.Duration)
-	if longest == 0 {
-		return p.duration()
-	}
-	if sound {
-		for _, s := range p.Streams {
-			if s.Type == "audio" { // the first one is encoded
-				return max(longest, parseSeconds(s.Duration))
-			}
-		}
-	}
-	return longest
-}
-
-func parseSeconds(s string) time.Duration {
-	f, err := strconv.ParseFloat(s, 64)
-	if err != nil || math.IsNaN(f) || f < 0 || f > math.MaxInt32 {
-		return 0
-	}
-	return time.Duration(math.Round(f*1e6)) * time.Microsecond
-}
-
 // probe runs ffprobe on a URL. What is wrong with the file is part of the report, not an
 // error.
 func (r *Run) probe(ctx context.Context, url string, options ...string) (probed, error) {
 	var report []byte
 	args := append([]string{"-v", "quiet", "-of", "json", "-show_error", "-show_entries",
-		"format=format_name,duration:stream=codec_type,width,height,avg_frame_rate,r_frame_rate,duration,nb_frames,nb_read_packets:" +
-			"stream_disposition=attached_pic:stream_side_data=rotation"}, options...)
+		"format=format_name,start_time,duration:stream=index,codec_type,codec_name,width,height,sample_aspect_ratio,pix_fmt,field_order,color_transfer," +
+			"avg_frame_rate,r_frame_rate,start_time,duration,nb_frames,sample_fmt,channels:stream_tags=DURATION:" +
+			"stream_disposition=default,attached_pic:stream_side_data=rotation:chapter=id"}, options...)
 	c := command(r.tools.ffprobe, r.workspace, append(args, "-i", url)...)
 	c.Files = r.files.inherited()
 	c.Stdout = func(in io.Reader) { report, _ = io.ReadAll(io.LimitReader(in, maxProbeOutput)) }
@@ -180,21 +142,59 @@ var ownOutput = whitelist([]string{"file"}, selfContained)
 // slowDisk is what a slow disk reads, bytes/s.
 const slowDisk = 10 << 20
 
-// probeOutput probes an output of a certain size. Where its container does not state the
-// number of frames, they are counted, which reads the whole file.
-func (r *Run) probeOutput(ctx context.Context, url string, size int64) (probed, error) {
+// probeOutput probes an output of a certain size and measures its video by its packets.
+func (r *Run) probeOutput(ctx context.Context, url string, size int64) (p probed, video packets, err error) {
 	ctx, cancel := context.WithTimeout(ctx, probeLocalTimeout+time.Duration(size/slowDisk)*time.Second)
 	defer cancel()
-	p, err := r.probe(ctx, url, ownOutput...)
+	p, err = r.probe(ctx, url, ownOutput...)
 	if err != nil || p.Error != nil {
-		return p, err
+		return p, video, err
 	}
-	if v, ok := p.video(); ok {
-		if _, known := v.frames(); known {
-			return p, nil
+	v, ok := p.video()
+	if n, err := strconv.ParseInt(v.Frames, 10, 64); err == nil && ok && p.isFormat("mov") {
+		return p, packets{count: n, length: parseSeconds(v.Duration)}, nil // the index lists them
+	}
+	args := append([]string{"-v", "quiet", "-select_streams", "V:0", "-show_entries", "packet=pts_time,dts_time,duration_time,size", "-of", "compact=p=0"}, ownOutput...)
+	c := command(r.tools.ffprobe, r.workspace, append(args, "-i", url)...)
+	c.Files = r.files.inherited()
+	c.Stdout = func(in io.Reader) { video = readPackets(in) }
+	_, err = r.runHelper(ctx, c)
+	return p, video, err
+}
+
+// packets are what a stream's packets come to.
+type packets struct {
+	count  int64
+	length time.Duration // from the first presentation time to the end of the last packet
+}
+
+// readPackets reads ffprobe's lines such as
+// "pts_time=0.08|dts_time=0.04|duration_time=0.04|size=1234". Empty packets, with which AVI
+// fills gaps, are no frames.
+func readPackets(in io.Reader) packets {
+	var count int64
+	var first, end time.Duration
+	for lines := bufio.NewScanner(in); lines.Scan(); {
+		fields := map[string]string{}
+		for _, f := range strings.Split(lines.Text(), "|") {
+			key, value, _ := strings.Cut(f, "=")
+			fields[key] = value
 		}
+		at, ok := fields["pts_time"]
+		if !ok || at == "N/A" {
+			at = fields["dts_time"]
+		}
+		if size, err := strconv.ParseInt(fields["size"], 10, 64); err != nil || size <= 0 {
+			continue
+		}
+		begin := parseOffset(at)
+		if count == 0 || begin < first {
+			first = begin
+		}
+		end = max(end, begin+parseSeconds(fields["duration_time"]))
+		count++
 	}
-	return r.probe(ctx, url, append(slices.Clone(ownOutput), "-select_streams", "v:0", "-count_packets")...)
+	return packets{count, max(0, end-first)}
 }
 
 // probeInput probes the job's input, once.
@@ -207,6 +207,39 @@ func (r *Run) probeInput(ctx context.Context) (probed, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	return r.input.get(ctx, func(ctx context.Context) (probed, error) { return r.probe(ctx, in.url, in.options...) })
+}
+
+// checkMedia tells what is wrong with an input that was probed; nil: nothing.
+func (r *Run) checkMedia(p probed) *job.Failure {
+	name := r.redactor.redact(show(r.plan.input))
+	if p.Error != nil {
+		f := inputFailure(*p.Error, r.files.input.network)
+		f.Message = r.redactor.redact(fmt.Sprintf("input %s: %s", name, f.Message))
+		if kind := pictureType(r.files.inputPath); kind != "" {
+			f.Message = fmt.Sprintf("input %s: a picture (%s), not a video", name, kind)
+		}
+		return f
+	}
+	if _, ok := p.video(); !ok {
+		return failure(protocol.ReasonInputError, "input %s: no video stream", name)
+	}
+	return nil
+}
+
+// pictureType is the type of a file that is a still picture, which inputs may not be;
+// empty otherwise.
+func pictureType(path string) string {
+	f, err := openRegular(path)
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	head := make([]byte, 512) // as much as DetectContentType looks at
+	n, _ := io.ReadFull(f, head)
+	if kind := http.DetectContentType(head[:n]); strings.HasPrefix(kind, "image/") {
+		return kind
+	}
+	return ""
 }
 
 // checkInput finds out, after FFmpeg failed, whether the job's input is the cause; nil
@@ -222,13 +255,9 @@ func (r *Run) checkInput(ctx context.Context) *job.Failure {
 		return failure(protocol.ReasonNetworkError, "input %s: timeout after %s", r.redactor.redact(show(r.plan.input)), probeNetworkTimeout)
 	case err != nil:
 		return nil
-	case p.Error != nil:
-		f := inputFailure(*p.Error, network)
-		f.Message = r.redactor.redact("input " + show(r.plan.input) + ": " + f.Message)
-		return f
 	}
-	if _, ok := p.video(); !ok {
-		return failure(protocol.ReasonInputError, "input %s: no video stream", r.redactor.redact(show(r.plan.input)))
+	if f := r.checkMedia(p); f != nil {
+		return f
 	}
 	if !network && !r.decodes(ctx) {
 		return failure(protocol.ReasonInputError, "input %s: cannot be decoded", r.redactor.redact(show(r.plan.input)))

@@ -36,12 +36,14 @@ type Run struct {
 	tools   tools
 	caps    Capabilities
 	plan    plan
+	source  media // of the input, once it was probed
 	files   jobFiles
 	limiter limiter
 	timeUp  bool         // FFmpeg was asked to end a stream at the job's timeout
 	helpers atomic.Int32 // processes beside the encode, to name their cgroups
 
 	stderr     logBuffer
+	found      findings                // of FFmpeg's log, once it has exited
 	input      lazy[probed]            // what ffprobe reports of the input
 	ffmpeg     atomic.Pointer[process] // nil before Start
 	progressAt atomic.Int64            // of the last progress that FFmpeg reported, Unix ns
@@ -203,18 +205,6 @@ func (r *Run) close() error {
 		return fmt.Errorf("closing attempt %s: %w", r.name, err)
 	}
 	return nil
-}
-
-// background runs work on a goroutine that Close waits for; not once the run is closed.
-func (r *Run) background(what string, work func(context.Context)) {
-	if !r.enterStep() {
-		return
-	}
-	go func() {
-		defer r.working.Done()
-		defer r.recovered(what, nil)
-		work(r.ctx)
-	}()
 }
 
 // recovered, deferred, logs a panic and makes it an error.

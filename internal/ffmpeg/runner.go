@@ -40,6 +40,7 @@ type Settings struct {
 	KeepInputs  bool // keep synthetic inputs in DataDir/inputs
 	KeepOutputs bool // keep outputs without an absolute name in DataDir/outputs
 
+	AcceptDamaged  bool              // damage to an input is noted and fails no job that does not say otherwise
 	EngineFallback bool              // jobs for engine gstreamer are run too
 	PreferHardware bool              // jobs that name a codec and no encoder use a proved hardware encoder
 	DefaultPresets map[string]string // by codec, of jobs that name none; h264 and h265 fast, av1 8, vp9 good/4

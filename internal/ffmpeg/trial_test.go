@@ -151,7 +151,7 @@ func TestPreferHardwareNeedsFullSupport(t *testing.T) {
 		{`{"parameters":{"outputs":[{"codec":"h264"},{"codec":"h265"},{"resolution":"160x120"}],"output":"x.mkv"}}`, true, []string{"h264_nvenc", "libx265", "libx264"}},
 	} {
 		on.settings.PreferHardware = c.prefer
-		got := argumentsOf(t, c.job, on, picture{})
+		got := argumentsOf(t, c.job, on, media{})
 		at := 0
 		for _, w := range c.want {
 			i := strings.Index(got[at:], w)

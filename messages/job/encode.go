@@ -53,31 +53,37 @@ const (
 // Encode is one run of FFmpeg and what it made. A field that is not known yet is zero; a
 // time is nil.
 type Encode struct {
-	Args        []string      `json:"args,omitempty"` // argument vector, stream keys and passwords hidden
-	Encoder     string        `json:"encoder,omitempty"`
-	Codec       string        `json:"codec,omitempty"`
-	Scenario    string        `json:"scenario,omitempty"`
-	Bitrate     string        `json:"bitrate,omitempty"` // as asked: 2000k; empty where crf rules
-	Width       int           `json:"width,omitempty"`   // px
-	Height      int           `json:"height,omitempty"`  // px
-	Started     *time.Time    `json:"started,omitempty"` // FFmpeg's start
-	Exited      *time.Time    `json:"exited,omitempty"`  // FFmpeg's exit
-	ExitCode    *int          `json:"exit_code,omitempty"`
-	Signal      string        `json:"signal,omitempty"` // that killed it, such as SIGKILL
-	CPUTime     time.Duration `json:"cpu_time,omitempty"`
-	Frames      int64         `json:"frames"`
-	Dropped     int64         `json:"dropped"`
-	Pixels      int64         `json:"pixels"`         // of all outputs: Σ frames × width × height
-	Media       time.Duration `json:"media_duration"` // length of the output
-	SizeBytes   int64         `json:"size_bytes"`
-	Progress    Progress      `json:"progress"`
-	Output      string        `json:"output,omitempty"`            // path or URL (no secrets); empty once deleted
-	Log         string        `json:"log,omitempty"`               // head and tail of standard error
-	Notes       []string      `json:"notes,omitempty"`             // what was done differently than asked
-	InputBytes  int64         `json:"input_bytes,omitempty"`       // size of the input; 0 while unknown, as of a stream
-	InputMade   bool          `json:"input_made"`                  // a synthetic input was generated
-	GenerateFor time.Duration `json:"generate_duration,omitempty"` // how long that took; part of PrepareFor
-	PrepareFor  time.Duration `json:"prepare_duration"`            // of PhasePrepare, outside the energy window
+	Args     []string      `json:"args,omitempty"` // argument vector, stream keys and passwords hidden
+	Encoder  string        `json:"encoder,omitempty"`
+	Codec    string        `json:"codec,omitempty"`
+	Scenario string        `json:"scenario,omitempty"`
+	Bitrate  string        `json:"bitrate,omitempty"` // as asked: 2000k; empty where crf rules
+	Width    int           `json:"width,omitempty"`   // px
+	Height   int           `json:"height,omitempty"`  // px
+	Started  *time.Time    `json:"started,omitempty"` // FFmpeg's start
+	Exited   *time.Time    `json:"exited,omitempty"`  // FFmpeg's exit
+	ExitCode *int          `json:"exit_code,omitempty"`
+	Signal   string        `json:"signal,omitempty"` // that killed it, such as SIGKILL
+	CPUTime  time.Duration `json:"cpu_time,omitempty"`
+	Frames   int64         `json:"frames"`
+	Dropped  int64         `json:"dropped"`
+	// DecodeErrors are frames of the input that were corrupt or lost, Duplicated those of the
+	// first output that fill gaps of the input, InputMissing is how much of the input was
+	// not encoded; nil while unknown.
+	DecodeErrors int64          `json:"decode_errors"`
+	Duplicated   int64          `json:"duplicated"`
+	InputMissing *time.Duration `json:"input_missing,omitempty"`
+	Pixels       int64          `json:"pixels"`         // of all outputs: Σ frames × width × height
+	Media        time.Duration  `json:"media_duration"` // length of the output
+	SizeBytes    int64          `json:"size_bytes"`
+	Progress     Progress       `json:"progress"`
+	Output       string         `json:"output,omitempty"`            // path or URL (no secrets); empty once deleted
+	Log          string         `json:"log,omitempty"`               // head and tail of standard error
+	Notes        []string       `json:"notes,omitempty"`             // what was done differently than asked
+	InputBytes   int64          `json:"input_bytes,omitempty"`       // size of the input; 0 while unknown, as of a stream
+	InputMade    bool           `json:"input_made"`                  // a synthetic input was generated
+	GenerateFor  time.Duration  `json:"generate_duration,omitempty"` // how long that took; part of PrepareFor
+	PrepareFor   time.Duration  `json:"prepare_duration"`            // of PhasePrepare, outside the energy window
 }
 
 // Snapshot is the state of an attempt at one moment.

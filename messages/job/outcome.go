@@ -106,12 +106,17 @@ func (o *Outcome) metrics() map[string]any {
 		protocol.MetricEngine:          "ffmpeg",
 		protocol.MetricFrames:          enc.Frames,
 		protocol.MetricDroppedFrames:   enc.Dropped,
+		"duplicated_frames":            enc.Duplicated,
+		"decode_errors":                enc.DecodeErrors,
 		protocol.MetricPixelsProcessed: enc.Pixels,
 		protocol.MetricFPS:             round(enc.MeanFPS(), 3),
 		protocol.MetricDuration:        round(enc.Wall().Seconds(), 6),
 		protocol.MetricMediaDuration:   round(enc.Media.Seconds(), 6),
 		"cpu_seconds":                  round(enc.CPUTime.Seconds(), 6),
 		"prepare_seconds":              round(enc.PrepareFor.Seconds(), 6),
+	}
+	if enc.InputMissing != nil {
+		m["input_missing_seconds"] = round(enc.InputMissing.Seconds(), 6)
 	}
 	if enc.Scenario == "" {
 		m[protocol.MetricScenario] = o.Lease.Job.Scenario
