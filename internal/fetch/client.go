@@ -3,6 +3,7 @@ package fetch
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
@@ -24,23 +25,20 @@ import (
 type client struct {
 	policy          *reach.Policy
 	proxy           func(*http.Request) (*url.URL, error)
+	roots           *x509.CertPool
 	direct, proxied *http.Transport
 }
 
 func newClient(s Settings) client {
 	return client{
-		policy: s.Policy, proxy: s.Proxy,
+		policy: s.Policy, proxy: s.Proxy, roots: s.RootCAs,
 		direct:  newTransport(s, nil, s.Policy),
 		proxied: newTransport(s, s.Proxy, nil),
 	}
 }
 
 func newTransport(s Settings, proxy func(*http.Request) (*url.URL, error), policy *reach.Policy) *http.Transport {
-	const dialTimeout = 10 * time.Second
-	dialer := &net.Dialer{Timeout: dialTimeout, KeepAlive: 15 * time.Second}
-	if policy != nil {
-		dialer.ControlContext = policy.Control
-	}
+	dialer := newDialer(policy)
 	var protocols http.Protocols
 	protocols.SetHTTP1(true)
 	return &http.Transport{

@@ -25,6 +25,7 @@ func classify(label string, err error) (f error, final bool) {
 	var direct *Direct
 	var stated *problem
 	var refused *reach.Refused
+	var invalid *reach.Invalid
 	var status *statusError
 	switch {
 	case errors.As(err, &known):
@@ -33,7 +34,7 @@ func classify(label string, err error) (f error, final bool) {
 		return direct, true
 	case errors.As(err, &stated):
 		return failure(stated.reason, "%s: %s", label, stated.text), true
-	case errors.As(err, &refused):
+	case errors.As(err, &refused), errors.As(err, &invalid):
 		return failure(protocol.ReasonUserError, "%s: %v", label, err), true
 	case errors.As(err, &status):
 		return failure(status.reason(), "%s: %v", label, status), !status.temporary()

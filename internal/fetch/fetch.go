@@ -34,7 +34,10 @@ type Settings struct {
 	// StallTimeout is how long a transfer may receive nothing before it is broken off and
 	// resumed; 0: 60 s.
 	StallTimeout time.Duration
-	Log          *zap.Logger // nil: no log
+	// RetryWait is the pause before a transfer that broke off is continued, which grows while
+	// no byte arrives; 0: 1 s.
+	RetryWait time.Duration
+	Log       *zap.Logger // nil: no log
 }
 
 // Request is an input to fetch.
@@ -46,6 +49,8 @@ type Request struct {
 	Variant     Variant
 	// Part is set if the job wants only the beginning of the input, of this length; 0: all.
 	Part time.Duration
+	// Stream is set if the job says that FFmpeg reads the input itself. It is only looked at.
+	Stream bool
 	// FreeDisk returns how many bytes may still be written to Dir, for example what is free
 	// above jobs.min_free_disk; nil: no limit.
 	FreeDisk func() int64
@@ -86,7 +91,11 @@ type Result struct {
 
 // Direct is the error for an input that is not fetched because FFmpeg reads it better
 // itself.
-type Direct struct{ Why string }
+type Direct struct {
+	Why    string
+	Format string // reach.HLS or reach.DASH: a playlist, as far as that is known
+	Live   bool   // it has no end that is known
+}
 
 func (d *Direct) Error() string { return "not fetched: " + d.Why }
 
@@ -122,7 +131,11 @@ func New(s Settings) (*Fetcher, error) {
 	if s.Log == nil {
 		s.Log = zap.NewNop()
 	}
-	return &Fetcher{settings: s, client: newClient(s), retry: defaultRetry, log: s.Log}, nil
+	retry := defaultRetry
+	if s.RetryWait > 0 {
+		retry.first = s.RetryWait
+	}
+	return &Fetcher{settings: s, client: newClient(s), retry: retry, log: s.Log}, nil
 }
 
 // Close closes idle connections.
@@ -153,6 +166,7 @@ type fetching struct {
 	*Fetcher
 	request Request
 	files   []string // created
+	root    string   // folder of a local playlist
 
 	bytes, total      int64
 	resumes, restarts int
@@ -175,13 +189,13 @@ func (j *fetching) fetch(ctx context.Context) (Result, error) {
 	if u.Scheme != "http" && u.Scheme != "https" {
 		return Result{}, &Direct{Why: "only http and https are fetched"}
 	}
-	if format, _ := reach.IsPlaylist(u.Path, "", j.request.InputFormat); format == reach.DASH {
+	if format, _ := reach.IsPlaylist(u.Path, "", j.request.InputFormat); format == reach.DASH && !j.request.Stream {
 		return Result{}, errDASH
 	}
 	return j.open(ctx, u)
 }
 
-var errDASH = &Direct{Why: "a DASH playlist"}
+var errDASH = &Direct{Why: "a DASH playlist", Format: reach.DASH}
 
 // open requests the input and decides by the answer what it is.
 func (j *fetching) open(ctx context.Context, u *url.URL) (Result, error) {
@@ -194,13 +208,15 @@ func (j *fetching) open(ctx context.Context, u *url.URL) (Result, error) {
 		result.ContentType = a.contentType
 		format = j.format(u, a)
 		switch {
+		case j.request.Stream:
+			return &Direct{Why: "the job says input_mode: stream", Format: format}
 		case format == reach.DASH:
 			return errDASH
 		case format == reach.HLS:
 			t.limit = maxPlaylist
 			return nil
 		case a.size < 0:
-			return &Direct{Why: "the server does not state its length"}
+			return &Direct{Why: "the server does not state its length", Live: true}
 		case a.size == 0:
 			return failure(protocol.ReasonInputError, "%s: empty", t.label)
 		case j.request.Part > 0 && a.size > largeFile && a.ranges:

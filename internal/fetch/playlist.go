@@ -3,6 +3,9 @@ package fetch
 import (
 	"cmp"
 	"context"
+	"crypto/aes"
+	"crypto/cipher"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -27,7 +30,7 @@ type stream struct {
 }
 
 // errLive is for playlists that grow.
-var errLive = &Direct{Why: "a live playlist (no EXT-X-ENDLIST)"}
+var errLive = &Direct{Why: "a live playlist (no EXT-X-ENDLIST)", Format: reach.HLS, Live: true}
 
 // fetchPlaylist fetches what an HLS playlist refers to, and writes a playlist of the local
 // files.
@@ -68,7 +71,7 @@ func (j *fetching) fetchPlaylist(ctx context.Context, t *transfer, result Result
 	first := streams[0].media
 	result.Media = first.Duration()
 	if size := float64(variant.Bandwidth) / 8 * result.Media.Seconds(); !j.fits(size) {
-		return Result{}, &Direct{Why: fmt.Sprintf("its segments have about %s and less disk is free for it", bytesText(int64(size)))}
+		return Result{}, &Direct{Why: fmt.Sprintf("its segments have about %s and less disk is free for it", bytesText(int64(size))), Format: reach.HLS}
 	}
 	for _, s := range first.Segments {
 		result.Segments = append(result.Segments, s.Duration)
@@ -218,6 +221,9 @@ func (j *fetching) fetchMedia(ctx context.Context, master *transfer, v hls.Varia
 
 // resolve returns the URL of something that a playlist refers to.
 func (j *fetching) resolve(base *url.URL, uri string) (*url.URL, error) {
+	if base.Scheme == "file" {
+		return j.resolveFile(base, uri)
+	}
 	u, err := base.Parse(uri)
 	if err != nil {
 		return nil, &problem{protocol.ReasonInputError, "the playlist refers to something that is not a URL"}
@@ -339,6 +345,9 @@ func (l *localFiles) fetchSegments(ctx context.Context, s *stream) error {
 		if err := checkRange(segment.Range, file.size); err != nil {
 			return failure(protocol.ReasonInputError, "%s: %s: %v", s.label, part, err)
 		}
+		if err := l.checkContent(file.name, segment.Range, segment.Key); err != nil {
+			return failure(protocol.ReasonUserError, "%s: %s: %v", s.label, part, err)
+		}
 		segment.URI = file.name
 		l.segment++
 		l.progress(false)
@@ -351,6 +360,52 @@ func checkRange(r *hls.Range, size int64) error {
 		return fmt.Errorf("bytes %d to %d of a file of %d", r.Offset, r.Offset+r.Length-1, size)
 	}
 	return nil
+}
+
+// checkContent refuses a segment that FFmpeg would take for a playlist, by its content after
+// decryption. FFmpeg would read local files that it names.
+func (l *localFiles) checkContent(name string, r *hls.Range, key *hls.Key) error {
+	f, err := os.Open(filepath.Join(l.request.Dir, name))
+	if err != nil {
+		return withoutPath(err)
+	}
+	defer f.Close()
+	var offset int64
+	if r != nil {
+		offset = r.Offset
+	}
+	head := make([]byte, 32*aes.BlockSize)
+	n, err := f.ReadAt(head, offset)
+	if err != nil && err != io.EOF {
+		return withoutPath(err)
+	}
+	head = head[:n]
+	if key != nil {
+		if head, err = l.decrypt(head, key); err != nil {
+			return err
+		}
+	}
+	return reach.CheckHead(head)
+}
+
+// decrypt decrypts the whole blocks of the beginning of a segment (RFC 8216 section 4.3.2.4).
+func (l *localFiles) decrypt(head []byte, key *hls.Key) ([]byte, error) {
+	raw, err := os.ReadFile(filepath.Join(l.request.Dir, key.URI))
+	if err != nil {
+		return nil, withoutPath(err)
+	}
+	digits := key.IV[min(len("0x"), len(key.IV)):]
+	iv, err := hex.DecodeString(digits)
+	if err != nil || len(iv) != aes.BlockSize {
+		return nil, errors.New("EXT-X-KEY with an IV that is not 0x and 32 hexadecimal digits")
+	}
+	block, err := aes.NewCipher(raw)
+	if err != nil {
+		return nil, err
+	}
+	head = head[:len(head)/aes.BlockSize*aes.BlockSize]
+	cipher.NewCBCDecrypter(block, iv).CryptBlocks(head, head)
+	return head, nil
 }
 
 // keySize is that of AES-128, in bytes.
@@ -404,6 +459,9 @@ func (l *localFiles) localMap(ctx context.Context, s *stream, m *hls.Map, keys m
 	}
 	if err := checkRange(m.Range, file.size); err != nil {
 		return nil, failure(protocol.ReasonInputError, "%s: initialization section: %v", s.label, err)
+	}
+	if err := l.checkContent(file.name, m.Range, key); err != nil {
+		return nil, failure(protocol.ReasonUserError, "%s: initialization section: %v", s.label, err)
 	}
 	known[m] = &hls.Map{URI: file.name, Range: m.Range, Key: key}
 	return known[m], nil

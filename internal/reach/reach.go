@@ -1,14 +1,12 @@
-// Package reach decides what an input of a job may reach: protocols, addresses, and which
-// inputs are playlists, that is, name further inputs. It opens nothing.
+// Package reach decides what an input of a job may reach: files, protocols, addresses, and
+// which inputs are playlists, that is, name further inputs. It connects to nothing.
 package reach
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
-	"net/url"
 	"path"
 	"slices"
 	"strings"
@@ -31,6 +29,11 @@ type Refused struct {
 }
 
 func (r *Refused) Error() string { return r.What + " is not allowed (" + r.Key + ")" }
+
+// DefaultPolicy is that of a configuration that names nothing.
+func DefaultPolicy() *Policy {
+	return &Policy{Protocols: []string{"file", "http", "https", "rtmp", "rtmps", "srt"}, Roots: []string{"/"}}
+}
 
 // metadata are addresses of cloud metadata services outside of the link-local networks.
 var metadata = []netip.Addr{netip.MustParseAddr("fd00:ec2::254"), netip.MustParseAddr("100.100.100.200")}
@@ -116,30 +119,6 @@ func (p *Policy) CheckHost(ctx context.Context, host string) error {
 		}
 	}
 	return nil
-}
-
-// ParseURL parses the URL of an input and checks its protocol. A fragment is removed. The
-// error contains no secret: neither user nor query.
-func (p *Policy) ParseURL(given string) (*url.URL, error) {
-	u, err := url.Parse(given)
-	if err != nil {
-		var at *url.Error
-		if errors.As(err, &at) && !strings.Contains(at.Err.Error(), "userinfo") {
-			err = at.Err
-		} else {
-			err = errors.New("invalid")
-		}
-		return nil, fmt.Errorf("not a URL: %w", err)
-	}
-	u.Scheme = strings.ToLower(u.Scheme)
-	if !slices.Contains(p.Protocols, u.Scheme) {
-		return nil, &Refused{What: "protocol " + u.Scheme, Key: "jobs.input_protocols: " + strings.Join(p.Protocols, ", ")}
-	}
-	if u.Hostname() == "" {
-		return nil, errors.New("not a URL: no host")
-	}
-	u.Fragment, u.RawFragment = "", ""
-	return u, nil
 }
 
 // Formats of playlists.

@@ -1,0 +1,268 @@
+package fetch
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"ffmpeg-agent/internal/reach"
+	"ffmpeg-agent/messages/job"
+)
+
+// Relay is what an FFmpeg that reads an input over http or https itself is connected to: a
+// server on a loopback address. A file it serves under a URL of its own, so that FFmpeg's
+// arguments contain no secret and this package does redirects, TLS and proxies. For a
+// playlist, whose URLs FFmpeg follows, it is FFmpeg's proxy. Both check each address that is
+// connected to, after name resolution, by the Policy.
+type Relay struct {
+	fetcher  *Fetcher
+	input    *url.URL
+	path     string // of the input as a file
+	listener net.Listener
+	server   *http.Server
+	ctx      context.Context
+	cancel   context.CancelFunc
+	working  sync.WaitGroup // serving, and tunnels
+
+	mu       sync.Mutex
+	failed   error           // the first
+	broke    bool            // a transfer whose length was stated ended early
+	verified map[string]bool // servers whose certificates were verified
+}
+
+// Relay starts a relay for an input. Close ends it.
+func (f *Fetcher) Relay(input *url.URL) (*Relay, error) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, fmt.Errorf("listening for FFmpeg: %w", err)
+	}
+	r := &Relay{
+		fetcher: f, input: input, listener: listener, verified: map[string]bool{},
+		path: "/" + rand.Text() + "/input" + extension("", input.Path),
+	}
+	r.ctx, r.cancel = context.WithCancel(context.Background())
+	r.server = &http.Server{
+		Handler: r, ReadHeaderTimeout: 10 * time.Second, ErrorLog: zap.NewStdLog(zap.NewNop()),
+		BaseContext: func(net.Listener) context.Context { return r.ctx },
+	}
+	r.working.Go(func() { _ = r.server.Serve(listener) })
+	return r, nil
+}
+
+// FileURL is what FFmpeg reads the input from, as a file.
+func (r *Relay) FileURL() string { return r.ProxyURL() + r.path }
+
+// ProxyURL is that of the relay as FFmpeg's proxy.
+func (r *Relay) ProxyURL() string { return "http://" + r.listener.Addr().String() }
+
+// Failure is what failed first between the relay and a server, as Fetch reports it; nil:
+// nothing did.
+func (r *Relay) Failure() *job.Failure {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.failed == nil {
+		return nil
+	}
+	var f *job.Failure
+	err, _ := classify("input "+show(r.input), r.failed)
+	errors.As(err, &f)
+	return f
+}
+
+// BrokeOff reports whether a server stated a length and sent less.
+func (r *Relay) BrokeOff() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.broke
+}
+
+// Close ends all connections. It may be repeated.
+func (r *Relay) Close() {
+	r.cancel()
+	_ = r.server.Close()
+	r.working.Wait()
+}
+
+func (r *Relay) ServeHTTP(w http.ResponseWriter, q *http.Request) {
+	var err error
+	switch {
+	case q.Method == http.MethodConnect:
+		err = r.connect(w, q)
+	case q.Method != http.MethodGet:
+		http.Error(w, "only GET and CONNECT", http.StatusMethodNotAllowed)
+	case q.URL.IsAbs():
+		err = r.forward(w, q)
+	case q.URL.Path == r.path:
+		err = r.serveInput(w, q)
+	default:
+		http.NotFound(w, q)
+	}
+	if err == nil {
+		return
+	}
+	var refused *reach.Refused
+	status := http.StatusBadGateway
+	if errors.As(err, &refused) {
+		status = http.StatusForbidden
+	}
+	r.fail(err)
+	http.Error(w, http.StatusText(status), status)
+}
+
+// fail keeps an error that FFmpeg did not cause by closing its connection.
+func (r *Relay) fail(err error) {
+	if errors.Is(err, context.Canceled) {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.failed == nil {
+		r.failed = err
+	}
+}
+
+// passed are the headers of requests that are passed on.
+var passed = []string{"Range", "Authorization", "Cookie", "Referer", "Icy-Metadata"}
+
+func header(q *http.Request) http.Header {
+	h := http.Header{}
+	for _, name := range passed {
+		if v := q.Header.Values(name); len(v) > 0 {
+			h[name] = v
+		}
+	}
+	return h
+}
+
+// serveInput serves the input as a file, after redirects.
+func (r *Relay) serveInput(w http.ResponseWriter, q *http.Request) error {
+	resp, err := r.fetcher.client.get(q.Context(), r.input, header(q), false)
+	if err != nil {
+		return err
+	}
+	if resp.StatusCode >= http.StatusBadRequest && resp.StatusCode != http.StatusRequestedRangeNotSatisfiable {
+		r.fail(&statusError{code: resp.StatusCode})
+	}
+	r.answer(w, resp)
+	return nil
+}
+
+// forward sends a request on. FFmpeg follows redirects itself, through the relay again.
+func (r *Relay) forward(w http.ResponseWriter, q *http.Request) error {
+	u, err := r.fetcher.settings.Policy.ParseURL(q.URL.String())
+	if err != nil {
+		return err
+	}
+	resp, err := r.fetcher.client.send(q.Context(), u, header(q), false)
+	if err != nil {
+		return err
+	}
+	r.answer(w, resp)
+	return nil
+}
+
+// answered are the headers of responses that are passed on.
+var answered = []string{
+	"Content-Type", "Content-Length", "Content-Range", "Accept-Ranges", "Location", "Etag", "Last-Modified", "Set-Cookie", "Www-Authenticate",
+}
+
+func (r *Relay) answer(w http.ResponseWriter, resp *http.Response) {
+	defer resp.Body.Close()
+	for _, name := range answered {
+		if v := resp.Header.Values(name); len(v) > 0 {
+			w.Header()[name] = v
+		}
+	}
+	w.WriteHeader(resp.StatusCode)
+	out := http.NewResponseController(w)
+	buffer := make([]byte, bufferSize)
+	for {
+		n, err := resp.Body.Read(buffer)
+		if _, gone := w.Write(buffer[:n]); gone != nil {
+			return // FFmpeg has read enough
+		}
+		if err == io.EOF {
+			return
+		}
+		if err == nil {
+			err = out.Flush() // a live input may be slow
+		} else if resp.Request.Context().Err() == nil {
+			r.fail(err)
+			r.mu.Lock()
+			r.broke = r.broke || resp.ContentLength >= 0
+			r.mu.Unlock()
+		}
+		if err != nil {
+			panic(http.ErrAbortHandler) // so that FFmpeg notices that it is not the whole
+		}
+	}
+}
+
+// connect tunnels TLS of FFmpeg to a server. FFmpeg verifies the certificates of some of the
+// servers that a playlist names and not of others, so the relay does that on a connection of
+// its own first.
+func (r *Relay) connect(w http.ResponseWriter, q *http.Request) error {
+	u, err := r.fetcher.settings.Policy.ParseURL("https://" + q.Host)
+	if err != nil {
+		return err
+	}
+	if err := r.verify(q.Context(), u); err != nil {
+		return err
+	}
+	server, err := r.fetcher.client.tunnel(q.Context(), u)
+	if err != nil {
+		return err
+	}
+	client, buffered, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		server.Close()
+		return err
+	}
+	defer context.AfterFunc(r.ctx, func() { client.Close(); server.Close() })()
+	r.working.Add(1)
+	defer r.working.Done()
+	_, _ = io.WriteString(client, "HTTP/1.1 200 Connection established\r\n\r\n")
+	var copying sync.WaitGroup
+	splice := func(to net.Conn, from io.Reader) {
+		_, _ = io.Copy(to, from)
+		client.Close()
+		server.Close()
+	}
+	copying.Go(func() { splice(server, buffered) })
+	copying.Go(func() { splice(client, server) })
+	copying.Wait()
+	return nil
+}
+
+func (r *Relay) verify(ctx context.Context, u *url.URL) error {
+	r.mu.Lock()
+	known := r.verified[u.Host]
+	r.mu.Unlock()
+	if known {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	conn, err := r.fetcher.client.tunnel(ctx, u)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	if err := tls.Client(conn, r.fetcher.client.tlsConfig(u.Hostname())).HandshakeContext(ctx); err != nil {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.verified[u.Host] = true
+	return nil
+}
