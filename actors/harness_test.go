@@ -20,6 +20,7 @@ import (
 	"ffmpeg-agent/internal/ffmpegtest"
 	"ffmpeg-agent/internal/journal"
 	"ffmpeg-agent/internal/master"
+	"ffmpeg-agent/internal/reach"
 	"ffmpeg-agent/messages"
 	"ffmpeg-agent/messages/job"
 	"ffmpeg-agent/messages/protocol"
@@ -115,7 +116,7 @@ func newSite(t *testing.T, change func(*siteConfig)) *site {
 	t.Cleanup(client.Close)
 	s.runner, err = ffmpeg.New(ffmpeg.Settings{
 		FFmpeg: cfg.ffmpeg, FFprobe: ffmpegtest.FFprobe(), DataDir: cfg.dir, MasterHost: "127.0.0.1", GenerateInput: true,
-		Timeout: time.Hour, StallTimeout: time.Minute, InputRoots: []string{"/"}, InputProtocols: []string{"file"},
+		Timeout: time.Hour, StallTimeout: time.Minute, Inputs: &reach.Policy{Protocols: []string{"file", "http"}, Roots: []string{"/"}, Loopback: true},
 		StopGrace: 500 * time.Millisecond,
 		Logger:    log,
 	})

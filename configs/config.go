@@ -101,6 +101,10 @@ type Jobs struct {
 	// InputRoots are directories that jobs may read local inputs from.
 	InputRoots     []string `key:"input_roots" default:"/" allow:"paths"`
 	InputProtocols []string `key:"input_protocols" default:"file,http,https,rtmp,rtmps,srt" allow:"protocols"`
+	// InputNetworks are networks that inputs may reach beside the public and private ones.
+	InputNetworks []string `key:"input_networks" default:"" allow:"networks"`
+	// FetchInputs has inputs over http and https fetched into the workspace before FFmpeg starts.
+	FetchInputs bool `key:"fetch_inputs" default:"true"`
 	// MinFreeDisk is the free space below which the agent takes no job.
 	MinFreeDisk Size `key:"min_free_disk" default:"auto" allow:"size"`
 }

@@ -83,7 +83,7 @@ func TestLoadDefaults(t *testing.T) {
 		Jobs: Jobs{
 			MaxConcurrent: 1, GenerateInput: true, Timeout: time.Hour, StallTimeout: time.Minute,
 			CancelCheckInterval: 5 * time.Second, EngineFallback: true,
-			DefaultPresets: Labels{"h264": "fast", "h265": "fast", "av1": "8", "vp9": "good/4"}, OutputRoots: []string{}, InputRoots: []string{"/"},
+			DefaultPresets: Labels{"h264": "fast", "h265": "fast", "av1": "8", "vp9": "good/4"}, OutputRoots: []string{}, InputRoots: []string{"/"}, InputNetworks: []string{}, FetchInputs: true,
 			InputProtocols: []string{"file", "http", "https", "rtmp", "rtmps", "srt"}, MinFreeDisk: Size{auto: true},
 		},
 		Shutdown: Shutdown{DrainTimeout: 10 * time.Minute},
@@ -186,7 +186,7 @@ func nonDefault(k key) string {
 	special := map[string]string{
 		"master.url": "https://192.168.1.100:8080", "node.type": "laptop", "node.labels": "a=1,b=x y",
 		"jobs.default_presets": "av1=10,h264=slow,h265=medium,vp9=realtime/8",
-		"jobs.input_protocols": "file,srt", "jobs.min_free_disk": "12%", "log.level": "debug",
+		"jobs.input_networks":  "127.0.0.0/8,10.0.0.0/8", "jobs.input_protocols": "file,srt", "jobs.min_free_disk": "12%", "log.level": "debug",
 		"log.format": "json", "energy.estimate": "off", "exporters.listen_address": "127.0.0.1",
 		"master.api_key": "k3y", "node.address": "other",
 	}

@@ -34,6 +34,8 @@ func TestInvalidValues(t *testing.T) {
 		{"jobs.min_free_disk", "5000TB", "too large", "1PiB"},
 		{"jobs.input_protocols", "file,concat", `"concat" is not an allowed protocol`, "file, http"},
 		{"jobs.input_protocols", "file,,http", "empty element", "file, http"},
+		{"jobs.input_networks", "10.0.0.1", "not a network", "127.0.0.0/8"},
+		{"jobs.input_networks", "10.0.0.1/8", "10.0.0.0/8 is the network", "127.0.0.0/8"},
 		{"jobs.input_protocols", "HTTP", "is not an allowed protocol", "file, http"},
 		{"jobs.output_roots", "/a,b", `"b": not an absolute path`, "a list of absolute paths"},
 		{"energy.cpu_max_watts", "NaN", "out of range", "from 0 to 10000"},

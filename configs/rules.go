@@ -72,6 +72,8 @@ func namedRule(name string) (r rule, ok bool) {
 		r = rule{allowed: "an IP address or host name without a port, or empty for all interfaces", check: on(checkListen)}
 	case "protocols":
 		r = rule{allowed: "at least one of " + strings.Join(inputProtocols(), ", "), check: on(checkProtocols)}
+	case "networks":
+		r = rule{allowed: "a list of networks in CIDR notation, such as 127.0.0.0/8", check: on(each(checkNetwork))}
 	case "labels":
 		r = rule{allowed: "names made of letters, digits and . _ - / with values of up to 255 printable bytes without commas", check: on(checkLabels)}
 	case "presets":
@@ -257,6 +259,17 @@ func checkProtocols(names []string) error {
 		if !slices.Contains(inputProtocols(), name) {
 			return fmt.Errorf("%q is not an allowed protocol", shorten(name))
 		}
+	}
+	return nil
+}
+
+func checkNetwork(text string) error {
+	network, err := netip.ParsePrefix(text)
+	switch {
+	case err != nil:
+		return errors.New("not a network")
+	case network != network.Masked():
+		return fmt.Errorf("has bits beyond its prefix; %s is the network", network.Masked())
 	}
 	return nil
 }

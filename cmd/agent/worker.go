@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"net/url"
 	"os"
 	"slices"
@@ -19,6 +20,7 @@ import (
 	"ffmpeg-agent/internal/ffmpeg"
 	"ffmpeg-agent/internal/journal"
 	"ffmpeg-agent/internal/master"
+	"ffmpeg-agent/internal/reach"
 	"ffmpeg-agent/messages/job"
 )
 
@@ -175,8 +177,9 @@ func (w *worker) newRunner(cfg configs.Config, graphics func() []hardware.Graphi
 		KeepInputs:     cfg.Jobs.KeepInputs,
 		KeepOutputs:    cfg.Jobs.KeepOutputs,
 		OutputRoots:    cfg.Jobs.OutputRoots,
-		InputRoots:     cfg.Jobs.InputRoots,
-		InputProtocols: cfg.Jobs.InputProtocols,
+		Inputs:         inputPolicy(cfg),
+		StreamInputs:   !cfg.Jobs.FetchInputs,
+		MinFreeDisk:    cfg.Jobs.MinFreeDisk.Of,
 		Hardware: func() string {
 			facts, _ := hardware.Detect(hardwareRoots(cfg)) // an unknown kernel is one as well
 			return hardware.GraphicsIdentity(facts.Kernel, graphics())
@@ -189,6 +192,15 @@ func (w *worker) newRunner(cfg configs.Config, graphics func() []hardware.Graphi
 	}
 	w.onClose(w.runner.Close)
 	return nil
+}
+
+// inputPolicy is what inputs of jobs may reach.
+func inputPolicy(cfg configs.Config) *reach.Policy {
+	p := &reach.Policy{Protocols: cfg.Jobs.InputProtocols, Roots: cfg.Jobs.InputRoots, Loopback: cfg.AllowMasterAsWorker}
+	for _, network := range cfg.Jobs.InputNetworks {
+		p.Networks = append(p.Networks, netip.MustParsePrefix(network)) // checked by configs
+	}
+	return p
 }
 
 // treeConfig is the configuration of the actors.

@@ -21,7 +21,7 @@ var allowed = map[string][]string{
 	"actors":              {"actors/supervision", "messages", "messages/job", "messages/protocol", "hardware/energy"},
 	"exporters/...":       {"messages", "messages/job", "hardware/energy"},
 	"internal/fetch":      {"internal/hls", "internal/reach", "messages", "messages/job", "messages/protocol"},
-	"internal/ffmpeg":     {"messages", "messages/job", "messages/protocol", "hardware/energy", "hardware/proc"},
+	"internal/ffmpeg":     {"internal/fetch", "internal/reach", "messages", "messages/job", "messages/protocol", "hardware/energy", "hardware/proc"},
 	"internal/journal":    {"messages", "messages/job", "messages/protocol", "hardware/energy", "hardware/proc"},
 	"internal/master":     {"messages", "messages/job", "messages/protocol", "hardware/energy"},
 	"internal/control":    {"messages", "messages/job", "messages/protocol", "hardware/energy"},

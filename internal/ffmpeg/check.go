@@ -60,12 +60,18 @@ func (r *Run) gather(ctx context.Context) (evidence, error) {
 		if f := r.limitFailure(r.ffmpeg.Load()); f != nil {
 			return e, f
 		}
+		if f := r.relayFailure(); f != nil {
+			return e, f
+		}
 		if exit.Err == nil && exit.Signal == 0 {
 			if e.diskFull = r.diskIsFull(); !e.diskFull {
 				e.input = r.checkInput(ctx)
 			}
 		}
 		return e, ctx.Err()
+	}
+	if e.found.ReadError == "" && r.relay != nil && r.relay.BrokeOff() {
+		e.found.ReadError = r.relayFailure().Message
 	}
 	if f := r.diskExceeded(); f != nil { // since the last check
 		return e, f

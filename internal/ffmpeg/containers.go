@@ -59,7 +59,3 @@ func extensions() string {
 // other files, image sequences, and readers that take any text for video (tty).
 const selfContained = "mov,matroska,webm,mpegts,mpeg,mpegvideo,avi,flv,live_flv,kux,ogg,asf,asf_o,mxf,mxf_opatom,nut,ivf,h264,hevc,vvc,av1,obu," +
 	"m4v,h261,h263,vc1,vc1test,dirac,dnxhd,mjpeg,mpjpeg,yuv4mpegpipe,rm,gif,apng,dv,gxf,wtv,swf,nsv,r3d,cavsvideo,avs2,avs3,roq,smk,bink,nuv,pva,flic"
-
-// playlists are demuxers that open further addresses, again only by the allowed
-// protocols.
-const playlists = "hls,dash,webvtt,aac,mp3"

@@ -8,14 +8,16 @@ import (
 	"path/filepath"
 	"slices"
 
-	"golang.org/x/sys/unix"
-
 	"ffmpeg-agent/hardware/proc"
+	"ffmpeg-agent/internal/fetch"
+	"ffmpeg-agent/internal/reach"
 	"ffmpeg-agent/messages/protocol"
 )
 
 // jobFiles are the input and the outputs of an attempt, with links resolved.
 type jobFiles struct {
+	reads     reach.Input  // what the job names
+	fetched   fetch.Result // of an input that was fetched or linked
 	input     source
 	inputPath string   // empty: over the network, or synthetic
 	inputFile *os.File // nil where the input may be replaced while the job runs
@@ -41,7 +43,7 @@ type target struct {
 // the run is closed. FFmpeg gets the open files: a user who can write to one of their
 // directories could otherwise put a link in their place after they were checked.
 func (r *Run) openInput() error {
-	input, err := openInput(r.files, r.settings.InputRoots)
+	input, err := openInput(r.files, r.settings.Inputs.Roots)
 	if err != nil {
 		return err
 	}
@@ -121,12 +123,12 @@ func (f *jobFiles) close() {
 }
 
 // openInput opens a local input that must lie below certain roots. Where it may lie
-// anywhere, replacing it gains nothing, and a playlist needs the input's path.
+// anywhere, replacing it gains nothing. A playlist is not what FFmpeg opens.
 func openInput(f jobFiles, roots []string) (*os.File, error) {
-	if f.inputPath == "" || slices.Contains(roots, "/") {
+	if f.reads.Path == "" || f.reads.Format != "" || slices.Contains(roots, "/") {
 		return nil, nil
 	}
-	file, err := openRegular(f.inputPath)
+	file, err := reach.OpenRegular(f.inputPath)
 	if err == nil {
 		var path string
 		if path, err = proc.CurrentPath(file); err == nil && path != f.inputPath {
@@ -140,35 +142,6 @@ func openInput(f jobFiles, roots []string) (*os.File, error) {
 		return nil, failure(protocol.ReasonInputError, "input %s: %v", show(f.inputPath), withoutPath(err))
 	}
 	return file, nil
-}
-
-// openRegular opens a regular file that is not empty for reading. Opening anything else
-// could block or start a device, so what has replaced the file since it was looked up is
-// neither followed nor waited for.
-func openRegular(path string) (*os.File, error) {
-	info, err := os.Lstat(path)
-	if err != nil {
-		return nil, err
-	}
-	if !info.Mode().IsRegular() {
-		return nil, errors.New("not a regular file")
-	}
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0)
-	if err != nil {
-		return nil, err
-	}
-	switch info, err = f.Stat(); {
-	case err != nil:
-	case !info.Mode().IsRegular():
-		err = errors.New("not a regular file")
-	case info.Size() == 0:
-		err = errors.New("empty")
-	}
-	if err != nil {
-		_ = f.Close()
-		return nil, err
-	}
-	return f, nil
 }
 
 // createTemps creates the temporary outputs as empty files, after their names are in the

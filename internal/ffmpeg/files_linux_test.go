@@ -94,7 +94,7 @@ func TestReplacedInputIsNotRead(t *testing.T) {
 	dir := hostileFiles(t)
 	in := clip(t, filepath.Join(dir, "in/film.mp4"), "1")
 	other := clip(t, filepath.Join(dir, "out-side/other.mp4"), "2")
-	r := newRunner(t, func(s *Settings) { s.InputRoots = []string{filepath.Join(dir, "in")} })
+	r := newRunner(t, func(s *Settings) { s.Inputs.Roots = []string{filepath.Join(dir, "in")} })
 	run := r.Begin(lease(t, "exchanged", `{`+small+`,"quality":"ssim","input":`+quoted(in)+`}`))
 	if err := run.Prepare(testContext(t)); err != nil {
 		t.Fatal(err)
@@ -123,7 +123,7 @@ func TestReplacedInputIsNotRead(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "out-side/a.mp4"), []byte("another"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	_, err := openInput(pl, s.settings.InputRoots)
+	_, err := openInput(pl, s.settings.Inputs.Roots)
 	wantFailure(t, err, protocol.ReasonInputError)
 }
 
@@ -131,7 +131,7 @@ func TestClosedRunHoldsNoFile(t *testing.T) {
 	t.Parallel()
 	dir := hostileFiles(t)
 	in := clip(t, filepath.Join(dir, "in/film.mp4"), "1")
-	r := newRunner(t, func(s *Settings) { s.InputRoots = []string{filepath.Join(dir, "in")} })
+	r := newRunner(t, func(s *Settings) { s.Inputs.Roots = []string{filepath.Join(dir, "in")} })
 	run := r.Begin(lease(t, "held", `{`+small+`,"input":`+quoted(in)+`}`))
 	if err := run.Prepare(testContext(t)); err != nil {
 		t.Fatal(err)

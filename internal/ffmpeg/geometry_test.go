@@ -108,7 +108,7 @@ func TestPlanFollowsTheInputOfLimitedRoots(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	in := footage(t, filepath.Join(dir, "in.mp4"), "size=160x120:rate=25")
-	r := newRunner(t, func(s *Settings) { s.InputRoots, s.OutputRoots = []string{dir}, []string{dir} })
+	r := newRunner(t, func(s *Settings) { s.Inputs.Roots, s.OutputRoots = []string{dir}, []string{dir} })
 	run := r.Begin(lease(t, "ladder", `{"input":`+quoted(in)+`,"output":"x.mp4","bitrate":"200k","outputs":[{},{"resolution":"80x60","fps":50}]}`))
 	if err := walk(testContext(t), run); err != nil {
 		t.Fatalf("%v\n%s", err, run.Snapshot().Encode.Log)

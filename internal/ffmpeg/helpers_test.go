@@ -17,6 +17,8 @@ import (
 	"go.uber.org/goleak"
 	"go.uber.org/zap/zaptest"
 
+	"ffmpeg-agent/internal/fetch"
+	"ffmpeg-agent/internal/reach"
 	"ffmpeg-agent/messages/job"
 	"ffmpeg-agent/messages/protocol"
 )
@@ -66,7 +68,9 @@ func newRunner(t *testing.T, change ...func(*Settings)) *Runner {
 // newIgnorantRunner makes one that has to ask FFmpeg what it has.
 func newIgnorantRunner(t *testing.T, change ...func(*Settings)) *Runner {
 	t.Helper()
-	s := Settings{DataDir: filepath.Join(t.TempDir(), "data"), GenerateInput: true, StopGrace: 5 * time.Second, Logger: zaptest.NewLogger(t)}
+	inputs := reach.DefaultPolicy()
+	inputs.Loopback = true // for servers of tests
+	s := Settings{Inputs: inputs, DataDir: filepath.Join(t.TempDir(), "data"), GenerateInput: true, StopGrace: 5 * time.Second, Logger: zaptest.NewLogger(t)}
 	for _, c := range change {
 		c(&s)
 	}
@@ -74,6 +78,11 @@ func newIgnorantRunner(t *testing.T, change ...func(*Settings)) *Runner {
 	if err != nil {
 		t.Fatal(err)
 	}
+	impatient, err := fetch.New(fetch.Settings{Policy: r.settings.Inputs, StallTimeout: r.settings.StallTimeout, RetryWait: time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.fetcher = impatient
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), hang)
 		defer cancel()

@@ -12,6 +12,7 @@ import (
 	"go.uber.org/zap"
 
 	"ffmpeg-agent/hardware/proc"
+	"ffmpeg-agent/internal/reach"
 	"ffmpeg-agent/messages/job"
 	"ffmpeg-agent/messages/protocol"
 )
@@ -193,11 +194,15 @@ func (r *Run) diskExceeded() *job.Failure {
 }
 
 // written is the size of all that the attempt has written: its workspace, and outputs
-// elsewhere. A file that is removed meanwhile does not count.
+// elsewhere. A fetched input does not count, nor does a file that is removed meanwhile.
 func (r *Run) written() (bytes int64) {
-	_ = filepath.WalkDir(r.workspace, func(_ string, e fs.DirEntry, err error) error {
+	fetched := filepath.Join(r.workspace, fetchedDir)
+	_ = filepath.WalkDir(r.workspace, func(path string, e fs.DirEntry, err error) error {
 		if err != nil {
 			return nil
+		}
+		if path == fetched {
+			return fs.SkipDir
 		}
 		if info, err := e.Info(); err == nil && info.Mode().IsRegular() {
 			bytes += info.Size()
@@ -205,7 +210,7 @@ func (r *Run) written() (bytes int64) {
 		return nil
 	})
 	for _, t := range r.files.targets {
-		if t.file == nil || within(t.temp, []string{r.workspace}) {
+		if t.file == nil || reach.Within(t.temp, []string{r.workspace}) {
 			continue
 		}
 		if info, err := t.file.Stat(); err == nil {

@@ -86,10 +86,16 @@ func TestTruncatedDownloadIsNetworkError(t *testing.T) {
 		_, _ = w.Write(film[:len(film)/2])
 	}))
 	t.Cleanup(server.Close)
-	run := newRunner(t).Begin(lease(t, "half", `{`+small+`,"input":`+quoted(server.URL)+`}`))
+	r := newRunner(t)
+	run := r.Begin(lease(t, "half", `{`+small+`,"input":`+quoted(server.URL)+`}`))
 	f := wantFailure(t, walk(testContext(t), run), protocol.ReasonNetworkError)
-	if e := run.Snapshot().Encode; e.ExitCode == nil || *e.ExitCode != 0 || !strings.Contains(f.Message, "ends after") {
-		t.Errorf("message %q, exit %v; the test shows something only where FFmpeg says that all is well", f.Message, e.ExitCode)
+	if e := run.Snapshot().Encode; e.Started != nil || !strings.Contains(f.Message, "ended early") {
+		t.Errorf("message %q, FFmpeg started at %v", f.Message, e.Started)
+	}
+	run = r.Begin(lease(t, "streamed", `{`+small+`,"input_mode":"stream","input":`+quoted(server.URL)+`}`))
+	wantFailure(t, walk(testContext(t), run), protocol.ReasonNetworkError)
+	if e := run.Snapshot().Encode; e.ExitCode == nil || *e.ExitCode != 0 {
+		t.Errorf("exit %v; the test shows something only where FFmpeg says that all is well", e.ExitCode)
 	}
 }
 

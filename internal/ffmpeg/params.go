@@ -61,7 +61,7 @@ func (p params) alone(prefix string, values protocol.Parameters) params {
 
 // knownParameters are those that have an effect on some job.
 var knownParameters = []string{
-	"input", "output", "output_mode", "rtmp_url", "stream_key", "codec", "encoder", "bitrate", "preset", "crf", "resolution",
+	"input", "input_mode", "input_format", "input_sha256", "output", "output_mode", "rtmp_url", "stream_key", "codec", "encoder", "bitrate", "preset", "crf", "resolution",
 	"resolution_width", "resolution_height", "width", "height", "fps", "frame_rate", "duration", "duration_seconds", "hwaccel",
 	"audio_codec", "audio_bitrate", "outputs", "quality", "resource_limits", "accept_damaged",
 }
@@ -103,8 +103,17 @@ func (p params) value(keys ...string) (name string, v any, ok bool) {
 	return "", nil, false
 }
 
-// text reads a string. One that could be taken for an option, or that contains control
-// characters, is a problem and absent.
+// unuse makes parameters count as without effect though they were read.
+func (p params) unuse(keys ...string) {
+	for _, l := range p.layers {
+		for _, k := range keys {
+			delete(l.read, k)
+		}
+	}
+}
+
+// text reads a string, without the blanks around it unless it is a path. One that could be
+// taken for an option, or that contains control characters, is a problem and absent.
 func (p params) text(keys ...string) (name, s string, ok bool) {
 	name, v, ok := p.value(keys...)
 	if !ok {
@@ -112,7 +121,9 @@ func (p params) text(keys ...string) (name, s string, ok bool) {
 	}
 	switch v := v.(type) {
 	case string:
-		s = strings.TrimSpace(v)
+		if s = v; !slices.Contains(paths, keys[0]) || strings.TrimSpace(v) == "" {
+			s = strings.TrimSpace(v)
+		}
 	case json.Number:
 		s = v.String()
 	case float64, int, int64:
@@ -133,6 +144,9 @@ func (p params) text(keys ...string) (name, s string, ok bool) {
 	}
 	return name, "", false
 }
+
+// paths are the parameters that are paths, which are taken as they are written.
+var paths = []string{"input", "output"}
 
 // word reads a name of FFmpeg's or of the master's protocol, in lower case.
 func (p params) word(keys ...string) (name, s string, ok bool) {
@@ -214,6 +228,9 @@ func (p params) between(low, high float64, unit string, keys ...string) (f float
 // allowedTexts describe the values of text parameters, for messages.
 var allowedTexts = map[string]string{
 	"input":         "a path or a URL is allowed",
+	"input_mode":    "auto, fetch or stream is allowed",
+	"input_format":  "hls, dash or the name of an FFmpeg demuxer is allowed",
+	"input_sha256":  "64 hexadecimal digits are allowed",
 	"output":        "a path is allowed",
 	"output_mode":   "file, rtmp or stream is allowed",
 	"rtmp_url":      "rtmp://HOST/… or rtmps://HOST/… is allowed",

@@ -4,20 +4,14 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net/url"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 
+	"ffmpeg-agent/internal/reach"
 	"ffmpeg-agent/messages/job"
-	"ffmpeg-agent/messages/protocol"
 )
-
-// protocolName matches what FFmpeg takes for a protocol and not for a path, with options
-// before the colon (subfile,,start,0,end,9,,:x).
-var protocolName = regexp.MustCompile(`^([A-Za-z][A-Za-z0-9+.-]*)(,[^/]*)?:`)
 
 // pathResolver finds out where the files of a plan are, and refuses those outside of the
 // allowed directories. It changes nothing.
@@ -37,7 +31,10 @@ func (s *pathResolver) problem(name, format string, args ...any) {
 // matters when there are no problems.
 func (s *pathResolver) resolve(p *plan) (f jobFiles, bad *job.Failure) {
 	if p.input != "" {
-		f.input, f.inputPath, bad = s.input(p.input)
+		if f.reads, bad = s.input(p.input, p.reading.format); f.reads.Path != "" {
+			f.inputPath = f.reads.Path
+			f.input = fileSource(f.inputPath, p.reading.demuxer())
+		}
 	} else if !s.settings.GenerateInput {
 		s.problem("input", "absent, and this node does not generate one (jobs.generate_input)")
 	}
@@ -52,113 +49,6 @@ func (s *pathResolver) resolve(p *plan) (f jobFiles, bad *job.Failure) {
 		f.targets = append(f.targets, t)
 	}
 	return f, bad
-}
-
-func (s *pathResolver) input(given string) (src source, path string, bad *job.Failure) {
-	if m := protocolName.FindStringSubmatch(given); m != nil {
-		scheme := strings.ToLower(m[1])
-		if m[2] != "" || !slices.Contains(s.settings.InputProtocols, scheme) {
-			s.problem("input", "protocol %s is not one of %s (jobs.input_protocols)", show(m[1]+m[2]), strings.Join(s.settings.InputProtocols, ", "))
-			return source{}, "", nil
-		}
-		if scheme != "file" {
-			return s.remote(given, scheme), "", nil
-		}
-		given = strings.TrimPrefix(given[len("file:"):], "//")
-	} else if !slices.Contains(s.settings.InputProtocols, "file") {
-		s.problem("input", "protocol file is not one of %s (jobs.input_protocols)", strings.Join(s.settings.InputProtocols, ", "))
-		return source{}, "", nil
-	}
-	return s.localInput(given)
-}
-
-// underlying are the FFmpeg protocols that a protocol needs.
-var underlying = map[string][]string{
-	"http": {"http", "tcp"}, "https": {"https", "http", "tls", "tcp"}, "rtmp": {"rtmp", "tcp"}, "rtmps": {"rtmps", "rtmp", "tls", "tcp"}, "srt": {"srt", "udp"},
-}
-
-func (s *pathResolver) remote(given, scheme string) source {
-	u, err := parseURL(given)
-	if err != nil {
-		s.problem("input", "%s is %v", quote("input", given), err)
-		return source{}
-	}
-	if scheme == "srt" && !isCaller(u) {
-		s.problem("input", "srt with mode=listener or rendezvous; only mode=caller is allowed")
-		return source{}
-	}
-	protocols := underlying[scheme]
-	if protocols == nil {
-		protocols = []string{scheme, "tcp", "tls", "udp"}
-	}
-	formats := selfContained
-	stored := scheme == "http" || scheme == "https"
-	if stored {
-		// A playlist may contain further addresses, by the protocols that a job may use itself.
-		formats += "," + playlists
-		protocols = append(slices.Clone(protocols), "crypto")
-		if slices.Contains(s.settings.InputProtocols, "https") {
-			protocols = append(protocols, underlying["https"]...)
-		}
-		if !slices.Contains(s.settings.InputProtocols, "http") {
-			formats = selfContained // https needs http, so a playlist could not be kept from using it
-		}
-	}
-	return source{url: u.String(), network: true, finite: stored, options: whitelist(protocols, formats, "-rw_timeout", rwTimeout)}
-}
-
-// isCaller reports whether an SRT address makes FFmpeg connect, which is the default, and
-// not listen on this machine.
-func isCaller(u *url.URL) bool {
-	for _, mode := range u.Query()["mode"] {
-		if mode != "caller" {
-			return false
-		}
-	}
-	return !strings.Contains(u.RawQuery, ";") // Query skips parameters that contain one
-}
-
-func whitelist(protocols []string, formats string, more ...string) []string {
-	return append([]string{"-protocol_whitelist", strings.Join(unique(protocols), ","), "-format_whitelist", formats}, more...)
-}
-
-// localInput accepts a regular file within the input roots. A relative path refers to the
-// workspace, which contains none.
-func (s *pathResolver) localInput(given string) (src source, path string, bad *job.Failure) {
-	if !filepath.IsAbs(given) {
-		given = filepath.Join(s.workspace, given)
-	}
-	real, exists, err := resolveLinks(given)
-	if err == nil && !within(real, s.settings.InputRoots) {
-		s.problem("input", "%s is outside of %s (jobs.input_roots)", show(given), strings.Join(s.settings.InputRoots, ", "))
-		return source{}, "", nil
-	}
-	if err == nil && !exists {
-		err = fs.ErrNotExist
-	}
-	if err == nil && within(real, []string{"/proc", "/sys"}) {
-		err = errors.New("not a file on a disk") // /proc/kcore is a regular file
-	}
-	if err == nil {
-		err = checkReadable(real)
-	}
-	if err != nil {
-		return source{}, "", failure(protocol.ReasonInputError, "input %s: %v", show(given), withoutPath(err))
-	}
-	formats := selfContained
-	if slices.Contains(s.settings.InputRoots, "/") {
-		formats += "," + playlists // which can then name nothing that the job could not
-	}
-	return source{url: fileURL(real), finite: true, options: whitelist([]string{"file"}, formats)}, real, nil
-}
-
-// checkReadable opens a file as openRegular does, and closes it.
-func checkReadable(path string) error {
-	f, err := openRegular(path)
-	if err != nil {
-		return err
-	}
-	return f.Close()
 }
 
 // withoutPath is an error without the path, for a message that contains it already.
@@ -180,12 +70,12 @@ func (s *pathResolver) target(r rendition, i int, ladder bool) target {
 		name = fmt.Sprintf("outputs[%d].output", i)
 	}
 	given := r.output
-	if m := protocolName.FindStringSubmatch(given); m != nil {
-		if !strings.EqualFold(m[1], "file") || m[2] != "" {
-			s.problem(name, "%s is not a path; for a stream set output_mode and rtmp_url", show(m[0]))
+	if protocol, options, rest := reach.CutProtocol(given); protocol != "" {
+		if protocol != "file" || options != "" {
+			s.problem(name, "%s is not a path; for a stream set output_mode and rtmp_url", show(protocol+options+":"))
 			return target{}
 		}
-		given = strings.TrimPrefix(given[len("file:"):], "//")
+		given = strings.TrimPrefix(rest, "//")
 	}
 	if given != "" && !filepath.IsAbs(given) {
 		if !filepath.IsLocal(given) {
@@ -242,7 +132,7 @@ func (s *pathResolver) ownTarget(given string, r rendition, i int) target {
 // the last element is replaced by the output, not followed.
 func (s *pathResolver) resolveTarget(given string) (final, root string, err error) {
 	given = filepath.Clean(given)
-	dir, _, err := resolveLinks(filepath.Dir(given))
+	dir, _, err := reach.ResolveLinks(filepath.Dir(given))
 	if err != nil {
 		return "", "", withoutPath(err)
 	}
@@ -270,11 +160,11 @@ func (s *pathResolver) resolveTarget(given string) (final, root string, err erro
 func (s *pathResolver) rootOf(final string) string {
 	own := []string{s.settings.DataDir}
 	for _, root := range append([]string{s.workspace, os.TempDir()}, s.settings.OutputRoots...) {
-		real, _, err := resolveLinks(root)
-		if err != nil || !within(final, []string{real}) {
+		real, _, err := reach.ResolveLinks(root)
+		if err != nil || !reach.Within(final, []string{real}) {
 			continue
 		}
-		if !within(final, own) || within(real, own) { // a root within the data directory is meant
+		if !reach.Within(final, own) || reach.Within(real, own) { // a root within the data directory is meant
 			return real
 		}
 	}
@@ -289,6 +179,9 @@ func (s *pathResolver) checkClash(t target, f jobFiles) {
 	if t.final == filepath.Join(s.workspace, syntheticName) {
 		s.problem("output", "%s is the name of the synthetic input", show(syntheticName))
 	}
+	if fetched := filepath.Join(s.workspace, fetchedDir); t.final == fetched || reach.Within(t.final, []string{fetched}) {
+		s.problem("output", "%s is the directory of fetched inputs", show(fetchedDir))
+	}
 	for _, other := range f.targets {
 		if other.final == t.final {
 			s.problem("outputs", "%s is named twice", show(t.final))
@@ -300,43 +193,4 @@ func sameFile(a, b string) bool {
 	ai, err1 := os.Stat(a)
 	bi, err2 := os.Stat(b)
 	return a == b || err1 == nil && err2 == nil && os.SameFile(ai, bi)
-}
-
-// resolveLinks follows the links of a path as far as it exists; what does not exist yet
-// is appended unchanged.
-func resolveLinks(path string) (real string, exists bool, err error) {
-	path = filepath.Clean(path)
-	var rest []string
-	for {
-		real, err := filepath.EvalSymlinks(path)
-		if err == nil {
-			return filepath.Join(append([]string{real}, rest...)...), len(rest) == 0, nil
-		}
-		if !errors.Is(err, fs.ErrNotExist) {
-			return "", false, err
-		}
-		// A dangling link exists: a file created through it would be where it points.
-		if _, err := os.Lstat(path); err == nil {
-			return "", false, &fs.PathError{Op: "open", Path: path, Err: errors.New("dangling link")}
-		}
-		parent := filepath.Dir(path)
-		if parent == path {
-			return "", false, err
-		}
-		rest = append([]string{filepath.Base(path)}, rest...)
-		path = parent
-	}
-}
-
-// within reports whether a resolved path is below one of the roots, whose links are
-// resolved here.
-func within(path string, roots []string) bool {
-	return slices.ContainsFunc(roots, func(root string) bool {
-		real, _, err := resolveLinks(root)
-		if err != nil {
-			return false
-		}
-		rel, err := filepath.Rel(real, path)
-		return err == nil && rel != "." && filepath.IsLocal(rel)
-	})
 }

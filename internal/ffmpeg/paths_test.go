@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"ffmpeg-agent/internal/reach"
 	"ffmpeg-agent/messages/protocol"
 )
 
@@ -47,8 +48,9 @@ func hostileFiles(t *testing.T) (dir string) {
 func resolverIn(dir string) pathResolver {
 	return pathResolver{
 		settings: Settings{
-			DataDir: filepath.Join(dir, "data"), GenerateInput: true, InputProtocols: []string{"file", "http", "rtmp"},
-			InputRoots: []string{filepath.Join(dir, "in")}, OutputRoots: []string{filepath.Join(dir, "out")},
+			DataDir: filepath.Join(dir, "data"), GenerateInput: true,
+			Inputs:      &reach.Policy{Protocols: []string{"file", "http", "rtmp"}, Roots: []string{filepath.Join(dir, "in")}},
+			OutputRoots: []string{filepath.Join(dir, "out")},
 		},
 		workspace: filepath.Join(dir, "data/work/job"), name: "job",
 	}
@@ -82,8 +84,11 @@ func TestWhereInputsMayLie(t *testing.T) {
 		"=https://h/x":                          "user_error", // not one of this node's
 		"=http:/etc/passwd":                     "user_error",
 		"=http://":                              "user_error",
-		"=http://h/x|y":                         "user_error",
-		"=http://u:secret@h/ x":                 "user_error",
+		"=http://h/It's%20me.mp4?a b":           "http://h/It's%20me.mp4?a%20b",
+		"=http://u:secret%@h/x":                 "user_error",
+		"=rtmp://u:secret@h/live x=y":           "rtmp://u:secret@h/live%20x=y",
+		"=rtmp://h/live?k=v x=y":                "rtmp://h/live?k=v%20x=y",
+		"=rtmp://h/live?k='v":                   "user_error",
 		"=HTTP://h/x.mp4":                       "http://h/x.mp4",
 		"=rtmp://h/live/key":                    "rtmp://h/live/key",
 		"=file,,:DIR/in/a.mp4":                  "user_error",
@@ -96,6 +101,9 @@ func TestWhereInputsMayLie(t *testing.T) {
 			s := resolverIn(dir)
 			pl, bad := s.resolve(&plan{input: given, renditions: []rendition{{extension: ".mp4"}}})
 			got := strings.ReplaceAll(pl.input.url, dir, "")
+			if pl.reads.URL != nil {
+				got = pl.reads.URL.String()
+			}
 			if bad != nil {
 				got = string(bad.Reason)
 			}
@@ -113,20 +121,25 @@ func TestWhereInputsMayLie(t *testing.T) {
 }
 
 func TestInputsAreHeldToTheirProtocol(t *testing.T) {
-	dir := hostileFiles(t)
-	for input, want := range map[string]struct {
-		protocols string
-		playlists bool
+	for name, c := range map[string]struct {
+		in                 source
+		protocols, formats string
 	}{
-		filepath.Join(dir, "in/a.mp4"): {"file", false}, // the roots are not all there is
-		"http://h/x":                   {"http,tcp,crypto", true},
-		"rtmp://h/x":                   {"rtmp,tcp", false},
+		"file":            {fileSource("/in/a.mp4", ""), "file", selfContained},
+		"local DASH":      {localPlaylistSource("/in/a.mpd", reach.DASH), "file", "dash," + segmentReaders},
+		"local HLS":       {localPlaylistSource("/in/a.m3u8", reach.HLS), "file,crypto", "hls," + segmentReaders},
+		"http":            {relayedSource("http://127.0.0.1:1/x", ""), "http,tcp", selfContained},
+		"DASH over http":  {proxiedPlaylist("http://h/x.mpd", reach.DASH, "http://127.0.0.1:1"), "http,https,httpproxy,tls,tcp", "dash," + segmentReaders},
+		"HLS over https":  {proxiedPlaylist("https://h/x", reach.HLS, "http://127.0.0.1:1"), "http,https,httpproxy,tls,tcp,crypto", "hls," + segmentReaders},
+		"rtmp":            {streamSource("rtmp://h/x", "rtmp", ""), "rtmp,tcp", selfContained},
+		"another, by tls": {streamSource("rtsps://h/x", "rtsps", ""), "rtsps,tcp,tls,udp", selfContained},
 	} {
-		s := resolverIn(dir)
-		pl, _ := s.resolve(&plan{input: input})
-		options := strings.Join(pl.input.options, " ")
-		if !strings.HasPrefix(options, "-protocol_whitelist "+want.protocols+" -format_whitelist "+selfContained) || strings.Contains(options, playlists) != want.playlists {
-			t.Errorf("%s: %s", input, options)
+		options := strings.Join(c.in.options, " ") + " "
+		if want := "-protocol_whitelist " + c.protocols + " -format_whitelist " + c.formats + " "; !strings.HasPrefix(options, want) {
+			t.Errorf("%s: %s", name, options)
+		}
+		if tls := strings.Contains(c.protocols, "tls"); tls != strings.Contains(options, "-tls_verify 1 ") {
+			t.Errorf("%s: certificates are verified: %v, want %v: %s", name, !tls, tls, options)
 		}
 	}
 }
@@ -208,7 +221,7 @@ func TestForbiddenPlacesStayUntouched(t *testing.T) {
 	dir := hostileFiles(t)
 	t.Setenv("TMPDIR", filepath.Join(dir, "tmp"))
 	r := newRunner(t, func(s *Settings) {
-		s.DataDir, s.InputRoots, s.OutputRoots = filepath.Join(dir, "data"), []string{filepath.Join(dir, "in")}, []string{filepath.Join(dir, "out")}
+		s.DataDir, s.Inputs.Roots, s.OutputRoots = filepath.Join(dir, "data"), []string{filepath.Join(dir, "in")}, []string{filepath.Join(dir, "out")}
 	})
 	passwd, err := os.ReadFile("/etc/passwd")
 	if err != nil {
@@ -284,12 +297,12 @@ func TestPlaylistsDoNotLeadToOtherProtocols(t *testing.T) {
 func TestRefusalsNameThePlaceAndTheKeyToAllowIt(t *testing.T) {
 	dir := hostileFiles(t)
 	r := newRunner(t, func(s *Settings) {
-		s.DataDir, s.InputRoots, s.OutputRoots = filepath.Join(dir, "data"), []string{filepath.Join(dir, "in")}, []string{filepath.Join(dir, "out")}
-		s.InputProtocols = []string{"file"}
+		s.DataDir, s.Inputs.Roots, s.OutputRoots = filepath.Join(dir, "data"), []string{filepath.Join(dir, "in")}, []string{filepath.Join(dir, "out")}
+		s.Inputs.Protocols = []string{"file"}
 	})
 	for params, says := range map[string][]string{
 		`{"output":"/etc/passwd"}`:                                   {`output: "/etc/passwd" does not end in one of`, `output: "/etc/passwd" is outside of`, os.TempDir(), "jobs.output_roots", filepath.Join(dir, "out")},
-		`{"input":"/etc/passwd"}`:                                    {`input: "/etc/passwd" is outside of`, filepath.Join(dir, "in"), "jobs.input_roots"},
+		`{"input":"/etc/passwd"}`:                                    {`input: path "/etc/passwd" outside of`, filepath.Join(dir, "in"), "jobs.input_roots"},
 		`{"input":"http://h/x"}`:                                     {`"http"`, "file", "jobs.input_protocols"},
 		`{"outputs":[{"output":"x.exe"}]}`:                           {`outputs[0].output: "x.exe" does not end in one of`},
 		`{"output":` + quoted(strings.Repeat("n", 300)+".mp4") + `}`: {"output:", "255"},
@@ -329,7 +342,7 @@ func TestOutputInsideDataDirIsRefused(t *testing.T) {
 func TestKernelsFilesAreNoInput(t *testing.T) {
 	for _, input := range []string{"/proc/kcore", "/proc/self/environ", "/proc/self/mem", "/sys/kernel/notes", "/dev/zero", "/dev/stdin"} {
 		s := resolverIn(t.TempDir())
-		s.settings.InputRoots = []string{"/"}
+		s.settings.Inputs.Roots = []string{"/"}
 		if pl, bad := s.resolve(&plan{input: input}); bad == nil || bad.Reason != protocol.ReasonInputError {
 			t.Errorf("%s is taken as %s: %v", input, pl.input.url, s.problems)
 		}
@@ -342,7 +355,7 @@ func TestSRTInputsCallAndDoNotListen(t *testing.T) {
 		"srt://h:9000?latency=20&mode=rendezvous": false, "srt://h:9000?m%6fde=listener": false, "srt://h:9000?a=b;mode=listener": false,
 	} {
 		s := resolverIn(t.TempDir())
-		s.settings.InputProtocols = []string{"srt"}
+		s.settings.Inputs.Protocols = []string{"srt"}
 		s.resolve(&plan{input: input})
 		if got := len(s.problems) == 0; got != want {
 			t.Errorf("%s: taken %v, want %v: %v", input, got, want, s.problems)

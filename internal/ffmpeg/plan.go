@@ -25,6 +25,7 @@ const defaultDuration = 10 * time.Second
 // be taken for an option, and is supported by this FFmpeg. Paths are as in the job.
 type plan struct {
 	input      string // empty: synthetic
+	reading    reading
 	duration   time.Duration
 	whole      bool // the job names no duration: an input is encoded whole
 	streaming  bool // rtmp instead of files
@@ -167,6 +168,7 @@ func (pl *planner) plan() plan {
 	pl.acceleration()
 	_, p.input, _ = pl.text("input")
 	pl.hasInput = p.input != ""
+	p.reading = pl.reading()
 	p.duration, p.whole = pl.duration()
 	p.streaming = pl.streaming()
 	p.quality = pl.quality()

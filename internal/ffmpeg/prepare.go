@@ -9,8 +9,8 @@ import (
 	"ffmpeg-agent/messages/job"
 )
 
-// Prepare checks the job and creates its workspace and, where it names no input, a
-// synthetic one.
+// Prepare checks the job, creates its workspace, and fetches its input or, where it names
+// none, makes a synthetic one.
 func (r *Run) Prepare(ctx context.Context) error {
 	begun := time.Now()
 	defer func() { r.update(func(e *job.Encode) { e.PrepareFor = time.Since(begun) }) }()
@@ -42,6 +42,9 @@ func (r *Run) prepare(ctx context.Context) (err error) {
 	if err := r.openInput(); err != nil {
 		return err
 	}
+	if err := r.obtainInput(ctx); err != nil {
+		return err
+	}
 	if r.plan.input != "" && r.files.input.finite { // a live one may serve a single reader
 		if err := r.followInput(ctx, on); err != nil {
 			return err
@@ -53,7 +56,7 @@ func (r *Run) prepare(ctx context.Context) (err error) {
 	if r.plan.input == "" {
 		return r.makeInput(ctx)
 	}
-	if path := r.files.inputPath; path != "" {
+	if path := r.files.reads.Path; path != "" && r.files.reads.Format == "" {
 		r.update(func(e *job.Encode) { e.InputBytes = regularSize(path) })
 	}
 	return ctx.Err()
@@ -124,8 +127,8 @@ func (r *Run) hideSecrets() {
 			redact.addURL(t.url)
 		}
 	}
-	if in := r.files.input; in.network {
-		redact.addURL(in.url)
+	if u := r.files.reads.URL; u != nil {
+		redact.addURL(u.String())
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -14,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"ffmpeg-agent/internal/reach"
 	"ffmpeg-agent/messages/job"
 	"ffmpeg-agent/messages/protocol"
 )
@@ -212,6 +213,9 @@ func (r *Run) probeInput(ctx context.Context) (probed, error) {
 // checkMedia tells what is wrong with an input that was probed; nil: nothing.
 func (r *Run) checkMedia(p probed) *job.Failure {
 	name := r.redactor.redact(show(r.plan.input))
+	if f := r.relayFailure(); f != nil && p.Error != nil {
+		return f
+	}
 	if p.Error != nil {
 		f := inputFailure(*p.Error, r.files.input.network)
 		f.Message = r.redactor.redact(fmt.Sprintf("input %s: %s", name, f.Message))
@@ -229,7 +233,7 @@ func (r *Run) checkMedia(p probed) *job.Failure {
 // pictureType is the type of a file that is a still picture, which inputs may not be;
 // empty otherwise.
 func pictureType(path string) string {
-	f, err := openRegular(path)
+	f, err := reach.OpenRegular(path)
 	if err != nil {
 		return ""
 	}

@@ -12,6 +12,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"ffmpeg-agent/internal/fetch"
 	"ffmpeg-agent/messages/job"
 	"ffmpeg-agent/messages/protocol"
 )
@@ -39,8 +40,11 @@ type Run struct {
 	source  media // of the input, once it was probed
 	files   jobFiles
 	limiter limiter
+	relay   *fetch.Relay // nil: FFmpeg reads nothing over http
 	timeUp  bool         // FFmpeg was asked to end a stream at the job's timeout
 	helpers atomic.Int32 // processes beside the encode, to name their cgroups
+
+	meterFetch func(fetch func()) // nil: nobody meters it
 
 	stderr     logBuffer
 	found      findings                // of FFmpeg's log, once it has exited
@@ -195,6 +199,7 @@ func (r *Run) close() error {
 		p.Stop(r.settings.StopGrace) // had Wait not been called
 		_ = p.Cgroup().Remove()      // otherwise it goes with the attempt's
 	}
+	r.closeRelay()
 	r.files.close()
 	r.keepInput()
 	if err := r.limiter.cgroup.Remove(); err != nil {

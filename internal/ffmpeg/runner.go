@@ -21,6 +21,8 @@ import (
 	"time"
 
 	"ffmpeg-agent/hardware/proc"
+	"ffmpeg-agent/internal/fetch"
+	"ffmpeg-agent/internal/reach"
 	"ffmpeg-agent/messages/job"
 
 	"go.uber.org/zap"
@@ -45,9 +47,12 @@ type Settings struct {
 	PreferHardware bool              // jobs that name a codec and no encoder use a proved hardware encoder
 	DefaultPresets map[string]string // by codec, of jobs that name none; h264 and h265 fast, av1 8, vp9 good/4
 
-	OutputRoots    []string // where outputs may be, beside the workspace and the temporary folder
-	InputRoots     []string // where inputs may be; /
-	InputProtocols []string // protocols of inputs; file, http, https, rtmp, rtmps, srt
+	OutputRoots []string      // where outputs may be, beside the workspace and the temporary folder
+	Inputs      *reach.Policy // what inputs may reach; nil: reach.DefaultPolicy
+
+	StreamInputs bool // FFmpeg reads inputs over http itself; they are not fetched
+	// MinFreeDisk is the disk space that fetching leaves free, of a capacity, in bytes; nil: 0.
+	MinFreeDisk func(capacity uint64) uint64
 
 	// Hardware returns what trial encodes depend on beside FFmpeg, such as kernel, cards and
 	// drivers: results are cached for one such text. It may block. nil: nothing.
@@ -85,11 +90,8 @@ func (s *Settings) complete() error {
 			*d.of = d.standard
 		}
 	}
-	if s.InputRoots == nil {
-		s.InputRoots = []string{"/"}
-	}
-	if s.InputProtocols == nil {
-		s.InputProtocols = []string{"file", "http", "https", "rtmp", "rtmps", "srt"}
+	if s.Inputs == nil {
+		s.Inputs = reach.DefaultPolicy()
 	}
 	if s.Hardware == nil {
 		s.Hardware = func() string { return "" }
@@ -107,6 +109,7 @@ func (s *Settings) complete() error {
 type Runner struct {
 	settings     Settings
 	log          *zap.Logger
+	fetcher      *fetch.Fetcher
 	work         workspaces
 	cgroups      proc.CgroupParent
 	assignedCPUs atomic.Uint32 // CPUs given to jobs so far, see nextCPUs
@@ -129,8 +132,13 @@ func New(s Settings) (*Runner, error) {
 	if err := s.complete(); err != nil {
 		return nil, fmt.Errorf("setting up FFmpeg: %w", err)
 	}
+	fetcher, err := fetch.New(fetch.Settings{Policy: s.Inputs, StallTimeout: s.StallTimeout, Log: s.Logger.Named("fetch")})
+	if err != nil {
+		return nil, fmt.Errorf("setting up the fetching of inputs: %w", err)
+	}
 	return &Runner{
 		settings:     s,
+		fetcher:      fetcher,
 		log:          s.Logger,
 		work:         workspaces{dir: filepath.Join(s.DataDir, workDir)},
 		cgroups:      proc.FindCgroupParent(cgroupNames(s.DataDir)),
@@ -206,5 +214,6 @@ func (r *Runner) Close(ctx context.Context) error {
 		closing.Go(func() { errs[i] = run.Close(ctx) })
 	}
 	closing.Wait()
+	r.fetcher.Close()
 	return errors.Join(errs...)
 }

@@ -17,9 +17,11 @@ type Process struct {
 // Phase is the step that an attempt is at.
 type Phase string
 
-// The phases in their order. Energy is counted in PhaseRun alone.
+// The phases in their order. A job's energy is that of PhaseRun; that of PhaseFetch is
+// reported apart.
 const (
 	PhasePrepare Phase = "prepare" // checks, workspace, synthetic input
+	PhaseFetch   Phase = "fetch"   // the input is fetched over http; before and after it PhasePrepare
 	PhaseRun     Phase = "run"     // FFmpeg runs
 	PhaseCheck   Phase = "check"   // exit status, frames, duration, ffprobe, rename
 	PhaseQuality Phase = "quality" // psnr, ssim, vmaf
@@ -37,6 +39,19 @@ type Progress struct {
 	BitrateKbps float64       `json:"bitrate_kbps"`
 	OutTime     time.Duration `json:"out_time"` // media time written so far
 	SizeBytes   int64         `json:"size_bytes"`
+}
+
+// Fetch is the fetching of an input over http or https.
+type Fetch struct {
+	Started time.Time     `json:"started"`
+	Took    time.Duration `json:"took"`  // so far
+	Done    bool          `json:"done"`  // the input is complete
+	Bytes   int64         `json:"bytes"` // received and kept
+	Total   int64         `json:"total"` // bytes expected; -1: not known
+	Resumed int           `json:"resumed"`
+	// Of an HLS playlist: the segments that are complete, and all. 0 for a file.
+	Segment  int `json:"segment,omitempty"`
+	Segments int `json:"segments,omitempty"`
 }
 
 // StopCause is why an attempt is stopped. It decides the outcome.
@@ -81,9 +96,10 @@ type Encode struct {
 	Log          string         `json:"log,omitempty"`               // head and tail of standard error
 	Notes        []string       `json:"notes,omitempty"`             // what was done differently than asked
 	InputBytes   int64          `json:"input_bytes,omitempty"`       // size of the input; 0 while unknown, as of a stream
+	Fetch        *Fetch         `json:"fetch,omitempty"`             // of the input; nil: it was not fetched
 	InputMade    bool           `json:"input_made"`                  // a synthetic input was generated
 	GenerateFor  time.Duration  `json:"generate_duration,omitempty"` // how long that took; part of PrepareFor
-	PrepareFor   time.Duration  `json:"prepare_duration"`            // of PhasePrepare, outside the energy window
+	PrepareFor   time.Duration  `json:"prepare_duration"`            // of PhasePrepare and PhaseFetch, outside the energy window
 }
 
 // Snapshot is the state of an attempt at one moment.

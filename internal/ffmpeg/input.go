@@ -1,0 +1,160 @@
+package ffmpeg
+
+import (
+	"errors"
+	"os"
+	"slices"
+	"strings"
+
+	"ffmpeg-agent/internal/reach"
+	"ffmpeg-agent/messages/job"
+	"ffmpeg-agent/messages/protocol"
+)
+
+// reading is how a job wants its input to be read.
+type reading struct {
+	format string // input_format: hls, dash or a demuxer of FFmpeg's; empty: found out
+	sha256 string // input_sha256, hexadecimal; empty: not compared
+	stream bool   // input_mode: FFmpeg reads it itself
+}
+
+func (pl *planner) reading() (r reading) {
+	if name, mode, ok := pl.word("input_mode"); ok {
+		if r.stream = mode == "stream"; !r.stream && mode != "fetch" && mode != "auto" {
+			pl.problem(name, "%s is not auto, fetch or stream", show(mode))
+		}
+	}
+	if name, format, ok := pl.word("input_format"); ok {
+		if r.format = format; !slices.Contains(inputFormats, format) {
+			pl.problem(name, "%s is not one of %s", show(format), strings.Join(inputFormats, ", "))
+		}
+	}
+	if name, sum, ok := pl.word("input_sha256"); ok {
+		if r.sha256 = sum; len(sum) != 64 || strings.Trim(sum, "0123456789abcdef") != "" {
+			pl.problem(name, "%s is not 64 hexadecimal digits", show(sum))
+		}
+	}
+	if !pl.hasInput {
+		pl.unuse("input_mode", "input_format", "input_sha256")
+	}
+	return r
+}
+
+// inputFormats are the values of input_format.
+var inputFormats = append([]string{reach.HLS, reach.DASH, "mp4"}, strings.Split(selfContained, ",")...)
+
+// demuxer is the format that FFmpeg is told; empty: it finds out.
+func (r reading) demuxer() string {
+	if r.format == reach.HLS || r.format == reach.DASH {
+		return "" // that of the playlist; a fetched one is a different matter
+	}
+	return r.format
+}
+
+// input finds out what a job reads. bad is set for a file that cannot be read.
+func (s *pathResolver) input(given, format string) (in reach.Input, bad *job.Failure) {
+	in, err := s.settings.Inputs.Input(given, format, s.workspace)
+	var refused *reach.Refused
+	var invalid *reach.Invalid
+	switch {
+	case errors.As(err, &refused):
+		s.problem("input", "%v", err)
+	case errors.As(err, &invalid):
+		s.problem("input", "%s is %v", quote("input", given), err)
+	case err != nil:
+		return in, failure(protocol.ReasonInputError, "input %s: %v", quote("input", given), err)
+	}
+	return in, nil
+}
+
+// Readers of inputs, by what they may open besides the input itself.
+var (
+	// segmentReaders read the segments of playlists.
+	segmentReaders = selfContained + ",webvtt,aac,mp3,ac3,eac3"
+	ownFile        = whitelist([]string{"file"}, selfContained)
+	// linkedHLS reads a playlist in the workspace, whose segments are there as well.
+	linkedHLS = append(whitelist([]string{"file", "crypto"}, "hls,"+segmentReaders), "-f", "hls")
+)
+
+func whitelist(protocols []string, formats string, more ...string) []string {
+	return append([]string{"-protocol_whitelist", strings.Join(unique(protocols), ","), "-format_whitelist", formats}, more...)
+}
+
+// fileSource reads a file on this machine.
+func fileSource(path, demuxer string) source {
+	options := slices.Clone(ownFile)
+	if demuxer != "" {
+		options = append(options, "-f", demuxer)
+	}
+	return source{url: fileURL(path), finite: true, options: options}
+}
+
+// localPlaylistSource reads a playlist on this machine as it is, with the files that it
+// refers to. These were checked, so their names do not matter.
+func localPlaylistSource(path, format string) source {
+	in := source{url: fileURL(path), options: append(whitelist([]string{"file"}, "dash,"+segmentReaders), "-f", "dash"), finite: true}
+	if format == reach.HLS {
+		in.options = append(slices.Clone(linkedHLS), "-allowed_extensions", "ALL")
+		in.finite = false // it may grow
+	}
+	return in
+}
+
+// underlying are the FFmpeg protocols that a protocol of live inputs needs.
+var underlying = map[string][]string{
+	"rtmp": {"rtmp", "tcp"}, "rtmps": {"rtmps", "rtmp", "tls", "tcp"}, "srt": {"srt", "udp"},
+}
+
+// streamSource reads a stream.
+func streamSource(url, scheme, demuxer string) source {
+	protocols := underlying[scheme]
+	if protocols == nil {
+		protocols = []string{scheme, "tcp", "tls", "udp"}
+	}
+	options := whitelist(protocols, selfContained, "-rw_timeout", rwTimeout)
+	if slices.Contains(protocols, "tls") {
+		options = append(options, verifyTLS()...)
+	}
+	if demuxer != "" {
+		options = append(options, "-f", demuxer)
+	}
+	return source{url: url, network: true, options: options}
+}
+
+// relayedSource reads a file over http through a relay. Whether it has an end is not known.
+func relayedSource(url, demuxer string) source {
+	options := whitelist([]string{"http", "tcp"}, selfContained, "-rw_timeout", rwTimeout)
+	if demuxer != "" {
+		options = append(options, "-f", demuxer)
+	}
+	return source{url: url, network: true, options: options}
+}
+
+// proxiedPlaylist reads a playlist and what it refers to over http and https alone, through a
+// relay. Whether it has an end is not known.
+func proxiedPlaylist(url, format, proxy string) source {
+	protocols := []string{"http", "https", "httpproxy", "tls", "tcp"}
+	if format == reach.HLS {
+		protocols = append(protocols, "crypto")
+	}
+	options := whitelist(protocols, format+","+segmentReaders, "-rw_timeout", rwTimeout, "-http_proxy", proxy, "-f", format)
+	return source{url: url, network: true, options: append(options, verifyTLS()...)}
+}
+
+// verifyTLS makes FFmpeg verify the certificates of servers. The file is for an FFmpeg with
+// OpenSSL, which knows no certificates by itself.
+func verifyTLS() []string {
+	options := []string{"-tls_verify", "1"}
+	for _, path := range append([]string{os.Getenv("SSL_CERT_FILE")}, caFiles...) {
+		if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() {
+			return append(options, "-ca_file", path)
+		}
+	}
+	return options
+}
+
+// caFiles are where systems keep the certificates that they trust (crypto/x509/root_linux.go).
+var caFiles = []string{
+	"/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/ca-bundle.pem",
+	"/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem", "/etc/ssl/cert.pem",
+}
