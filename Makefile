@@ -31,6 +31,7 @@ NEEDS_test       = $(FFMPEG) gcc
 NEEDS_check      = gcc
 NEEDS_bench      = $(FFMPEG) gcc
 NEEDS_chaos      = $(FFMPEG) gcc ip nsenter mount
+NEEDS_media      = $(FFMPEG)
 NEEDS_sabotage   = $(NEEDS_chaos)
 NEEDS_kills      = $(NEEDS_chaos)
 NEEDS_guest      = $(FFMPEG) qemu-system-x86_64 mkfs.ext4
@@ -83,6 +84,10 @@ bench: need build ## measure the accuracy of the energy meter and the CPU use of
 chaos: need build ## inject faults into real agents for MINUTES=2 with SEED=1, and check the invariants
 	$(BUILD) -o bin/chaos ./cmd/chaos
 	bin/chaos --agent bin/agent --devmaster bin/devmaster --minutes $(MINUTES) --seed $(SEED) --min-faults 300 --min-kinds 20 $(CHAOSFLAGS)
+
+.PHONY: media
+media: need ## encode inputs of many kinds, sound and damaged, and show the verdicts
+	$(GO) test -tags $(TAGS) -count=1 -timeout 15m -run '^TestMedia$$' ./internal/ffmpeg -media
 
 .PHONY: sabotage
 sabotage: need ## break the agent's code in known ways, and check that chaos detects each one

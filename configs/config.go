@@ -85,6 +85,9 @@ type Jobs struct {
 	// StallTimeout is how long a job may make no progress before it is stopped.
 	StallTimeout        time.Duration `key:"stall_timeout" default:"60s" allow:"100ms..24h"`
 	CancelCheckInterval time.Duration `key:"cancel_check_interval" default:"5s" allow:"10ms..1h"`
+	// DamagedInput decides what becomes of a job whose input is incomplete or damaged: it
+	// fails, or completes with a note. A job's accept_damaged overrides it.
+	DamagedInput string `key:"damaged_input" default:"fail" allow:"fail|accept"`
 	// EngineFallback has FFmpeg run jobs that ask for the engine gstreamer.
 	EngineFallback bool `key:"engine_fallback" default:"true"`
 	// PreferHardware lets a hardware encoder whose trial encode succeeded serve jobs that

@@ -82,7 +82,7 @@ func TestLoadDefaults(t *testing.T) {
 
 		Jobs: Jobs{
 			MaxConcurrent: 1, GenerateInput: true, Timeout: time.Hour, StallTimeout: time.Minute,
-			CancelCheckInterval: 5 * time.Second, EngineFallback: true,
+			CancelCheckInterval: 5 * time.Second, DamagedInput: "fail", EngineFallback: true,
 			DefaultPresets: Labels{"h264": "fast", "h265": "fast", "av1": "8", "vp9": "good/4"}, OutputRoots: []string{}, InputRoots: []string{"/"}, InputNetworks: []string{}, FetchInputs: true,
 			InputProtocols: []string{"file", "http", "https", "rtmp", "rtmps", "srt"}, MinFreeDisk: Size{auto: true},
 		},
@@ -187,7 +187,7 @@ func nonDefault(k key) string {
 		"master.url": "https://192.168.1.100:8080", "node.type": "laptop", "node.labels": "a=1,b=x y",
 		"jobs.default_presets": "av1=10,h264=slow,h265=medium,vp9=realtime/8",
 		"jobs.input_networks":  "127.0.0.0/8,10.0.0.0/8", "jobs.input_protocols": "file,srt", "jobs.min_free_disk": "12%", "log.level": "debug",
-		"log.format": "json", "energy.estimate": "off", "exporters.listen_address": "127.0.0.1",
+		"log.format": "json", "jobs.damaged_input": "accept", "energy.estimate": "off", "exporters.listen_address": "127.0.0.1",
 		"master.api_key": "k3y", "node.address": "other",
 	}
 	if text, ok := special[k.path]; ok {

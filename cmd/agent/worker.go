@@ -171,6 +171,7 @@ func (w *worker) newRunner(cfg configs.Config, graphics func() []hardware.Graphi
 		GenerateInput:  cfg.Jobs.GenerateInput,
 		Timeout:        cfg.Jobs.Timeout,
 		StallTimeout:   cfg.Jobs.StallTimeout,
+		AcceptDamaged:  cfg.Jobs.DamagedInput == "accept",
 		EngineFallback: cfg.Jobs.EngineFallback,
 		PreferHardware: cfg.Jobs.PreferHardware,
 		DefaultPresets: cfg.Jobs.DefaultPresets,

@@ -55,7 +55,8 @@ func (r *Run) gather(ctx context.Context) (evidence, error) {
 		exit: exit, found: r.found, timeUp: r.timeUp, timeout: r.plan.timeout, streaming: r.plan.streaming, origin: r.origin(), source: r.source, accept: r.plan.accept,
 		whole: r.plan.whole, asked: r.plan.duration, software: r.plan.software(), copied: r.plan.audio.copied, diskWasFull: r.diskWasFull(),
 	}
-	e.grew = e.origin == originStored && regularSize(r.files.inputPath) > r.Snapshot().Encode.InputBytes
+	e.bytes, e.lacks = r.Snapshot().Encode.InputBytes, r.lacks
+	e.grew = e.origin == originStored && r.files.reads.URL == nil && r.files.reads.Format == "" && regularSize(r.files.inputPath) > e.bytes
 	if !e.ended() {
 		if f := r.limitFailure(r.ffmpeg.Load()); f != nil {
 			return e, f

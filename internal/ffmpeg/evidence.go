@@ -83,7 +83,7 @@ var (
 	badFrame      = regexp.MustCompile(`corrupt decoded frame(?: in stream (\d+))?$|^Error while decoding stream #0:(\d+): |^Error submitting packet to decoder: |^Decoding error: `)
 	badContainer  = regexp.MustCompile(`max resync size reached|invalid as first byte of an EBML number|^Packet corrupt |corrupt input packet|PES packet size mismatch|^Packet mismatch`)
 	missingPart   = regexp.MustCompile(`Failed to open (?:segment|fragment)`)
-	cutOff        = regexp.MustCompile(`File ended prematurely|: partial file$`)
+	endsEarly     = regexp.MustCompile(`File ended prematurely|: partial file$`)
 	demuxError    = regexp.MustCompile(`^Error during demuxing: (.*)$`)
 	httpError     = regexp.MustCompile(`HTTP error (\d{3})`)
 	headerError   = regexp.MustCompile(`^Could not find tag for codec |^Could not write header`)
@@ -123,7 +123,7 @@ func (l *logReader) count(line string, n int64) {
 		f.Damaged += n
 	case missingPart.MatchString(text):
 		f.PartsMissing += n
-	case cutOff.MatchString(text):
+	case endsEarly.MatchString(text):
 		f.CutOff = true
 	case strings.HasPrefix(text, "New video stream"):
 		f.NewVideo = true

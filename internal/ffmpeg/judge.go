@@ -23,6 +23,8 @@ type evidence struct {
 
 	origin   origin
 	input    *job.Failure // what an inspection after a failure found wrong with the input
+	bytes    int64        // of the input when it was opened; 0 if unknown
+	lacks    int64        // bytes of media that it declares and does not have
 	grew     bool         // the input grew while FFmpeg read it
 	accept   bool         // damage is noted and does not fail the job
 	whole    bool         // the job wants all of the input
@@ -223,7 +225,7 @@ func (e *evidence) inputRules() []rule {
 		{(short || open) && found.ReadError != "", reason, fmt.Sprintf("%s: %s", ends, found.ReadError)},
 		{e.continuesElsewhere(), protocol.ReasonInputError, ends + "; the video goes on in another stream"},
 		{short, reason, ends},
-		{open && found.CutOff, reason, ends + ": the file is cut off"},
+		{e.cut() && !e.grew, reason, "input: the file is cut off" + e.lacksText()},
 		{e.damagedShare() > maxDamagedShare && e.origin == originStored, protocol.ReasonInputError, "input: " + e.framesText()},
 	}
 }
@@ -256,6 +258,25 @@ func (e *evidence) short() bool {
 // satisfied: the first output has all that the job asked for, whatever more the input has.
 func (e *evidence) satisfied() bool {
 	return !e.whole && e.outputs[0].made.length >= e.asked-slack(e.asked, true)-2*e.outputs[0].frameTime()
+}
+
+// cut: the input ends before all of its media. A Matroska file may lack what follows its
+// clusters; the length of its video tells.
+func (e *evidence) cut() bool {
+	switch {
+	case e.satisfied() || e.origin == originLive:
+		return false
+	case e.expected() > 0 && e.source.indexLast:
+		return e.short()
+	}
+	return e.found.CutOff || e.lacks > 0
+}
+
+func (e *evidence) lacksText() string {
+	if e.lacks == 0 || e.bytes == 0 {
+		return ""
+	}
+	return fmt.Sprintf(": it has %d of %d bytes", e.bytes, e.bytes+e.lacks)
 }
 
 // continuesElsewhere: the video went on in another stream when the first output's ended.
@@ -334,7 +355,9 @@ func (e *evidence) missing() *time.Duration {
 	switch want := e.expected(); {
 	case e.short():
 		missing = want - e.outputs[0].made.length
-	case want == 0 && !e.satisfied() && e.source.guessed > 0 && (e.found.ReadError != "" || e.found.CutOff || e.continuesElsewhere()):
+	case e.lacks > 0 && e.bytes > 0 && e.cut(): // in proportion
+		missing = time.Duration(float64(e.outputs[0].made.length) * float64(e.lacks) / float64(e.bytes))
+	case want == 0 && !e.satisfied() && e.source.guessed > 0 && (e.found.ReadError != "" || e.cut() || e.continuesElsewhere()):
 		missing = max(0, e.source.guessed-e.outputs[0].made.length)
 	case want == 0 && !e.satisfied():
 		return nil

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"os"
 	"syscall"
 	"testing"
 	"time"
@@ -106,7 +107,9 @@ func TestVerdicts(t *testing.T) {
 		{"length unknown, read error after what was asked", film(made(300), asked(10*s), lengthUnknown, found(func(f *findings) { f.ReadError = "Input/output error" }))},
 		{"length unknown, transfer ended early", film(made(900), lengthUnknown, read(originNetwork), found(func(f *findings) { f.ReadError = "the transfer ended early" }))},
 		{"length unknown, file cut off", film(made(900), lengthUnknown, found(func(f *findings) { f.CutOff = true }))},
-		{"file cut off behind the video", film(found(func(f *findings) { f.CutOff = true }))},
+		{"file cut off within its audio", film(found(func(f *findings) { f.CutOff = true }))},
+		{"index at the end cut off", film(found(func(f *findings) { f.CutOff = true }), func(e *evidence) { e.source.indexLast, e.lacks, e.bytes = true, 100, 900 })},
+		{"length guessed, file cut off", film(made(900), func(e *evidence) { e.source.length, e.lacks, e.bytes = 30*s, 100, 100 })},
 		{"read error behind the video", film(found(func(f *findings) { f.ReadError = "Input/output error" }))},
 		{"segments missing", film(found(func(f *findings) { f.PartsMissing = 2 }))},
 		{"segments missing, accepted", film(found(func(f *findings) { f.PartsMissing = 2 }), accepting)},
@@ -148,4 +151,39 @@ func TestVerdicts(t *testing.T) {
 		}
 	}
 	golden(t, "verdicts.golden", table.Bytes())
+}
+
+func TestCutOffFiles(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	c := corpus{t, dir}
+	clip(t, c.path("six.mp4"), "6")
+	c.remux("first.mp4", "-c", "copy", "-movflags", "+faststart")
+	c.remux("fragments.mp4", "-c", "copy", "-movflags", "frag_keyframe+empty_moov")
+	c.remux("six.mkv", "-c", "copy")
+	c.remux("six.avi", "-c:v", "mpeg4", "-c:a", "libmp3lame")
+	for _, name := range []string{"first.mp4", "fragments.mp4", "six.mkv", "six.avi", "six.mp4"} {
+		data, err := os.ReadFile(c.path(name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		size := int64(len(data))
+		if got := cutOff(bytes.NewReader(data), size); got != 0 {
+			t.Errorf("%s: got %d bytes missing, want 0", name, got)
+		}
+		if got := cutOff(bytes.NewReader(data[:size/2]), size/2); got <= 0 || got > size-size/2 {
+			t.Errorf("half of %s: got %d bytes missing, want 1 to %d", name, got, size-size/2)
+		}
+	}
+}
+
+func FuzzCutOff(f *testing.F) {
+	f.Add([]byte("RIFF\x04\x00\x00\x00AVI LIST\xff\xff\xff\x7fmovi"))
+	f.Add([]byte("\x00\x00\x00\x18ftypisom\x00\x00\x00\x00\x00\x00\x00\x01mdat\xff\xff\xff\xff\xff\xff\xff\xff"))
+	f.Add([]byte("\x1a\x45\xdf\xa3\x81\x00\x18\x53\x80\x67\x01\xff\xff\xff\xff\xff\xff\xff"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if got := cutOff(bytes.NewReader(data), int64(len(data))); got < 0 {
+			t.Errorf("got %d bytes missing", got)
+		}
+	})
 }

@@ -21,6 +21,8 @@ type media struct {
 	uneven bool
 	// length is how long the video is at least; 0 where its container does not tell.
 	length time.Duration
+	// indexLast: the file may end with an index that no encode needs.
+	indexLast bool
 	// exact: the container derives that length from an index or states it of the track.
 	exact   bool
 	guessed time.Duration // length of the longest track, as far as ffprobe can tell
@@ -45,7 +47,7 @@ func (p *probed) media() (of media) {
 		return of
 	}
 	of = media{
-		probed: true, index: video.Index, size: video.size(), guessed: max(0, parseSeconds(p.Format.Duration)), sar: video.SAR, interlaced: fieldOrders[video.FieldOrder],
+		probed: true, indexLast: p.isFormat("matroska"), index: video.Index, size: video.size(), guessed: max(0, parseSeconds(p.Format.Duration)), sar: video.SAR, interlaced: fieldOrders[video.FieldOrder],
 		bits: video.bits(), transfer: video.Transfer, rgb: rgbFormat.MatchString(video.PixelFormat),
 	}
 	of.length, of.exact = p.videoLength(video)

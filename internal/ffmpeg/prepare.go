@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"ffmpeg-agent/internal/reach"
 	"ffmpeg-agent/messages/job"
 )
 
@@ -56,10 +57,26 @@ func (r *Run) prepare(ctx context.Context) (err error) {
 	if r.plan.input == "" {
 		return r.makeInput(ctx)
 	}
-	if path := r.files.reads.Path; path != "" && r.files.reads.Format == "" {
-		r.update(func(e *job.Encode) { e.InputBytes = regularSize(path) })
-	}
 	return ctx.Err()
+}
+
+// measureInput takes down the size of a stored input, and whether it is cut off. What is
+// appended later is not damage.
+func (r *Run) measureInput() {
+	if r.files.reads.Format != "" || r.files.fetched.Format != "" {
+		return // a playlist is not the media
+	}
+	f, err := reach.OpenRegular(r.files.inputPath)
+	if err != nil {
+		return
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return
+	}
+	r.lacks = cutOff(f, info.Size())
+	r.update(func(e *job.Encode) { e.InputBytes = info.Size() })
 }
 
 // regularSize is the size of a regular file in bytes; 0 where it is none.
@@ -82,6 +99,7 @@ func (r *Run) followInput(ctx context.Context, on node) error {
 		return f
 	}
 	r.source = p.media()
+	r.measureInput()
 	files, err := r.makePlan(on, r.source)
 	if err == nil {
 		r.files.targets = files.targets

@@ -106,7 +106,7 @@ func (s *probedStream) rate() (r rate, uneven bool) {
 		return mean, false
 	case f > 0.99 && f < 1.01:
 		return base, false
-	case f > 1.98 && f < 2.02:
+	case f > 1.98 && f < 2.02 && s.FieldOrder != "progressive":
 		return rate{base.num, 2 * base.den}, false
 	}
 	return mean, true

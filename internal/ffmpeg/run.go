@@ -38,6 +38,7 @@ type Run struct {
 	caps    Capabilities
 	plan    plan
 	source  media // of the input, once it was probed
+	lacks   int64 // bytes of media that the input declares and does not have
 	files   jobFiles
 	limiter limiter
 	relay   *fetch.Relay // nil: FFmpeg reads nothing over http

@@ -1,0 +1,379 @@
+package ffmpeg
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"ffmpeg-agent/messages/job"
+)
+
+// allMedia runs the kinds of inputs that take longer, too: make media.
+var allMedia = flag.Bool("media", false, "test all kinds of inputs")
+
+// corpus makes inputs from a base clip of six seconds, 320x240 at 30, with sound.
+type corpus struct {
+	t   *testing.T
+	dir string
+}
+
+func (c corpus) path(name string) string { return filepath.Join(c.dir, name) }
+
+// ffmpeg runs FFmpeg in the corpus' directory.
+func (c corpus) ffmpeg(args ...string) {
+	c.t.Helper()
+	cmd := exec.Command("ffmpeg", append([]string{"-nostdin", "-v", "error", "-y"}, args...)...)
+	cmd.Dir = c.dir
+	if out, err := cmd.CombinedOutput(); err != nil {
+		c.t.Fatalf("making an input: %v: ffmpeg %s\n%s", err, strings.Join(args, " "), out)
+	}
+}
+
+// edit writes a changed copy of a file.
+func (c corpus) edit(from, to string, change func([]byte) []byte) {
+	c.t.Helper()
+	data, err := os.ReadFile(c.path(from))
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	if err := os.WriteFile(c.path(to), change(data), 0o644); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+func half(b []byte) []byte { return b[:len(b)/2] }
+
+// zeroed overwrites a part of a file, as a damaged disk does.
+func zeroed(from, to float64) func([]byte) []byte {
+	return func(b []byte) []byte {
+		clear(b[int(from*float64(len(b))):int(to*float64(len(b)))])
+		return b
+	}
+}
+
+// remux copies the streams of six.mp4.
+func (c corpus) remux(name string, args ...string) {
+	c.t.Helper()
+	c.ffmpeg(append(append([]string{"-i", "six.mp4"}, args...), name)...)
+}
+
+// kind is one kind of input with the verdict that its owner expects.
+type kind struct {
+	name   string
+	make   func(c corpus) string // makes the input and returns its name
+	job    string                // further parameters in JSON
+	want   string                // completed, or the reason with a part of its message
+	note   string                // part of a note
+	frames int64                 // of the output; 0: any number
+	media  time.Duration         // of the output; 0: any
+	slow   bool                  // only in make media
+}
+
+const second = time.Second
+
+var kinds = []kind{
+	// Sound inputs.
+	{name: "mp4", make: func(c corpus) string { return "six.mp4" }, want: "completed", frames: 180, media: 6 * second},
+	{name: "transport stream", make: func(c corpus) string { c.remux("six.ts", "-c", "copy"); return "six.ts" }, want: "completed", media: 6 * second},
+	{name: "broadcast capture that begins between key frames", make: func(c corpus) string {
+		c.ffmpeg("-i", "six.mp4", "-c:v", "libx264", "-g", "90", "-bf", "2", "-c:a", "copy", "gop.ts")
+		c.edit("gop.ts", "middle.ts", func(b []byte) []byte { return b[len(b)/188/3*188:] })
+		return "middle.ts"
+	}, want: "completed"},
+	{name: "two transport streams joined by cat", make: func(c corpus) string {
+		c.remux("one.ts", "-c", "copy")
+		c.edit("one.ts", "joined.ts", func(b []byte) []byte { return append(b, b...) })
+		return "joined.ts"
+	}, want: "completed"},
+	{name: "time stamps from 100 s, Matroska", make: func(c corpus) string {
+		c.remux("late.mkv", "-c", "copy", "-output_ts_offset", "100")
+		return "late.mkv"
+	}, want: "completed", media: 6 * second},
+	{name: "time stamps from 100 s, FLV", make: func(c corpus) string {
+		c.remux("late.flv", "-c", "copy", "-output_ts_offset", "100", "-flvflags", "no_duration_filesize")
+		return "late.flv"
+	}, want: "completed", media: 6 * second},
+	{name: "FLV without a length", make: func(c corpus) string {
+		c.remux("plain.flv", "-c", "copy", "-flvflags", "no_duration_filesize")
+		return "plain.flv"
+	}, want: "completed", media: 6 * second},
+	{name: "subtitles longer than the video", make: func(c corpus) string {
+		c.write("long.srt", "1\n00:00:01,000 --> 00:01:40,000\nstill here\n")
+		c.ffmpeg("-i", "six.mp4", "-i", "long.srt", "-map", "0", "-map", "1", "-c", "copy", "-c:s", "srt", "subtitled.mkv")
+		return "subtitled.mkv"
+	}, want: "completed", note: "left out: 1 subtitle track", media: 6 * second},
+	{name: "second audio longer than the video", make: func(c corpus) string {
+		c.ffmpeg("-i", "six.mp4", "-f", "lavfi", "-i", "sine=d=20", "-map", "0", "-map", "1", "-c:v", "copy", "-c:a", "aac", "two.mkv")
+		return "two.mkv"
+	}, want: "completed", note: "left out: 1 audio track", media: 6 * second},
+	{name: "audio longer than the video, left out", make: func(c corpus) string {
+		c.ffmpeg("-i", "six.mp4", "-f", "lavfi", "-i", "sine=d=20", "-map", "0:v", "-map", "1", "-c:v", "copy", "-c:a", "aac", "longer.mkv")
+		return "longer.mkv"
+	}, job: `"audio_codec":"none"`, want: "completed", note: "left out: 1 audio track", media: 6 * second},
+	{name: "audio longer than the video", make: func(c corpus) string {
+		c.ffmpeg("-i", "six.mp4", "-f", "lavfi", "-i", "sine=d=20", "-map", "0:v", "-map", "1", "-c:v", "copy", "-c:a", "aac", "longer.mkv")
+		return "longer.mkv"
+	}, want: "completed"},
+	{name: "chapters that end after 600 s", make: func(c corpus) string { return c.chapters("600000") }, want: "completed", media: 6 * second},
+	{name: "A-law of 8 kHz to AVI", make: func(c corpus) string {
+		c.ffmpeg("-i", "six.mp4", "-c:v", "copy", "-c:a", "pcm_alaw", "-ar", "8000", "cctv.mkv")
+		return "cctv.mkv"
+	}, job: `"output":"OUT.avi"`, want: "completed", frames: 180},
+	{name: "5.1(side) to Opus", make: func(c corpus) string {
+		c.ffmpeg("-i", "six.mp4", "-af", "aformat=channel_layouts=5.1(side)", "-c:v", "copy", "-c:a", "ac3", "side.mkv")
+		return "side.mkv"
+	}, job: `"codec":"vp9","output":"OUT.webm"`, want: "completed"},
+	{name: "16 channels of PCM", make: func(c corpus) string {
+		c.ffmpeg("-i", "six.mp4", "-af", "pan=16c|"+joined(16, "c%d=c0"), "-c:v", "copy", "-c:a", "pcm_s16le", "many.mov")
+		return "many.mov"
+	}, want: "completed", note: "first two"},
+	{name: "audio without a decoder", make: func(c corpus) string {
+		c.ffmpeg("-i", "six.mp4", "-c:v", "copy", "-c:a", "alac", "alac.mov")
+		c.edit("alac.mov", "unknown.mov", func(b []byte) []byte { return []byte(strings.ReplaceAll(string(b), "alac", "apac")) })
+		return "unknown.mov"
+	}, want: "completed", note: "left out: 1 audio track"},
+	{name: "audio without a decoder beside another", make: func(c corpus) string {
+		c.ffmpeg("-i", "six.mp4", "-map", "0:v", "-map", "0:a", "-map", "0:a", "-c:v", "copy", "-c:a:0", "alac", "-c:a:1", "aac", "pair.mov")
+		c.edit("pair.mov", "unknown2.mov", func(b []byte) []byte { return []byte(strings.ReplaceAll(string(b), "alac", "apac")) })
+		return "unknown2.mov"
+	}, want: "completed", note: "left out: 1 audio track"},
+	{name: "default audio track is the second", make: func(c corpus) string {
+		c.ffmpeg("-i", "six.mp4", "-f", "lavfi", "-i", "anullsrc=cl=stereo:d=6", "-map", "0:v", "-map", "0:a", "-map", "1", "-c:v", "copy", "-c:a", "aac",
+			"-disposition:a:0", "0", "-disposition:a:1", "default", "second.mkv")
+		return "second.mkv"
+	}, want: "completed", note: "left out: 1 audio track"},
+	{name: "variable frame rate", make: func(c corpus) string {
+		c.ffmpeg("-f", "lavfi", "-i", "testsrc2=s=320x240:r=30:d=6", "-vf", "select=not(between(mod(n\\,60)\\,20\\,50))", "-fps_mode", "vfr", "-c:v", "libx264", "vfr.mkv")
+		return "vfr.mkv"
+	}, want: "completed", note: "the input's frames have gaps"},
+	{name: "one frame", make: func(c corpus) string {
+		c.remux("frame.mp4", "-c:v", "libx264", "-frames:v", "1", "-an")
+		return "frame.mp4"
+	}, want: "completed", frames: 1},
+	{name: "no audio", make: func(c corpus) string { c.remux("silent.mp4", "-c", "copy", "-an"); return "silent.mp4" }, want: "completed", frames: 180},
+	{name: "cover picture", make: func(c corpus) string {
+		c.ffmpeg("-i", "six.mp4", "-frames:v", "1", "cover.png")
+		c.ffmpeg("-i", "six.mp4", "-i", "cover.png", "-map", "1", "-map", "0", "-c", "copy", "-disposition:v:0", "attached_pic", "covered.mp4")
+		return "covered.mp4"
+	}, want: "completed", frames: 180},
+	{name: "fragmented mp4", make: func(c corpus) string {
+		c.remux("fragments.mp4", "-c", "copy", "-movflags", "frag_keyframe+empty_moov")
+		return "fragments.mp4"
+	}, want: "completed", media: 6 * second},
+	{name: "edit list that cuts two seconds", make: func(c corpus) string {
+		c.ffmpeg("-ss", "2.1", "-i", "six.mp4", "-c", "copy", "edited.mp4")
+		return "edited.mp4"
+	}, want: "completed"},
+	{name: "video two seconds later than the audio", make: func(c corpus) string {
+		c.ffmpeg("-i", "six.mp4", "-itsoffset", "2", "-i", "six.mp4", "-map", "1:v", "-map", "0:a", "-c", "copy", "delayed.mkv")
+		return "delayed.mkv"
+	}, want: "completed"},
+	{name: "program stream", make: func(c corpus) string {
+		c.remux("disc.mpg", "-c:v", "mpeg2video", "-c:a", "mp2", "-f", "vob")
+		return "disc.mpg"
+	}, want: "completed"},
+	{name: "raw H.264", make: func(c corpus) string { c.remux("raw.h264", "-c", "copy", "-an"); return "raw.h264" }, want: "completed"},
+	{name: "name with a quote and a percent sign", make: func(c corpus) string {
+		c.edit("six.mp4", "it's 100%.mp4", func(b []byte) []byte { return b })
+		return "it's 100%.mp4"
+	}, want: "completed", frames: 180},
+	{name: "interlaced", make: func(c corpus) string {
+		c.ffmpeg("-f", "lavfi", "-i", "testsrc2=s=320x240:r=50:d=2", "-vf", "interlace", "-c:v", "mpeg2video", "-flags", "+ildct+ilme", "fields.ts")
+		return "fields.ts"
+	}, want: "completed", note: "marked as interlaced (top field first)"},
+	{name: "4:3 to 16:9", make: func(c corpus) string { return "six.mp4" }, job: `"resolution":"320x180"`, want: "completed", note: "does not have the input's aspect ratio"},
+	{name: "HDR10", make: func(c corpus) string {
+		c.ffmpeg("-f", "lavfi", "-i", "testsrc2=s=320x240:r=25:d=2", "-c:v", "libx265", "-preset", "ultrafast", "-pix_fmt", "yuv420p10le",
+			"-x265-params", "log-level=0:hdr10=1:colorprim=bt2020:transfer=smpte2084:colormatrix=bt2020nc", "hdr.mkv")
+		return "hdr.mkv"
+	}, want: "completed", note: "HDR (PQ) with 10 bits a sample"},
+	{name: "ladder", make: func(c corpus) string { return "six.mp4" }, job: `"outputs":[{"resolution":"320x240"},{"resolution":"160x120"}]`,
+		want: "completed", note: "key frames are up to 8.33 s apart"},
+	{name: "unknown parameter", make: func(c corpus) string { return "six.mp4" }, job: `"gop":48`, want: "completed", note: "unknown parameters ignored: \"gop\""},
+	{name: "sound recording", make: func(c corpus) string { c.remux("sound.m4a", "-vn", "-c", "copy"); return "sound.m4a" }, want: "input_error: no video stream"},
+
+	// Incomplete inputs.
+	{name: "Matroska cut in half", make: func(c corpus) string {
+		c.remux("six.mkv", "-c", "copy")
+		c.edit("six.mkv", "half.mkv", half)
+		return "half.mkv"
+	}, want: "input_error: it ends after 3"},
+	{name: "Matroska cut in half, accepted", make: func(c corpus) string {
+		c.remux("six.mkv", "-c", "copy")
+		c.edit("six.mkv", "half.mkv", half)
+		return "half.mkv"
+	}, job: `"accept_damaged":true`, want: "completed", note: "accepted: input: it ends after 3"},
+	{name: "Matroska with chapters cut in half", make: func(c corpus) string { c.edit(c.chapters("6000"), "half.mkv", half); return "half.mkv" }, want: "input_error: it ends after 3"},
+	{name: "mp4 cut in half, index first", make: func(c corpus) string {
+		c.remux("first.mp4", "-c", "copy", "-movflags", "+faststart")
+		c.edit("first.mp4", "half.mp4", half)
+		return "half.mp4"
+	}, want: "input_error: it ends after"},
+	{name: "mp4 cut in half, index last", make: func(c corpus) string { c.edit("six.mp4", "half.mp4", half); return "half.mp4" }, want: "input_error: Invalid data"},
+	{name: "fragmented mp4 cut in half", make: func(c corpus) string {
+		c.remux("fragments.mp4", "-c", "copy", "-movflags", "frag_keyframe+empty_moov")
+		c.edit("fragments.mp4", "half.mp4", half)
+		return "half.mp4"
+	}, want: "input_error: the file is cut off: it has"},
+	{name: "AVI cut in half", make: func(c corpus) string {
+		c.remux("six.avi", "-c:v", "mpeg4", "-c:a", "libmp3lame")
+		c.edit("six.avi", "half.avi", half)
+		return "half.avi"
+	}, want: "input_error: the file is cut off: it has"},
+	{name: "FLV cut in half", make: func(c corpus) string {
+		c.remux("six.flv", "-c", "copy")
+		c.edit("six.flv", "half.flv", half)
+		return "half.flv"
+	}, want: "input_error: it ends after"},
+	{name: "HLS without its last two segments", make: func(c corpus) string { return c.hls(4, 5) }, want: "input_error"},
+	{name: "HLS without two segments in the middle", make: func(c corpus) string { return c.hls(2, 3) }, want: "input_error"},
+	{name: "transport stream that goes on in other PIDs", make: func(c corpus) string {
+		c.ffmpeg("-i", "six.mp4", "-t", "3", "-c", "copy", "-mpegts_start_pid", "256", "a.ts")
+		c.ffmpeg("-ss", "3", "-i", "six.mp4", "-c", "copy", "-output_ts_offset", "3", "-mpegts_start_pid", "512", "b.ts")
+		c.edit("a.ts", "pids.ts", func(b []byte) []byte {
+			more, err := os.ReadFile(c.path("b.ts"))
+			if err != nil {
+				c.t.Fatal(err)
+			}
+			return append(b, more...)
+		})
+		return "pids.ts"
+	}, want: "input_error: goes on in another stream"},
+	{name: "picture", make: func(c corpus) string { c.ffmpeg("-i", "six.mp4", "-frames:v", "1", "still.png"); return "still.png" }, want: "input_error: a picture (image/png)"},
+	{name: "text", make: func(c corpus) string {
+		c.write("words.mp4", strings.Repeat("no film at all\n", 1000))
+		return "words.mp4"
+	}, want: "input_error: Invalid data"},
+
+	// Damaged inputs.
+	{name: "transport stream, middle third zeroed", make: func(c corpus) string {
+		c.remux("six.ts", "-c", "copy")
+		c.edit("six.ts", "zeroed.ts", zeroed(1./3, 2./3))
+		return "zeroed.ts"
+	}, want: "input_error: frames were corrupt or lost"},
+	{name: "Matroska, middle third zeroed", make: func(c corpus) string {
+		c.remux("six.mkv", "-c", "copy")
+		c.edit("six.mkv", "zeroed.mkv", zeroed(1./3, 2./3))
+		return "zeroed.mkv"
+	}, want: "input_error: frames were corrupt or lost"},
+	{name: "mp4, middle third zeroed", make: func(c corpus) string { c.edit("six.mp4", "zeroed.mp4", zeroed(1./3, 2./3)); return "zeroed.mp4" }, want: "input_error: frames were corrupt or lost"},
+	{name: "mp4, middle third zeroed, accepted", make: func(c corpus) string { c.edit("six.mp4", "zeroed.mp4", zeroed(1./3, 2./3)); return "zeroed.mp4" },
+		job: `"accept_damaged":"true"`, want: "completed", note: "accepted: input:"},
+
+	// Jobs that cannot be done.
+	{name: "A-law copied into mp4", make: func(c corpus) string {
+		c.ffmpeg("-i", "six.mp4", "-c:v", "copy", "-c:a", "pcm_alaw", "-ar", "8000", "cctv.mkv")
+		return "cctv.mkv"
+	}, job: `"audio_codec":"copy"`, want: "user_error: Could not find tag for codec pcm_alaw"},
+	{name: "Opus of 600k", make: func(c corpus) string { return "six.mp4" }, job: `"audio_codec":"opus","audio_bitrate":"600k"`, want: "user_error: The bit rate 600000 bps is unsupported"},
+	{name: "AV1 of 32x32", make: func(c corpus) string { return "six.mp4" }, job: `"codec":"av1","resolution":"32x32"`, want: "user_error: Source Width must be at least 64"},
+}
+
+func joined(n int, format string) string {
+	var parts []string
+	for i := range n {
+		parts = append(parts, fmt.Sprintf(format, i))
+	}
+	return strings.Join(parts, "|")
+}
+
+func (c corpus) write(name, text string) {
+	c.t.Helper()
+	if err := os.WriteFile(c.path(name), []byte(text), 0o644); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// chapters makes a Matroska file with a chapter that ends at a time in ms.
+func (c corpus) chapters(end string) string {
+	c.t.Helper()
+	c.write("chapters.txt", ";FFMETADATA1\n[CHAPTER]\nTIMEBASE=1/1000\nSTART=0\nEND="+end+"\n")
+	c.ffmpeg("-i", "six.mp4", "-i", "chapters.txt", "-map", "0", "-map_chapters", "1", "-c", "copy", "chapters.mkv")
+	return "chapters.mkv"
+}
+
+// hls makes a playlist of six segments of a second and removes some.
+func (c corpus) hls(without ...int) string {
+	c.t.Helper()
+	c.remux("list.m3u8", "-c:v", "libx264", "-g", "30", "-c:a", "copy", "-hls_time", "1", "-hls_playlist_type", "vod")
+	for _, i := range without {
+		if err := os.Remove(c.path(fmt.Sprintf("list%d.ts", i))); err != nil {
+			c.t.Fatal(err)
+		}
+	}
+	return "list.m3u8"
+}
+
+// TestMedia encodes inputs of many kinds and compares the verdicts with what their owners
+// expect.
+func TestMedia(t *testing.T) {
+	t.Parallel()
+	base := filepath.Join(t.TempDir(), "six.mp4")
+	corpus{t, filepath.Dir(base)}.ffmpeg("-f", "lavfi", "-i", "testsrc2=s=320x240:r=30:d=6", "-f", "lavfi", "-i", "sine=d=6",
+		"-c:v", "libx264", "-g", "15", "-pix_fmt", "yuv420p", "-c:a", "aac", base)
+	for _, k := range kinds {
+		t.Run(k.name, func(t *testing.T) {
+			if k.slow && !*allMedia {
+				return
+			}
+			begun := time.Now()
+			got, e := k.run(t, base)
+			if *allMedia {
+				t.Logf("%-50s %5.1f s  %s", k.name, time.Since(begun).Seconds(), got)
+				for _, n := range e.Notes {
+					t.Logf("%-60s note: %s", "", n)
+				}
+			}
+		})
+	}
+}
+
+// run encodes an input of this kind and checks the verdict, which it returns.
+func (k kind) run(t *testing.T, base string) (verdict string, e job.Encode) {
+	c := corpus{t, t.TempDir()}
+	if err := os.Link(base, c.path("six.mp4")); err != nil {
+		t.Fatal(err)
+	}
+	out := filepath.Join(c.dir, "out")
+	parameters := `{"preset":"ultrafast","output":` + quoted(out+".mp4") + `,"input":` + quoted(c.path(k.make(c))) + `}`
+	if k.job != "" {
+		extra := strings.ReplaceAll(k.job, "OUT", out)
+		if strings.Contains(extra, `"output":`) {
+			parameters = strings.Replace(parameters, `"output":`+quoted(out+".mp4")+`,`, "", 1)
+		}
+		if strings.Contains(extra, `"codec":`) {
+			parameters = strings.Replace(parameters, `"preset":"ultrafast",`, "", 1)
+		}
+		parameters = "{" + extra + "," + parameters[1:]
+	}
+	r := newRunner(t, func(s *Settings) { s.OutputRoots = []string{c.dir} })
+	run := r.Begin(lease(t, "media", parameters))
+	err := walk(testContext(t), run)
+	e = run.Snapshot().Encode
+	verdict = "completed"
+	if err != nil {
+		verdict = err.Error()
+		if f, ok := err.(*job.Failure); ok {
+			verdict = string(f.Reason) + ": " + f.Message
+		}
+	}
+	reason, says, _ := strings.Cut(k.want, ": ")
+	if !strings.HasPrefix(verdict, reason) || !strings.Contains(verdict, says) {
+		t.Errorf("got %s, want %s\n%s", verdict, k.want, e.Log)
+	}
+	if k.note != "" && !strings.Contains(strings.Join(e.Notes, "\n"), k.note) {
+		t.Errorf("got notes %q, want %q", e.Notes, k.note)
+	}
+	if k.frames > 0 && e.Frames != k.frames {
+		t.Errorf("got %d frames, want %d", e.Frames, k.frames)
+	}
+	if k.media > 0 && (e.Media < k.media-100*time.Millisecond || e.Media > k.media+100*time.Millisecond) {
+		t.Errorf("got %s of media, want %s", e.Media, k.media)
+	}
+	return verdict, e
+}
