@@ -37,6 +37,8 @@ type attempt struct {
 	since time.Time // when work for it began
 	disk  outage
 
+	fetchEnergy *energy.Account // of fetching the input; nil: nothing was fetched
+
 	recording sync.WaitGroup // the write of FFmpeg's process to the journal
 	closeOnce sync.Once
 
@@ -117,6 +119,7 @@ func (a *attempt) finish(ctx context.Context, account func() *energy.Account, qu
 // transcode makes the output. The account is asked for at FFmpeg's exit and waited for
 // by compose; it is nil where FFmpeg did not run.
 func (a *attempt) transcode(ctx context.Context) (account func() *energy.Account, quality job.Quality, err error) {
+	a.run.MeterFetch(a.meterFetch)
 	if err := a.run.Prepare(ctx); err != nil {
 		return noAccount, quality, err
 	}
@@ -180,7 +183,7 @@ func (a *attempt) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	a.refs.meter.Tell(&messages.OpenWindow{Key: a.key, At: *a.run.Snapshot().Encode.Started})
+	a.refs.meter.Tell(&messages.OpenWindow{Key: a.key, Phase: job.PhaseRun, At: *a.run.Snapshot().Encode.Started})
 	a.log.Info("ffmpeg started", zap.Int("pid", process.PID))
 	a.recording.Go(func() {
 		a.contain(func() {
@@ -199,6 +202,15 @@ func (a *attempt) recordProcess(process job.Process) error {
 	return a.Journal.Running(a.currentKey(), process)
 }
 
+// meterFetch accounts for the energy of fetching the input, which is outside of FFmpeg's window.
+func (a *attempt) meterFetch(fetch func()) {
+	a.refs.samplers.Tell(&messages.TakeReading{})
+	begun := time.Now()
+	a.refs.meter.Tell(&messages.OpenWindow{Key: a.key, Phase: job.PhaseFetch, At: begun})
+	fetch()
+	a.fetchEnergy = a.account(job.PhaseFetch, begun, time.Now())()
+}
+
 // closeWindow asks the meter for the energy between FFmpeg's start and exit, and returns
 // the function that waits for the answer.
 func (a *attempt) closeWindow() func() *energy.Account {
@@ -206,14 +218,18 @@ func (a *attempt) closeWindow() func() *energy.Account {
 	if encode.Exited == nil {
 		return noAccount
 	}
-	start, exit := *encode.Started, *encode.Exited
+	return a.account(job.PhaseRun, *encode.Started, *encode.Exited)
+}
+
+// account asks the meter for the energy of a phase.
+func (a *attempt) account(phase job.Phase, start, end time.Time) func() *energy.Account {
 	answer := request(a.refs.meter, meterDeadline, func(reply func(energy.Account)) any {
-		return &messages.CloseWindow{Key: a.key, Start: start, At: exit, Within: lastReadingWait, Reply: reply}
+		return &messages.CloseWindow{Key: a.key, Phase: phase, Start: start, At: end, Within: lastReadingWait, Reply: reply}
 	})
 	return func() *energy.Account {
 		account, answered := answer()
 		if !answered {
-			account = energy.UnknownAccount(start, exit, "the meter did not answer")
+			account = energy.UnknownAccount(start, end, "the meter did not answer")
 		}
 		return &account
 	}
@@ -227,6 +243,9 @@ func (a *attempt) compose(account func() *energy.Account, quality job.Quality, e
 	outcome := job.Outcome{
 		Lease: a.currentLease(), Requeued: a.isRequeued(), Canceled: state.Stopped == job.StopCanceled, Encode: state.Encode,
 		Energy: account(), Quality: quality, At: time.Now(),
+	}
+	if state.Encode.Fetch != nil {
+		outcome.FetchEnergy = a.fetchEnergy
 	}
 	if n := a.requeueCount(); n > 0 {
 		outcome.Encode.Notes = append(slices.Clip(outcome.Encode.Notes), fmt.Sprintf("the master re-queued the job while it ran here: %d times; the encode was not interrupted", n))

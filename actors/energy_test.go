@@ -5,7 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"math"
+	"net/http"
+	"net/http/httptest"
+	"os"
 	"slices"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -86,6 +90,52 @@ func TestJoulesOfAJobMatchTheCounters(t *testing.T) {
 	// The fake updates its counters late on a busy machine, which is not an error of the meter.
 	if slack := 0.02 * truth; math.Abs(got-truth) > bound+slack {
 		t.Errorf("off by %.3f J", got-truth)
+	}
+}
+
+// TestFetchJoulesAreApartFromTheEncode: the truth is that of the window which the account
+// names, and the windows do not overlap.
+func TestFetchJoulesAreApartFromTheEncode(t *testing.T) {
+	tree, counted := meteredMachine(t)
+	s := newSite(t, func(c *siteConfig) { c.sysfs = tree.Sys() })
+	film, err := os.ReadFile(ffmpegtest.Video(t.TempDir(), 20))
+	must(t, err)
+	const parts = 8
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+		w.Header().Set("Content-Length", strconv.Itoa(len(film)))
+		for i := range parts { // takes about a second
+			_, _ = w.Write(film[i*len(film)/parts : (i+1)*len(film)/parts])
+			_ = http.NewResponseController(w).Flush()
+			time.Sleep(time.Second / parts)
+		}
+	}))
+	t.Cleanup(server.Close)
+	submitted := s.submit(map[string]any{"input": server.URL + "/film.mp4", "resolution": "640x480", "preset": "ultrafast", "fps": 30})
+	s.result(submitted.ID, 1)
+	_, raw, _ := s.master().Result(submitted.ID)
+	var r struct {
+		Metrics  map[string]any `json:"metrics"`
+		Analysis struct {
+			Encode energy.Account `json:"energy"`
+			Fetch  energy.Account `json:"fetch_energy"`
+		} `json:"analyzer_output"`
+	}
+	must(t, json.Unmarshal(raw, &r))
+	encode, fetch := r.Analysis.Encode, r.Analysis.Fetch
+	if fetch.Total.Energy == nil || fetch.Total.ErrorBound == nil || encode.Total.Energy == nil || fetch.End.After(encode.Start) || fetch.Duration() < time.Second/2 {
+		t.Fatalf("fetch from %s to %s: %+v; encode from %s: %+v", fetch.Start, fetch.End, fetch.Total, encode.Start, encode.Total)
+	}
+	truth := 0.0
+	for _, z := range counted {
+		truth += z.Joules(tree.Since(fetch.Start), tree.Since(fetch.End))
+	}
+	got, bound := float64(*fetch.Total.Energy), float64(*fetch.Total.ErrorBound)
+	t.Logf("true %.3f J, ours %.3f ± %.3f J over %s", truth, got, bound, fetch.Duration())
+	if slack := 0.02 * truth; math.Abs(got-truth) > bound+slack {
+		t.Errorf("off by %.3f J", got-truth)
+	}
+	if joules, _ := r.Metrics["fetch_joules"].(float64); math.Abs(joules-got) > 1e-5 || r.Metrics["fetch_energy_source"] != "measured" {
+		t.Errorf("fetch_joules is %v (%v), want %v", r.Metrics["fetch_joules"], r.Metrics["fetch_energy_source"], got)
 	}
 }
 

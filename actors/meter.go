@@ -28,7 +28,7 @@ type meter struct {
 	log      *zap.Logger
 	ledger   *energy.Ledger
 	running  map[job.Key]bool // attempts that are followed
-	closed   map[job.Key]bool // of these, those whose window is closed
+	closed   map[phaseOf]bool // windows of these that are closed
 	closing  map[uint64]*closing
 	readings uint64          // ID of the last TakeReading
 	health   map[string]bool // power samplers, by name: does it work
@@ -36,6 +36,13 @@ type meter struct {
 	saved    map[string]energy.Baseline
 	posting  bool      // a snapshot will be posted
 	saveAt   time.Time // when baselines may be saved next; zero while they are being read or saved
+}
+
+// phaseOf names a window: an attempt has one for each phase whose energy is accounted, one
+// after the other.
+type phaseOf struct {
+	key   job.Key
+	phase job.Phase
 }
 
 // closing is a window that waits for the readings at its end.
@@ -51,7 +58,7 @@ func newMeter(s *shared) *meter {
 		log:      s.log.Named("meter"),
 		ledger:   energy.NewLedger(),
 		running:  map[job.Key]bool{},
-		closed:   map[job.Key]bool{},
+		closed:   map[phaseOf]bool{},
 		closing:  map[uint64]*closing{},
 		health:   map[string]bool{},
 		everRead: map[string]bool{},
@@ -76,7 +83,7 @@ func (m *meter) Receive(ctx actor.Context) {
 	case *messages.RunningAttempts:
 		m.follow(msg.Attempts)
 	case *messages.OpenWindow:
-		m.open(msg.Key, msg.At)
+		m.open(phaseOf{msg.Key, msg.Phase}, msg.At)
 		m.takeReading()
 	case *messages.CloseWindow:
 		m.closeWindow(ctx, msg)
@@ -93,13 +100,13 @@ func (m *meter) follow(attempts []messages.RunningAttempt) {
 		now[a.Key] = true
 		m.run(a.Key, a.Since)
 		if a.Started != nil {
-			m.open(a.Key, *a.Started)
+			m.open(phaseOf{a.Key, job.PhaseRun}, *a.Started)
 		}
 	}
 	for key := range m.running {
 		if !now[key] {
 			delete(m.running, key)
-			delete(m.closed, key)
+			maps.DeleteFunc(m.closed, func(w phaseOf, _ bool) bool { return w.key == key })
 			m.ledger.Forget(key.String())
 		}
 	}
@@ -113,11 +120,19 @@ func (m *meter) run(key job.Key, since time.Time) {
 	}
 }
 
-func (m *meter) open(key job.Key, at time.Time) {
-	if !m.closed[key] {
-		m.run(key, at)
-		m.ledger.Open(key.String(), at)
+// open opens a window. One of another phase of the attempt that still waits for its last
+// reading is closed first: the ledger has one at a time.
+func (m *meter) open(w phaseOf, at time.Time) {
+	if m.closed[w] {
+		return
 	}
+	for id, c := range m.closing {
+		if c.request.Key == w.key && c.request.Phase != w.phase {
+			m.close(id)
+		}
+	}
+	m.run(w.key, at)
+	m.ledger.Open(w.key.String(), at)
 }
 
 func (m *meter) sampled(ctx actor.Context, s *messages.Sampled) {
@@ -204,7 +219,7 @@ func (m *meter) takeReading() uint64 {
 // closeWindow waits for one last reading of each working sampler before it accounts for
 // the window.
 func (m *meter) closeWindow(ctx actor.Context, request *messages.CloseWindow) {
-	m.open(request.Key, request.Start) // if that got lost with an earlier incarnation
+	m.open(phaseOf{request.Key, request.Phase}, request.Start) // if that got lost with an earlier incarnation
 	id := m.takeReading()
 	c := &closing{request: request, waiting: map[string]bool{}}
 	maps.Copy(c.waiting, m.health)
@@ -227,7 +242,7 @@ func (m *meter) close(id uint64) {
 	}
 	delete(m.closing, id)
 	c.giveUp.Stop()
-	m.closed[c.request.Key] = true
+	m.closed[phaseOf{c.request.Key, c.request.Phase}] = true
 	c.request.Reply(m.account(c.request))
 }
 

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"ffmpeg-agent/hardware/energy"
+	"ffmpeg-agent/messages/job"
 )
 
 // nvmlKind are the sensors of NVIDIA cards.
@@ -46,8 +47,11 @@ func (s *shared) useOf(card energy.GPU, at time.Time) *energy.Usage {
 		use.Busy += process.Total()
 	}
 	for _, a := range s.attempts.list() {
-		if process := a.run.Snapshot().Process; process != nil {
-			use.Jobs[a.key.String()] = card.Processes[process.PID].Total()
+		state := a.run.Snapshot()
+		if state.Process != nil {
+			use.Jobs[a.key.String()] = card.Processes[state.Process.PID].Total()
+		} else if state.Phase() == job.PhaseFetch {
+			use.Jobs[a.key.String()] = 0
 		}
 	}
 	return use

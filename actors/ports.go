@@ -98,7 +98,10 @@ type Runner interface {
 // *job.Failure, or the context's. Stop, Snapshot, CPUTime and Close may be called at any
 // time.
 type Run interface {
-	// Prepare checks the job and makes its workspace and synthetic input.
+	// MeterFetch sets what fetches the input, by calling its argument once. It precedes Prepare.
+	MeterFetch(around func(fetch func()))
+	// Prepare checks the job, makes its workspace, and fetches its input or makes a synthetic
+	// one.
 	Prepare(context.Context) error
 	// Start starts FFmpeg. Wait must follow.
 	Start(context.Context) (job.Process, error)

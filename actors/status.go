@@ -209,7 +209,7 @@ func jobStatuses(attempts []*attempt, snapshot *energy.Snapshot) []messages.JobS
 		encode, lease := state.Encode, a.currentLease()
 		j := messages.JobStatus{
 			Key: lease.Key(), Scenario: lease.Job.Scenario, Phase: state.Phase(), Encoder: encode.Encoder,
-			Started: encode.Started, Progress: encode.Progress, Source: energy.Unavailable,
+			Started: encode.Started, Progress: encode.Progress, Fetch: encode.Fetch, Source: energy.Unavailable,
 		}
 		if state.Process != nil && encode.Exited == nil {
 			j.PID = state.Process.PID

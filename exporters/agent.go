@@ -143,7 +143,7 @@ func (c *agentCollector) updateReadiness(m *metrics, s *messages.Status) {
 func (c *agentCollector) updateJobs(m *metrics, s *messages.Status) {
 	m.gauge(c.slots, float64(s.Slots))
 	phases := map[job.Phase]int{
-		job.PhasePrepare: 0, job.PhaseRun: 0, job.PhaseCheck: 0, job.PhaseQuality: 0, job.PhaseJournal: 0,
+		job.PhasePrepare: 0, job.PhaseFetch: 0, job.PhaseRun: 0, job.PhaseCheck: 0, job.PhaseQuality: 0, job.PhaseJournal: 0,
 	}
 	for _, j := range s.Jobs {
 		phases[j.Phase]++

@@ -100,16 +100,19 @@ type RunningAttempt struct {
 	Started *time.Time // FFmpeg's start; nil unless it runs
 }
 
-// OpenWindow opens an attempt's energy window at FFmpeg's start. It may be repeated.
+// OpenWindow opens an energy window of an attempt: PhaseRun at FFmpeg's start, or PhaseFetch,
+// which is closed before. It may be repeated.
 type OpenWindow struct {
-	Key job.Key
-	At  time.Time
+	Key   job.Key
+	Phase job.Phase
+	At    time.Time
 }
 
-// CloseWindow closes an attempt's energy window at FFmpeg's exit; Reply gets the account
-// within Within, with a last reading or without.
+// CloseWindow closes an energy window of an attempt, PhaseRun at FFmpeg's exit; Reply gets the
+// account within Within, with a last reading or without.
 type CloseWindow struct {
 	Key    job.Key
+	Phase  job.Phase
 	Start  time.Time
 	At     time.Time
 	Within time.Duration

@@ -61,6 +61,7 @@ type JobStatus struct {
 	Encoder  string         `json:"encoder,omitempty"`
 	Started  *time.Time     `json:"started,omitempty"` // FFmpeg's start
 	Progress job.Progress   `json:"progress"`
+	Fetch    *job.Fetch     `json:"fetch,omitempty"`  // of the input; nil: it was not fetched
 	ETA      *time.Duration `json:"eta_ns,omitempty"` // until FFmpeg's end; nil while unknown
 	Energy   *energy.Joules `json:"joules,omitempty"` // so far; nil when unknown
 	Power    *energy.Watts  `json:"power_watts,omitempty"`

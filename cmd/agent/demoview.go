@@ -147,6 +147,9 @@ func (v *demoView) notReady() string {
 
 func runningLine(j messages.JobStatus) string {
 	p := j.Progress
+	if j.Phase == job.PhaseFetch && j.Fetch != nil {
+		return fetchText(j.Fetch)
+	}
 	if j.Phase != job.PhaseRun {
 		return fmt.Sprintf("%s %3.0f %%  %s", bar(p.Percent), p.Percent, j.Phase)
 	}

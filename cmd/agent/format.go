@@ -64,6 +64,11 @@ func size(bytes *uint64) string {
 	return fmt.Sprintf("%.1f %s", value, units[unit])
 }
 
+func sizeOf(bytes int64) string {
+	n := uint64(max(0, bytes))
+	return size(&n)
+}
+
 // plural returns "1 gap" or "2 gaps".
 func plural(n int, noun string) string {
 	if n == 1 {

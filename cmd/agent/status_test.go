@@ -44,7 +44,7 @@ func serveControl(t *testing.T, socket string, h control.Handlers) (stop func())
 
 func busyStatus() messages.Status {
 	return messages.Status{
-		Version: "v1.2.3", PID: 4711, StartedAt: ago(53 * time.Hour), At: noon, Address: "worker-7", Slots: 2, Draining: true,
+		Version: "v1.2.3", PID: 4711, StartedAt: ago(53 * time.Hour), At: noon, Address: "worker-7", Slots: 4, Draining: true,
 		Session: &messages.Session{NodeID: "node-42", Address: "worker-7", Master: "https://master:8080", Since: ago(125 * time.Minute)},
 		Heartbeat: &messages.HeartbeatStatus{
 			LastAttempt: of(ago(2 * time.Second)), LastSuccess: of(ago(92 * time.Second)), Sent: 250, Failed: 3, Error: "connection refused",
@@ -57,6 +57,8 @@ func busyStatus() messages.Status {
 				Energy: of(energy.Joules(321.98)), Power: of(energy.Watts(35.14)), Source: energy.Measured, PID: 4815,
 			},
 			{Key: job.Key{JobID: "job-b", Attempt: 3}, Phase: job.PhasePrepare, Source: energy.Unavailable},
+			{Key: job.Key{JobID: "job-c", Attempt: 1}, Phase: job.PhaseFetch, Source: energy.Unavailable, Fetch: &job.Fetch{Bytes: 300 << 20, Total: 1 << 30, Resumed: 2}},
+			{Key: job.Key{JobID: "job-d", Attempt: 1}, Phase: job.PhaseFetch, Source: energy.Unavailable, Fetch: &job.Fetch{Bytes: 5 << 20, Total: -1, Segment: 3, Segments: 8}},
 		},
 		Actors: []messages.ActorStatus{
 			{Path: "agent", State: "running"},

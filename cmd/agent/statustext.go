@@ -8,6 +8,7 @@ import (
 
 	"ffmpeg-agent/hardware/energy"
 	"ffmpeg-agent/messages"
+	"ffmpeg-agent/messages/job"
 )
 
 // statusText formats a status for operators. Ages are relative to the time of the status.
@@ -171,7 +172,28 @@ func writeJobs(b *strings.Builder, jobs []messages.JobStatus) {
 	}
 }
 
+// fetchText is how far the input was fetched.
+func fetchText(f *job.Fetch) string {
+	text := sizeOf(f.Bytes)
+	percent := 0.0
+	if f.Total > 0 {
+		text += " of " + sizeOf(f.Total)
+		percent = 100 * float64(f.Bytes) / float64(f.Total)
+	}
+	if f.Segments > 0 {
+		text += fmt.Sprintf(", %d of %d segments", f.Segment, f.Segments)
+		percent = 100 * float64(f.Segment) / float64(f.Segments)
+	}
+	if f.Resumed > 0 {
+		text += fmt.Sprintf(", resumed %d times", f.Resumed)
+	}
+	return fmt.Sprintf("%s %4s %%  fetching the input: %s", bar(percent), positive(percent, 0), text)
+}
+
 func progressText(j *messages.JobStatus) string {
+	if j.Phase == job.PhaseFetch && j.Fetch != nil {
+		return fetchText(j.Fetch)
+	}
 	p := j.Progress
 	eta := unknown
 	if j.ETA != nil {

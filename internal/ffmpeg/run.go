@@ -163,12 +163,14 @@ func (r *Run) Snapshot() job.Snapshot {
 	return s
 }
 
-// CPUTime is the CPU time FFmpeg has used so far; false while it is unknown.
+// CPUTime is the CPU time FFmpeg has used so far; false while it is unknown. The agent
+// fetches the input itself, with no process of the job.
 func (r *Run) CPUTime() (time.Duration, bool) {
 	if p := r.ffmpeg.Load(); p != nil {
 		return p.CPUTime()
 	}
-	return 0, false
+	state := r.Snapshot()
+	return 0, state.Phase() == job.PhaseFetch
 }
 
 // Close stops what still runs, waits for its end and removes what the attempt leaves:

@@ -181,7 +181,7 @@ func (c *chart) phaseStarts() []string {
 
 func phaseClass(p job.Phase) string {
 	switch p {
-	case job.PhasePrepare, job.PhaseRun, job.PhaseCheck, job.PhaseQuality, job.PhaseJournal:
+	case job.PhasePrepare, job.PhaseFetch, job.PhaseRun, job.PhaseCheck, job.PhaseQuality, job.PhaseJournal:
 		return "p-" + string(p)
 	}
 	return "p-other"

@@ -19,6 +19,26 @@ func speedOf(r *result) fact {
 	return f
 }
 
+// fetchOf is what fetching the input took; nothing if it was not fetched.
+func fetchOf(r *result) []fact {
+	bytes, ok := r.count("fetch_bytes")
+	if !ok {
+		return nil
+	}
+	f := fact{Name: "input fetched", Value: byteSize(bytes), Exact: exact(bytes)}
+	if seconds, ok := r.number("fetch_seconds"); ok {
+		f.Value += " in " + fixed(seconds, 3) + " s"
+	}
+	if resumed, ok := r.number("fetch_resumed"); ok {
+		f.Value += fmt.Sprintf(", resumed %.0f times", resumed)
+	}
+	cost := fact{Name: "energy of fetching", Value: unknown, Note: "not part of the job's energy"}
+	if joules, ok := r.count("fetch_joules"); ok {
+		cost.Value, cost.Exact = fixed(joules, 1)+" J, "+r.text("fetch_energy_source"), exact(joules)
+	}
+	return []fact{f, cost}
+}
+
 func (p *page) addEncode(r *result) {
 	if len(r.Metrics) == 0 {
 		return
@@ -55,6 +75,7 @@ func (p *page) addEncode(r *result) {
 		{Name: "output", Value: cmp.Or(r.text("output"), "not kept")},
 		quantity("preparation time", "prepare_seconds", "s", 3),
 	}
+	p.Encode = append(p.Encode, fetchOf(r)...)
 	if v, ok := r.count("exit_code"); ok {
 		p.Encode = append(p.Encode, fact{Name: "exit status", Value: fixed(v, 0), Exact: exact(v)})
 	}

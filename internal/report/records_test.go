@@ -247,11 +247,18 @@ func estimated(t testing.TB) job.Record {
 		Encode: job.Encode{
 			Encoder: "libx264", Bitrate: "2000k", Width: 1280, Height: 720, Started: pointer(at(0.3)), Exited: pointer(at(3.9)), ExitCode: pointer(0),
 			CPUTime: 6900 * time.Millisecond, Frames: 300, Dropped: 2, Pixels: 300 * 1280 * 720, Media: 10 * time.Second, SizeBytes: 2_511_904,
+			Fetch: &job.Fetch{Started: at(0), Took: 250 * time.Millisecond, Done: true, Bytes: 48_211_904, Total: 48_211_904, Resumed: 3},
 		},
+		FetchEnergy: fetchAccount(),
 		Energy: c.account(energy.Figure{Source: energy.Estimated, CoveragePercent: 100, Method: method + ": cpu"}),
 		At:     at(4.6),
 	}
 	return recordOf(t, e, job.RecordResult, &job.Samples{Curve: c.curve(), Phases: phasesOf(0, 0.3, 3.9, 4.0, 4.55, 4.6)})
+}
+
+func fetchAccount() *energy.Account {
+	total := energy.Figure{Energy: pointer(energy.Joules(4.92)), ErrorBound: pointer(energy.Joules(2)), Source: energy.Estimated, CoveragePercent: 100}
+	return &energy.Account{Start: at(0), End: at(0.25), Breakdown: energy.Breakdown{Total: total}, ShareMethod: "alone"}
 }
 
 // overlapped is a long job that shared the machine with other jobs.

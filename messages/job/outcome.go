@@ -18,8 +18,11 @@ type Outcome struct {
 	Requeued bool     // the master has re-queued the job, and takes a completed result only
 	Encode   Encode
 	Energy   *energy.Account // nil when FFmpeg never started
-	Quality  Quality
-	At       time.Time
+	// FetchEnergy is that of fetching the input, which Energy does not contain; nil when
+	// nothing was fetched.
+	FetchEnergy *energy.Account
+	Quality     Quality
+	At          time.Time
 }
 
 // Status is the status that the result reports.
@@ -58,6 +61,9 @@ func (o *Outcome) Result() protocol.JobResult {
 		r.QoEScore = finite(scores.QualityWeightedPixelsPerJoule)
 		r.AnalyzerOutput["energy"] = o.Energy
 		r.AnalyzerOutput["scores"] = scores
+	}
+	if o.FetchEnergy != nil {
+		r.AnalyzerOutput["fetch_energy"] = o.FetchEnergy
 	}
 	if len(o.Encode.Notes) > 0 {
 		r.AnalyzerOutput["notes"] = o.Encode.Notes
@@ -126,6 +132,15 @@ func (o *Outcome) metrics() map[string]any {
 	}
 	if enc.SizeBytes > 0 {
 		m["output_bytes"] = enc.SizeBytes
+	}
+	if f := enc.Fetch; f != nil {
+		m["fetch_bytes"], m["fetch_seconds"], m["fetch_resumed"] = f.Bytes, round(f.Took.Seconds(), 6), f.Resumed
+	}
+	if cost := o.FetchEnergy; cost != nil {
+		m["fetch_energy_source"] = string(cost.Total.Source)
+		if cost.Total.Energy != nil {
+			m["fetch_joules"] = round(float64(*cost.Total.Energy), 6)
+		}
 	}
 	switch {
 	case enc.Bitrate != "":

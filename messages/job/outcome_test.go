@@ -52,3 +52,26 @@ func TestResultNamesTheEncoder(t *testing.T) {
 		t.Errorf("metrics.encoder is %v, want h264_nvenc", r.Metrics["encoder"])
 	}
 }
+
+func TestFetchJoulesAreReportedApart(t *testing.T) {
+	known := func(joules energy.Joules) *energy.Account {
+		return &energy.Account{Breakdown: energy.Breakdown{Total: energy.Figure{Energy: &joules, Source: energy.Measured, CoveragePercent: 100}}}
+	}
+	fetch := &Fetch{Took: 2 * time.Second, Bytes: 1000, Resumed: 3, Done: true}
+	r := sentBody(t, Outcome{Encode: Encode{Fetch: fetch}, Energy: known(100), FetchEnergy: known(7)})
+	for name, want := range map[string]any{
+		"fetch_bytes": 1000.0, "fetch_seconds": 2.0, "fetch_resumed": 3.0, "fetch_joules": 7.0, "fetch_energy_source": "measured",
+	} {
+		if got := r.Metrics[name]; got != want {
+			t.Errorf("metrics.%s is %v, want %v", name, got, want)
+		}
+	}
+	if r.EnergyJoules == nil || *r.EnergyJoules != 100 {
+		t.Errorf("energy_joules is %v, want the 100 of the encode", r.EnergyJoules)
+	}
+	unknown := energy.UnknownAccount(time.Unix(0, 0), time.Unix(1, 0), "no sensor")
+	r = sentBody(t, Outcome{Encode: Encode{Fetch: fetch}, FetchEnergy: &unknown})
+	if got, there := r.Metrics["fetch_joules"]; there || r.Metrics["fetch_energy_source"] != "unavailable" {
+		t.Errorf("unknown joules are sent as %v, %v", got, r.Metrics["fetch_energy_source"])
+	}
+}
