@@ -7,6 +7,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -14,6 +15,7 @@ import (
 	"ffmpeg-agent/hardware/energy"
 	"ffmpeg-agent/messages"
 	"ffmpeg-agent/messages/job"
+	"ffmpeg-agent/messages/protocol"
 )
 
 const (
@@ -47,11 +49,13 @@ type attempt struct {
 
 	// finishing is held while the record in the journal changes its lease or gets its result.
 	finishing sync.Mutex
-	finished  bool // no other lease is taken; guarded by finishing
+	finished  bool        // no other lease is taken; guarded by finishing
+	completed atomic.Bool // its result is a completed one, and is being recorded or is in the journal
 
 	mu        sync.Mutex
 	lease     job.Lease // that it answers for
-	requeued  bool      // the master re-queued the job; a completed result is all it takes
+	dropped   string    // why the attempt is discarded; empty: it is not
+	requeued  bool      // the lease is lost; a completed result is all that the master takes
 	requeues  int       // how often it did
 	confirmed time.Time
 }
@@ -107,6 +111,7 @@ func (a *attempt) finish(ctx context.Context, account func() *energy.Account, qu
 		return attemptEnd{}, a.supersede(ctx, why)
 	}
 	outcome := a.compose(account, quality, failure)
+	a.completed.Store(outcome.Status() == protocol.StatusCompleted)
 	samples := a.samples(&outcome)
 	a.close() // frees its disk space before the journal needs some
 	if err := a.journal(ctx, &outcome, samples); err != nil {
@@ -290,11 +295,17 @@ func (a *attempt) journal(ctx context.Context, outcome *job.Outcome, samples *jo
 func (a *attempt) unwanted(failure error) string {
 	switch {
 	case a.run.Snapshot().Stopped == job.StopSuperseded:
-		return "the master reassigned the job while it ran"
+		return a.droppedFor()
 	case failure != nil && a.isRequeued():
 		return "the master re-queued the job while it ran, and it failed here: " + failure.Error()
 	}
 	return ""
+}
+
+func (a *attempt) droppedFor() string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.dropped
 }
 
 // supersede discards the attempt.

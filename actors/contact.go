@@ -23,7 +23,9 @@ func (c *contact) answered(sentAt time.Time, limit time.Duration) (silence time.
 	if since := age(c.lastSent); since > limit {
 		silence, c.restored = since, time.Now()
 	}
-	c.lastSent = sentAt
+	if sentAt.After(c.lastSent) { // answers may come in another order
+		c.lastSent = sentAt
+	}
 	return silence
 }
 

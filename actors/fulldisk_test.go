@@ -149,7 +149,7 @@ func TestJobFreesSpaceBeforeItsResultIsWritten(t *testing.T) {
 // failingJournal is a journal in which single operations fail on demand.
 type failingJournal struct {
 	Journal
-	settle, accept, samples atomic.Bool
+	settle, accept, samples, transfer atomic.Bool
 }
 
 func (j *failingJournal) Settle(key job.Key, end job.RecordState, why string) error {
@@ -164,6 +164,13 @@ func (j *failingJournal) Accept(lease job.Lease) (job.Record, error) {
 		return job.Record{}, fmt.Errorf("accepting: %w", syscall.ENOSPC)
 	}
 	return j.Journal.Accept(lease)
+}
+
+func (j *failingJournal) Transfer(from job.Key, to job.Lease) error {
+	if j.transfer.Load() {
+		return fmt.Errorf("transferring %s: %w", from, syscall.ENOSPC)
+	}
+	return j.Journal.Transfer(from, to)
 }
 
 func (j *failingJournal) SaveSamples(key job.Key, samples job.Samples) error {

@@ -28,6 +28,8 @@ type jobs struct {
 	recovered   bool        // it is
 	returning   int         // leases being returned
 	undelivered map[job.Key]*supervision.Timer
+	untried     map[string]bool // IDs of completed jobs whose result has not been sent yet
+	lookDue     bool            // a lease was left to the delivery of a result
 	drain       *messages.Drain
 	spawned     int
 	disk        outage
@@ -41,7 +43,8 @@ func newJobs(s *shared) *jobs {
 	log := s.log.Named("jobs")
 	return &jobs{
 		shared: s, log: log, children: map[job.Key]*supervision.Ref{}, undelivered: map[job.Key]*supervision.Timer{},
-		disk: journalOutage(log),
+		untried: map[string]bool{},
+		disk:    journalOutage(log),
 	}
 }
 
@@ -69,6 +72,8 @@ func (j *jobs) Receive(ctx actor.Context) {
 		j.ended(ctx, m.Key)
 	case *messages.ResultTried:
 		j.delivered(m.Key)
+		delete(j.untried, m.Key.JobID)
+		j.look()
 	case *messages.Drain:
 		j.startDrain(ctx, m)
 	case *messages.StopJobs:
@@ -167,11 +172,14 @@ func (j *jobs) offered(ctx actor.Context, lease job.Lease) {
 	case j.attempts.find(key) != nil || slices.ContainsFunc(slices.Concat(j.waiting, j.taking, j.early), same):
 	case earlier != nil && earlier.canTake(lease):
 		j.take(ctx, earlier, lease)
+	case j.completing(lease):
+		j.log.Info("the master assigned a job here again whose result is being delivered", jobFields(key)...)
+		j.lookDue = true
 	case !j.recovered: // what an earlier process left of this very attempt is reported first
 		j.early = append(j.early, lease)
 	default:
 		if earlier != nil && !lease.Job.Fenced() {
-			earlier.run.Stop(job.StopSuperseded) // the job has changed
+			earlier.drop("the master assigned the job here again, and it has changed")
 		}
 		j.startOrWait(ctx, lease)
 	}
@@ -192,17 +200,50 @@ func (j *jobs) startOrWait(ctx actor.Context, lease job.Lease) {
 // for the lease.
 func (j *jobs) take(ctx actor.Context, running *attempt, lease job.Lease) {
 	j.taking = append(j.taking, lease)
-	supervision.Go(ctx, func(work context.Context) (bool, error) {
-		return running.take(work, lease)
+	supervision.Go(ctx, func(context.Context) (bool, error) {
+		return running.take(lease)
 	}, func(ctx actor.Context, taken bool, err error) {
 		j.taking = slices.DeleteFunc(j.taking, func(l job.Lease) bool { return l.Key() == lease.Key() })
-		if !taken && err == nil {
-			running.run.Stop(job.StopSuperseded)
+		switch {
+		case taken:
+			j.disk.recovered()
+		case err != nil:
+			// The master lists the lease as ours, so the next look for leases finds it.
+			wait := j.settings.Load().ReconcileInterval
+			j.disk.failed(err, zap.Duration("next_try", wait))
+			j.refs.janitor.Tell(&messages.JournalFailed{})
+			supervision.After(ctx, wait, func(actor.Context) { j.refs.poller.Tell(&messages.FindLeases{}) })
+		case running.completed.Load() && !j.draining():
+			j.log.Info("the master assigned a job here again whose result is being delivered", jobFields(lease.Key())...)
+			j.lookDue = true
+			j.look()
+		default:
+			running.drop("the master assigned the job here again, and the attempt could not go on under the new lease")
 			j.startOrWait(ctx, lease)
 		}
 		j.sendState()
 		j.checkDrained()
 	})
+}
+
+// completing reports whether an attempt at the job of a lease has completed here, and its
+// result has not been sent yet. A master that does not fence takes it, and then no longer
+// waits for an attempt under the lease.
+func (j *jobs) completing(lease job.Lease) bool {
+	if lease.Job.Fenced() || j.draining() {
+		return false
+	}
+	return j.untried[lease.Job.ID] || slices.ContainsFunc(j.attempts.list(), func(a *attempt) bool {
+		return a.key.JobID == lease.Job.ID && a.completed.Load()
+	})
+}
+
+// look looks for leases that were left to the delivery of a result.
+func (j *jobs) look() {
+	if j.lookDue && len(j.untried) == 0 {
+		j.lookDue = false
+		j.refs.poller.Tell(&messages.FindLeases{})
+	}
 }
 
 // returnLease returns a lease unstarted, through the journal like every result, so that
@@ -251,6 +292,9 @@ func (j *jobs) ended(ctx actor.Context, key job.Key) {
 		result := a.currentKey()
 		j.undelivered[result] = supervision.After(ctx, deliveryWait, func(actor.Context) { j.delivered(result) })
 		ready := &messages.ResultReady{Key: result, ConfirmedAt: a.confirmedAt()}
+		if a.completed.Load() {
+			j.untried[result.JobID] = true
+		}
 		if a.end.repeated {
 			ready.ConfirmedAt = time.Time{} // it may have been sent already
 		}
@@ -260,6 +304,7 @@ func (j *jobs) ended(ctx actor.Context, key job.Key) {
 	j.children[a.key].Stop()
 	delete(j.children, a.key)
 	j.attempts.remove(a)
+	j.look()
 	for len(j.waiting) > 0 && j.free() > 0 && !j.draining() {
 		j.start(ctx, j.waiting[0])
 		j.waiting = j.waiting[1:]

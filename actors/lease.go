@@ -44,19 +44,51 @@ func (a *attempt) checkLease(ctx context.Context) {
 	if a.run.Snapshot().Stopped != "" {
 		return
 	}
-	switch status {
-	case job.LeaseCanceled:
+	why := lossOf(status)
+	switch {
+	case status == job.LeaseCanceled:
 		a.log.Info("the job was canceled; stopping ffmpeg")
 		a.run.Stop(job.StopCanceled)
-	case job.LeaseFailed, job.LeaseReassigned:
-		if a.survivesRequeue(lease) {
-			return
-		}
-		fallthrough
-	case job.LeaseEnded, job.LeaseOver:
-		a.log.Warn("the master reassigned the job; stopping ffmpeg and discarding the attempt", zap.Stringer("lease", status))
-		a.run.Stop(job.StopSuperseded)
+	case why == "", takesCompleted(status) && a.survivesRequeue(lease, why):
+	default:
+		a.drop(why)
 	}
+}
+
+// lossOf is why a lease with this status is lost; empty where it is not.
+func lossOf(status job.LeaseStatus) string {
+	switch status {
+	case job.LeaseEnded:
+		return "the job was completed at the master"
+	case job.LeaseFailed:
+		return "the job has failed at the master"
+	case job.LeaseTimedOut:
+		return "the job has timed out at the master"
+	case job.LeaseRejected:
+		return "the master rejected the job"
+	case job.LeaseReassigned:
+		return "the master re-queued or reassigned the job"
+	case job.LeaseOver:
+		return "the master re-queued or reassigned the job, and it has ended since"
+	}
+	return ""
+}
+
+// takesCompleted reports whether a master that does not fence takes a completed result for a
+// job whose lease has this status.
+func takesCompleted(status job.LeaseStatus) bool {
+	return status == job.LeaseFailed || status == job.LeaseReassigned
+}
+
+// drop stops the attempt and has it discarded.
+func (a *attempt) drop(why string) {
+	a.mu.Lock()
+	if a.dropped == "" {
+		a.dropped = why
+	}
+	a.mu.Unlock()
+	a.log.Warn("stopping the attempt", zap.String("reason", why))
+	a.run.Stop(job.StopSuperseded)
 }
 
 // confirm notes that the master confirmed a lease, unless the attempt has taken another since.
@@ -68,48 +100,46 @@ func (a *attempt) confirm(lease job.Lease, at time.Time) {
 	}
 }
 
-// survivesRequeue reports whether the attempt goes on although the master has re-queued the
-// job that a lease was for: masters in use do that with long jobs of live nodes, and take the
-// first completed result. An attempt that has taken another lease since goes on under that.
-func (a *attempt) survivesRequeue(lease job.Lease) bool {
+// survivesRequeue reports whether the attempt goes on although the lease is lost: masters in
+// use re-queue long jobs of live nodes, and take the first completed result. An attempt that
+// has taken another lease since goes on under that.
+func (a *attempt) survivesRequeue(lease job.Lease, why string) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.requeued || a.lease.Key() != lease.Key() {
 		return true
 	}
-	if !a.takesCompleted(lease) {
+	if !a.mayComplete(lease) {
 		return false
 	}
 	a.requeued = true
 	a.requeues++
-	a.log.Warn("the master re-queued the job while it runs here; going on until it is completed or canceled there")
+	a.log.Warn("the lease is lost while the job runs; going on until the job is completed or canceled at the master", zap.String("reason", why))
 	return true
 }
 
-// takesCompleted reports whether the master still takes a completed result under a lease that
-// it has ended: it does not fence, and it did not end the lease for want of heartbeats.
-func (s *shared) takesCompleted(lease job.Lease) bool {
+// mayComplete reports whether the master may take a completed result under a lease that is
+// lost: it does not fence, and has answered our heartbeats since it gave the lease.
+func (s *shared) mayComplete(lease job.Lease) bool {
 	return !lease.Job.Fenced() && s.contact.unbrokenSince(lease.AcquiredAt, s.settings.Load().UnavailableAfter)
 }
 
 // take makes the attempt answer for a later lease of its job: the encode goes on. false: it
-// cannot, and the lease needs an attempt of its own.
-func (a *attempt) take(ctx context.Context, lease job.Lease) (taken bool, err error) {
+// cannot, and the lease needs an attempt of its own. An error means that the journal could not
+// be written, and nothing has changed.
+func (a *attempt) take(lease job.Lease) (taken bool, err error) {
 	a.finishing.Lock()
 	defer a.finishing.Unlock()
 	if a.finished || a.run.Snapshot().Stopped != "" {
 		return false, nil
 	}
-	err = a.persist(ctx, func() error {
-		err := a.Journal.Transfer(a.currentKey(), lease)
-		taken = err == nil
-		if errors.Is(err, job.ErrUnknownAttempt) || errors.Is(err, job.ErrNotTransferable) {
-			a.log.Warn("the attempt cannot go on under the new lease", zap.Error(err))
-			return nil
-		}
-		return err
-	})
-	if !taken || err != nil {
+	// Once: the end of the attempt waits for finishing.
+	err = a.Journal.Transfer(a.currentKey(), lease)
+	if errors.Is(err, job.ErrUnknownAttempt) || errors.Is(err, job.ErrNotTransferable) {
+		a.log.Warn("the attempt cannot go on under the new lease", zap.Error(err))
+		return false, nil
+	}
+	if err != nil {
 		return false, err
 	}
 	a.mu.Lock()

@@ -54,7 +54,7 @@ func (u *uploader) deliver(ctx context.Context, up upload) (d delivery) {
 			d.gone = true // the master still has what it took
 			return d
 		}
-		d.verdict = lostLease(d.lease, up.sent, u.wanted(d.record))
+		d.verdict = u.lostLease(d.record, d.lease, up.sent, up.overtaken.Load())
 	}
 	if d.verdict == nil {
 		u.report(ctx, up, &d)
@@ -94,7 +94,7 @@ func (u *uploader) mustAsk(up upload, record job.Record) bool {
 // wanted reports whether the master takes a result although it has re-queued or failed the
 // job: a completed one of a job that it did not give away for want of heartbeats.
 func (u *uploader) wanted(record job.Record) bool {
-	return statusOf(record) == protocol.StatusCompleted && (record.Requeued || u.takesCompleted(record.Lease))
+	return statusOf(record) == protocol.StatusCompleted && (record.Requeued || u.mayComplete(record.Lease))
 }
 
 // statusOf is the status that a result reports; empty if it is unreadable.
@@ -127,30 +127,28 @@ func (u *uploader) ask(ctx context.Context, up upload, d *delivery) {
 	}
 }
 
-// lostLease is the verdict on a result whose lease is gone; nil where it is sent.
-func lostLease(lease job.LeaseStatus, sent sentState, wanted bool) *verdict {
-	switch lease {
-	case job.LeaseReassigned, job.LeaseFailed:
-		if wanted {
-			return nil
-		}
-	case job.LeaseEnded, job.LeaseOver:
-	default:
+// lostLease is the verdict on a result whose lease is lost; nil where it is sent. overtaken:
+// this agent was given a later attempt, which may have ended the job.
+func (u *uploader) lostLease(record job.Record, lease job.LeaseStatus, sent sentState, overtaken bool) *verdict {
+	why := lossOf(lease)
+	if why == "" || takesCompleted(lease) && u.wanted(record) {
 		return nil
 	}
-	switch lease {
-	case job.LeaseReassigned:
-		return &verdict{job.RecordSuperseded, "the master had reassigned the job"}
-	case job.LeaseOver:
-		return &verdict{job.RecordSuperseded, "the master had reassigned the job, and it has ended since"}
+	if sent == responseLost && !overtaken && endedBy(statusOf(record), lease) {
+		return &verdict{job.RecordSent, "the job has ended at the master as the result says: it took the sending whose response was lost"}
 	}
 	switch sent {
 	case responseLost:
-		return &verdict{job.RecordSent, "the job had ended when the master was asked: it took the sending whose response was lost"}
+		why += "; the result may have been accepted: the response was lost"
 	case maybeSent:
-		return &verdict{job.RecordSuperseded, "the job had ended when the master was asked; a sending before a restart may have ended it"}
+		why += "; the result may have been accepted before the restart"
 	}
-	return &verdict{job.RecordSuperseded, "the job had ended at the master without this result"}
+	return &verdict{job.RecordSuperseded, why}
+}
+
+// endedBy reports whether the status of a lease is what a result with a status makes it.
+func endedBy(result protocol.Status, lease job.LeaseStatus) bool {
+	return result == protocol.StatusCompleted && lease == job.LeaseEnded || result == protocol.StatusFailed && lease == job.LeaseFailed
 }
 
 // report sends the result once.
@@ -177,7 +175,7 @@ func (u *uploader) report(ctx context.Context, up upload, d *delivery) {
 			if ambiguous(err) { // a proxy failed, and the master may have the result
 				sent = responseLost
 			}
-			d.verdict = lostLease(d.lease, sent, u.wanted(d.record))
+			d.verdict = u.lostLease(d.record, d.lease, sent, up.overtaken.Load())
 			d.unknownJob = d.lease == job.LeaseUnknown
 		}
 		if d.unknownJob && up.unknown+1 >= unknownLimit && time.Since(up.unknownFrom) >= unknownFor {

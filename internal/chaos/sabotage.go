@@ -70,7 +70,7 @@ func Sabotages() []Sabotage {
 		},
 		{
 			Name:  "the retry count is ignored when the master is asked",
-			Edits: []Edit{{"internal/master/leases.go", `j.NodeID != lease.NodeID || current > leased`, `j.NodeID != lease.NodeID`}},
+			Edits: []Edit{{"internal/master/leases.go", `reassigned := elsewhere || current > leased`, `reassigned := elsewhere`}},
 			// It shows where the answer to a failed result gets lost and the same agent is at
 			// the next attempt when it asks.
 			Faults: []string{"ffmpeg: SIGKILL", "ffmpeg: SIGSEGV", "net: reset after"},
@@ -87,7 +87,7 @@ func Sabotages() []Sabotage {
 		},
 		{
 			Name:     "a job that was given away runs on",
-			Edits:    []Edit{{"actors/lease.go", `		if a.survivesRequeue(lease) {`, `		if true {`}},
+			Edits:    []Edit{{"actors/lease.go", `takesCompleted(status) && a.survivesRequeue(lease, why)`, `takesCompleted(status)`}},
 			ProvenBy: "TestFrozenAgentDropsReassignedJob of cmd/agent: the jobs of a run end by themselves before it shows",
 		},
 		{

@@ -172,9 +172,13 @@ func references(j *protocol.Job) []string {
 // leaseStatus compares a lease with the current job at the master.
 func leaseStatus(lease *job.Lease, j *protocol.Job) job.LeaseStatus {
 	leased, current := lease.Job.RetryCount, j.RetryCount
-	reassigned := j.NodeID != "" && j.NodeID != lease.NodeID || current > leased
+	elsewhere := j.NodeID != "" && j.NodeID != lease.NodeID
+	reassigned := elsewhere || current > leased
 	switch {
-	case reassigned && (j.Status == protocol.StatusCompleted || j.Status == protocol.StatusCanceled):
+	// A master that does not fence takes the result of a job that it has re-queued.
+	case reassigned && !elsewhere && j.Status == protocol.StatusCompleted && !lease.Job.Fenced():
+		return job.LeaseEnded
+	case reassigned && j.Status.Terminal() && j.Status != protocol.StatusFailed:
 		return job.LeaseOver
 	case reassigned:
 		return job.LeaseReassigned
@@ -184,8 +188,12 @@ func leaseStatus(lease *job.Lease, j *protocol.Job) job.LeaseStatus {
 		return job.LeaseCanceled
 	case j.Status == protocol.StatusCompleted:
 		return job.LeaseEnded
-	case j.Status.Terminal():
+	case j.Status == protocol.StatusFailed:
 		return job.LeaseFailed
+	case j.Status == protocol.StatusTimedOut:
+		return job.LeaseTimedOut
+	case j.Status == protocol.StatusRejected:
+		return job.LeaseRejected
 	case j.Status.HeldByNode(), j.Status == protocol.StatusPaused:
 		return job.LeaseHeld
 	}

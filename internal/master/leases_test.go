@@ -158,14 +158,19 @@ func TestLeaseStatus(t *testing.T) {
 		{"canceled, no node", `{"status":"canceled","retry_count":1}`, job.LeaseCanceled},
 		{"completed", `{"status":"completed","node_id":"n/1 ü","retry_count":1}`, job.LeaseEnded},
 		{"failed", `{"status":"failed","node_id":"n/1 ü","retry_count":1}`, job.LeaseFailed},
-		{"timed out", `{"status":"timed_out","retry_count":1}`, job.LeaseFailed},
-		{"rejected", `{"status":"rejected","retry_count":1}`, job.LeaseFailed},
+		{"timed out", `{"status":"timed_out","retry_count":1}`, job.LeaseTimedOut},
+		{"rejected", `{"status":"rejected","retry_count":1}`, job.LeaseRejected},
 		{"running on another node", `{"status":"running","node_id":"n2","retry_count":1}`, job.LeaseReassigned},
 		{"failed on another node", `{"status":"failed","node_id":"n2","retry_count":1}`, job.LeaseReassigned},
 		{"failed in a later attempt", `{"status":"failed","retry_count":2}`, job.LeaseReassigned},
 		{"ended on another node", `{"status":"completed","node_id":"n2","retry_count":1}`, job.LeaseOver},
 		{"canceled on another node", `{"status":"canceled","node_id":"n2","retry_count":1}`, job.LeaseOver},
 		{"later attempt on this node", `{"status":"running","node_id":"n/1 ü","retry_count":2}`, job.LeaseReassigned},
+		{"timed out on another node", `{"status":"timed_out","node_id":"n2","retry_count":1}`, job.LeaseOver},
+		{"rejected in a later attempt", `{"status":"rejected","retry_count":2}`, job.LeaseOver},
+		{"re-queued and completed", `{"status":"completed","node_id":"n/1 ü","retry_count":2}`, job.LeaseEnded},
+		{"re-queued and completed, no node", `{"status":"completed","retry_count":2}`, job.LeaseEnded},
+		{"re-queued and completed on another node", `{"status":"completed","node_id":"n2","retry_count":2}`, job.LeaseOver},
 		{"canceled in a later attempt", `{"status":"canceled","node_id":"n/1 ü","retry_count":2}`, job.LeaseOver},
 		{"pending", `{"status":"pending","node_id":"n/1 ü","retry_count":1}`, job.LeaseReassigned},
 		{"queued", `{"status":"queued","retry_count":1}`, job.LeaseReassigned},
@@ -182,6 +187,10 @@ func TestLeaseStatus(t *testing.T) {
 		if got := leaseStatus(&leased, &j); got != c.want {
 			t.Errorf("%s: got %v, want %v", c.name, got, c.want)
 		}
+	}
+	fenced := lease(protocol.Job{ID: "j", RetryCount: 1, FencedAttempt: 2})
+	if got := leaseStatus(&fenced, &protocol.Job{Status: protocol.StatusCompleted, RetryCount: 2}); got != job.LeaseOver {
+		t.Errorf("completed in a later attempt at a master that fences: got %v, want %v", got, job.LeaseOver)
 	}
 }
 

@@ -42,8 +42,8 @@ const (
 	LeaseHeld
 	// LeaseCanceled: the job was canceled: stop, report what was measured.
 	LeaseCanceled
-	// LeaseEnded: the job was completed at the master under this lease, perhaps by an earlier
-	// sending of this very result.
+	// LeaseEnded: the job was completed at the master, and not by another node: perhaps by an
+	// earlier sending of this very result.
 	LeaseEnded
 	// LeaseFailed: the job has failed at the master under this lease, perhaps by an earlier
 	// sending of this very result. A master that does not fence still takes a completed one.
@@ -51,10 +51,14 @@ const (
 	// LeaseReassigned: the job is queued again, runs elsewhere, has a later attempt, or failed
 	// in one. A master that does not fence still takes a completed result.
 	LeaseReassigned
-	// LeaseOver: the job was completed or canceled after it was reassigned.
+	// LeaseOver: the job has ended after it was reassigned, but for a failure.
 	LeaseOver
+	// LeaseTimedOut: the master ended the job because it took too long.
+	LeaseTimedOut
+	// LeaseRejected: the master ended the job because no node can run it.
+	LeaseRejected
 )
 
 func (s LeaseStatus) String() string {
-	return [...]string{"unknown", "held", "canceled", "ended", "failed", "reassigned", "over"}[s]
+	return [...]string{"unknown", "held", "canceled", "ended", "failed", "reassigned", "over", "timed_out", "rejected"}[s]
 }
