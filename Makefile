@@ -87,7 +87,7 @@ chaos: need build ## inject faults into real agents for MINUTES=2 with SEED=1, a
 
 .PHONY: media
 media: need ## encode inputs of many kinds, sound and damaged, and show the verdicts
-	$(GO) test -tags $(TAGS) -count=1 -timeout 15m -run '^TestMedia$$' ./internal/ffmpeg -media
+	@cd internal/ffmpeg && $(GO) test -tags $(TAGS) -count=1 -timeout 15m -run '^TestMedia$$' -media
 
 .PHONY: sabotage
 sabotage: need ## break the agent's code in known ways, and check that chaos detects each one

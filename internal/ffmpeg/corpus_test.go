@@ -71,21 +71,21 @@ type kind struct {
 	note   string                // part of a note
 	frames int64                 // of the output; 0: any number
 	media  time.Duration         // of the output; 0: any
-	slow   bool                  // only in make media
+	slow   bool                  // in make media only
 }
 
 const second = time.Second
 
 var kinds = []kind{
 	// Sound inputs.
-	{name: "mp4", make: func(c corpus) string { return "six.mp4" }, want: "completed", frames: 180, media: 6 * second},
-	{name: "transport stream", make: func(c corpus) string { c.remux("six.ts", "-c", "copy"); return "six.ts" }, want: "completed", media: 6 * second},
-	{name: "broadcast capture that begins between key frames", make: func(c corpus) string {
+	{slow: true, name: "mp4", make: func(c corpus) string { return "six.mp4" }, want: "completed", frames: 180, media: 6 * second},
+	{slow: true, name: "transport stream", make: func(c corpus) string { c.remux("six.ts", "-c", "copy"); return "six.ts" }, want: "completed", media: 6 * second},
+	{slow: true, name: "broadcast capture that begins between key frames", make: func(c corpus) string {
 		c.ffmpeg("-i", "six.mp4", "-c:v", "libx264", "-g", "90", "-bf", "2", "-c:a", "copy", "gop.ts")
 		c.edit("gop.ts", "middle.ts", func(b []byte) []byte { return b[len(b)/188/3*188:] })
 		return "middle.ts"
 	}, want: "completed"},
-	{name: "two transport streams joined by cat", make: func(c corpus) string {
+	{slow: true, name: "two transport streams joined by cat", make: func(c corpus) string {
 		c.remux("one.ts", "-c", "copy")
 		c.edit("one.ts", "joined.ts", func(b []byte) []byte { return append(b, b...) })
 		return "joined.ts"
@@ -94,7 +94,7 @@ var kinds = []kind{
 		c.remux("late.mkv", "-c", "copy", "-output_ts_offset", "100")
 		return "late.mkv"
 	}, want: "completed", media: 6 * second},
-	{name: "time stamps from 100 s, FLV", make: func(c corpus) string {
+	{slow: true, name: "time stamps from 100 s, FLV", make: func(c corpus) string {
 		c.remux("late.flv", "-c", "copy", "-output_ts_offset", "100", "-flvflags", "no_duration_filesize")
 		return "late.flv"
 	}, want: "completed", media: 6 * second},
@@ -107,15 +107,15 @@ var kinds = []kind{
 		c.ffmpeg("-i", "six.mp4", "-i", "long.srt", "-map", "0", "-map", "1", "-c", "copy", "-c:s", "srt", "subtitled.mkv")
 		return "subtitled.mkv"
 	}, want: "completed", note: "left out: 1 subtitle track", media: 6 * second},
-	{name: "second audio longer than the video", make: func(c corpus) string {
+	{slow: true, name: "second audio longer than the video", make: func(c corpus) string {
 		c.ffmpeg("-i", "six.mp4", "-f", "lavfi", "-i", "sine=d=20", "-map", "0", "-map", "1", "-c:v", "copy", "-c:a", "aac", "two.mkv")
 		return "two.mkv"
 	}, want: "completed", note: "left out: 1 audio track", media: 6 * second},
-	{name: "audio longer than the video, left out", make: func(c corpus) string {
+	{slow: true, name: "audio longer than the video, left out", make: func(c corpus) string {
 		c.ffmpeg("-i", "six.mp4", "-f", "lavfi", "-i", "sine=d=20", "-map", "0:v", "-map", "1", "-c:v", "copy", "-c:a", "aac", "longer.mkv")
 		return "longer.mkv"
 	}, job: `"audio_codec":"none"`, want: "completed", note: "left out: 1 audio track", media: 6 * second},
-	{name: "audio longer than the video", make: func(c corpus) string {
+	{slow: true, name: "audio longer than the video", make: func(c corpus) string {
 		c.ffmpeg("-i", "six.mp4", "-f", "lavfi", "-i", "sine=d=20", "-map", "0:v", "-map", "1", "-c:v", "copy", "-c:a", "aac", "longer.mkv")
 		return "longer.mkv"
 	}, want: "completed"},
@@ -137,65 +137,65 @@ var kinds = []kind{
 		c.edit("alac.mov", "unknown.mov", func(b []byte) []byte { return []byte(strings.ReplaceAll(string(b), "alac", "apac")) })
 		return "unknown.mov"
 	}, want: "completed", note: "left out: 1 audio track"},
-	{name: "audio without a decoder beside another", make: func(c corpus) string {
+	{slow: true, name: "audio without a decoder beside another", make: func(c corpus) string {
 		c.ffmpeg("-i", "six.mp4", "-map", "0:v", "-map", "0:a", "-map", "0:a", "-c:v", "copy", "-c:a:0", "alac", "-c:a:1", "aac", "pair.mov")
 		c.edit("pair.mov", "unknown2.mov", func(b []byte) []byte { return []byte(strings.ReplaceAll(string(b), "alac", "apac")) })
 		return "unknown2.mov"
 	}, want: "completed", note: "left out: 1 audio track"},
-	{name: "default audio track is the second", make: func(c corpus) string {
+	{slow: true, name: "default audio track is the second", make: func(c corpus) string {
 		c.ffmpeg("-i", "six.mp4", "-f", "lavfi", "-i", "anullsrc=cl=stereo:d=6", "-map", "0:v", "-map", "0:a", "-map", "1", "-c:v", "copy", "-c:a", "aac",
 			"-disposition:a:0", "0", "-disposition:a:1", "default", "second.mkv")
 		return "second.mkv"
 	}, want: "completed", note: "left out: 1 audio track"},
-	{name: "variable frame rate", make: func(c corpus) string {
+	{slow: true, name: "variable frame rate", make: func(c corpus) string {
 		c.ffmpeg("-f", "lavfi", "-i", "testsrc2=s=320x240:r=30:d=6", "-vf", "select=not(between(mod(n\\,60)\\,20\\,50))", "-fps_mode", "vfr", "-c:v", "libx264", "vfr.mkv")
 		return "vfr.mkv"
 	}, want: "completed", note: "the input's frames have gaps"},
-	{name: "one frame", make: func(c corpus) string {
+	{slow: true, name: "one frame", make: func(c corpus) string {
 		c.remux("frame.mp4", "-c:v", "libx264", "-frames:v", "1", "-an")
 		return "frame.mp4"
 	}, want: "completed", frames: 1},
-	{name: "no audio", make: func(c corpus) string { c.remux("silent.mp4", "-c", "copy", "-an"); return "silent.mp4" }, want: "completed", frames: 180},
-	{name: "cover picture", make: func(c corpus) string {
+	{slow: true, name: "no audio", make: func(c corpus) string { c.remux("silent.mp4", "-c", "copy", "-an"); return "silent.mp4" }, want: "completed", frames: 180},
+	{slow: true, name: "cover picture", make: func(c corpus) string {
 		c.ffmpeg("-i", "six.mp4", "-frames:v", "1", "cover.png")
 		c.ffmpeg("-i", "six.mp4", "-i", "cover.png", "-map", "1", "-map", "0", "-c", "copy", "-disposition:v:0", "attached_pic", "covered.mp4")
 		return "covered.mp4"
 	}, want: "completed", frames: 180},
-	{name: "fragmented mp4", make: func(c corpus) string {
+	{slow: true, name: "fragmented mp4", make: func(c corpus) string {
 		c.remux("fragments.mp4", "-c", "copy", "-movflags", "frag_keyframe+empty_moov")
 		return "fragments.mp4"
 	}, want: "completed", media: 6 * second},
-	{name: "edit list that cuts two seconds", make: func(c corpus) string {
+	{slow: true, name: "edit list that cuts two seconds", make: func(c corpus) string {
 		c.ffmpeg("-ss", "2.1", "-i", "six.mp4", "-c", "copy", "edited.mp4")
 		return "edited.mp4"
 	}, want: "completed"},
-	{name: "video two seconds later than the audio", make: func(c corpus) string {
+	{slow: true, name: "video two seconds later than the audio", make: func(c corpus) string {
 		c.ffmpeg("-i", "six.mp4", "-itsoffset", "2", "-i", "six.mp4", "-map", "1:v", "-map", "0:a", "-c", "copy", "delayed.mkv")
 		return "delayed.mkv"
 	}, want: "completed"},
-	{name: "program stream", make: func(c corpus) string {
+	{slow: true, name: "program stream", make: func(c corpus) string {
 		c.remux("disc.mpg", "-c:v", "mpeg2video", "-c:a", "mp2", "-f", "vob")
 		return "disc.mpg"
 	}, want: "completed"},
-	{name: "raw H.264", make: func(c corpus) string { c.remux("raw.h264", "-c", "copy", "-an"); return "raw.h264" }, want: "completed"},
-	{name: "name with a quote and a percent sign", make: func(c corpus) string {
+	{slow: true, name: "raw H.264", make: func(c corpus) string { c.remux("raw.h264", "-c", "copy", "-an"); return "raw.h264" }, want: "completed"},
+	{slow: true, name: "name with a quote and a percent sign", make: func(c corpus) string {
 		c.edit("six.mp4", "it's 100%.mp4", func(b []byte) []byte { return b })
 		return "it's 100%.mp4"
 	}, want: "completed", frames: 180},
-	{name: "interlaced", make: func(c corpus) string {
+	{slow: true, name: "interlaced", make: func(c corpus) string {
 		c.ffmpeg("-f", "lavfi", "-i", "testsrc2=s=320x240:r=50:d=2", "-vf", "interlace", "-c:v", "mpeg2video", "-flags", "+ildct+ilme", "fields.ts")
 		return "fields.ts"
 	}, want: "completed", note: "marked as interlaced (top field first)"},
-	{name: "4:3 to 16:9", make: func(c corpus) string { return "six.mp4" }, job: `"resolution":"320x180"`, want: "completed", note: "does not have the input's aspect ratio"},
-	{name: "HDR10", make: func(c corpus) string {
+	{slow: true, name: "4:3 to 16:9", make: func(c corpus) string { return "six.mp4" }, job: `"resolution":"320x180"`, want: "completed", note: "does not have the input's aspect ratio"},
+	{slow: true, name: "HDR10", make: func(c corpus) string {
 		c.ffmpeg("-f", "lavfi", "-i", "testsrc2=s=320x240:r=25:d=2", "-c:v", "libx265", "-preset", "ultrafast", "-pix_fmt", "yuv420p10le",
 			"-x265-params", "log-level=0:hdr10=1:colorprim=bt2020:transfer=smpte2084:colormatrix=bt2020nc", "hdr.mkv")
 		return "hdr.mkv"
 	}, want: "completed", note: "HDR (PQ) with 10 bits a sample"},
-	{name: "ladder", make: func(c corpus) string { return "six.mp4" }, job: `"outputs":[{"resolution":"320x240"},{"resolution":"160x120"}]`,
+	{slow: true, name: "ladder", make: func(c corpus) string { return "six.mp4" }, job: `"outputs":[{"resolution":"320x240"},{"resolution":"160x120"}]`,
 		want: "completed", note: "key frames are up to 8.33 s apart"},
-	{name: "unknown parameter", make: func(c corpus) string { return "six.mp4" }, job: `"gop":48`, want: "completed", note: "unknown parameters ignored: \"gop\""},
-	{name: "sound recording", make: func(c corpus) string { c.remux("sound.m4a", "-vn", "-c", "copy"); return "sound.m4a" }, want: "input_error: no video stream"},
+	{slow: true, name: "unknown parameter", make: func(c corpus) string { return "six.mp4" }, job: `"gop":48`, want: "completed", note: "unknown parameters ignored: \"gop\""},
+	{slow: true, name: "sound recording", make: func(c corpus) string { c.remux("sound.m4a", "-vn", "-c", "copy"); return "sound.m4a" }, want: "input_error: no video stream"},
 
 	// Incomplete inputs.
 	{name: "Matroska cut in half", make: func(c corpus) string {
@@ -203,7 +203,7 @@ var kinds = []kind{
 		c.edit("six.mkv", "half.mkv", half)
 		return "half.mkv"
 	}, want: "input_error: it ends after 3"},
-	{name: "Matroska cut in half, accepted", make: func(c corpus) string {
+	{slow: true, name: "Matroska cut in half, accepted", make: func(c corpus) string {
 		c.remux("six.mkv", "-c", "copy")
 		c.edit("six.mkv", "half.mkv", half)
 		return "half.mkv"
@@ -214,8 +214,8 @@ var kinds = []kind{
 		c.edit("first.mp4", "half.mp4", half)
 		return "half.mp4"
 	}, want: "input_error: it ends after"},
-	{name: "mp4 cut in half, index last", make: func(c corpus) string { c.edit("six.mp4", "half.mp4", half); return "half.mp4" }, want: "input_error: Invalid data"},
-	{name: "fragmented mp4 cut in half", make: func(c corpus) string {
+	{slow: true, name: "mp4 cut in half, index last", make: func(c corpus) string { c.edit("six.mp4", "half.mp4", half); return "half.mp4" }, want: "input_error: Invalid data"},
+	{slow: true, name: "fragmented mp4 cut in half", make: func(c corpus) string {
 		c.remux("fragments.mp4", "-c", "copy", "-movflags", "frag_keyframe+empty_moov")
 		c.edit("fragments.mp4", "half.mp4", half)
 		return "half.mp4"
@@ -225,7 +225,7 @@ var kinds = []kind{
 		c.edit("six.avi", "half.avi", half)
 		return "half.avi"
 	}, want: "input_error: the file is cut off: it has"},
-	{name: "FLV cut in half", make: func(c corpus) string {
+	{slow: true, name: "FLV cut in half", make: func(c corpus) string {
 		c.remux("six.flv", "-c", "copy")
 		c.edit("six.flv", "half.flv", half)
 		return "half.flv"
@@ -245,7 +245,7 @@ var kinds = []kind{
 		return "pids.ts"
 	}, want: "input_error: goes on in another stream"},
 	{name: "picture", make: func(c corpus) string { c.ffmpeg("-i", "six.mp4", "-frames:v", "1", "still.png"); return "still.png" }, want: "input_error: a picture (image/png)"},
-	{name: "text", make: func(c corpus) string {
+	{slow: true, name: "text", make: func(c corpus) string {
 		c.write("words.mp4", strings.Repeat("no film at all\n", 1000))
 		return "words.mp4"
 	}, want: "input_error: Invalid data"},
@@ -270,7 +270,7 @@ var kinds = []kind{
 		c.ffmpeg("-i", "six.mp4", "-c:v", "copy", "-c:a", "pcm_alaw", "-ar", "8000", "cctv.mkv")
 		return "cctv.mkv"
 	}, job: `"audio_codec":"copy"`, want: "user_error: Could not find tag for codec pcm_alaw"},
-	{name: "Opus of 600k", make: func(c corpus) string { return "six.mp4" }, job: `"audio_codec":"opus","audio_bitrate":"600k"`, want: "user_error: The bit rate 600000 bps is unsupported"},
+	{slow: true, name: "Opus of 600k", make: func(c corpus) string { return "six.mp4" }, job: `"audio_codec":"opus","audio_bitrate":"600k"`, want: "user_error: The bit rate 600000 bps is unsupported"},
 	{name: "AV1 of 32x32", make: func(c corpus) string { return "six.mp4" }, job: `"codec":"av1","resolution":"32x32"`, want: "user_error: Source Width must be at least 64"},
 }
 
@@ -324,9 +324,9 @@ func TestMedia(t *testing.T) {
 			begun := time.Now()
 			got, e := k.run(t, base)
 			if *allMedia {
-				t.Logf("%-50s %5.1f s  %s", k.name, time.Since(begun).Seconds(), got)
+				fmt.Printf("%-56s %4.1f s  %s\n", k.name, time.Since(begun).Seconds(), got)
 				for _, n := range e.Notes {
-					t.Logf("%-60s note: %s", "", n)
+					fmt.Printf("%65s note: %s\n", "", n)
 				}
 			}
 		})

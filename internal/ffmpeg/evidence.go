@@ -77,6 +77,7 @@ var (
 	logLine       = regexp.MustCompile(`^((?:\[[^\]]* @ 0x[0-9a-f]+\] )*)\[(quiet|panic|fatal|error|warning|info|verbose|debug|trace)\] (.*)$`)
 	encoderLine   = regexp.MustCompile(`^(?:Svt|x265) ?\[error\]: (?:Instance \d+: )?(.*)$`)
 	repeatedLine  = regexp.MustCompile(`^    Last message repeated (\d+) times$`)
+	videoGraph    = regexp.MustCompile(`^\[graph -?\d+ input from stream `) // set up by the first frame
 	packetsRead   = regexp.MustCompile(`^  Input stream #0:\d+ \(video\): (\d+) packets read`)
 	framesDecoded = regexp.MustCompile(`; (\d+) frames decoded`)
 	fpsFilter     = regexp.MustCompile(`^(\d+) frames in, (\d+) frames out;`)
@@ -148,9 +149,9 @@ func (l *logReader) figures(from, text string) {
 		}
 	}
 	switch m := fpsFilter.FindStringSubmatch(text); {
-	case strings.HasPrefix(from, "[graph 0 input from stream "): // set up by the first frame
+	case videoGraph.MatchString(from):
 		l.decoding = true
-	case m != nil && strings.HasPrefix(from, "[Parsed_fps_") && f.FramesIn < 0:
+	case m != nil && strings.HasPrefix(from, "[Parsed_fps_") && f.FramesIn <= 0: // 0: a graph that FFmpeg 7 tries
 		f.FramesIn, f.FramesOut = parseCount(m[1]), parseCount(m[2])
 	}
 }
