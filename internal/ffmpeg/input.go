@@ -112,9 +112,7 @@ func streamSource(url, scheme, demuxer string) source {
 		protocols = []string{scheme, "tcp", "tls", "udp"}
 	}
 	options := whitelist(protocols, selfContained, "-rw_timeout", rwTimeout)
-	if slices.Contains(protocols, "tls") {
-		options = append(options, verifyTLS()...)
-	}
+	options = append(options, verifyTLS(scheme)...)
 	if demuxer != "" {
 		options = append(options, "-f", demuxer)
 	}
@@ -138,12 +136,18 @@ func proxiedPlaylist(url, format, proxy string) source {
 		protocols = append(protocols, "crypto")
 	}
 	options := whitelist(protocols, format+","+segmentReaders, "-rw_timeout", rwTimeout, "-http_proxy", proxy, "-f", format)
-	return source{url: url, network: true, options: append(options, verifyTLS()...)}
+	scheme, _, _ := strings.Cut(url, ":")
+	return source{url: url, network: true, options: append(options, verifyTLS(scheme)...)}
 }
 
-// verifyTLS makes FFmpeg verify the certificates of servers. The file is for an FFmpeg with
-// OpenSSL, which knows no certificates by itself.
-func verifyTLS() []string {
+// verifyTLS makes FFmpeg verify the certificate of the server of an input. It knows the options
+// only where the input's own protocol uses TLS, and applies them to that server alone: those
+// that a playlist names are verified by the relay. The file is for an FFmpeg with OpenSSL,
+// which knows no certificates by itself.
+func verifyTLS(scheme string) []string {
+	if scheme != "https" && scheme != "rtmps" && scheme != "tls" {
+		return nil
+	}
 	options := []string{"-tls_verify", "1"}
 	for _, path := range append([]string{os.Getenv("SSL_CERT_FILE")}, caFiles...) {
 		if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() {

@@ -250,8 +250,8 @@ func estimated(t testing.TB) job.Record {
 			Fetch: &job.Fetch{Started: at(0), Took: 250 * time.Millisecond, Done: true, Bytes: 48_211_904, Total: 48_211_904, Resumed: 3},
 		},
 		FetchEnergy: fetchAccount(),
-		Energy: c.account(energy.Figure{Source: energy.Estimated, CoveragePercent: 100, Method: method + ": cpu"}),
-		At:     at(4.6),
+		Energy:      c.account(energy.Figure{Source: energy.Estimated, CoveragePercent: 100, Method: method + ": cpu"}),
+		At:          at(4.6),
 	}
 	return recordOf(t, e, job.RecordResult, &job.Samples{Curve: c.curve(), Phases: phasesOf(0, 0.3, 3.9, 4.0, 4.55, 4.6)})
 }
