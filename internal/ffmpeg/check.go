@@ -2,6 +2,8 @@ package ffmpeg
 
 import (
 	"context"
+	"ffmpeg-agent/internal/reach"
+	"io"
 	"strings"
 )
 
@@ -56,6 +58,9 @@ func (r *Run) gather(ctx context.Context) (evidence, error) {
 		whole: r.plan.whole, asked: r.plan.duration, software: r.plan.software(), copied: r.plan.audio.copied, diskWasFull: r.diskWasFull(),
 	}
 	e.bytes, e.lacks = r.Snapshot().Encode.InputBytes, r.lacks
+	if e.found.ReadError != "" && e.origin == originStored {
+		e.readable = readable(ctx, r.files.inputPath)
+	}
 	e.grew = e.origin == originStored && r.files.reads.URL == nil && r.files.reads.Format == "" && regularSize(r.files.inputPath) > e.bytes
 	if !e.ended() {
 		if f := r.limitFailure(r.ffmpeg.Load()); f != nil {
@@ -85,6 +90,17 @@ func (r *Run) gather(ctx context.Context) (evidence, error) {
 		e.outputs = append(e.outputs, o)
 	}
 	return e, ctx.Err()
+}
+
+// readable is how much of a file can be read before its end or the first error.
+func readable(ctx context.Context, path string) int64 {
+	f, err := reach.OpenRegular(path)
+	if err != nil {
+		return 0
+	}
+	defer f.Close()
+	n, _ := io.Copy(io.Discard, &stoppable{ctx, f})
+	return n
 }
 
 func (r *Run) origin() origin {

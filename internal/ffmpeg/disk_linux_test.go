@@ -8,9 +8,11 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -34,16 +36,21 @@ func TestRefusedWriteIsNoticed(t *testing.T) {
 	}
 }
 
-// TestFullDiskIsAResourceError runs in a process of its own, with small file systems that
-// only that process sees.
-func TestFullDiskIsAResourceError(t *testing.T) {
-	if dir := os.Getenv("FFMPEG_TEST_SMALL_DISK"); dir != "" {
-		onFullDisks(t, dir)
+// TestFullDiskIsAResourceError uses small file systems.
+func TestFullDiskIsAResourceError(t *testing.T) { withOwnMounts(t, onFullDisks) }
+
+// TestReadErrorIsInputError uses a disk whose end cannot be read.
+func TestReadErrorIsInputError(t *testing.T) { withOwnMounts(t, onBadDisk) }
+
+// withOwnMounts runs a test in a process of its own, which alone sees what it mounts.
+func withOwnMounts(t *testing.T, test func(t *testing.T, dir string)) {
+	if dir := os.Getenv("FFMPEG_TEST_MOUNTS"); dir != "" {
+		test(t, dir)
 		return
 	}
 	t.Parallel()
-	child := exec.Command(os.Args[0], "-test.run=^TestFullDiskIsAResourceError$", "-test.v")
-	child.Env = append(os.Environ(), "FFMPEG_TEST_SMALL_DISK="+t.TempDir())
+	child := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v")
+	child.Env = append(os.Environ(), "FFMPEG_TEST_MOUNTS="+t.TempDir())
 	child.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
 	if os.Geteuid() != 0 {
 		child.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
@@ -57,10 +64,62 @@ func TestFullDiskIsAResourceError(t *testing.T) {
 		t.Skipf("this machine does not allow mounts in a namespace: %v", err)
 	}
 	switch {
-	case err != nil, !bytes.Contains(out, []byte(": TestFullDiskIsAResourceError")):
+	case err != nil, !bytes.Contains(out, []byte(": "+t.Name())):
 		t.Errorf("%v\n%s", err, out)
-	case bytes.Contains(out, []byte("--- SKIP: TestFullDiskIsAResourceError")):
+	case bytes.Contains(out, []byte("--- SKIP: "+t.Name())):
 		t.Skipf("%s", out)
+	}
+}
+
+// onBadDisk encodes a transport stream, whose container states no length, from a disk that
+// is cut off below it: reading fails there, and FFmpeg exits with 0.
+func onBadDisk(t *testing.T, dir string) {
+	_, mkfs := exec.LookPath("mkfs.ext4")
+	control, loop := os.OpenFile("/dev/loop-control", os.O_RDWR, 0)
+	if err := errors.Join(mkfs, loop, keepMountsPrivate()); err != nil {
+		t.Skipf("needs root, mkfs.ext4 and loop devices: %v", err)
+	}
+	_ = control.Close()
+	files, image, at := filepath.Join(dir, "files"), filepath.Join(dir, "image"), filepath.Join(dir, "disk")
+	run := func(argv ...string) string {
+		out, err := exec.Command(argv[0], argv[1:]...).CombinedOutput()
+		if err != nil {
+			t.Fatalf("%v: %v: %s", argv, err, out)
+		}
+		return string(out)
+	}
+	run("mkdir", files, at)
+	clip(t, filepath.Join(files, "film.ts"), "20")
+	run("truncate", "--size=32M", image)
+	run("mkfs.ext4", "-q", "-b", "4096", "-d", files, image) // lays the file out in one piece
+	run("mount", "-o", "loop,ro", image, at)
+	blocks := regularSize(filepath.Join(at, "film.ts")) / 4096
+	bmap := run("debugfs", "-R", fmt.Sprintf("bmap /film.ts %d", blocks*2/5), image)
+	lines := strings.Fields(bmap)
+	end, err := strconv.ParseInt(lines[len(lines)-1], 10, 64)
+	if err != nil {
+		t.Fatalf("block of the film: %s", bmap)
+	}
+	if err := os.Truncate(image, end*4096); err != nil {
+		t.Fatal(err)
+	}
+	r := newRunner(t, func(s *Settings) { s.DataDir = filepath.Join(dir, "data") })
+	for job, reason := range map[string]protocol.FailureReason{"": protocol.ReasonInputError, `"accept_damaged":true,`: "", `"duration":2,`: ""} {
+		run := r.Begin(lease(t, "bad", `{`+job+`"preset":"ultrafast","input":`+quoted(filepath.Join(at, "film.ts"))+`}`))
+		err := walk(testContext(t), run)
+		e := run.Snapshot().Encode
+		if err := run.Close(testContext(t)); err != nil {
+			t.Error(err)
+		}
+		if reason == "" {
+			if err != nil {
+				t.Errorf("%s: got %v, want completed", job, err)
+			}
+			continue
+		}
+		if f := wantFailure(t, err, reason); !strings.Contains(f.Message, "Input/output error") || e.InputMissing == nil || *e.InputMissing < 5*time.Second {
+			t.Errorf("got %q, missing %v; want an input/output error and more than 5 s", f.Message, e.InputMissing)
+		}
 	}
 }
 

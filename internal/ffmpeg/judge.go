@@ -25,6 +25,7 @@ type evidence struct {
 	input    *job.Failure // what an inspection after a failure found wrong with the input
 	bytes    int64        // of the input when it was opened; 0 if unknown
 	lacks    int64        // bytes of media that it declares and does not have
+	readable int64        // bytes in front of the first that cannot be read; 0: not looked for
 	grew     bool         // the input grew while FFmpeg read it
 	accept   bool         // damage is noted and does not fail the job
 	whole    bool         // the job wants all of the input
@@ -357,15 +358,31 @@ func (e *evidence) missing() *time.Duration {
 		missing = want - e.outputs[0].made.length
 	case e.lacks > 0 && e.bytes > 0 && e.cut(): // in proportion
 		missing = time.Duration(float64(e.outputs[0].made.length) * float64(e.lacks) / float64(e.bytes))
-	case want == 0 && !e.satisfied() && e.source.guessed > 0 && (e.found.ReadError != "" || e.cut() || e.continuesElsewhere()):
-		missing = max(0, e.source.guessed-e.outputs[0].made.length)
 	case want == 0 && !e.satisfied():
-		return nil
+		if missing = e.guessMissing(); missing <= 0 {
+			return nil
+		}
 	}
 	if lost := e.lost(); lost > 0 {
 		missing += time.Duration(float64(lost) / e.source.fps.float() * float64(time.Second))
 	}
 	return &missing
+}
+
+// guessMissing is how much an input that breaks off lacks: by the length that ffprobe
+// guessed, else in proportion to the bytes that can be read. 0: it does not break off, or
+// neither is known.
+func (e *evidence) guessMissing() time.Duration {
+	made := e.outputs[0].made.length
+	switch read := e.readable; {
+	case e.found.ReadError == "" && !e.cut() && !e.continuesElsewhere():
+		return 0
+	case e.source.guessed > made:
+		return e.source.guessed - made
+	case read > 0 && read < e.bytes:
+		return time.Duration(float64(made) * float64(e.bytes-read) / float64(read))
+	}
+	return 0
 }
 
 func abs(n int64) int64 { return max(n, -n) }
