@@ -58,6 +58,9 @@ func (p *plan) args(in source, destinations []string) []string {
 		if deviceOf(r.encoder).upload == "" {
 			args = append(args, "-pix_fmt", "yuv420p")
 		}
+		if r.fromRGB {
+			args = append(args, "-colorspace", "bt709", "-color_range", "tv")
+		}
 		args = append(args, p.audio.encoding...)
 		if in.looped || !p.whole {
 			args = append(args, "-t", seconds(p.duration))
@@ -86,6 +89,9 @@ func (r *rendition) geometry() string {
 	chain := fmt.Sprintf("scale=%d:%d", r.size.width, r.size.height)
 	if r.sourceSize {
 		chain = sourceSizeFilter
+	}
+	if r.fromRGB { // else the matrix is that of SD, and the output does not say so
+		chain += ":out_color_matrix=bt709:out_range=tv"
 	}
 	if r.fps.known() {
 		chain = fmt.Sprintf("fps=%s,%s", r.fps, chain)

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"syscall"
 
 	"ffmpeg-agent/hardware/proc"
 	"ffmpeg-agent/internal/fetch"
@@ -31,6 +32,7 @@ type target struct {
 	root  string // final stays below it, even if directories between are replaced
 	temp  string
 	kept  bool // stays when the workspace is removed
+	named bool // the job names the place
 	url   string
 
 	dir       *os.Root // directory of final
@@ -180,7 +182,7 @@ func (t *target) create() error {
 		return nil
 	}
 	if err := os.MkdirAll(t.root, 0o755); err != nil {
-		return fmt.Errorf("creating the directory of an output: %w", err)
+		return t.failure("creating the directory of an output", err)
 	}
 	root, err := os.OpenRoot(t.root)
 	if err != nil {
@@ -192,15 +194,26 @@ func (t *target) create() error {
 		return fmt.Errorf("finding the directory of an output: %w", err)
 	}
 	if err := root.MkdirAll(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
-		return fmt.Errorf("creating the directory of an output: %w", err)
+		return t.failure("creating the directory of an output", err)
 	}
 	if t.dir, err = root.OpenRoot(dir); err != nil {
 		return fmt.Errorf("opening the directory of an output: %w", err)
 	}
 	if t.file, err = t.dir.OpenFile(filepath.Base(t.temp), os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o644); err != nil {
-		return fmt.Errorf("creating a temporary output: %w", err)
+		return t.failure("creating a temporary output", err)
 	}
 	return nil
+}
+
+// failure is the error of making an output: the job's fault where it names a place that
+// this user may not write to.
+func (t *target) failure(doing string, err error) error {
+	for _, refused := range []syscall.Errno{syscall.EACCES, syscall.EPERM, syscall.EROFS, syscall.ENOTDIR, syscall.ENAMETOOLONG} {
+		if errors.Is(err, refused) && t.named {
+			return failure(protocol.ReasonUserError, "invalid parameters: output: %s cannot be written: %v", show(t.final), refused)
+		}
+	}
+	return fmt.Errorf("%s: %w", doing, err)
 }
 
 // publish gives a checked output its final name, once its content is on disk.

@@ -196,3 +196,29 @@ func TestSizesAreLearnedFromTheLog(t *testing.T) {
 		t.Errorf("before FFmpeg named them: %v", sizes)
 	}
 }
+
+// TestTagsDescribeTheOutput: what players go by is true of the samples that were written.
+func TestTagsDescribeTheOutput(t *testing.T) {
+	t.Parallel()
+	c := corpus{t, t.TempDir()}
+	c.ffmpeg("-f", "lavfi", "-i", "testsrc2=s=160x120:r=25:d=1", "-c:v", "libx264rgb", "rgb.mkv")
+	c.ffmpeg("-f", "lavfi", "-i", "testsrc2=s=160x120:r=25:d=1", "-c:v", "mjpeg", "-pix_fmt", "yuvj420p", "full.mkv")
+	c.ffmpeg("-f", "lavfi", "-i", "testsrc2=s=160x120:r=25:d=1", "-c:v", "libx265", "-pix_fmt", "yuv420p10le",
+		"-x265-params", "log-level=0:colorprim=bt2020:transfer=arib-std-b67:colormatrix=bt2020nc", "hlg.mkv")
+	for name, want := range map[string]string{
+		"rgb.mkv":  "yuv420p|tv|bt709|unknown", // RGB has no matrix; the encode's is stated
+		"full.mkv": "yuv420p|tv|bt470bg|unknown",
+		"hlg.mkv":  "yuv420p|tv|bt2020nc|arib-std-b67", // fewer bits, but not tone-mapped
+	} {
+		out := c.path(name + ".mp4")
+		run := newRunner(t, func(s *Settings) { s.OutputRoots = []string{c.dir} }).Begin(lease(t, "tags", `{"preset":"ultrafast","input":`+quoted(c.path(name))+`,"output":`+quoted(out)+`}`))
+		if err := walk(testContext(t), run); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		tags, err := exec.Command("ffprobe", "-v", "error", "-of", "compact=p=0:nk=1", "-select_streams", "v:0",
+			"-show_entries", "stream=pix_fmt,color_range,color_space,color_transfer", out).Output()
+		if got := strings.TrimSpace(string(tags)); err != nil || got != want {
+			t.Errorf("%s: got %s (%v), want %s", name, got, err, want)
+		}
+	}
+}

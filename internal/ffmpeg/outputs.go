@@ -51,6 +51,7 @@ func (pl *planner) rendition(from params, streaming bool, suffix string) renditi
 	var r rendition
 	r.size, r.sourceSize = pl.size(from)
 	r.fps, r.sourceRate = pl.fps(from)
+	r.fromRGB = pl.source.rgb
 	var ffmpegCodec string
 	r.encoder, ffmpegCodec = pl.encoder(from, r.size)
 	r.codec = canonicalCodec(ffmpegCodec)

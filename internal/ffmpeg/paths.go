@@ -100,7 +100,7 @@ func (s *pathResolver) target(r rendition, i int, ladder bool) target {
 		s.problem(name, "%s %v", show(given), err)
 		return target{}
 	}
-	return target{final: final, root: root, kept: true}
+	return target{final: final, root: root, kept: true, named: true}
 }
 
 // noteRelative notes that an output with a relative name has no place.

@@ -405,3 +405,13 @@ func TestRelativeOutputWithoutRootIsNoted(t *testing.T) {
 		}
 	}
 }
+
+// TestUnwritableOutputIsUserError uses a file system that nobody can create files in.
+func TestUnwritableOutputIsUserError(t *testing.T) {
+	t.Parallel()
+	r := newRunner(t, func(s *Settings) { s.OutputRoots = []string{"/sys/kernel"} })
+	f := wantFailure(t, r.Begin(lease(t, "sys", `{"output":"/sys/kernel/out.mp4"}`)).Prepare(testContext(t)), "user_error")
+	if !strings.Contains(f.Message, `"/sys/kernel/out.mp4" cannot be written`) {
+		t.Errorf("got %q, want the path and that it cannot be written", f.Message)
+	}
+}

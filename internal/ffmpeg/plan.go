@@ -37,12 +37,14 @@ type plan struct {
 	limits     limits
 	scenario   string
 	notes      []string // what is done otherwise than asked
+	ignored    []string // parameters that are not known or have no effect
 }
 
 // rendition is one output: one encode of the one decode.
 type rendition struct {
 	size       size
 	sourceSize bool   // the size is that of the input
+	fromRGB    bool   // the input is RGB
 	fps        rate   // zero: that of the input, which is not known
 	sourceRate bool   // the rate is that of the input
 	codec      string // the master's name: h264
@@ -181,7 +183,7 @@ func (pl *planner) plan() plan {
 	if pl.source.probed {
 		pl.noteChanges(p)
 	}
-	pl.noteIgnored()
+	pl.noteIgnored(&p)
 	p.notes = unique(pl.notes)
 	return p
 }
@@ -201,11 +203,12 @@ func (pl *planner) checkEngine() {
 }
 
 // noteIgnored notes what of the job was not used.
-func (pl *planner) noteIgnored() {
+func (pl *planner) noteIgnored(p *plan) {
 	if len(pl.unknown) > 0 {
 		pl.note("scenario words not recognized: %s", few(pl.unknown))
 	}
 	unknown, idle := pl.unread()
+	p.ignored = slices.Concat(unknown, idle)
 	if len(unknown) > 0 {
 		pl.note("unknown parameters ignored: %s", few(unknown))
 	}

@@ -8,6 +8,8 @@ import (
 
 	"ffmpeg-agent/internal/reach"
 	"ffmpeg-agent/messages/job"
+
+	"go.uber.org/zap"
 )
 
 // Prepare checks the job, creates its workspace, and fetches its input or, where it names
@@ -53,6 +55,9 @@ func (r *Run) prepare(ctx context.Context) (err error) {
 	}
 	if err := r.openOutputs(); err != nil {
 		return err
+	}
+	if len(r.plan.ignored) > 0 {
+		r.log.Info("parameters of the job had no effect", zap.Strings("parameters", r.plan.ignored))
 	}
 	if r.plan.input == "" {
 		return r.makeInput(ctx)
