@@ -89,8 +89,8 @@ func (w *worker) reports(lease job.Lease) {
 	must(w.t, w.client.Report(context.Background(), job.Record{Lease: lease, State: job.RecordResult, Result: body}))
 }
 
-// stands fails the test unless the master accepted this worker's result and no other.
-func (w *worker) stands(m *devmaster.Master, j protocol.Job) {
+// resultAccepted fails the test unless the master accepted this worker's result and no other.
+func (w *worker) resultAccepted(m *devmaster.Master, j protocol.Job) {
 	w.t.Helper()
 	for _, e := range m.Events() {
 		if e.Kind == devmaster.ResultAccepted && e.JobID == j.ID && e.NodeID != w.session.NodeID {
@@ -135,7 +135,7 @@ func TestReassignedResultIsDiscardedAfterPartition(t *testing.T) {
 	if r := s.settled(j, 1); r.State != job.RecordSuperseded {
 		t.Errorf("ended as %s: %s", r.State, r.Why)
 	}
-	other.stands(m, j)
+	other.resultAccepted(m, j)
 }
 
 // TestReassignedResultIsDiscardedAfterDowntime: the agent died in a job, and starts again
@@ -161,7 +161,7 @@ func TestReassignedResultIsDiscardedAfterDowntime(t *testing.T) {
 	if r := s.settled(j, 1); r.State != job.RecordSuperseded {
 		t.Errorf("ended as %s: %s", r.State, r.Why)
 	}
-	other.stands(m, j)
+	other.resultAccepted(m, j)
 }
 
 // TestUnsentResultIsOvertakenByLaterAttempt: the master assigns the next attempt to this

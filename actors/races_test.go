@@ -121,7 +121,7 @@ func TestOfferWaitsForRecovery(t *testing.T) {
 	link.connect(m)
 	var submitted protocol.Job
 	parameters := ffmpegtest.Long()
-	t.Run("life that ends in a job", func(t *testing.T) {
+	t.Run("killed during a job", func(t *testing.T) {
 		s := newSite(t, func(c *siteConfig) { c.dir, c.link = dir, link })
 		submitted = s.submit(parameters)
 		s.ffmpegPID(submitted.ID)
@@ -372,4 +372,35 @@ func TestFoundLeaseTakesItsSlot(t *testing.T) {
 	if now, _ := s.master().Job(second.ID); now.Status.HeldByNode() {
 		t.Errorf("the second job is %s by an agent with one slot", now.Status)
 	}
+}
+
+// TestTakenResultEndsThePauseOfPolls: polls fail while a job runs beside a free slot. The
+// master that takes its result is asked for the next job at once.
+func TestTakenResultEndsThePauseOfPolls(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, func(c *siteConfig) { c.Slots, c.PollInterval = 2, time.Hour })
+	var failing atomic.Bool
+	failing.Store(true)
+	s.link.interfere(func(next http.Handler, w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/jobs/next" || !failing.Load() {
+			next.ServeHTTP(w, r)
+			return
+		}
+		answer := httptest.NewRecorder()
+		next.ServeHTTP(answer, r)
+		if strings.Contains(answer.Body.String(), "null") {
+			http.Error(w, "database is locked", http.StatusInternalServerError)
+			return
+		}
+		w.Write(answer.Body.Bytes())
+	})
+	first := s.submit(ffmpegtest.Long())
+	s.until("a first poll", func() bool { return s.agent.Snapshots().Session() != nil })
+	s.agent.shared.refs.poller.Tell(&messages.ResultTaken{}) // the first poll may have come before the job
+	s.ffmpegPID(first.ID)
+	s.until("a failed poll", func() bool { return s.logs.FilterMessage("could not poll the master for jobs").Len() > 0 })
+	failing.Store(false)
+	second := s.submit(ffmpegtest.Quick())
+	s.post("/jobs/" + first.ID + "/cancel")
+	s.result(second.ID, 1)
 }

@@ -78,12 +78,12 @@ func (s *site) count(kind devmaster.EventKind) int {
 	return n
 }
 
-func TestNodeIsRegisteredAnewWhereTheMasterKeptOldFacts(t *testing.T) {
+func TestStaleFactsCauseReRegistration(t *testing.T) {
 	t.Parallel()
 	dir, link := t.TempDir(), newLink(t)
 	link.connect(fieldMaster(t, ""))
 	registerBefore(t, link)
-	t.Run("first life", func(t *testing.T) {
+	t.Run("first run", func(t *testing.T) {
 		s := newSite(t, func(c *siteConfig) { c.dir, c.link = dir, link; c.proves() })
 		s.until("the facts at the master", s.hasCard)
 		s.result(s.submit(map[string]any{"codec": "h264", "duration": 0.2, "resolution": "64x64"}).ID, 1)
@@ -91,11 +91,11 @@ func TestNodeIsRegisteredAnewWhereTheMasterKeptOldFacts(t *testing.T) {
 			t.Errorf("removed the node %d times, want once", n)
 		}
 	})
-	t.Run("next life", func(t *testing.T) {
+	t.Run("next run", func(t *testing.T) {
 		s := newSite(t, func(c *siteConfig) { c.dir, c.link = dir, link; c.proves() })
 		s.result(s.submit(ffmpegtest.Quick()).ID, 1)
 		if n := s.count(devmaster.NodeRemoved); n != 1 || !s.hasCard() {
-			t.Errorf("removed the node %d times in two lives, want once", n)
+			t.Errorf("removed the node %d times in two runs, want once", n)
 		}
 	})
 }
@@ -123,8 +123,8 @@ func TestNodeIsRemovedOnceForEachSetOfFacts(t *testing.T) {
 		}
 		w.WriteHeader(answer.Code)
 	})
-	for _, life := range []string{"first", "second"} {
-		t.Run(life, func(t *testing.T) {
+	for _, run := range []string{"first", "second"} {
+		t.Run(run, func(t *testing.T) {
 			s := newSite(t, func(c *siteConfig) { c.dir, c.link, c.ReconcileInterval = dir, link, 20*time.Millisecond; c.proves() })
 			s.until("the removal", func() bool { return s.count(devmaster.NodeRemoved) > 0 })
 			from := looks.Load()
@@ -207,6 +207,46 @@ func TestNodeIsNotRemovedWhileAJobRuns(t *testing.T) {
 	}
 }
 
+func TestNodeIsNotRemovedBeforeTrialsEnd(t *testing.T) {
+	t.Parallel()
+	link := newLink(t)
+	link.connect(fieldMaster(t, ""))
+	registerBefore(t, link)
+	proved := make(chan struct{})
+	var looks atomic.Int64
+	link.interfere(func(next http.Handler, w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodGet && strings.HasPrefix(r.URL.Path, "/nodes/") {
+			looks.Add(1)
+		}
+		next.ServeHTTP(w, r)
+	})
+	s := newSite(t, func(c *siteConfig) {
+		c.link, c.ReconcileInterval = link, 20*time.Millisecond
+		c.wrap = func(d *Dependencies) {
+			d.Facts.Labels = map[string]string{"os": "linux"} // the master has others already
+			facts := withCard(d.Facts)
+			d.Prove = func(ctx context.Context) (messages.NodeFacts, error) {
+				select {
+				case <-proved:
+				case <-ctx.Done():
+				}
+				return facts, ctx.Err()
+			}
+		}
+	})
+	s.await("the registration", registered)
+	from := looks.Load()
+	s.until("ten looks before the trials end", func() bool { return looks.Load() >= from+10 })
+	if n := s.count(devmaster.NodeRemoved); n != 0 {
+		t.Errorf("removed the node %d times before the trials ended, want 0", n)
+	}
+	close(proved)
+	s.until("the facts at the master", s.hasCard)
+	if n := s.count(devmaster.NodeRemoved); n != 1 {
+		t.Errorf("removed the node %d times, want once", n)
+	}
+}
+
 func TestFirstRegistrationWaitsForHardwareTrials(t *testing.T) {
 	t.Parallel()
 	link := newLink(t)
@@ -280,12 +320,14 @@ func TestNodeRegistersAgainAfterSilence(t *testing.T) {
 		}
 		next.ServeHTTP(w, r)
 	})
-	for name, change := range map[string]func(*siteConfig){
-		"seen by the agent":    func(c *siteConfig) { c.UnavailableAfter = 10 * beat },
-		"listed by the master": func(c *siteConfig) { c.ReconcileInterval = 50 * time.Millisecond },
+	for reason, test := range map[string]struct{ unavailableAfter, reconcileInterval time.Duration }{
+		"no heartbeat was answered for":         {10 * beat, time.Hour},
+		"the master lists this node as offline": {time.Hour, 50 * time.Millisecond},
 	} {
-		t.Run(name, func(t *testing.T) {
-			s := newSite(t, func(c *siteConfig) { c.link = link; change(c) })
+		t.Run(reason, func(t *testing.T) {
+			s := newSite(t, func(c *siteConfig) {
+				c.link, c.UnavailableAfter, c.ReconcileInterval = link, test.unavailableAfter, test.reconcileInterval
+			})
 			status := func(want string) func() bool {
 				return func() bool {
 					nodes := s.master().Nodes()
@@ -297,6 +339,11 @@ func TestNodeRegistersAgainAfterSilence(t *testing.T) {
 			s.until("the node to be offline", status("offline"))
 			silent.Store(false)
 			s.until("the node to be available again", status("available"))
+			for _, e := range s.logs.FilterMessage("registering again").All() {
+				if got, _ := e.ContextMap()["reason"].(string); !strings.HasPrefix(got, reason) {
+					t.Errorf("registered again because %q, want %q", got, reason)
+				}
+			}
 			s.result(s.submit(ffmpegtest.Quick()).ID, 1)
 		})
 	}

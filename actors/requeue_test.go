@@ -2,6 +2,7 @@ package actors
 
 import (
 	"bytes"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -78,6 +79,10 @@ func TestRequeuedJobRunsOnUnderNewLeases(t *testing.T) {
 	results := accepted(m, j)
 	if n := encodes(s); n != 1 || len(results) != 1 || results[0].Status != protocol.StatusCompleted || results[0].Attempt < 4 {
 		t.Errorf("%d encodes, results %+v; want one encode and one completed result of attempt 4 or later", n, results)
+	}
+	r, _, _ := m.Result(j.ID)
+	if notes, want := fmt.Sprint(r.AnalyzerOutput["notes"]), "the master re-queued the job while it ran here: "; !strings.Contains(notes, want) {
+		t.Errorf("got notes %q, want %q in them", notes, want)
 	}
 }
 
@@ -159,7 +164,7 @@ func TestFailureOfARequeuedJobIsNotSent(t *testing.T) {
 				t.Errorf("results %+v, want none", results)
 			}
 			other.reports(lease)
-			other.stands(m, j)
+			other.resultAccepted(m, j)
 		})
 	}
 }
@@ -213,7 +218,7 @@ func TestCompletedElsewhereStopsARequeuedJob(t *testing.T) {
 	if r := s.settled(j, 1); r.State != job.RecordSuperseded {
 		t.Errorf("ended as %s: %s", r.State, r.Why)
 	}
-	other.stands(m, j)
+	other.resultAccepted(m, j)
 }
 
 // TestChangedJobIsStartedAfresh: the job that is offered again asks for something else.

@@ -74,7 +74,7 @@ func TestRestartResumesTheSession(t *testing.T) {
 	link := newLink(t)
 	m := newMaster(t, devmaster.Config{FenceAttempts: true, MaxRetries: 3, UnavailableAfter: 90 * time.Second})
 	link.connect(m)
-	t.Run("first life", func(t *testing.T) {
+	t.Run("first run", func(t *testing.T) {
 		s := newSite(t, func(c *siteConfig) { c.dir, c.link = dir, link })
 		s.await("the registration", registered)
 		s.until("the session on disk", func() bool { _, found, err := s.journal.Session(); return found && err == nil })

@@ -189,7 +189,7 @@ func TestInterruptedJobIsReportedAtStart(t *testing.T) {
 	m := newMaster(t, devmaster.Config{FenceAttempts: true, MaxRetries: 3, UnavailableAfter: 90 * time.Second})
 	link.connect(m)
 	var j protocol.Job
-	t.Run("life that ends in a job", func(t *testing.T) {
+	t.Run("killed during a job", func(t *testing.T) {
 		s := newSite(t, func(c *siteConfig) { c.dir, c.link = dir, link })
 		j = s.submit(ffmpegtest.Long())
 		s.ffmpegPID(j.ID)

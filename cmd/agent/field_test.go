@@ -244,7 +244,7 @@ func TestReadyTellsOfAbsentMaster(t *testing.T) {
 		reason = ready(t, port, "registered")
 		return strings.Contains(reason, "/nodes/register")
 	})
-	bed.startMaster(devmaster.Config{MaxRetries: 3})
+	bed.startMaster(devmaster.Config{MaxRetries: 3, FenceAttempts: true})
 	get(t, fmt.Sprintf("http://127.0.0.1:%d/ready", port))
 	bed.stopMaster()
 	stopped := time.Now()
@@ -257,6 +257,6 @@ func TestReadyTellsOfAbsentMaster(t *testing.T) {
 			t.Errorf("got reason %q, want %q in it", reason, want)
 		}
 	}
-	bed.startMaster(devmaster.Config{MaxRetries: 3})
+	bed.startMaster(devmaster.Config{MaxRetries: 3, FenceAttempts: true})
 	get(t, fmt.Sprintf("http://127.0.0.1:%d/ready", port))
 }

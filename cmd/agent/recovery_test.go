@@ -24,7 +24,7 @@ func TestResultSurvivesAgentAndMaster(t *testing.T) {
 	waitFor(t, "failed delivery", func() bool { return strings.Contains(agent.log(), "could not deliver a result") })
 	agent.kill()
 
-	bed.startMaster(devmaster.Config{MaxRetries: 3})
+	bed.startMaster(devmaster.Config{MaxRetries: 3, FenceAttempts: true})
 	bed.startAgent()
 	if e := bed.awaitResult(job.ID, protocol.StatusCompleted); e.Attempt != 1 {
 		t.Errorf("got the result of attempt %d, want 1", e.Attempt)
@@ -90,14 +90,14 @@ func TestRetriesAfterCrashDoNotWaitForPoll(t *testing.T) {
 	}
 }
 
-// The master reassigns the job of an agent that is stopped. When the agent continues, it
-// stops FFmpeg and delivers nothing of the lost attempt.
+// A master that does not fence reassigns the job of an agent that is stopped. When the agent
+// continues, it stops FFmpeg and delivers nothing of the lost attempt.
 func TestFrozenAgentDropsReassignedJob(t *testing.T) {
 	t.Parallel()
 	bed := newTestbed(t)
 	bed.stopMaster()
-	bed.startMaster(devmaster.Config{UnavailableAfter: time.Second})
-	agent := bed.startAgent()
+	bed.startMaster(devmaster.Config{UnavailableAfter: 3 * time.Second, Habits: devmaster.FieldHabits()})
+	agent := startAgent(t, append(bed.environment(), "FFMPEG_AGENT_MASTER_UNAVAILABLE_AFTER=3s"), bed.flags()...)
 	job := bed.submit(ffmpegtest.Long())
 	pid := bed.awaitFFmpeg()
 	agent.signal(t, syscall.SIGSTOP)

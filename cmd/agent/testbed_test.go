@@ -74,7 +74,7 @@ func newTestbed(t *testing.T) *testbed {
 		}
 	}))
 	t.Cleanup(bed.server.Close)
-	bed.startMaster(devmaster.Config{MaxRetries: 3})
+	bed.startMaster(devmaster.Config{MaxRetries: 3, FenceAttempts: true})
 	t.Cleanup(func() { bed.master.Close() })
 	return bed
 }
@@ -82,7 +82,7 @@ func newTestbed(t *testing.T) *testbed {
 // startMaster starts a master with the state of the one before.
 func (bed *testbed) startMaster(cfg devmaster.Config) {
 	bed.t.Helper()
-	cfg.StateFile, cfg.FenceAttempts = bed.state, cfg.Habits == devmaster.Habits{}
+	cfg.StateFile = bed.state
 	m, err := devmaster.New(cfg)
 	if err != nil {
 		bed.t.Fatal(err)
