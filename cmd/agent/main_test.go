@@ -43,6 +43,7 @@ func TestConfigurationErrorsExitWithStatus2(t *testing.T) {
 		"key file missing (env)": {env: map[string]string{"FFMPEG_AGENT_MASTER_API_KEY_FILE": "/nowhere/key"}, want: []string{"master.api_key_file", "environment variable FFMPEG_AGENT_MASTER_API_KEY_FILE"}},
 		"CA is no certificate":   {args: []string{"--ca", badPort}, want: []string{"master.ca", badPort, "flag --ca", "PEM"}},
 		"certificate missing":    {args: []string{"--cert", "/nowhere/c.pem", "--key", "/nowhere/k.pem"}, want: []string{"master.cert", "/nowhere/c.pem", "PEM"}},
+		"proxy is no URL":        {env: map[string]string{"HTTPS_PROXY": "ftp://proxy:21"}, want: []string{"HTTPS_PROXY", "ftp", "socks5"}},
 		"master on this machine": {args: []string{"--master", "http://127.0.0.1:1"}, want: []string{"on this host", "--allow-master-as-worker"}},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -12,6 +12,7 @@ import (
 	"go.uber.org/zap"
 
 	"ffmpeg-agent/configs"
+	"ffmpeg-agent/internal/fetch"
 )
 
 func newRun() *cobra.Command {
@@ -40,6 +41,9 @@ func runCommand(cmd *cobra.Command, _ []string) error {
 	}
 	if err := checkFiles(loaded); err != nil {
 		return err
+	}
+	if _, err := fetch.ProxyFromEnvironment(); err != nil { // which Go's clients would ignore in silence
+		return usageError{err}
 	}
 	cfg := loaded.Config
 	log, closeLog := startDaemonLog(cmd, loaded)

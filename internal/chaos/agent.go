@@ -45,6 +45,7 @@ type agent struct {
 	net      *network
 	ports    []int // metrics, cpu, gpu, ffmpeg, docker
 	proxy    *proxy
+	films    *films // what its jobs fetch
 	tree     *fakehw.Tree
 	zones    []*fakehw.Zone
 	cards    *fakehw.NVML // nil: none
@@ -126,7 +127,10 @@ func (a *agent) environment() []string {
 	for i, name := range []string{"CPU", "GPU", "FFMPEG", "DOCKER"} {
 		settings["EXPORTERS_"+name+"_PORT"] = strconv.Itoa(a.ports[1+i])
 	}
-	environ := []string{"PATH=" + a.binDir() + ":" + os.Getenv("PATH"), "HOME=" + a.dir}
+	environ := []string{
+		"PATH=" + a.binDir() + ":" + os.Getenv("PATH"), "HOME=" + a.dir,
+		"HTTP_PROXY=http://" + a.films.address(), "NO_PROXY=" + a.net.host,
+	}
 	for name, value := range settings {
 		environ = append(environ, "FFMPEG_AGENT_"+name+"="+value)
 	}

@@ -60,6 +60,10 @@ func (f *harness) setUp(ctx context.Context) error {
 			f.master.stop(15)
 		}
 	})
+	f.submitter, err = newSubmitter(ctx, f.cfg.Dir, outputs, f.cfg.Schedule.Seed, f.cfg.Schedule.Agents, f.master)
+	if err != nil {
+		return err
+	}
 	for n := range f.cfg.Schedule.Agents {
 		a, err := f.newAgent(ctx, n, outputs)
 		if err != nil {
@@ -67,8 +71,7 @@ func (f *harness) setUp(ctx context.Context) error {
 		}
 		f.agents = append(f.agents, a)
 	}
-	f.submitter, err = newSubmitter(ctx, f.cfg.Dir, outputs, f.cfg.Schedule.Seed, len(f.agents), f.master)
-	return err
+	return nil
 }
 
 func (f *harness) newAgent(ctx context.Context, n int, outputs string) (*agent, error) {
@@ -102,6 +105,10 @@ func (f *harness) newAgent(ctx context.Context, n int, outputs string) (*agent, 
 		return nil, err
 	}
 	f.onClose(a.proxy.close)
+	if a.films, err = newFilms(a.net.host+":0", f.submitter.clip); err != nil {
+		return nil, err
+	}
+	f.onClose(a.films.close)
 	return a, f.fakeHardware(ctx, a)
 }
 

@@ -144,7 +144,7 @@ func (f *InjectedFault) causes(h *History, x *Exchange, job *Job) []failureCause
 		return []failureCause{{reason: protocol.ReasonTimeout}}
 	case f.Kind == "agent: SIGTERM" && mine:
 		return []failureCause{{protocol.ReasonPlatformError, "interrupted"}, {protocol.ReasonPlatformError, "returned unstarted"}}
-	case f.Kind == "disk: data full" && mine, f.Kind == "disk: outputs full" && job.Output != "":
+	case (f.Kind == "disk: data full" || f.Kind == fetchDiskKind) && mine, f.Kind == "disk: outputs full" && job.Output != "":
 		causes := []failureCause{{reason: protocol.ReasonResourceError}}
 		if e, ran := x.energy(); ran && f.overlap(e.Start, e.End) > 0 && f.overlap(e.Start, e.End)-h.pausedFor(x.Agent, e.Start, e.End) < minFullTime {
 			causes = append(causes, failureCause{protocol.ReasonRuntimeError, "exit status"})

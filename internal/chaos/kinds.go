@@ -55,7 +55,7 @@ const observeWithin = 12 * time.Second
 // Kinds are all kinds of faults there are.
 func Kinds() []Kind {
 	var all []Kind
-	for _, some := range [][]Kind{networkKinds(), actorKinds(), childKinds(), agentKinds(), masterKinds(), hostKinds(), jobKinds()} {
+	for _, some := range [][]Kind{networkKinds(), actorKinds(), childKinds(), agentKinds(), masterKinds(), hostKinds(), jobKinds(), fetchKinds()} {
 		all = append(all, some...)
 	}
 	return all

@@ -133,6 +133,18 @@ func Sabotages() []Sabotage {
 			Faults: []string{"agent: killed"},
 		},
 		{
+			Name:   "a broken transfer of an input is not continued",
+			Edits:  []Edit{{"internal/fetch/transfer.go", `if failed++; failed >= t.retry.attempts {`, `if failed++; failed >= 1 {`}},
+			Faults: []string{"fetch: server dies", "fetch: server stalls"},
+		},
+		{
+			Name: "the length of a fetched input is not compared",
+			Edits: []Edit{
+				{"internal/fetch/transfer.go", `	if conn != nil && resp.ContentLength >= 0 && conn.bodyBytes() > resp.ContentLength {`, `	if false {`},
+			},
+			Faults: []string{"fetch: server lies"},
+		},
+		{
 			Name: "a lost lease is not looked for",
 			Edits: []Edit{{"internal/master/leases.go", `	return held, nil
 }`, `	return nil, nil
@@ -167,7 +179,7 @@ func Sabotages() []Sabotage {
 		},
 		{
 			Name:   "a failure's reason is guessed",
-			Edits:  []Edit{{"internal/ffmpeg/failure.go", `		return failure(protocol.ReasonRuntimeError, "FFmpeg was %s", e.exit)`, `		return failure(protocol.ReasonInputError, "FFmpeg was %s", e.exit)`}},
+			Edits:  []Edit{{"internal/ffmpeg/judge.go", `{exit.Signal != 0, protocol.ReasonRuntimeError,`, `{exit.Signal != 0, protocol.ReasonInputError,`}},
 			Faults: []string{"ffmpeg: SIG"},
 		},
 		{

@@ -67,7 +67,7 @@ func (f *submitter) run(ctx context.Context) {
 	}
 }
 
-// submit submits an ordinary job: of a made input or of a file, with a named output or
+// submit submits an ordinary job: of a made input, of a file, or of one that is fetched, with a named output or
 // without, one rendition or two.
 func (f *submitter) submit(ctx context.Context) (*Job, error) {
 	f.submitted++
@@ -77,6 +77,9 @@ func (f *submitter) submit(ctx context.Context) (*Job, error) {
 	if f.random.IntN(3) == 0 {
 		length, rate = clipLength, clipRate
 		p["input"], p["preset"] = f.clip, "slow"
+		if f.random.IntN(3) > 0 {
+			p["input"] = filmHost + clipFilm
+		}
 	} else {
 		p["duration"] = length
 	}
