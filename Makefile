@@ -86,8 +86,9 @@ chaos: need build ## inject faults into real agents for MINUTES=2 with SEED=1, a
 	bin/chaos --agent bin/agent --devmaster bin/devmaster --minutes $(MINUTES) --seed $(SEED) --min-faults 300 --min-kinds 20 $(CHAOSFLAGS)
 
 .PHONY: media
-media: need ## encode inputs of many kinds, sound and damaged, and show the verdicts
+media: need ## encode inputs of many kinds, sound, damaged and fetched, and show the verdicts
 	@cd internal/ffmpeg && $(GO) test -tags $(TAGS) -count=1 -timeout 15m -run '^TestMedia$$' -media
+	@cd cmd/agent && $(GO) test -tags $(TAGS) -count=1 -timeout 5m -run '^TestLargeInput' -v -fetch.megabytes 1000 -fetch.lies
 
 .PHONY: sabotage
 sabotage: need ## break the agent's code in known ways, and check that chaos detects each one

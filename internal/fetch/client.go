@@ -39,6 +39,12 @@ func newClient(s Settings) client {
 
 func newTransport(s Settings, proxy func(*http.Request) (*url.URL, error), policy *reach.Policy) *http.Transport {
 	dialer := newDialer(policy)
+	var dialTLS func(context.Context, string, string) (net.Conn, error)
+	if proxy == nil { // else the transport has to ask the proxy for a tunnel first
+		dialTLS = func(ctx context.Context, network, address string) (net.Conn, error) {
+			return dialCountedTLS(ctx, dialer, network, address, s.RootCAs)
+		}
+	}
 	var protocols http.Protocols
 	protocols.SetHTTP1(true)
 	return &http.Transport{
@@ -50,6 +56,7 @@ func newTransport(s Settings, proxy func(*http.Request) (*url.URL, error), polic
 			}
 			return &countingConn{Conn: conn}, nil
 		},
+		DialTLSContext:         dialTLS,
 		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: s.RootCAs},
 		TLSHandshakeTimeout:    dialTimeout,
 		DisableCompression:     true,
@@ -58,6 +65,26 @@ func newTransport(s Settings, proxy func(*http.Request) (*url.URL, error), polic
 		MaxResponseHeaderBytes: 64 << 10,
 		Protocols:              &protocols,
 	}
+}
+
+// dialCountedTLS counts what arrives after decryption.
+func dialCountedTLS(ctx context.Context, dialer *net.Dialer, network, address string, roots *x509.CertPool) (net.Conn, error) {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return nil, err
+	}
+	plain, err := dialer.DialContext(ctx, network, address)
+	if err != nil {
+		return nil, err
+	}
+	conn := tls.Client(plain, &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots, ServerName: host})
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	if err := conn.HandshakeContext(ctx); err != nil {
+		plain.Close()
+		return nil, err
+	}
+	return &countingConn{Conn: conn}, nil
 }
 
 func (c *client) close() {

@@ -7,8 +7,9 @@ import (
 	"sync"
 )
 
-// countingConn counts the bytes of a response's body, as they arrive at an unencrypted
-// connection, to notice those beyond Content-Length. net/http drops these.
+// countingConn counts the bytes of a response's body, as they arrive at a connection, after
+// decryption, to notice those beyond Content-Length. net/http drops these. Those that arrive
+// through the tunnel of a proxy are not counted.
 type countingConn struct {
 	net.Conn
 	mu     sync.Mutex

@@ -260,6 +260,21 @@ func rawServer(t *testing.T, answer string) string {
 	return "http://" + l.Addr().String()
 }
 
+func TestServerSendsMoreThanPromisedEncrypted(t *testing.T) {
+	s := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		conn, _, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer conn.Close()
+		io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 20000\r\n\r\n"+strings.Repeat("x", 30000))
+	}))
+	t.Cleanup(s.Close)
+	_, err := fetchURL(t, newFetcher(t, func(settings *Settings) { settings.RootCAs = pool(s) }), s.URL+"/a.ts")
+	wantFailure(t, err, protocol.ReasonInputError, "lies about its length", "20000")
+}
+
 func TestServerSendsMoreThanPromised(t *testing.T) {
 	answer := "HTTP/1.1 200 OK\r\nContent-Length: 20000\r\n\r\n" + strings.Repeat("x", 30000)
 	dir := t.TempDir()

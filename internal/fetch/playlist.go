@@ -348,6 +348,12 @@ func (l *localFiles) fetchSegments(ctx context.Context, s *stream) error {
 		if err := l.checkContent(file.name, segment.Range, segment.Key); err != nil {
 			return failure(protocol.ReasonUserError, "%s: %s: %v", s.label, part, err)
 		}
+		if segment.Key != nil && segment.Range != nil {
+			if file, err = l.cut(file, *segment.Range); err != nil {
+				return diskFailure(s.label+": "+part, fmt.Errorf("%w: %w", errDisk, withoutPath(err)))
+			}
+			segment.Range = nil
+		}
 		segment.URI = file.name
 		l.segment++
 		l.progress(false)
@@ -408,6 +414,21 @@ func (l *localFiles) decrypt(head []byte, key *hls.Key) ([]byte, error) {
 	return head, nil
 }
 
+// cut copies a part of a file to a file of its own: FFmpeg decrypts an encrypted part of a file
+// as if the encryption began with the file.
+func (l *localFiles) cut(of localFile, r hls.Range) (localFile, error) {
+	f, err := os.Open(filepath.Join(l.request.Dir, of.name))
+	if err != nil {
+		return localFile{}, err
+	}
+	defer f.Close()
+	part := localFile{name: fmt.Sprintf("part-%05d%s", len(l.files), filepath.Ext(of.name)), size: r.Length}
+	return part, l.writeFile(part.name, func(w io.Writer) error {
+		_, err := io.Copy(w, io.NewSectionReader(f, r.Offset, r.Length))
+		return err
+	})
+}
+
 // keySize is that of AES-128, in bytes.
 const keySize = 16
 
@@ -463,7 +484,14 @@ func (l *localFiles) localMap(ctx context.Context, s *stream, m *hls.Map, keys m
 	if err := l.checkContent(file.name, m.Range, key); err != nil {
 		return nil, failure(protocol.ReasonUserError, "%s: initialization section: %v", s.label, err)
 	}
-	known[m] = &hls.Map{URI: file.name, Range: m.Range, Key: key}
+	part := m.Range
+	if key != nil && part != nil {
+		if file, err = l.cut(file, *part); err != nil {
+			return nil, diskFailure(s.label, fmt.Errorf("%w: %w", errDisk, withoutPath(err)))
+		}
+		part = nil
+	}
+	known[m] = &hls.Map{URI: file.name, Range: part, Key: key}
 	return known[m], nil
 }
 

@@ -1,6 +1,8 @@
 package fetch
 
 import (
+	"crypto/aes"
+	"crypto/cipher"
 	"fmt"
 	"net/http"
 	"os"
@@ -327,4 +329,54 @@ func TestChooseVariant(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestEncryptedPartsOfAFile: FFmpeg itself does not read these, and makes none.
+func TestEncryptedPartsOfAFile(t *testing.T) {
+	dir := makeHLS(t, encryption(t)...)
+	var all []byte
+	lines := strings.Split(read(t, filepath.Join(dir, "video.m3u8")), "\n")
+	for i, line := range lines {
+		if strings.HasSuffix(line, ".ts") {
+			part := read(t, filepath.Join(dir, line))
+			lines[i] = fmt.Sprintf("#EXT-X-BYTERANGE:%d@%d\nall.ts", len(part), len(all))
+			all = append(all, part...)
+		}
+	}
+	write(t, filepath.Join(dir, "all.ts"), string(all))
+	write(t, filepath.Join(dir, "video.m3u8"), strings.Join(lines, "\n"))
+	url, seen := serveDir(t, dir)
+	f := newFetcher(t, nil)
+	fetched, err := fetchURL(t, f, url+"/video.m3u8")
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantPlayable(t, fetched.Path, frames, true)
+	if n := len(seen.paths); n != 3 { // playlist, key and one file
+		t.Errorf("got requests %v, want 3", seen.paths)
+	}
+	write(t, filepath.Join(dir, "secret.key?token=hunter2"), secretKey) // its name on a disk
+	linked, err := f.Link(t.Context(), filepath.Join(dir, "video.m3u8"), Request{Dir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantPlayable(t, linked.Path, frames, true)
+}
+
+func TestEncryptedPlaylistAsSegmentIsRefused(t *testing.T) {
+	dir := makeHLS(t, encryption(t)...)
+	nested := []byte("#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nfile:/etc/passwd\n#EXT-X-ENDLIST\n")
+	nested = append(nested, make([]byte, aes.BlockSize-len(nested)%aes.BlockSize)...)
+	block, err := aes.NewCipher([]byte(secretKey))
+	if err != nil {
+		t.Fatal(err)
+	}
+	iv := make([]byte, aes.BlockSize)
+	cipher.NewCBCEncrypter(block, iv).CryptBlocks(nested, nested)
+	write(t, filepath.Join(dir, "video0.ts"), string(nested))
+	text := regexp.MustCompile(`IV=0x[0-9a-f]+`).ReplaceAllString(read(t, filepath.Join(dir, "video.m3u8")), "IV=0x"+strings.Repeat("0", 32))
+	write(t, filepath.Join(dir, "video.m3u8"), text)
+	url, _ := serveDir(t, dir)
+	_, err = fetchURL(t, newFetcher(t, nil), url+"/video.m3u8")
+	wantFailure(t, err, protocol.ReasonUserError, "a segment that is itself a playlist")
 }
