@@ -164,7 +164,7 @@ func (a *attempt) accept(ctx context.Context) (record job.Record, err error) {
 // repeated is the end of an attempt whose result the journal has: the master lost what
 // we reported, or has not yet been told. The uploader decides what to send.
 func (a *attempt) repeated(record job.Record) attemptEnd {
-	const again = "not running the job again: the master assigned an attempt that has ended here; "
+	const again = "not running the job again: this attempt has already ended here; "
 	switch record.State {
 	case job.RecordResult: // normal after a restart
 		a.log.Info(again + "its result is being delivered")
@@ -194,7 +194,7 @@ func (a *attempt) start(ctx context.Context) error {
 		a.contain(func() {
 			// Not worth failing for: FFmpeg dies with the agent by its parent-death signal.
 			if err := a.recordProcess(process); err != nil {
-				a.log.Warn("could not record the process of ffmpeg", zap.Error(err))
+				a.log.Warn("could not record ffmpeg's process", zap.Error(err))
 			}
 		})
 	})
@@ -275,8 +275,8 @@ func (a *attempt) samples(outcome *job.Outcome) *job.Samples {
 	return &job.Samples{Curve: *curve, Phases: a.run.Snapshot().Phases}
 }
 
-// journal puts the result on disk, and before it the samples, which the result is good
-// without. A journal that was replaced meanwhile as damaged gets the attempt anew.
+// journal puts the result on disk. The samples are written before it and are optional. A
+// journal that was replaced meanwhile as damaged gets the attempt anew.
 func (a *attempt) journal(ctx context.Context, outcome *job.Outcome, samples *job.Samples) error {
 	if samples != nil {
 		a.contain(func() {
@@ -361,7 +361,7 @@ func (a *attempt) close() {
 		ctx, cancel := context.WithTimeout(context.Background(), closeDeadline)
 		defer cancel()
 		if err := a.run.Close(ctx); err != nil {
-			a.log.Warn("could not remove what the job left; the next sweep will", zap.Error(err))
+			a.log.Warn("could not remove all files of the job; the next sweep retries", zap.Error(err))
 		}
 	})
 }

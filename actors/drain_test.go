@@ -58,7 +58,7 @@ func TestDrainSurvivesCrashOfJobsAndRoot(t *testing.T) {
 			s.until("the drain", func() bool { return s.agent.shared.stop.drainOf("jobs") != nil })
 			must(t, s.agent.Crash(path))
 			s.until("the restart", func() bool { stats, _ := s.stats(path); return stats.Restarts == 1 })
-			s.until("the job's adoption", func() bool { return s.logs.FilterMessage("going on with a running job").Len() == 1 })
+			s.until("the job's adoption", func() bool { return s.logs.FilterMessage("adopting a running job").Len() == 1 })
 			s.post("/jobs/" + job.ID + "/cancel")
 			s.drained()
 			if r := s.result(job.ID, 1); r.Status != protocol.StatusCanceled {
@@ -187,9 +187,9 @@ func (j slowJournal) Unsent() ([]job.Record, error) {
 	return j.Journal.Unsent()
 }
 
-// TestDrainSendsWhatARestartedUploaderHasYetToRead: the disk is slow when the uploader
+// TestDrainWaitsForRestartedUploader: the disk is slow when the uploader
 // restarts, and the drain comes before the journal was read.
-func TestDrainSendsWhatARestartedUploaderHasYetToRead(t *testing.T) {
+func TestDrainWaitsForRestartedUploader(t *testing.T) {
 	t.Parallel()
 	var reads atomic.Int64
 	reading, release := make(chan struct{}), make(chan struct{})

@@ -266,7 +266,7 @@ func TestSmallCountersAreSampledFaster(t *testing.T) {
 	}
 }
 
-func TestAbsentSensorsAreNoFault(t *testing.T) {
+func TestAbsentSensorsAreNotAFault(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, func(c *siteConfig) {
 		c.wrap = func(p *Dependencies) {

@@ -20,7 +20,7 @@ type hostSampler struct {
 }
 
 func newHostSampler(s *shared) *hostSampler {
-	return &hostSampler{shared: s, failures: outage{log: s.log.Named("host"), failing: "could not read the state of the machine", over: "the state of the machine is read again"}}
+	return &hostSampler{shared: s, failures: outage{log: s.log.Named("host"), failing: "could not read the state of the machine", over: "the state of the machine is readable again"}}
 }
 
 func (h *hostSampler) Receive(ctx actor.Context) {
@@ -39,6 +39,6 @@ func (h *hostSampler) look(ctx actor.Context) {
 			h.failures.recovered()
 		}
 		h.snapshots.host.Store(&status)
-		h.refs.janitor.Tell(&messages.HostLooked{Status: status})
+		h.refs.janitor.Tell(&messages.HostStatusChanged{Status: status})
 	})
 }

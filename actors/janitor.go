@@ -45,7 +45,7 @@ func (j *janitor) Receive(ctx actor.Context) {
 			j.guardDisk(host)
 		}
 		j.guardJournal(ctx)
-	case *messages.HostLooked:
+	case *messages.HostStatusChanged:
 		j.guardDisk(&m.Status)
 		j.guardJournal(ctx)
 	case *messages.JournalFailed:

@@ -85,7 +85,7 @@ func (j *jobs) Receive(ctx actor.Context) {
 func (j *jobs) adopt(ctx actor.Context) {
 	for _, a := range j.attempts.list() {
 		if !a.ended() {
-			j.log.Info("going on with a running job", jobFields(a.currentKey())...)
+			j.log.Info("adopting a running job", jobFields(a.currentKey())...)
 		}
 		j.spawn(ctx, a)
 	}
@@ -129,7 +129,7 @@ func (j *jobs) recover(ctx actor.Context) {
 			return nil, nil
 		}
 		if err := j.Janitor.Reap(work, unfinished); err != nil {
-			j.log.Error("could not end a process left by a previous run of the agent", zap.Error(err))
+			j.log.Error("could not kill a process left by a previous run of the agent", zap.Error(err))
 		}
 		var reported []job.Key
 		for _, r := range unfinished {
@@ -144,7 +144,7 @@ func (j *jobs) recover(ctx actor.Context) {
 		return reported, nil
 	}, func(ctx actor.Context, reported []job.Key, err error) {
 		for _, key := range reported {
-			j.log.Warn("reporting a job interrupted by the end of the previous run of the agent", jobFields(key)...)
+			j.log.Warn("reporting a job that the end of the previous run interrupted", jobFields(key)...)
 			j.refs.uploader.Tell(&messages.ResultReady{Key: key})
 		}
 		if err != nil {
@@ -173,7 +173,7 @@ func (j *jobs) offered(ctx actor.Context, lease job.Lease) {
 	case earlier != nil && earlier.canTake(lease):
 		j.take(ctx, earlier, lease)
 	case j.completing(lease):
-		j.log.Info("the master assigned a job here again whose result is being delivered", jobFields(key)...)
+		j.log.Info("the master reassigned the job to this node while its result is being delivered", jobFields(key)...)
 		j.lookDue = true
 	case !j.recovered: // what an earlier process left of this very attempt is reported first
 		j.early = append(j.early, lease)
@@ -214,7 +214,7 @@ func (j *jobs) take(ctx actor.Context, running *attempt, lease job.Lease) {
 			j.refs.janitor.Tell(&messages.JournalFailed{})
 			supervision.After(ctx, wait, func(actor.Context) { j.refs.poller.Tell(&messages.FindLeases{}) })
 		case running.completed.Load() && !j.draining():
-			j.log.Info("the master assigned a job here again whose result is being delivered", jobFields(lease.Key())...)
+			j.log.Info("the master reassigned the job to this node while its result is being delivered", jobFields(lease.Key())...)
 			j.lookDue = true
 			j.look()
 		default:
@@ -336,7 +336,7 @@ func (j *jobs) startDrain(ctx actor.Context, m *messages.Drain) {
 	}
 	j.waiting = nil
 	supervision.After(ctx, time.Until(m.Until), func(actor.Context) {
-		j.log.Warn("the time for the drain is over; stopping the running jobs")
+		j.log.Warn("drain timeout reached; stopping the running jobs")
 		j.stopAll()
 	})
 	j.sendState()

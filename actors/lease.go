@@ -114,7 +114,7 @@ func (a *attempt) survivesRequeue(lease job.Lease, why string) bool {
 	}
 	a.requeued = true
 	a.requeues++
-	a.log.Warn("the lease is lost while the job runs; going on until the job is completed or canceled at the master", zap.String("reason", why))
+	a.log.Warn("the lease is lost, but the master takes a completed result; the job goes on", zap.String("reason", why))
 	return true
 }
 
@@ -136,7 +136,7 @@ func (a *attempt) take(lease job.Lease) (taken bool, err error) {
 	// Once: the end of the attempt waits for finishing.
 	err = a.Journal.Transfer(a.currentKey(), lease)
 	if errors.Is(err, job.ErrUnknownAttempt) || errors.Is(err, job.ErrNotTransferable) {
-		a.log.Warn("the attempt cannot go on under the new lease", zap.Error(err))
+		a.log.Warn("the attempt cannot continue under the new lease", zap.Error(err))
 		return false, nil
 	}
 	if err != nil {
@@ -148,7 +148,7 @@ func (a *attempt) take(lease job.Lease) (taken bool, err error) {
 		a.requeues++
 	}
 	a.lease, a.requeued, a.confirmed = lease, false, lease.AcquiredAt
-	a.log.Info("the master assigned the job here again while it runs; going on under the new lease", zap.Int("new_attempt", lease.Key().Attempt))
+	a.log.Info("the master assigned the running job here again; continuing under the new lease", zap.Int("new_attempt", lease.Key().Attempt))
 	return true, nil
 }
 

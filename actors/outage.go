@@ -23,7 +23,7 @@ type outage struct {
 
 // journalOutage is for failing writes to the journal.
 func journalOutage(log *zap.Logger) outage {
-	return outage{log: log, failing: "could not write to the journal", over: "the journal is written again"}
+	return outage{log: log, failing: "could not write to the journal", over: "the journal is writable again"}
 }
 
 const repeatOutage = time.Minute

@@ -94,7 +94,7 @@ func TestAccountSurvivesCrashOfJobsAfterExit(t *testing.T) {
 		return snapshot != nil && len(snapshot.Jobs) == 0
 	})
 	must(t, s.agent.Crash("agent/jobs"))
-	s.until("the adoption", func() bool { return s.logs.FilterMessage("going on with a running job").Len() == 1 })
+	s.until("the adoption", func() bool { return s.logs.FilterMessage("adopting a running job").Len() == 1 })
 	close(release)
 	s.result(submitted.ID, 1)
 	if a := s.account(submitted.ID); a.Total.CoveragePercent < 90 || a.Total.Gaps != 0 {

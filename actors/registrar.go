@@ -84,7 +84,7 @@ func (r *registrar) proveFirst(ctx actor.Context) {
 	}
 	// A process that hangs in a driver may outlive its context.
 	late := supervision.After(ctx, wait, func(ctx actor.Context) {
-		r.log.Warn("registering without the results of trial encodes, which take too long", zap.Duration("waited", within))
+		r.log.Warn("registering without trial encode results, which take too long", zap.Duration("waited", within))
 		r.schedule(ctx, 0)
 	})
 	supervision.Go(ctx, func(work context.Context) (messages.NodeFacts, error) {
@@ -92,7 +92,7 @@ func (r *registrar) proveFirst(ctx actor.Context) {
 		defer cancel()
 		facts, err := r.FirstProof(work)
 		if err != nil {
-			r.log.Warn("could not run the trial encodes of hardware encoders before the registration", zap.Error(err))
+			r.log.Warn("could not try the hardware encoders before registering", zap.Error(err))
 		}
 		return facts, nil
 	}, func(ctx actor.Context, facts messages.NodeFacts, err error) {
@@ -146,11 +146,11 @@ func (r *registrar) resume(ctx actor.Context) {
 	}, func(_ actor.Context, s saved, err error) {
 		switch {
 		case err != nil:
-			r.log.Error("could not read the saved session; start with --register to get a new one", zap.Error(err))
+			r.log.Error("could not read the saved session; start once with --register", zap.Error(err))
 		case !s.found:
-			r.log.Error("this node was never registered from here; start once with --register")
+			r.log.Error("no saved session; start once with --register")
 		default:
-			r.log.Info("resuming the session of an earlier registration", zap.String("node", s.session.NodeID))
+			r.log.Info("resuming the saved session", zap.String("node", s.session.NodeID))
 			r.announce(s.session)
 		}
 	})

@@ -46,13 +46,13 @@ func (p *poller) renew(ctx actor.Context, session messages.Session, listed messa
 		p.calling = false
 		switch {
 		case err != nil:
-			p.log.Warn("could not remove this node from the master to register its facts anew; until then the master schedules it by the facts it has",
+			p.log.Warn("could not remove this node from the master to update its facts; the master keeps scheduling it by the old ones",
 				zap.String("node", session.NodeID), zap.Any("master_has", listed), zap.Any("facts", facts), zap.Error(err))
 		case removed:
-			p.log.Info("removed this node from the master, which had kept the facts of an earlier registration",
+			p.log.Info("removed this node from the master, which had old facts; registering again",
 				zap.String("node", session.NodeID), zap.Any("master_had", listed), zap.Any("facts", facts))
 			p.session = nil
-			p.refs.registrar.Tell(&messages.RegisterAgain{Session: session, Reason: "the node was removed to register its facts anew"})
+			p.refs.registrar.Tell(&messages.RegisterAgain{Session: session, Reason: "the node was removed to update its facts"})
 		}
 		then(ctx)
 		p.called(ctx)

@@ -61,7 +61,7 @@ func TestRequeuedJobRunsOnUnderNewLeases(t *testing.T) {
 	s := newSite(t, func(c *siteConfig) { c.link, c.Slots = link, 2 })
 	j := s.submit(ffmpegtest.Lasting(t, 10))
 	s.until("three new leases", func() bool {
-		return s.logs.FilterMessage("the master assigned the job here again while it runs; going on under the new lease").Len() >= 3
+		return s.logs.FilterMessage("the master assigned the running job here again; continuing under the new lease").Len() >= 3
 	})
 	// No lease any more, lest one is given between the end of the encode and its result.
 	link.interfere(func(next http.Handler, w http.ResponseWriter, r *http.Request) {
@@ -154,7 +154,7 @@ func TestFailureOfARequeuedJobIsNotSent(t *testing.T) {
 			other := newWorker(t, m, "other-node")
 			lease := other.takes(j, 2)
 			s.until("the re-queueing to be found out, or not", func() bool {
-				return checks == time.Hour || s.logs.FilterMessageSnippet("the lease is lost while the job runs; going on").Len() == 1
+				return checks == time.Hour || s.logs.FilterMessageSnippet("the lease is lost, but the master takes a completed result").Len() == 1
 			})
 			must(t, syscall.Kill(pid, syscall.SIGKILL))
 			if r := s.settled(j, 1); r.State != job.RecordSuperseded {
@@ -464,11 +464,11 @@ func TestNewLeaseOfAJobNotYetAccepted(t *testing.T) {
 	}
 }
 
-// TestJobOfferedAgainAsItEndsIsNotRepeated: the master re-queues the job and gives it to this
+// TestJobOfferedAtItsEndIsNotRepeated: the master re-queues the job and gives it to this
 // agent while its result is on the way to the journal, or to the master.
-func TestJobOfferedAgainAsItEndsIsNotRepeated(t *testing.T) {
+func TestJobOfferedAtItsEndIsNotRepeated(t *testing.T) {
 	t.Parallel()
-	const deferred = "the master assigned a job here again whose result is being delivered"
+	const deferred = "the master reassigned the job to this node while its result is being delivered"
 	for name, inJournal := range map[string]bool{"to the journal": false, "to the master": true} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

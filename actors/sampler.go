@@ -64,7 +64,7 @@ func newPowerSampler(s *shared, kind sensorKind) *powerSampler {
 		wake:     make(chan struct{}, 1),
 		extra:    make(chan uint64, maxExtraReadings),
 		backoff:  probeBackoff(),
-		failures: outage{log: log, failing: "could not read power sensors", over: "power sensors are read again"},
+		failures: outage{log: log, failing: "could not read power sensors", over: "power sensors are readable again"},
 	}
 	p.interval.Store(int64(s.settings.Load().IdleSampleInterval))
 	return p
@@ -170,7 +170,7 @@ func (s *powerSampler) loop(ctx context.Context, sensors PowerSensors) error {
 		why, ok := s.read(sensors, answers)
 		if ok {
 			if failed >= maxFailedReadings {
-				s.log.Info("power sensors give readings again")
+				s.log.Info("power sensors are readable again")
 				s.post(healthOf(sensors))
 			}
 			failed = 0

@@ -59,9 +59,9 @@ func TestResultSurvivesAnOutage(t *testing.T) {
 	}
 }
 
-// TestLostResponseIsNotASecondSending: the master takes the result and the response is lost.
+// TestLostResponseIsNotSentAgain: the master takes the result and the response is lost.
 // The agent asks before it sends again.
-func TestLostResponseIsNotASecondSending(t *testing.T) {
+func TestLostResponseIsNotSentAgain(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, nil)
 	var sendings atomic.Int64

@@ -79,7 +79,7 @@ func newUploader(s *shared) *uploader {
 		drain:    s.stop.drainOf("uploader"),
 		failures: outage{log: log, failing: "could not deliver a result", over: "results are delivered again"},
 		settling: outage{log: log, failing: "could not settle a delivered result in the journal", over: "results are settled in the journal again"},
-		reading:  outage{log: log, failing: "could not read unsent results from the journal", over: "unsent results are read from the journal again"},
+		reading:  outage{log: log, failing: "could not read unsent results from the journal", over: "unsent results are readable again"},
 	}
 }
 
@@ -240,7 +240,7 @@ func (u *uploader) settled(ctx actor.Context, up *upload, v verdict) {
 	switch v.state {
 	case job.RecordDeadLetter:
 		u.counts.deadLetters.Add(1)
-		u.log.Error("the master rejects a result for good; the journal keeps it as a dead letter", fields...)
+		u.log.Error("the master rejected a result permanently; the journal keeps it as a dead letter", fields...)
 	case job.RecordSuperseded:
 		u.counts.superseded.Add(1)
 		u.log.Warn("discarded a superseded result", fields...)
@@ -253,8 +253,8 @@ func (u *uploader) settled(ctx actor.Context, up *upload, v verdict) {
 	}
 }
 
-// retryUnreachable retries at once what waited for a master that did not answer. What the
-// master told to wait waits on.
+// retryUnreachable retries at once what waited for a master that did not answer. Results
+// under Retry-After keep their delay.
 func (u *uploader) retryUnreachable(ctx actor.Context) {
 	for _, up := range u.unsent {
 		if up.retry != nil && up.unreachable {

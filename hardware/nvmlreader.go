@@ -239,7 +239,7 @@ func (r *nvmlReader) close() error {
 	}
 	r.child.kill()
 	if !r.child.waitDone(r.config.Timeout) {
-		return fmt.Errorf("the NVML process %d does not exit though it was killed", r.child.ID().PID)
+		return fmt.Errorf("the NVML process %d was killed and does not exit", r.child.ID().PID)
 	}
 	return nil
 }

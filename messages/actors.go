@@ -156,5 +156,5 @@ type TakeReading struct{ ID uint64 }
 // JournalFailed: the journal could not be written.
 type JournalFailed struct{}
 
-// HostLooked brings the state of the machine.
-type HostLooked struct{ Status HostStatus }
+// HostStatusChanged carries the state of the machine as last read.
+type HostStatusChanged struct{ Status HostStatus }

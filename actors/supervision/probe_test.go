@@ -239,7 +239,7 @@ func TestActorThatHangsWhileStoppingIsNotReplaced(t *testing.T) {
 	})
 }
 
-func TestHungChildOfAnEarlierIncarnationIsNotReplaced(t *testing.T) {
+func TestHungChildOfOldIncarnationIsNotReplaced(t *testing.T) {
 	bubble(t, Config{}, func(t *testing.T, s *System) {
 		var tr, above trace
 		release := make(chan struct{})

@@ -79,8 +79,8 @@ func (s *System) start(r *Ref, supervisor *incarnation) {
 	r.mu.Unlock()
 }
 
-// leave lets an incarnation go once it has ended or is abandoned and its children have gone. Unless
-// it was stopped or its supervisor is ending, the next incarnation takes its place. It is called with mu held.
+// replaceOrRemove removes an incarnation that has ended or is abandoned and has no children left. The next
+// incarnation replaces it unless it was stopped or its supervisor is ending. It is called with mu held.
 func (s *System) replaceOrRemove(i *incarnation) {
 	r, supervisor := i.ref, i.supervisor
 	if _, attached := supervisor.children[i]; !attached || len(i.children) > 0 || i.phase != ended && !i.abandoned {
@@ -112,7 +112,7 @@ func (s *System) replaceOrRemove(i *incarnation) {
 	}
 }
 
-// settle forgets an incarnation of which nothing runs any more. It is called with mu held.
+// dropEnded removes an ended incarnation once none of its goroutines runs. It is called with mu held.
 func (s *System) dropEnded(i *incarnation) {
 	if i.phase != ended || i.goroutines > 0 {
 		return

@@ -111,7 +111,7 @@ func TestGPUIsInTheFirstRegistration(t *testing.T) {
 }
 
 // An older agent has registered the node without its card.
-func TestGPUReachesAMasterThatKnowsTheNodeWithoutIt(t *testing.T) {
+func TestGPUReachesMasterWithOldFacts(t *testing.T) {
 	t.Parallel()
 	n := newGPUNode(t)
 	resp, err := http.Post(n.server.URL+"/nodes/register", "application/json", strings.NewReader(`{"address":"gpu-node","type":"server"}`))

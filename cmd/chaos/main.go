@@ -30,7 +30,7 @@ func main() {
 type usageError struct{ error }
 
 // errViolated: the verdict, which has been printed, is a bad one.
-var errViolated = errors.New("it does not hold")
+var errViolated = errors.New("an invariant does not hold")
 
 // run is the program; it returns the exit status.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
@@ -217,9 +217,9 @@ func (o *options) verdict(out io.Writer, h *chaos.History, findings []chaos.Find
 	case chaos.CountViolations(findings) > 0:
 		return fmt.Errorf("%w: %d violations", errViolated, chaos.CountViolations(findings))
 	case faults < o.minFaults || kinds < o.minKinds:
-		return fmt.Errorf("%d faults of %d kinds were observed, and %d of %d are wanted", faults, kinds, o.minFaults, o.minKinds)
+		return fmt.Errorf("observed %d faults of %d kinds, want at least %d of %d", faults, kinds, o.minFaults, o.minKinds)
 	case o.minKinds > 0 && len(unchecked) > 0:
-		return fmt.Errorf("no case came up to check whether this holds: %s", strings.Join(unchecked, "; "))
+		return fmt.Errorf("never checked, because no case came up: %s", strings.Join(unchecked, "; "))
 	}
 	return nil
 }

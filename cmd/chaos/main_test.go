@@ -43,15 +43,15 @@ func TestKindsAreListed(t *testing.T) {
 	}
 }
 
-func TestAScheduleThatCannotBeReadIsNamed(t *testing.T) {
+func TestUnreadableScheduleIsNamed(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "gnus.json")
 	if code, _, stderr := execute("--replay", path); code != 1 || !strings.Contains(stderr, path) {
 		t.Errorf("exit status %d, %s", code, stderr)
 	}
 }
 
-// TestAProgramThatDoesNotRunIsNoVerdict: the run fails, and says where to look.
-func TestAProgramThatDoesNotRunIsNoVerdict(t *testing.T) {
+// TestProgramThatCannotRunGivesNoVerdict: the run fails, and says where to look.
+func TestProgramThatCannotRunGivesNoVerdict(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "run")
 	nobody := filepath.Join(t.TempDir(), "nobody")
 	code, stdout, stderr := execute("--agent", nobody, "--devmaster", nobody, "--minutes", "0.01", "--dir", dir)
@@ -63,9 +63,9 @@ func TestAProgramThatDoesNotRunIsNoVerdict(t *testing.T) {
 	}
 }
 
-// TestTheFolderOfARun: one of our own goes where all held, one that was named stays, and
+// TestFolderOfARun: one of our own goes where all held, one that was named stays, and
 // how to play it again is said either way.
-func TestTheFolderOfARun(t *testing.T) {
+func TestFolderOfARun(t *testing.T) {
 	for _, c := range []struct {
 		name  string
 		o     options
@@ -78,7 +78,7 @@ func TestTheFolderOfARun(t *testing.T) {
 		{"ours, to be kept", options{keep: true}, true, "--replay schedule.json\n", true, ""},
 		{"named", options{}, false, "--replay schedule.json\n", true, ""},
 		{"ours, with a violation", options{minFaults: 2}, true, "--replay schedule.json\n", true, "1 faults of 1 kinds"},
-		{"ours, with nothing to check", options{minKinds: 1}, true, "--replay schedule.json\n", true, "no case came up to check whether this holds: every accepted job"},
+		{"ours, with nothing to check", options{minKinds: 1}, true, "--replay schedule.json\n", true, "never checked, because no case came up: every accepted job"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			c.o.dir, c.o.seed, c.o.minutes, c.o.agents, c.o.only = t.TempDir(), 7, 2, 2, []string{"net: slow"}

@@ -114,7 +114,7 @@ func (o *sabotageOptions) run(ctx context.Context, out io.Writer) (err error) {
 }
 
 // errUnplayed: a run was not completed, which proves nothing.
-var errUnplayed = errors.New("it could not be played")
+var errUnplayed = errors.New("could not be played")
 
 // tally counts how sabotages fared.
 type tally struct{ caught, missed, unplayed int }
@@ -216,7 +216,7 @@ func (o *sabotageOptions) overlay(dir string, edits []chaos.Edit) (string, error
 			return "", err
 		}
 		if strings.Count(string(raw), e.Old) != 1 {
-			return "", errors.New("the text to replace does not stand once in " + e.File)
+			return "", errors.New("the text to replace is not in it exactly once: " + e.File)
 		}
 		edited := filepath.Join(dir, fmt.Sprintf("edit-%d.go", i))
 		if err := os.WriteFile(edited, []byte(strings.Replace(string(raw), e.Old, e.New, 1)), 0o644); err != nil {

@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// TestARunThatFailsIsNoCatch: it is counted apart, and the verdict is a bad one.
-func TestARunThatFailsIsNoCatch(t *testing.T) {
+// TestFailedRunIsNotACatch: it is counted apart, and the verdict is a bad one.
+func TestFailedRunIsNotACatch(t *testing.T) {
 	broken := errors.New("no program")
 	for _, c := range []struct {
 		by    []string

@@ -94,8 +94,8 @@ func TestAttributionsAreSummedByPart(t *testing.T) {
 	}
 }
 
-// A debt of idle energy from the time before a job is not taken out of the job.
-func TestIdleDebtIsNotPaidByAJob(t *testing.T) {
+// Idle energy carried over from the time before a job is not taken out of the job.
+func TestIdleCarryIsNotChargedToAJob(t *testing.T) {
 	l := NewLedger()
 	l.RestoreBaselines(map[string]Baseline{pkg.ID: {Power: 20, LearnedAt: at(0)}})
 	steady(l, pkg, 15, 0, 1)

@@ -126,13 +126,13 @@ func newBaseline(samples []idleSample, learnedAt time.Time) *Baseline {
 	}
 }
 
-// idleAllocator takes the baseline out of a zone's energy, step by step. What a step of low power
-// lacks is taken out of later ones; otherwise noise around the baseline would count as work. The
-// debts of times with and without an open window are separate.
+// idleAllocator takes the baseline out of a zone's energy, step by step. Where a step has less energy
+// than the baseline, the difference is carried over to later steps; otherwise noise around the
+// baseline would count as work. Times with and without an open window have separate carries.
 type idleAllocator struct {
 	power Watts
 	known bool
-	debt  struct{ inWindow, unowned Microjoules }
+	carry struct{ inWindow, outside Microjoules }
 }
 
 // setBaseline sets the baseline from now on; nil: there is none.
@@ -144,18 +144,18 @@ func (i *idleAllocator) setBaseline(b *Baseline) {
 }
 
 // allocate is the idle part of the energy that was used in a length of time; false without a
-// baseline. A debt of a window that has closed is dropped, and no debt exceeds one second's worth.
+// baseline. The carry of a window ends with the window. No carry exceeds the baseline of one second.
 func (i *idleAllocator) allocate(energy Microjoules, length time.Duration, inWindow bool) (idle Microjoules, known bool) {
 	if !i.known {
 		return 0, false
 	}
-	debt := &i.debt.inWindow
+	carry := &i.carry.inWindow
 	if !inWindow {
-		debt, i.debt.inWindow = &i.debt.unowned, 0
+		carry, i.carry.inWindow = &i.carry.outside, 0
 	}
 	perSecond := Joules(i.power).Microjoules()
-	due := portion(perSecond, length, time.Second) + *debt
+	due := portion(perSecond, length, time.Second) + *carry
 	idle = min(due, energy)
-	*debt = min(due-idle, perSecond)
+	*carry = min(due-idle, perSecond)
 	return idle, true
 }

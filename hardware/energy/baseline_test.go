@@ -311,7 +311,7 @@ func TestOverlappingJobsShareBaseline(t *testing.T) {
 	near(t, "total", joules(t, a.Total)+joules(t, b.Total), 1200, 1e-3)
 }
 
-func TestIdleEnergyLackingIsTakenLater(t *testing.T) {
+func TestMissingIdleEnergyIsTakenLater(t *testing.T) {
 	type use struct {
 		energy   Microjoules
 		length   time.Duration
@@ -323,8 +323,8 @@ func TestIdleEnergyLackingIsTakenLater(t *testing.T) {
 		"below, then above":        {{15e6, time.Second, true, 15e6}, {30e6, time.Second, true, 25e6}, {30e6, time.Second, true, 20e6}},
 		"one second's worth":       {{0, 3 * time.Second, true, 0}, {90e6, time.Second, true, 40e6}},
 		"debts are separate":       {{15e6, time.Second, true, 15e6}, {12e6, time.Second, false, 12e6}, {30e6, time.Second, false, 28e6}},
-		"a window's debt is lost":  {{15e6, time.Second, true, 15e6}, {30e6, time.Second, false, 20e6}, {30e6, time.Second, true, 20e6}},
-		"debt outside is kept":     {{15e6, time.Second, false, 15e6}, {30e6, time.Second, true, 20e6}, {30e6, time.Second, false, 25e6}},
+		"a window's carry is lost": {{15e6, time.Second, true, 15e6}, {30e6, time.Second, false, 20e6}, {30e6, time.Second, true, 20e6}},
+		"carry outside is kept":    {{15e6, time.Second, false, 15e6}, {30e6, time.Second, true, 20e6}, {30e6, time.Second, false, 25e6}},
 		"of less than all is paid": {{0, time.Second / 2, true, 0}, {15e6, time.Second / 2, true, 15e6}, {90e6, time.Second, true, 25e6}},
 	} {
 		var i idleAllocator

@@ -43,7 +43,7 @@ func TestSnapshotHasTheOpenJobSoFar(t *testing.T) {
 }
 
 // The power of an open job is that of its pending steps, or of all until they are long enough.
-func TestPowerOfAnOpenJobIsThatOfLate(t *testing.T) {
+func TestPowerOfAnOpenJobIsRecent(t *testing.T) {
 	l := NewLedger()
 	l.Open("job", at(0))
 	steady(l, pkg, 50, 0, 5)

@@ -30,7 +30,7 @@ func newCgroup(t *testing.T) (CgroupParent, *Cgroup) {
 
 func in(group *Cgroup) func(*Command) { return func(c *Command) { c.Cgroup = group } }
 
-func TestChildIsBornInItsCgroup(t *testing.T) {
+func TestChildStartsInItsCgroup(t *testing.T) {
 	_, outer := newCgroup(t)
 	group, err := outer.Child("encode")
 	if err != nil {

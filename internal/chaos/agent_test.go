@@ -10,7 +10,7 @@ import (
 func TestStepsAreReadFromAnAgentsLog(t *testing.T) {
 	log := `{"level":"info","time":"2026-01-02T03:04:05.5Z","logger":"job","message":"job accepted","job":"a","attempt":1}
 {"level":"info","time":"2026-01-02T03:04:06Z","logger":"job","message":"ffmpeg started","job":"a","attempt":1,"pid":7}
-{"level":"info","time":"2026-01-02T03:04:07Z","logger":"jobs","message":"going on with a running job","job":"a","attempt":1}
+{"level":"info","time":"2026-01-02T03:04:07Z","logger":"jobs","message":"adopting a running job","job":"a","attempt":1}
 {"level":"info","time":"2026-01-02T03:04:08Z","logger":"job","message":"job ended","job":"a","attempt":1,"status":"failed"}
 {"level":"info","time":"2026-01-02T03:04:09Z","logger":"jo
 panic: of an actor

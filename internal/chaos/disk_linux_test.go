@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-func TestADiskIsFilledAndFreed(t *testing.T) {
+func TestDiskIsFilledAndFreed(t *testing.T) {
 	d, why := newDisk(filepath.Join(t.TempDir(), "d"), 4)
 	defer d.remove()
 	if why != nil {

@@ -67,7 +67,7 @@ func (s *injector) hitActor(ctx context.Context, hit func(path string) error) (e
 		return ""
 	})
 	if e.observed == "" {
-		return e, fmt.Errorf("%s: nothing came of it", path)
+		return e, fmt.Errorf("%s: the fault had no effect", path)
 	}
 	return e, nil
 }
@@ -125,7 +125,7 @@ func (s *injector) awaitEncoder(ctx context.Context) (Proc, Attempt, error) {
 // killProcess sends a process a signal that ends it.
 func (s *injector) killProcess(ctx context.Context, p Proc, sig syscall.Signal) (effect, error) {
 	if err := p.signal(sig); err != nil {
-		return effect{}, fmt.Errorf("it had ended by itself: %w", err)
+		return effect{}, fmt.Errorf("it had already ended: %w", err)
 	}
 	for {
 		if _, alive := p.refresh(); !alive {
@@ -150,7 +150,7 @@ func pauseFFmpeg(ctx context.Context, s *injector, p Proc, _ Attempt) (effect, e
 	case <-time.After(s.between(300*time.Millisecond, 1500*time.Millisecond)):
 	}
 	if err := p.signal(syscall.SIGCONT); err != nil || !stopped {
-		return effect{}, errors.New("it ended meanwhile")
+		return effect{}, errors.New("it ended in the meantime")
 	}
 	return observed("pid %d stood still", p.PID), nil
 }
@@ -162,7 +162,7 @@ func stallFFmpeg(_ context.Context, s *injector, p Proc, _ Attempt) (effect, err
 	}
 	if !waitUntil(stallTimeout+12*time.Second, func() bool { _, alive := p.refresh(); return !alive }) {
 		_ = p.signal(syscall.SIGKILL)
-		return effect{}, fmt.Errorf("pid %d was left standing still", p.PID)
+		return effect{}, fmt.Errorf("pid %d is still stopped", p.PID)
 	}
 	return observed("pid %d was ended", p.PID), nil
 }
@@ -317,14 +317,14 @@ func pauseAgent(ctx context.Context, s *injector) (effect, error) {
 	case <-time.After(s.between(500*time.Millisecond, unavailableAfter+2*time.Second)):
 	}
 	if err := p.signal(syscall.SIGCONT); err != nil || !still {
-		return effect{}, errors.New("it ended meanwhile")
+		return effect{}, errors.New("it ended in the meantime")
 	}
 	awake := waitUntil(10*time.Second, func() bool {
 		now := s.status().Heartbeat
 		return now != nil && now.LastAttempt != nil && (beats == nil || beats.LastAttempt == nil || now.LastAttempt.After(*beats.LastAttempt))
 	})
 	if !awake {
-		return effect{}, errors.New("it was not seen awake again")
+		return effect{}, errors.New("it did not wake up again")
 	}
 	return observed("pid %d stood still and went on", p.pid), nil
 }
@@ -352,7 +352,7 @@ func corruptJournal(ctx context.Context, s *injector) (effect, error) {
 		_ = os.Remove(f) // as an operator does who has seen it
 	}
 	if len(aside) == 0 {
-		return effect{}, errors.New("the damage was not met")
+		return effect{}, errors.New("the agent did not notice the damage")
 	}
 	return observed("set aside as %s", filepath.Base(aside[0])), nil
 }

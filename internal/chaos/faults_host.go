@@ -84,7 +84,7 @@ func (s *injector) injectRAPL(ctx context.Context, play func(*injector) (func() 
 		s.abort(fmt.Errorf("mending the fake counters: %w", err))
 	}
 	if seen == "" {
-		return effect{}, errors.New("the agent's metrics do not tell of it")
+		return effect{}, errors.New("the agent's metrics do not show it")
 	}
 	return observed("%s", seen), nil
 }
@@ -120,7 +120,7 @@ func (s *injector) injectNVML(ctx context.Context, change func(*fakehw.NVMLScena
 		return ""
 	})
 	if seen == "" {
-		return effect{}, errors.New("the agent does not tell of it")
+		return effect{}, errors.New("the agent does not show it")
 	}
 	return observed("%s", seen), nil
 }
@@ -150,7 +150,7 @@ func fillDataDisk(ctx context.Context, s *injector) (effect, error) {
 	})
 	<-least
 	if seen == "" {
-		return effect{}, errors.New("the agent does not tell of it")
+		return effect{}, errors.New("the agent does not show it")
 	}
 	return observed("%s", seen), nil
 }

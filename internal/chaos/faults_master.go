@@ -104,7 +104,7 @@ func (s *injector) submitFailing(ctx context.Context, want protocol.FailureReaso
 		return x.Result != nil && x.Result.JobID == job.ID && x.Result.FailureReason == want
 	})
 	if !ok {
-		return effect{}, fmt.Errorf("no result of job %s says %s", job.ID, want)
+		return effect{}, fmt.Errorf("no result of job %s has %s", job.ID, want)
 	}
 	return observed("%s: %s", x.Result.FailureReason, x.Result.Error), nil
 }
@@ -127,7 +127,7 @@ func cancelJob(ctx context.Context, s *injector) (effect, error) {
 		return x.Result != nil && x.Attempt() == at && x.Result.Status == protocol.StatusCanceled
 	})
 	if !ok {
-		return effect{attempt: at}, errors.New("no result says so")
+		return effect{attempt: at}, errors.New("no result reports it")
 	}
 	e := observed("result %s, FFmpeg %d of %s", x.Result.Status, p.PID, filepath.Base(p.Dir))
 	e.attempt = at

@@ -66,7 +66,7 @@ func (s *injector) injectRequest(ctx context.Context, play func(*proxy, http.Res
 	case x := <-r.matched:
 		return observed("%s %s", x.Call, x.Path), nil
 	case <-ctx.Done():
-		return effect{}, fmt.Errorf("%w: no request of %v came by", errNoTarget, calls)
+		return effect{}, fmt.Errorf("%w: there was no request of %v", errNoTarget, calls)
 	}
 }
 

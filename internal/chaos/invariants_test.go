@@ -561,8 +561,8 @@ func TestInvariants(t *testing.T) {
 	}
 }
 
-// TestWordsOfLeases: which sendings of job a's first attempt follow a word of its lease.
-func TestWordsOfLeases(t *testing.T) {
+// TestLeasesInWords: which sendings of job a's first attempt follow a word of its lease.
+func TestLeasesInWords(t *testing.T) {
 	result := resultSent(6000, 1, protocol.StatusCompleted, "", "")
 	view := func(node string, retries int, status protocol.Status) JobView {
 		return JobView{Job: "a", NodeID: node, Retries: retries, Status: status}
@@ -759,8 +759,8 @@ func TestLaterResultOfAnEarlierAttemptEndsNoCause(t *testing.T) {
 	}
 }
 
-// TestFaultOfAnAttemptHitsTheLeaseItTook: a running attempt answers for a later lease.
-func TestFaultOfAnAttemptHitsTheLeaseItTook(t *testing.T) {
+// TestAttemptFaultHitsItsCurrentLease: a running attempt answers for a later lease.
+func TestAttemptFaultHitsItsCurrentLease(t *testing.T) {
 	for fences, want := range map[bool]int{false: 0, true: 1} {
 		h := passingHistory()
 		h.Epochs[0].Fences = fences

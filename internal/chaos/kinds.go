@@ -28,7 +28,7 @@ type injector struct {
 }
 
 // errNoTarget: what a fault is aimed at was not there, so that it was not played.
-var errNoTarget = errors.New("nothing to play it on")
+var errNoTarget = errors.New("no target for the fault")
 
 // effect is what was seen of a fault; an error says why nothing was.
 type effect struct {

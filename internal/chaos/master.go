@@ -80,7 +80,7 @@ func (m *master) start() error {
 		return p.ended() || callJSON(context.Background(), m.http, http.MethodGet, "http://"+m.address+"/health", nil, nil) == nil
 	})
 	if !healthy || p.ended() {
-		return fmt.Errorf("the master does not come up; see %s", m.logFile)
+		return fmt.Errorf("the master did not start; see %s", m.logFile)
 	}
 	return nil
 }
@@ -108,7 +108,7 @@ func (m *master) restartEmpty() error {
 		err = json.Unmarshal(raw, &state)
 	}
 	if err != nil {
-		return fmt.Errorf("reading what the master knew: %w", err)
+		return fmt.Errorf("reading the jobs that the master had: %w", err)
 	}
 	_, epoch := m.running()
 	m.recorder.update(func(h *History) {

@@ -69,8 +69,8 @@ func TestFilesAreJudgedAsTheyStand(t *testing.T) {
 	}
 }
 
-// TestAFileThatIsReplacedIsJudgedAgain: by another attempt, whose output may be worse.
-func TestAFileThatIsReplacedIsJudgedAgain(t *testing.T) {
+// TestReplacedFileIsJudgedAgain: by another attempt, whose output may be worse.
+func TestReplacedFileIsJudgedAgain(t *testing.T) {
 	dir, facts := t.TempDir(), newRecorder(time.Second)
 	path, mp4 := filepath.Join(dir, "a.mp4"), makeVideo(t, "a.mp4")
 	facts.h.Jobs["a"] = &Job{ID: "a", Output: path, Frames: 50}
@@ -86,9 +86,9 @@ func TestAFileThatIsReplacedIsJudgedAgain(t *testing.T) {
 	}
 }
 
-// TestWarningsOfLibrariesAreNoDamage: in a container a library of ffprobe may warn on
+// TestLibraryWarningsAreNotDamage: in a container a library of ffprobe may warn on
 // standard error.
-func TestWarningsOfLibrariesAreNoDamage(t *testing.T) {
+func TestLibraryWarningsAreNotDamage(t *testing.T) {
 	ffprobe, err := exec.LookPath("ffprobe")
 	if err != nil {
 		t.Fatal(err)

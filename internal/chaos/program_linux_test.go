@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-func TestASpawnedProgramIsWatchedToItsEnd(t *testing.T) {
+func TestSpawnedProgramIsWatchedToItsEnd(t *testing.T) {
 	log := filepath.Join(t.TempDir(), "log")
 	p, err := spawn(log, os.Environ(), "/bin/sh", "-c", "echo said; exit 3")
 	if err != nil {

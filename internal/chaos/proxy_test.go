@@ -121,7 +121,7 @@ func TestFaultsOnTheWay(t *testing.T) {
 	}
 }
 
-func TestAFaultMeetsItsCallsAndNoMore(t *testing.T) {
+func TestFaultHitsOnlyItsCalls(t *testing.T) {
 	b := newProxyTest(t)
 	r := b.arm("fault", 1, respondWith(500, 0), CallNext)
 	for _, c := range []struct {
@@ -137,7 +137,7 @@ func TestAFaultMeetsItsCallsAndNoMore(t *testing.T) {
 	}
 }
 
-func TestARefusedConnection(t *testing.T) {
+func TestRefusedConnection(t *testing.T) {
 	b := newProxyTest(t)
 	b.close()
 	if _, _, err := b.send(t.Context()); !errors.Is(err, syscall.ECONNREFUSED) {
@@ -151,7 +151,7 @@ func TestARefusedConnection(t *testing.T) {
 	}
 }
 
-func TestAPartitionAnswersNothing(t *testing.T) {
+func TestPartitionAnswersNothing(t *testing.T) {
 	b := newProxyTest(t)
 	b.partition()
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)

@@ -57,7 +57,7 @@ func (f *harness) run(ctx context.Context) error {
 	all.Go(func() { inspect.run(watchCtx) })
 
 	if busy := f.waitIdle(ctx, time.Minute); busy != "" {
-		return fmt.Errorf("the agents do not come up: %s; see the logs in %s", busy, f.cfg.Dir)
+		return fmt.Errorf("the agents did not start: %s; see the logs in %s", busy, f.cfg.Dir)
 	}
 	for burst := range f.bursts() {
 		if ctx.Err() != nil {

@@ -8,7 +8,7 @@ import (
 )
 
 // A history that was saved is judged as it was before.
-func TestASavedHistoryIsJudgedAlike(t *testing.T) {
+func TestSavedHistoryGivesSameVerdict(t *testing.T) {
 	h := passingHistory()
 	h.setEnergy(30, 100, 1) // of 60 J
 	h.Faults = []InjectedFault{injected("ffmpeg: SIGKILL", 900, 910)}

@@ -11,7 +11,7 @@ import (
 
 const scheduleLength = 2 * time.Minute
 
-func TestASeedDecidesTheSchedule(t *testing.T) {
+func TestSeedDecidesTheSchedule(t *testing.T) {
 	draw := func(seed uint64) Schedule { return NewSchedule(seed, 2, 420, scheduleLength, 30*time.Second, Kinds()) }
 	if !reflect.DeepEqual(draw(7), draw(7)) {
 		t.Error("one seed, two schedules")
@@ -21,7 +21,7 @@ func TestASeedDecidesTheSchedule(t *testing.T) {
 	}
 }
 
-func TestEachKindComes(t *testing.T) {
+func TestEveryKindComesUp(t *testing.T) {
 	s := NewSchedule(1, 2, len(Kinds()), scheduleLength, 30*time.Second, Kinds())
 	came := map[string]int{}
 	for i, f := range s.Faults {
@@ -35,9 +35,9 @@ func TestEachKindComes(t *testing.T) {
 	}
 }
 
-// TestAgentsEndByTurns: an agent is ended in every other burst only, except by what it does to
+// TestAgentsEndInTurn: an agent is ended in every other burst only, except by what it does to
 // itself.
-func TestAgentsEndByTurns(t *testing.T) {
+func TestAgentsEndInTurn(t *testing.T) {
 	ends := map[string]bool{}
 	for _, k := range Kinds() {
 		ends[k.Name] = k.EndsAgent
@@ -49,7 +49,7 @@ func TestAgentsEndByTurns(t *testing.T) {
 	}
 }
 
-func TestKindsHaveNamesOfTheirOwn(t *testing.T) {
+func TestKindNamesAreUnique(t *testing.T) {
 	seen := map[string]bool{}
 	for _, k := range Kinds() {
 		if seen[k.Name] || k.Weight <= 0 || k.inject == nil {
@@ -77,7 +77,7 @@ func TestChoose(t *testing.T) {
 	}
 }
 
-func TestAScheduleIsReplayed(t *testing.T) {
+func TestScheduleIsReplayed(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "schedule.json")
 	s := NewSchedule(5, 2, 60, scheduleLength, 30*time.Second, Kinds())
 	if err := s.Save(path); err != nil {
@@ -88,7 +88,7 @@ func TestAScheduleIsReplayed(t *testing.T) {
 	}
 }
 
-func TestAScheduleThatMakesNoSenseIsRefused(t *testing.T) {
+func TestInvalidScheduleIsRefused(t *testing.T) {
 	for name, text := range map[string]string{
 		"no JSON":       `{`,
 		"no agents":     `{"length_ns":1,"burst_ns":1}`,
