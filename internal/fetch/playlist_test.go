@@ -331,16 +331,19 @@ func TestChooseVariant(t *testing.T) {
 	}
 }
 
-// TestEncryptedPartsOfAFile: FFmpeg itself does not read these, and makes none.
+// TestEncryptedPartsOfAFile: FFmpeg would decrypt the first block of each wrongly, which not
+// every format survives.
 func TestEncryptedPartsOfAFile(t *testing.T) {
 	dir := makeHLS(t, encryption(t)...)
 	var all []byte
+	var parts []string
 	lines := strings.Split(read(t, filepath.Join(dir, "video.m3u8")), "\n")
 	for i, line := range lines {
 		if strings.HasSuffix(line, ".ts") {
 			part := read(t, filepath.Join(dir, line))
 			lines[i] = fmt.Sprintf("#EXT-X-BYTERANGE:%d@%d\nall.ts", len(part), len(all))
 			all = append(all, part...)
+			parts = append(parts, part)
 		}
 	}
 	write(t, filepath.Join(dir, "all.ts"), string(all))
@@ -352,6 +355,7 @@ func TestEncryptedPartsOfAFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantPlayable(t, fetched.Path, frames, true)
+	wantParts(t, fetched.Path, parts)
 	if n := len(seen.paths); n != 3 { // playlist, key and one file
 		t.Errorf("got requests %v, want 3", seen.paths)
 	}
@@ -361,6 +365,21 @@ func TestEncryptedPartsOfAFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantPlayable(t, linked.Path, frames, true)
+	wantParts(t, linked.Path, parts)
+}
+
+// wantParts checks what the segments of a local playlist contain.
+func wantParts(t *testing.T, playlist string, want []string) {
+	t.Helper()
+	list, err := hls.Parse(read(t, playlist))
+	if err != nil || len(list.Media.Segments) != len(want) {
+		t.Fatalf("got playlist %+v, %v; want %d segments", list, err, len(want))
+	}
+	for i, s := range list.Media.Segments {
+		if got := read(t, filepath.Join(filepath.Dir(playlist), s.URI)); got != want[i] || s.Range != nil {
+			t.Errorf("segment %d: got %d bytes and range %v, want the %d of the original and none", i+1, len(got), s.Range, len(want[i]))
+		}
+	}
 }
 
 func TestEncryptedPlaylistAsSegmentIsRefused(t *testing.T) {
