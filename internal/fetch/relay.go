@@ -1,6 +1,7 @@
 package fetch
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/tls"
@@ -20,10 +21,10 @@ import (
 )
 
 // Relay is what an FFmpeg that reads an input over http or https itself is connected to: a
-// server on a loopback address. A file it serves under a URL of its own, so that FFmpeg's
-// arguments contain no secret and this package does redirects, TLS and proxies. For a
-// playlist, whose URLs FFmpeg follows, it is FFmpeg's proxy. Both check each address that is
-// connected to, after name resolution, by the Policy.
+// server on a loopback address. A file it serves under a URL of its own. For a playlist, whose
+// URLs FFmpeg follows, it is FFmpeg's proxy. Either way FFmpeg's arguments contain no secret,
+// and each address that is connected to is checked, after name resolution, by the Policy. TLS
+// is up to the relay, except for servers other than the input's that a playlist names.
 type Relay struct {
 	fetcher  *Fetcher
 	input    *url.URL
@@ -61,6 +62,23 @@ func (f *Fetcher) Relay(input *url.URL) (*Relay, error) {
 
 // FileURL is what FFmpeg reads the input from, as a file.
 func (r *Relay) FileURL() string { return r.ProxyURL() + r.path }
+
+// PlaylistURL is what FFmpeg, with the relay as its proxy, reads the input from, as a playlist:
+// the URL without its secrets, and without TLS, which the relay adds. What the playlist names
+// relative to itself comes from the input's server as well.
+func (r *Relay) PlaylistURL() string {
+	u := url.URL{Scheme: "http", Host: hostPort(r.input), Path: r.input.Path, RawPath: r.input.RawPath}
+	return u.String()
+}
+
+// hostPort is the host of a URL with its port.
+func hostPort(u *url.URL) string {
+	port := "80"
+	if u.Scheme == "https" {
+		port = "443"
+	}
+	return net.JoinHostPort(u.Hostname(), cmp.Or(u.Port(), port))
+}
 
 // ProxyURL is that of the relay as FFmpeg's proxy.
 func (r *Relay) ProxyURL() string { return "http://" + r.listener.Addr().String() }
@@ -159,7 +177,7 @@ func (r *Relay) serveInput(w http.ResponseWriter, q *http.Request) error {
 
 // forward sends a request on. FFmpeg follows redirects itself, through the relay again.
 func (r *Relay) forward(w http.ResponseWriter, q *http.Request) error {
-	u, err := r.fetcher.settings.Policy.ParseURL(q.URL.String())
+	u, err := r.fetcher.settings.Policy.ParseURL(r.target(q.URL).String())
 	if err != nil {
 		return err
 	}
@@ -169,6 +187,22 @@ func (r *Relay) forward(w http.ResponseWriter, q *http.Request) error {
 	}
 	r.answer(w, resp)
 	return nil
+}
+
+// target is what a URL of FFmpeg's stands for, see PlaylistURL.
+func (r *Relay) target(u *url.URL) *url.URL {
+	to := *u
+	if hostPort(u) != hostPort(r.input) {
+		return &to
+	}
+	to.Scheme = r.input.Scheme
+	if u.EscapedPath() == r.input.EscapedPath() && u.RawQuery == "" {
+		to.RawQuery = r.input.RawQuery
+	}
+	if u.User == nil {
+		to.User = r.input.User
+	}
+	return &to
 }
 
 // answered are the headers of responses that are passed on.

@@ -11,7 +11,9 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -236,5 +238,32 @@ func TestRefusedTunnelNamesTheProxyWithoutPassword(t *testing.T) {
 	var refused *reach.Refused
 	if errors.As(err, &refused) {
 		t.Error("the proxy itself was refused")
+	}
+}
+
+func TestPlaylistURLHidesSecretsAndTLS(t *testing.T) {
+	var asked []string
+	var mu sync.Mutex
+	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, password, _ := r.BasicAuth()
+		mu.Lock()
+		defer mu.Unlock()
+		asked = append(asked, password+" "+r.URL.String())
+	}))
+	t.Cleanup(server.Close)
+	f := newFetcher(t, func(s *Settings) { s.RootCAs = pool(server) })
+	r := newRelay(t, f, strings.Replace(server.URL, "://", "://me:hunter2@", 1)+"/a/x.mpd?sig=1")
+	if got, want := r.PlaylistURL(), strings.Replace(server.URL, "https", "http", 1)+"/a/x.mpd"; got != want {
+		t.Errorf("got URL %s, want %s", got, want)
+	}
+	base := strings.TrimSuffix(r.PlaylistURL(), "/a/x.mpd")
+	for _, u := range []string{r.PlaylistURL(), base + "/a/1.m4s", base + "/2.m4s?t=3"} {
+		if status, _, err := ask(t, through(t, r, nil), u); status != 200 || err != nil {
+			t.Errorf("%s: got %d, %v", u, status, err)
+		}
+	}
+	want := []string{"hunter2 /a/x.mpd?sig=1", "hunter2 /a/1.m4s", "hunter2 /2.m4s?t=3"}
+	if !slices.Equal(asked, want) {
+		t.Errorf("the server was asked for %q, want %q", asked, want)
 	}
 }

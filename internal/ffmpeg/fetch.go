@@ -204,12 +204,12 @@ func (r *Run) readThroughRelay(direct *fetch.Direct, why string) error {
 	}
 	in := relayedSource(relay.FileURL(), r.plan.reading.demuxer())
 	if direct.Format != "" {
-		in = proxiedPlaylist(u.String(), direct.Format, relay.ProxyURL())
+		in = proxiedPlaylist(relay.PlaylistURL(), direct.Format, relay.ProxyURL())
 	}
 	in.finite = !direct.Live
 	r.mu.Lock()
 	r.relay = relay
-	r.redactor.replace(relay.FileURL(), r.redactor.redact(u.String()))
+	r.redactor.replace(in.url, r.redactor.redact(u.String()))
 	r.mu.Unlock()
 	r.useDirect(in, why)
 	return nil

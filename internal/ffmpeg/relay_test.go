@@ -3,6 +3,7 @@ package ffmpeg
 import (
 	"crypto/x509"
 	"encoding/pem"
+	"fmt"
 	"io"
 	"log"
 	"net/http"
@@ -101,7 +102,12 @@ func TestFFmpegVerifiesCertificates(t *testing.T) {
 			r := newRunner(t)
 			server := encrypted(t, r, dir, trusted)
 			for _, path := range []string{"/x.mpd", "/in.mp4"} {
-				e, err := finished(t, r, path, `{`+small+`,"input_mode":"stream","input":`+quoted(server.URL+path)+`}`)
+				run := r.Begin(lease(t, path, `{`+small+`,"input_mode":"stream","input":`+quoted(server.URL+path+"?sig=verysecret")+`}`))
+				err := walk(testContext(t), run)
+				e := run.Snapshot().Encode
+				if given := fmt.Sprint(run.files.input.args(), e.Args, e.Log); strings.Contains(given, "verysecret") {
+					t.Errorf("%s: a secret is in FFmpeg's arguments or shown: %s", path, given)
+				}
 				if trusted && (err != nil || e.Frames < 50) {
 					t.Errorf("%s: %d frames, %v\n%s", path, e.Frames, err, e.Log)
 				}
