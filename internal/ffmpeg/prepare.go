@@ -100,11 +100,11 @@ func (r *Run) followInput(ctx context.Context, on node) error {
 	if err != nil {
 		return ctx.Err()
 	}
+	r.measureInput()
 	if f := r.checkMedia(p); f != nil {
 		return f
 	}
 	r.source = p.media()
-	r.measureInput()
 	files, err := r.makePlan(on, r.source)
 	if err == nil {
 		r.files.targets = files.targets

@@ -71,8 +71,9 @@ type probedStream struct {
 
 // probeError is FFmpeg's error number and text.
 type probeError struct {
-	Code int    `json:"code"`
-	Text string `json:"string"`
+	Code  int    `json:"code"`
+	Text  string `json:"string"`
+	cause string // the first line of ffprobe's log, where it says more than the text
 }
 
 // video returns the stream that is encoded: the first that is not a cover picture.
@@ -116,13 +117,15 @@ func (s *probedStream) rate() (r rate, uneven bool) {
 // error.
 func (r *Run) probe(ctx context.Context, url string, options ...string) (probed, error) {
 	var report []byte
-	args := append([]string{"-v", "quiet", "-of", "json", "-show_error", "-show_entries",
+	args := append([]string{"-v", "level+error", "-of", "json", "-show_error", "-show_entries",
 		"format=format_name,start_time,duration:stream=index,codec_type,codec_name,width,height,sample_aspect_ratio,pix_fmt,field_order,color_transfer," +
 			"avg_frame_rate,r_frame_rate,start_time,duration,nb_frames,sample_fmt,channels:stream_tags=DURATION:" +
 			"stream_disposition=default,attached_pic:stream_side_data=rotation:chapter=id"}, options...)
 	c := command(r.tools.ffprobe, r.workspace, append(args, "-i", url)...)
 	c.Files = r.files.inherited()
 	c.Stdout = func(in io.Reader) { report, _ = io.ReadAll(io.LimitReader(in, maxProbeOutput)) }
+	log := newLogReader(new(logBuffer), url, media{})
+	c.Stderr = log.read
 	exit, err := r.runHelper(ctx, c)
 	if err != nil {
 		return probed{}, fmt.Errorf("running ffprobe: %w", err)
@@ -133,6 +136,9 @@ func (r *Run) probe(ctx context.Context, url string, options ...string) (probed,
 	}
 	if !exit.OK() && p.Error == nil {
 		return probed{}, fmt.Errorf("ffprobe: %s", exit)
+	}
+	if p.Error != nil && !strings.HasSuffix(log.found.FirstError, p.Error.Text) {
+		p.Error.cause = log.found.FirstError
 	}
 	return p, nil
 }
@@ -218,10 +224,16 @@ func (r *Run) checkMedia(p probed) *job.Failure {
 	}
 	if p.Error != nil {
 		f := inputFailure(*p.Error, r.files.input.network)
-		f.Message = r.redactor.redact(fmt.Sprintf("input %s: %s", name, f.Message))
-		if kind := pictureType(r.files.inputPath); kind != "" {
-			f.Message = fmt.Sprintf("input %s: a picture (%s), not a video", name, kind)
+		if p.Error.cause != "" {
+			f.Message += ": " + p.Error.cause
 		}
+		if bytes := r.Snapshot().Encode.InputBytes; r.lacks > 0 {
+			f.Message = fmt.Sprintf("the file is cut off: it has %d of %d bytes", bytes, bytes+r.lacks)
+		}
+		if kind := pictureType(r.files.inputPath); kind != "" {
+			f.Message = fmt.Sprintf("a picture (%s), not a video", kind)
+		}
+		f.Message = r.redactor.redact(fmt.Sprintf("input %s: %s", name, f.Message))
 		return f
 	}
 	if _, ok := p.video(); !ok {

@@ -548,3 +548,32 @@ func TestBrokenFFprobeIsNotReady(t *testing.T) {
 		t.Errorf("ready: %v", err)
 	}
 }
+
+// TestGrowingInputIsNotDamaged: a recording goes on while it is encoded.
+func TestGrowingInputIsNotDamaged(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	film, err := os.ReadFile(clip(t, filepath.Join(dir, "film.mkv"), "6"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, end := range map[string]int{"still growing": len(film) * 3 / 4, "grown": len(film)} {
+		in := filepath.Join(dir, name+".mkv")
+		if err := os.WriteFile(in, film[:len(film)/2], 0o600); err != nil {
+			t.Fatal(err)
+		}
+		run := newRunner(t).Begin(lease(t, name, `{`+small+`,"input":`+quoted(in)+`}`))
+		if err := run.Prepare(testContext(t)); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(in, film[:end], 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := encode(testContext(t), run); err != nil {
+			t.Errorf("%s: got %v, want completed", name, err)
+		}
+		if noted := strings.Contains(strings.Join(run.Snapshot().Encode.Notes, " "), "still growing"); noted != (end < len(film)) {
+			t.Errorf("%s: got notes %q", name, run.Snapshot().Encode.Notes)
+		}
+	}
+}
