@@ -58,8 +58,8 @@ func (j *fetching) fetchPlaylist(ctx context.Context, t *transfer, result Result
 		if err := checkKeys(s.media); err != nil {
 			return Result{}, failure(protocol.ReasonInputError, "%s: %v", s.label, err)
 		}
-		result.Missing += j.dropGaps(s)
 		unfetched += j.dropAfterPart(s.media)
+		result.Missing = max(result.Missing, j.dropGaps(s))
 		if len(s.media.Segments) == 0 {
 			return Result{}, failure(protocol.ReasonInputError, "%s: no segments", s.label)
 		}

@@ -57,7 +57,7 @@ func (r *Run) gather(ctx context.Context) (evidence, error) {
 		exit: exit, found: r.found, timeUp: r.timeUp, timeout: r.plan.timeout, streaming: r.plan.streaming, origin: r.origin(), source: r.source, accept: r.plan.accept,
 		whole: r.plan.whole, asked: r.plan.duration, software: r.plan.software(), copied: r.plan.audio.copied, diskWasFull: r.diskWasFull(),
 	}
-	e.bytes, e.lacks = r.Snapshot().Encode.InputBytes, r.lacks
+	e.bytes, e.lacks, e.gaps = r.Snapshot().Encode.InputBytes, r.lacks, r.files.fetched.Missing
 	if e.found.ReadError != "" && e.origin == originStored {
 		e.readable = readable(ctx, r.files.inputPath)
 	}

@@ -296,6 +296,32 @@ func TestMissingSegmentIsInputError(t *testing.T) {
 	}
 }
 
+func TestSegmentMarkedAsMissingIsInputError(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	list := hlsIn(t, dir)
+	text, err := os.ReadFile(list)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(list, []byte(strings.Replace(string(text), "s2.ts", "#EXT-X-GAP\ns2.ts", 1)), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	r := newRunner(t)
+	_, err = finished(t, r, "whole", `{`+small+`,"input":`+quoted(list)+`}`)
+	if f := wantFailure(t, err, protocol.ReasonInputError); !strings.Contains(f.Message, "marks 1s of it as missing") {
+		t.Errorf("message %q", f.Message)
+	}
+	e, err := finished(t, r, "accepted", `{`+small+`,"accept_damaged":true,"input":`+quoted(list)+`}`)
+	if err != nil {
+		t.Error(err)
+	}
+	wantEncodeNote(t, e, "marks 1s of it as missing")
+	if _, err = finished(t, r, "before it", `{`+small+`,"duration":0.5,"input":`+quoted(list)+`}`); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestLocalPlaylistStaysInItsFolder(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

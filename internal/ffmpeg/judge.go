@@ -22,13 +22,14 @@ type evidence struct {
 	found       findings
 
 	origin   origin
-	input    *job.Failure // what an inspection after a failure found wrong with the input
-	bytes    int64        // of the input when it was opened; 0 if unknown
-	lacks    int64        // bytes of media that it declares and does not have
-	readable int64        // bytes in front of the first that cannot be read; 0: not looked for
-	grew     bool         // the input grew while FFmpeg read it
-	accept   bool         // damage is noted and does not fail the job
-	whole    bool         // the job wants all of the input
+	input    *job.Failure  // what an inspection after a failure found wrong with the input
+	bytes    int64         // of the input when it was opened; 0 if unknown
+	lacks    int64         // bytes of media that it declares and does not have
+	gaps     time.Duration // of media that the input's playlist marks as missing
+	readable int64         // bytes in front of the first that cannot be read; 0: not looked for
+	grew     bool          // the input grew while FFmpeg read it
+	accept   bool          // damage is noted and does not fail the job
+	whole    bool          // the job wants all of the input
 	asked    time.Duration
 	source   media
 	software bool     // no encoder needs hardware
@@ -222,6 +223,7 @@ func (e *evidence) inputRules() []rule {
 	// The length is not stated, and the job did not get as much as it asked for.
 	open := e.expected() == 0 && !e.satisfied() && !e.grew && e.origin != originLive
 	return []rule{
+		{e.gaps > 0, protocol.ReasonInputError, fmt.Sprintf("input: its playlist marks %s of it as missing", e.gaps)},
 		{found.PartsMissing > 0 && e.origin != originLive, reason, fmt.Sprintf("input: %d of its segments could not be read", found.PartsMissing)},
 		{(short || open) && found.ReadError != "", reason, fmt.Sprintf("%s: %s", ends, found.ReadError)},
 		{e.continuesElsewhere(), protocol.ReasonInputError, ends + "; the video goes on in another stream"},
