@@ -3,6 +3,7 @@ package actors
 import (
 	"encoding/json"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -219,4 +220,36 @@ func TestReassignedJobIsDiscarded(t *testing.T) {
 			t.Errorf("a result of the lost attempt was sent: %+v", e)
 		}
 	}
+}
+
+// TestCancelEndsAFetch: the lease is watched while an input is fetched, which no process of the
+// job does.
+func TestCancelEndsAFetch(t *testing.T) {
+	t.Parallel()
+	asked := make(chan struct{}, 100)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+		w.Header().Set("Content-Length", "1000000")
+		_, _ = w.Write(make([]byte, 1000))
+		_ = http.NewResponseController(w).Flush()
+		asked <- struct{}{}
+		<-q.Context().Done()
+	}))
+	t.Cleanup(server.Close)
+	dir := t.TempDir()
+	s := newSite(t, func(c *siteConfig) { c.dir = dir })
+	submitted := s.submit(map[string]any{"input": server.URL + "/film.mp4"})
+	<-asked
+	s.until("the phase in the status", func() bool {
+		jobs := s.agent.Status().Jobs
+		return len(jobs) == 1 && jobs[0].Phase == job.PhaseFetch && jobs[0].Fetch != nil && jobs[0].Fetch.Total == 1_000_000
+	})
+	s.post("/jobs/" + submitted.ID + "/cancel")
+	r := s.result(submitted.ID, 1)
+	if r.Status != protocol.StatusCanceled || r.Metrics["fetch_seconds"] == nil {
+		t.Errorf("got status %s, fetch_seconds %v", r.Status, r.Metrics["fetch_seconds"])
+	}
+	s.until("an empty workspace", func() bool {
+		left, err := filepath.Glob(filepath.Join(dir, "work", "*"))
+		return err == nil && len(left) == 0
+	})
 }
