@@ -106,7 +106,7 @@ func ask(r *Runner) error {
 }
 
 // lease makes a lease for a job with these parameters, in the master's JSON.
-func lease(t *testing.T, id, parameters string) job.Lease {
+func lease(t testing.TB, id, parameters string) job.Lease {
 	t.Helper()
 	var j protocol.Job
 	raw, err := json.Marshal(id)
