@@ -55,16 +55,21 @@ func (p *page) addEncode(r *result) {
 	if v, ok := r.number("output_bytes"); ok {
 		size.Value, size.Exact = byteSize(v), exact(v)
 	}
-	dropped := fact{Name: "dropped frames", Value: unknown}
-	if v, ok := r.count(protocol.MetricDroppedFrames); ok {
-		dropped.Value, dropped.Exact = fixed(v, 0), exact(v)
+	count := func(name, key string) fact {
+		f := fact{Name: name, Value: unknown}
+		if v, ok := r.count(key); ok {
+			f.Value, f.Exact = fixed(v, 0), exact(v)
+		}
+		return f
 	}
 	p.Encode = []fact{
 		text("encoder", "encoder"),
 		text("resolution", protocol.MetricResolution),
 		text("requested bitrate", protocol.MetricBitrate),
 		quantity("frames", protocol.MetricFrames, "", 0),
-		dropped,
+		count("dropped frames", protocol.MetricDroppedFrames),
+		count("duplicated frames", "duplicated_frames"),
+		count("decode errors", "decode_errors"),
 		quantity("average fps", protocol.MetricFPS, "", 2),
 		quantity("encoding time", protocol.MetricDuration, "s", 3),
 		quantity("video duration", protocol.MetricMediaDuration, "s", 3),
@@ -74,6 +79,9 @@ func (p *page) addEncode(r *result) {
 		size,
 		{Name: "output", Value: cmp.Or(r.text("output"), "not kept")},
 		quantity("preparation time", "prepare_seconds", "s", 3),
+	}
+	if missing := quantity("missing of the input", "input_missing_seconds", "s", 3); missing.Value != unknown {
+		p.Encode = append(p.Encode, missing)
 	}
 	p.Encode = append(p.Encode, fetchOf(r)...)
 	if v, ok := r.count("exit_code"); ok {
