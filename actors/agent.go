@@ -54,7 +54,7 @@ func start(cfg Config, children func(*shared) []child) (*Agent, error) {
 	}
 	s := &shared{Dependencies: cfg.Dependencies, refs: newRefs(), attempts: newAttempts(), log: cfg.Logger, started: time.Now()}
 	s.stop.done = make(chan struct{})
-	s.settings.Store(&cfg.Settings)
+	s.settings = cfg.Settings
 	s.contact.begin(s.started)
 	a := &Agent{shared: s, system: supervision.NewSystem(cfg.Supervision)}
 	if err := a.start(children); err != nil {
@@ -105,9 +105,6 @@ func (a *Agent) Late() []supervision.StopReport { return a.shared.stop.late() }
 func (a *Agent) Close(ctx context.Context) error {
 	return errors.Join(a.system.Stop(ctx), a.shared.attempts.close(ctx))
 }
-
-// Configure replaces the settings. Each takes effect at its next use.
-func (a *Agent) Configure(s Settings) { a.shared.settings.Store(&s) }
 
 // Snapshots returns what the actors post for readers outside the tree.
 func (a *Agent) Snapshots() *Snapshots { return &a.shared.snapshots }

@@ -380,21 +380,10 @@ func (a *attempt) supervise(ctx context.Context) {
 	}
 	a.contain(func() {
 		a.run.Stop(job.StopShutdown)
-		a.close()
-		why := fmt.Sprintf("the agent failed while it ran the job: %v", p)
-		a.finishing.Lock()
-		defer a.finishing.Unlock()
-		a.finished = true
-		if a.isRequeued() {
-			_ = a.supersede(ctx, why)
-			return
+		failure := job.PlatformFailure(fmt.Sprintf("the agent failed while it ran the job: %v", p))
+		if end, err := a.finish(ctx, noAccount, job.Quality{}, failure); err == nil {
+			a.end = end
 		}
-		var reported bool
-		err := a.persist(ctx, func() (err error) {
-			reported, err = a.recordFailed(a.currentLease(), a.run.Snapshot().Encode, why, false)
-			return err
-		})
-		a.end = attemptEnd{reported: reported && err == nil}
 	})
 }
 

@@ -51,7 +51,7 @@ func (h *heartbeat) beat(ctx actor.Context) {
 	if h.inFlight != nil {
 		h.inFlight.Cancel()
 	}
-	interval := h.settings.Load().HeartbeatInterval
+	interval := h.settings.HeartbeatInterval
 	h.next = supervision.After(ctx, interval, h.beat)
 
 	session := *h.snapshots.Session()
@@ -82,7 +82,7 @@ func (h *heartbeat) answered(session messages.Session, sentAt time.Time, err err
 		h.failures.failed(err)
 		return
 	}
-	if silence := h.contact.answered(sentAt, h.settings.Load().UnavailableAfter); silence > 0 {
+	if silence := h.contact.answered(sentAt, h.settings.UnavailableAfter); silence > 0 {
 		h.refs.registrar.Tell(&messages.RegisterAgain{Session: session,
 			Reason: fmt.Sprintf("no heartbeat was answered for %s", silence.Round(time.Second))})
 	}

@@ -209,7 +209,7 @@ func (j *jobs) take(ctx actor.Context, running *attempt, lease job.Lease) {
 			j.disk.recovered()
 		case err != nil:
 			// The master lists the lease as ours, so the next look for leases finds it.
-			wait := j.settings.Load().ReconcileInterval
+			wait := j.settings.ReconcileInterval
 			j.disk.failed(err, zap.Duration("next_try", wait))
 			j.refs.janitor.Tell(&messages.JournalFailed{})
 			supervision.After(ctx, wait, func(actor.Context) { j.refs.poller.Tell(&messages.FindLeases{}) })
@@ -322,8 +322,8 @@ func (j *jobs) delivered(key job.Key) {
 	}
 }
 
-// free is how many slots have no attempt; below 0 after the number of slots was lowered.
-func (j *jobs) free() int { return j.settings.Load().Slots - len(j.attempts.list()) }
+// free is how many slots have no attempt.
+func (j *jobs) free() int { return j.settings.Slots - len(j.attempts.list()) }
 
 // draining reports whether no more jobs are started. The snapshots say so before jobs is
 // asked to drain, which waits for the poller.

@@ -260,7 +260,7 @@ func (m *meter) account(request *messages.CloseWindow) energy.Account {
 
 // setPace has the samplers read often while there is a job, and seldom otherwise.
 func (m *meter) setPace() {
-	s := m.settings.Load()
+	s := m.settings
 	interval := s.IdleSampleInterval
 	if len(m.running) > 0 {
 		interval = s.SampleInterval

@@ -74,7 +74,7 @@ func (p *poller) Receive(ctx actor.Context) {
 		p.poll(ctx)
 	case *messages.OfferRepeated:
 		p.offers[m.Key]++
-		wait := jitter(p.settings.Load().PollInterval)
+		wait := jitter(p.settings.PollInterval)
 		p.repeated = time.Now().Add(wait)
 		p.pollAfter(ctx, wait)
 	case *messages.ResultTaken:
@@ -146,7 +146,7 @@ func (p *poller) poll(ctx actor.Context) {
 		case lease == nil:
 			clear(p.offers)
 			p.pollSucceeded()
-			p.pollAfter(ctx, jitter(p.settings.Load().PollInterval))
+			p.pollAfter(ctx, jitter(p.settings.PollInterval))
 		default:
 			p.pollSucceeded()
 			p.free-- // until jobs sends its slots
@@ -165,7 +165,7 @@ func (p *poller) pollSucceeded() {
 // for a lease that was lost with the response.
 func (p *poller) pollFailed(ctx actor.Context, err error) {
 	p.failures.failed(err)
-	p.pauseFor(ctx, max(p.backoff.next(time.Now(), err), jitter(p.settings.Load().PollInterval)))
+	p.pauseFor(ctx, max(p.backoff.next(time.Now(), err), jitter(p.settings.PollInterval)))
 	switch protocol.KindOf(err) {
 	case protocol.Unauthorized, protocol.Busy:
 	default:
@@ -205,7 +205,7 @@ func (p *poller) called(ctx actor.Context) {
 // which knows those it runs or has run.
 func (p *poller) findLeases(ctx actor.Context, then func(actor.Context)) {
 	p.nextFind.Stop()
-	p.nextFind = supervision.After(ctx, p.settings.Load().ReconcileInterval, p.findLeasesIdle)
+	p.nextFind = supervision.After(ctx, p.settings.ReconcileInterval, p.findLeasesIdle)
 	if p.session == nil || p.drain != nil {
 		return
 	}
@@ -231,7 +231,7 @@ func (p *poller) findLeases(ctx actor.Context, then func(actor.Context)) {
 			}
 		case protocol.KindOf(err) == protocol.NotFound:
 			p.refs.registrar.Tell(&messages.RegisterAgain{Session: session, Reason: "the master does not know this node any more"})
-			p.pauseFor(ctx, jitter(p.settings.Load().PollInterval))
+			p.pauseFor(ctx, jitter(p.settings.PollInterval))
 		default:
 			p.findLater = true
 			p.log.Debug("could not ask the master for the leases it holds as ours", zap.Error(err))
@@ -251,7 +251,7 @@ func (p *poller) checkListed(session messages.Session, held messages.Held) {
 	case held.Offline:
 		reason = "the master lists this node as offline"
 	}
-	if reason != "" && time.Since(session.Since) >= p.settings.Load().ReconcileInterval {
+	if reason != "" && time.Since(session.Since) >= p.settings.ReconcileInterval {
 		p.refs.registrar.Tell(&messages.RegisterAgain{Session: session, Reason: reason})
 	}
 }
@@ -264,7 +264,7 @@ func (p *poller) findLeasesIdle(ctx actor.Context) {
 		p.findLeases(ctx, func(actor.Context) {})
 		return
 	}
-	p.nextFind = supervision.After(ctx, p.settings.Load().ReconcileInterval, p.findLeasesIdle)
+	p.nextFind = supervision.After(ctx, p.settings.ReconcileInterval, p.findLeasesIdle)
 }
 
 // checkDrained waits for a call in flight: it may bring a lease, which jobs returns.

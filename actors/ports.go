@@ -74,10 +74,10 @@ type Journal interface {
 	// SaveSession keeps the node's session; Session returns it, false when there is none.
 	SaveSession(messages.Session) error
 	Session() (messages.Session, bool, error)
-	// SaveRenewal keeps what was done about facts that the master did not store; Renewal
-	// returns it, false when there is none.
-	SaveRenewal(messages.Renewal) error
-	Renewal() (messages.Renewal, bool, error)
+	// SaveRenewals keeps what was done about facts that masters did not store; Renewals
+	// returns it.
+	SaveRenewals([]messages.Renewal) error
+	Renewals() ([]messages.Renewal, error)
 	// Probe tries whether the journal can be written.
 	Probe() error
 	// Stats counts what the journal holds, and says whether it could be written. It does

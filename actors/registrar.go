@@ -53,7 +53,7 @@ func (r *registrar) start(ctx actor.Context) {
 	case s != nil:
 		// After a restart of the registrar the session is still valid.
 		r.announce(*s)
-	case r.settings.Load().Register:
+	case r.settings.Register:
 		r.proveFirst(ctx)
 		return
 	default:
@@ -75,7 +75,7 @@ func (r *registrar) facts() messages.NodeFacts {
 // proveFirst registers once the proof for the first registration is there, or its time is
 // over: some masters store the facts of the first registration only.
 func (r *registrar) proveFirst(ctx actor.Context) {
-	within := r.settings.Load().FirstProofWithin
+	within := r.settings.FirstProofWithin
 	wait := within - time.Since(r.started)
 	if r.FirstProof == nil || r.shared.first.Load() != nil || wait <= 0 {
 		r.schedule(ctx, 0)
@@ -119,16 +119,16 @@ func (r *registrar) prove(ctx actor.Context) {
 			supervision.After(ctx, proveRetry, r.prove)
 			return
 		}
-		r.log.Info("trial encodes done", zap.Strings("gpu_capabilities", proved.GPUCapabilities), zap.String("encoders", proved.Labels["encoders"]))
+		r.log.Info("trial encodes done", zap.Strings("gpu_capabilities", proved.GPUCapabilities), zap.String("encoders", proved.Labels[messages.LabelEncoders]))
 		r.shared.proved.Store(&proved)
 		posted := r.shared.posted.Load()
 		switch {
 		case r.busy:
 			r.again = true
-		case posted != nil && posted.Scheduling().Equal(proved.Scheduling()):
+		case posted != nil && posted.Equal(proved):
 			r.refs.poller.Tell(&messages.FindLeases{}) // compares them with what the master stored
 		// A resumed session was registered with the same facts, but for hardware found since.
-		case posted != nil, r.settings.Load().Register, len(proved.GPUCapabilities) > 0:
+		case posted != nil, r.settings.Register, len(proved.GPUCapabilities) > 0:
 			r.schedule(ctx, 0)
 		}
 	})
@@ -195,14 +195,14 @@ func (r *registrar) register(ctx actor.Context) {
 			r.schedule(ctx, wait)
 			return
 		}
-		r.contact.answered(sentAt, r.settings.Load().UnavailableAfter)
+		r.contact.answered(sentAt, r.settings.UnavailableAfter)
 		r.backoff.reset()
 		r.failures.recovered()
 		r.log.Info("registered with the master", zap.String("node", s.NodeID), zap.String("master", s.Master))
 		r.shared.posted.Store(&facts)
 		r.save(ctx, s)
 		r.announce(s)
-		if r.again && !facts.Scheduling().Equal(r.facts().Scheduling()) {
+		if r.again && !facts.Equal(r.facts()) {
 			r.schedule(ctx, 0)
 		}
 	})

@@ -3,6 +3,7 @@ package actors
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/asynkron/protoactor-go/actor"
 	"go.uber.org/zap"
@@ -18,8 +19,13 @@ import (
 // node, and the registrar registers it anew. The poller does it because it makes one call at
 // a time: no job can be assigned to the node that is being removed without its knowing.
 
-// maxRenewals is how often the removal for one set of facts is tried.
-const maxRenewals = 3
+const (
+	// maxRenewals is how often the removal for one set of facts is tried.
+	maxRenewals = 3
+	// maxKnownFacts bounds the sets of facts that are remembered. Facts may alternate, as where
+	// a card fails its trial now and then.
+	maxKnownFacts = 32
+)
 
 // mayRenew reports whether the master has other facts than this process posted with the
 // session, and nothing is held or unsent that belongs to the node's id.
@@ -32,7 +38,7 @@ func (p *poller) mayRenew(session messages.Session, held messages.Held) bool {
 		return false // the facts may still change
 	}
 	stats := p.Journal.Stats()
-	return len(held.Leases) == 0 && !held.Busy && p.free == p.settings.Load().Slots && len(p.attempts.list()) == 0 &&
+	return len(held.Leases) == 0 && !held.Busy && p.free == p.settings.Slots && len(p.attempts.list()) == 0 &&
 		stats.Unsent == 0 && stats.Unfinished == 0 && !p.snapshots.Draining()
 }
 
@@ -62,18 +68,21 @@ func (p *poller) renew(ctx actor.Context, session messages.Session, listed messa
 // removeFor removes the node, unless that was done for the same facts before or has failed
 // too often. A try is on disk before it is made.
 func (p *poller) removeFor(ctx context.Context, session messages.Session, facts messages.SchedulingFacts) (removed bool, err error) {
-	renewal, found, err := p.Journal.Renewal()
+	all, err := p.Journal.Renewals()
 	if err != nil {
 		return false, fmt.Errorf("reading the journal: %w", err)
 	}
-	if !found || renewal.Master != session.Master || !renewal.Facts.Equal(facts) {
-		renewal = messages.Renewal{Master: session.Master, Facts: facts}
+	i := slices.IndexFunc(all, func(r messages.Renewal) bool { return r.Master == session.Master && r.Facts.Equal(facts) })
+	if i < 0 {
+		all = append(all[max(0, len(all)+1-maxKnownFacts):], messages.Renewal{Master: session.Master, Facts: facts})
+		i = len(all) - 1
 	}
+	renewal := &all[i]
 	if renewal.Done || renewal.Tries >= maxRenewals {
 		return false, nil
 	}
 	renewal.Tries++
-	if err := p.Journal.SaveRenewal(renewal); err != nil {
+	if err := p.Journal.SaveRenewals(all); err != nil {
 		return false, fmt.Errorf("writing to the journal: %w", err)
 	}
 	err = p.Master.Remove(ctx, session)
@@ -81,7 +90,7 @@ func (p *poller) removeFor(ctx context.Context, session messages.Session, facts 
 		return false, fmt.Errorf("try %d of %d: %w", renewal.Tries, maxRenewals, err)
 	}
 	renewal.Done = true
-	if err := p.Journal.SaveRenewal(renewal); err != nil {
+	if err := p.Journal.SaveRenewals(all); err != nil {
 		p.log.Warn("could not record the removal of this node in the journal; it may be repeated", zap.Error(err))
 	}
 	return true, nil

@@ -7,13 +7,17 @@ import (
 	"net/http/httptest"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"go.uber.org/zap"
+
 	"ffmpeg-agent/internal/devmaster"
 	"ffmpeg-agent/internal/ffmpegtest"
+	"ffmpeg-agent/internal/journal"
 	"ffmpeg-agent/messages"
 	"ffmpeg-agent/messages/protocol"
 )
@@ -133,6 +137,48 @@ func TestNodeIsRemovedOnceForEachSetOfFacts(t *testing.T) {
 				t.Errorf("removed the node %d times, want once", n)
 			}
 		})
+	}
+}
+
+// removals counts the removals of nodes.
+type removals struct {
+	Master
+	made int
+}
+
+func (r *removals) Remove(context.Context, messages.Session) error { r.made++; return nil }
+
+// TestAlternatingFactsCauseOneRemovalEach: a card fails its trial now and then.
+func TestAlternatingFactsCauseOneRemovalEach(t *testing.T) {
+	t.Parallel()
+	book, err := journal.Open(journal.Settings{Path: filepath.Join(t.TempDir(), "journal.db")})
+	must(t, err)
+	defer book.Close()
+	made := &removals{}
+	p := &poller{shared: &shared{Dependencies: Dependencies{Journal: book, Master: made}}, log: zap.NewNop()}
+	with, without := withCard(messages.NodeFacts{}).Scheduling(), messages.NodeFacts{}.Scheduling()
+	for _, m := range []struct {
+		url   string
+		facts messages.SchedulingFacts
+		want  bool
+	}{
+		{"http://a", with, true}, {"http://a", without, true}, {"http://a", with, false}, {"http://a", without, false},
+		{"http://b", with, true}, {"http://a", with, false}, {"http://b", with, false},
+	} {
+		removed, err := p.removeFor(t.Context(), messages.Session{Master: m.url}, m.facts)
+		if err != nil || removed != m.want {
+			t.Errorf("%s, %+v: got removed %t (%v), want %t", m.url, m.facts, removed, err, m.want)
+		}
+	}
+	if made.made != 3 {
+		t.Errorf("removed the node %d times, want 3", made.made)
+	}
+	for i := range 2 * maxKnownFacts {
+		_, err := p.removeFor(t.Context(), messages.Session{Master: "http://a"}, messages.SchedulingFacts{GPUType: strconv.Itoa(i)})
+		must(t, err)
+	}
+	if all, err := book.Renewals(); err != nil || len(all) != maxKnownFacts || all[len(all)-1].Facts.GPUType != strconv.Itoa(2*maxKnownFacts-1) {
+		t.Errorf("got %d sets of facts (%v), want the latest %d", len(all), err, maxKnownFacts)
 	}
 }
 

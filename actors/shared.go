@@ -15,8 +15,7 @@ import (
 	"ffmpeg-agent/messages"
 )
 
-// Settings is the operator's configuration of the tree. A changed copy may be handed to a
-// running Agent.
+// Settings is the operator's configuration of the tree.
 type Settings struct {
 	Register            bool          // register at start; otherwise resume the saved session
 	FirstProofWithin    time.Duration // the first registration waits no longer for trial encodes, from the start
@@ -73,7 +72,7 @@ type Endpoints struct {
 // attempts, and the snapshots. It outlives every incarnation of every actor.
 type shared struct {
 	Dependencies
-	settings  atomic.Pointer[Settings]
+	settings  Settings
 	listen    Endpoints
 	started   time.Time
 	refs      refs

@@ -160,7 +160,7 @@ type Exporters struct {
 // Exporter is one metrics endpoint.
 type Exporter struct {
 	Enabled bool `key:"enabled" default:"true"`
-	Port    int  `key:"port" default:"" allow:"1..65535"`
+	Port    int  `key:"port" default:"" allow:"exporter-port"`
 }
 
 // Log configures logging.

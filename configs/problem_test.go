@@ -22,7 +22,7 @@ func TestInvalidValues(t *testing.T) {
 		{"metrics_port", "http", "not a whole number", "from 0 to 65535"},
 		{"metrics_port", "99999999999999999999", "out of range", "from 0 to 65535"},
 		{"metrics_port", "0x50", "not a whole number", "from 0 to 65535"},
-		{"exporters.cpu.port", "0", "out of range", "from 1 to 65535"},
+		{"exporters.cpu.port", "0", "out of range", "from 1 to 65535; enabled: false beside it turns the exporter off"},
 		{"exporters.gpu.port", "9510", `same port as exporters.cpu.port "9510" (default)`, "no other listener"},
 		{"jobs.max_concurrent", "0", "out of range", "from 1 to 256"},
 		{"jobs.max_concurrent", "-1", "out of range", "from 1 to 256"},

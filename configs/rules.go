@@ -78,6 +78,9 @@ func namedRule(name string) (r rule, ok bool) {
 		r = rule{allowed: "names made of letters, digits and . _ - / with values of up to 255 printable bytes without commas", check: on(checkLabels)}
 	case "presets":
 		r = rule{allowed: allowedPresets, check: on(checkPresets)}
+	case "exporter-port":
+		r = rangeRule(reflect.TypeFor[int](), "1", "65535", "")
+		r.allowed += "; enabled: false beside it turns the exporter off"
 	case "size":
 		r = rule{allowed: "auto, a size up to 1PiB such as 5GiB or 500MB, or a percentage of the disk such as 10%", check: func(any) error { return nil }}
 	}

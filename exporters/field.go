@@ -50,7 +50,7 @@ func NewField(cfg FieldConfig) prometheus.Collector {
 		{worker + "memory_bytes", "Memory of the machine that is in use and not available to programs, in bytes."},
 		{worker + "power_watts", "Power draw of all graphics cards together; absent unless each can be read. The machine's is ffmpeg_agent_power_watts."},
 		{worker + "temperature_celsius", "Temperature of the hottest graphics card that can be read."},
-		{worker + "has_gpu", "Whether the machine has a graphics card or another hardware encoder that works."},
+		{worker + "has_gpu", "Whether a hardware encoder of this machine passed a trial encode, as the node is registered; absent until trials have ended."},
 		{worker + "nvenc_available", "Whether a trial encode with an NVENC encoder succeeded; absent until trials have ended."},
 		{worker + "qsv_available", "Whether a trial encode with a QSV encoder succeeded; absent until trials have ended."},
 		{worker + "vaapi_available", "Whether a trial encode with a VAAPI encoder succeeded; absent until trials have ended."},
@@ -96,7 +96,7 @@ func (c *fieldCollector) update(m *metrics) {
 	f.machine(s.Host)
 	f.jobs(&s)
 	f.bytes(&s)
-	c.hardware(f, &s)
+	c.hardware(f)
 }
 
 // fieldMetrics adds metrics with the node's ID.
@@ -171,20 +171,14 @@ func (f fieldMetrics) bytes(s *messages.Status) {
 	}
 }
 
-func (c *fieldCollector) hardware(f fieldMetrics, s *messages.Status) {
+func (c *fieldCollector) hardware(f fieldMetrics) {
 	cards := c.Cards()
 	c.cards(f, cards)
 	facts, proved := c.Facts()
-	noNVML := slices.ContainsFunc(s.Samplers, func(h messages.SamplerHealth) bool { return h.Name == "nvml" && h.Absent != "" })
-	switch {
-	case facts.GPUType != "" || len(cards) > 0:
-		f.gauge(worker+"has_gpu", 1)
-	case proved && noNVML:
-		f.gauge(worker+"has_gpu", 0)
-	}
 	if !proved {
 		return
 	}
+	f.gauge(worker+"has_gpu", oneIf(facts.Scheduling().HasGPU))
 	for _, family := range []string{"nvenc", "qsv", "vaapi"} {
 		works := slices.ContainsFunc(facts.GPUCapabilities, func(name string) bool { return strings.HasPrefix(name, family+"_") })
 		f.gauge(worker+family+"_available", oneIf(works))

@@ -92,13 +92,13 @@ func TestFieldHardware(t *testing.T) {
 		"trials not over": {nil, none, messages.NodeFacts{}, false,
 			nil, []string{"has_gpu", "nvenc_available", "qsv_available", "vaapi_available"}},
 		"driver broken": {nil, broken, messages.NodeFacts{}, true,
-			map[string]string{"nvenc_available": "0"}, []string{"has_gpu"}},
+			map[string]string{"has_gpu": "0", "nvenc_available": "0"}, nil},
 		"another maker's": {nil, none, messages.NodeFacts{GPUType: "Intel", GPUCapabilities: []string{"qsv_h265"}}, true,
 			map[string]string{"has_gpu": "1", "qsv_available": "1", "nvenc_available": "0"}, []string{"power_watts"}},
 		"card lost": {[]energy.GPU{card(0, "GPU-a"), lost}, messages.SamplerHealth{Name: "nvml"}, messages.NodeFacts{}, false,
-			map[string]string{"has_gpu": "1", "temperature_celsius": "51"}, []string{"power_watts"}},
-		"power of one unknown": {[]energy.GPU{card(0, "GPU-a"), noPower}, messages.SamplerHealth{Name: "nvml"}, messages.NodeFacts{}, false,
-			map[string]string{"has_gpu": "1"}, []string{"power_watts"}},
+			map[string]string{"temperature_celsius": "51"}, []string{"has_gpu", "power_watts"}},
+		"power of one unknown": {[]energy.GPU{card(0, "GPU-a"), noPower}, messages.SamplerHealth{Name: "nvml"}, messages.NodeFacts{}, true,
+			map[string]string{"has_gpu": "0"}, []string{"power_watts"}}, // a card without encoders
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := &fieldState{status: status(), cards: test.cards, facts: test.facts, proved: test.proved}

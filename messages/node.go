@@ -31,6 +31,11 @@ type NodeFacts struct {
 	Labels          map[string]string
 }
 
+// Equal reports whether a registration with either tells the master the same.
+func (f NodeFacts) Equal(other NodeFacts) bool {
+	return f.Scheduling().Equal(other.Scheduling()) && maps.Equal(f.Labels, other.Labels)
+}
+
 // Scheduling returns the facts that a master chooses a node by.
 func (f NodeFacts) Scheduling() SchedulingFacts {
 	return SchedulingFacts{HasGPU: f.GPUType != "", GPUType: f.GPUType, GPUCapabilities: f.GPUCapabilities, Labels: f.Labels}
@@ -44,11 +49,24 @@ type SchedulingFacts struct {
 	Labels          map[string]string `json:"labels"`
 }
 
-// Equal reports whether both say the same of a node.
+// Labels that tell people about a node. They change with every update of the agent or of
+// FFmpeg, and no master chooses a node by them.
+const (
+	LabelAgentVersion = "agent_version"
+	LabelEncoders     = "encoders"
+)
+
+// Equal reports whether a master would choose a node by either in the same way.
 func (f SchedulingFacts) Equal(other SchedulingFacts) bool {
 	sorted := func(names []string) []string { return slices.Sorted(slices.Values(names)) }
+	labels := func(all map[string]string) map[string]string {
+		deciding := maps.Clone(all)
+		delete(deciding, LabelAgentVersion)
+		delete(deciding, LabelEncoders)
+		return deciding
+	}
 	return f.HasGPU == other.HasGPU && f.GPUType == other.GPUType &&
-		slices.Equal(sorted(f.GPUCapabilities), sorted(other.GPUCapabilities)) && maps.Equal(f.Labels, other.Labels)
+		slices.Equal(sorted(f.GPUCapabilities), sorted(other.GPUCapabilities)) && maps.Equal(labels(f.Labels), labels(other.Labels))
 }
 
 // Renewal remembers for which facts the node was removed from a master that did not store

@@ -89,7 +89,7 @@ func nodeFacts(cfg configs.Config) (messages.NodeFacts, error) {
 		facts.Type = found.NodeType
 	}
 	facts.Labels = map[string]string{
-		"agent_version": version, "os": runtime.GOOS, "arch": runtime.GOARCH, "node_type": facts.Type,
+		messages.LabelAgentVersion: version, "os": runtime.GOOS, "arch": runtime.GOARCH, "node_type": facts.Type,
 	}
 	maps.Copy(facts.Labels, cfg.Node.Labels)
 	return facts, err
@@ -132,7 +132,7 @@ func (p prover) proved(trials ffmpeg.Trials) messages.NodeFacts {
 		return facts
 	}
 	facts.Labels = maps.Clone(facts.Labels)
-	facts.Labels["encoders"] = strings.Join(slices.Sorted(slices.Values(trials.Works)), ",")
+	facts.Labels[messages.LabelEncoders] = strings.Join(slices.Sorted(slices.Values(trials.Works)), ",")
 	if facts.GPUCapabilities = trials.Capabilities(); len(facts.GPUCapabilities) > 0 {
 		facts.GPUType = cardName(facts.GPUCapabilities, p.graphics())
 	}

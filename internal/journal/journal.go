@@ -268,9 +268,9 @@ func (j *Journal) SaveSession(s messages.Session) error {
 	return j.putMeta("saving the session", keySession, s)
 }
 
-// SaveRenewal stores what was done about facts that the master did not store.
-func (j *Journal) SaveRenewal(r messages.Renewal) error {
-	return j.putMeta("saving the renewal of the node", keyRenewal, r)
+// SaveRenewals stores what was done about facts that masters did not store.
+func (j *Journal) SaveRenewals(all []messages.Renewal) error {
+	return j.putMeta("saving the renewals of the node", keyRenewals, all)
 }
 
 // Probe writes a few bytes, to find out whether the journal can be written again.

@@ -276,21 +276,18 @@ func TestSessionIsKept(t *testing.T) {
 	same(t, want, got)
 }
 
-func TestRenewalIsKept(t *testing.T) {
+func TestRenewalsAreKept(t *testing.T) {
 	j := open(t, Settings{})
-	if _, found, err := j.Renewal(); found || err != nil {
-		t.Fatalf("new journal: got renewal %v, %v", found, err)
+	if all, err := j.Renewals(); len(all) > 0 || err != nil {
+		t.Fatalf("new journal: got renewals %v, %v", all, err)
 	}
-	want := messages.Renewal{Master: "http://m:1", Tries: 2, Done: true, Facts: messages.SchedulingFacts{
-		HasGPU: true, GPUType: "NVIDIA A10", GPUCapabilities: []string{"nvenc_h264"}, Labels: map[string]string{"os": "linux"}}}
-	ok(t, j.SaveRenewal(messages.Renewal{Tries: 1}))
-	ok(t, j.SaveRenewal(want))
+	want := []messages.Renewal{{Master: "http://m:1", Tries: 2, Done: true, Facts: messages.SchedulingFacts{
+		HasGPU: true, GPUType: "NVIDIA A10", GPUCapabilities: []string{"nvenc_h264"}, Labels: map[string]string{"os": "linux"}}}, {Tries: 1}}
+	ok(t, j.SaveRenewals(want[1:]))
+	ok(t, j.SaveRenewals(want))
 	j = reopen(t, j)
-	got, found, err := j.Renewal()
+	got, err := j.Renewals()
 	ok(t, err)
-	if !found {
-		t.Fatal("no renewal")
-	}
 	same(t, want, got)
 }
 

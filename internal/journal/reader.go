@@ -160,11 +160,13 @@ func (r *Reader) Session() (s messages.Session, found bool, err error) {
 	return s, found, err
 }
 
-// Renewal returns what was done about facts that the master did not store, false if there is
-// none or it is unreadable.
-func (r *Reader) Renewal() (n messages.Renewal, found bool, err error) {
-	found, err = r.getMeta("reading the renewal of the node", keyRenewal, &n)
-	return n, found, err
+// Renewals returns what was done about facts that masters did not store; none if it is
+// unreadable.
+func (r *Reader) Renewals() (all []messages.Renewal, err error) {
+	if found, err := r.getMeta("reading the renewals of the node", keyRenewals, &all); !found {
+		return nil, err
+	}
+	return all, nil
 }
 
 // getMeta reads a document of the meta bucket, false if there is none or it is unreadable.

@@ -15,7 +15,7 @@ import (
 // The buckets. A record is in the bucket of its state, under a growing number: in order of
 // acceptance while the attempt is open, in order of settlement afterwards.
 var (
-	bucketMeta    = []byte("meta")    // schema, session, renewal, baselines, probe
+	bucketMeta    = []byte("meta")    // schema, session, renewals, baselines, probe
 	bucketOpen    = []byte("open")    // number → record: accepted, running, result
 	bucketSettled = []byte("settled") // number → record: sent, superseded
 	bucketDead    = []byte("dead")    // number → record: dead letter
@@ -26,7 +26,7 @@ var (
 
 	keySchema    = []byte("schema")
 	keySession   = []byte("session")
-	keyRenewal   = []byte("renewal")
+	keyRenewals  = []byte("renewals")
 	keyBaselines = []byte("baselines")
 	keyProbe     = []byte("probe") // time of the last probe
 )

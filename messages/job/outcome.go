@@ -187,3 +187,39 @@ func finite(f *float64) *float64 {
 	}
 	return f
 }
+
+// Failure is why an attempt failed: the master's failure reason, and a sentence for people.
+// It is an error.
+type Failure struct {
+	Reason  protocol.FailureReason `json:"reason"`
+	Message string                 `json:"message"`
+}
+
+func (f *Failure) Error() string { return f.Message }
+
+// PlatformFailure is a failure of the agent or its machine. The master re-queues such a
+// job.
+func PlatformFailure(message string) *Failure {
+	return &Failure{Reason: protocol.ReasonPlatformError, Message: message}
+}
+
+// startAllowance is what FFmpeg may take beyond the length of its output, to connect and to
+// read ahead.
+const startAllowance = 5 * time.Second
+
+// OnTime reports whether the job met its service level: it completed by its timeout_at or,
+// where it has none, in real time, that is, FFmpeg ran no longer than 110 % of what its
+// output plays and 5 s. A canceled job is not judged.
+func (o *Outcome) OnTime() (met, judged bool) {
+	switch o.Status() {
+	case protocol.StatusCanceled:
+		return false, false
+	case protocol.StatusCompleted:
+	default:
+		return false, true
+	}
+	if by := o.Lease.Job.TimeoutAt; by != nil && !by.IsZero() {
+		return !o.At.After(*by), true
+	}
+	return o.Encode.Wall() <= o.Encode.Media+o.Encode.Media/10+startAllowance, true
+}
