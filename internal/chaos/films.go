@@ -141,14 +141,14 @@ func sendHalf(w http.ResponseWriter, film []byte) {
 	_ = http.NewResponseController(w).Flush()
 }
 
-// sendTooMuch sends more than it promises.
+// sendTooMuch sends more than it promises, which is a whole film.
 func sendTooMuch(w http.ResponseWriter, film []byte) {
 	conn, _, err := http.NewResponseController(w).Hijack()
 	if err != nil {
 		return
 	}
 	defer conn.Close()
-	fmt.Fprintf(conn, "HTTP/1.1 200 OK\r\nContent-Type: video/mp4\r\nContent-Length: %d\r\n\r\n", len(film)/2)
-	_, _ = conn.Write(film)
+	fmt.Fprintf(conn, "HTTP/1.1 200 OK\r\nContent-Type: video/mp4\r\nContent-Length: %d\r\n\r\n", len(film))
+	_, _ = conn.Write(append(bytes.Clone(film), make([]byte, 1000)...))
 	_, _ = io.Copy(io.Discard, conn)
 }
