@@ -34,7 +34,7 @@ const (
 	statusInterval    = 100 * time.Millisecond
 )
 
-// agent is one agent: started again whenever it ends, as a service manager does.
+// agent is one agent. It is restarted whenever it ends, as by a service manager.
 type agent struct {
 	n        int
 	binary   string
@@ -245,13 +245,13 @@ func (a *agent) recordExit(p *program, started time.Time) {
 	items := a.findLeftovers()
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	maps.Copy(items, a.leftovers) // what the previous process did not get round to
+	maps.Copy(items, a.leftovers) // what the previous process did not do
 	a.leftovers = items
 	a.program = nil
 	a.updateProcess(a.starts, func(l *Process) { l.To, l.Exit, l.GoneAfter, l.Survivors = exited, p.exit(), goneAfter, found })
 }
 
-// watch looks at the agent all the time: its heartbeats, and whether it has cleaned up.
+// watch polls the agent for its heartbeats and for what it has cleaned up.
 func (a *agent) watch(ctx context.Context) {
 	ticker := time.NewTicker(statusInterval)
 	defer ticker.Stop()
@@ -286,15 +286,15 @@ func (a *agent) watch(ctx context.Context) {
 	}
 }
 
-// usage is what the agent holds now.
+// usage is what the agent uses now.
 func (a *agent) usage(ctx context.Context) (Usage, error) {
 	p := a.running()
 	if p == nil {
 		return Usage{}, fmt.Errorf("agent %d does not run", a.n)
 	}
 	l := Usage{Agent: a.n, Process: a.processNumber(), At: time.Now(), Leftovers: a.jobLeftovers()}
-	// The liveness probe wakes all actors at once, each with a goroutine of its own for a
-	// moment: the least of some counts is what stays.
+	// The liveness probe wakes all actors at once, each in a goroutine of its own for a moment.
+	// So the lowest of several counts is taken.
 	for n := range 3 {
 		sums, err := scrape(ctx, a.http, a.metricsAddress())
 		if err != nil {
@@ -331,7 +331,7 @@ func parseEvents(agent int, log io.Reader) (all []AttemptEvent, err error) {
 			Message, Job string
 			Attempt      int
 		}
-		// What cannot be read is of a kill in the middle of it, or what the runtime says of a crash.
+		// A line that cannot be read was cut off by a kill, or is the runtime's output of a crash.
 		if json.Unmarshal(lines.Bytes(), &line) == nil && slices.Contains(eventMessages, line.Message) {
 			all = append(all, AttemptEvent{agent, Attempt{line.Job, line.Attempt}, line.Message, line.Time})
 		}

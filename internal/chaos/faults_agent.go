@@ -29,7 +29,7 @@ func actorKinds() []Kind {
 	}
 }
 
-// hitActor hits an actor and waits until the agent's supervision tells of it.
+// hitActor injects a fault into an actor and waits until the agent's supervision reports it.
 func (s *injector) hitActor(ctx context.Context, hit func(path string) error) (effect, error) {
 	role := pick(s, actorRoles)
 	var path string
@@ -72,7 +72,7 @@ func (s *injector) hitActor(ctx context.Context, hit func(path string) error) (e
 	return e, nil
 }
 
-// childKinds are what befalls the agent's child processes.
+// childKinds are faults of the agent's child processes.
 func childKinds() []Kind {
 	encode := func(name string, weight float64, play func(context.Context, *injector, Proc, Attempt) (effect, error)) Kind {
 		return Kind{Name: name, Weight: weight, inject: func(ctx context.Context, s *injector) (effect, error) {
@@ -155,7 +155,7 @@ func pauseFFmpeg(ctx context.Context, s *injector, p Proc, _ Attempt) (effect, e
 	return observed("pid %d stood still", p.PID), nil
 }
 
-// stallFFmpeg stops FFmpeg until the agent ends it.
+// stallFFmpeg stops FFmpeg until the agent kills it.
 func stallFFmpeg(_ context.Context, s *injector, p Proc, _ Attempt) (effect, error) {
 	if err := p.signal(syscall.SIGSTOP); err != nil {
 		return effect{}, err
@@ -167,13 +167,13 @@ func stallFFmpeg(_ context.Context, s *injector, p Proc, _ Attempt) (effect, err
 	return observed("pid %d was ended", p.PID), nil
 }
 
-// signalSampler hits the child that reads the cards, which is to be replaced.
+// signalSampler sends a signal to the child that reads the cards, which must be replaced.
 func (s *injector) signalSampler(ctx context.Context, sig syscall.Signal) (effect, error) {
 	p, err := s.awaitSamplerChild(ctx, 0)
 	if err != nil {
 		return effect{}, err
 	}
-	if sig == syscall.SIGSTOP { // one that starts yet is given much more time than one that reads
+	if sig == syscall.SIGSTOP { // a starting child gets much more time than a reading one
 		s.awaitStatus(ctx, func(st *agentStatus) string {
 			if trouble, zones := st.sampler("nvml"); trouble == "" && zones > 0 {
 				return "reads"
@@ -192,7 +192,7 @@ func (s *injector) signalSampler(ctx context.Context, sig syscall.Signal) (effec
 	return observed("pid %d was replaced by %d", p.PID, next.PID), nil
 }
 
-// awaitSamplerChild waits for a child that is not the one of a number.
+// awaitSamplerChild waits for a child with another pid.
 func (s *injector) awaitSamplerChild(ctx context.Context, not int) (Proc, error) {
 	if s.cards == nil {
 		return Proc{}, errNoCards
@@ -211,7 +211,7 @@ func (s *injector) awaitSamplerChild(ctx context.Context, not int) (Proc, error)
 	}
 }
 
-// agentKinds are what befalls the agent's own process.
+// agentKinds are faults of the agent's own process.
 func agentKinds() []Kind {
 	dies := func(name string, weight float64, sig syscall.Signal) Kind {
 		return Kind{Name: name, Weight: weight, EndsAgent: true, Exclusive: true, inject: func(ctx context.Context, s *injector) (effect, error) {
@@ -228,7 +228,7 @@ func agentKinds() []Kind {
 	}
 }
 
-// endAgent ends the agent, and waits for its next process to be at work.
+// endAgent ends the agent and waits until its next process works.
 func (s *injector) endAgent(ctx context.Context, sig syscall.Signal) (effect, error) {
 	p, process := s.running(), s.processNumber()
 	s.terminations.Add(1)
@@ -255,14 +255,14 @@ func (s *injector) endAgent(ctx context.Context, sig syscall.Signal) (effect, er
 	return observed("%s; process #%d started", how, s.processNumber()), nil
 }
 
-// killDuringJobKind is the kind of fault that kills an agent at work on a job.
+// killDuringJobKind kills an agent while it runs a job.
 const killDuringJobKind = "agent: killed in a job"
 
 // killDuringJob kills the agent at a random moment of an attempt, and notes which.
 func killDuringJob(ctx context.Context, s *injector) (effect, error) {
 	const (
 		sending  = "sending"
-		patience = 2 * time.Second // for a phase that may not come: then whichever it is
+		patience = 2 * time.Second // the wanted phase may not come; then any will do
 	)
 	wanted := pick(s, []string{"prepare", "run", "run", "run", "run", "check", "quality", "journal", sending})
 	later := time.Duration(0)
@@ -299,7 +299,7 @@ func killDuringJob(ctx context.Context, s *injector) (effect, error) {
 	}
 }
 
-// pauseAgent lets the agent stand still, for longer than its master is patient or shorter.
+// pauseAgent stops the agent, for longer than its master waits for heartbeats or for less.
 func pauseAgent(ctx context.Context, s *injector) (effect, error) {
 	p := s.running()
 	if p == nil {

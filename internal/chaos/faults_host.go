@@ -16,7 +16,7 @@ var (
 	errNoDisk  = fmt.Errorf("%w: no file system of its own could be mounted", errNoTarget)
 )
 
-// hostKinds are what befalls the agent's machine.
+// hostKinds are faults of the agent's machine.
 func hostKinds() []Kind {
 	rapl := func(name string, weight float64, play func(*injector) (undo func() error, err error)) Kind {
 		return Kind{Name: name, Weight: weight, inject: func(ctx context.Context, s *injector) (effect, error) { return s.injectRAPL(ctx, play) }}
@@ -43,8 +43,8 @@ func hostKinds() []Kind {
 	}
 }
 
-// injectRAPL does something to the fake counters, waits until the agent's metrics tell of
-// it, and undoes it.
+// injectRAPL changes the fake counters, waits until the agent's metrics show it, and undoes
+// it.
 func (s *injector) injectRAPL(ctx context.Context, play func(*injector) (func() error, error)) (effect, error) {
 	s.raplMu.Lock()
 	defer s.raplMu.Unlock()
@@ -125,7 +125,7 @@ func (s *injector) injectNVML(ctx context.Context, change func(*fakehw.NVMLScena
 	return observed("%s", seen), nil
 }
 
-// healthyCards is what the fake cards do without a fault.
+// healthyCards are the fake cards without a fault.
 func healthyCards() fakehw.NVMLScenario {
 	return fakehw.NVMLScenario{Update: 20 * time.Millisecond, Cards: fakehw.NVMLCards(70)}
 }

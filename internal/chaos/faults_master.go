@@ -11,7 +11,7 @@ import (
 	"ffmpeg-agent/messages/protocol"
 )
 
-// masterKinds are what befalls the master.
+// masterKinds are faults of the master.
 func masterKinds() []Kind {
 	return []Kind{
 		{Name: "master: restarted with its memory", Weight: 1.2, inject: func(ctx context.Context, s *injector) (effect, error) {
@@ -35,7 +35,7 @@ func masterKinds() []Kind {
 			return s.disruptMaster(ctx, func() error {
 				p, _ := s.master.running()
 				err := p.signal(syscall.SIGSTOP)
-				time.Sleep(s.between(500*time.Millisecond, 3*time.Second)) // how long it stands still
+				time.Sleep(s.between(500*time.Millisecond, 3*time.Second)) // how long it is stopped
 				return errors.Join(err, p.signal(syscall.SIGCONT))
 			}, CallHeartbeat)
 		}},
@@ -62,7 +62,7 @@ func (s *injector) disruptMaster(ctx context.Context, do func() error, call Call
 	return observed("found again %s after it was back, by %s", x.To.Sub(back).Round(time.Millisecond), call), nil
 }
 
-// jobKinds are what users do to jobs, and jobs that cannot be done.
+// jobKinds are what users do to jobs, and jobs that must fail.
 func jobKinds() []Kind {
 	hostile := func(name string, weight float64, want protocol.FailureReason, request func(*injector) protocol.JobRequest) Kind {
 		return Kind{Name: name, Weight: weight, inject: func(ctx context.Context, s *injector) (effect, error) {
@@ -92,8 +92,8 @@ func jobKinds() []Kind {
 	}
 }
 
-// submitFailing submits a job that cannot be done, ahead of all others, and waits for a result
-// that says why.
+// submitFailing submits a job that must fail, ahead of all others, and waits for a result that
+// says why.
 func (s *injector) submitFailing(ctx context.Context, want protocol.FailureReason, req protocol.JobRequest) (effect, error) {
 	req.Queue, req.Priority = "live", "high"
 	job, err := s.master.submit(ctx, req, Job{WantFailure: want})

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// networkKinds are what befalls requests on their way to the master and back.
+// networkKinds are faults of requests and responses on their way.
 func networkKinds() []Kind {
 	on := func(name string, weight float64, play func(s *injector) func(*proxy, http.ResponseWriter, *request), calls ...Call) Kind {
 		return Kind{Name: name, Weight: weight, inject: func(ctx context.Context, s *injector) (effect, error) {
@@ -55,7 +55,7 @@ func networkKinds() []Kind {
 	}
 }
 
-// injectRequest has a fault befall one of the agent's next requests.
+// injectRequest plays a fault on one of the agent's next requests.
 func (s *injector) injectRequest(ctx context.Context, play func(*proxy, http.ResponseWriter, *request), calls []Call) (effect, error) {
 	if len(calls) == 0 {
 		calls = pick(s, [][]Call{{CallNext}, {CallNext}, {CallResult}, {CallResult}, {CallResult}, {CallHeartbeat}, {CallJob}, nil})
@@ -70,7 +70,7 @@ func (s *injector) injectRequest(ctx context.Context, play func(*proxy, http.Res
 	}
 }
 
-// refuseConnections takes the master's port away.
+// refuseConnections closes the master's port.
 func refuseConnections(ctx context.Context, s *injector) (effect, error) {
 	s.proxy.close()
 	defer func() {
@@ -92,8 +92,8 @@ func refuseConnections(ctx context.Context, s *injector) (effect, error) {
 	return observed("%s", seen), nil
 }
 
-// partitionNetwork cuts the way both ways: at the link where there is one, else by swallowing
-// what comes.
+// partitionNetwork cuts the network in both directions: at the link where there is one, else in
+// the proxy.
 func partitionNetwork(ctx context.Context, s *injector) (effect, error) {
 	before := s.status()
 	s.proxy.partition()

@@ -12,7 +12,7 @@ import (
 	"ffmpeg-agent/hardware/fakehw"
 )
 
-// harness is a run's agents, their master, and what lies between.
+// harness is a run's agents, their master, and the network between them.
 type harness struct {
 	cfg       Config
 	history   *recorder
@@ -20,14 +20,14 @@ type harness struct {
 	agents    []*agent
 	submitter *submitter
 	cancel    context.CancelCauseFunc
-	notes     []string // what could not be had on this machine
+	notes     []string // what this machine does not have
 	closers   []func()
 
 	outputDisk *disk
 	outputMu   sync.Mutex
 }
 
-// abort ends the run: what it is made of failed, and not what it looks at.
+// abort ends the run: the harness failed, not the agents.
 func (f *harness) abort(err error) { f.cancel(err) }
 
 func (f *harness) logf(format string, args ...any) { fmt.Fprintf(f.cfg.Output, format+"\n", args...) }
@@ -40,7 +40,7 @@ func (f *harness) close() {
 	}
 }
 
-// setUp makes all there is, in order.
+// setUp creates everything, in order.
 func (f *harness) setUp(ctx context.Context) error {
 	outputs := filepath.Join(f.cfg.Dir, "out")
 	var why error

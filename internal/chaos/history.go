@@ -6,15 +6,15 @@ import (
 	"ffmpeg-agent/messages/protocol"
 )
 
-// Span is a stretch of time; a zero To has not come yet.
+// Span is a period; a zero To means that it has not ended.
 type Span struct{ From, To time.Time }
 
-// Overlaps reports whether two stretches have a moment in common.
+// Overlaps reports whether two periods overlap.
 func (s Span) Overlaps(from, to time.Time) bool {
 	return !s.From.After(to) && (s.To.IsZero() || !s.To.Before(from))
 }
 
-// overlap is for how long of another stretch it lasted.
+// overlap is how long two periods overlap.
 func (s Span) overlap(from, to time.Time) time.Duration {
 	if s.From.After(from) {
 		from = s.From
@@ -37,7 +37,7 @@ type InjectedFault struct {
 	Span
 	Effect  string  // its effect; empty: none was seen
 	Error   string  // why none was seen
-	Skipped bool    // it was not played: there was nothing to play it on
+	Skipped bool    // it was not played: it had no target
 	Attempt Attempt // the attempt that it hit, where it was aimed at one
 	Actor   string  // the actor that it hit
 }
@@ -57,7 +57,7 @@ const (
 	CallOther     Call = "other"
 )
 
-// JobView is what an answer of the master told of a job.
+// JobView is what a response of the master said about a job.
 type JobView struct {
 	Job     string
 	NodeID  string
@@ -75,7 +75,7 @@ type Exchange struct {
 	Received     bool   // the whole request arrived
 	MasterStatus int    // status that the master gave; 0: it was not asked, or did not answer
 	AgentStatus  int    // status that was given to the agent; 0: none
-	Delivered    bool   // the answer was passed on whole, over a link that stood
+	Delivered    bool   // the response was passed on completely, over a link that was up
 	Result       *protocol.JobResult
 	Views        []JobView
 }
@@ -83,8 +83,8 @@ type Exchange struct {
 // Attempt names what a result is about.
 func (x *Exchange) Attempt() Attempt { return Attempt{x.Result.JobID, x.Result.Attempt} }
 
-// maybeRead reports whether the agent may have read the whole answer: it was passed on whole,
-// though the link may not have stood.
+// maybeRead reports whether the agent may have read the complete response: it was passed on
+// completely, though the link may have been down.
 func (x *Exchange) maybeRead() bool { return x.Delivered || len(x.Views) > 0 }
 
 // Process is one process of an agent.
@@ -104,7 +104,7 @@ type Heartbeat struct {
 	Number         int // from 1 in each process, as the agent counts; 0: a proxy saw it, and does not
 }
 
-// AttemptEvent is one that an agent says it took for an attempt, in its log.
+// AttemptEvent is a step of an attempt that an agent logged.
 type AttemptEvent struct {
 	Agent   int
 	Attempt Attempt
@@ -112,7 +112,7 @@ type AttemptEvent struct {
 	At      time.Time
 }
 
-// The steps that are read from a log, by their messages.
+// Log messages of the steps of an attempt.
 const (
 	eventStarted = "ffmpeg started"
 	eventEnded   = "job ended"
@@ -124,10 +124,10 @@ var eventMessages = []string{eventStarted, eventEnded}
 type Job struct {
 	ID             string
 	Sequence       int64
-	Epoch          int // the memory of the master that it is in
+	Epoch          int // the master's epoch that knows it
 	Submitted      time.Time
-	WantFailure    protocol.FailureReason // of a job that cannot be done; empty: it can
-	RequestUnknown bool                   // the answer to its submission got lost: nobody knows what it asks for
+	WantFailure    protocol.FailureReason // of a job that must fail; empty: it need not
+	RequestUnknown bool                   // the response to its submission was lost, so its parameters are unknown
 	Status         protocol.Status        // the last that was seen
 	Retries        int
 	MaxRetries     int    // of retries
@@ -144,7 +144,7 @@ type Output struct {
 	Problem string // empty: it is complete
 }
 
-// Cleanup is what a process found of the one before it.
+// Cleanup is what a process found left by the previous one.
 type Cleanup struct {
 	Agent, Process int
 	Items          int           // workspaces, temporary outputs, cgroups, journal entries
@@ -153,7 +153,7 @@ type Cleanup struct {
 	LastItem       string        // what went last
 }
 
-// Usage is what an agent at rest holds.
+// Usage is what an idle agent uses.
 type Usage struct {
 	Agent, Process int
 	At             time.Time
@@ -163,11 +163,10 @@ type Usage struct {
 	HeapBytes      int64    // bytes in use
 	ResidentBytes  int64    // bytes
 	DiskBytes      int64    // bytes of its data folder, without what was set aside
-	Leftovers      []string // what only a job at work may have
+	Leftovers      []string // that only a running job may have
 }
 
-// MasterEpoch is a master from the moment that it knows nothing to the moment that it has
-// forgotten everything.
+// MasterEpoch is the time from one loss of the master's state to the next.
 type MasterEpoch struct {
 	Number int
 	Span
@@ -184,23 +183,23 @@ func (h *History) knownAt(j *Job, at time.Time) bool {
 	return false
 }
 
-// History is all that was seen of a run.
+// History is everything observed in a run.
 type History struct {
 	HeartbeatInterval     time.Duration      // of heartbeats
 	TruePower             map[string]float64 // true watts of the fake sensors, by zone
-	NestedZones           map[string]bool    // zones that lie inside another, and are no part of the whole
+	NestedZones           map[string]bool    // zones inside another zone, which do not add to the total
 	Faults                []InjectedFault
 	Exchanges             []Exchange
 	Processes             []Process
 	Heartbeats            []Heartbeat
 	Events                []AttemptEvent // by agent, in order of time
-	Stalls                []Span         // in which this very program was not scheduled
+	Stalls                []Span         // in which this program was not scheduled
 	Epochs                []MasterEpoch
 	Jobs                  map[string]*Job
 	Outputs               []Output
 	Cleanups              []Cleanup
-	IdleUsage             []Usage  // the first of each agent is what the others are compared with
-	Unsettled             string   // why the run did not come to rest at its end; empty: it did
+	IdleUsage             []Usage  // the others are compared with the first of each agent
+	Unsettled             string   // why the agents were not idle at the end; empty: they were
 	UnexpectedDeadLetters int      // dead letters of jobs that no master forgot
 	UnreadSensors         []string // sensors that were not read again after the last fault
 }

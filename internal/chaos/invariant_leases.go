@@ -40,7 +40,7 @@ func (h *History) checkLeaseConfirmed() Finding {
 	return f
 }
 
-// leaseStatus is what an answer tells an agent of an attempt of its own.
+// leaseStatus is what a response tells an agent about its own attempt.
 type leaseStatus int
 
 const (
@@ -66,7 +66,7 @@ func (h *History) bestLeaseStatus(sent *Exchange) leaseStatus {
 	return best
 }
 
-// leaseStatusIn is what an answer told of the attempt of a result.
+// leaseStatusIn is what a response said about the attempt of a result.
 func (h *History) leaseStatusIn(e, sent *Exchange) leaseStatus {
 	r := sent.Result
 	for _, v := range e.Views {
@@ -98,8 +98,8 @@ func (h *History) takesCompleted(sent *Exchange, v JobView) bool {
 	return !over && sent.Result.Status == protocol.StatusCompleted && !h.epochAt(sent.From).Fences && !h.silent(sent)
 }
 
-// silent reports whether no heartbeat of an agent was answered for longer than the master is
-// patient, from when it was given the attempt of a result to when it sent that.
+// silent reports whether no heartbeat of an agent was answered for longer than the master
+// waits, between its getting the attempt of a result and its sending that.
 func (h *History) silent(sent *Exchange) bool {
 	given := slices.IndexFunc(h.Exchanges, func(e Exchange) bool {
 		return e.Agent == sent.Agent && e.Process == sent.Process && e.AgentStatus == 200 && e.gives(sent.Result)
@@ -127,7 +127,7 @@ func (e *Exchange) gives(r *protocol.JobResult) bool {
 	})
 }
 
-// disconnected reports whether an agent's way to its master was cut in a stretch of time.
+// disconnected reports whether an agent's network was cut in a period.
 func (h *History) disconnected(agent int, from, to time.Time) bool {
 	for _, f := range h.Faults {
 		if f.Agent == agent && (f.Kind == "net: partition" || f.Kind == "net: connection refused") && f.Overlaps(from, to) {

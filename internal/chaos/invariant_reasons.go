@@ -8,13 +8,13 @@ import (
 	"ffmpeg-agent/messages/protocol"
 )
 
-// failureCause is something that was done to an attempt, and what its failure has to say then.
+// failureCause is a fault that hit an attempt, and the failure that it must report.
 type failureCause struct {
 	reason        protocol.FailureReason
 	errorContains string // part of the error; empty: anything
 }
 
-// checkFailureReasons: an attempt fails only for what was done to it, and says so.
+// checkFailureReasons: an attempt fails only because of a fault that hit it, and says so.
 func (h *History) checkFailureReasons() Finding {
 	f := Finding{Invariant: "a failure says its true reason"}
 	counts := map[protocol.FailureReason]int{}
@@ -77,7 +77,7 @@ func formatCauses(causes []failureCause) string {
 	return strings.Join(all, ", ")
 }
 
-// causes are what was done to the attempt of a result, from when it can have begun.
+// causes are the faults that hit the attempt of a result, from its earliest start.
 func (h *History) causes(x *Exchange, job *Job) []failureCause {
 	var all []failureCause
 	if job.WantFailure != "" {
@@ -115,7 +115,7 @@ func (h *History) attemptStart(x *Exchange, job *Job) time.Time {
 // looks twenty times in the stall timeout, and nothing shows it once there is room again.
 const minFullTime = stallTimeout / 6
 
-// pausedFor is for how long at most an agent did not run in a stretch of time.
+// pausedFor is the longest time that an agent did not run within a period.
 func (h *History) pausedFor(agent int, from, to time.Time) time.Duration {
 	sum := h.stalledFor(from, to)
 	for _, f := range h.Faults {
@@ -126,7 +126,7 @@ func (h *History) pausedFor(agent int, from, to time.Time) time.Duration {
 	return sum
 }
 
-// causes are what a fault means to the attempt of a result.
+// causes are the failures that a fault may cause in the attempt of a result.
 func (f *InjectedFault) causes(h *History, x *Exchange, job *Job) []failureCause {
 	mine := f.Agent == x.Agent
 	// A running attempt may have taken a later lease of its job since.

@@ -26,7 +26,7 @@ func (h *History) checkAcceptedOnce() Finding {
 	return f
 }
 
-// epochAt is the master's memory at a moment.
+// epochAt is the master's epoch at a moment.
 func (h *History) epochAt(at time.Time) MasterEpoch {
 	for _, m := range h.Epochs {
 		if m.Overlaps(at, at) {
@@ -66,7 +66,7 @@ func (h *History) deliveries() []delivery {
 }
 
 // checkQueriedBeforeResend: a result that the master may have taken is not sent again before the agent
-// has asked how the job stands.
+// has asked for the job's status.
 func (h *History) checkQueriedBeforeResend() Finding {
 	f := Finding{Invariant: "no result is sent again without asking first"}
 	resent := 0

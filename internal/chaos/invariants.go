@@ -80,7 +80,7 @@ func (h *History) sortedJobs() []*Job {
 	return jobs
 }
 
-// stalledFor is for how long this program was not scheduled in a stretch of time.
+// stalledFor is how long this program was not scheduled within a period.
 func (h *History) stalledFor(from, to time.Time) (sum time.Duration) {
 	for _, s := range h.Stalls {
 		if s.Overlaps(from, to) {

@@ -18,7 +18,7 @@ type Kind struct {
 	inject    func(ctx context.Context, s *injector) (effect, error)
 }
 
-// injector is where one fault plays.
+// injector plays one fault.
 type injector struct {
 	*harness
 	*agent
@@ -27,10 +27,10 @@ type injector struct {
 	started  time.Time
 }
 
-// errNoTarget: what a fault is aimed at was not there, so that it was not played.
+// errNoTarget: the fault was not played, because it had no target.
 var errNoTarget = errors.New("no target for the fault")
 
-// effect is what was seen of a fault; an error says why nothing was.
+// effect is the observed effect of a fault; an error says why there is none.
 type effect struct {
 	observed string
 	attempt  Attempt
@@ -41,7 +41,7 @@ func observed(format string, args ...any) effect {
 	return effect{observed: fmt.Sprintf(format, args...)}
 }
 
-// between draws a length of time.
+// between draws a duration.
 func (s *injector) between(low, high time.Duration) time.Duration {
 	return low + time.Duration(s.random.Int64N(int64(high-low)))
 }
@@ -52,7 +52,7 @@ func pick[T any](s *injector, of []T) T { return of[s.random.IntN(len(of))] }
 // observeWithin bounds how long an effect is waited for.
 const observeWithin = 12 * time.Second
 
-// Kinds are all kinds of faults there are.
+// Kinds are all kinds of faults.
 func Kinds() []Kind {
 	var all []Kind
 	for _, some := range [][]Kind{networkKinds(), actorKinds(), childKinds(), agentKinds(), masterKinds(), hostKinds(), jobKinds(), fetchKinds()} {

@@ -62,7 +62,7 @@ func (m *master) running() (p *program, epoch int) {
 	return m.program, m.epoch
 }
 
-// start starts it with what it remembers, and waits until it answers.
+// start starts it with its saved state, and waits until it answers.
 func (m *master) start() error {
 	m.mu.Lock()
 	args := []string{m.binary, "--listen", m.address, "--state", m.state,
@@ -95,7 +95,7 @@ func (m *master) stop(s syscall.Signal) {
 	<-p.done
 }
 
-// restartEmpty stops the master, notes how its jobs stood, and starts one that knows nothing.
+// restartEmpty stops the master, notes the status of its jobs, and starts one without state.
 func (m *master) restartEmpty() error {
 	m.stop(syscall.SIGTERM)
 	var state struct {
@@ -129,7 +129,7 @@ func (m *master) restartEmpty() error {
 	return m.start()
 }
 
-// updateJob notes how a job stands.
+// updateJob notes a job's status.
 func (h *History) updateJob(j *protocol.Job) {
 	if tracked := h.Jobs[j.ID]; tracked != nil && !tracked.Forgotten {
 		tracked.Status, tracked.Retries, tracked.MaxRetries = j.Status, j.RetryCount, j.MaxRetries
@@ -145,7 +145,7 @@ func (h *History) adoptJob(j *protocol.Job, epoch int) {
 	}
 }
 
-// submit has the master accept a job.
+// submit submits a job to the master.
 func (m *master) submit(ctx context.Context, req protocol.JobRequest, job Job) (*Job, error) {
 	_, epoch := m.running()
 	var accepted protocol.Job
@@ -161,7 +161,7 @@ func (m *master) submit(ctx context.Context, req protocol.JobRequest, job Job) (
 	return &job, nil
 }
 
-// pollJobs notes how all jobs stand, and returns those that have not ended.
+// pollJobs notes the status of all jobs, and returns those that have not ended.
 func (m *master) pollJobs(ctx context.Context) ([]protocol.Job, error) {
 	_, epoch := m.running()
 	var list struct{ Jobs []protocol.Job }

@@ -75,7 +75,7 @@ func (n *network) setLink(up bool) error {
 
 func (n *network) remove() {
 	if n.namespace != "" {
-		_ = runCommand("ip", "link", "del", n.device) // fails where it was never made
+		_ = runCommand("ip", "link", "del", n.device) // fails if it was not created
 		_ = runCommand("ip", "netns", "del", n.namespace)
 	}
 }
@@ -87,7 +87,7 @@ func runCommand(name string, args ...string) error {
 	return nil
 }
 
-// freePorts finds ports that nobody listens on now.
+// freePorts finds unused ports.
 func freePorts(n int) ([]int, error) {
 	var ports []int
 	var held []net.Listener

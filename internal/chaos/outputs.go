@@ -22,7 +22,7 @@ type inspector struct {
 	jobs     map[string]*Job        // by path
 }
 
-// fileVersion tells one file under a name from the next.
+// fileVersion tells apart files that have had the same name.
 type fileVersion struct {
 	size     int64
 	modified time.Time
@@ -87,7 +87,7 @@ func (i *inspector) inspect(ctx context.Context) {
 	}
 }
 
-// jobDone reports whether nothing more will come of a file's job.
+// jobDone reports whether a file's job has ended for good.
 func (i *inspector) jobDone(path string) (done bool) {
 	job := i.jobOf(path)
 	i.recorder.update(func(*History) { done = job != nil && (job.Status.Terminal() || job.Forgotten) })

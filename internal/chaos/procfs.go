@@ -78,7 +78,7 @@ func readProc(pid int) (Proc, error) {
 	return p, nil
 }
 
-// refresh is the process now; false when it has ended.
+// refresh rereads the process; false when it has ended.
 func (p Proc) refresh() (Proc, bool) {
 	now, err := readProc(p.PID)
 	return now, err == nil && now.Ticks == p.Ticks && !now.exited()
@@ -95,7 +95,7 @@ func (p Proc) signal(s syscall.Signal) error {
 // attemptDir is how an agent names an attempt's workspace.
 var attemptDir = regexp.MustCompile(`^(.+)-[0-9a-f]{8}-(\d+)$`)
 
-// attempt is the one that a process works for, by its working directory.
+// attempt is the attempt that a process belongs to, by its working directory.
 func (p Proc) attempt() (Attempt, bool) {
 	m := attemptDir.FindStringSubmatch(filepath.Base(p.Dir))
 	if m == nil {
@@ -126,7 +126,7 @@ func (p Proc) cgroup() string {
 	return ""
 }
 
-// cgroupMount is where the cgroup v2 tree lies; empty for nowhere.
+// cgroupMount is the mount point of the cgroup v2 tree; empty if there is none.
 func cgroupMount() string {
 	raw, _ := os.ReadFile("/proc/self/mountinfo")
 	for line := range strings.Lines(string(raw)) {
@@ -138,7 +138,7 @@ func cgroupMount() string {
 	return ""
 }
 
-// cgroupPopulated reports whether processes live in a cgroup or below it.
+// cgroupPopulated reports whether a cgroup has processes, itself or below it.
 func cgroupPopulated(group string) bool {
 	raw, _ := os.ReadFile(filepath.Join(group, "cgroup.events"))
 	return bytes.Contains(raw, []byte("populated 1"))

@@ -61,10 +61,10 @@ func (p *program) signal(s syscall.Signal) error {
 	return syscall.Kill(p.pid, s)
 }
 
-// exit says how it ended, once it has.
+// exit is how it ended, once it has.
 func (p *program) exit() string { return p.state.String() }
 
-// waitUntil asks until something holds; false when the time is up first.
+// waitUntil polls a condition; false when the time is up first.
 func waitUntil(d time.Duration, condition func() bool) bool {
 	for end := time.Now().Add(d); ; time.Sleep(20 * time.Millisecond) {
 		if condition() {

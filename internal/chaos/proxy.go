@@ -113,7 +113,7 @@ func (p *proxy) heal() {
 	}
 }
 
-// setLink says that the link below the proxy stands, or does not.
+// setLink tells the proxy whether the link below it is up.
 func (p *proxy) setLink(up bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -135,7 +135,7 @@ func (p *proxy) disarm(r *rule) {
 	p.rules = slices.DeleteFunc(p.rules, func(other *rule) bool { return other == r })
 }
 
-// match is the rule that a call falls under; nil: none.
+// match is the rule for a call; nil: none.
 func (p *proxy) match(call Call) *rule {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -244,8 +244,7 @@ type response struct {
 	body   []byte
 }
 
-// forward asks the master; nil when it did not answer. The agent's giving up does not
-// take the request back.
+// forward asks the master; nil when it did not answer. It goes on when the agent gives up.
 func (p *proxy) forward(r *request) *response {
 	out, err := http.NewRequestWithContext(context.WithoutCancel(r.Context()), r.Method, "http://"+p.backend+r.URL.RequestURI(), bytes.NewReader(r.body))
 	if err != nil {
@@ -275,7 +274,7 @@ func (p *proxy) passThrough(w http.ResponseWriter, r *request) {
 	p.respond(w, r, answer)
 }
 
-// respond passes an answer on.
+// respond passes a response on.
 func (p *proxy) respond(w http.ResponseWriter, r *request, a *response) {
 	if cut, parted := p.partitioned(); parted {
 		r.exchange.Fault = "partition"

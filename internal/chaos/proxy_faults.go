@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// resetBeforeForward: the master never hears of it.
+// resetBeforeForward: the master does not get the request.
 func resetBeforeForward(_ *proxy, w http.ResponseWriter, _ *request) { reset(w) }
 
 // resetAfterForward: the master has acted on it.
@@ -42,7 +42,7 @@ func respondWith(status int, retryAfter time.Duration) func(*proxy, http.Respons
 	}
 }
 
-// garbageResponse answers 200 with something else, once the master has acted.
+// garbageResponse answers 200 with another body, once the master has acted.
 func garbageResponse(text string) func(*proxy, http.ResponseWriter, *request) {
 	return func(p *proxy, w http.ResponseWriter, r *request) {
 		if p.forward(r) == nil || r.exchange.MasterStatus/100 != 2 {
@@ -54,7 +54,7 @@ func garbageResponse(text string) func(*proxy, http.ResponseWriter, *request) {
 	}
 }
 
-// hugeResponse answers 200 with more than anybody can want, until the agent has had enough.
+// hugeResponse answers 200 with an endless body, until the agent closes the connection.
 func hugeResponse(p *proxy, w http.ResponseWriter, r *request) {
 	if p.forward(r) == nil || r.exchange.MasterStatus/100 != 2 {
 		reset(w)
@@ -100,7 +100,7 @@ func trickleResponse(pause time.Duration) func(*proxy, http.ResponseWriter, *req
 	}
 }
 
-// truncateResponse promises the whole answer and gives half of it.
+// truncateResponse announces the whole response and sends half of it.
 func truncateResponse(p *proxy, w http.ResponseWriter, r *request) {
 	a := p.forward(r)
 	if a == nil {

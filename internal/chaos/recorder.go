@@ -17,14 +17,14 @@ func newRecorder(interval time.Duration) *recorder {
 	return &recorder{h: History{HeartbeatInterval: interval, Jobs: map[string]*Job{}}, changed: make(chan struct{})}
 }
 
-// update changes the history.
+// update edits the history under its lock.
 func (r *recorder) update(change func(*History)) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	change(&r.h)
 }
 
-// addExchange notes an exchange and wakes who waits for one.
+// addExchange records an exchange and wakes those that wait for one.
 func (r *recorder) addExchange(x Exchange) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -8,11 +8,11 @@ import (
 	"text/tabwriter"
 )
 
-// Tally is how often a kind of fault was played, and seen to have an effect.
+// Tally counts how often a kind of fault was played, and how often its effect was observed.
 type Tally struct {
 	Kind               string
 	Injected, Observed int
-	Skipped            int    // of those played: there was nothing to play it on
+	Skipped            int    // not played: they had no target
 	Error              string // of one that was not seen
 }
 
@@ -59,7 +59,7 @@ func CountViolations(findings []Finding) (n int) {
 	return n
 }
 
-// Unchecked are the invariants of which no case was looked at.
+// Unchecked are the invariants that had no case to check.
 func Unchecked(findings []Finding) (names []string) {
 	for _, f := range findings {
 		if f.Checked+f.Excused == 0 {

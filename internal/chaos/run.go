@@ -11,17 +11,17 @@ import (
 	"time"
 )
 
-// Config is what a run is made from.
+// Config configures a run.
 type Config struct {
 	Agent, Master string   // the programs
-	Dir           string   // for logs, data and the schedule; short, for a socket lies in it
+	Dir           string   // for logs, data and the schedule; its path must be short enough for a socket
 	Schedule      Schedule // what to do when
 	LikeField     bool     // the master has the habits of masters in use
 	Output        io.Writer
 }
 
-// Run plays a schedule and returns all that was seen. An error means that the run itself
-// could not be had, or was given up; what was seen until then is returned nevertheless.
+// Run plays a schedule and returns what it observed. An error means that the run itself failed
+// or was given up; what was observed until then is returned as well.
 func Run(ctx context.Context, cfg Config) (*History, []string, error) {
 	f := &harness{cfg: cfg, history: newRecorder(heartbeatInterval)}
 	defer f.close()
@@ -34,7 +34,7 @@ func Run(ctx context.Context, cfg Config) (*History, []string, error) {
 	return &f.history.h, f.notes, err
 }
 
-// run keeps the agents going through the schedule and to rest.
+// run plays the bursts of the schedule and waits until the agents are idle.
 func (f *harness) run(ctx context.Context) error {
 	agentsCtx, stop := context.WithCancel(context.WithoutCancel(ctx))
 	var all sync.WaitGroup
@@ -101,7 +101,7 @@ const (
 	// sensorTimeout is how long sensors may take to be read again at the end: what failed
 	// often is looked for seldom.
 	sensorTimeout = 90 * time.Second
-	// idleDelay is how long an agent that rests is let be before it is looked at.
+	// idleDelay is how long an agent must be idle before its usage is read.
 	idleDelay = 1500 * time.Millisecond
 )
 
@@ -216,7 +216,7 @@ func (f *harness) deadLetters(ctx context.Context) (lost int) {
 	return lost
 }
 
-// unreadSensors are the sensors that agents do not read again in time.
+// unreadSensors are the sensors that agents did not resume reading in time.
 func (f *harness) unreadSensors(ctx context.Context) (names []string) {
 	for end := time.Now().Add(sensorTimeout); ; {
 		names = nil
@@ -245,7 +245,7 @@ func (f *harness) logIdle(started time.Time, why string) {
 	f.logf("after %s: %s", time.Since(started).Round(time.Second), why)
 }
 
-// busyReason says what is still going on.
+// busyReason says what is still running.
 func (f *harness) busyReason(ctx context.Context) string {
 	open, err := f.master.pollJobs(ctx)
 	if err != nil {
@@ -272,7 +272,7 @@ func (f *harness) busyReason(ctx context.Context) string {
 	return ""
 }
 
-// noteStalls notes when this very program was not scheduled.
+// noteStalls notes when this program was not scheduled.
 func (f *harness) noteStalls(ctx context.Context) {
 	const tick, late = 20 * time.Millisecond, 100 * time.Millisecond
 	ticker := time.NewTicker(tick)

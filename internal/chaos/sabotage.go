@@ -1,20 +1,19 @@
 package chaos
 
-// Sabotage is a fault put into the agent's own code, to see whether a run catches it.
+// Sabotage is a fault in the agent's own code, which a run must catch.
 type Sabotage struct {
 	Name   string
 	Edits  []Edit
 	Faults []string // kinds, by prefix, that bring it to light; nil: all
-	// ProvenBy names what proves it where a run of chaos cannot: such a one is listed, and
-	// not played.
+	// ProvenBy names the test that catches it where a run cannot. Such a sabotage is listed,
+	// and not played.
 	ProvenBy string
 }
 
-// Edit replaces a text that stands once in a file, whose path is from the module's root.
+// Edit replaces a text that occurs once in a file. The path is relative to the module.
 type Edit struct{ File, Old, New string }
 
-// Sabotages are what chaos has to catch. They were listed before it was tried whether it
-// does.
+// Sabotages are what chaos has to catch. The list was written before any was tried.
 func Sabotages() []Sabotage {
 	return []Sabotage{
 		{
