@@ -14,7 +14,7 @@ import (
 )
 
 // heartbeat sends heartbeats on schedule, whatever else the agent does. It waits for no
-// other actor and takes its session from the snapshots, so that its own restart costs none.
+// other actor and takes its session from the snapshots, so its own restart delays no heartbeat.
 type heartbeat struct {
 	*shared
 	log      *zap.Logger

@@ -80,7 +80,7 @@ func takesCompleted(status job.LeaseStatus) bool {
 	return status == job.LeaseFailed || status == job.LeaseReassigned
 }
 
-// drop stops the attempt and has it discarded.
+// drop stops the attempt, which is then discarded.
 func (a *attempt) drop(why string) {
 	a.mu.Lock()
 	if a.dropped == "" {
@@ -133,7 +133,7 @@ func (a *attempt) take(lease job.Lease) (taken bool, err error) {
 	if a.finished || a.run.Snapshot().Stopped != "" {
 		return false, nil
 	}
-	// Once: the end of the attempt waits for finishing.
+	// Only once: the end of the attempt waits for finishing.
 	err = a.Journal.Transfer(a.currentKey(), lease)
 	if errors.Is(err, job.ErrUnknownAttempt) || errors.Is(err, job.ErrNotTransferable) {
 		a.log.Warn("the attempt cannot continue under the new lease", zap.Error(err))

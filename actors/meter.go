@@ -92,8 +92,8 @@ func (m *meter) Receive(ctx actor.Context) {
 	}
 }
 
-// follow makes the ledger follow exactly these attempts. One that is new to it may run
-// since long: this incarnation has just started.
+// follow makes the ledger follow exactly these attempts. One that is new to it may have
+// been running for a while: this incarnation may just have started.
 func (m *meter) follow(attempts []messages.RunningAttempt) {
 	now := map[job.Key]bool{}
 	for _, a := range attempts {

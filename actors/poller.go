@@ -125,10 +125,10 @@ func (p *poller) mayPoll() bool {
 		!time.Now().Before(p.pause) && !time.Now().Before(p.repeated) && !p.snapshots.Draining()
 }
 
-// poll asks for one job now, if one may be asked for.
+// poll asks for one job now, if nothing forbids it.
 func (p *poller) poll(ctx actor.Context) {
 	if p.calling {
-		p.pollDue = true // there may be no timer to bring it up again
+		p.pollDue = true // there may be no timer that polls later
 		return
 	}
 	if !p.mayPoll() {

@@ -18,8 +18,8 @@ import (
 // asks in between whether it still stands. Errors are *protocol.Error.
 type Master interface {
 	// Register announces the node. It may be repeated at any time: the address is the
-	// node's identity, and the answer the same node. Not every master stores the facts of
-	// another registration than the first.
+	// node's identity, and the answer the same node. Some masters store the facts of the
+	// first registration only.
 	Register(context.Context, messages.NodeFacts) (messages.Session, error)
 	// Heartbeat shows that the node is alive. It shares no connection with other calls.
 	// A NotFound error means: register again.
@@ -78,7 +78,7 @@ type Journal interface {
 	// returns it.
 	SaveRenewals([]messages.Renewal) error
 	Renewals() ([]messages.Renewal, error)
-	// Probe tries whether the journal can be written.
+	// Probe checks that the journal can be written.
 	Probe() error
 	// Stats counts what the journal holds, and says whether it could be written. It does
 	// not block.
@@ -120,7 +120,7 @@ type Run interface {
 	// Stop asks FFmpeg to end, and kills it 10 s later. The first cause counts. It does not
 	// block.
 	Stop(job.StopCause)
-	// Snapshot is how far the run is. It does not block.
+	// Snapshot is the state of the run. It does not block.
 	Snapshot() job.Snapshot
 	// CPUTime is the CPU time that FFmpeg has used so far; false while it is unknown. It
 	// does not block.

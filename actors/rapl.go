@@ -11,13 +11,12 @@ func (s *shared) raplKind() sensorKind {
 	return sensorKind{name: "rapl", open: s.OpenPower, attribute: s.attributeCPU, attributionInterval: s.cpuAttributionInterval}
 }
 
-// minCPUAttribution is the minimum interval between CPU-time attributions while one job
-// runs at most: the kernel counts CPU time in steps of 10 ms, of which a shorter interval
-// has too few.
+// minCPUAttribution is the minimum interval between CPU-time attributions while at most one
+// job runs: the kernel counts CPU time in steps of 10 ms, too coarse for a shorter interval.
 const minCPUAttribution = 400 * time.Millisecond
 
-// cpuAttributionInterval is the interval between attributions: each reading where several
-// jobs divide the energy, for their shares change all the time.
+// cpuAttributionInterval is the interval between attributions. While several jobs share the
+// energy, each reading is attributed, because their shares keep changing.
 func (s *shared) cpuAttributionInterval() time.Duration {
 	if len(s.attempts.list()) > 1 {
 		return 0

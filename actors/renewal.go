@@ -16,8 +16,8 @@ import (
 // Some masters store the facts of a node's first registration only, and answer a later one as
 // if they had stored its facts too. With old facts the node is not given jobs for its
 // hardware. So where the master lists other facts than were posted, the poller removes the
-// node, and the registrar registers it anew. The poller does it because it makes one call at
-// a time: no job can be assigned to the node that is being removed without its knowing.
+// node, and the registrar registers it again. The poller does it because it makes one call at
+// a time, so no job can be assigned unnoticed to the node that is being removed.
 
 const (
 	// maxRenewals is how often the removal for one set of facts is tried.
@@ -42,7 +42,7 @@ func (p *poller) mayRenew(session messages.Session, held messages.Held) bool {
 		stats.Unsent == 0 && stats.Unfinished == 0 && !p.snapshots.Draining()
 }
 
-// renew removes the node from the master, so that it is registered anew with its facts.
+// renew removes the node from the master, so that it is registered again with its facts.
 func (p *poller) renew(ctx actor.Context, session messages.Session, listed messages.SchedulingFacts, then func(actor.Context)) {
 	p.calling = true
 	facts := p.posted.Load().Scheduling()

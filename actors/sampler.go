@@ -31,7 +31,7 @@ var errNoReadings = errors.New("the power sensors stopped giving readings")
 type sensorKind struct {
 	name string
 	open func() (PowerSensors, error)
-	// attribute adds to readings just made which job used how much of what they measure.
+	// attribute adds the use by each job to new readings.
 	attribute func(PowerSensors, []energy.Reading)
 	// attributionInterval is the minimum interval between attributions, except for extra
 	// readings; nil: every reading.
@@ -91,7 +91,7 @@ func (s *powerSampler) Receive(ctx actor.Context) {
 }
 
 // start opens the sensors and reads them on one goroutine, which closes them too,
-// whatever becomes of the actor meanwhile.
+// even if the actor restarts in the meantime.
 func (s *powerSampler) start(ctx actor.Context) {
 	post := supervision.Poster(ctx)
 	supervision.Go(ctx, func(work context.Context) (struct{}, error) {

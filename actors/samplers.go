@@ -7,7 +7,7 @@ import (
 	"ffmpeg-agent/messages"
 )
 
-// samplers supervises the samplers, and passes on what the meter asks of them.
+// samplers supervises the samplers, and passes the meter's requests on to them.
 type samplers struct {
 	*shared
 	power []*supervision.Ref
@@ -36,7 +36,7 @@ func (s *samplers) Receive(ctx actor.Context) {
 	}
 }
 
-// kinds are the kinds of power sensors that are opened.
+// kinds are the kinds of power sensors to open.
 func (s *samplers) kinds() []sensorKind {
 	if s.OpenGPUs == nil {
 		return []sensorKind{s.raplKind()}

@@ -87,7 +87,7 @@ func (n *gpuNode) removals() (removed int) {
 }
 
 // The first registration has what trial encodes proved: those that it waits for, and later
-// those of an earlier life.
+// those of an earlier run.
 func TestGPUIsInTheFirstRegistration(t *testing.T) {
 	t.Parallel()
 	n := newGPUNode(t)
