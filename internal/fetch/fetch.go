@@ -1,7 +1,9 @@
 // Package fetch copies the input of a job from an HTTP server into the job's workspace: a
 // file, or an HLS playlist that has an end, with the segments of one variant. It checks
 // every address by a reach.Policy, resumes transfers that break off, and compares lengths
-// and checksums. What is better read by FFmpeg itself, it reports as Direct.
+// and checksums. What is better read by FFmpeg itself, it reports as Direct; a Relay stands
+// between FFmpeg and the server then. Link does for a playlist on this machine what Fetch does
+// for one on a server.
 package fetch
 
 import (
