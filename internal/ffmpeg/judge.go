@@ -361,7 +361,7 @@ func (e *evidence) missing() *time.Duration {
 	case e.lacks > 0 && e.bytes > 0 && e.cut(): // in proportion
 		missing = time.Duration(float64(e.outputs[0].made.length) * float64(e.lacks) / float64(e.bytes))
 	case want == 0 && !e.satisfied():
-		if missing = e.guessMissing(); missing <= 0 {
+		if missing = e.guessMissing(); missing <= 0 && e.lost() == 0 {
 			return nil
 		}
 	}

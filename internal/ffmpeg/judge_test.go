@@ -125,6 +125,7 @@ func TestVerdicts(t *testing.T) {
 		{"few frames refused", film(found(func(f *findings) { f.DecodeErrors, f.Frames = 10, 1790 }))},
 		{"a third of the container zeroed", film(zeroed)},
 		{"a third of the container zeroed, accepted", film(zeroed, accepting)},
+		{"a third of a transport stream zeroed", film(zeroed, lengthUnknown)},
 		{"gaps in sound time stamps", film(found(func(f *findings) { f.Packets, f.Frames, f.FramesIn = 1200, 1200, 1200 }))},
 		{"gaps of an uneven rate", film(found(func(f *findings) { f.Packets, f.Frames, f.FramesIn = 1200, 1200, 1200 }), func(e *evidence) { e.source.uneven = true })},
 		{"rate doubled", film(found(func(f *findings) { f.Packets, f.Frames, f.FramesIn = 900, 900, 900 }), func(e *evidence) { e.source.fps = rate{15, 1} })},
