@@ -511,7 +511,7 @@ func (l *localFiles) fetch(ctx context.Context, s *stream, part, uri string, enc
 	}
 	t.accept = func(a answer) error {
 		if !l.fits(float64(a.size)) {
-			return t.noSpace()
+			return &Direct{Why: "less disk is free than its segments need", Format: reach.HLS}
 		}
 		return nil
 	}

@@ -399,3 +399,15 @@ func TestEncryptedPlaylistAsSegmentIsRefused(t *testing.T) {
 	_, err = fetchURL(t, newFetcher(t, nil), url+"/video.m3u8")
 	wantFailure(t, err, protocol.ReasonUserError, "a segment that is itself a playlist")
 }
+
+func TestSegmentsThatDoNotFitAreLeftToFFmpeg(t *testing.T) {
+	url, _ := serveDir(t, makeHLS(t))
+	dir := t.TempDir()
+	free := int64(100_000) // its playlist states no bandwidth
+	_, err := newFetcher(t, nil).Fetch(t.Context(), Request{URL: url + "/video.m3u8", Dir: dir, FreeDisk: func() int64 {
+		free /= 2
+		return free
+	}}, nil)
+	wantDirect(t, err, "less disk is free")
+	wantEmpty(t, dir)
+}

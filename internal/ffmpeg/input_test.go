@@ -215,6 +215,9 @@ func TestFetchEndsWhenTheJobIsStopped(t *testing.T) {
 	if state.Phase() != job.PhaseFetch {
 		t.Errorf("got phase %s, want fetch", state.Phase())
 	}
+	if used, known := run.CPUTime(); used != 0 || !known { // else it would share the energy of other jobs equally
+		t.Errorf("got CPU time %s, known: %t; want 0", used, known)
+	}
 	run.Stop(job.StopCanceled)
 	wantFailure(t, <-walked, protocol.ReasonPlatformError)
 }
