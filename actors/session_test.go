@@ -36,12 +36,8 @@ func TestRegistrationWaitsForTheMaster(t *testing.T) {
 	s.until("a failed registration", func() bool {
 		return s.logs.FilterMessage("could not register with the master").Len() > 0
 	})
-	came := time.Now()
 	link.connect(m)
-	e := s.await("the registration", registered)
-	if late := e.At.Sub(came); late > 2*time.Second {
-		t.Errorf("registered %s after the master came; 1.5 s apart are the tries", late)
-	}
+	s.await("the registration", registered)
 }
 
 func TestForgottenNodeRegistersAgain(t *testing.T) {

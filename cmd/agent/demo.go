@@ -180,40 +180,74 @@ func (w *worker) writeReport(path, job string) error {
 	return nil
 }
 
-// The idle baseline takes some seconds without load after the trial encodes. A busy machine
+// The idle baseline takes some readings without load after the trial encodes. A busy machine
 // has none.
 const (
-	trialsTimeout   = 30 * time.Second
-	baselineTimeout = 12 * time.Second
+	trialsTimeout    = 30 * time.Second
+	baselineTimeout  = 12 * time.Second
+	baselineReadings = 12 // a slow machine needs longer for as many
+	readingsTimeout  = time.Minute
 )
 
 // awaitBaseline waits for the idle baseline, without which no net energy is known.
 func awaitBaseline(ctx context.Context, w *worker, stdout io.Writer) {
 	fmt.Fprint(stdout, "measuring idle power ... ")
-	timeout := time.NewTimer(trialsTimeout)
-	defer timeout.Stop()
-	idle := false
+	wait := baselineWait{began: time.Now()}
 	tick := time.NewTicker(redrawInterval)
 	defer tick.Stop()
 	for {
-		if snapshot := w.agent.Snapshots().Energy(); snapshot != nil && snapshot.Baseline != nil {
+		snapshot := w.agent.Snapshots().Energy()
+		if snapshot != nil && snapshot.Baseline != nil {
 			fmt.Fprintf(stdout, "%.1f W\n\n", float64(snapshot.Baseline.Power))
 			return
 		}
-		if !idle && w.agent.TrialsDone() {
-			idle = true
-			timeout.Reset(baselineTimeout)
+		if why := wait.over(time.Now(), w.agent.TrialsDone(), readings(snapshot)); why != "" {
+			fmt.Fprintf(stdout, "%s; net energy is not available\n\n", why)
+			return
 		}
 		select {
 		case <-ctx.Done():
 			fmt.Fprintln(stdout)
 			return
-		case <-timeout.C:
-			fmt.Fprint(stdout, "the machine is not idle; net energy is not available\n\n")
-			return
 		case <-tick.C:
 		}
 	}
+}
+
+// readings counts the samples of the sampler that has the most.
+func readings(s *energy.Snapshot) (n int) {
+	if s != nil {
+		for _, sampler := range s.Samplers {
+			n = max(n, sampler.Samples)
+		}
+	}
+	return n
+}
+
+// baselineWait decides how long the demo waits for a baseline.
+type baselineWait struct {
+	began  time.Time // of what is waited for
+	trials bool      // they are done
+	had    int       // readings at their end
+}
+
+// over is why the wait is over; empty while it is not.
+func (b *baselineWait) over(now time.Time, trialsDone bool, readings int) string {
+	if !b.trials && trialsDone {
+		b.trials, b.began, b.had = true, now, readings
+	}
+	waited, taken := now.Sub(b.began), readings-b.had
+	switch {
+	case !b.trials && waited >= trialsTimeout:
+		return fmt.Sprintf("the trial encodes are not done after %s", trialsTimeout)
+	case !b.trials || waited < baselineTimeout:
+		return ""
+	case taken == 0:
+		return "the power sensors give no readings"
+	case taken >= baselineReadings || waited >= readingsTimeout:
+		return "the machine is not idle"
+	}
+	return ""
 }
 
 // demoMaster is a devmaster in this process, on a loopback port.

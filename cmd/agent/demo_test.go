@@ -1,11 +1,13 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"ffmpeg-agent/hardware/fakehw"
 	"ffmpeg-agent/internal/ffmpegtest"
@@ -53,6 +55,29 @@ func TestDemoWithoutFFmpegSuggestsInstall(t *testing.T) {
 	}
 }
 
+func TestDemoSaysWhyThereIsNoBaseline(t *testing.T) {
+	type look struct {
+		second, readings int
+		trialsDone       bool
+		want             string
+	}
+	for name, looks := range map[string][]look{
+		"slow trials":  {{0, 0, false, ""}, {29, 20, false, ""}, {30, 21, false, "the trial encodes are not done after 30s"}},
+		"busy machine": {{20, 15, true, ""}, {31, 27, true, ""}, {32, 28, true, "the machine is not idle"}},
+		"slow machine": {{20, 2, true, ""}, {79, 13, true, ""}, {79, 14, true, "the machine is not idle"}},
+		"seldom read":  {{20, 2, true, ""}, {79, 3, true, ""}, {80, 4, true, "the machine is not idle"}},
+		"often read":   {{20, 15, true, ""}, {22, 99, true, ""}},
+		"no readings":  {{5, 0, true, ""}, {16, 0, true, ""}, {17, 0, true, "the power sensors give no readings"}},
+	} {
+		wait := baselineWait{began: noon}
+		for _, l := range looks {
+			if got := wait.over(noon.Add(time.Duration(l.second)*time.Second), l.trialsDone, l.readings); got != l.want {
+				t.Errorf("%s, after %d s: got %q, want %q", name, l.second, got, l.want)
+			}
+		}
+	}
+}
+
 func TestDemo(t *testing.T) {
 	t.Parallel()
 	tmp := t.TempDir()
@@ -61,16 +86,22 @@ func TestDemo(t *testing.T) {
 	if err := tree.SetCPU(fakehw.CPUConfig{Model: "Test", Threads: 8, Busy: fakehw.Constant(0.02), MemoryTotal: 8 << 30, MemoryAvailable: 4 << 30}); err != nil {
 		t.Fatal(err)
 	}
-	p := startAgent(t, []string{"TMPDIR=" + tmp, "FFMPEG_AGENT_HARDWARE_SYSFS_PATH=" + tree.Sys(), "FFMPEG_AGENT_HARDWARE_PROCFS_PATH=" + tree.Proc()}, "demo")
+	ffmpeg := ffmpegtest.WithPassedTrials(t, t.TempDir(), "libx264", "libx265", "libvpx-vp9")
+	p := startAgent(t, []string{"TMPDIR=" + tmp, "FFMPEG_AGENT_HARDWARE_FFMPEG=" + ffmpeg, "FFMPEG_AGENT_HARDWARE_FFPROBE=" + ffmpegtest.FFprobe(),
+		"FFMPEG_AGENT_HARDWARE_SYSFS_PATH=" + tree.Sys(), "FFMPEG_AGENT_HARDWARE_PROCFS_PATH=" + tree.Proc()}, "demo")
+	for n := 1; n <= 3; n++ {
+		waitFor(t, fmt.Sprintf("completed job %d", n), func() bool { return strings.Count(p.log(), "completed") >= n })
+	}
 	p.wantExit(t, exitOK)
 	out := p.log()
-	for _, want := range []string{"measuring idle power ... 50.", "µJ/pixel", "measured with: rapl: package-0"} {
+	for _, want := range []string{"µJ/pixel", "measured with: rapl: package-0"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("got:\n%s\nwant %q in it", out, want)
 		}
 	}
-	if got := strings.Count(out, "completed"); got < 3 {
-		t.Errorf("got:\n%s\nwant three completed jobs", out)
+	var idle float64
+	if _, err := fmt.Sscanf(out[strings.Index(out, "measuring idle power"):], "measuring idle power ... %f W", &idle); err != nil || idle < 40 || idle > 60 {
+		t.Errorf("got:\n%s\nwant an idle power of about 50 W", out)
 	}
 	left, err := filepath.Glob(filepath.Join(tmp, "*"))
 	if err != nil || len(left) > 0 {

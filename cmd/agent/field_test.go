@@ -4,11 +4,13 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -35,6 +37,31 @@ func nodeSeries(t *testing.T, scrape, nodeID string) map[string]float64 {
 	return values
 }
 
+// timeoutOfJobs makes the master give out each job with the timeout_at that is stored.
+func timeoutOfJobs(bed *testbed) *atomic.Pointer[time.Time] {
+	var due atomic.Pointer[time.Time]
+	next := *bed.handler.Load()
+	bed.handler.Store(of(http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/jobs/next" {
+			next.ServeHTTP(w, r)
+			return
+		}
+		recorder := httptest.NewRecorder()
+		next.ServeHTTP(recorder, r)
+		var answer struct {
+			Job map[string]any `json:"job"`
+		}
+		if json.Unmarshal(recorder.Body.Bytes(), &answer) == nil && answer.Job != nil {
+			answer.Job["timeout_at"] = due.Load()
+			json.NewEncoder(w).Encode(answer)
+			return
+		}
+		w.WriteHeader(recorder.Code)
+		w.Write(recorder.Body.Bytes())
+	}))))
+	return &due
+}
+
 // What dashboards in use show after real jobs, against the files and the results.
 func TestFieldNamesAreTrue(t *testing.T) {
 	t.Parallel()
@@ -42,6 +69,7 @@ func TestFieldNamesAreTrue(t *testing.T) {
 	port := freePort(t)
 	startAgent(t, append(bed.environment(), "FFMPEG_AGENT_JOBS_KEEP_INPUTS=true"), append(bed.flags(), "--metrics-port", fmt.Sprint(port))...)
 	bed.awaitRegistration()
+	due := timeoutOfJobs(bed)
 	scrape := func() map[string]float64 {
 		t.Helper()
 		return nodeSeries(t, get(t, fmt.Sprintf("http://127.0.0.1:%d/metrics", port)), bed.master.Nodes()[0].ID)
@@ -63,7 +91,8 @@ func TestFieldNamesAreTrue(t *testing.T) {
 		return numbers
 	}
 
-	// A synthetic input.
+	// A synthetic input. The job is on time on any machine.
+	due.Store(of(time.Now().Add(time.Hour)))
 	first := metrics(bed.submit(ffmpegtest.Quick()).ID)
 	waitFor(t, "count of the first job", func() bool { return scrape()["ffrtmp_worker_total_inputs_generated"] == 1 })
 	made, err := filepath.Glob(filepath.Join(bed.dir, "inputs", "*"))
@@ -85,7 +114,8 @@ func TestFieldNamesAreTrue(t *testing.T) {
 		t.Errorf("generating the input took %v s, want more than 0 and at most the %v s of the preparation", took, first["prepare_seconds"])
 	}
 
-	// A file as input.
+	// A file as input. The job is late on any machine.
+	due.Store(of(time.Now().Add(-time.Hour)))
 	input := filepath.Join(t.TempDir(), "clip.mov")
 	if err := os.Rename(made[0], input); err != nil {
 		t.Fatal(err)
@@ -106,13 +136,14 @@ func TestFieldNamesAreTrue(t *testing.T) {
 	expect("ffmpeg_agent_input_bytes_total", 2*size)
 	expect("ffmpeg_agent_output_bytes_total", first["output_bytes"]+second["output_bytes"])
 	expect("ffrtmp_job_last_bandwidth_mbps", 8*(size+second["output_bytes"])/1e6/second["duration"])
-	expect("ffrtmp_worker_jobs_sla_compliant_total", 2)
-	expect("ffrtmp_worker_sla_compliance_rate", 100)
+	expect("ffrtmp_worker_jobs_sla_compliant_total", 1)
+	expect("ffrtmp_worker_jobs_sla_violation_total", 1)
+	expect("ffrtmp_worker_sla_compliance_rate", 50)
 
 	// A job that fails, with three retries, and a canceled one.
 	bed.submit(map[string]any{"input": "/nowhere/clip.mov"})
 	waitFor(t, "four failed attempts", func() bool { got = scrape(); return got["ffrtmp_worker_jobs_failed_total"] == 4 })
-	expect("ffrtmp_worker_jobs_sla_violation_total", 4)
+	expect("ffrtmp_worker_jobs_sla_violation_total", 5)
 	long := bed.submit(ffmpegtest.Long()).ID
 	bed.awaitFFmpeg()
 	waitFor(t, "the running job", func() bool { got = scrape(); return got["ffrtmp_worker_active_jobs"] == 1 })
@@ -120,8 +151,9 @@ func TestFieldNamesAreTrue(t *testing.T) {
 	waitFor(t, "count of the canceled job", func() bool { got = scrape(); return got["ffrtmp_worker_jobs_canceled_total"] == 1 })
 	expect("ffrtmp_worker_jobs_canceled_graceful_total", 1)
 	expect("ffrtmp_worker_jobs_canceled_forceful_total", 0)
-	expect("ffrtmp_worker_jobs_sla_compliant_total", 2)
-	expect("ffrtmp_worker_sla_compliance_rate", 100*2/6.)
+	expect("ffrtmp_worker_jobs_sla_compliant_total", 1)
+	expect("ffrtmp_worker_jobs_sla_violation_total", 5)
+	expect("ffrtmp_worker_sla_compliance_rate", 100/6.)
 	if got["ffrtmp_worker_heartbeats_total"] < 1 || got["ffrtmp_worker_uptime_seconds"] <= 0 {
 		t.Errorf("got %v heartbeats, uptime %v; want more than 0 of both", got["ffrtmp_worker_heartbeats_total"], got["ffrtmp_worker_uptime_seconds"])
 	}

@@ -43,11 +43,7 @@ func TestFFmpegDiesWithKilledAgent(t *testing.T) {
 	job := bed.submit(ffmpegtest.Long())
 	bed.awaitFFmpeg()
 	agent.kill()
-	killed := time.Now()
 	waitFor(t, "end of FFmpeg", func() bool { return len(bed.ffmpegs()) == 0 })
-	if took := time.Since(killed); took > 2*time.Second {
-		t.Errorf("FFmpeg ended %s after the agent, want at most 2s", took)
-	}
 	bed.startAgent()
 	if e := bed.awaitResult(job.ID, protocol.StatusFailed); e.Attempt != 1 {
 		t.Errorf("got the result of attempt %d, want 1", e.Attempt)

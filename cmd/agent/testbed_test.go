@@ -51,7 +51,7 @@ func TestMain(m *testing.M) {
 	if err := flag.Set("test.parallel", "6"); err != nil {
 		panic(err)
 	}
-	ffmpegtest.Main(m, "libx264") // only TestDemo tries all encoders
+	ffmpegtest.Main(m, "libx264")
 }
 
 // testbed is a master with its state on disk, and a data directory and settings for agents.

@@ -72,6 +72,33 @@ exec FFMPEG "${args[@]}"
 	return ffmpeg, calls
 }
 
+// WithPassedTrials writes a wrapper of FFmpeg to a directory and returns its path. It lists
+// only the given video encoders, and each trial encode of an agent succeeds at once.
+func WithPassedTrials(t *testing.T, dir string, encoders ...string) (ffmpeg string) {
+	t.Helper()
+	list, err := exec.Command(shared.ffmpeg, "-hide_banner", "-loglevel", "error", "-encoders").Output()
+	if err != nil {
+		t.Fatalf("listing FFmpeg's encoders: %v", err)
+	}
+	cached := filepath.Join(dir, "encoders")
+	if err := os.WriteFile(cached, []byte(filterVideoEncoders(string(list), encoders)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ffmpeg = filepath.Join(dir, "ffmpeg-with-passed-trials")
+	script := strings.NewReplacer("FFMPEG", shared.ffmpeg, "ENCODERS", cached, "FILTERS", filepath.Join(shared.dir, "filters")).Replace(`#!/bin/sh
+case "$*" in
+*" -encoders") exec cat ENCODERS ;;
+*" -filters") exec cat FILTERS ;;
+*" -i color=black:size=320x240:rate=25 "*) exit 0 ;;
+esac
+exec FFMPEG "$@"
+`)
+	if err := os.WriteFile(ffmpeg, []byte(script), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	return ffmpeg
+}
+
 func setUp(encoders []string) (err error) {
 	if shared.dir, err = os.MkdirTemp("", "ffmpegtest-"); err != nil {
 		return err
