@@ -169,7 +169,8 @@ func TestHangupDoesNotEndJobs(t *testing.T) {
 	bed := newTestbed(t)
 	// FFmpeg changes its signal handling at start, so a script records what it inherits.
 	seen, ffmpeg := filepath.Join(t.TempDir(), "seen"), filepath.Join(t.TempDir(), "ffmpeg")
-	script := fmt.Sprintf("#!/bin/sh\ngrep SigIgn /proc/self/status >%s\nexec %s \"$@\"\n", seen, ffmpegtest.FFmpeg())
+	// A run that is killed meanwhile leaves the record of another.
+	script := fmt.Sprintf("#!/bin/sh\ngrep SigIgn /proc/self/status >%[1]s.$$ && mv %[1]s.$$ %[1]s\nexec %[2]s \"$@\"\n", seen, ffmpegtest.FFmpeg())
 	if err := os.WriteFile(ffmpeg, []byte(script), 0o700); err != nil {
 		t.Fatal(err)
 	}

@@ -47,7 +47,7 @@ func TestDrainPrintsRemainingWork(t *testing.T) {
 		status messages.Status
 		want   string
 	}{
-		"busy":        {busyStatus(), "already draining: waiting for 2 running jobs (job-a#1 at 42 %, job-b#3 at - %), 3 results to deliver (kept for the next start if that fails)\n"},
+		"busy":        {busyStatus(), "already draining: waiting for 4 running jobs (job-a#1 at 42 %, job-b#3 at - %, job-c#1 at - %, job-d#1 at - %), 3 results to deliver (kept for the next start if that fails)\n"},
 		"idle":        {idle, "draining: nothing left to do\n"},
 		"undelivered": {undelivered, "draining: 1 result to deliver (kept for the next start if that fails)\n"},
 	} {
