@@ -128,6 +128,9 @@ func (r *Relay) ServeHTTP(w http.ResponseWriter, q *http.Request) {
 	if err == nil {
 		return
 	}
+	if r.ctx.Err() != nil { // closed
+		panic(http.ErrAbortHandler)
+	}
 	var refused *reach.Refused
 	status := http.StatusBadGateway
 	if errors.As(err, &refused) {

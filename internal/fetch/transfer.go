@@ -349,7 +349,9 @@ func (t *transfer) write(p []byte) error {
 	if t.size >= 0 && t.n+int64(len(p)) > t.size {
 		return t.tooMuch()
 	}
-	t.hash.Write(p)
+	if t.sha256 != "" {
+		t.hash.Write(p)
+	}
 	if t.path == "" {
 		if int64(len(t.data)+len(p)) > t.limit {
 			return &problem{protocol.ReasonInputError, fmt.Sprintf("larger than %d bytes", t.limit)}

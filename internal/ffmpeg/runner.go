@@ -3,7 +3,7 @@
 // and why an attempt failed.
 //
 // It knows no master and no energy, keeps no record beyond the workspace, and does not
-// retry: it reports what happened. How processes are held is up to hardware/proc; each has
+// repeat an encode: it reports what happened. How processes are held is up to hardware/proc; each has
 // a process group of its own, gets nothing of the agent's environment but a few variables,
 // and dies with the agent.
 package ffmpeg
