@@ -10,7 +10,7 @@ import (
 // globalArgs come first: no questions, log lines with their level, and progress on file
 // descriptor 3.
 func globalArgs() []string {
-	return []string{"-nostdin", "-hide_banner", "-nostats", "-loglevel", "level+verbose", "-stats_period", "0.5", "-progress", "pipe:3", "-y"}
+	return []string{"-nostdin", "-hide_banner", "-nostats", "-loglevel", "level+verbose", "-stats_period", "0.5", "-progress", "pipe:3", "-max_error_rate", "1", "-y"}
 }
 
 // source is an input in FFmpeg's terms: a URL with its protocol, and the options that

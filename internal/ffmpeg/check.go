@@ -57,7 +57,7 @@ func (r *Run) gather(ctx context.Context) (evidence, error) {
 		exit: exit, found: r.found, timeUp: r.timeUp, timeout: r.plan.timeout, streaming: r.plan.streaming, origin: r.origin(), source: r.source, accept: r.plan.accept,
 		whole: r.plan.whole, asked: r.plan.duration, software: r.plan.software(), copied: r.plan.audio.copied, diskWasFull: r.diskWasFull(),
 	}
-	e.bytes, e.lacks, e.gaps = r.Snapshot().Encode.InputBytes, r.lacks, r.files.fetched.Missing
+	e.bytes, e.lacks, e.cutOff, e.gaps = r.Snapshot().Encode.InputBytes, r.lacks, r.cutOff, r.files.fetched.Missing
 	if e.found.ReadError != "" && e.origin == originStored {
 		e.readable = readable(ctx, r.files.inputPath)
 	}
@@ -70,14 +70,17 @@ func (r *Run) gather(ctx context.Context) (evidence, error) {
 			return e, f
 		}
 		if exit.Err == nil && exit.Signal == 0 {
-			if e.diskFull = r.diskIsFull(); !e.diskFull {
+			if e.diskFull = r.diskIsFull(); !e.diskFull && e.found.EncoderError == "" && !e.found.HeaderError {
 				e.input = r.checkInput(ctx)
 			}
 		}
 		return e, ctx.Err()
 	}
 	if e.found.ReadError == "" && r.relay != nil && r.relay.BrokeOff() {
-		e.found.ReadError = r.relayFailure().Message
+		e.found.ReadError = "the transfer ended early"
+		if f := r.relayFailure(); f != nil {
+			e.found.ReadError = f.Message
+		}
 	}
 	if f := r.diskExceeded(); f != nil { // since the last check
 		return e, f
@@ -89,17 +92,24 @@ func (r *Run) gather(ctx context.Context) (evidence, error) {
 		}
 		e.outputs = append(e.outputs, o)
 	}
+	e.scan, e.filled = r.scanInput(ctx), r.filled
 	return e, ctx.Err()
 }
 
-// readable is how much of a file can be read before its end or the first error.
+// readable is how much of a file can be read before its end or the first error; 0 where
+// that takes long.
 func readable(ctx context.Context, path string) int64 {
+	ctx, cancel := context.WithTimeout(ctx, probeLocalTimeout)
+	defer cancel()
 	f, err := reach.OpenRegular(path)
 	if err != nil {
 		return 0
 	}
 	defer f.Close()
 	n, _ := io.Copy(io.Discard, &stoppable{ctx, f})
+	if ctx.Err() != nil {
+		return 0
+	}
 	return n
 }
 

@@ -7,25 +7,41 @@ import (
 )
 
 // maxBoxes bounds the boxes of a file that are looked at; a fragmented film has thousands.
-const maxBoxes = 1 << 20
+const maxBoxes = 1 << 17
 
-// cutOff reports how many bytes a file of a size lacks of those that its container declares
-// for media: the boxes of MP4 (ISO/IEC 14496-12, 4.2), the chunks of AVI (RIFF), the
-// segment of Matroska (RFC 8794, RFC 9559). 0: none, or the container declares no size.
-func cutOff(f io.ReaderAt, size int64) int64 {
+// cutOff reports whether a file of a size ends before the media that its container declares,
+// and how many bytes it lacks (0: not known): the boxes of MP4 (ISO/IEC 14496-12, 4.2), the
+// chunks of AVI (RIFF), the segment of Matroska (RFC 8794, RFC 9559), the last tag of FLV.
+func cutOff(f io.ReaderAt, size int64) (lacks int64, cut bool) {
 	var head [16]byte
 	n, _ := f.ReadAt(head[:], 0)
 	switch b := head[:n]; {
 	case n < len(head):
-		return 0
+		return 0, false
 	case string(b[:4]) == "RIFF":
-		return cutRIFF(f, size)
+		lacks = cutRIFF(f, size)
 	case binary.BigEndian.Uint32(b) == 0x1A45DFA3:
-		return cutEBML(f, size)
+		lacks = cutEBML(f, size)
 	case string(b[4:8]) == "ftyp":
-		return cutMP4(f, size)
+		lacks = cutMP4(f, size)
+	case string(b[:3]) == "FLV":
+		return 0, cutFLV(f, size)
 	}
-	return 0
+	return lacks, lacks > 0
+}
+
+// cutFLV: the file does not end with a tag and its size (Adobe FLV 10.1, E.3).
+func cutFLV(f io.ReaderAt, size int64) bool {
+	var last, head [4]byte
+	if n, _ := f.ReadAt(last[:], size-int64(len(last))); n < len(last) {
+		return false
+	}
+	length := int64(binary.BigEndian.Uint32(last[:]))
+	if n, _ := f.ReadAt(head[:], size-int64(len(last))-length); n < len(head) {
+		return true
+	}
+	const header = 11 // of a tag, bytes
+	return int64(binary.BigEndian.Uint32(head[:])&0xFFFFFF)+header != length
 }
 
 func cutMP4(f io.ReaderAt, size int64) int64 {

@@ -67,6 +67,9 @@ func (r *Run) progressed(p progressReport) {
 	if e.Progress.Frames != p.frames || e.Progress.OutTime != p.outTime || e.Progress.SizeBytes != p.size {
 		r.progressAt.Store(now.UnixNano())
 	}
+	if len(r.plan.renditions) == 1 { // else it is of all outputs
+		r.filled = p.duplicated
+	}
 	percent := 0.0
 	if r.expected > 0 {
 		percent = min(100, 100*p.outTime.Seconds()/r.expected.Seconds())

@@ -18,8 +18,9 @@ type findings struct {
 	Packets      int64 // read of the video; -1 if not stated
 	Frames       int64 // decoded of the video; -1 if not stated
 	DecodeErrors int64 // frames of the video that the decoder refused or marked corrupt, after its first frame
-	SoundErrors  int64 // likewise, of other streams
-	FramesIn     int64 // of the first output's rate filter; -1 if not stated
+	AudioErrors  int64 // likewise, packets of the audio
+	AudioPackets int64 // read of the audio
+	FramesIn     int64 // of the first output's rate filter, all of its graphs; -1 if not stated
 	FramesOut    int64
 	Damaged      int64  // places where the container or its packets were damaged
 	PartsMissing int64  // segments that could not be read
@@ -43,15 +44,17 @@ type logReader struct {
 	decoders []string // codecs of the input, whose lines are no cause of a failure
 	video    int      // index of the video stream; -1 if unknown
 	found    findings
-	decoding bool   // a frame of the video was decoded
+	decoding bool   // a frame of the video was decoded, or its first packet is a key frame
+	fps      int64  // number of the rate filter that was counted
 	kept     bool   // the last line went into the buffer
+	cut      bool   // the last line is only the beginning of a long one, in which secrets are not recognized
 	last     string // the last line, which the next one may say was repeated
 }
 
 func newLogReader(keep *logBuffer, input string, of media) *logReader {
 	l := &logReader{keep: keep, input: input, decoders: of.codecs, video: -1, found: findings{Packets: -1, Frames: -1, FramesIn: -1}}
 	if of.probed {
-		l.video = of.index
+		l.video, l.decoding = of.index, of.indexed
 	}
 	return l
 }
@@ -61,6 +64,7 @@ func (l *logReader) read(in io.Reader) {
 	lines := bufio.NewReaderSize(in, maxLogLine)
 	for {
 		line, err := lines.ReadSlice('\n')
+		l.cut = errors.Is(err, bufio.ErrBufferFull)
 		l.line(line)
 		for errors.Is(err, bufio.ErrBufferFull) { // the rest of a long line
 			if line, err = lines.ReadSlice('\n'); l.kept {
@@ -78,7 +82,9 @@ var (
 	encoderLine   = regexp.MustCompile(`^(?:Svt|x265) ?\[error\]: (?:Instance \d+: )?(.*)$`)
 	repeatedLine  = regexp.MustCompile(`^    Last message repeated (\d+) times$`)
 	videoGraph    = regexp.MustCompile(`^\[graph -?\d+ input from stream `) // set up by the first frame
-	packetsRead   = regexp.MustCompile(`^  Input stream #0:\d+ \(video\): (\d+) packets read`)
+	packetsRead   = regexp.MustCompile(`^  Input stream #0:\d+ \((video|audio)\): (\d+) packets read`)
+	streamMapping = regexp.MustCompile(`^  Stream #0:\d+ -> #\d+:\d+ \((\w+) \(([^)]+)\) -> `)
+	fpsInstance   = regexp.MustCompile(`^\[Parsed_fps_(\d+) @`)
 	framesDecoded = regexp.MustCompile(`; (\d+) frames decoded`)
 	fpsFilter     = regexp.MustCompile(`^(\d+) frames in, (\d+) frames out;`)
 	badFrame      = regexp.MustCompile(`corrupt decoded frame(?: in stream (\d+))?$|^Error while decoding stream #0:(\d+): |^Error submitting packet to decoder: |^Decoding error: `)
@@ -136,23 +142,42 @@ func (l *logReader) count(line string, n int64) {
 		l.failed(text)
 	default:
 		l.refused(text)
+		if m := streamMapping.FindStringSubmatch(text); m != nil {
+			l.decoders = append(l.decoders, m[1], m[2])
+		}
 	}
 }
 
 // figures takes in the counts that FFmpeg logs at its end.
 func (l *logReader) figures(from, text string) {
 	f := &l.found
-	if m := packetsRead.FindStringSubmatch(text); m != nil {
-		f.Packets = parseCount(m[1])
+	switch m := packetsRead.FindStringSubmatch(text); {
+	case m == nil:
+	case m[1] == "audio":
+		f.AudioPackets += parseCount(m[2])
+	default:
+		f.Packets = max(f.Packets, parseCount(m[2]))
 		if m := framesDecoded.FindStringSubmatch(text); m != nil {
-			f.Frames = parseCount(m[1])
+			f.Frames = max(f.Frames, parseCount(m[1]))
 		}
 	}
-	switch m := fpsFilter.FindStringSubmatch(text); {
-	case videoGraph.MatchString(from):
+	if videoGraph.MatchString(from) {
 		l.decoding = true
-	case m != nil && strings.HasPrefix(from, "[Parsed_fps_") && f.FramesIn <= 0: // 0: a graph that FFmpeg 7 tries
-		f.FramesIn, f.FramesOut = parseCount(m[1]), parseCount(m[2])
+	}
+	if m, of := fpsFilter.FindStringSubmatch(text), fpsInstance.FindStringSubmatch(from); m != nil && of != nil {
+		l.rateFilter(parseCount(of[1]), parseCount(m[1]), parseCount(m[2]))
+	}
+}
+
+// rateFilter takes in the counts of a rate filter. The first output's has the lowest number;
+// a change of the input's size replaces its graph by another with the same number.
+func (l *logReader) rateFilter(number, in, out int64) {
+	f := &l.found
+	switch {
+	case f.FramesIn < 0 || number < l.fps:
+		l.fps, f.FramesIn, f.FramesOut = number, in, out
+	case number == l.fps:
+		f.FramesIn, f.FramesOut = f.FramesIn+in, f.FramesOut+out
 	}
 }
 
@@ -166,7 +191,7 @@ func (l *logReader) badFrames(from, text string, n int64) {
 	}
 	switch {
 	case !isVideo:
-		l.found.SoundErrors += n
+		l.found.AudioErrors += n
 	case l.decoding:
 		l.found.DecodeErrors += n
 	}
@@ -201,7 +226,7 @@ func (l *logReader) refused(text string) {
 
 // cause keeps the first of the lines that may tell why FFmpeg failed.
 func (l *logReader) cause(text string) {
-	if l.found.FirstError == "" {
+	if l.found.FirstError == "" && !l.cut {
 		l.found.FirstError = text
 	}
 }

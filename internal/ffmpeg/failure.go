@@ -44,10 +44,6 @@ func (r *Run) stopFailure(cause job.StopCause) *job.Failure {
 // stoppedExit is FFmpeg's exit status after SIGTERM.
 const stoppedExit = 255
 
-// decodeErrorsExit is FFmpeg's exit status when more frames could not be decoded than
-// -max_error_rate allows (ffmpeg(1)).
-const decodeErrorsExit = 69
-
 // ranOutOfResources reports whether FFmpeg's exit status is that of missing memory or disk
 // space: since version 7 the status is the error number, negated, in one byte.
 func ranOutOfResources(exit proc.Exit) bool {

@@ -60,7 +60,7 @@ func TestOutputKeepsTheInputsGeometry(t *testing.T) {
 		"anamorphic":       {footage(t, filepath.Join(dir, "d.mp4"), "size=180x144:rate=25,setsar=16/15"), ``, shape{180, 144, "16:15", "25/1"}, ""},
 		"turned":           {turned, ``, shape{120, 160, "1:1", "25/1"}, ""},
 		"odd":              {footage(t, filepath.Join(dir, "e.mkv"), "size=161x121:rate=25", "-pix_fmt", "yuv444p"), ``, shape{162, 122, "9821:9801", "25/1"}, "161x121 has an odd side"},
-		"uneven":           {clip(t, filepath.Join(dir, "f.mp4"), "2", uneven...), ``, shape{160, 120, "1:1", "600/29"}, "frame rate varies"},
+		"uneven":           {clip(t, filepath.Join(dir, "f.mp4"), "2", uneven...), ``, shape{160, 120, "1:1", "30/1"}, "frame rate varies"},
 		"size of the job":  {filepath.Join(dir, "a.mp4"), `"resolution":"320x180",`, shape{320, 180, "3:4", "25/1"}, "its pixels are 0.75 times as wide"},
 		"rate of the job":  {filepath.Join(dir, "a.mp4"), `"fps":50,`, shape{160, 120, "1:1", "50/1"}, ""},
 	} {
@@ -146,7 +146,8 @@ func TestFrameRateOfAStream(t *testing.T) {
 		{"30000/1001", "30000/1001", rate{30000, 1001}, false},
 		{"359/12", "30/1", rate{30, 1}, false},               // the last frame is longer
 		{"2997/100", "60000/1001", rate{60000, 2002}, false}, // rounded, fields
-		{"1437/100", "60/1", rate{1437, 100}, true},
+		{"1437/100", "60/1", rate{60, 1}, true},
+		{"1437/100", "90000/1", rate{1437, 100}, true}, // the base is that of the time stamps
 		{"0/0", "24/1", rate{24, 1}, false},
 		{"25/1", "0/0", rate{25, 1}, false},
 		{"0/0", "0/0", rate{}, false},
@@ -166,7 +167,7 @@ func TestUnusualInputSizeIsClamped(t *testing.T) {
 	}{
 		{media{size: size{8, 20000}, fps: rate{25, 1}}, []string{"output 0: h264 16x16384 at 25", "resolution 8x20000 of the input is not within 16 and 16384 px a side; encoded as 16x16384"}},
 		{media{size: size{640, 480}, fps: rate{1000, 1}}, []string{"output 0: h264 640x480 at 300", "the input has 1000 frames a second; encoded at 300"}},
-		{media{size: size{640, 480}, fps: rate{1437, 100}, uneven: true}, []string{"at 1437/100", "mean of 14.37 frames"}},
+		{media{size: size{640, 480}, fps: rate{1437, 100}, uneven: true}, []string{"at 1437/100", "at 14.37 frames a second"}},
 	} {
 		got := argumentsOf(t, `{"parameters":{"input":"/in.mp4"}}`, testNode(knownCaps, nil), c.of)
 		for _, s := range c.says {

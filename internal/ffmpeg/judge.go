@@ -22,8 +22,11 @@ type evidence struct {
 	found       findings
 
 	origin   origin
-	input    *job.Failure  // what an inspection after a failure found wrong with the input
-	bytes    int64         // of the input when it was opened; 0 if unknown
+	input    *job.Failure // what an inspection after a failure found wrong with the input
+	bytes    int64        // of the input when it was opened; 0 if unknown
+	cutOff   bool         // it ends before all of the media that its container declares
+	scan     scanned
+	filled   int64         // frames repeated at the beginning and the end of the outputs
 	lacks    int64         // bytes of media that it declares and does not have
 	gaps     time.Duration // of media that the input's playlist marks as missing
 	readable int64         // bytes in front of the first that cannot be read; 0: not looked for
@@ -83,13 +86,13 @@ type rule struct {
 
 // judge decides whether an attempt completed and why not.
 func judge(e evidence) verdict {
-	v := verdict{decodeErrors: e.badFrames(), duplicated: e.repeated(), missing: e.missing()}
+	v := verdict{decodeErrors: e.badFrames(), duplicated: e.repeated() + e.filled, missing: e.missing()}
 	if !e.ended() {
 		v.failure = first(e.exitRules())
 		return v
 	}
 	if e.timeUp {
-		v.note("the stream ended at the job's timeout of %s, before its input did", e.timeout)
+		v.note("the stream ended at the job's timeout of %s; its input had not ended", e.timeout)
 	}
 	if v.failure = first(e.outputRules()); v.failure != nil {
 		v.failure = e.blameDisk(v.failure)
@@ -113,11 +116,11 @@ func judge(e evidence) verdict {
 	if why := e.found.ReadError; why != "" && e.origin == originLive {
 		v.note("the live input ended: %s", why)
 	}
-	if e.found.SoundErrors > 0 {
-		v.note("input: %d errors decoding its audio", e.found.SoundErrors)
+	if n := e.found.AudioErrors; n > 0 {
+		v.note("input: %s of its audio could not be decoded", plural(n, "packet"))
 	}
-	if v.duplicated > 0 && v.decodeErrors == 0 {
-		v.note("the input's frames have gaps; %d frames were repeated to fill them", v.duplicated)
+	if n := e.repeated(); n > 0 && v.decodeErrors == 0 {
+		v.note("the input has gaps in its time stamps; %s repeated to fill them", plural(n, "frame was", "frames were"))
 	}
 	return v
 }
@@ -173,12 +176,13 @@ func (e *evidence) exitRules() []rule {
 		{e.diskFull, protocol.ReasonResourceError, fmt.Sprintf("FFmpeg: %s: no space left on the disk of the output", exit)},
 		{e.network() && serverFault, protocol.ReasonNetworkError, fmt.Sprintf("input: the server answered HTTP status %d", found.HTTPStatus)},
 		{e.input != nil, inputReason, inputText},
-		{e.hasInput() && exit.Code == decodeErrorsExit, protocol.ReasonInputError, "input: too many frames cannot be decoded"},
 		{e.diskWasFull, protocol.ReasonResourceError, fmt.Sprintf("FFmpeg: %s: the disk of the output was temporarily full", exit)},
+		{found.EncoderError != "" && found.AudioErrors > 0, protocol.ReasonInputError, "input: its audio cannot be decoded"},
 		{found.EncoderError != "" && e.software, protocol.ReasonUserError, "the encoder does not accept these parameters: " + found.EncoderError},
-		{found.HeaderError && e.copied, protocol.ReasonUserError, "the output format does not take the copied audio" + because},
+		{found.EncoderError != "", protocol.ReasonRuntimeError, "the encoder could not be opened: " + found.EncoderError},
+		{found.HeaderError && e.copied, protocol.ReasonUserError, "the output format cannot hold the copied audio" + because},
 		{found.ReadError != "" && e.network(), protocol.ReasonNetworkError, "input: reading it failed: " + found.ReadError},
-		{e.streaming, protocol.ReasonNetworkError, fmt.Sprintf("FFmpeg: %s: sending the stream failed", exit)},
+		{e.streaming, protocol.ReasonNetworkError, fmt.Sprintf("FFmpeg: %s: sending the stream failed%s", exit, because)},
 		{true, protocol.ReasonRuntimeError, fmt.Sprintf("FFmpeg: %s%s", exit, because)},
 	}
 }
@@ -215,19 +219,21 @@ func (e *evidence) inputRules() []rule {
 	if e.network() {
 		reason = protocol.ReasonNetworkError
 	}
-	ends := fmt.Sprintf("input: it ends after %s", made.Round(time.Millisecond))
+	ends := fmt.Sprintf("input: it ends after %s", made.Round(10*time.Millisecond))
 	if want := e.expected(); want > 0 {
-		ends += fmt.Sprintf(" of %s", want.Round(time.Millisecond))
+		ends += fmt.Sprintf(" of %s", want.Round(10*time.Millisecond))
 	}
-	short := e.short() && !e.grew
 	// The length is not stated, and the job did not get as much as it asked for.
-	open := e.expected() == 0 && !e.satisfied() && !e.grew && e.origin != originLive
+	open := e.expected() == 0 && !e.satisfied() && e.origin != originLive
 	return []rule{
 		{e.gaps > 0, protocol.ReasonInputError, fmt.Sprintf("input: its playlist marks %s of it as missing", e.gaps)},
-		{found.PartsMissing > 0 && e.origin != originLive, reason, fmt.Sprintf("input: %d of its segments could not be read", found.PartsMissing)},
-		{(short || open) && found.ReadError != "", reason, fmt.Sprintf("%s: %s", ends, found.ReadError)},
-		{e.continuesElsewhere(), protocol.ReasonInputError, ends + "; the video goes on in another stream"},
-		{short, reason, ends},
+		{found.PartsMissing > 0 && e.origin != originLive, reason, fmt.Sprintf("input: %s could not be read", plural(found.PartsMissing, "segment"))},
+		{(e.short() || open) && found.ReadError != "", reason, fmt.Sprintf("%s: %s", ends, found.ReadError)},
+		{e.damagedShare() > maxDamagedShare && e.origin == originStored && !e.cut(), protocol.ReasonInputError, "input: " + e.framesText()},
+		{e.audioShare() > maxDamagedShare && e.origin == originStored && !e.cut(), protocol.ReasonInputError,
+			fmt.Sprintf("input: %d of %d packets of its audio could not be decoded", found.AudioErrors, found.AudioPackets)},
+		{e.scan.elsewhere && !e.satisfied() && !e.grew, protocol.ReasonInputError, ends + "; the video goes on in another stream"},
+		{e.short() && !e.grew, reason, ends},
 		{e.cut() && !e.grew, reason, "input: the file is cut off" + e.lacksText()},
 		{e.damagedShare() > maxDamagedShare && e.origin == originStored, protocol.ReasonInputError, "input: " + e.framesText()},
 	}
@@ -255,7 +261,11 @@ func (e *evidence) expected() time.Duration {
 // short: the first output lacks some of what the input has.
 func (e *evidence) short() bool {
 	want := e.expected()
-	return want > 0 && e.outputs[0].made.length < want-slack(want, e.source.exact)-2*e.outputs[0].frameTime()
+	differs := slack(want, e.source.exact)
+	if e.source.playlist {
+		differs = playlistSlack(want)
+	}
+	return want > 0 && e.outputs[0].made.length < want-differs-2*e.outputs[0].frameTime()
 }
 
 // satisfied: the first output has all that the job asked for, whatever more the input has.
@@ -272,7 +282,7 @@ func (e *evidence) cut() bool {
 	case e.expected() > 0 && e.source.indexLast:
 		return e.short()
 	}
-	return e.found.CutOff || e.lacks > 0
+	return e.found.CutOff || e.cutOff
 }
 
 func (e *evidence) lacksText() string {
@@ -282,24 +292,18 @@ func (e *evidence) lacksText() string {
 	return fmt.Sprintf(": it has %d of %d bytes", e.bytes, e.bytes+e.lacks)
 }
 
-// continuesElsewhere: the video went on in another stream when the first output's ended.
-func (e *evidence) continuesElsewhere() bool {
-	if e.satisfied() || e.grew {
-		return false
-	}
-	end := e.outputs[0].made.length + time.Second
-	begun := e.source.continues > 0 && e.source.continues < end
-	return begun || e.found.NewVideo && e.source.guessed > end+slack(e.source.guessed, false)
-}
-
 // slack is by how much a length may differ: by half a second, and by what its container
 // rounds or is often wrong.
 func slack(d time.Duration, exact bool) time.Duration {
 	if exact {
-		return d/500 + 500*time.Millisecond
+		return min(d/500+500*time.Millisecond, time.Second)
 	}
-	return d/50 + 500*time.Millisecond
+	return min(d/50+500*time.Millisecond, 3*time.Second)
 }
+
+// playlistSlack is that of the segments of a playlist, whose lengths may be rounded to
+// seconds (RFC 8216, 4.3.2.1). Each of them was found.
+func playlistSlack(d time.Duration) time.Duration { return d/10 + time.Second }
 
 // repeated is how many frames of the first output are repetitions beyond those that
 // converting the rate needs.
@@ -315,38 +319,61 @@ func (e *evidence) repeated() int64 {
 	return int64(math.Round(beyond))
 }
 
-// lost is the number of the input's frames that damage took away.
-func (e *evidence) lost() int64 {
-	if e.found.Damaged == 0 && e.found.PartsMissing == 0 && e.found.DecodeErrors == 0 {
-		return 0 // gaps in its time stamps
+// lostTime is how much of the video damage to its container took away.
+func (e *evidence) lostTime() time.Duration {
+	if !e.scan.stopped || len(e.outputs) == 0 || !e.outputs[0].fps.known() {
+		return e.scan.lost
 	}
-	n := e.repeated()
-	if n == 0 {
-		return 0
-	}
-	return int64(math.Round(float64(n) * e.source.fps.float() / e.outputs[0].fps.float()))
+	// How much is beyond the damage is not known: all that the output repeats or lacks.
+	repeats := time.Duration(float64(e.repeated()) / e.outputs[0].fps.float() * float64(time.Second))
+	return repeats + max(0, e.source.guessed-e.outputs[0].made.length)
 }
 
-// badFrames is the number of frames that were corrupt or lost. A frame that the decoder
-// refused is missing among those it made.
-func (e *evidence) badFrames() int64 { return max(e.found.DecodeErrors, e.lost()) }
-
-func (e *evidence) damagedShare() float64 {
-	bad, good := float64(e.badFrames()), float64(e.found.Frames)
-	if bad == 0 || good+bad <= 0 {
+// lost is the number of the input's frames that damage to its container took away.
+func (e *evidence) lost() int64 {
+	if !e.source.fps.known() {
 		return 0
 	}
-	return bad / (good + bad)
+	return int64(math.Round(e.lostTime().Seconds() * e.source.fps.float()))
+}
+
+// badFrames is the number of frames that were corrupt or lost.
+func (e *evidence) badFrames() int64 { return e.found.DecodeErrors + e.lost() }
+
+// allFrames is the number of frames that the video had.
+func (e *evidence) allFrames() int64 {
+	return max(e.found.Frames+e.badFrames(), e.found.Packets+e.lost())
+}
+
+func (e *evidence) damagedShare() float64 { return share(e.badFrames(), e.allFrames()) }
+
+func (e *evidence) audioShare() float64 { return share(e.found.AudioErrors, e.found.AudioPackets) }
+
+func share(part, all int64) float64 {
+	if all <= 0 {
+		return 0
+	}
+	return float64(part) / float64(all)
 }
 
 // framesText says how many frames were bad.
 func (e *evidence) framesText() string {
-	bad := e.badFrames()
-	text := fmt.Sprintf("%d frames were corrupt or lost", bad)
+	bad := plural(e.badFrames(), "frame was", "frames were")
 	if e.found.Frames > 0 {
-		text = fmt.Sprintf("%d of %d frames were corrupt or lost", bad, max(e.found.Frames+e.lost(), e.found.Packets))
+		bad = fmt.Sprintf("%d of %s", e.badFrames(), plural(e.allFrames(), "frame was", "frames were"))
 	}
-	return text
+	return bad + " corrupt or lost"
+}
+
+// plural is a number with what it counts; without a form for several, that is one with s.
+func plural(n int64, one string, several ...string) string {
+	switch {
+	case n == 1:
+		return "1 " + one
+	case len(several) > 0:
+		return fmt.Sprintf("%d %s", n, several[0])
+	}
+	return fmt.Sprintf("%d %ss", n, one)
 }
 
 // missing is how much of the input's media was not encoded; nil where that is not known.
@@ -355,19 +382,18 @@ func (e *evidence) missing() *time.Duration {
 	if len(e.outputs) == 0 || !e.hasInput() {
 		return nil
 	}
-	switch want := e.expected(); {
-	case e.short():
-		missing = want - e.outputs[0].made.length
+	made, want := e.outputs[0].made.length, e.expected()
+	switch {
+	case want > 0 && !e.source.playlist && made < want-2*e.outputs[0].frameTime(), e.short():
+		missing = want - made
 	case e.lacks > 0 && e.bytes > 0 && e.cut(): // in proportion
-		missing = time.Duration(float64(e.outputs[0].made.length) * float64(e.lacks) / float64(e.bytes))
+		missing = time.Duration(float64(made) * float64(e.lacks) / float64(e.bytes))
 	case want == 0 && !e.satisfied():
 		if missing = e.guessMissing(); missing <= 0 && e.lost() == 0 {
 			return nil
 		}
 	}
-	if lost := e.lost(); lost > 0 {
-		missing += time.Duration(float64(lost) / e.source.fps.float() * float64(time.Second))
-	}
+	missing += e.lostTime()
 	return &missing
 }
 
@@ -377,7 +403,7 @@ func (e *evidence) missing() *time.Duration {
 func (e *evidence) guessMissing() time.Duration {
 	made := e.outputs[0].made.length
 	switch read := e.readable; {
-	case e.found.ReadError == "" && !e.cut() && !e.continuesElsewhere():
+	case e.found.ReadError == "" && !e.cut() && !e.scan.elsewhere:
 		return 0
 	case e.source.guessed > made:
 		return e.source.guessed - made

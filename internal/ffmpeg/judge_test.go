@@ -49,7 +49,9 @@ func TestVerdicts(t *testing.T) {
 		}
 	}
 	refused := found(func(f *findings) { f.DecodeErrors, f.Frames = 60, 1740 })
-	zeroed := found(func(f *findings) { f.Damaged, f.Packets, f.Frames, f.FramesIn = 2, 1200, 1200, 1200 })
+	zeroed := func(e *evidence) {
+		e.found.Damaged, e.found.Packets, e.found.Frames, e.found.FramesIn, e.scan.lost = 2, 1200, 1200, 1200, 20*s
+	}
 
 	var table bytes.Buffer
 	for _, c := range []struct {
@@ -66,8 +68,6 @@ func TestVerdicts(t *testing.T) {
 		{"disk was full", film(ended(failed), func(e *evidence) { e.diskWasFull = true })},
 		{"disk was full, input broken", film(ended(failed), func(e *evidence) { e.diskWasFull, e.input = true, broken })},
 		{"input broken, streaming", film(ended(failed), func(e *evidence) { e.input, e.streaming = broken, true })},
-		{"too many frames undecoded", film(ended(proc.Exit{Code: decodeErrorsExit}))},
-		{"69 of a synthetic input", film(synthetic(0), ended(proc.Exit{Code: decodeErrorsExit}))},
 		{"stream refused", film(ended(failed), func(e *evidence) { e.streaming = true })},
 		{"server overloaded", film(ended(failed), read(originNetwork), found(func(f *findings) { f.HTTPStatus = 503 }), func(e *evidence) { e.input = broken })},
 		{"server limits requests", film(ended(failed), read(originNetwork), found(func(f *findings) { f.HTTPStatus = 429 }))},
@@ -108,16 +108,17 @@ func TestVerdicts(t *testing.T) {
 		{"length unknown, transfer ended early", film(made(900), lengthUnknown, read(originNetwork), found(func(f *findings) { f.ReadError = "the transfer ended early" }))},
 		{"length unknown, file cut off", film(made(900), lengthUnknown, found(func(f *findings) { f.CutOff = true }))},
 		{"file cut off within its audio", film(found(func(f *findings) { f.CutOff = true }))},
-		{"index at the end cut off", film(found(func(f *findings) { f.CutOff = true }), func(e *evidence) { e.source.indexLast, e.lacks, e.bytes = true, 100, 900 })},
-		{"length guessed, file cut off", film(made(900), func(e *evidence) { e.source.length, e.lacks, e.bytes = 30*s, 100, 100 })},
+		{"index at the end cut off", film(found(func(f *findings) { f.CutOff = true }), func(e *evidence) { e.source.indexLast, e.cutOff, e.lacks, e.bytes = true, true, 100, 900 })},
+		{"length guessed, file cut off", film(made(900), func(e *evidence) { e.source.length, e.cutOff, e.lacks, e.bytes = 30*s, true, 100, 100 })},
 		{"read error behind the video", film(found(func(f *findings) { f.ReadError = "Input/output error" }))},
 		{"segments missing", film(found(func(f *findings) { f.PartsMissing = 2 }))},
 		{"segments missing, accepted", film(found(func(f *findings) { f.PartsMissing = 2 }), accepting)},
 		{"segments missing over the network", film(read(originNetwork), found(func(f *findings) { f.PartsMissing = 2 }))},
 		{"segments of a live input missing", film(read(originLive), found(func(f *findings) { f.PartsMissing = 2 }))},
-		{"video goes on in another stream", film(made(900), lengthUnknown, func(e *evidence) { e.source.continues = 30 * s })},
-		{"video goes on in a stream found later", film(made(900), lengthUnknown, found(func(f *findings) { f.NewVideo = true }))},
-		{"another video beside it", film(func(e *evidence) { e.source.continues = 90 * s })},
+		{"video goes on in another stream", film(made(900), lengthUnknown, func(e *evidence) { e.scan.elsewhere = true })},
+		{"read error of a file that grew", film(made(900), func(e *evidence) { e.grew = true }, found(func(f *findings) { f.ReadError = "Input/output error" }))},
+		{"two hours without the last 14 s", film(func(e *evidence) { e.source.length = 2 * time.Hour }, made(2*60*60*30-14*30))},
+		{"playlist with lengths in whole seconds", film(made(1728), func(e *evidence) { e.source.playlist = true })},
 
 		{"frames refused", film(refused)},
 		{"frames refused, accepted", film(refused, accepting)},
@@ -126,10 +127,14 @@ func TestVerdicts(t *testing.T) {
 		{"a third of the container zeroed", film(zeroed)},
 		{"a third of the container zeroed, accepted", film(zeroed, accepting)},
 		{"a third of a transport stream zeroed", film(zeroed, lengthUnknown)},
-		{"gaps in sound time stamps", film(found(func(f *findings) { f.Packets, f.Frames, f.FramesIn = 1200, 1200, 1200 }))},
+		{"gaps in time stamps", film(found(func(f *findings) { f.Packets, f.Frames, f.FramesIn = 1200, 1200, 1200 }))},
 		{"gaps of an uneven rate", film(found(func(f *findings) { f.Packets, f.Frames, f.FramesIn = 1200, 1200, 1200 }), func(e *evidence) { e.source.uneven = true })},
 		{"rate doubled", film(found(func(f *findings) { f.Packets, f.Frames, f.FramesIn = 900, 900, 900 }), func(e *evidence) { e.source.fps = rate{15, 1} })},
-		{"audio damaged", film(found(func(f *findings) { f.SoundErrors = 3 }))},
+		{"damage beside gaps in time stamps", film(found(func(f *findings) { f.Packets, f.Frames, f.FramesIn, f.Damaged = 1200, 1200, 1200, 1 }))},
+		{"audio lost", film(found(func(f *findings) { f.AudioErrors, f.AudioPackets = 260, 260 }))},
+		{"audio that cannot be decoded", film(ended(failed), found(func(f *findings) { f.AudioErrors, f.EncoderError = 260, "Error while opening encoder" }))},
+		{"hardware encoder fails while streaming", film(ended(failed), func(e *evidence) { e.software, e.streaming = false, true }, found(func(f *findings) { f.EncoderError = "out of memory" }))},
+		{"audio damaged", film(found(func(f *findings) { f.AudioErrors, f.AudioPackets = 3, 400 }))},
 		{"stream ended at its timeout", film(made(900), read(originLive), func(e *evidence) {
 			e.timeUp, e.exit, e.outputs[0].streamed = true, proc.Exit{Code: stoppedExit}, true
 		})},
@@ -162,18 +167,20 @@ func TestCutOffFiles(t *testing.T) {
 	c.remux("first.mp4", "-c", "copy", "-movflags", "+faststart")
 	c.remux("fragments.mp4", "-c", "copy", "-movflags", "frag_keyframe+empty_moov")
 	c.remux("six.mkv", "-c", "copy")
+	c.remux("six.flv", "-c", "copy")
 	c.remux("six.avi", "-c:v", "mpeg4", "-c:a", "libmp3lame")
-	for _, name := range []string{"first.mp4", "fragments.mp4", "six.mkv", "six.avi", "six.mp4"} {
+	for _, name := range []string{"first.mp4", "fragments.mp4", "six.mkv", "six.avi", "six.flv", "six.mp4"} {
 		data, err := os.ReadFile(c.path(name))
 		if err != nil {
 			t.Fatal(err)
 		}
 		size := int64(len(data))
-		if got := cutOff(bytes.NewReader(data), size); got != 0 {
-			t.Errorf("%s: got %d bytes missing, want 0", name, got)
+		if lacks, cut := cutOff(bytes.NewReader(data), size); lacks != 0 || cut {
+			t.Errorf("%s: got %d bytes missing, cut off: %t; want 0, false", name, lacks, cut)
 		}
-		if got := cutOff(bytes.NewReader(data[:size/2]), size/2); got <= 0 || got > size-size/2 {
-			t.Errorf("half of %s: got %d bytes missing, want 1 to %d", name, got, size-size/2)
+		lacks, cut := cutOff(bytes.NewReader(data[:size/2]), size/2)
+		if known := name != "six.flv"; !cut || known && lacks <= 0 || lacks > size-size/2 {
+			t.Errorf("half of %s: got %d bytes missing, cut off: %t; want 1 to %d, true", name, lacks, cut, size-size/2)
 		}
 	}
 }
@@ -183,8 +190,8 @@ func FuzzCutOff(f *testing.F) {
 	f.Add([]byte("\x00\x00\x00\x18ftypisom\x00\x00\x00\x00\x00\x00\x00\x01mdat\xff\xff\xff\xff\xff\xff\xff\xff"))
 	f.Add([]byte("\x1a\x45\xdf\xa3\x81\x00\x18\x53\x80\x67\x01\xff\xff\xff\xff\xff\xff\xff"))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		if got := cutOff(bytes.NewReader(data), int64(len(data))); got < 0 {
-			t.Errorf("got %d bytes missing", got)
+		if lacks, _ := cutOff(bytes.NewReader(data), int64(len(data))); lacks < 0 {
+			t.Errorf("got %d bytes missing", lacks)
 		}
 	})
 }

@@ -21,6 +21,10 @@ type media struct {
 	uneven bool
 	// length is how long the video is at least; 0 where its container does not tell.
 	length time.Duration
+	// indexed: the file lists its packets, and begins with a key frame.
+	indexed bool
+	// playlist: the length is that of segments, and may be rounded.
+	playlist bool
 	// indexLast: the file may end with an index that no encode needs.
 	indexLast bool
 	// exact: the container derives that length from an index or states it of the track.
@@ -31,13 +35,13 @@ type media struct {
 	audio   []probedStream
 	track   int // index among the audio tracks of the one that is encoded; -1: none can be
 
-	sar        string        // sample aspect ratio, such as 16:15; empty if unknown
-	interlaced string        // field order, such as "top field first"; empty: progressive or unknown
-	bits       int           // a sample
-	transfer   string        // such as smpte2084
-	rgb        bool          // its samples are RGB
-	leftOut    []string      // tracks beside the audio that are not encoded, counted by kind
-	continues  time.Duration // when the video goes on in another stream; 0: it does not
+	sar        string   // sample aspect ratio, such as 16:15; empty if unknown
+	interlaced string   // field order, such as "top field first"; empty: progressive or unknown
+	bits       int      // a sample
+	transfer   string   // such as smpte2084
+	rgb        bool     // its samples are RGB
+	leftOut    []string // tracks beside the audio that are not encoded, counted by kind
+	several    bool     // a transport stream with several videos
 }
 
 // media reads what ffprobe reports of an input.
@@ -58,7 +62,8 @@ func (p *probed) media() (of media) {
 	of.audio = p.tracks("audio")
 	of.track = bestAudio(of.audio)
 	of.leftOut = p.leftOut()
-	of.continues = p.continuation(video)
+	of.several = p.isFormat("mpegts") && len(p.tracks("video")) > 1
+	of.indexed, of.playlist = p.isFormat("mov"), p.isFormat("hls", "dash")
 	return of
 }
 
@@ -154,7 +159,7 @@ func (p *probed) videoLength(video probedStream) (length time.Duration, exact bo
 
 // alone is the length of a file unless another track or a chapter may be what lasts so long.
 func (p *probed) alone(length time.Duration) time.Duration {
-	if len(p.Chapters) > 0 || len(p.tracks("subtitle")) > 0 || len(p.tracks("audio")) > 1 {
+	if len(p.Chapters) > 0 || len(p.tracks("subtitle")) > 0 || len(p.tracks("audio")) > 0 {
 		return 0
 	}
 	return max(0, length)
@@ -166,22 +171,6 @@ func (p *probed) isFormat(names ...string) bool {
 
 // start is the time at which the file begins; 0 if it is not later.
 func (p *probed) start() time.Duration { return parseSeconds(p.Format.Start) }
-
-// continuation is the time, from the start of the file, at which the video goes on in
-// another stream, as where a broadcaster changed a transport stream's PIDs; 0 where it
-// does not.
-func (p *probed) continuation(video probedStream) time.Duration {
-	if !p.isFormat("mpegts") {
-		return 0
-	}
-	first := parseOffset(video.Start)
-	for _, s := range p.tracks("video") {
-		if at := parseOffset(s.Start); s.Index != video.Index && s.Start != "" && at > first+time.Second {
-			return at - p.start()
-		}
-	}
-	return 0
-}
 
 // parseSeconds reads a length; 0 if it is unknown or negative.
 func parseSeconds(s string) time.Duration { return max(0, parseOffset(s)) }

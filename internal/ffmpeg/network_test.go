@@ -290,3 +290,16 @@ func listens(t *testing.T, address string) bool {
 	}
 	return strings.Contains(string(raw), fmt.Sprintf(":%04X 00000000:0000 0A", a.Port))
 }
+
+// TestFailureHidesSecretsOfInput: also where the URL is longer than what a message shows.
+func TestFailureHidesSecretsOfInput(t *testing.T) {
+	t.Parallel()
+	secret := strings.Repeat("abcdefghij", 20)
+	for _, url := range []string{"rtmp://127.0.0.1:1/live/key?token=" + secret, "srt://127.0.0.1:1?passphrase=" + secret[:60] + "&streamid=" + secret} {
+		run := newRunner(t, func(s *Settings) { s.Inputs.Loopback = true }).Begin(lease(t, "secret", `{`+small+`,"input":`+quoted(url)+`}`))
+		err := walk(testContext(t), run)
+		if e := run.Snapshot().Encode; err == nil || strings.Contains(err.Error()+e.Log+strings.Join(e.Args, " "), "abcdefghijab") {
+			t.Errorf("%s: got %v, want an error without the secret; log: %s", url[:20], err, e.Log)
+		}
+	}
+}

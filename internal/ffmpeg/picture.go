@@ -107,7 +107,7 @@ func (pl *planner) fps(from params) (r rate, ofSource bool) {
 		pl.note("the input has %s frames a second; encoded at %d", pl.source.fps, maxFPS)
 		return rate{maxFPS, 1}, true
 	case pl.source.uneven:
-		pl.note("the input's frame rate varies; encoded at its mean of %.4g frames a second", pl.source.fps.float())
+		pl.note("the input's frame rate varies; encoded at %.4g frames a second", pl.source.fps.float())
 	}
 	return pl.source.fps, true
 }

@@ -108,7 +108,7 @@ func TestHostileValuesAreRefused(t *testing.T) {
 }
 
 func TestGlobalArguments(t *testing.T) {
-	const want = "-nostdin -hide_banner -nostats -loglevel level+verbose -stats_period 0.5 -progress pipe:3 -y"
+	const want = "-nostdin -hide_banner -nostats -loglevel level+verbose -stats_period 0.5 -progress pipe:3 -max_error_rate 1 -y"
 	if got := strings.Join(globalArgs(), " "); got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}

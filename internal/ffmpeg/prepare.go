@@ -80,7 +80,7 @@ func (r *Run) measureInput() {
 	if err != nil {
 		return
 	}
-	r.lacks = cutOff(f, info.Size())
+	r.lacks, r.cutOff = cutOff(f, info.Size())
 	r.update(func(e *job.Encode) { e.InputBytes = info.Size() })
 }
 

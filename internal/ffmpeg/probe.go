@@ -110,8 +110,15 @@ func (s *probedStream) rate() (r rate, uneven bool) {
 	case f > 1.98 && f < 2.02 && s.FieldOrder != "progressive":
 		return rate{base.num, 2 * base.den}, false
 	}
+	if base.float() <= maxEvenRate { // keeps every frame
+		return base, true
+	}
 	return mean, true
 }
+
+// maxEvenRate is the highest rate that frames of uneven distance are encoded at, to keep
+// each of them; above it they are encoded at their mean rate.
+const maxEvenRate = 60
 
 // probe runs ffprobe on a URL. What is wrong with the file is part of the report, not an
 // error.
@@ -218,7 +225,7 @@ func (r *Run) probeInput(ctx context.Context) (probed, error) {
 
 // checkMedia tells what is wrong with an input that was probed; nil: nothing.
 func (r *Run) checkMedia(p probed) *job.Failure {
-	name := r.redactor.redact(show(r.plan.input))
+	name := quote("input", r.plan.input)
 	if f := r.relayFailure(); f != nil && p.Error != nil {
 		return f
 	}
@@ -268,30 +275,38 @@ func (r *Run) checkInput(ctx context.Context) *job.Failure {
 	p, err := r.probeInput(ctx)
 	switch {
 	case network && errors.Is(err, context.DeadlineExceeded):
-		return failure(protocol.ReasonNetworkError, "input %s: timeout after %s", r.redactor.redact(show(r.plan.input)), probeNetworkTimeout)
+		return failure(protocol.ReasonNetworkError, "input %s: timeout after %s", quote("input", r.plan.input), probeNetworkTimeout)
 	case err != nil:
 		return nil
 	}
 	if f := r.checkMedia(p); f != nil {
 		return f
 	}
-	if !network && !r.decodes(ctx) {
-		return failure(protocol.ReasonInputError, "input %s: cannot be decoded", r.redactor.redact(show(r.plan.input)))
+	if network {
+		return nil
+	}
+	if decodes, why := r.decodes(ctx); !decodes {
+		return failure(protocol.ReasonInputError, "input %s: cannot be decoded%s", quote("input", r.plan.input), r.redactor.redact(why))
 	}
 	return nil
 }
 
-// decodes reports whether FFmpeg can decode as much of the input as the job uses. An input
-// that takes longer than a probe may counts as decodable.
-func (r *Run) decodes(ctx context.Context) bool {
+// decodes reports whether FFmpeg can decode as much of the input as the job uses, and why
+// not. An input that takes longer than a probe may counts as decodable.
+func (r *Run) decodes(ctx context.Context) (ok bool, why string) {
 	ctx, cancel := context.WithTimeout(ctx, probeLocalTimeout)
 	defer cancel()
-	args := append([]string{"-nostdin", "-v", "quiet"}, r.files.input.args()...)
+	args := append([]string{"-nostdin", "-v", "level+error", "-max_error_rate", "1"}, r.files.input.args()...)
 	args = append(args, "-map", "0:V:0", "-t", seconds(r.plan.maxMedia()), "-f", "null", "-")
 	c := command(r.tools.ffmpeg, r.workspace, args...)
 	c.Files = r.files.inherited()
+	log := newLogReader(new(logBuffer), r.files.input.url, media{})
+	c.Stderr = log.read
 	exit, err := r.runHelper(ctx, c)
-	return err != nil || exit.OK() || exit.Signal != 0
+	if first := log.found.FirstError; first != "" {
+		why = ": " + first
+	}
+	return err != nil || exit.OK() || exit.Signal != 0, why
 }
 
 // lazy is a value that is computed once; a failed computation is repeated by the next

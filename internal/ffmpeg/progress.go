@@ -17,14 +17,15 @@ const maxProgressLine = 4096
 // progressReport is one block of FFmpeg's -progress output. A value that is not available
 // in a block is that of the block before.
 type progressReport struct {
-	frames  int64
-	dropped int64
-	fps     float64       // 0 if unknown, as in the first second
-	speed   float64       // media seconds a second; 0 if unknown
-	kbps    float64       // 0 if unknown
-	outTime time.Duration // never negative
-	size    int64         // bytes, of the first output only; 0 if unknown
-	end     bool          // the last block
+	frames     int64
+	dropped    int64
+	duplicated int64         // to fill the time before and behind the frames of a filter
+	fps        float64       // 0 if unknown, as in the first second
+	speed      float64       // media seconds a second; 0 if unknown
+	kbps       float64       // 0 if unknown
+	outTime    time.Duration // never negative
+	size       int64         // bytes, of the first output only; 0 if unknown
+	end        bool          // the last block
 }
 
 // readProgress reads -progress output to its end and emits each block. Malformed and
@@ -58,6 +59,8 @@ func (p *progressReport) set(key, value string) (complete bool) {
 	switch key {
 	case "frame":
 		setCount(&p.frames, value)
+	case "dup_frames":
+		setCount(&p.duplicated, value)
 	case "drop_frames":
 		setCount(&p.dropped, value)
 	case "total_size":

@@ -38,7 +38,8 @@ type Run struct {
 	caps    Capabilities
 	plan    plan
 	source  media // of the input, once it was probed
-	lacks   int64 // bytes of media that the input declares and does not have
+	cutOff  bool  // the input ends before all of the media that it declares
+	lacks   int64 // how many bytes of it are missing; 0 if unknown
 	files   jobFiles
 	limiter limiter
 	relay   *fetch.Relay // nil: FFmpeg reads nothing over http
@@ -67,6 +68,7 @@ type Run struct {
 	process  *job.Process
 	redactor redactor
 	expected time.Duration // media to be written; 0 while unknown
+	filled   int64         // frames that FFmpeg repeated outside of filters
 	learned  []size        // of the outputs; nil while one is not known
 }
 
