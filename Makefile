@@ -51,7 +51,7 @@ demo: need build ## run real transcodes with an embedded master and an agent, an
 
 .PHONY: test
 test: need ## run all tests with the race detector
-	RAPID_SEED=1 $(GO) test -race -tags $(TAGS) -timeout 5m ./...
+	RAPID_SEED=1 $(GO) test -race -tags $(TAGS) -timeout 10m ./...
 
 .PHONY: build
 build: need ## build bin/agent and bin/devmaster

@@ -226,9 +226,7 @@ func TestChangedJobIsStartedAfresh(t *testing.T) {
 	t.Parallel()
 	link, m := newLink(t), impatient(t, time.Second, 100)
 	link.connect(m)
-	s := newSite(t, func(c *siteConfig) { c.link, c.Slots = link, 2 })
-	j := s.submit(ffmpegtest.Lasting(t, 4))
-	s.ffmpegPID(j.ID)
+	var offered atomic.Bool
 	link.interfere(func(next http.Handler, w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path != "/jobs/next" {
 			next.ServeHTTP(w, r)
@@ -236,9 +234,15 @@ func TestChangedJobIsStartedAfresh(t *testing.T) {
 		}
 		answer := httptest.NewRecorder()
 		next.ServeHTTP(answer, r)
+		body := answer.Body.Bytes()
+		if bytes.Contains(body, []byte(`"parameters":{`)) && offered.Swap(true) { // the second offer
+			body = bytes.Replace(body, []byte(`"parameters":{`), []byte(`"parameters":{"crf":40,`), 1)
+		}
 		w.WriteHeader(answer.Code)
-		_, _ = w.Write(bytes.Replace(answer.Body.Bytes(), []byte(`"parameters":{`), []byte(`"parameters":{"crf":40,`), 1))
+		_, _ = w.Write(body)
 	})
+	s := newSite(t, func(c *siteConfig) { c.link, c.Slots = link, 2 })
+	j := s.submit(ffmpegtest.Lasting(t, 4))
 	if r := s.settled(j, 1); r.State != job.RecordSuperseded {
 		t.Errorf("ended as %s: %s", r.State, r.Why)
 	}

@@ -55,7 +55,7 @@ func TestUnreadLogCostsNoWork(t *testing.T) {
 	_, out := fullPipe(t)
 	agent := bed.startWithOutput(out, "--max-concurrent-jobs", "4")
 	var jobs []string
-	for range 24 {
+	for range 8 {
 		jobs = append(jobs, bed.submit(ffmpegtest.Quick()).ID)
 	}
 	for _, job := range jobs {

@@ -100,7 +100,7 @@ var kinds = []kind{
 		c.remux("late.flv", "-c", "copy", "-output_ts_offset", "100", "-flvflags", "no_duration_filesize")
 		return "late.flv"
 	}, want: "completed", media: 6 * second},
-	{name: "FLV without a length", make: func(c corpus) string {
+	{slow: true, name: "FLV without a length", make: func(c corpus) string {
 		c.remux("plain.flv", "-c", "copy", "-flvflags", "no_duration_filesize")
 		return "plain.flv"
 	}, want: "completed", media: 6 * second},
@@ -122,7 +122,7 @@ var kinds = []kind{
 		return "longer.mkv"
 	}, want: "completed"},
 	{name: "chapters that end after 600 s", make: func(c corpus) string { return c.chapters("600000") }, want: "completed", media: 6 * second},
-	{name: "A-law of 8 kHz to AVI", make: func(c corpus) string {
+	{slow: true, name: "A-law of 8 kHz to AVI", make: func(c corpus) string {
 		c.ffmpeg("-i", "six.mp4", "-c:v", "copy", "-c:a", "pcm_alaw", "-ar", "8000", "cctv.mkv")
 		return "cctv.mkv"
 	}, job: `"output":"OUT.avi"`, want: "completed", frames: 180},
@@ -130,7 +130,7 @@ var kinds = []kind{
 		c.ffmpeg("-i", "six.mp4", "-af", "aformat=channel_layouts=5.1(side)", "-c:v", "copy", "-c:a", "ac3", "side.mkv")
 		return "side.mkv"
 	}, job: `"audio_codec":"opus"`, want: "completed"},
-	{name: "16 channels of PCM", make: func(c corpus) string {
+	{slow: true, name: "16 channels of PCM", make: func(c corpus) string {
 		c.ffmpeg("-i", "six.mp4", "-af", "pan=16c|"+joined(16, "c%d=c0"), "-c:v", "copy", "-c:a", "pcm_s16le", "many.mov")
 		return "many.mov"
 	}, want: "completed", note: "first two"},
@@ -280,7 +280,7 @@ var kinds = []kind{
 	}, want: "completed"},
 
 	// Incomplete inputs.
-	{name: "Matroska cut in half", make: func(c corpus) string {
+	{slow: true, name: "Matroska cut in half", make: func(c corpus) string {
 		c.remux("six.mkv", "-c", "copy")
 		c.edit("six.mkv", "half.mkv", half)
 		return "half.mkv"
@@ -291,7 +291,7 @@ var kinds = []kind{
 		return "half.mkv"
 	}, job: `"accept_damaged":true`, want: "completed", note: "accepted: input: it ends after 3"},
 	{name: "Matroska with chapters cut in half", make: func(c corpus) string { c.edit(c.chapters("6000"), "half.mkv", half); return "half.mkv" }, want: "input_error: it ends after 3"},
-	{name: "mp4 cut in half, index first", make: func(c corpus) string {
+	{slow: true, name: "mp4 cut in half, index first", make: func(c corpus) string {
 		c.remux("first.mp4", "-c", "copy", "-movflags", "+faststart")
 		c.edit("first.mp4", "half.mp4", half)
 		return "half.mp4"

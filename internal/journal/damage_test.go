@@ -548,7 +548,7 @@ func FuzzPatchedFile(f *testing.F) {
 	f.Add(2*page+10, []byte("7&"), false)
 	f.Add(uint32(309564), []byte("j\xe6x?O\xbd\xe9\x1bn"), false)
 	rnd := rand.New(rand.NewPCG(1, 2))
-	for range 25 {
+	for range 8 {
 		f.Add(rnd.Uint32N(uint32(len(makeSpecimen().bytes))), noise(1+rnd.IntN(40)), rnd.IntN(2) == 0)
 	}
 	f.Fuzz(func(t *testing.T, offset uint32, patch []byte, resum bool) {
