@@ -609,6 +609,12 @@ var kinds = []kind{
 		return c.cat("res.ts", "a.ts", "bz.ts")
 	}, want: "input_error"},
 
+	{slow: true, name: "half ivf", make: func(c corpus) string {
+		return c.halfOf(".ivf", "-c:v", "libvpx", "-deadline", "realtime", "-cpu-used", "8", "-an")
+	}, want: "input_error"},
+	{slow: true, name: "half gif", make: func(c corpus) string { return c.halfOf(".gif", "-an") }, want: "input_error"},
+	{slow: true, name: "long half wmv", make: func(c corpus) string { return c.long(".wmv", "-c:v", "wmv2", "-c:a", "wmav2") }, want: "input_error: the file is cut off: it has"},
+
 	// Jobs that cannot be done.
 	{name: "A-law copied into mp4", make: func(c corpus) string {
 		c.ffmpeg("-i", "six.mp4", "-c:v", "copy", "-c:a", "pcm_alaw", "-ar", "8000", "cctv.mkv")

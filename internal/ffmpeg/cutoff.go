@@ -1,6 +1,7 @@
 package ffmpeg
 
 import (
+	"bytes"
 	"encoding/binary"
 	"io"
 	"math/bits"
@@ -11,7 +12,8 @@ const maxBoxes = 1 << 17
 
 // cutOff reports whether a file of a size ends before the media that its container declares,
 // and how many bytes it lacks (0: not known): the boxes of MP4 (ISO/IEC 14496-12, 4.2), the
-// chunks of AVI (RIFF), the segment of Matroska (RFC 8794, RFC 9559), the last tag of FLV.
+// chunks of AVI (RIFF), the segment of Matroska (RFC 8794, RFC 9559), the last tag of FLV,
+// the size of ASF, the frames of IVF, the trailer of GIF.
 func cutOff(f io.ReaderAt, size int64) (lacks int64, cut bool) {
 	var head [16]byte
 	n, _ := f.ReadAt(head[:], 0)
@@ -24,8 +26,14 @@ func cutOff(f io.ReaderAt, size int64) (lacks int64, cut bool) {
 		lacks = cutEBML(f, size)
 	case string(b[4:8]) == "ftyp":
 		lacks = cutMP4(f, size)
+	case string(b) == asfHeader:
+		lacks = cutASF(f, size)
 	case string(b[:3]) == "FLV":
 		return 0, cutFLV(f, size)
+	case string(b[:4]) == "DKIF":
+		return 0, cutIVF(f, size)
+	case string(b[:4]) == "GIF8":
+		return 0, cutGIF(f, size)
 	}
 	return lacks, lacks > 0
 }
@@ -119,4 +127,61 @@ func skipElement(f io.ReaderAt, at int64) (end int64, known bool) {
 		unknown = unknown && b == 0xFF
 	}
 	return at + int64(id+width) + length, !unknown
+}
+
+// Identifiers of ASF objects (ASF specification 1.2, 10.1 and 10.2).
+const (
+	asfHeader         = "\x30\x26\xB2\x75\x8E\x66\xCF\x11\xA6\xD9\x00\xAA\x00\x62\xCE\x6C"
+	asfFileProperties = "\xA1\xDC\xAB\x8C\x47\xA9\xCF\x11\x8E\xE4\x00\xC0\x0C\x20\x53\x65"
+)
+
+func cutASF(f io.ReaderAt, size int64) int64 {
+	const objects = 30 // offset of the header's first object
+	var head [92]byte
+	for at := int64(objects); ; {
+		if n, _ := f.ReadAt(head[:], at); n < len(head) {
+			return 0
+		}
+		if string(head[:16]) == asfFileProperties {
+			whole, broadcast := int64(binary.LittleEndian.Uint64(head[40:])), head[88]&1 != 0
+			if broadcast || whole < size { // the size is not valid
+				return 0
+			}
+			return whole - size
+		}
+		length := int64(binary.LittleEndian.Uint64(head[16:]))
+		if length < 24 || length > 1<<20 {
+			return 0
+		}
+		at += length
+	}
+}
+
+// cutIVF: the file ends within a frame, or before the frames that its header counts.
+func cutIVF(f io.ReaderAt, size int64) bool {
+	var head [32]byte
+	if n, _ := f.ReadAt(head[:], 0); n < len(head) {
+		return false
+	}
+	at, want := int64(binary.LittleEndian.Uint16(head[6:])), binary.LittleEndian.Uint32(head[24:])
+	for frames := uint32(0); frames < maxBoxes; frames++ {
+		if at == size {
+			return frames < want && want != 1<<32-1 // which a writer that cannot seek leaves
+		}
+		if n, _ := f.ReadAt(head[:12], at); n < 12 {
+			return true
+		}
+		if at += 12 + int64(binary.LittleEndian.Uint32(head[:])); at > size {
+			return true
+		}
+	}
+	return false
+}
+
+// cutGIF: the file does not end with a trailer, which zeros may follow.
+func cutGIF(f io.ReaderAt, size int64) bool {
+	tail := make([]byte, min(size, 512))
+	n, _ := f.ReadAt(tail, size-int64(len(tail)))
+	end := bytes.TrimRight(tail[:n], "\x00")
+	return len(end) > 0 && end[len(end)-1] != 0x3B
 }
