@@ -10,7 +10,10 @@ import (
 
 // checkAcceptedOnce: a master that fences takes each attempt's result once.
 func (h *History) checkAcceptedOnce() Finding {
-	f := Finding{Invariant: "no attempt is accepted twice by a master that fences"}
+	f := Finding{
+		Invariant:    "no attempt is accepted twice by a master that fences",
+		Inapplicable: !slices.ContainsFunc(h.Epochs, func(e MasterEpoch) bool { return e.Fences }),
+	}
 	first := map[Attempt]Exchange{}
 	for _, x := range h.Exchanges {
 		if x.Result == nil || x.MasterStatus/100 != 2 || !h.epochAt(x.From).Fences {

@@ -11,11 +11,13 @@ import (
 
 // Finding is how one invariant fared.
 type Finding struct {
-	Invariant  string
-	Checked    int // cases that were looked at
-	Excused    int // cases that could not tell
-	Note       string
-	Violations []string
+	Invariant string
+	Checked   int // cases that were looked at
+	Excused   int // cases that could not tell
+	// Inapplicable: the run was not made to have a case.
+	Inapplicable bool
+	Note         string
+	Violations   []string
 }
 
 func (f *Finding) violate(format string, args ...any) {

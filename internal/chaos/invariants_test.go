@@ -674,7 +674,7 @@ func TestExcusesAreNamed(t *testing.T) {
 }
 
 func TestWhatWasNeverCheckedIsNamed(t *testing.T) {
-	got := Unchecked([]Finding{{Invariant: "a", Checked: 1}, {Invariant: "b"}})
+	got := Unchecked([]Finding{{Invariant: "a", Checked: 1}, {Invariant: "no case", Inapplicable: true}, {Invariant: "b"}})
 	if len(got) != 1 || got[0] != "b" {
 		t.Errorf("got %q", got)
 	}
@@ -768,6 +768,16 @@ func TestAttemptFaultHitsItsCurrentLease(t *testing.T) {
 		h.Faults = []InjectedFault{{PlannedFault: PlannedFault{Kind: "ffmpeg: SIGKILL"}, Span: span(900, 990), Attempt: Attempt{"a", 1}}}
 		if f := h.checkFailureReasons(); len(f.Violations) != want {
 			t.Errorf("fencing %t: got %v, want %d violations", fences, f.Violations, want)
+		}
+	}
+}
+
+// TestFencingIsNotMissedWithoutFencingMaster: such a run has no case of it.
+func TestFencingIsNotMissedWithoutFencingMaster(t *testing.T) {
+	for _, fences := range []bool{true, false} {
+		h := &History{Epochs: []MasterEpoch{{Number: 1, Fences: fences}}}
+		if got := len(Unchecked([]Finding{h.checkAcceptedOnce()})); (got == 1) != fences {
+			t.Errorf("master that fences: %t: got %d unchecked invariants", fences, got)
 		}
 	}
 }

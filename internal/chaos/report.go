@@ -59,10 +59,10 @@ func CountViolations(findings []Finding) (n int) {
 	return n
 }
 
-// Unchecked are the invariants that had no case to check.
+// Unchecked are the applicable invariants that had no case to check.
 func Unchecked(findings []Finding) (names []string) {
 	for _, f := range findings {
-		if f.Checked+f.Excused == 0 {
+		if f.Checked+f.Excused == 0 && !f.Inapplicable {
 			names = append(names, f.Invariant)
 		}
 	}
