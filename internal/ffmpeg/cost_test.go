@@ -14,7 +14,7 @@ import (
 func BenchmarkJob(b *testing.B) {
 	dir := b.TempDir()
 	in := filepath.Join(dir, "in.mp4")
-	make := exec.Command("ffmpeg", "-nostdin", "-v", "error", "-f", "lavfi", "-i", "testsrc2=s=1280x720:r=30:d=20", "-f", "lavfi", "-i", "sine=d=20",
+	make := exec.Command("ffmpeg", "-nostdin", "-v", "error", "-f", "lavfi", "-i", "testsrc2=s=1280x720:r=30:d=60", "-f", "lavfi", "-i", "sine=d=60",
 		"-c:v", "libx264", "-preset", "veryfast", "-pix_fmt", "yuv420p", "-c:a", "aac", in)
 	if out, err := make.CombinedOutput(); err != nil {
 		b.Fatalf("%v\n%s", err, out)
@@ -30,7 +30,7 @@ func BenchmarkJob(b *testing.B) {
 	var jobs, encodes, bare []time.Duration
 	for b.Loop() {
 		begun := time.Now()
-		run := r.Begin(lease(b, "cost", `{"preset":"medium","input":`+quoted(in)+`,"output":`+quoted(filepath.Join(dir, "out.mp4"))+`}`))
+		run := r.Begin(lease(b, "cost", `{"preset":"fast","input":`+quoted(in)+`,"output":`+quoted(filepath.Join(dir, "out.mp4"))+`}`))
 		if err := walk(b.Context(), run); err != nil {
 			b.Fatal(err)
 		}
