@@ -33,6 +33,10 @@ type findings struct {
 	HeaderError  bool   // the container does not take a stream
 }
 
+// encoderFailed is in the line that says that an encoder could not be opened. Encoders that
+// know why log that before.
+const encoderFailed = "Error while opening encoder"
+
 // maxLogLine bounds a line of FFmpeg's log that is looked at, in bytes.
 const maxLogLine = 4096
 
@@ -212,7 +216,7 @@ func (l *logReader) failed(text string) {
 	}
 	f.HeaderError = f.HeaderError || headerError.MatchString(text)
 	l.cause(text)
-	if strings.Contains(text, "Error while opening encoder") && f.EncoderError == "" {
+	if strings.Contains(text, encoderFailed) && f.EncoderError == "" {
 		f.EncoderError = f.FirstError
 	}
 }

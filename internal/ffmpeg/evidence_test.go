@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 // TestFindings reads logs that FFmpeg 5.1 and 7.1 wrote with -loglevel level+verbose.
@@ -68,4 +70,60 @@ func FuzzLog(f *testing.F) {
 		l := newLogReader(new(logBuffer), "file:/in", media{})
 		l.read(bytes.NewReader(log))
 	})
+}
+
+// TestCutLineIsNoCause: a secret that was cut in two is not recognized.
+func TestCutLineIsNoCause(t *testing.T) {
+	l := newLogReader(new(logBuffer), "file:/in", media{})
+	l.read(strings.NewReader("[error] " + strings.Repeat("long ", maxLogLine) + "\n[error] short\n"))
+	if l.found.FirstError != "short" {
+		t.Errorf("got %.40q, want the line that is whole", l.found.FirstError)
+	}
+}
+
+// TestScanPackets: time is lost only where bytes were skipped.
+func TestScanPackets(t *testing.T) {
+	const second = 25 // packets
+	var log strings.Builder
+	add := func(stream int, at, pos int) {
+		fmt.Fprintf(&log, "codec_type=video|stream_index=%d|pts_time=%.2f|dts_time=N/A|duration_time=0.04|size=900|pos=%d\n", stream, float64(at)/second, pos)
+	}
+	scan := func(packets func()) scanned {
+		log.Reset()
+		packets()
+		return scanPackets(strings.NewReader(log.String()), 0)
+	}
+	run := func(stream, from, n, pos int) {
+		for i := range n {
+			add(stream, from+i, pos+i*1000)
+		}
+	}
+	for name, c := range map[string]struct {
+		packets   func()
+		lost      float64 // s
+		elsewhere bool
+	}{
+		"whole":                      {func() { run(0, 0, 100, 0) }, 0, false},
+		"pause":                      {func() { run(0, 0, 50, 0); run(0, 100, 50, 50_000) }, 0, false},
+		"bytes skipped":              {func() { run(0, 0, 50, 0); run(0, 100, 50, 100_000) }, 2, false},
+		"bytes skipped, no time":     {func() { run(0, 0, 50, 0); run(0, 50, 50, 100_000) }, 0, false},
+		"another video afterwards":   {func() { run(0, 0, 50, 0); run(1, 50, 50, 50_000) }, 0, true},
+		"another clock afterwards":   {func() { run(0, 100, 50, 0); run(1, 0, 50, 50_000) }, 0, true},
+		"last packet comes late":     {func() { run(0, 0, 49, 0); run(1, 50, 50, 50_000); add(0, 49, 49_000) }, 0, true},
+		"another program":            {func() { run(0, 0, 50, 0); run(1, 0, 50, 0); run(0, 50, 50, 50_000); run(1, 50, 50, 50_000) }, 0, false},
+		"second video from the half": {func() { run(0, 0, 50, 0); run(1, 50, 50, 50_000); run(0, 50, 50, 50_000) }, 0, false},
+	} {
+		if got := scan(c.packets); math.Abs(got.lost.Seconds()-c.lost) > 0.001 || got.elsewhere != c.elsewhere {
+			t.Errorf("%s: got %s lost, elsewhere: %t; want %g s, %t", name, got.lost, got.elsewhere, c.lost, c.elsewhere)
+		}
+	}
+}
+
+// TestReadPackets: empty packets, with which AVI fills gaps, are no frames.
+func TestReadPackets(t *testing.T) {
+	got := readPackets(strings.NewReader("pts_time=0.08|dts_time=0.04|duration_time=0.04|size=10\npts_time=0.04|dts_time=0.08|duration_time=0.04|size=10\n" +
+		"pts_time=N/A|dts_time=0.12|duration_time=0.04|size=0\npts_time=N/A|dts_time=0.16|duration_time=0.04|size=10\n"))
+	if want := (packets{count: 3, length: 160 * time.Millisecond}); got != want {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
 }

@@ -3,6 +3,7 @@ package ffmpeg
 import (
 	"fmt"
 	"math"
+	"strings"
 	"syscall"
 	"time"
 
@@ -177,7 +178,7 @@ func (e *evidence) exitRules() []rule {
 		{e.network() && serverFault, protocol.ReasonNetworkError, fmt.Sprintf("input: the server answered HTTP status %d", found.HTTPStatus)},
 		{e.input != nil, inputReason, inputText},
 		{e.diskWasFull, protocol.ReasonResourceError, fmt.Sprintf("FFmpeg: %s: the disk of the output was temporarily full", exit)},
-		{found.EncoderError != "" && found.AudioErrors > 0, protocol.ReasonInputError, "input: its audio cannot be decoded"},
+		{strings.Contains(found.EncoderError, encoderFailed) && found.AudioErrors > 0, protocol.ReasonInputError, "input: its audio cannot be decoded"},
 		{found.EncoderError != "" && e.software, protocol.ReasonUserError, "the encoder does not accept these parameters: " + found.EncoderError},
 		{found.EncoderError != "", protocol.ReasonRuntimeError, "the encoder could not be opened: " + found.EncoderError},
 		{found.HeaderError && e.copied, protocol.ReasonUserError, "the output format cannot hold the copied audio" + because},

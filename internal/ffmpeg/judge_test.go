@@ -133,6 +133,7 @@ func TestVerdicts(t *testing.T) {
 		{"damage beside gaps in time stamps", film(found(func(f *findings) { f.Packets, f.Frames, f.FramesIn, f.Damaged = 1200, 1200, 1200, 1 }))},
 		{"audio lost", film(found(func(f *findings) { f.AudioErrors, f.AudioPackets = 260, 260 }))},
 		{"audio that cannot be decoded", film(ended(failed), found(func(f *findings) { f.AudioErrors, f.EncoderError = 260, "Error while opening encoder" }))},
+		{"encoder refuses parameters, audio damaged", film(ended(failed), found(func(f *findings) { f.AudioErrors, f.EncoderError = 1, "The bit rate 600000 bps is unsupported." }))},
 		{"hardware encoder fails while streaming", film(ended(failed), func(e *evidence) { e.software, e.streaming = false, true }, found(func(f *findings) { f.EncoderError = "out of memory" }))},
 		{"audio damaged", film(found(func(f *findings) { f.AudioErrors, f.AudioPackets = 3, 400 }))},
 		{"stream ended at its timeout", film(made(900), read(originLive), func(e *evidence) {

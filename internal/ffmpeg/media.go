@@ -51,7 +51,8 @@ func (p *probed) media() (of media) {
 		return of
 	}
 	of = media{
-		probed: true, indexLast: p.isFormat("matroska"), index: video.Index, size: video.size(), guessed: max(0, parseSeconds(p.Format.Duration)), sar: video.SAR, interlaced: fieldOrders[video.FieldOrder],
+		probed: true, index: video.Index, size: video.size(), guessed: parseSeconds(p.Format.Duration),
+		sar: video.SAR, interlaced: fieldOrders[video.FieldOrder],
 		bits: video.bits(), transfer: video.Transfer, rgb: rgbFormat.MatchString(video.PixelFormat),
 	}
 	of.length, of.exact = p.videoLength(video)
@@ -63,7 +64,7 @@ func (p *probed) media() (of media) {
 	of.track = bestAudio(of.audio)
 	of.leftOut = p.leftOut()
 	of.several = p.isFormat("mpegts") && len(p.tracks("video")) > 1
-	of.indexed, of.playlist = p.isFormat("mov"), p.isFormat("hls", "dash")
+	of.indexed, of.indexLast, of.playlist = p.isFormat("mov"), p.isFormat("matroska"), p.isFormat("hls", "dash")
 	return of
 }
 

@@ -182,6 +182,16 @@ type packets struct {
 	length time.Duration // from the first presentation time to the end of the last packet
 }
 
+// packetFields are the fields of a line of ffprobe's compact form, by name.
+func packetFields(line string) map[string]string {
+	fields := map[string]string{}
+	for _, f := range strings.Split(line, "|") {
+		key, value, _ := strings.Cut(f, "=")
+		fields[key] = value
+	}
+	return fields
+}
+
 // readPackets reads ffprobe's lines such as
 // "pts_time=0.08|dts_time=0.04|duration_time=0.04|size=1234". Empty packets, with which AVI
 // fills gaps, are no frames.
@@ -189,11 +199,7 @@ func readPackets(in io.Reader) packets {
 	var count int64
 	var first, end time.Duration
 	for lines := bufio.NewScanner(in); lines.Scan(); {
-		fields := map[string]string{}
-		for _, f := range strings.Split(lines.Text(), "|") {
-			key, value, _ := strings.Cut(f, "=")
-			fields[key] = value
-		}
+		fields := packetFields(lines.Text())
 		at, ok := fields["pts_time"]
 		if !ok || at == "N/A" {
 			at = fields["dts_time"]

@@ -5,7 +5,6 @@ import (
 	"context"
 	"io"
 	"strconv"
-	"strings"
 	"time"
 )
 
@@ -52,11 +51,7 @@ func scanPackets(in io.Reader, video int) (s scanned) {
 	type counts struct{ before, after, at int64 } // packets of another video, before and after our last one
 	others := map[int64]*counts{}
 	for lines := bufio.NewScanner(in); lines.Scan(); {
-		fields := map[string]string{}
-		for _, f := range strings.Split(lines.Text(), "|") {
-			key, value, _ := strings.Cut(f, "=")
-			fields[key] = value
-		}
+		fields := packetFields(lines.Text())
 		index, err := strconv.ParseInt(fields["stream_index"], 10, 32)
 		if err != nil {
 			continue

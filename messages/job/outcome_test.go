@@ -112,3 +112,17 @@ func TestOnTime(t *testing.T) {
 		}
 	}
 }
+
+func TestDamageIsReported(t *testing.T) {
+	missing := 1500 * time.Millisecond
+	r := sentBody(t, Outcome{Encode: Encode{DecodeErrors: 7, Duplicated: 9, InputMissing: &missing}})
+	for name, want := range map[string]any{"decode_errors": 7.0, "duplicated_frames": 9.0, "input_missing_seconds": 1.5} {
+		if got := r.Metrics[name]; got != want {
+			t.Errorf("metrics.%s is %v, want %v", name, got, want)
+		}
+	}
+	r = sentBody(t, Outcome{})
+	if got, there := r.Metrics["input_missing_seconds"]; there {
+		t.Errorf("got %v s missing, want nothing where it is not known", got)
+	}
+}
