@@ -34,6 +34,7 @@ NEEDS_chaos      = $(FFMPEG) gcc ip nsenter mount
 NEEDS_media      = $(FFMPEG)
 NEEDS_sabotage   = $(NEEDS_chaos)
 NEEDS_kills      = $(NEEDS_chaos)
+NEEDS_attack     = $(FFMPEG) gcc
 NEEDS_guest      = $(FFMPEG) qemu-system-x86_64 mkfs.ext4
 NEEDS_gpu-faults = $(FFMPEG) gcc
 NEEDS_fuzz       = gcc
@@ -103,6 +104,10 @@ kills: need build ## kill -9 agents KILLS=1000 times at random moments of real e
 guest: need ## test cgroup limits and power loss in a virtual machine
 	@mkdir -p bin/guest && deployment/guest/fetch.sh bin/guest
 	GUEST_DIR=$(CURDIR)/bin/guest $(GO) test -tags $(TAGS),guest -count=1 -timeout 20m -v ./deployment/guest
+
+.PHONY: attack
+attack: need build ## attack the agent in the ways that THREATS.md lists, and show what held
+	@cd internal/attack && $(GO) test -tags $(TAGS),attack -count=1 -timeout 15m -v -run '^TestAttacks$$' -agent ../../bin/agent .
 
 .PHONY: gpu-check
 gpu-check: build ## compare the energy counters of this machine's NVIDIA cards with their integrated power
