@@ -115,8 +115,14 @@ func (a *Agent) TrialsDone() bool { return a.shared.Prove == nil || a.shared.pro
 // Actors returns the state of each actor.
 func (a *Agent) Actors() []supervision.ActorStats { return a.system.Stats() }
 
-// Live is nil while every actor answers its probe; a watchdog is fed on it.
-func (a *Agent) Live() error { return a.system.Live() }
+// Live is nil while every actor answers its probe and heartbeats are attempted on schedule,
+// answered or not. A watchdog is fed on it.
+func (a *Agent) Live() error {
+	if err := a.system.Live(); err != nil {
+		return err
+	}
+	return a.shared.heartbeatLate(time.Now())
+}
 
 // stopRequest is what must survive the restart of an actor while the tree stops: that
 // it was requested, until when jobs may run, who was asked to drain, and the reports.

@@ -97,6 +97,29 @@ func (h *heartbeat) post() {
 	h.snapshots.heartbeat.Store(&s)
 }
 
+// heartbeatSlack is how much later than an interval after the last one a heartbeat may be
+// attempted before it counts as late: the machine may be busy, or the heartbeat restarting.
+const heartbeatSlack = 30 * time.Second
+
+// heartbeatLate returns an error if the attempt at a heartbeat is overdue.
+func (s *shared) heartbeatLate(now time.Time) error {
+	session := s.snapshots.Session()
+	if session == nil {
+		return nil // none is due before there is one
+	}
+	last := s.started // a session may be resumed, that is, older than this process
+	if session.Since.After(last) {
+		last = session.Since
+	}
+	if h := s.snapshots.Heartbeat(); h != nil && h.LastAttempt != nil && h.LastAttempt.After(last) {
+		last = *h.LastAttempt
+	}
+	if silence := now.Sub(last); silence > s.settings.HeartbeatInterval+heartbeatSlack {
+		return fmt.Errorf("no heartbeat attempted for %s, and the interval is %s", silence.Round(time.Second), s.settings.HeartbeatInterval)
+	}
+	return nil
+}
+
 func (h *heartbeat) nodeStatus() messages.NodeStatus {
 	s := messages.NodeStatus{Status: "available", RunningJobs: []string{}}
 	for _, a := range h.attempts.list() {

@@ -19,12 +19,7 @@ import (
 
 // endpoints creates the servers of the metrics ports and of the control socket.
 func (w *worker) endpoints(a *actors.Agent, cfg configs.Config) (actors.Endpoints, error) {
-	status := func() messages.Status {
-		s := a.Status()
-		s.Version, s.PID, s.Cgroups = version, os.Getpid(), w.runner.Cgroups()
-		s.LogLinesDropped = w.log.writer.droppedLines()
-		return s
-	}
+	status := func() messages.Status { return w.statusOf(a) }
 	servers, err := w.newServers(cfg, append(agentPorts(a, cfg, status), powerPorts(a, cfg)...))
 	if err != nil {
 		return actors.Endpoints{}, err
@@ -39,6 +34,15 @@ func (w *worker) endpoints(a *actors.Agent, cfg configs.Config) (actors.Endpoint
 	}
 	socket := control.NewServer(cfg.Control.Socket, handlers, w.log.Named("control"))
 	return actors.Endpoints{Exporters: servers, Control: socket}, nil
+}
+
+// statusOf is the status of the actors and of what else this process consists of. It never
+// blocks.
+func (w *worker) statusOf(a *actors.Agent) messages.Status {
+	s := a.Status()
+	s.Version, s.PID, s.Cgroups = version, os.Getpid(), w.runner.Cgroups()
+	s.LogLinesDropped = w.log.writer.droppedLines()
+	return s
 }
 
 func (w *worker) newServers(cfg configs.Config, ports []exporters.Config) ([]actors.Endpoint, error) {

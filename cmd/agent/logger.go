@@ -19,14 +19,15 @@ type logger struct {
 	writer *logWriter
 }
 
-// newLogger logs to out, one line an event: console format on a terminal, JSON elsewhere.
+// newLogger logs to out, one line an event: console format on a terminal and to journald,
+// JSON elsewhere.
 // Call close before the process exits.
 func newLogger(cfg configs.Log, out io.Writer) *logger {
 	level, err := zapcore.ParseLevel(cfg.Level)
 	if err != nil {
 		level = zapcore.InfoLevel // not reached: configs accepts only valid levels
 	}
-	encoder := newEncoder(cfg.Format, out)
+	encoder := newEncoder(cfg.Format, isTerminal(out), isJournal(out))
 	w := newLogWriter(out, func(dropped int, since time.Time) []byte {
 		return droppedNotice(encoder.Clone(), dropped, since)
 	})
@@ -34,7 +35,7 @@ func newLogger(cfg configs.Log, out io.Writer) *logger {
 	return &logger{Logger: zap.New(core, zap.ErrorOutput(w)), writer: w}
 }
 
-func newEncoder(format string, out io.Writer) zapcore.Encoder {
+func newEncoder(format string, terminal, journal bool) zapcore.Encoder {
 	config := zap.NewProductionEncoderConfig()
 	config.TimeKey = "time"
 	config.MessageKey = "message"
@@ -42,13 +43,23 @@ func newEncoder(format string, out io.Writer) zapcore.Encoder {
 	config.EncodeDuration = func(d time.Duration, to zapcore.PrimitiveArrayEncoder) {
 		to.AppendString(d.Round(time.Millisecond).String())
 	}
-	if format == "json" || (format == "auto" && !isTerminal(out)) {
-		return zapcore.NewJSONEncoder(config)
+	var encoder zapcore.Encoder
+	if format == "json" || (format == "auto" && !terminal && !journal) {
+		encoder = zapcore.NewJSONEncoder(config)
+	} else {
+		config.EncodeTime = zapcore.TimeEncoderOfLayout("15:04:05.000")
+		config.EncodeLevel = zapcore.CapitalLevelEncoder
+		config.ConsoleSeparator = "  "
+		if journal {
+			config.TimeKey, config.LevelKey, config.ConsoleSeparator = zapcore.OmitKey, zapcore.OmitKey, " "
+			config.EncodeName = func(name string, to zapcore.PrimitiveArrayEncoder) { to.AppendString(name + ":") }
+		}
+		encoder = zapcore.NewConsoleEncoder(config)
 	}
-	config.EncodeTime = zapcore.TimeEncoderOfLayout("15:04:05.000")
-	config.EncodeLevel = zapcore.CapitalLevelEncoder
-	config.ConsoleSeparator = "  "
-	return zapcore.NewConsoleEncoder(config)
+	if journal {
+		return journalEncoder{encoder}
+	}
+	return encoder
 }
 
 // droppedNotice is the log line that reports dropped lines once the output accepts lines again.

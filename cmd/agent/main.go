@@ -10,6 +10,7 @@ import (
 	"os"
 
 	"github.com/spf13/cobra"
+	"go.uber.org/zap/zapcore"
 
 	"ffmpeg-agent/configs"
 )
@@ -40,7 +41,11 @@ func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 	ended := make(chan struct{})
 	close(ended)
-	fmt.Fprintln(&interruptibleWriter{out: stderr, interrupted: ended}, "agent:", err)
+	text := fmt.Sprintln("agent:", err)
+	if isJournal(stderr) {
+		text = withPriority(zapcore.ErrorLevel, text)
+	}
+	_, _ = io.WriteString(&interruptibleWriter{out: stderr, interrupted: ended}, text)
 	if isUsage(err) {
 		return exitUsage
 	}

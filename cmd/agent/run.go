@@ -13,6 +13,7 @@ import (
 
 	"ffmpeg-agent/configs"
 	"ffmpeg-agent/internal/fetch"
+	"ffmpeg-agent/messages"
 )
 
 func newRun() *cobra.Command {
@@ -59,9 +60,12 @@ func runCommand(cmd *cobra.Command, _ []string) error {
 	if err != nil {
 		return err
 	}
+	manager := newNotifier(w.agent.Live, func() messages.Status { return w.statusOf(w.agent) }, log.Logger)
+	defer manager.close()
+	manager.ready()
 	log.Info("agent started", zap.String("version", version), zap.String("master", cfg.Master.URL),
 		zap.String("address", cfg.Node.Address), zap.String("data_dir", cfg.DataDir), zap.Int("pid", os.Getpid()))
-	if err := w.wait(signals, cfg.Shutdown.DrainTimeout); err != nil {
+	if err := w.wait(signals, cfg.Shutdown.DrainTimeout, manager); err != nil {
 		// Exit at once, without close: FFmpeg is killed with the agent, and all that has to
 		// survive is in the journal.
 		return err
@@ -69,9 +73,13 @@ func runCommand(cmd *cobra.Command, _ []string) error {
 	return w.close()
 }
 
+// stopAllowance is the time that a stop may take beside that of the running jobs: see the
+// deadlines in actors and closeTimeout. The unit's TimeoutStopSec has it as well.
+const stopAllowance = 90 * time.Second
+
 // wait returns when the agent has stopped. The first signal starts a drain, the second one
 // stops the running jobs, the third one makes wait return at once with errStopped.
-func (w *worker) wait(signals <-chan os.Signal, drainTimeout time.Duration) error {
+func (w *worker) wait(signals <-chan os.Signal, drainTimeout time.Duration, manager *notifier) error {
 	for received := 0; ; {
 		select {
 		case <-w.agent.Done():
@@ -88,6 +96,7 @@ func (w *worker) wait(signals <-chan os.Signal, drainTimeout time.Duration) erro
 			switch received {
 			case 1:
 				w.log.Info("signal received: draining", zap.Stringer("signal", s))
+				manager.stopping(drainTimeout + stopAllowance)
 				w.agent.Drain(drainTimeout)
 			case 2:
 				w.log.Warn("second signal received: stopping the running jobs and reporting them as failed", zap.Stringer("signal", s))

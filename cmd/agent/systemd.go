@@ -1,0 +1,176 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+	"go.uber.org/zap"
+
+	"ffmpeg-agent/messages"
+)
+
+// notifier tells the service manager that started the agent about its state (sd_notify(3)).
+// Where nothing asks for that, newNotifier returns nil, whose methods do nothing. No method
+// waits for the service manager.
+type notifier struct {
+	notifierConfig
+	states  chan string   // to be sent in this order
+	stop    chan struct{} // closed by close
+	stopped chan struct{} // closed when the goroutine has ended
+	status  string        // last one sent; used by the goroutine alone
+	failing bool          // the last look at Live; used by the goroutine alone
+}
+
+type notifierConfig struct {
+	Send     func(state string) error
+	Watchdog time.Duration          // the service manager restarts the agent after this long without a sign of life; 0: never
+	Live     func() error           // nil: give a sign of life
+	Status   func() messages.Status // summed up in one line
+	Log      *zap.Logger
+}
+
+// notifyInterval is the interval between two looks at the status, a quarter of the
+// watchdog's time at most.
+const notifyInterval = 5 * time.Second
+
+// newNotifier starts a notifier for the service manager that the environment names.
+func newNotifier(live func() error, status func() messages.Status, log *zap.Logger) *notifier {
+	if os.Getenv("NOTIFY_SOCKET") == "" {
+		return nil
+	}
+	watchdog, err := daemon.SdWatchdogEnabled(false)
+	if err != nil {
+		log.Warn("the service manager's watchdog is not used", zap.Error(err))
+	}
+	return startNotifier(notifierConfig{
+		Send:     func(state string) error { _, err := daemon.SdNotify(false, state); return err },
+		Watchdog: watchdog, Live: live, Status: status, Log: log,
+	})
+}
+
+func startNotifier(cfg notifierConfig) *notifier {
+	n := &notifier{notifierConfig: cfg, states: make(chan string, 16), stop: make(chan struct{}), stopped: make(chan struct{})}
+	go n.run()
+	return n
+}
+
+// ready tells that the agent has started, or that a reload has ended.
+func (n *notifier) ready() { n.queue(daemon.SdNotifyReady) }
+
+// reloading tells that the configuration is being loaded again; ready must follow.
+func (n *notifier) reloading() {
+	n.queue(daemon.SdNotifyReloading + "\n" + daemon.SdNotifyMonotonicUsec())
+}
+
+// stopping tells that the agent will end, within a time that may exceed what the unit allows.
+func (n *notifier) stopping(within time.Duration) {
+	n.queue(fmt.Sprintf("%s\nEXTEND_TIMEOUT_USEC=%d", daemon.SdNotifyStopping, within.Microseconds()))
+}
+
+// queue drops a state where the service manager has not read those before it.
+func (n *notifier) queue(state string) {
+	if n == nil {
+		return
+	}
+	select {
+	case n.states <- state:
+	default:
+	}
+}
+
+// close sends what is queued, and gives up after flushTimeout.
+func (n *notifier) close() {
+	if n == nil {
+		return
+	}
+	close(n.stop)
+	select {
+	case <-n.stopped:
+	case <-time.After(flushTimeout):
+	}
+}
+
+func (n *notifier) run() {
+	defer close(n.stopped)
+	interval := notifyInterval
+	if n.Watchdog > 0 {
+		interval = min(interval, n.Watchdog/4)
+	}
+	tick := time.NewTicker(interval)
+	defer tick.Stop()
+	for {
+		select {
+		case state := <-n.states:
+			n.send(state)
+			n.report()
+		case <-tick.C:
+			n.report()
+		case <-n.stop:
+			for len(n.states) > 0 {
+				n.send(<-n.states)
+			}
+			return
+		}
+	}
+}
+
+// report sends the status if it has changed, and the sign of life that the watchdog waits for.
+func (n *notifier) report() {
+	var states []string
+	status := n.Status()
+	if line := statusLine(&status); line != n.status {
+		n.status = line
+		states = append(states, "STATUS="+line)
+	}
+	if n.Watchdog > 0 && n.live() {
+		states = append(states, daemon.SdNotifyWatchdog)
+	}
+	if len(states) > 0 {
+		n.send(strings.Join(states, "\n"))
+	}
+}
+
+func (n *notifier) live() bool {
+	err := n.Live()
+	if err != nil && !n.failing {
+		n.Log.Error("giving the watchdog no sign of life; the service manager restarts the agent unless it recovers",
+			zap.Error(err), zap.Duration("watchdog", n.Watchdog))
+	}
+	n.failing = err != nil
+	return err == nil
+}
+
+func (n *notifier) send(state string) {
+	if err := n.Send(state); err != nil {
+		name, _, _ := strings.Cut(state, "=")
+		n.Log.Warn("could not notify the service manager", zap.String("state", name), zap.Error(err))
+	}
+}
+
+// statusLine sums up the status for systemctl status, without what changes all the time.
+func statusLine(s *messages.Status) string {
+	if s.Draining {
+		return "Draining: " + remainingText(s)
+	}
+	var failing []string
+	for _, c := range s.Checks {
+		if !c.OK() {
+			failing = append(failing, c.Reason)
+		}
+	}
+	running := "Idle"
+	if n := len(s.Jobs); n > 0 {
+		running = fmt.Sprintf("Running %s", plural(n, "job"))
+	}
+	line := running
+	if len(failing) > 0 {
+		line += "; taking no jobs: " + strings.Join(failing, "; ")
+	}
+	if s.Session != nil {
+		line += fmt.Sprintf("; node %s (%s)", s.Session.NodeID, s.Address)
+	}
+	return plain(line)
+}

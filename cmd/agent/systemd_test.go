@@ -1,0 +1,159 @@
+package main
+
+import (
+	"errors"
+	"net"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/zap"
+
+	"ffmpeg-agent/internal/ffmpegtest"
+	"ffmpeg-agent/messages"
+	"ffmpeg-agent/messages/job"
+)
+
+// sentStates collects what a notifier sends.
+type sentStates struct {
+	mu  sync.Mutex
+	all []string
+}
+
+func (s *sentStates) send(state string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.all = append(s.all, strings.Split(state, "\n")...)
+	return nil
+}
+
+func (s *sentStates) count(state string) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := 0
+	for _, sent := range s.all {
+		if sent == state {
+			n++
+		}
+	}
+	return n
+}
+
+func TestWatchdogIsFedWhileTheAgentIsLive(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var sent sentStates
+		var hangs error
+		n := startNotifier(notifierConfig{
+			Send: sent.send, Watchdog: 8 * time.Second, Log: zap.NewNop(),
+			Live:   func() error { return hangs },
+			Status: func() messages.Status { return messages.Status{} },
+		})
+		feeds := func() int { time.Sleep(8 * time.Second); synctest.Wait(); return sent.count("WATCHDOG=1") }
+		if got := feeds(); got < 2 {
+			t.Errorf("fed %d times in the watchdog's time, want 2 at least", got)
+		}
+		hangs = errors.New("actors hang: agent/heartbeat")
+		before := sent.count("WATCHDOG=1")
+		if got := feeds(); got != before {
+			t.Errorf("fed %d times while an actor hangs, want none", got-before)
+		}
+		hangs = nil
+		if got := feeds(); got == before {
+			t.Error("not fed any more after the actor has recovered")
+		}
+		n.close()
+	})
+}
+
+// A service manager that does not read must not hold up the agent.
+func TestNotifierWaitsForNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		blocked := make(chan struct{})
+		n := startNotifier(notifierConfig{
+			Send: func(string) error { <-blocked; return nil }, Log: zap.NewNop(),
+			Live: func() error { return nil }, Status: func() messages.Status { return messages.Status{} },
+		})
+		begun := time.Now()
+		for range 100 {
+			n.ready()
+		}
+		n.stopping(time.Minute)
+		n.close()
+		if waited := time.Since(begun); waited > flushTimeout {
+			t.Errorf("waited %s, want %s at most", waited, flushTimeout)
+		}
+		close(blocked)
+	})
+}
+
+func TestNotifierWithoutServiceManager(t *testing.T) {
+	t.Setenv("NOTIFY_SOCKET", "")
+	n := newNotifier(nil, nil, zap.NewNop())
+	n.ready()
+	n.reloading()
+	n.stopping(time.Second)
+	n.close()
+}
+
+func TestStatusLine(t *testing.T) {
+	session := &messages.Session{NodeID: "n1"}
+	failing := []messages.Check{{Name: "disk"}, {Name: "master", Reason: "no heartbeat answered\nfor 2m"}}
+	for want, s := range map[string]messages.Status{
+		"Idle; node n1 (host)":           {Address: "host", Session: session},
+		"Running 2 jobs; node n1 (host)": {Address: "host", Session: session, Jobs: make([]messages.JobStatus, 2)},
+		"Running 1 job; taking no jobs: no heartbeat answered for 2m; node n1 (host)": {
+			Address: "host", Session: session, Checks: failing, Jobs: make([]messages.JobStatus, 1)},
+		"Idle; taking no jobs: not registered": {Checks: []messages.Check{{Name: "registered", Reason: "not registered"}}},
+		"Draining: waiting for 1 running job (j#2 at - %)": {
+			Draining: true, Session: session, Jobs: []messages.JobStatus{{Key: job.Key{JobID: "j", Attempt: 2}}}},
+	} {
+		if got := statusLine(&s); got != want {
+			t.Errorf("got  %q\nwant %q", got, want)
+		}
+	}
+}
+
+// The agent's own process with a real socket, from its start to the end of a drain.
+func TestServiceManagerIsNotified(t *testing.T) {
+	t.Parallel()
+	bed := newTestbed(t)
+	socket := filepath.Join(shortDir(t), "notify")
+	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Net: "unixgram", Name: socket})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	agent := startAgent(t, append(bed.environment(), "NOTIFY_SOCKET="+socket, "WATCHDOG_USEC=400000", "FFMPEG_AGENT_SHUTDOWN_DRAIN_TIMEOUT=30m"), bed.flags()...)
+	job := bed.submit(ffmpegtest.Long())
+
+	buffer := make([]byte, 64<<10)
+	// await waits for states that begin like this, in any order.
+	await := func(wants ...string) {
+		t.Helper()
+		for len(wants) > 0 {
+			if err := conn.SetReadDeadline(time.Now().Add(hang)); err != nil {
+				t.Fatal(err)
+			}
+			n, err := conn.Read(buffer)
+			if err != nil {
+				t.Fatalf("waiting for %q: %v", wants, err)
+			}
+			states := strings.Split(string(buffer[:n]), "\n")
+			wants = slices.DeleteFunc(wants, func(want string) bool {
+				return slices.ContainsFunc(states, func(s string) bool { return strings.HasPrefix(s, want) })
+			})
+		}
+	}
+	await("READY=1", "WATCHDOG=1", "STATUS=Running 1 job; node ")
+	bed.awaitFFmpeg()
+	agent.signal(t, syscall.SIGTERM)
+	await("STOPPING=1", "EXTEND_TIMEOUT_USEC=1890000000", "STATUS=Draining: waiting for 1 running job (")
+	await("WATCHDOG=1") // also while it drains
+	bed.cancel(job.ID)
+	agent.wantExit(t, exitOK)
+}
