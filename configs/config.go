@@ -23,7 +23,7 @@ import "time"
 //	legacy.NAME   on a section: that of the section's key NAME
 //
 // Load resolves "auto" in DataDir, Node.Address and Control.Socket. Node.Type,
-// Jobs.MinFreeDisk, Energy.Estimate and Log.Format may still be "auto": the code that
+// Jobs.MinFreeDisk, Jobs.Limits, Energy.Estimate and Log.Format may still be "auto": the code that
 // uses them resolves them, because the result can change while the agent runs.
 type Config struct {
 	// DataDir holds the journal, the job workspaces and the saved session.
@@ -104,12 +104,37 @@ type Jobs struct {
 	// InputRoots are directories that jobs may read local inputs from.
 	InputRoots     []string `key:"input_roots" default:"/" allow:"paths"`
 	InputProtocols []string `key:"input_protocols" default:"file,http,https,rtmp,rtmps,srt" allow:"protocols"`
+	// InputFormats are the demuxers of FFmpeg that may read inputs. Those of playlists are
+	// used for playlists alone, whatever is listed.
+	InputFormats []string `key:"input_formats" default:"mov,matroska,webm,mpegts,mpeg,mpegvideo,avi,flv,live_flv,ogg,asf,asf_o,mxf,nut,ivf,h264,hevc,vvc,av1,obu,m4v,h263,vc1,dnxhd,mjpeg,mpjpeg,yuv4mpegpipe,gif,apng,dv,gxf" allow:"formats"`
 	// InputNetworks are networks that inputs may reach beside the public and private ones.
 	InputNetworks []string `key:"input_networks" default:"" allow:"networks"`
 	// FetchInputs has inputs over http and https fetched into the workspace before FFmpeg starts.
 	FetchInputs bool `key:"fetch_inputs" default:"true"`
-	// MinFreeDisk is the free space below which the agent takes no job.
-	MinFreeDisk Size `key:"min_free_disk" default:"auto" allow:"size"`
+	// MinFreeDisk is the free space below which the agent takes no job, and at which it stops a
+	// job that writes to the disk.
+	MinFreeDisk Size   `key:"min_free_disk" default:"auto" allow:"size"`
+	Limits      Limits `key:"limits"`
+}
+
+// Limits are the ceilings of every job. A job may ask for less.
+type Limits struct {
+	// Memory is that of all processes of a job, a percentage of the machine's or of the
+	// agent's cgroup; auto is 90 %.
+	Memory Size `key:"memory" default:"auto" allow:"memory"`
+	// Disk is what a job may write, its workspace included, and OutputBytes what its outputs
+	// may have together; auto is no ceiling but MinFreeDisk.
+	Disk        Size `key:"disk" default:"auto" allow:"amount"`
+	OutputBytes Size `key:"output_bytes" default:"auto" allow:"amount"`
+	// Pixels is the number in one picture of each of a job's outputs, together; auto is that of
+	// 16384x16384.
+	Pixels LimitCount `key:"pixels" default:"auto" allow:"pixels"`
+	// Outputs is the number of a job's outputs; auto is 16.
+	Outputs LimitCount `key:"outputs" default:"auto" allow:"outputs"`
+	// Duration is the length of a job's media; auto is 24h.
+	Duration LimitDuration `key:"duration" default:"auto" allow:"limit-24h"`
+	// Timeout is the longest that a job may set; auto is 168h.
+	Timeout LimitDuration `key:"timeout" default:"auto" allow:"limit-168h"`
 }
 
 // Shutdown configures how the agent stops.

@@ -85,6 +85,7 @@ func TestLoadDefaults(t *testing.T) {
 			CancelCheckInterval: 5 * time.Second, DamagedInput: "fail", EngineFallback: true,
 			DefaultPresets: Labels{"h264": "fast", "h265": "fast", "av1": "8", "vp9": "good/4"}, OutputRoots: []string{}, InputRoots: []string{"/"}, InputNetworks: []string{}, FetchInputs: true,
 			InputProtocols: []string{"file", "http", "https", "rtmp", "rtmps", "srt"}, MinFreeDisk: Size{auto: true},
+			InputFormats: strings.Split("mov,matroska,webm,mpegts,mpeg,mpegvideo,avi,flv,live_flv,ogg,asf,asf_o,mxf,nut,ivf,h264,hevc,vvc,av1,obu,m4v,h263,vc1,dnxhd,mjpeg,mpjpeg,yuv4mpegpipe,gif,apng,dv,gxf", ","), Limits: Limits{Memory: Size{auto: true}, Disk: Size{auto: true}, OutputBytes: Size{auto: true}},
 		},
 		Shutdown: Shutdown{DrainTimeout: 10 * time.Minute},
 		Hardware: Hardware{
@@ -186,7 +187,9 @@ func nonDefault(k key) string {
 	special := map[string]string{
 		"master.url": "https://192.168.1.100:8080", "node.type": "laptop", "node.labels": "a=1,b=x y",
 		"jobs.default_presets": "av1=10,h264=slow,h265=medium,vp9=realtime/8",
-		"jobs.input_networks":  "127.0.0.0/8,10.0.0.0/8", "jobs.input_protocols": "file,srt", "jobs.min_free_disk": "12%", "log.level": "debug",
+		"jobs.input_networks":  "127.0.0.0/8,10.0.0.0/8", "jobs.input_protocols": "file,srt", "jobs.input_formats": "mov,avi",
+		"jobs.limits.memory": "75%", "jobs.limits.disk": "7GiB", "jobs.limits.output_bytes": "6GiB", "jobs.limits.pixels": "99", "jobs.limits.outputs": "3",
+		"jobs.limits.duration": "2h", "jobs.limits.timeout": "3h", "jobs.min_free_disk": "12%", "log.level": "debug",
 		"log.format": "json", "jobs.damaged_input": "accept", "energy.estimate": "off", "exporters.listen_address": "127.0.0.1",
 		"master.api_key": "k3y", "node.address": "other",
 	}

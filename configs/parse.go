@@ -36,6 +36,10 @@ func parse(t reflect.Type, raw any) (any, error) {
 		return n, nil
 	case reflect.TypeFor[time.Duration]():
 		return parseDuration(text)
+	case reflect.TypeFor[LimitDuration]():
+		return parseLimitDuration(text)
+	case reflect.TypeFor[LimitCount]():
+		return parseLimitCount(text)
 	case reflect.TypeFor[Size]():
 		return ParseSize(text)
 	case reflect.TypeFor[[]string]():

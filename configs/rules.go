@@ -72,6 +72,8 @@ func namedRule(name string) (r rule, ok bool) {
 		r = rule{allowed: "an IP address or host name without a port, or empty for all interfaces", check: on(checkListen)}
 	case "protocols":
 		r = rule{allowed: "at least one of " + strings.Join(inputProtocols(), ", "), check: on(checkProtocols)}
+	case "formats":
+		r = rule{allowed: "at least one of " + strings.Join(inputFormats(), ", "), check: on(checkFormats)}
 	case "networks":
 		r = rule{allowed: "a list of networks in CIDR notation, such as 127.0.0.0/8", check: on(each(checkNetwork))}
 	case "labels":
@@ -81,6 +83,18 @@ func namedRule(name string) (r rule, ok bool) {
 	case "exporter-port":
 		r = rangeRule(reflect.TypeFor[int](), "1", "65535", "")
 		r.allowed += "; enabled: false beside it turns the exporter off"
+	case "memory":
+		r = rule{allowed: "auto, a size above 0 such as 8GiB, or a percentage of the memory", check: on(checkAboveZero)}
+	case "amount":
+		r = rule{allowed: "auto, or a size above 0 such as 200GiB", check: on(checkAmount)}
+	case "limit-24h":
+		r = limitRule("a duration from 1s to 24h", float64(24*time.Hour))
+	case "limit-168h":
+		r = limitRule("a duration from 1s to 168h", float64(168*time.Hour))
+	case "pixels":
+		r = limitRule("a whole number from 1 to 1000000000000", 1e12)
+	case "outputs":
+		r = limitRule("a whole number from 1 to 16", 16)
 	case "size":
 		r = rule{allowed: "auto, a size up to 1PiB such as 5GiB or 500MB, or a percentage of the disk such as 10%", check: func(any) error { return nil }}
 	}
@@ -261,6 +275,27 @@ func checkProtocols(names []string) error {
 	for _, name := range names {
 		if !slices.Contains(inputProtocols(), name) {
 			return fmt.Errorf("%q is not an allowed protocol", shorten(name))
+		}
+	}
+	return nil
+}
+
+// inputFormats returns the demuxers that can be allowed for inputs: those of files and streams
+// that contain the video themselves. Devices, scripts that name other files, image sequences
+// and readers that take any text for video could bypass jobs.input_roots.
+func inputFormats() []string {
+	return []string{"mov", "matroska", "webm", "mpegts", "mpeg", "mpegvideo", "avi", "flv", "live_flv", "kux", "ogg", "asf", "asf_o", "mxf", "nut",
+		"ivf", "h264", "hevc", "vvc", "av1", "obu", "m4v", "h261", "h263", "vc1", "vc1test", "dirac", "dnxhd", "mjpeg", "mpjpeg", "yuv4mpegpipe",
+		"rm", "gif", "apng", "dv", "gxf", "wtv", "swf", "nsv", "r3d", "cavsvideo", "avs2", "avs3", "roq", "smk", "bink", "nuv", "pva", "flic"}
+}
+
+func checkFormats(names []string) error {
+	if len(names) == 0 {
+		return errEmpty
+	}
+	for _, name := range names {
+		if !slices.Contains(inputFormats(), name) {
+			return fmt.Errorf("%q is not a demuxer that can be allowed", shorten(name))
 		}
 	}
 	return nil

@@ -13,8 +13,8 @@ const (
 	maxBytes = 1 << 50 // 1 PiB: a larger value is likely a typo, and float64 is exact up to here
 )
 
-// A Size is an amount of disk space: a number of bytes, a percentage of the disk, or
-// auto, the smaller of 10 % of the disk and 5 GiB. The zero Size is 0 bytes.
+// A Size is an amount of disk space or memory: a number of bytes, a percentage of all there
+// is, or auto. The zero Size is 0 bytes.
 type Size struct {
 	auto    bool
 	percent float64 // of the disk, 0 to 100; 0 if the size is in bytes
@@ -73,7 +73,8 @@ func ParseSize(text string) (Size, error) {
 	return Size{}, errors.New("unknown unit " + strconv.Quote(shorten(m[2])))
 }
 
-// Of returns the size in bytes, given the disk's capacity in bytes.
+// Of returns the size in bytes, given the disk's capacity in bytes; auto is the smaller of
+// 10 % of the disk and 5 GiB.
 func (s Size) Of(capacity uint64) uint64 {
 	switch {
 	case s.auto:
@@ -82,6 +83,14 @@ func (s Size) Of(capacity uint64) uint64 {
 		return uint64(float64(capacity) * (s.percent / 100))
 	}
 	return s.bytes
+}
+
+// Or returns the size in bytes, given what it is a percentage of, or what auto stands for.
+func (s Size) Or(auto, capacity uint64) uint64 {
+	if s.auto {
+		return auto
+	}
+	return s.Of(capacity)
 }
 
 // String returns the size in a form that ParseSize accepts.

@@ -179,8 +179,10 @@ func (w *worker) newRunner(cfg configs.Config, graphics func() []hardware.Graphi
 		KeepOutputs:    cfg.Jobs.KeepOutputs,
 		OutputRoots:    cfg.Jobs.OutputRoots,
 		Inputs:         inputPolicy(cfg),
+		InputFormats:   cfg.Jobs.InputFormats,
 		StreamInputs:   !cfg.Jobs.FetchInputs,
 		MinFreeDisk:    cfg.Jobs.MinFreeDisk.Of,
+		Ceilings:       ceilings(cfg),
 		Hardware: func() string {
 			facts, _ := hardware.Detect(hardwareRoots(cfg)) // an unknown kernel is one as well
 			return hardware.GraphicsIdentity(facts.Kernel, graphics())
@@ -193,6 +195,22 @@ func (w *worker) newRunner(cfg configs.Config, graphics func() []hardware.Graphi
 	}
 	w.onClose(w.runner.Close)
 	return nil
+}
+
+// ceilings are the limits of every job. Without an own value memory is limited to 90 % of
+// what there is, and disk by jobs.min_free_disk alone.
+func ceilings(cfg configs.Config) ffmpeg.Ceilings {
+	limits := cfg.Jobs.Limits
+	memory := hardware.MemoryLimit(hardwareRoots(cfg))
+	return ffmpeg.Ceilings{
+		Memory:      int64(limits.Memory.Or(memory/10*9, memory)),
+		Disk:        int64(limits.Disk.Or(0, 0)),
+		OutputBytes: int64(limits.OutputBytes.Or(0, 0)),
+		Pixels:      limits.Pixels.Or(0),
+		Outputs:     int(limits.Outputs.Or(0)),
+		Duration:    limits.Duration.Or(0),
+		Timeout:     limits.Timeout.Or(0),
+	}
 }
 
 // inputPolicy is what inputs of jobs may reach.

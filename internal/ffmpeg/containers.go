@@ -54,8 +54,8 @@ func extensions() string {
 	return strings.Join(names, " ")
 }
 
-// selfContained are the demuxers that inputs may use: those of containers and raw
-// streams that contain the video themselves. Left out are devices, scripts that name
-// other files, image sequences, and readers that take any text for video (tty).
+// selfContained are the demuxers that inputs may use where the operator lists none: those of
+// containers and raw streams that contain the video themselves. Left out are devices, scripts
+// that name other files, image sequences, and readers that take any text for video (tty).
 const selfContained = "mov,matroska,webm,mpegts,mpeg,mpegvideo,avi,flv,live_flv,kux,ogg,asf,asf_o,mxf,mxf_opatom,nut,ivf,h264,hevc,vvc,av1,obu," +
 	"m4v,h261,h263,vc1,vc1test,dirac,dnxhd,mjpeg,mpjpeg,yuv4mpegpipe,rm,gif,apng,dv,gxf,wtv,swf,nsv,r3d,cavsvideo,avs2,avs3,roq,smk,bink,nuv,pva,flic"

@@ -43,7 +43,7 @@ func (r *Run) start(ctx context.Context) error {
 		r.found = log.found
 	}
 	c.FD3 = func(in io.Reader) { _ = readProgress(in, r.progressed) }
-	p, err := r.launch("encode", c)
+	p, err := r.launch(encodeProcess, c)
 	if err != nil {
 		return err
 	}
@@ -143,8 +143,8 @@ func (r *Run) wait(ctx context.Context) error {
 	stall := newStallDetector(min(r.plan.timeout, r.settings.StallTimeout), time.Now())
 	next := time.NewTimer(stall.every)
 	defer next.Stop()
-	check, stop := r.limiter.ticker()
-	defer stop()
+	check := time.NewTicker(checkInterval)
+	defer check.Stop()
 	for {
 		select {
 		case <-p.Done():
@@ -172,7 +172,7 @@ func (r *Run) wait(ctx context.Context) error {
 			case stall.still >= r.settings.StallTimeout:
 				r.Stop(job.StopStalled)
 			}
-		case <-check:
+		case <-check.C:
 			if f := r.limitExceeded(p); f != nil {
 				p.killForLimit(f)
 			}

@@ -30,7 +30,9 @@ type findings struct {
 	HTTPStatus   int    // of a refused request
 	FirstError   string // the first line that tells why FFmpeg failed
 	EncoderError string // the first line of an encoder that could not be opened
-	HeaderError  bool   // the container does not take a stream
+	// RefusedFormat is the demuxer of an input, or of a part of it, that is not allowed.
+	RefusedFormat string `json:",omitempty"`
+	HeaderError   bool   // the container does not take a stream
 }
 
 // encoderFailed is in the line that says that an encoder could not be opened. Encoders that
@@ -136,6 +138,10 @@ func (l *logReader) count(line string, n int64) {
 		f.PartsMissing += n
 	case endsEarly.MatchString(text):
 		f.CutOff = true
+	case strings.HasPrefix(text, "Format not on whitelist"):
+		if f.RefusedFormat == "" {
+			f.RefusedFormat, _, _ = strings.Cut(strings.TrimLeft(from, "["), " @ ")
+		}
 	case strings.HasPrefix(text, "New video stream"):
 		f.NewVideo = true
 	case strings.Contains(text, "Stream ends prematurely"):

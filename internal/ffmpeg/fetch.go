@@ -118,6 +118,8 @@ func (r *Run) meteredFetch(ctx context.Context, request fetch.Request) (got fetc
 	begun := time.Now()
 	within, cancel := context.WithTimeout(ctx, r.plan.timeout)
 	defer cancel()
+	var full *job.Failure // the disk, where the progress reported it
+	checked := begun
 	last := job.Fetch{Started: begun, Total: -1}
 	record := func(ended bool) {
 		now := last
@@ -134,12 +136,21 @@ func (r *Run) meteredFetch(ctx context.Context, request fetch.Request) (got fetc
 		got, err = r.runner.fetcher.Fetch(within, request, func(p fetch.Progress) {
 			last.Bytes, last.Total, last.Resumed, last.Segment, last.Segments = p.Bytes, p.Total, p.Resumed, p.Segment, p.Segments
 			record(false)
+			if full == nil && time.Since(checked) >= checkInterval { // another job may write as well
+				checked = time.Now()
+				if full = r.diskGuarded(); full != nil {
+					cancel()
+				}
+			}
 		})
 		if err == nil {
 			last.Bytes, last.Resumed = got.Bytes, got.Resumes+got.Restarts
 		}
 		record(err == nil)
 	})
+	if full != nil && ctx.Err() == nil {
+		return got, full
+	}
 	if err != nil && ctx.Err() == nil && within.Err() != nil {
 		return got, failure(protocol.ReasonTimeout, "fetching the input took longer than %s", r.plan.timeout)
 	}
@@ -148,9 +159,9 @@ func (r *Run) meteredFetch(ctx context.Context, request fetch.Request) (got fetc
 
 // useFetched makes a fetched or linked input what FFmpeg reads.
 func (r *Run) useFetched(got fetch.Result) {
-	in := fileSource(got.Path, r.plan.reading.demuxer())
+	in := r.settings.readers().file(got.Path, r.plan.reading.demuxer())
 	if got.Format == reach.HLS {
-		in.options = linkedHLS
+		in.options = r.settings.readers().linkedHLS()
 	}
 	for _, n := range got.Notes {
 		r.note("%s", n)
@@ -191,7 +202,7 @@ func (r *Run) readLocalPlaylist(ctx context.Context) error {
 		return failure(reason, "input %s: %v", show(r.plan.input), err)
 	}
 	r.files.inputPath = "" // the playlist is not the media
-	r.useDirect(localPlaylistSource(in.Path, in.Format), why)
+	r.useDirect(r.settings.readers().localPlaylist(in.Path, in.Format), why)
 	return nil
 }
 
@@ -202,9 +213,9 @@ func (r *Run) readThroughRelay(direct *fetch.Direct, why string) error {
 	if err != nil {
 		return err
 	}
-	in := relayedSource(relay.FileURL(), r.plan.reading.demuxer())
+	in := r.settings.readers().relayed(relay.FileURL(), r.plan.reading.demuxer())
 	if direct.Format != "" {
-		in = proxiedPlaylist(relay.PlaylistURL(), direct.Format, relay.ProxyURL())
+		in = r.settings.readers().proxiedPlaylist(relay.PlaylistURL(), direct.Format, relay.ProxyURL())
 	}
 	in.finite = !direct.Live
 	r.mu.Lock()
@@ -228,7 +239,7 @@ func (r *Run) readStream(ctx context.Context) error {
 	case err != nil:
 		return failure(protocol.ReasonNetworkError, "input %s: %v", quote("input", r.plan.input), err)
 	}
-	r.useDirect(streamSource(u.String(), u.Scheme, r.plan.reading.demuxer()), "a live input ("+u.Scheme+")")
+	r.useDirect(r.settings.readers().stream(u.String(), u.Scheme, r.plan.reading.demuxer()), "a live input ("+u.Scheme+")")
 	return nil
 }
 

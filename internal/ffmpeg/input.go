@@ -25,8 +25,9 @@ func (pl *planner) reading() (r reading) {
 		}
 	}
 	if name, format, ok := pl.word("input_format"); ok {
-		if r.format = format; !slices.Contains(inputFormats, format) {
-			pl.problem(name, "%s is not one of %s", show(format), strings.Join(inputFormats, ", "))
+		allowed := slices.Concat([]string{reach.HLS, reach.DASH, "mp4"}, pl.settings.inputFormats())
+		if r.format = format; !slices.Contains(allowed, format) {
+			pl.problem(name, "%s is not one of %s (jobs.input_formats)", show(format), strings.Join(allowed, ", "))
 		}
 	}
 	if name, sum, ok := pl.word("input_sha256"); ok {
@@ -40,8 +41,28 @@ func (pl *planner) reading() (r reading) {
 	return r
 }
 
-// inputFormats are the values of input_format.
-var inputFormats = append([]string{reach.HLS, reach.DASH, "mp4"}, strings.Split(selfContained, ",")...)
+// inputFormats are the demuxers that inputs may use.
+func (s *Settings) inputFormats() []string {
+	if len(s.InputFormats) > 0 {
+		return s.InputFormats
+	}
+	return strings.Split(selfContained, ",")
+}
+
+// readers makes the sources of inputs, by what they may open besides the input itself.
+func (s *Settings) readers() readers { return readers(strings.Join(s.inputFormats(), ",")) }
+
+// readers are the demuxers of inputs, separated by commas.
+type readers string
+
+// segments read the segments of playlists.
+func (d readers) segments() string { return string(d) + ",webvtt,aac,mp3,ac3,eac3" }
+
+// linkedHLS are the options to read a playlist in the workspace, whose segments are there as
+// well.
+func (d readers) linkedHLS() []string {
+	return whitelist([]string{"file", "crypto"}, "hls,"+d.segments(), "-f", "hls")
+}
 
 // demuxer is the format that FFmpeg is told; empty: it finds out.
 func (r reading) demuxer() string {
@@ -67,34 +88,25 @@ func (s *pathResolver) input(given, format string) (in reach.Input, bad *job.Fai
 	return in, nil
 }
 
-// Readers of inputs, by what they may open besides the input itself.
-var (
-	// segmentReaders read the segments of playlists.
-	segmentReaders = selfContained + ",webvtt,aac,mp3,ac3,eac3"
-	ownFile        = whitelist([]string{"file"}, selfContained)
-	// linkedHLS reads a playlist in the workspace, whose segments are there as well.
-	linkedHLS = append(whitelist([]string{"file", "crypto"}, "hls,"+segmentReaders), "-f", "hls")
-)
-
 func whitelist(protocols []string, formats string, more ...string) []string {
 	return append([]string{"-protocol_whitelist", strings.Join(unique(protocols), ","), "-format_whitelist", formats}, more...)
 }
 
-// fileSource reads a file on this machine.
-func fileSource(path, demuxer string) source {
-	options := slices.Clone(ownFile)
+// file reads a file on this machine.
+func (d readers) file(path, demuxer string) source {
+	options := whitelist([]string{"file"}, string(d))
 	if demuxer != "" {
 		options = append(options, "-f", demuxer)
 	}
 	return source{url: fileURL(path), finite: true, options: options}
 }
 
-// localPlaylistSource reads a playlist on this machine as it is, with the files that it
+// localPlaylist reads a playlist on this machine as it is, with the files that it
 // refers to. These were checked, so their names do not matter.
-func localPlaylistSource(path, format string) source {
-	in := source{url: fileURL(path), options: append(whitelist([]string{"file"}, "dash,"+segmentReaders), "-f", "dash"), finite: true}
+func (d readers) localPlaylist(path, format string) source {
+	in := source{url: fileURL(path), options: append(whitelist([]string{"file"}, "dash,"+d.segments()), "-f", "dash"), finite: true}
 	if format == reach.HLS {
-		in.options = append(slices.Clone(linkedHLS), "-allowed_extensions", "ALL")
+		in.options = append(d.linkedHLS(), "-allowed_extensions", "ALL")
 		in.finite = false // it may grow
 	}
 	return in
@@ -105,13 +117,13 @@ var underlying = map[string][]string{
 	"rtmp": {"rtmp", "tcp"}, "rtmps": {"rtmps", "rtmp", "tls", "tcp"}, "srt": {"srt", "udp"},
 }
 
-// streamSource reads a stream.
-func streamSource(url, scheme, demuxer string) source {
+// stream reads a stream.
+func (d readers) stream(url, scheme, demuxer string) source {
 	protocols := underlying[scheme]
 	if protocols == nil {
 		protocols = []string{scheme, "tcp", "tls", "udp"}
 	}
-	options := whitelist(protocols, selfContained, "-rw_timeout", rwTimeout)
+	options := whitelist(protocols, string(d), "-rw_timeout", rwTimeout)
 	options = append(options, verifyTLS(scheme)...)
 	if demuxer != "" {
 		options = append(options, "-f", demuxer)
@@ -119,9 +131,9 @@ func streamSource(url, scheme, demuxer string) source {
 	return source{url: url, network: true, options: options}
 }
 
-// relayedSource reads a file over http through a relay. Whether it has an end is not known.
-func relayedSource(url, demuxer string) source {
-	options := whitelist([]string{"http", "tcp"}, selfContained, "-rw_timeout", rwTimeout)
+// relayed reads a file over http through a relay. Whether it has an end is not known.
+func (d readers) relayed(url, demuxer string) source {
+	options := whitelist([]string{"http", "tcp"}, string(d), "-rw_timeout", rwTimeout)
 	if demuxer != "" {
 		options = append(options, "-f", demuxer)
 	}
@@ -130,12 +142,12 @@ func relayedSource(url, demuxer string) source {
 
 // proxiedPlaylist reads a playlist and what it refers to over http and https alone, through a
 // relay. Whether it has an end is not known.
-func proxiedPlaylist(url, format, proxy string) source {
+func (d readers) proxiedPlaylist(url, format, proxy string) source {
 	protocols := []string{"http", "https", "httpproxy", "tls", "tcp"}
 	if format == reach.HLS {
 		protocols = append(protocols, "crypto")
 	}
-	options := whitelist(protocols, format+","+segmentReaders, "-rw_timeout", rwTimeout, "-http_proxy", proxy, "-f", format)
+	options := whitelist(protocols, format+","+d.segments(), "-rw_timeout", rwTimeout, "-http_proxy", proxy, "-f", format)
 	return source{url: url, network: true, options: options}
 }
 

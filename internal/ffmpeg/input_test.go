@@ -15,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"ffmpeg-agent/messages/job"
 	"ffmpeg-agent/messages/protocol"
 )
@@ -188,13 +190,39 @@ func TestInputOfUnknownLengthIsNotFetched(t *testing.T) {
 func TestInputThatDoesNotFitIsRead(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	clip(t, filepath.Join(dir, "in.mp4"), "2")
-	full := newRunner(t, func(s *Settings) { s.MinFreeDisk = func(capacity uint64) uint64 { return capacity } })
+	padded(t, clip(t, filepath.Join(dir, "in.mp4"), "2"), 2<<30)
+	var disk unix.Statfs_t
+	if err := unix.Statfs(dir, &disk); err != nil {
+		t.Fatal(err)
+	}
+	free := disk.Bavail * uint64(disk.Bsize) // some of it is left, for the output
+	full := newRunner(t, func(s *Settings) { s.MinFreeDisk = func(uint64) uint64 { return free - min(free, 1<<30) } })
 	e, err := finished(t, full, "large", `{`+small+`,"input":`+quoted(serveFiles(t, dir)+"/in.mp4")+`}`)
 	if err != nil || e.Frames != 50 {
 		t.Errorf("%d frames, %v", e.Frames, err)
 	}
 	wantEncodeNote(t, e, "of disk are free for it")
+}
+
+// padded adds a box without content to an mp4 file, which takes no space on the disk.
+func padded(t *testing.T, path string, bytes int64) {
+	t.Helper()
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_APPEND, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	header := binary.BigEndian.AppendUint64([]byte("\x00\x00\x00\x01free"), uint64(bytes)) // 1: the size is behind the type
+	if _, err := f.Write(header); err != nil {
+		t.Fatal(err)
+	}
+	info, err := f.Stat()
+	if err == nil {
+		err = f.Truncate(info.Size() - int64(len(header)) + bytes)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 }
 
 func TestFetchEndsAtTheJobsTimeout(t *testing.T) {
@@ -461,4 +489,21 @@ func (b *breaking) Write(p []byte) (int, error) {
 	}
 	b.left -= int64(len(p))
 	return b.ResponseWriter.Write(p)
+}
+
+func TestInputFormatThatIsNotListedIsRefused(t *testing.T) {
+	t.Parallel()
+	in := clip(t, filepath.Join(t.TempDir(), "in.mp4"), "1", "-an", "-c:v", "flv1", "-f", "swf")
+	r := newRunner(t, func(s *Settings) { s.InputFormats = []string{"mov", "matroska"} })
+	run := r.Begin(lease(t, "rare", `{"input":`+quoted(in)+`,`+small+`}`))
+	f := wantFailure(t, walk(testContext(t), run), protocol.ReasonUserError)
+	if !strings.Contains(f.Message, `format "swf" is not allowed (jobs.input_formats)`) {
+		t.Errorf("message: %s", f.Message)
+	}
+	// By its name too: the demuxer that the job names must be one of them.
+	run = r.Begin(lease(t, "named", `{"input":`+quoted(in)+`,"input_format":"swf",`+small+`}`))
+	f = wantFailure(t, run.Prepare(testContext(t)), protocol.ReasonUserError)
+	if !strings.Contains(f.Message, "jobs.input_formats") {
+		t.Errorf("message: %s", f.Message)
+	}
 }

@@ -174,6 +174,7 @@ func (e *evidence) exitRules() []rule {
 		{exit.Signal == syscall.SIGXFSZ || exit.Signal == syscall.SIGXCPU, protocol.ReasonResourceError, fmt.Sprintf("FFmpeg was %s", exit)},
 		{exit.Signal != 0, protocol.ReasonRuntimeError, fmt.Sprintf("FFmpeg was %s", exit)},
 		{ranOutOfResources(exit), protocol.ReasonResourceError, fmt.Sprintf("FFmpeg: %s: %v", exit, syscall.Errno(256-exit.Code))},
+		{found.RefusedFormat != "", formatRefused(found.RefusedFormat).Reason, "input: " + formatRefused(found.RefusedFormat).Message},
 		{e.diskFull, protocol.ReasonResourceError, fmt.Sprintf("FFmpeg: %s: no space left on the disk of the output", exit)},
 		{e.network() && serverFault, protocol.ReasonNetworkError, fmt.Sprintf("input: the server answered HTTP status %d", found.HTTPStatus)},
 		{e.input != nil, inputReason, inputText},

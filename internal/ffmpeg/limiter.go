@@ -21,15 +21,27 @@ import (
 // does not enforce: the sum of its files, and its memory without a memory controller.
 const checkInterval = 100 * time.Millisecond
 
+// encodeProcess names the process that writes the outputs.
+const encodeProcess = "encode"
+
 // limiter enforces an attempt's limits: by its cgroup where the controllers are
 // available, otherwise by limits of its processes, and by checks.
 type limiter struct {
 	cgroup      *proc.Cgroup // nil: none
 	noCgroup    string       // why there is none
 	process     proc.Limits  // of each process
+	outputBytes int64        // of each file that the encode writes; 0: unlimited
 	checkMemory bool
 	checkDisk   bool
 	notes       []string
+}
+
+// noteOf notes how a limit is enforced, unless it is one that every job has.
+func (l *limiter) noteOf(ceiling bool) func(format string, args ...any) {
+	if ceiling {
+		return func(string, ...any) {}
+	}
+	return l.note
 }
 
 func (l *limiter) note(format string, args ...any) {
@@ -62,14 +74,15 @@ func (r *Run) applyLimits() {
 		l.setWeight(want.weight)
 	}
 	if want.memory > 0 {
-		l.limitMemory(want.memory)
+		l.limitMemory(want.memory, l.noteOf(want.memoryCeiling))
 	}
 	for _, line := range want.io {
 		l.limitIO(line)
 	}
 	if want.disk > 0 {
-		l.limitDisk(want.disk)
+		l.limitDisk(want.disk, l.noteOf(want.diskCeiling))
 	}
+	l.outputBytes = r.settings.Ceilings.OutputBytes
 	r.limiter = l
 	r.update(func(e *job.Encode) { e.Notes = append(e.Notes, l.notes...) })
 }
@@ -109,17 +122,17 @@ func (l *limiter) setWeight(weight int64) {
 // resident. No resource limit can do the latter: RLIMIT_DATA counts what is reserved,
 // which with libx264 is 1.3 to 2.4 times what is used, and with libsvtav1, whose hundred
 // threads have a stack each, up to 7 times (RLIMIT_AS: 18 times). So it is set far above.
-func (l *limiter) limitMemory(bytes int64) {
+func (l *limiter) limitMemory(bytes int64, note func(string, ...any)) {
 	err := l.setMemoryMax(bytes)
 	switch {
 	case err == nil:
-		l.note("memory limited to %s by memory.max", mebibytes(bytes))
+		note("memory limited to %s by memory.max", mebibytes(bytes))
 	case !proc.LimitsSupported:
-		l.note("memory limit of %s is not enforced: %v", mebibytes(bytes), err)
+		note("memory limit of %s is not enforced: %v", mebibytes(bytes), err)
 	default:
 		l.checkMemory = true
 		l.process.DataBytes = 8*bytes + 1<<30
-		l.note("memory limited to %s by a check every %s, and to %s by RLIMIT_DATA: %v",
+		note("memory limited to %s by a check every %s, and to %s by RLIMIT_DATA: %v",
 			mebibytes(bytes), checkInterval, mebibytes(l.process.DataBytes), err)
 	}
 }
@@ -148,14 +161,14 @@ func (l *limiter) limitIO(line string) {
 }
 
 // limitDisk limits each file by the kernel and their sum by checks.
-func (l *limiter) limitDisk(bytes int64) {
+func (l *limiter) limitDisk(bytes int64, note func(string, ...any)) {
 	l.checkDisk = true
 	if !proc.LimitsSupported {
-		l.note("disk limited to %s by a check every %s", mebibytes(bytes), checkInterval)
+		note("disk limited to %s by a check every %s", mebibytes(bytes), checkInterval)
 		return
 	}
 	l.process.FileBytes = bytes
-	l.note("disk limited to %s: each file by RLIMIT_FSIZE, their sum by a check every %s", mebibytes(bytes), checkInterval)
+	note("disk limited to %s: each file by RLIMIT_FSIZE, their sum by a check every %s", mebibytes(bytes), checkInterval)
 }
 
 // nextCPUs assigns CPUs in turn, so that jobs do not all run on the first ones.
@@ -163,22 +176,16 @@ func (r *Runner) nextCPUs(cpus int) int {
 	return int(uint32(r.assignedCPUs.Add(uint32(cpus))) - uint32(cpus))
 }
 
-// ticker ticks when the attempt is to be checked; it never does where the kernel enforces
-// all limits.
-func (l *limiter) ticker() (ticks <-chan time.Time, stop func()) {
-	if !l.checkMemory && !l.checkDisk {
-		return nil, func() {}
-	}
-	t := time.NewTicker(checkInterval)
-	return t.C, t.Stop
-}
-
 // limitExceeded checks a process against the limits that the kernel does not enforce.
 func (r *Run) limitExceeded(p *process) *job.Failure {
 	if limit := r.plan.limits.memory; r.limiter.checkMemory {
 		if used, ok := p.Resident(); ok && used > limit {
-			return failure(protocol.ReasonResourceError, "memory limit of %s exceeded: FFmpeg uses %s", mebibytes(limit), mebibytes(used))
+			return failure(protocol.ReasonResourceError, "memory limit of %s exceeded%s: FFmpeg uses %s",
+				mebibytes(limit), byOperator("memory", r.plan.limits.memoryCeiling), mebibytes(used))
 		}
+	}
+	if f := r.diskGuarded(); f != nil {
+		return f
 	}
 	return r.diskExceeded()
 }
@@ -187,10 +194,11 @@ func (r *Run) limitExceeded(p *process) *job.Failure {
 func (r *Run) diskExceeded() *job.Failure {
 	if limit := r.plan.limits.disk; r.limiter.checkDisk {
 		if written := r.written(); written > limit {
-			return failure(protocol.ReasonResourceError, "disk limit of %s exceeded: the job has written %s", mebibytes(limit), mebibytes(written))
+			return failure(protocol.ReasonResourceError, "disk limit of %s exceeded%s: the job has written %s",
+				mebibytes(limit), byOperator("disk", r.plan.limits.diskCeiling), mebibytes(written))
 		}
 	}
-	return nil
+	return r.ceilingExceeded()
 }
 
 // written is the size of all that the attempt has written: its workspace, and outputs
@@ -238,9 +246,12 @@ func (r *Run) kernelLimitFailure(exit proc.Exit) *job.Failure {
 	case exit.Err != nil || exit.OK():
 		return nil
 	case exit.Signal == syscall.SIGKILL && kills > 0:
-		return failure(protocol.ReasonResourceError, "out of memory: the kernel killed FFmpeg%s", r.memoryFigures())
+		return failure(protocol.ReasonResourceError, "out of memory: the kernel killed FFmpeg%s%s", r.memoryFigures(), byOperator("memory", r.plan.limits.memoryCeiling))
+	case exit.Signal == syscall.SIGXFSZ && r.limiter.outputBytes > 0 && (r.plan.limits.disk == 0 || r.limiter.outputBytes < r.plan.limits.disk):
+		return failure(protocol.ReasonResourceError, "output limit of %s exceeded: an output reached it (jobs.limits.output_bytes)", mebibytes(r.limiter.outputBytes))
 	case exit.Signal == syscall.SIGXFSZ:
-		return failure(protocol.ReasonResourceError, "disk limit of %s exceeded: a file of the job reached it", mebibytes(r.plan.limits.disk))
+		return failure(protocol.ReasonResourceError, "disk limit of %s exceeded%s: a file of the job reached it",
+			mebibytes(r.plan.limits.disk), byOperator("disk", r.plan.limits.diskCeiling))
 	case exit.Signal == 0 && refusals > 0:
 		return failure(protocol.ReasonResourceError, "FFmpeg: %s: it was refused more than %d processes and threads", exit, maxTasks())
 	}

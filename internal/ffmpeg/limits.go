@@ -19,6 +19,8 @@ type limits struct {
 	memory int64    // bytes
 	disk   int64    // bytes: workspace and outputs
 	io     []string // lines of io.max
+
+	memoryCeiling, diskCeiling bool // the limit is the operator's (jobs.limits)
 }
 
 // cpuQuota is the CPU time that may be used in each period, as in cpu.max, µs.
@@ -56,10 +58,33 @@ func (q cpuQuota) tighter(other cpuQuota) cpuQuota {
 	return q
 }
 
-// limits reads resource_limits among the job's parameters and the constraints beside
+// limits reads what bounds the job, and applies the operator's ceilings: one that the job
+// asked to exceed is noted.
+func (pl *planner) limits() (l limits, timeout time.Duration) {
+	l, timeout = pl.askedLimits()
+	c := pl.ceilings
+	ceiling := func(what, key string, asked, most int64) (int64, bool) {
+		if most == 0 || asked > 0 && asked <= most {
+			return asked, false
+		}
+		if asked > 0 {
+			pl.note("%s of %s reduced to the %s of jobs.limits.%s", what, mebibytes(asked), mebibytes(most), key)
+		}
+		return most, true
+	}
+	l.memory, l.memoryCeiling = ceiling("memory limit", "memory", l.memory, c.Memory)
+	l.disk, l.diskCeiling = ceiling("disk limit", "disk", l.disk, c.Disk)
+	if timeout > c.Timeout {
+		pl.note("timeout of %s reduced to the %s of jobs.limits.timeout", timeout, c.Timeout)
+		timeout = c.Timeout
+	}
+	return l, timeout
+}
+
+// askedLimits reads resource_limits among the job's parameters and the constraints beside
 // them. Where both limit the same, the tighter one applies. A job's own timeout replaces
 // the node's.
-func (pl *planner) limits() (l limits, timeout time.Duration) {
+func (pl *planner) askedLimits() (l limits, timeout time.Duration) {
 	l = pl.constraints()
 	timeout = pl.settings.Timeout
 	name, v, ok := pl.value("resource_limits")

@@ -18,8 +18,8 @@ func (pl *planner) outputs(streaming bool) []rendition {
 		return []rendition{pl.rendition(pl.params, streaming, "")}
 	}
 	list, ok := v.([]any)
-	if !ok || len(list) == 0 || len(list) > maxOutputs {
-		pl.problem(name, "not a list of 1 to %d outputs", maxOutputs)
+	if most := pl.ceilings.Outputs; !ok || len(list) == 0 || len(list) > most {
+		pl.problem(name, "not a list of 1 to %d outputs%s", most, byOperator("outputs", most < maxOutputs))
 		return nil
 	}
 	var rs []rendition

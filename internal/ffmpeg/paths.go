@@ -33,7 +33,7 @@ func (s *pathResolver) resolve(p *plan) (f jobFiles, bad *job.Failure) {
 	if p.input != "" {
 		if f.reads, bad = s.input(p.input, p.reading.format); f.reads.Path != "" {
 			f.inputPath = f.reads.Path
-			f.input = fileSource(f.inputPath, p.reading.demuxer())
+			f.input = s.settings.readers().file(f.inputPath, p.reading.demuxer())
 		}
 	} else if !s.settings.GenerateInput {
 		s.problem("input", "absent, and this node does not generate one (jobs.generate_input)")

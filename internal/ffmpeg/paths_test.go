@@ -121,19 +121,20 @@ func TestWhereInputsMayLie(t *testing.T) {
 }
 
 func TestInputsAreHeldToTheirProtocol(t *testing.T) {
+	all := readers(selfContained)
 	for name, c := range map[string]struct {
 		in                 source
 		protocols, formats string
 	}{
-		"file":            {fileSource("/in/a.mp4", ""), "file", selfContained},
-		"local DASH":      {localPlaylistSource("/in/a.mpd", reach.DASH), "file", "dash," + segmentReaders},
-		"local HLS":       {localPlaylistSource("/in/a.m3u8", reach.HLS), "file,crypto", "hls," + segmentReaders},
-		"http":            {relayedSource("http://127.0.0.1:1/x", ""), "http,tcp", selfContained},
-		"DASH over http":  {proxiedPlaylist("http://h/x.mpd", reach.DASH, "http://127.0.0.1:1"), "http,https,httpproxy,tls,tcp", "dash," + segmentReaders},
-		"HLS over http":   {proxiedPlaylist("http://h/x", reach.HLS, "http://127.0.0.1:1"), "http,https,httpproxy,tls,tcp,crypto", "hls," + segmentReaders},
-		"rtmps":           {streamSource("rtmps://h/x", "rtmps", ""), "rtmps,rtmp,tls,tcp", selfContained},
-		"rtmp":            {streamSource("rtmp://h/x", "rtmp", ""), "rtmp,tcp", selfContained},
-		"another, by tls": {streamSource("rtsps://h/x", "rtsps", ""), "rtsps,tcp,tls,udp", selfContained},
+		"file":            {all.file("/in/a.mp4", ""), "file", selfContained},
+		"local DASH":      {all.localPlaylist("/in/a.mpd", reach.DASH), "file", "dash," + all.segments()},
+		"local HLS":       {all.localPlaylist("/in/a.m3u8", reach.HLS), "file,crypto", "hls," + all.segments()},
+		"http":            {all.relayed("http://127.0.0.1:1/x", ""), "http,tcp", selfContained},
+		"DASH over http":  {all.proxiedPlaylist("http://h/x.mpd", reach.DASH, "http://127.0.0.1:1"), "http,https,httpproxy,tls,tcp", "dash," + all.segments()},
+		"HLS over http":   {all.proxiedPlaylist("http://h/x", reach.HLS, "http://127.0.0.1:1"), "http,https,httpproxy,tls,tcp,crypto", "hls," + all.segments()},
+		"rtmps":           {all.stream("rtmps://h/x", "rtmps", ""), "rtmps,rtmp,tls,tcp", selfContained},
+		"rtmp":            {all.stream("rtmp://h/x", "rtmp", ""), "rtmp,tcp", selfContained},
+		"another, by tls": {all.stream("rtsps://h/x", "rtsps", ""), "rtsps,tcp,tls,udp", selfContained},
 	} {
 		options := strings.Join(c.in.options, " ") + " "
 		if want := "-protocol_whitelist " + c.protocols + " -format_whitelist " + c.formats + " "; !strings.HasPrefix(options, want) {

@@ -114,6 +114,7 @@ type planner struct {
 	params
 	node
 	job      protocol.Job
+	ceilings Ceilings
 	scenario scenario
 	unknown  []string // words of the scenario's name
 	hasInput bool
@@ -124,7 +125,7 @@ type planner struct {
 }
 
 func newPlanner(j protocol.Job, on node) *planner {
-	pl := &planner{params: newParams(j.Parameters), node: on, job: j}
+	pl := &planner{params: newParams(j.Parameters), node: on, job: j, ceilings: on.settings.Ceilings.withDefaults()}
 	pl.scenario, pl.unknown = parseScenario(j.Scenario)
 	return pl
 }
@@ -176,6 +177,11 @@ func (pl *planner) plan() plan {
 	p.quality = pl.quality()
 	p.limits, p.timeout = pl.limits()
 	p.renditions = pl.outputs(p.streaming)
+	pl.checkPixels(p.renditions)
+	pl.checkLength(p.whole)
+	if p.endsAtTimeout() {
+		p.timeout = min(p.timeout, pl.ceilings.Duration)
+	}
 	if len(p.renditions) > 0 {
 		p.audio = pl.audio(p.renditions)
 	}
@@ -227,12 +233,13 @@ func few(names []string) string {
 }
 
 func (pl *planner) duration() (d time.Duration, whole bool) {
-	name, seconds, ok := pl.number(fmt.Sprintf("of seconds above 0 and up to %.0f", maxDuration.Seconds()), "duration", "duration_seconds")
+	most, key := pl.ceilings.Duration, byOperator("duration", pl.ceilings.Duration < maxDuration)
+	name, seconds, ok := pl.number(fmt.Sprintf("of seconds above 0 and up to %.0f%s", most.Seconds(), key), "duration", "duration_seconds")
 	if !ok {
-		return defaultDuration, true
+		return min(defaultDuration, most), true
 	}
-	if seconds <= 0 || seconds > maxDuration.Seconds() {
-		pl.problem(name, "%s s is not above 0 and up to %.0f", number(seconds), maxDuration.Seconds())
+	if seconds <= 0 || seconds > most.Seconds() {
+		pl.problem(name, "%s s is not above 0 and up to %.0f%s", number(seconds), most.Seconds(), key)
 		return defaultDuration, false
 	}
 	return max(time.Duration(math.Round(seconds*1e6))*time.Microsecond, time.Microsecond), false

@@ -9,6 +9,7 @@ import (
 	"io"
 	"math"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -74,6 +75,8 @@ type probeError struct {
 	Code  int    `json:"code"`
 	Text  string `json:"string"`
 	cause string // the first line of ffprobe's log, where it says more than the text
+
+	format string // the demuxer that was refused
 }
 
 // video returns the stream that is encoded: the first that is not a cover picture.
@@ -147,11 +150,14 @@ func (r *Run) probe(ctx context.Context, url string, options ...string) (probed,
 	if p.Error != nil && !strings.HasSuffix(log.found.FirstError, p.Error.Text) {
 		p.Error.cause = log.found.FirstError
 	}
+	if p.Error != nil {
+		p.Error.format = log.found.RefusedFormat
+	}
 	return p, nil
 }
 
-// ownOutput are the options to read an output: a file that refers to no other one.
-var ownOutput = whitelist([]string{"file"}, selfContained)
+// ownOutput are the options to read an output: a file in one of the formats of containers.
+var ownOutput = whitelist([]string{"file"}, "mov,matroska,webm,mpegts,flv,live_flv,avi")
 
 // slowDisk is what a slow disk reads, bytes/s.
 const slowDisk = 10 << 20
@@ -243,6 +249,9 @@ func (r *Run) checkMedia(p probed) *job.Failure {
 		if bytes := r.Snapshot().Encode.InputBytes; r.lacks > 0 {
 			f.Message = fmt.Sprintf("the file is cut off: it has %d of %d bytes", bytes, bytes+r.lacks)
 		}
+		if p.Error.format != "" {
+			f = formatRefused(p.Error.format)
+		}
 		if kind := pictureType(r.files.inputPath); kind != "" {
 			f.Message = fmt.Sprintf("a picture (%s), not a video", kind)
 		}
@@ -253,6 +262,18 @@ func (r *Run) checkMedia(p probed) *job.Failure {
 		return failure(protocol.ReasonInputError, "input %s: no video stream", name)
 	}
 	return nil
+}
+
+// formatRefused is the failure of an input whose demuxer is not allowed: the job's fault where
+// an operator could allow it, otherwise the input's, which is no video.
+func formatRefused(format string) *job.Failure {
+	reason := protocol.ReasonInputError
+	for name := range strings.SplitSeq(format, ",") {
+		if slices.Contains(strings.Split(selfContained, ","), name) {
+			reason = protocol.ReasonUserError
+		}
+	}
+	return failure(reason, "its format %s is not allowed (jobs.input_formats)", show(format))
 }
 
 // pictureType is the type of a file that is a still picture, which inputs may not be;

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -64,6 +65,9 @@ func passesEnv(name string) bool {
 // more than its limits, and a note says that they do not apply.
 func (r *Run) launch(name string, c proc.Command) (*process, error) {
 	c.Limits = r.limiter.process
+	if name == encodeProcess {
+		c.Limits.FileBytes = tighter(c.Limits.FileBytes, r.limiter.outputBytes)
+	}
 	group, err := r.limiter.cgroup.Child(name)
 	if err == nil && group != nil {
 		c.Cgroup = group
@@ -96,8 +100,8 @@ func (r *Run) runHelper(ctx context.Context, c proc.Command) (proc.Exit, error) 
 		return proc.Exit{}, err
 	}
 	defer func() { _ = p.Cgroup().Remove() }() // otherwise it goes with the attempt's
-	check, stop := r.limiter.ticker()
-	defer stop()
+	check := time.NewTicker(checkInterval)
+	defer check.Stop()
 	for {
 		select {
 		case <-p.Done():
@@ -108,7 +112,7 @@ func (r *Run) runHelper(ctx context.Context, c proc.Command) (proc.Exit, error) 
 		case <-ctx.Done():
 			p.Signal(syscall.SIGKILL)
 			return p.Exit(), ctx.Err()
-		case <-check:
+		case <-check.C:
 			if f := r.limitExceeded(p); f != nil {
 				p.killForLimit(f)
 			}

@@ -50,13 +50,17 @@ type Settings struct {
 	OutputRoots []string      // where outputs may be, beside the workspace and the temporary folder
 	Inputs      *reach.Policy // what inputs may reach; nil: reach.DefaultPolicy
 
+	InputFormats []string // demuxers that inputs may use; empty: selfContained
+
 	StreamInputs bool // FFmpeg reads inputs over http itself; they are not fetched
-	// MinFreeDisk is the disk space that fetching leaves free, of a capacity, in bytes; nil: 0.
+	// MinFreeDisk is the disk space that jobs leave free, of a capacity, in bytes; nil: 0.
 	MinFreeDisk func(capacity uint64) uint64
 
 	// Hardware returns what trial encodes depend on beside FFmpeg, such as kernel, cards and
 	// drivers: results are cached for one such text. It may block. nil: nothing.
 	Hardware func() string
+
+	Ceilings Ceilings // of every job
 
 	Nice   int // added to the agent's own, 0 to 19
 	Logger *zap.Logger
@@ -90,6 +94,8 @@ func (s *Settings) complete() error {
 			*d.of = d.standard
 		}
 	}
+	s.Ceilings = s.Ceilings.withDefaults()
+	s.Timeout = min(s.Timeout, s.Ceilings.Timeout)
 	if s.Inputs == nil {
 		s.Inputs = reach.DefaultPolicy()
 	}

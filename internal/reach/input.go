@@ -112,12 +112,11 @@ func checkStream(u *url.URL) error {
 	if strings.ContainsAny(u.String(), " |\\\"'<>") {
 		return invalid("not a URL: it contains a blank, a quotation mark or one of |\\<>")
 	}
-	if u.RawQuery == "" {
-		return nil
-	}
 	switch u.Scheme {
-	case "tcp", "tls":
-		return invalid("a %s URL with options", u.Scheme)
+	case "tcp", "tls", "udp", "rtp", "srtp", "rist": // listen, localaddr, localport, mode, …
+		if u.RawQuery != "" || u.User != nil { // rist://@HOST listens
+			return invalid("a %s URL with options", u.Scheme)
+		}
 	case "srt":
 		if !isCaller(u) {
 			return invalid("srt with mode=listener or rendezvous; only mode=caller is allowed")

@@ -59,3 +59,29 @@ func TestParseURL(t *testing.T) {
 		}
 	}
 }
+
+func TestStreamsOpenNoPort(t *testing.T) {
+	p := &Policy{Protocols: []string{"tcp", "tls", "udp", "rtp", "srtp", "rist", "srt", "rtmp"}}
+	for _, given := range []string{
+		"srt://0.0.0.0:19991?mode=listener", "srt://host:1?x=1&mode=listener", "srt://host:1?mode=caller&mode=listener", "srt://host:1?mode=listener&mode=caller",
+		"srt://host:1?mode=rendezvous", "srt://host:1?x=1;mode=listener", "srt://host:1?x=1%23&mode=listener", "SRT://host:1?mode=listener", "srt://host:1?mode=Listener",
+		"tcp://host:1?listen", "tcp://host:1?listen=1", "tls://host:1?listen=1", "udp://host:1?localport=2", "udp://host:1?listen", "rtp://host:1?localrtpport=2",
+		"srtp://host:1?localrtpport=2", "rist://@host:1", "rist://host:1?rist_profile=0", "srt://host:1|mode=listener",
+	} {
+		if in, err := p.Input(given, "", "/"); err == nil {
+			t.Errorf("%s is allowed as %s", given, in.URL)
+		}
+	}
+	// FFmpeg takes what is behind a # for options; it is removed.
+	for given, want := range map[string]string{
+		"srt://host:19991?x=1#&mode=listener":   "srt://host:19991?x=1",
+		"srt://host:19991#?mode=listener":       "srt://host:19991",
+		"tcp://host:1#?listen":                  "tcp://host:1",
+		"srt://host:1?mode=caller&passphrase=x": "srt://host:1?mode=caller&passphrase=x",
+	} {
+		in, err := p.Input(given, "", "/")
+		if err != nil || in.URL.String() != want {
+			t.Errorf("%s: %v, %v; want %s", given, in.URL, err, want)
+		}
+	}
+}
