@@ -3,6 +3,7 @@ package actors
 import (
 	"bytes"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -226,10 +227,15 @@ func TestChangedJobIsStartedAfresh(t *testing.T) {
 	t.Parallel()
 	link, m := newLink(t), impatient(t, time.Second, 100)
 	link.connect(m)
+	s := newSite(t, func(c *siteConfig) { c.link, c.Slots = link, 2 })
 	var offered atomic.Bool
 	link.interfere(func(next http.Handler, w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path != "/jobs/next" {
 			next.ServeHTTP(w, r)
+			return
+		}
+		if offered.Load() && encodes(s) == 0 {
+			_, _ = io.WriteString(w, `{"job":null}`)
 			return
 		}
 		answer := httptest.NewRecorder()
@@ -241,7 +247,6 @@ func TestChangedJobIsStartedAfresh(t *testing.T) {
 		w.WriteHeader(answer.Code)
 		_, _ = w.Write(body)
 	})
-	s := newSite(t, func(c *siteConfig) { c.link, c.Slots = link, 2 })
 	j := s.submit(ffmpegtest.Lasting(t, 4))
 	if r := s.settled(j, 1); r.State != job.RecordSuperseded {
 		t.Errorf("ended as %s: %s", r.State, r.Why)

@@ -524,13 +524,13 @@ func proxyServer(t *testing.T, target string, used *atomic.Int64) *httptest.Serv
 		}
 		defer there.Close()
 		w.WriteHeader(http.StatusOK)
-		here, _, err := w.(http.Hijacker).Hijack()
+		here, buffered, err := w.(http.Hijacker).Hijack()
 		if err != nil {
 			t.Error(err)
 			return
 		}
 		defer here.Close()
-		go func() { io.Copy(there, here); there.Close() }()
+		go func() { io.Copy(there, buffered); there.Close() }()
 		io.Copy(here, there)
 	})
 }
