@@ -251,8 +251,8 @@ func TestDamagedJournalOpensOnAFullDisk(t *testing.T) {
 }
 
 func openDamagedOnFullDisk(dir string) {
-	for name, settled := range map[string]int{"all records fit": 10, "few records fit": 50} {
-		s := Settings{Path: filepath.Join(dir, "journal.db"), Inspector: []string{self, "inspect"}}
+	for name, settled := range map[string]int{"all records fit": 3, "few records fit": 16} {
+		s := Settings{Path: filepath.Join(dir, "journal.db"), Inspector: []string{self, "inspect"}, Reserve: 5 << 20}
 		j, err := Open(s)
 		must(err)
 		must(completeAttempts(j, "settled-", settled))
