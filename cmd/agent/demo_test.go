@@ -88,7 +88,8 @@ func TestDemo(t *testing.T) {
 	}
 	ffmpeg := ffmpegtest.WithPassedTrials(t, t.TempDir(), "libx264", "libx265", "libvpx-vp9")
 	p := startAgent(t, []string{"TMPDIR=" + tmp, "FFMPEG_AGENT_HARDWARE_FFMPEG=" + ffmpeg, "FFMPEG_AGENT_HARDWARE_FFPROBE=" + ffmpegtest.FFprobe(),
-		"FFMPEG_AGENT_HARDWARE_SYSFS_PATH=" + tree.Sys(), "FFMPEG_AGENT_HARDWARE_PROCFS_PATH=" + tree.Proc()}, "demo")
+		"FFMPEG_AGENT_HARDWARE_SYSFS_PATH=" + tree.Sys(), "FFMPEG_AGENT_HARDWARE_PROCFS_PATH=" + tree.Proc()},
+		"demo", "--input", ffmpegtest.Video(t.TempDir(), 2))
 	for n := 1; n <= 3; n++ {
 		waitFor(t, fmt.Sprintf("completed job %d", n), func() bool { return strings.Count(p.log(), "completed") >= n })
 	}
