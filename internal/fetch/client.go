@@ -20,8 +20,8 @@ import (
 	"ffmpeg-agent/messages/protocol"
 )
 
-// client sends requests. Direct connections are checked by the policy when they are made;
-// those to a proxy are not.
+// client sends requests. The policy checks the addresses of direct connections when they are
+// made, but not that of a proxy.
 type client struct {
 	policy          *reach.Policy
 	proxy           func(*http.Request) (*url.URL, error)
@@ -40,7 +40,7 @@ func newClient(s Settings) client {
 func newTransport(s Settings, proxy func(*http.Request) (*url.URL, error), policy *reach.Policy) *http.Transport {
 	dialer := newDialer(policy)
 	var dialTLS func(context.Context, string, string) (net.Conn, error)
-	if proxy == nil { // else the transport has to ask the proxy for a tunnel first
+	if proxy == nil { // otherwise the transport must first request a tunnel from the proxy
 		dialTLS = func(ctx context.Context, network, address string) (net.Conn, error) {
 			return dialCountedTLS(ctx, dialer, network, address, s.RootCAs)
 		}
@@ -67,7 +67,7 @@ func newTransport(s Settings, proxy func(*http.Request) (*url.URL, error), polic
 	}
 }
 
-// dialCountedTLS counts what arrives after decryption.
+// dialCountedTLS connects with TLS and counts the decrypted bytes.
 func dialCountedTLS(ctx context.Context, dialer *net.Dialer, network, address string, roots *x509.CertPool) (net.Conn, error) {
 	host, _, err := net.SplitHostPort(address)
 	if err != nil {
@@ -95,8 +95,8 @@ func (c *client) close() {
 const maxRedirects = 10
 
 // get sends a GET request and follows redirects. The final URL is that of the response's
-// request. User and password of the URL go to its own host only. After the last request the
-// connection is closed.
+// request. User and password of the URL are sent to its own host only. last closes the
+// connection after the response.
 func (c *client) get(ctx context.Context, u *url.URL, header http.Header, last bool) (*http.Response, error) {
 	for redirects := 0; ; redirects++ {
 		resp, err := c.send(ctx, u, header, last)
@@ -164,8 +164,8 @@ func (c *client) send(ctx context.Context, u *url.URL, header http.Header, last 
 	return c.proxied.RoundTrip(req)
 }
 
-// checkBehindProxy checks the addresses of a host that the proxy will connect to, if this
-// machine can resolve it.
+// checkBehindProxy checks the addresses of a host behind the proxy, if this machine can resolve
+// it.
 func (c *client) checkBehindProxy(ctx context.Context, host string) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
@@ -174,16 +174,16 @@ func (c *client) checkBehindProxy(ctx context.Context, host string) error {
 	if errors.As(err, &refused) {
 		return err
 	}
-	return nil // not to be resolved here
+	return nil // this machine cannot resolve it
 }
 
 // proxyVariables are the variables that httpproxy.FromEnvironment reads, in its order.
 var proxyVariables = []string{"HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy"}
 
-// ProxyFromEnvironment returns the proxies that HTTP_PROXY, HTTPS_PROXY and NO_PROXY name, in
-// capitals or not, as golang.org/x/net/http/httpproxy reads them; requests to localhost never
-// have one. The error is for a variable that is set to something else than the URL of a
-// proxy; it does not contain the password.
+// ProxyFromEnvironment returns a function that selects the proxy of a request by HTTP_PROXY,
+// HTTPS_PROXY and NO_PROXY, in upper or lower case, like golang.org/x/net/http/httpproxy.
+// Requests to localhost use none. It fails if a variable is not the URL of a proxy; the error
+// does not contain the password.
 func ProxyFromEnvironment() (func(*http.Request) (*url.URL, error), error) {
 	for _, name := range proxyVariables {
 		if err := checkProxy(name, os.Getenv(name)); err != nil {
@@ -194,12 +194,12 @@ func ProxyFromEnvironment() (func(*http.Request) (*url.URL, error), error) {
 	return func(r *http.Request) (*url.URL, error) { return proxy(r.URL) }, nil
 }
 
-// checkProxy checks what httpproxy ignores in silence.
+// checkProxy reports a malformed URL, which httpproxy silently ignores.
 func checkProxy(name, value string) error {
 	if value == "" {
 		return nil
 	}
-	if !strings.Contains(value, "://") { // http is meant
+	if !strings.Contains(value, "://") { // http is the default
 		value = "http://" + value
 	}
 	u, err := url.Parse(value)
@@ -210,7 +210,7 @@ func checkProxy(name, value string) error {
 		return fmt.Errorf("environment variable %s is not the URL of a proxy, such as http://proxy.example:3128", name)
 	}
 	if allowed := []string{"http", "https", "socks5", "socks5h"}; !slices.Contains(allowed, u.Scheme) {
-		return fmt.Errorf("environment variable %s: a proxy of type %q; allowed are %v", name, u.Scheme, allowed)
+		return fmt.Errorf("environment variable %s: proxy scheme %q; allowed are %v", name, u.Scheme, allowed)
 	}
 	return nil
 }

@@ -7,9 +7,9 @@ import (
 	"sync"
 )
 
-// countingConn counts the bytes of a response's body, as they arrive at a connection, after
-// decryption, to notice those beyond Content-Length. net/http drops these. Those that arrive
-// through the tunnel of a proxy are not counted.
+// countingConn counts the bytes of a response's body as they arrive at the connection, after
+// decryption, because net/http silently drops those beyond Content-Length. What arrives through
+// the tunnel of a proxy is not counted.
 type countingConn struct {
 	net.Conn
 	mu     sync.Mutex
@@ -47,7 +47,7 @@ func (c *countingConn) findBody() {
 	}
 }
 
-// begin forgets the previous response of the connection.
+// begin resets the count for the next response on the connection.
 func (c *countingConn) begin() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -60,7 +60,7 @@ func (c *countingConn) bodyBytes() int64 {
 	return c.body
 }
 
-// countTrace makes counted the connection of a request.
+// countTrace sets *counted to the connection of a request; nil if its bytes are not counted.
 func countTrace(counted **countingConn) *httptrace.ClientTrace {
 	return &httptrace.ClientTrace{GotConn: func(info httptrace.GotConnInfo) {
 		*counted = nil

@@ -18,8 +18,8 @@ func failure(reason protocol.FailureReason, format string, args ...any) *job.Fai
 	return &job.Failure{Reason: reason, Message: fmt.Sprintf(format, args...)}
 }
 
-// classify turns an error of a request, of a body or of the disk into one that Fetch returns. Final is
-// whether trying again is pointless.
+// classify turns an error of a request, of a body or of the disk into one that Fetch returns.
+// final reports whether a retry is pointless.
 func classify(label string, err error) (f error, final bool) {
 	var known *job.Failure
 	var direct *Direct
@@ -48,7 +48,7 @@ func classify(label string, err error) (f error, final bool) {
 	return failure(protocol.ReasonNetworkError, "%s: %v", label, err), false
 }
 
-// problem is an error whose reason is known, without what it is about.
+// problem is an error with a known reason. classify adds the label of the URL.
 type problem struct {
 	reason protocol.FailureReason
 	text   string
@@ -56,7 +56,7 @@ type problem struct {
 
 func (p *problem) Error() string { return p.text }
 
-// errDisk marks errors of writing.
+// errDisk wraps write errors.
 var errDisk = errors.New("writing to disk")
 
 func diskFailure(label string, err error) *job.Failure {
@@ -76,13 +76,13 @@ func isVerification(err error) bool {
 	return errors.As(err, &verification) || errors.As(err, &unknown) || errors.As(err, &host) || errors.As(err, &invalid)
 }
 
-// isNotFound reports whether the name service says that the host does not exist.
+// isNotFound reports whether name resolution failed because the host does not exist.
 func isNotFound(err error) bool {
 	var dns *net.DNSError
 	return errors.As(err, &dns) && dns.IsNotFound
 }
 
-// statusError is an answer other than the one asked for.
+// statusError is a response with an unexpected status.
 type statusError struct {
 	code  int
 	retry string // its Retry-After

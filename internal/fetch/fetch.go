@@ -1,9 +1,8 @@
 // Package fetch copies the input of a job from an HTTP server into the job's workspace: a
 // file, or an HLS playlist that has an end, with the segments of one variant. It checks
 // every address by a reach.Policy, resumes transfers that break off, and compares lengths
-// and checksums. What is better read by FFmpeg itself, it reports as Direct; a Relay stands
-// between FFmpeg and the server then. Link does for a playlist on this machine what Fetch does
-// for one on a server.
+// and checksums. An input that FFmpeg had better read itself is reported as Direct; a Relay
+// then sits between FFmpeg and the server. Link does the same for a playlist on this machine.
 package fetch
 
 import (
@@ -24,7 +23,7 @@ import (
 	"ffmpeg-agent/messages/protocol"
 )
 
-// Settings are the same for all fetches.
+// Settings apply to all fetches of a Fetcher.
 type Settings struct {
 	Policy *reach.Policy // what URLs, redirects and playlists may reach
 	// RootCAs verify servers; nil: the system's.
@@ -33,11 +32,11 @@ type Settings struct {
 	// proxy itself is exempt from Policy. A host behind it is resolved and checked if this
 	// machine can resolve it, and left to the proxy otherwise.
 	Proxy func(*http.Request) (*url.URL, error)
-	// StallTimeout is how long a transfer may receive nothing before it is broken off and
-	// resumed; 0: 60 s.
+	// StallTimeout is how long a transfer may go without receiving a byte before it is
+	// aborted and resumed; 0: 60 s.
 	StallTimeout time.Duration
-	// RetryWait is the pause before a transfer that broke off is continued, which grows while
-	// no byte arrives; 0: 1 s.
+	// RetryWait is the delay before an interrupted transfer is resumed. It doubles with each
+	// attempt that receives nothing, up to 30 s; 0: 1 s.
 	RetryWait time.Duration
 	Log       *zap.Logger // nil: no log
 }
@@ -49,28 +48,29 @@ type Request struct {
 	InputFormat string // the job's input_format; hls or dash declare a playlist
 	SHA256      string // of the file at URL, hexadecimal; empty: not checked
 	Variant     Variant
-	// Part is set if the job wants only the beginning of the input, of this length; 0: all.
+	// Part is the length of the beginning of the input if the job uses no more; 0: all.
 	Part time.Duration
-	// Stream is set if the job says that FFmpeg reads the input itself. It is only looked at.
+	// Stream is set if the job has input_mode: stream. Fetch then requests the input only to
+	// determine its format, and returns a Direct.
 	Stream bool
 	// FreeDisk returns how many bytes may still be written to Dir, for example what is free
 	// above jobs.min_free_disk; nil: no limit.
 	FreeDisk func() int64
 }
 
-// Variant is what the job makes of the input, to choose a variant of an HLS playlist: the
-// largest output. Zero values mean unknown.
+// Variant describes the job's largest output, by which a variant of an HLS playlist is chosen.
+// Zero values mean unknown.
 type Variant struct {
 	Width, Height int   // pixels
 	Bitrate       int64 // bits per second
 }
 
-// Progress is how far a fetch is.
+// Progress is the progress of a fetch.
 type Progress struct {
 	Bytes   int64 // received and kept
 	Total   int64 // expected; -1: not known
-	Resumed int   // transfers that broke off and were continued
-	// Of an HLS playlist: the segments that are complete, and all. 0 for a file.
+	Resumed int   // interrupted transfers that were resumed
+	// Segment counts the completed segments of an HLS playlist, Segments all; 0 for a file.
 	Segment, Segments int
 }
 
@@ -80,23 +80,23 @@ type Result struct {
 	Format      string // reach.HLS, or empty for a file
 	ContentType string // of the file at URL, as its server says
 	Bytes       int64  // received and kept
-	Resumes     int    // transfers that broke off and were continued
-	Restarts    int    // transfers that broke off and had to begin anew
+	Resumes     int    // interrupted transfers that were resumed
+	Restarts    int    // interrupted transfers that had to start over
 	Wall        time.Duration
-	// Media and Segments are what an HLS playlist states of what was fetched: its duration and
-	// those of its segments.
+	// Media is the duration of the fetched part of an HLS playlist, and Segments are those of
+	// its segments, as the playlist states them.
 	Media    time.Duration
 	Segments []time.Duration
 	Missing  time.Duration // marked by the playlist as missing (EXT-X-GAP)
-	Notes    []string      // for people
+	Notes    []string      // for the job's result
 }
 
-// Direct is the error for an input that is not fetched because FFmpeg reads it better
+// Direct is the error for an input that is not fetched because FFmpeg had better read it
 // itself.
 type Direct struct {
 	Why    string
-	Format string // reach.HLS or reach.DASH: a playlist, as far as that is known
-	Live   bool   // it has no end that is known
+	Format string // reach.HLS or reach.DASH for a playlist; empty if that is not known
+	Live   bool   // its length is not known
 }
 
 func (d *Direct) Error() string { return "not fetched: " + d.Why }
@@ -105,7 +105,7 @@ func (d *Direct) Error() string { return "not fetched: " + d.Why }
 const (
 	maxPlaylist  = 4 << 20   // bytes
 	maxKey       = 4 << 10   // bytes
-	largeFile    = 256 << 20 // bytes; below, a file is fetched even if the job wants a part of it
+	largeFile    = 256 << 20 // bytes; a smaller file is fetched even if the job uses only a part of it
 	defaultStall = 60 * time.Second
 )
 
@@ -117,8 +117,7 @@ type Fetcher struct {
 	log      *zap.Logger
 }
 
-// New returns a Fetcher. The error is for a proxy variable of the environment that is no
-// URL.
+// New returns a Fetcher. It fails if a proxy variable of the environment is not a URL.
 func New(s Settings) (*Fetcher, error) {
 	if s.Proxy == nil {
 		proxy, err := ProxyFromEnvironment()
@@ -143,9 +142,9 @@ func New(s Settings) (*Fetcher, error) {
 // Close closes idle connections.
 func (f *Fetcher) Close() { f.client.close() }
 
-// Fetch copies an input into r.Dir and reports its progress, which may be nil, several times
-// a second. The error is a *Direct, a *job.Failure, or that of the context. After an error
-// no file of the fetch is left in r.Dir.
+// Fetch copies an input into r.Dir and calls progress, which may be nil, several times a
+// second. The error is a *Direct, a *job.Failure, or that of the context. After an error no
+// file of the fetch is left in r.Dir.
 func (f *Fetcher) Fetch(ctx context.Context, r Request, progress func(Progress)) (Result, error) {
 	begun := time.Now()
 	j := &fetching{Fetcher: f, request: r, report: progress}
@@ -168,7 +167,7 @@ type fetching struct {
 	*Fetcher
 	request Request
 	files   []string // created
-	root    string   // folder of a local playlist
+	root    string   // directory of a local playlist
 
 	bytes, total      int64
 	resumes, restarts int
@@ -199,16 +198,16 @@ func (j *fetching) fetch(ctx context.Context) (Result, error) {
 
 var errDASH = &Direct{Why: "a DASH playlist", Format: reach.DASH}
 
-// open requests the input and decides by the answer what it is.
+// open requests the input and determines its format from the response.
 func (j *fetching) open(ctx context.Context, u *url.URL) (Result, error) {
 	t := &transfer{fetching: j, label: "input " + show(u), url: u, sha256: j.request.SHA256}
 	namedFormat, _ := reach.IsPlaylist(u.Path, "", j.request.InputFormat)
 	t.single = namedFormat == ""
 	var result Result
 	var format string
-	t.accept = func(a answer) error {
-		result.ContentType = a.contentType
-		format = j.format(u, a)
+	t.accept = func(h fileHeader) error {
+		result.ContentType = h.contentType
+		format = j.format(u, h)
 		switch {
 		case j.request.Stream:
 			return &Direct{Why: "the job says input_mode: stream", Format: format}
@@ -217,18 +216,18 @@ func (j *fetching) open(ctx context.Context, u *url.URL) (Result, error) {
 		case format == reach.HLS:
 			t.limit = maxPlaylist
 			return nil
-		case a.size < 0:
+		case h.size < 0:
 			return &Direct{Why: "the server does not state its length", Live: true}
-		case a.size == 0:
+		case h.size == 0:
 			return failure(protocol.ReasonInputError, "%s: empty", t.label)
-		case j.request.Part > 0 && a.size > largeFile && a.ranges:
-			return &Direct{Why: fmt.Sprintf("the job wants %s of a file of %s", j.request.Part, bytesText(a.size))}
+		case j.request.Part > 0 && h.size > largeFile && h.ranges:
+			return &Direct{Why: fmt.Sprintf("the job uses only %s of a file of %s", j.request.Part, bytesText(h.size))}
 		}
-		if free, limited := j.free(); limited && a.size > free {
-			return &Direct{Why: fmt.Sprintf("it has %s and %s of disk are free for it", bytesText(a.size), bytesText(max(free, 0)))}
+		if free, limited := j.free(); limited && h.size > free {
+			return &Direct{Why: fmt.Sprintf("it has %s and %s of disk are free for it", bytesText(h.size), bytesText(max(free, 0)))}
 		}
-		t.path = filepath.Join(j.request.Dir, "input"+extension(a.contentType, u.Path, a.url.Path))
-		j.total = a.size
+		t.path = filepath.Join(j.request.Dir, "input"+extension(h.contentType, u.Path, h.url.Path))
+		j.total = h.size
 		return nil
 	}
 	j.total = -1
@@ -243,15 +242,15 @@ func (j *fetching) open(ctx context.Context, u *url.URL) (Result, error) {
 	return result, nil
 }
 
-func (j *fetching) format(u *url.URL, a answer) string {
-	if format, ok := reach.IsPlaylist(u.Path, a.contentType, j.request.InputFormat); ok {
+func (j *fetching) format(u *url.URL, h fileHeader) string {
+	if format, ok := reach.IsPlaylist(u.Path, h.contentType, j.request.InputFormat); ok {
 		return format
 	}
-	format, _ := reach.IsPlaylist(a.url.Path, "", "")
+	format, _ := reach.IsPlaylist(h.url.Path, "", "")
 	return format
 }
 
-// free is how much may still be written.
+// free returns how much may still be written.
 func (j *fetching) free() (bytes int64, limited bool) {
 	if j.request.FreeDisk == nil {
 		return 0, false
@@ -259,7 +258,7 @@ func (j *fetching) free() (bytes int64, limited bool) {
 	return j.request.FreeDisk(), true
 }
 
-// create makes a file that does not exist yet.
+// create creates a file, which must not exist yet.
 func (j *fetching) create(path string) (*os.File, error) {
 	file, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
 	if err == nil {

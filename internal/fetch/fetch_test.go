@@ -24,7 +24,7 @@ import (
 	"ffmpeg-agent/messages/protocol"
 )
 
-func TestFetchesAFile(t *testing.T) {
+func TestFetchesFile(t *testing.T) {
 	want := content(700_000)
 	s := serve(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.Method != http.MethodGet || r.Header.Get("Accept-Encoding") != "identity" {
@@ -49,7 +49,7 @@ func TestFetchesAFile(t *testing.T) {
 	}
 }
 
-func TestResumesABrokenTransfer(t *testing.T) {
+func TestResumesInterruptedTransfer(t *testing.T) {
 	want := content(1_000_000)
 	for name, test := range map[string]struct {
 		server            breaker
@@ -187,7 +187,7 @@ func TestErrors(t *testing.T) {
 	}
 }
 
-func TestRefusesWhatIsNoURL(t *testing.T) {
+func TestRefusesInvalidURLs(t *testing.T) {
 	for name, u := range map[string]string{
 		"protocol": "gopher://user:hunter2@host/x", "password": "http://user:%zzhunter2@host/x", "no host": "http:///hunter2",
 	} {
@@ -198,7 +198,7 @@ func TestRefusesWhatIsNoURL(t *testing.T) {
 	}
 }
 
-func TestRetriesWhatIsTemporary(t *testing.T) {
+func TestRetriesTemporaryErrors(t *testing.T) {
 	var requests atomic.Int64
 	s := serve(t, func(w http.ResponseWriter, r *http.Request) {
 		if requests.Add(1) < 5 {
@@ -260,7 +260,7 @@ func rawServer(t *testing.T, answer string) string {
 	return "http://" + l.Addr().String()
 }
 
-func TestServerSendsMoreThanPromisedEncrypted(t *testing.T) {
+func TestExcessDataOverTLS(t *testing.T) {
 	s := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		conn, _, err := http.NewResponseController(w).Hijack()
 		if err != nil {
@@ -272,14 +272,14 @@ func TestServerSendsMoreThanPromisedEncrypted(t *testing.T) {
 	}))
 	t.Cleanup(s.Close)
 	_, err := fetchURL(t, newFetcher(t, func(settings *Settings) { settings.RootCAs = pool(s) }), s.URL+"/a.ts")
-	wantFailure(t, err, protocol.ReasonInputError, "lies about its length", "20000")
+	wantFailure(t, err, protocol.ReasonInputError, "more than its Content-Length", "20000")
 }
 
-func TestServerSendsMoreThanPromised(t *testing.T) {
+func TestExcessData(t *testing.T) {
 	answer := "HTTP/1.1 200 OK\r\nContent-Length: 20000\r\n\r\n" + strings.Repeat("x", 30000)
 	dir := t.TempDir()
 	_, err := newFetcher(t, nil).Fetch(t.Context(), Request{URL: rawServer(t, answer) + "/a.ts", Dir: dir}, nil)
-	wantFailure(t, err, protocol.ReasonInputError, "lies about its length", "20000")
+	wantFailure(t, err, protocol.ReasonInputError, "more than its Content-Length", "20000")
 	wantEmpty(t, dir)
 }
 
@@ -347,7 +347,7 @@ func TestRedirectToLoopbackIsRefused(t *testing.T) {
 	outer := serve(t, func(w http.ResponseWriter, r *http.Request) {
 		http.Redirect(w, r, inner.URL+"/secret", http.StatusFound)
 	})
-	// Both are on loopback. Another address of it stands for one outside.
+	// Both servers are on loopback; the second loopback address stands for an external one.
 	f := newFetcher(t, func(s *Settings) {
 		s.Policy.Loopback = false
 		s.Policy.Networks = []netip.Prefix{netip.MustParsePrefix("127.0.0.2/32")}
@@ -436,7 +436,7 @@ func TestLeftToFFmpeg(t *testing.T) {
 			w.Write([]byte("abc"))
 		}, Request{URL: "/a.ts"}, "length"},
 		"no room":       {file, Request{URL: "/a.ts", FreeDisk: func() int64 { return 1000 }}, "1000 bytes of disk"},
-		"small part":    {file, Request{URL: "/a.ts", Part: 10 * time.Second}, "wants 10s"},
+		"small part":    {file, Request{URL: "/a.ts", Part: 10 * time.Second}, "uses only 10s"},
 		"DASH by name":  {nil, Request{URL: "/a.mpd?x"}, "DASH"},
 		"DASH by type":  {text("application/dash+xml", "<MPD/>"), Request{URL: "/a"}, "DASH"},
 		"DASH declared": {nil, Request{URL: "/a", InputFormat: "dash"}, "DASH"},
@@ -497,8 +497,8 @@ func TestDiskFull(t *testing.T) {
 	wantEmpty(t, dir)
 }
 
-// proxyServer is a proxy for http and for CONNECT, which reaches target whatever host is
-// asked for.
+// proxyServer is a proxy for http and for CONNECT that connects to target whatever host is
+// requested.
 func proxyServer(t *testing.T, target string, used *atomic.Int64) *httptest.Server {
 	return serve(t, func(w http.ResponseWriter, r *http.Request) {
 		used.Add(1)
@@ -549,7 +549,7 @@ func TestProxyIsUsed(t *testing.T) {
 	t.Setenv("HTTP_PROXY", withUser(plainProxy.URL))
 	t.Setenv("HTTPS_PROXY", withUser(secureProxy.URL))
 	t.Setenv("NO_PROXY", "direct.invalid")
-	// The proxies are on loopback, where inputs must not be.
+	// The proxies are on loopback, which the policy refuses for inputs.
 	f := newFetcher(t, func(s *Settings) { s.Proxy, s.Policy.Loopback, s.RootCAs = nil, false, pool })
 	for _, u := range []string{"http://media.invalid/a.ts", "https://example.com/a.ts"} { // example.com is in httptest's certificate
 		before := used.Load()

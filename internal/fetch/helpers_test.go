@@ -86,7 +86,8 @@ func wantFile(t *testing.T, r Result, want []byte) {
 	}
 }
 
-// wantFailure checks reason and words of a failure, and that it contains no secret.
+// wantFailure checks the reason of a failure, the words in its message, and that it contains no
+// secret.
 func wantFailure(t *testing.T, err error, reason protocol.FailureReason, words ...string) {
 	t.Helper()
 	var f *job.Failure
@@ -122,8 +123,8 @@ func wantEmpty(t *testing.T, dir string) {
 	}
 }
 
-// breaker serves content with ranges and breaks off its answers after so many bytes each.
-// After the last it sends all that is asked for.
+// breaker serves content with ranges and cuts each response off after a number of bytes. After
+// the last of them it sends whole responses.
 type breaker struct {
 	content  []byte
 	after    []int
@@ -164,5 +165,5 @@ func within(t *testing.T, limit time.Duration) context.Context {
 	return ctx
 }
 
-// quiet is for servers whose clients are meant to fail.
+// quiet discards a server's log of clients that are meant to fail.
 var quiet = log.New(io.Discard, "", 0)

@@ -15,9 +15,9 @@ import (
 	"ffmpeg-agent/messages/protocol"
 )
 
-// Link is Fetch for an HLS playlist on this machine: its segments become links in r.Dir. What
-// FFmpeg then reads is what was checked, under names that it accepts. Path has its links
-// resolved; r.URL is not used.
+// Link is Fetch for an HLS playlist on this machine: it links the segments into r.Dir, so that
+// FFmpeg reads exactly the files that were checked, under names that it accepts. The symbolic
+// links of path must have been resolved; r.URL is not used.
 func (f *Fetcher) Link(ctx context.Context, path string, r Request) (Result, error) {
 	j := &fetching{Fetcher: f, request: r, root: filepath.Dir(path), total: -1}
 	t := &transfer{fetching: j, label: "input " + strconv.Quote(path), url: fileURL(path), limit: maxPlaylist}
@@ -49,7 +49,7 @@ func (j *fetching) resolveFile(base *url.URL, uri string) (*url.URL, error) {
 	return fileURL(path), nil
 }
 
-// link is run for a local file: it reads it into memory, or makes a link to it.
+// link is run for a local file: it reads the file into memory or links to it.
 func (t *transfer) link() error {
 	t.final = t.url
 	f, err := reach.OpenRegular(t.url.Path)

@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// mediaExtensions are kept as extensions of fetched files: FFmpeg's demuxers use them to
-// tell formats apart. HLS playlists that FFmpeg reads from a folder need them as well.
+// mediaExtensions are the file extensions that fetched files keep: FFmpeg's demuxers use them
+// to distinguish formats, and local HLS playlists depend on them.
 var mediaExtensions = set(`.3g2 .3gp .aac .ac3 .aif .aiff .amr .ape .asf .avi .bmp .caf .dts .dv .eac3 .ec3 .f4v .flac
 		.flv .gif .h264 .h265 .hevc .ivf .jpeg .jpg .m2ts .m2v .m4a .m4s .m4v .mka .mkv .mov .mp2 .mp3 .mp4 .mpeg .mpg .mts .mxf
 		.nut .oga .ogg .ogv .opus .png .rm .rmvb .ts .tta .vob .wav .webm .webp .wma .wmv .wtv .wv .y4m`)
@@ -44,8 +44,8 @@ func extension(contentType string, paths ...string) string {
 // allowed_extensions).
 var segmentExtensions = set(".3gp .aac .ac3 .eac3 .flac .m4a .m4s .m4v .mkv .mov .mp2 .mp3 .mp4 .mpg .ts .wav")
 
-// segmentExtension returns the extension of an HLS segment. Newer FFmpegs want it to match
-// the content, so the content decides where it can be read.
+// segmentExtension returns the extension of an HLS segment. Newer versions of FFmpeg require
+// it to match the content, so it is derived from the content unless that is encrypted.
 func segmentExtension(head []byte, urlPath string, encrypted, hasMap bool) string {
 	if !encrypted {
 		switch {

@@ -29,11 +29,11 @@ type stream struct {
 	media *hls.Media
 }
 
-// errLive is for playlists that grow.
+// errLive is the error for a playlist that is still growing.
 var errLive = &Direct{Why: "a live playlist (no EXT-X-ENDLIST)", Format: reach.HLS, Live: true}
 
-// fetchPlaylist fetches what an HLS playlist refers to, and writes a playlist of the local
-// files.
+// fetchPlaylist fetches everything that an HLS playlist refers to, and writes a playlist of the
+// local files.
 func (j *fetching) fetchPlaylist(ctx context.Context, t *transfer, result Result) (Result, error) {
 	list, err := hls.Parse(string(t.data))
 	if err != nil {
@@ -66,7 +66,7 @@ func (j *fetching) fetchPlaylist(ctx context.Context, t *transfer, result Result
 		j.segments += len(s.media.Segments)
 	}
 	if unfetched > 0 {
-		j.note("HLS: the last %d segments were not fetched, since the job wants %s", unfetched, j.request.Part)
+		j.note("HLS: the last %d segments were not fetched, since the job uses only %s", unfetched, j.request.Part)
 	}
 	first := streams[0].media
 	result.Media = first.Duration()
@@ -96,8 +96,8 @@ func (j *fetching) fits(size float64) bool {
 	return !limited || size <= float64(free)
 }
 
-// choose returns the variant to fetch, and its audio rendition if that has a playlist of its
-// own.
+// choose returns the variant to fetch, and its audio rendition if there is a separate playlist
+// for it.
 func (j *fetching) choose(m *hls.Master) (hls.Variant, *hls.Rendition, error) {
 	v := chooseVariant(m.Variants, j.request.Variant)
 	if len(m.Variants) > 1 {
@@ -145,8 +145,8 @@ func compareBool(a, b bool) int {
 	return -1
 }
 
-// chooseVariant returns the smallest variant that is at least as large as wanted, or else
-// the largest. Of variants of the same size it takes the one with the smallest sufficient
+// chooseVariant returns the smallest variant that is at least as large as want, or else the
+// largest. Of variants of the same size it returns the one with the lowest sufficient
 // bandwidth, or else the highest.
 func chooseVariant(variants []hls.Variant, want Variant) hls.Variant {
 	sized := slices.DeleteFunc(slices.Clone(variants), func(v hls.Variant) bool { return v.Width == 0 || v.Height == 0 })
@@ -203,7 +203,7 @@ func (j *fetching) fetchMedia(ctx context.Context, master *transfer, v hls.Varia
 			return nil, f
 		}
 		s.label = fmt.Sprintf("%s: %s playlist %s", master.label, s.name, u.EscapedPath())
-		t := &transfer{fetching: j, label: s.label, url: u, limit: maxPlaylist, accept: func(answer) error { return nil }}
+		t := &transfer{fetching: j, label: s.label, url: u, limit: maxPlaylist, accept: func(fileHeader) error { return nil }}
 		if err := t.run(ctx); err != nil {
 			return nil, err
 		}
@@ -219,7 +219,7 @@ func (j *fetching) fetchMedia(ctx context.Context, master *transfer, v hls.Varia
 	return streams, nil
 }
 
-// resolve returns the URL of something that a playlist refers to.
+// resolve returns the absolute URL of a URI in a playlist.
 func (j *fetching) resolve(base *url.URL, uri string) (*url.URL, error) {
 	if base.Scheme == "file" {
 		return j.resolveFile(base, uri)
@@ -229,7 +229,7 @@ func (j *fetching) resolve(base *url.URL, uri string) (*url.URL, error) {
 		return nil, &problem{protocol.ReasonInputError, "the playlist refers to something that is not a URL"}
 	}
 	if u.Scheme != "http" && u.Scheme != "https" {
-		return nil, &problem{protocol.ReasonUserError, fmt.Sprintf("the playlist refers to protocol %.20q; one from http or https reaches only these", u.Scheme)}
+		return nil, &problem{protocol.ReasonUserError, fmt.Sprintf("the playlist refers to protocol %.20q; a playlist from an HTTP server may refer to http and https only", u.Scheme)}
 	}
 	checked, err := j.settings.Policy.ParseURL(u.String())
 	if err != nil {
@@ -288,8 +288,8 @@ func (j *fetching) dropGaps(s *stream) (missing time.Duration) {
 	return missing
 }
 
-// dropAfterPart removes segments that the job does not want. One beyond the part is kept:
-// segments may be shorter than stated.
+// dropAfterPart removes the segments after request.Part. One more is kept, because segments may
+// be shorter than stated.
 func (j *fetching) dropAfterPart(m *hls.Media) (dropped int) {
 	if j.request.Part <= 0 {
 		return 0
@@ -306,7 +306,7 @@ func (j *fetching) dropAfterPart(m *hls.Media) (dropped int) {
 	return 0
 }
 
-// localFiles fetches what playlists refer to, each once.
+// localFiles fetches the files that playlists refer to, each once.
 type localFiles struct {
 	*fetching
 	names map[string]localFile // by URL
@@ -317,8 +317,8 @@ type localFile struct {
 	size int64
 }
 
-// fetchSegments fetches everything that a media playlist refers to, and makes it refer to
-// the local files.
+// fetchSegments fetches everything that a media playlist refers to, and replaces its URIs by
+// the names of the local files.
 func (l *localFiles) fetchSegments(ctx context.Context, s *stream) error {
 	keys, maps := map[*hls.Key]*hls.Key{}, map[*hls.Map]*hls.Map{}
 	for i := range s.media.Segments {
@@ -329,7 +329,7 @@ func (l *localFiles) fetchSegments(ctx context.Context, s *stream) error {
 		if err != nil {
 			return err
 		}
-		if key != nil && key.IV == "" { // FFmpeg counts the segments that are left
+		if key != nil && key.IV == "" { // FFmpeg would number only the remaining segments
 			withIV := *key
 			withIV.IV = fmt.Sprintf("0x%032x", segment.Number)
 			key = &withIV
@@ -368,8 +368,8 @@ func checkRange(r *hls.Range, size int64) error {
 	return nil
 }
 
-// checkContent refuses a segment that FFmpeg would take for a playlist, by its content after
-// decryption. FFmpeg would read local files that it names.
+// checkContent refuses a segment whose decrypted content FFmpeg would take for a playlist:
+// FFmpeg would read the local files that it names.
 func (l *localFiles) checkContent(name string, r *hls.Range, key *hls.Key) error {
 	f, err := os.Open(filepath.Join(l.request.Dir, name))
 	if err != nil {
@@ -403,7 +403,7 @@ func (l *localFiles) decrypt(head []byte, key *hls.Key) ([]byte, error) {
 	digits := key.IV[min(len("0x"), len(key.IV)):]
 	iv, err := hex.DecodeString(digits)
 	if err != nil || len(iv) != aes.BlockSize {
-		return nil, errors.New("EXT-X-KEY with an IV that is not 0x and 32 hexadecimal digits")
+		return nil, errors.New("EXT-X-KEY with an IV other than 0x and 32 hexadecimal digits")
 	}
 	block, err := aes.NewCipher(raw)
 	if err != nil {
@@ -414,8 +414,8 @@ func (l *localFiles) decrypt(head []byte, key *hls.Key) ([]byte, error) {
 	return head, nil
 }
 
-// cut copies a part of a file to a file of its own: FFmpeg decrypts an encrypted part of a file
-// as if the encryption began with the file.
+// cut copies an encrypted part of a file to a new file: FFmpeg would decrypt it as if the
+// encryption started at the beginning of the whole file.
 func (l *localFiles) cut(of localFile, r hls.Range) (localFile, error) {
 	f, err := os.Open(filepath.Join(l.request.Dir, of.name))
 	if err != nil {
@@ -429,7 +429,7 @@ func (l *localFiles) cut(of localFile, r hls.Range) (localFile, error) {
 	})
 }
 
-// keySize is that of AES-128, in bytes.
+// keySize is the size of an AES-128 key in bytes.
 const keySize = 16
 
 func (l *localFiles) localKey(ctx context.Context, s *stream, k *hls.Key, known map[*hls.Key]*hls.Key) (*hls.Key, error) {
@@ -449,7 +449,7 @@ func (l *localFiles) localKey(ctx context.Context, s *stream, k *hls.Key, known 
 	}
 	t := &transfer{
 		fetching: l.fetching, label: fmt.Sprintf("%s: key %s", s.label, u.EscapedPath()), url: u, limit: maxKey,
-		accept: func(answer) error { return nil },
+		accept: func(fileHeader) error { return nil },
 	}
 	if err := t.run(ctx); err != nil {
 		return nil, err
@@ -457,7 +457,7 @@ func (l *localFiles) localKey(ctx context.Context, s *stream, k *hls.Key, known 
 	if len(t.data) != keySize {
 		return nil, failure(protocol.ReasonInputError, "%s: %d bytes instead of %d", t.label, len(t.data), keySize)
 	}
-	// FFmpeg opens a local key only if its name ends like one of media.
+	// FFmpeg opens a local key only if its name has a media file's extension.
 	local.URI = fmt.Sprintf("key-%d.ts", len(l.names))
 	l.names[u.String()] = localFile{name: local.URI, size: keySize}
 	if err := l.writeFile(local.URI, func(w io.Writer) error { _, err := w.Write(t.data); return err }); err != nil {
@@ -509,8 +509,8 @@ func (l *localFiles) fetch(ctx context.Context, s *stream, part, uri string, enc
 		fetching: l.fetching, label: fmt.Sprintf("%s: %s (%s)", s.label, part, u.EscapedPath()), url: u,
 		path: filepath.Join(l.request.Dir, fmt.Sprintf("%s-%05d", s.name, len(l.names))),
 	}
-	t.accept = func(a answer) error {
-		if !l.fits(float64(a.size)) {
+	t.accept = func(h fileHeader) error {
+		if !l.fits(float64(h.size)) {
 			return &Direct{Why: "less disk is free than its segments need", Format: reach.HLS}
 		}
 		return nil
@@ -529,7 +529,7 @@ func (l *localFiles) fetch(ctx context.Context, s *stream, part, uri string, enc
 	return file, nil
 }
 
-// name gives a fetched file the extension that FFmpeg expects.
+// name renames a fetched file to have the extension that FFmpeg expects.
 func (l *localFiles) name(t *transfer, u *url.URL, encrypted, hasMap bool) (localFile, error) {
 	head := make([]byte, 8)
 	f, err := os.Open(t.path)
@@ -546,7 +546,7 @@ func (l *localFiles) name(t *transfer, u *url.URL, encrypted, hasMap bool) (loca
 	return localFile{name: filepath.Base(named), size: t.n}, os.Rename(t.path, named)
 }
 
-// writePlaylists writes the local playlists and returns the path of the first to read.
+// writePlaylists writes the local playlists and returns the path of the one to open.
 func (j *fetching) writePlaylists(streams []*stream, v hls.Variant, audio *hls.Rendition) (string, error) {
 	const name = "input.m3u8"
 	path := filepath.Join(j.request.Dir, name)

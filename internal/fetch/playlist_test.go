@@ -88,7 +88,7 @@ func replace(t *testing.T, dir, name, from, to string) {
 	write(t, filepath.Join(dir, name), strings.Replace(text, from, to, 1))
 }
 
-// requests are the paths that a server was asked for.
+// requests are the requested paths.
 type requests struct {
 	mu    sync.Mutex
 	paths []string
@@ -106,8 +106,8 @@ func serveDir(t *testing.T, dir string) (url string, seen *requests) {
 	return s.URL, seen
 }
 
-// wantPlayable decodes a fetched playlist as the agent does, from its folder alone, and
-// counts.
+// wantPlayable decodes a fetched playlist like the agent, from its directory alone, and checks
+// the number of frames.
 func wantPlayable(t *testing.T, path string, wantFrames int, wantAudio bool) {
 	t.Helper()
 	out := ffmpeg(t, "/", "-protocol_whitelist", "file,crypto", "-i", path, "-map", "0", "-f", "framecrc", "-")
@@ -131,7 +131,7 @@ func wantPlayable(t *testing.T, path string, wantFrames int, wantAudio bool) {
 	}
 }
 
-func TestHLSIsFetchedWhole(t *testing.T) {
+func TestFetchesHLS(t *testing.T) {
 	for name, options := range map[string][]string{
 		"MPEG-TS":        nil,
 		"fMP4":           {"-hls_segment_type", "fmp4"},
@@ -162,7 +162,7 @@ func TestHLSIsFetchedWhole(t *testing.T) {
 	}
 }
 
-// master is a master playlist with video of three sizes and audio of its own.
+// master is a master playlist with video in three sizes and separate audio.
 func makeMaster(t *testing.T) string {
 	dir := makeHLS(t, "-an")
 	ffmpeg(t, dir, append(slices.Clone(media), "-vn", "-f", "hls", "-hls_time", "1", "-hls_playlist_type", "vod", "audio.m3u8")...)
@@ -180,7 +180,7 @@ missing.m3u8
 	return dir
 }
 
-func TestHLSVariantWithAudioOfItsOwn(t *testing.T) {
+func TestHLSVariantWithSeparateAudio(t *testing.T) {
 	url, seen := serveDir(t, makeMaster(t))
 	r, err := newFetcher(t, nil).Fetch(t.Context(), Request{
 		URL: url + "/master.m3u8", Dir: t.TempDir(), Variant: Variant{Width: 128, Height: 96},
@@ -280,7 +280,7 @@ func TestHLSGapIsLeftOut(t *testing.T) {
 	wantPlayable(t, r.Path, frames-25, true)
 	// A wrong vector garbles only the first 16 bytes of a segment, which FFmpeg survives.
 	if text := read(t, r.Path); strings.Contains(text, "IV=0x"+strings.Repeat("0", 31)+"2") || !strings.Contains(text, "IV=0x"+strings.Repeat("0", 31)+"3") {
-		t.Errorf("the segments' numbers as vectors: got\n%s\nwant 0, 1, 3, 4, 5", text)
+		t.Errorf("got initialization vectors\n%s\nwant the segments' original numbers 0, 1, 3, 4, 5", text)
 	}
 	if r.Missing != time.Second || len(r.Notes) != 1 || !strings.Contains(r.Notes[0], "1 of 6 segments (1s)") {
 		t.Errorf("got %s missing, notes %q; want 1s and a note", r.Missing, r.Notes)
@@ -331,9 +331,8 @@ func TestChooseVariant(t *testing.T) {
 	}
 }
 
-// TestEncryptedPartsOfAFile: FFmpeg would decrypt the first block of each wrongly, which not
-// every format survives.
-func TestEncryptedPartsOfAFile(t *testing.T) {
+// FFmpeg would decrypt the first block of each part wrongly, which not every format survives.
+func TestEncryptedPartsOfOneFile(t *testing.T) {
 	dir := makeHLS(t, encryption(t)...)
 	var all []byte
 	var parts []string

@@ -20,25 +20,25 @@ import (
 	"ffmpeg-agent/messages/job"
 )
 
-// Relay is what an FFmpeg that reads an input over http or https itself is connected to: a
-// server on a loopback address. A file it serves under a URL of its own. For a playlist, whose
-// URLs FFmpeg follows, it is FFmpeg's proxy. Either way FFmpeg's arguments contain no secret,
-// and each address that is connected to is checked, after name resolution, by the Policy. TLS
-// is up to the relay, except for servers other than the input's that a playlist names.
+// Relay is a server on a loopback address, between an FFmpeg that reads an input over http or
+// https itself and the server of the input. It serves a file under a URL of its own. For a
+// playlist, whose URLs FFmpeg follows, it acts as FFmpeg's proxy. Either way FFmpeg's arguments
+// contain no secret, and the Policy checks each address after name resolution. The relay handles
+// TLS, except for tunnels to other servers that a playlist names.
 type Relay struct {
 	fetcher  *Fetcher
 	input    *url.URL
-	path     string // of the input as a file
+	path     string // of FileURL
 	listener net.Listener
 	server   *http.Server
 	ctx      context.Context
 	cancel   context.CancelFunc
-	working  sync.WaitGroup // serving, and tunnels
+	working  sync.WaitGroup // the server and the tunnels
 
 	mu       sync.Mutex
 	failed   error           // the first
-	broke    bool            // a transfer whose length was stated ended early
-	verified map[string]bool // servers whose certificates were verified
+	broke    bool            // a transfer of stated length ended early
+	verified map[string]bool // servers with verified certificates
 }
 
 // Relay starts a relay for an input. Close ends it.
@@ -60,18 +60,18 @@ func (f *Fetcher) Relay(input *url.URL) (*Relay, error) {
 	return r, nil
 }
 
-// FileURL is what FFmpeg reads the input from, as a file.
+// FileURL returns the URL from which FFmpeg reads an input that is a file.
 func (r *Relay) FileURL() string { return r.ProxyURL() + r.path }
 
-// PlaylistURL is what FFmpeg, with the relay as its proxy, reads the input from, as a playlist:
-// the URL without its secrets, and without TLS, which the relay adds. What the playlist names
-// relative to itself comes from the input's server as well.
+// PlaylistURL returns the URL from which FFmpeg, with the relay as its proxy, reads an input
+// that is a playlist: that of the input without its secrets and without TLS, which the relay
+// adds. Relative URLs in the playlist thus lead to the input's server through the relay.
 func (r *Relay) PlaylistURL() string {
 	u := url.URL{Scheme: "http", Host: hostPort(r.input), Path: r.input.Path, RawPath: r.input.RawPath}
 	return u.String()
 }
 
-// hostPort is the host of a URL with its port.
+// hostPort returns the host and the port of a URL.
 func hostPort(u *url.URL) string {
 	port := "80"
 	if u.Scheme == "https" {
@@ -80,11 +80,11 @@ func hostPort(u *url.URL) string {
 	return net.JoinHostPort(u.Hostname(), cmp.Or(u.Port(), port))
 }
 
-// ProxyURL is that of the relay as FFmpeg's proxy.
+// ProxyURL returns the URL of the relay as FFmpeg's proxy.
 func (r *Relay) ProxyURL() string { return "http://" + r.listener.Addr().String() }
 
-// Failure is what failed first between the relay and a server, as Fetch reports it; nil:
-// nothing did.
+// Failure returns the first failure between the relay and a server, in the form that Fetch
+// returns; nil if there was none.
 func (r *Relay) Failure() *job.Failure {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -97,14 +97,14 @@ func (r *Relay) Failure() *job.Failure {
 	return f
 }
 
-// BrokeOff reports whether a server stated a length and sent less.
+// BrokeOff reports whether a server sent less than its stated length.
 func (r *Relay) BrokeOff() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.broke
 }
 
-// Close ends all connections. It may be repeated.
+// Close closes all connections. It may be called more than once.
 func (r *Relay) Close() {
 	r.cancel()
 	_ = r.server.Close()
@@ -140,7 +140,7 @@ func (r *Relay) ServeHTTP(w http.ResponseWriter, q *http.Request) {
 	http.Error(w, http.StatusText(status), status)
 }
 
-// fail keeps an error that FFmpeg did not cause by closing its connection.
+// fail records an error, unless FFmpeg caused it by closing its connection.
 func (r *Relay) fail(err error) {
 	if errors.Is(err, context.Canceled) {
 		return
@@ -152,12 +152,12 @@ func (r *Relay) fail(err error) {
 	}
 }
 
-// passed are the headers of requests that are passed on.
-var passed = []string{"Range", "Authorization", "Cookie", "Referer", "Icy-Metadata"}
+// requestHeaders are the headers of FFmpeg's requests that are forwarded.
+var requestHeaders = []string{"Range", "Authorization", "Cookie", "Referer", "Icy-Metadata"}
 
 func header(q *http.Request) http.Header {
 	h := http.Header{}
-	for _, name := range passed {
+	for _, name := range requestHeaders {
 		if v := q.Header.Values(name); len(v) > 0 {
 			h[name] = v
 		}
@@ -174,11 +174,11 @@ func (r *Relay) serveInput(w http.ResponseWriter, q *http.Request) error {
 	if resp.StatusCode >= http.StatusBadRequest && resp.StatusCode != http.StatusRequestedRangeNotSatisfiable {
 		r.fail(&statusError{code: resp.StatusCode})
 	}
-	r.answer(w, resp)
+	r.respond(w, resp)
 	return nil
 }
 
-// forward sends a request on. FFmpeg follows redirects itself, through the relay again.
+// forward forwards a request. FFmpeg follows redirects itself, again through the relay.
 func (r *Relay) forward(w http.ResponseWriter, q *http.Request) error {
 	u, err := r.fetcher.settings.Policy.ParseURL(r.target(q.URL).String())
 	if err != nil {
@@ -188,11 +188,11 @@ func (r *Relay) forward(w http.ResponseWriter, q *http.Request) error {
 	if err != nil {
 		return err
 	}
-	r.answer(w, resp)
+	r.respond(w, resp)
 	return nil
 }
 
-// target is what a URL of FFmpeg's stands for, see PlaylistURL.
+// target returns the real URL for one that FFmpeg requested; see PlaylistURL.
 func (r *Relay) target(u *url.URL) *url.URL {
 	to := *u
 	if hostPort(u) != hostPort(r.input) {
@@ -208,14 +208,14 @@ func (r *Relay) target(u *url.URL) *url.URL {
 	return &to
 }
 
-// answered are the headers of responses that are passed on.
-var answered = []string{
+// responseHeaders are the headers of responses that are forwarded.
+var responseHeaders = []string{
 	"Content-Type", "Content-Length", "Content-Range", "Accept-Ranges", "Location", "Etag", "Last-Modified", "Set-Cookie", "Www-Authenticate",
 }
 
-func (r *Relay) answer(w http.ResponseWriter, resp *http.Response) {
+func (r *Relay) respond(w http.ResponseWriter, resp *http.Response) {
 	defer resp.Body.Close()
-	for _, name := range answered {
+	for _, name := range responseHeaders {
 		if v := resp.Header.Values(name); len(v) > 0 {
 			w.Header()[name] = v
 		}
@@ -240,14 +240,14 @@ func (r *Relay) answer(w http.ResponseWriter, resp *http.Response) {
 			r.mu.Unlock()
 		}
 		if err != nil {
-			panic(http.ErrAbortHandler) // so that FFmpeg notices that it is not the whole
+			panic(http.ErrAbortHandler) // so that FFmpeg notices the truncation
 		}
 	}
 }
 
-// connect tunnels TLS of FFmpeg to a server. FFmpeg verifies the certificates of some of the
-// servers that a playlist names and not of others, so the relay does that on a connection of
-// its own first.
+// connect tunnels FFmpeg's TLS connection to a server. FFmpeg does not verify the certificates
+// of all the servers that a playlist names, so the relay first verifies them on a connection of
+// its own.
 func (r *Relay) connect(w http.ResponseWriter, q *http.Request) error {
 	u, err := r.fetcher.settings.Policy.ParseURL("https://" + q.Host)
 	if err != nil {

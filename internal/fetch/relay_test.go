@@ -36,7 +36,7 @@ func newRelay(t *testing.T, f *Fetcher, input string) *Relay {
 	return r
 }
 
-// through returns a client that is what FFmpeg is: one that the relay is the proxy of.
+// through returns a client with the relay as its proxy, like FFmpeg.
 func through(t *testing.T, r *Relay, roots *x509.CertPool) *http.Client {
 	t.Helper()
 	proxy, err := url.Parse(r.ProxyURL())
@@ -90,7 +90,7 @@ func TestRelayServesTheInputWithRanges(t *testing.T) {
 		t.Errorf("got %d, %d bytes, %v", status, len(got), err)
 	}
 	if status, got, err := ask(t, server.Client(), r.FileURL(), "Range", "bytes=99990-"); status != 206 || got != want[99990:] || err != nil {
-		t.Errorf("a range: got %d, %d bytes, %v", status, len(got), err)
+		t.Errorf("range request: got %d, %d bytes, %v", status, len(got), err)
 	}
 	for _, other := range []string{"/", "/input.mp4", "/film.mp4?sig=x"} {
 		if status, _, _ := ask(t, server.Client(), r.ProxyURL()+other); status != http.StatusNotFound {
@@ -124,7 +124,7 @@ func TestRelayChecksEachAddress(t *testing.T) {
 	}
 }
 
-// connectTo asks a relay for a tunnel.
+// connectTo requests a tunnel from a relay.
 func connectTo(t *testing.T, r *Relay, address string) (int, error) {
 	t.Helper()
 	conn, err := net.Dial("tcp", r.listener.Addr().String())
@@ -160,7 +160,7 @@ func TestRelayTunnelsToVerifiedServersOnly(t *testing.T) {
 	wantFailure(t, r.Failure(), protocol.ReasonNetworkError, "certificate is not trusted")
 }
 
-func TestRelayNoticesATransferThatEndsEarly(t *testing.T) {
+func TestRelayReportsTruncatedTransfer(t *testing.T) {
 	for name, c := range map[string]struct {
 		stated bool
 		broke  bool
@@ -183,7 +183,7 @@ func TestRelayNoticesATransferThatEndsEarly(t *testing.T) {
 	}
 }
 
-func TestRelayEndsWithItsConnections(t *testing.T) {
+func TestCloseEndsRelayConnections(t *testing.T) {
 	begun := make(chan struct{})
 	server := serve(t, func(w http.ResponseWriter, r *http.Request) {
 		_ = http.NewResponseController(w).Flush()

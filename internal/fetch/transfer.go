@@ -22,17 +22,17 @@ import (
 	"ffmpeg-agent/messages/protocol"
 )
 
-// retryPolicy is how a transfer that broke off is continued.
+// retryPolicy controls how interrupted transfers are resumed.
 type retryPolicy struct {
-	first, longest time.Duration // waits before an attempt; doubled from one to the other
-	attempts       int           // that may fail in a row without a new byte
+	first, longest time.Duration // delay before the next attempt, doubled from first to longest
+	attempts       int           // after so many in a row without a new byte the transfer fails
 }
 
 var defaultRetry = retryPolicy{first: time.Second, longest: 30 * time.Second, attempts: 5}
 
 const (
 	maxRetryAfter = 2 * time.Minute // longest Retry-After that is obeyed
-	maxChanges    = 3               // how often a file may change while it is fetched
+	maxChanges    = 3               // changes of a file during its transfer after which it fails
 	diskCheck     = 64 << 20        // bytes between checks of the free disk
 	bufferSize    = 256 << 10       // bytes
 )
@@ -40,15 +40,15 @@ const (
 var (
 	errStalled = errors.New("no data received")
 	errEarly   = errors.New("the transfer ended early")
-	errRange   = errors.New("the server answered a request for the rest with something else")
+	errRange   = errors.New("the server answered a range request with something else")
 )
 
-// answer is what a server says about a file before sending it.
-type answer struct {
+// fileHeader is what the header of a response states about a file.
+type fileHeader struct {
 	url         *url.URL // after redirects
 	contentType string
 	size        int64 // bytes; -1: not stated
-	ranges      bool  // it can send a part
+	ranges      bool  // the server accepts range requests
 }
 
 // transfer fetches one URL, into a file or into memory.
@@ -56,11 +56,11 @@ type transfer struct {
 	*fetching
 	label  string // names the URL in errors
 	url    *url.URL
-	single bool   // no other URL of this server is likely to follow
+	single bool   // no other request to this server is likely to follow
 	sha256 string // expected; empty: any
-	// accept decides by the answer whether to go on, and sets path or limit. It is called again
-	// when the transfer begins anew.
-	accept func(answer) error
+	// accept decides from the header whether to continue, and sets path or limit. It is called
+	// again when the transfer starts over.
+	accept func(fileHeader) error
 	path   string // of the file to write; empty: into data
 	limit  int64  // of data, in bytes
 
@@ -68,7 +68,7 @@ type transfer struct {
 	final     *url.URL // after redirects
 	file      *os.File
 	hash      hash.Hash
-	n, best   int64 // bytes received of this version of the file; the most of any
+	n, best   int64 // bytes received of this version of the file, and the maximum of all versions
 	size      int64 // -1: not known
 	validator string
 	started   bool
@@ -76,7 +76,7 @@ type transfer struct {
 	unchecked int64 // bytes written since the free disk was checked
 }
 
-// run transfers the whole, in as many attempts as it takes.
+// run transfers the whole file and resumes after interruptions.
 func (t *transfer) run(ctx context.Context) error {
 	if t.url.Scheme == "file" {
 		return t.link()
@@ -111,7 +111,7 @@ func (t *transfer) run(ctx context.Context) error {
 			return t.gaveUp(err, f)
 		}
 		wait := max(waits.NextBackOff(), retryAfter(err))
-		t.log.Info("transfer of an input broke off, continuing", zap.String("input", t.label), zap.Int64("bytes", t.n),
+		t.log.Info("transfer of an input was interrupted, resuming", zap.String("input", t.label), zap.Int64("bytes", t.n),
 			zap.Error(err), zap.Duration("wait", wait))
 		select {
 		case <-ctx.Done():
@@ -121,7 +121,7 @@ func (t *transfer) run(ctx context.Context) error {
 	}
 }
 
-// gaveUp is the error after the last attempt.
+// gaveUp returns the error after the last attempt.
 func (t *transfer) gaveUp(err, f error) error {
 	if !t.started {
 		return f
@@ -130,7 +130,7 @@ func (t *transfer) gaveUp(err, f error) error {
 	if t.size >= 0 {
 		of = fmt.Sprintf(" of %d", t.size)
 	}
-	return failure(protocol.ReasonNetworkError, "%s: %v after %d%s bytes, %d attempts to continue", t.label, err, t.n, of, t.retry.attempts)
+	return failure(protocol.ReasonNetworkError, "%s: %v after %d%s bytes, gave up after %d attempts", t.label, err, t.n, of, t.retry.attempts)
 }
 
 func retryAfter(err error) time.Duration {
@@ -147,7 +147,7 @@ func retryAfter(err error) time.Duration {
 	return min(max(wait, 0), maxRetryAfter)
 }
 
-// finish checks the checksum of the whole.
+// finish verifies the checksum of the whole file.
 func (t *transfer) finish() error {
 	if t.file != nil {
 		file := t.file
@@ -157,12 +157,12 @@ func (t *transfer) finish() error {
 		}
 	}
 	if got := hex.EncodeToString(t.hash.Sum(nil)); t.sha256 != "" && !strings.EqualFold(got, t.sha256) {
-		return failure(protocol.ReasonInputError, "%s: its SHA-256 is %s, the job's input_sha256 is %s", t.label, got, strings.ToLower(t.sha256))
+		return failure(protocol.ReasonInputError, "%s: SHA-256 is %s, but the job's input_sha256 is %s", t.label, got, strings.ToLower(t.sha256))
 	}
 	return nil
 }
 
-// attempt transfers what is missing, with one request.
+// attempt transfers the missing rest with one request.
 func (t *transfer) attempt(ctx context.Context) (err error) {
 	if t.n > 0 && t.validator == "" {
 		if err := t.restart(); err != nil {
@@ -202,10 +202,10 @@ func (t *transfer) attempt(ctx context.Context) (err error) {
 }
 
 func (t *transfer) tooMuch() error {
-	return &problem{protocol.ReasonInputError, fmt.Sprintf("the server lies about its length: it sent more than the %d bytes that it promised", t.size)}
+	return &problem{protocol.ReasonInputError, fmt.Sprintf("the server sent more than its Content-Length of %d bytes", t.size)}
 }
 
-// begin decides by the header of a response how the transfer goes on.
+// begin decides from the header of a response how the transfer continues.
 func (t *transfer) begin(resp *http.Response) error {
 	asked := t.n > 0
 	switch {
@@ -216,7 +216,7 @@ func (t *transfer) begin(resp *http.Response) error {
 			return err
 		}
 		if !t.continues(resp) {
-			t.validator = "" // a server that cannot do it right is not asked again
+			t.validator = "" // range requests to this server are not reliable: start over
 			return errRange
 		}
 		t.resumes++
@@ -228,7 +228,7 @@ func (t *transfer) begin(resp *http.Response) error {
 	return &statusError{code: resp.StatusCode, retry: resp.Header.Get("Retry-After")}
 }
 
-// encoded returns an error for a response that is compressed though it was not asked to be.
+// encoded returns an error for a response that is compressed without having been asked to be.
 func encoded(resp *http.Response) error {
 	if e := resp.Header.Get("Content-Encoding"); e != "" && !strings.EqualFold(e, "identity") {
 		return &problem{protocol.ReasonInputError, fmt.Sprintf("the server sent it with Content-Encoding %.20q, which was not asked for", e)}
@@ -243,7 +243,7 @@ func (t *transfer) beginWhole(resp *http.Response) error {
 	validator := validatorOf(resp)
 	if t.started && (validator != t.validator && t.validator != "" || resp.ContentLength != t.size) {
 		if t.changes++; t.changes >= maxChanges {
-			return &problem{protocol.ReasonInputError, "it changed while it was fetched, again and again"}
+			return &problem{protocol.ReasonInputError, fmt.Sprintf("the file changed %d times while it was fetched", t.changes)}
 		}
 	}
 	if t.n > 0 {
@@ -252,7 +252,7 @@ func (t *transfer) beginWhole(resp *http.Response) error {
 		}
 	}
 	t.size, t.validator, t.final = resp.ContentLength, validator, resp.Request.URL
-	err := t.accept(answer{
+	err := t.accept(fileHeader{
 		url: t.final, contentType: resp.Header.Get("Content-Type"), size: t.size,
 		ranges: strings.EqualFold(resp.Header.Get("Accept-Ranges"), "bytes"),
 	})
@@ -266,8 +266,8 @@ func (t *transfer) beginWhole(resp *http.Response) error {
 	return nil
 }
 
-// validatorOf identifies a version of a file for If-Range (RFC 9110 section 13.1.5), which
-// takes no weak ETag; empty if there is none.
+// validatorOf returns the identifier of a version of a file for If-Range (RFC 9110 section
+// 13.1.5), which accepts no weak ETag; empty if there is none.
 func validatorOf(resp *http.Response) string {
 	if tag := resp.Header.Get("ETag"); strings.HasPrefix(tag, `"`) {
 		return tag
@@ -293,7 +293,7 @@ func (t *transfer) continues(resp *http.Response) bool {
 	return err == nil && (t.size < 0 || end < t.size) && (resp.ContentLength < 0 || resp.ContentLength == end-t.n+1)
 }
 
-// restart forgets what was received.
+// restart discards the received bytes.
 func (t *transfer) restart() error {
 	t.restarts++
 	t.bytes -= t.n
@@ -312,7 +312,7 @@ func (t *transfer) restart() error {
 	return nil
 }
 
-// copy writes a body, and postpones the stall with each byte.
+// copy writes a body, and resets the stall timer at each read.
 func (t *transfer) copy(body io.Reader, stall *time.Timer) error {
 	buffer := make([]byte, bufferSize)
 	for {
@@ -334,8 +334,8 @@ func (t *transfer) copy(body io.Reader, stall *time.Timer) error {
 	}
 }
 
-// next leaves the last byte to a read of its own, which net/http lets fill its buffer with
-// what lies beyond it.
+// next returns the part of buffer to read into. The last byte of the body is read on its own:
+// only then does net/http read on and buffer what the server sent beyond the stated length.
 func (t *transfer) next(buffer []byte) []byte {
 	if rest := t.size - t.n; rest > 1 && rest <= int64(len(buffer)) {
 		return buffer[:rest-1]
@@ -384,7 +384,7 @@ func (t *transfer) noSpace() error {
 	return &problem{protocol.ReasonResourceError, "not enough free disk to fetch it"}
 }
 
-// withoutPath is an error without the path, which only the agent knows.
+// withoutPath strips the path, which is internal to the agent, from an error.
 func withoutPath(err error) error {
 	var at *os.PathError
 	if errors.As(err, &at) {

@@ -31,8 +31,8 @@ func (c *client) tlsConfig(server string) *tls.Config {
 	return &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: c.roots, ServerName: server}
 }
 
-// tunnel connects to an HTTPS server, through its proxy if it has one, and speaks no TLS to
-// it.
+// tunnel opens a TCP connection to an HTTPS server, through a proxy if one is configured. The
+// TLS handshake is left to the caller.
 func (c *client) tunnel(ctx context.Context, u *url.URL) (net.Conn, error) {
 	address := net.JoinHostPort(u.Hostname(), cmp.Or(u.Port(), "443"))
 	via, err := c.proxy(&http.Request{URL: u})
@@ -57,7 +57,7 @@ func (c *client) tunnel(ctx context.Context, u *url.URL) (net.Conn, error) {
 	return c.tunnelHTTP(ctx, via, address)
 }
 
-// tunnelHTTP asks an HTTP proxy for a tunnel.
+// tunnelHTTP requests a tunnel from an HTTP proxy.
 func (c *client) tunnelHTTP(ctx context.Context, via *url.URL, address string) (_ net.Conn, err error) {
 	port := "80"
 	if via.Scheme == "https" {
@@ -86,8 +86,8 @@ func (c *client) tunnelHTTP(ctx context.Context, via *url.URL, address string) (
 	if err := request.Write(conn); err != nil {
 		return nil, fmt.Errorf("proxy %s: %w", via.Host, err)
 	}
-	// A server that speaks TLS says nothing before its client does, so nothing is lost in the
-	// buffer.
+	// In TLS the client sends first, so the buffer holds no bytes of the server that would be
+	// lost with it.
 	resp, err := http.ReadResponse(bufio.NewReader(conn), request)
 	if err != nil {
 		return nil, fmt.Errorf("proxy %s: %w", via.Host, err)

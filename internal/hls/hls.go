@@ -1,5 +1,5 @@
-// Package hls reads and writes the playlists of HTTP Live Streaming (RFC 8216), as far as
-// fetching and checking an input needs them. It fetches nothing and knows no policy.
+// Package hls parses and writes the playlists of HTTP Live Streaming (RFC 8216), as far as
+// fetching and checking an input requires. It fetches nothing and applies no policy.
 package hls
 
 import (
@@ -127,14 +127,14 @@ type parser struct {
 	master    Master
 	media     Media
 	uris      []string
-	variant   *Variant // waits for its URI
-	segment   Segment  // waits for its URI
+	variant   *Variant // its URI has not been read yet
+	segment   Segment  // its URI has not been read yet
 	timed     bool     // segment has a duration
 	key       *Key
 	mapped    *Map
 	rangeSpec string           // EXT-X-BYTERANGE of the segment
-	rangeEnds map[string]int64 // URI: end of the last range of it
-	target    bool             // a tag that only media playlists have
+	rangeEnds map[string]int64 // end of the last range, by URI
+	target    bool             // there was a tag that only media playlists have
 }
 
 func (p *parser) playlist() (*Playlist, error) {
@@ -224,14 +224,14 @@ func (p *parser) tag(tag, value string) (err error) {
 	return err
 }
 
-// maxSeconds bounds the duration of a segment: a day.
+// maxSeconds is the maximum duration of a segment: a day.
 const maxSeconds = 86400
 
 func seconds(value string) (time.Duration, error) {
 	value, _, _ = strings.Cut(value, ",")
 	s, err := strconv.ParseFloat(strings.TrimSpace(value), 64)
 	if err != nil || math.IsNaN(s) || s < 0 || s > maxSeconds {
-		return 0, fmt.Errorf("%.40q is no duration of 0 to %d s", value, maxSeconds)
+		return 0, fmt.Errorf("%.40q is not a duration of 0 to %d s", value, maxSeconds)
 	}
 	return time.Duration(math.Round(s * float64(time.Second))), nil
 }
@@ -246,7 +246,7 @@ func (p *parser) byteRange(uri, spec string) (*Range, error) {
 		r.Offset, err = strconv.ParseInt(offset, 10, 64)
 	}
 	if err != nil || r.Length <= 0 || r.Offset < 0 || r.Offset > math.MaxInt64-r.Length {
-		return nil, fmt.Errorf("%.40q is no LENGTH[@OFFSET]", spec)
+		return nil, fmt.Errorf("%.40q is not LENGTH[@OFFSET]", spec)
 	}
 	p.rangeEnds[uri] = r.Offset + r.Length
 	return &r, nil
@@ -260,7 +260,7 @@ func newKey(a map[string]string) (*Key, error) {
 		return nil, nil
 	}
 	if iv := a["IV"]; iv != "" && !hexadecimal.MatchString(iv) {
-		return nil, fmt.Errorf("IV %.40q is no hexadecimal number of 128 bits", iv)
+		return nil, fmt.Errorf("IV %.40q is not a hexadecimal number of 128 bits", iv)
 	}
 	return &Key{Method: a["METHOD"], URI: a["URI"], IV: a["IV"], Format: a["KEYFORMAT"]}, nil
 }
@@ -294,7 +294,7 @@ func newRendition(a map[string]string) Rendition {
 	}
 }
 
-// attributes parses an attribute list (RFC 8216 section 4.2), without the quotes.
+// attributes parses an attribute list (RFC 8216 section 4.2). The values are without quotes.
 func attributes(list string) map[string]string {
 	out := map[string]string{}
 	for name, value := range eachAttribute(list) {

@@ -100,8 +100,8 @@ func TestParseErrors(t *testing.T) {
 	}
 }
 
-// FuzzParse checks that what is written is what was parsed, and that no tag gets into it
-// from a value.
+// FuzzParse checks that a playlist survives writing and parsing, and that no value can inject a
+// tag into the written playlist.
 func FuzzParse(f *testing.F) {
 	f.Add("#EXTM3U\n#EXT-X-MAP:URI=\"i\",BYTERANGE=\"7@0\"\n#EXT-X-KEY:METHOD=AES-128,URI=\"k\",IV=0x1\n#EXTINF:6.5,t\n#EXT-X-BYTERANGE:1@2\na\n#EXT-X-ENDLIST")
 	f.Add("#EXTM3U\n#EXT-X-MEDIA:TYPE=AUDIO,GROUP-ID=\"a\",URI=\"b\"\n#EXT-X-STREAM-INF:BANDWIDTH=1,RESOLUTION=1x2,AUDIO=\"a\"\nv")

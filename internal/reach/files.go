@@ -38,10 +38,10 @@ func checkReadable(path string) error {
 	return f.Close()
 }
 
-// Below finds the file that a local playlist in the directory dir refers to. Once links are
-// resolved it must lie below root, the folder of the playlist that the job names. An *Invalid
-// is the error for any other, else it is that of the file system. FFmpeg decodes no percent
-// signs in names of files, nor does Below.
+// Below returns the path of the file that a local playlist in the directory dir refers to, with
+// links resolved. It must be below root, the directory of the playlist that the job names;
+// otherwise the error is an *Invalid. Other errors are those of the file system. Like FFmpeg,
+// Below does not decode percent-encoded file names.
 func Below(root, dir, uri string) (real string, err error) {
 	protocol, options, rest := CutProtocol(uri)
 	switch {
@@ -65,9 +65,9 @@ func Below(root, dir, uri string) (real string, err error) {
 	return real, withoutPath(checkReadable(real))
 }
 
-// OpenRegular opens a regular file that is not empty for reading. Opening anything else
-// could block or start a device, so what has replaced the file since it was looked up is
-// neither followed nor waited for.
+// OpenRegular opens a regular, non-empty file for reading. Opening anything else could block
+// or start a device, so if the file has been replaced since its path was resolved, OpenRegular
+// does not follow a link or wait for a pipe.
 func OpenRegular(path string) (*os.File, error) {
 	info, err := os.Lstat(path)
 	if err != nil {
@@ -94,8 +94,8 @@ func OpenRegular(path string) (*os.File, error) {
 	return f, nil
 }
 
-// ResolveLinks follows the links of a path as far as it exists; what does not exist yet
-// is appended unchanged.
+// ResolveLinks resolves the links of a path as far as it exists, and appends the rest
+// unchanged.
 func ResolveLinks(path string) (real string, exists bool, err error) {
 	path = filepath.Clean(path)
 	var rest []string
@@ -107,7 +107,7 @@ func ResolveLinks(path string) (real string, exists bool, err error) {
 		if !errors.Is(err, fs.ErrNotExist) {
 			return "", false, err
 		}
-		// A dangling link exists: a file created through it would be where it points.
+		// A dangling link exists: creating the file would create the target of the link.
 		if _, err := os.Lstat(path); err == nil {
 			return "", false, &fs.PathError{Op: "open", Path: path, Err: errors.New("dangling link")}
 		}
@@ -120,8 +120,8 @@ func ResolveLinks(path string) (real string, exists bool, err error) {
 	}
 }
 
-// Within reports whether a resolved path is below one of the roots, whose links are
-// resolved here.
+// Within reports whether a path, with its links resolved, is below one of the roots. Within
+// resolves the links of the roots.
 func Within(path string, roots []string) bool {
 	return slices.ContainsFunc(roots, func(root string) bool {
 		real, _, err := ResolveLinks(root)
@@ -133,7 +133,7 @@ func Within(path string, roots []string) bool {
 	})
 }
 
-// withoutPath is an error without the path, for a message that contains it already.
+// withoutPath strips the path from an error, for a message that already contains it.
 func withoutPath(err error) error {
 	var at *fs.PathError
 	if errors.As(err, &at) {

@@ -17,7 +17,8 @@ type Input struct {
 	Format string   // HLS or DASH: a playlist, by its name or because the job says so
 }
 
-// Invalid is the error for what no policy can allow: the job's fault as well.
+// Invalid is the error for an input that no policy can allow. Like Refused, it is the job's
+// fault.
 type Invalid struct{ Why string }
 
 func (i *Invalid) Error() string { return i.Why }
@@ -28,8 +29,9 @@ func invalid(format string, args ...any) error { return &Invalid{fmt.Sprintf(for
 // before the colon (subfile,,start,0,end,9,,:x).
 var protocolName = regexp.MustCompile(`^([A-Za-z][A-Za-z0-9+.-]*)(,[^/]*)?:`)
 
-// CutProtocol splits the name of a protocol, in lower case, from a path or URL, as FFmpeg
-// does. Options are what the name is followed by, which FFmpeg would take for its options.
+// CutProtocol splits a path or URL, like FFmpeg, into the name of its protocol in lower case,
+// the options of the protocol with their leading comma, and the rest. Without a protocol, rest
+// is the whole.
 func CutProtocol(given string) (name, options, rest string) {
 	m := protocolName.FindStringSubmatch(given)
 	if m == nil {
@@ -38,9 +40,9 @@ func CutProtocol(given string) (name, options, rest string) {
 	return strings.ToLower(m[1]), m[2], given[len(m[0]):]
 }
 
-// Input finds out what a job's input is and checks it, except for the addresses of hosts. A
-// relative path is below dir. The error is a *Refused, an *Invalid, or that of the file
-// system for a file that cannot be read.
+// Input determines what kind of input a job has and checks it, except for the addresses of
+// hosts. A relative path is relative to dir. The error is a *Refused, an *Invalid, or that of
+// the file system for a file that cannot be read.
 func (p *Policy) Input(given, inputFormat, dir string) (in Input, err error) {
 	protocol, options, rest := CutProtocol(given)
 	if options != "" || protocol != "" && !slices.Contains(p.Protocols, protocol) {
@@ -103,14 +105,14 @@ func (p *Policy) ParseURL(given string) (*url.URL, error) {
 	return u, nil
 }
 
-// checkStream refuses what would make FFmpeg listen on this machine instead of connecting,
-// and characters that its readers of streams take for the beginning of an option.
+// checkStream refuses URLs that would make FFmpeg listen on this machine instead of connecting,
+// and characters that FFmpeg's protocols would take for the start of an option.
 func checkStream(u *url.URL) error {
 	if IsHTTP(u) {
 		return nil
 	}
 	if strings.ContainsAny(u.String(), " |\\\"'<>") {
-		return invalid("not a URL: it contains a blank, a quotation mark or one of |\\<>")
+		return invalid("not a URL: it contains a space, a quotation mark or one of |\\<>")
 	}
 	switch u.Scheme {
 	case "tcp", "tls", "udp", "rtp", "srtp", "rist": // listen, localaddr, localport, mode, …
@@ -135,5 +137,5 @@ func isCaller(u *url.URL) bool {
 	return !strings.Contains(u.RawQuery, ";") // Query skips parameters that contain one
 }
 
-// IsHTTP reports whether a URL is one of an HTTP server.
+// IsHTTP reports whether a URL has the scheme http or https. It is false for nil.
 func IsHTTP(u *url.URL) bool { return u != nil && (u.Scheme == "http" || u.Scheme == "https") }

@@ -22,9 +22,9 @@ const (
 	maxFiles    = 100_000 // below the folder of a DASH playlist
 )
 
-// CheckPlaylist checks that a local playlist, which FFmpeg is about to read itself, reaches
-// files below its own folder only. Path has its links resolved. The error is an *Invalid or
-// that of the file system.
+// CheckPlaylist checks that a local playlist, which FFmpeg is about to read itself, refers only
+// to files below its own directory. The links of path must have been resolved. The error is an
+// *Invalid or that of the file system.
 func CheckPlaylist(path, format string) error {
 	if format == DASH {
 		return checkDASH(path)
@@ -48,7 +48,7 @@ func checkHLS(folder, path string, seen map[string]bool) error {
 		real, err := Below(folder, filepath.Dir(path), uri)
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
-			continue // reaches nothing
+			continue // refers to no file
 		case err != nil:
 		case names(list.Master, uri):
 			err = checkHLS(folder, real, seen)
@@ -109,8 +109,8 @@ func CheckSegment(path string) error {
 	return CheckHead(head[:n])
 }
 
-// CheckHead is CheckSegment for the first bytes of a segment. FFmpeg tells formats by their
-// content there, and would read on where a playlist leads, which nobody has checked.
+// CheckHead is CheckSegment for the first bytes of a segment. FFmpeg detects the format of a
+// segment by its content, and would read the unchecked inputs that such a playlist names.
 func CheckHead(head []byte) error {
 	head = bytes.TrimLeft(head, "\ufeff \t\r\n")
 	if bytes.HasPrefix(head, []byte("#EXTM3U")) || bytes.Contains(head, []byte("<MPD")) {
@@ -119,8 +119,9 @@ func CheckHead(head []byte) error {
 	return nil
 }
 
-// checkDASH checks that all addresses in a playlist are relative ones below its folder, and
-// that no link in the folder leads out of it: its segments are named by templates.
+// checkDASH checks that all URLs in a playlist are relative and below its directory, and that no
+// symbolic link in the directory leads out of it. The links of single segments cannot be
+// checked, since templates name the segments.
 func checkDASH(path string) error {
 	raw, err := readPlaylist(path)
 	if err != nil {
@@ -175,7 +176,7 @@ func checkLinks(folder string) error {
 			return invalid("the playlist's folder has more than %d files", maxFiles)
 		}
 		if err != nil || e.Type() != os.ModeSymlink {
-			return nil // what cannot be read is none of FFmpeg's either
+			return nil // FFmpeg cannot read it either
 		}
 		if real, _, err := ResolveLinks(path); err == nil && !Within(real, []string{folder}) {
 			return invalid("the playlist's folder has a link that leads out of it: %.200q", filepath.Base(path))

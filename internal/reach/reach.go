@@ -1,5 +1,5 @@
-// Package reach decides what an input of a job may reach: files, protocols, addresses, and
-// which inputs are playlists, that is, name further inputs. It connects to nothing.
+// Package reach decides which files, protocols and addresses an input of a job may reach, and
+// which inputs are playlists, that is, refer to further inputs. It opens no connections.
 package reach
 
 import (
@@ -22,7 +22,8 @@ type Policy struct {
 	Loopback  bool           // allow_master_as_worker
 }
 
-// Refused is the error for what the policy does not allow: the job's fault, not the network's.
+// Refused is the error for an input that the policy does not allow. It is the job's fault, not
+// the network's.
 type Refused struct {
 	What string // such as "address 169.254.169.254 (link-local)"
 	Key  string // the configuration key that allows it
@@ -30,16 +31,16 @@ type Refused struct {
 
 func (r *Refused) Error() string { return r.What + " is not allowed (" + r.Key + ")" }
 
-// DefaultPolicy is that of a configuration that names nothing.
+// DefaultPolicy returns the policy of a configuration without keys for inputs.
 func DefaultPolicy() *Policy {
 	return &Policy{Protocols: []string{"file", "http", "https", "rtmp", "rtmps", "srt"}, Roots: []string{"/"}}
 }
 
-// metadata are addresses of cloud metadata services outside of the link-local networks.
+// metadata are the addresses of cloud metadata services outside the link-local networks.
 var metadata = []netip.Addr{netip.MustParseAddr("fd00:ec2::254"), netip.MustParseAddr("100.100.100.200")}
 
-// Networks of IPv6 that contain an IPv4 address, with its position in bytes: NAT64 (RFC
-// 6052), 6to4 (RFC 3056), and IPv4-compatible addresses (RFC 4291).
+// embedding are the IPv6 networks whose addresses embed an IPv4 address, and its offset in
+// bytes: NAT64 (RFC 6052), 6to4 (RFC 3056), and IPv4-compatible addresses (RFC 4291).
 var embedding = []struct {
 	prefix netip.Prefix
 	at     int
@@ -93,8 +94,8 @@ func (p *Policy) forbidden(a netip.Addr) string {
 	return ""
 }
 
-// Control is for net.Dialer.ControlContext: it checks the address that is connected to,
-// after name resolution.
+// Control checks the address of a connection after name resolution. It is a
+// net.Dialer.ControlContext.
 func (p *Policy) Control(_ context.Context, _, address string, _ syscall.RawConn) error {
 	ap, err := netip.ParseAddrPort(address)
 	if err != nil {
@@ -103,8 +104,8 @@ func (p *Policy) Control(_ context.Context, _, address string, _ syscall.RawConn
 	return p.CheckAddr(ap.Addr())
 }
 
-// CheckHost resolves a host and checks all of its addresses. An error of the resolver is
-// returned as it is, not as a *Refused.
+// CheckHost resolves a host and checks all its addresses. An error of the resolver is returned
+// unchanged, not as a *Refused.
 func (p *Policy) CheckHost(ctx context.Context, host string) error {
 	if a, err := netip.ParseAddr(host); err == nil {
 		return p.CheckAddr(a)
@@ -133,9 +134,9 @@ var playlistTypes = map[string]string{
 	"application/dash+xml": DASH,
 }
 
-// IsPlaylist reports whether an input is a playlist and in which format: because its name
-// ends in .m3u8 or .mpd, its server says so, or the job's input_format does. The content
-// does not matter. Name is a path, without a query.
+// IsPlaylist reports whether an input is a playlist, and in which format. It is one if its name
+// ends in .m3u8 or .mpd, or if the server's content type or the job's input_format declares it;
+// the content does not matter. name is a path without a query.
 func IsPlaylist(name, contentType, inputFormat string) (format string, ok bool) {
 	mediaType, _, _ := strings.Cut(contentType, ";")
 	switch strings.ToLower(path.Ext(name)) {
