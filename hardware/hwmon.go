@@ -34,7 +34,7 @@ var _ PowerSensors = (*Hwmon)(nil)
 func OpenHwmon(sysfsPath string, fallbackReason error) (*Hwmon, error) {
 	sysfsPath = orDefault(sysfsPath, "/sys")
 	h := &Hwmon{
-		class: filepath.Join(sysfsPath, "class", "hwmon"), hasCard: hasNVIDIACard(sysfsPath),
+		class: filepath.Join(sysfsPath, "class", "hwmon"), hasCard: HasNVIDIACard(sysfsPath),
 		fallbackReason: fallbackReason, now: time.Now,
 	}
 	h.use(findSensors(h.class))
@@ -62,9 +62,9 @@ func OpenHwmon(sysfsPath string, fallbackReason error) (*Hwmon, error) {
 	return nil, ErrNoHwmon
 }
 
-// hasNVIDIACard reports whether the machine has a card whose energy is added to the
+// HasNVIDIACard reports whether the machine has a card whose energy is added to the
 // processor's.
-func hasNVIDIACard(sysfsPath string) bool {
+func HasNVIDIACard(sysfsPath string) bool {
 	const nvidia, display = "0x10de", "0x03"
 	devices, _ := filepath.Glob(filepath.Join(sysfsPath, "bus", "pci", "devices", "*"))
 	return slices.ContainsFunc(devices, func(device string) bool {

@@ -39,6 +39,9 @@ func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if err == nil {
 		return exitOK
 	}
+	if errors.Is(err, errSilent) {
+		return exitFailed
+	}
 	ended := make(chan struct{})
 	close(ended)
 	text := fmt.Sprintln("agent:", err)
@@ -73,7 +76,7 @@ func newRoot() *cobra.Command {
 	})
 	configs.BindFlags(root.Flags())
 	root.AddCommand(
-		newRun(), newDemo(), newStatus(), newDrain(), newReport(), newConfig(), newExporters(), newVersion(),
+		newRun(), newDemo(), newStatus(), newDrain(), newDoctor(), newReport(), newConfig(), newExporters(), newVersion(),
 		newDebug(), newGPUCheck(), newNVMLChild(), newJournalInspector(), // hidden
 	)
 	return root

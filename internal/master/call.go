@@ -28,6 +28,7 @@ type call struct {
 	idempotent bool
 	timeout    time.Duration
 	client     func(*clients) *http.Client // nil means clients.shared
+	public     bool                        // sent without the key
 }
 
 // name returns the call for error messages.
@@ -42,7 +43,10 @@ func (c *Client) do(ctx context.Context, k call, read func(*response) error) err
 	}
 	ctx, cancel := context.WithTimeout(ctx, k.timeout)
 	defer cancel()
-	key := strings.TrimSpace(c.cfg.APIKey())
+	key := ""
+	if !k.public {
+		key = strings.TrimSpace(c.cfg.APIKey())
+	}
 	fail := func(e *protocol.Error, text string) error {
 		e.Err = &callError{text: k.name() + ": " + redact(text, key), cause: e.Err}
 		return e

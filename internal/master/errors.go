@@ -2,6 +2,7 @@ package master
 
 import (
 	"context"
+	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -147,12 +148,14 @@ func (c *Client) explain(ctx context.Context, timeout time.Duration, err error) 
 		return fmt.Sprintf("no complete response within %v", timeout)
 	case ctx.Err() != nil:
 		return "canceled before the response was complete"
+	case isOldTLS(err):
+		return "the master offers no version of TLS from 1.2 up, and older ones are not used; enable TLS 1.2 or 1.3 there"
 	case errors.As(err, &authority):
 		return "the master's certificate is signed by an unknown authority; set --ca (master.ca) to the CA's certificate"
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
 		return "the master's certificate " + validity(invalid.Cert, time.Now())
 	case errors.As(err, &name):
-		return "the master's certificate is for another host: " + oneLine(name.Error())
+		return "the master's certificate is for another host: " + oneLine(name.Error()) + "; use a name of it in master.url, or a certificate for this one"
 	case errors.Is(err, http.ErrSchemeMismatch):
 		return "the master does not use TLS on this port; its URL must start with http://"
 	case clientCertRejected(err):
@@ -174,9 +177,17 @@ func (c *Client) explain(ctx context.Context, timeout time.Duration, err error) 
 func validity(cert *x509.Certificate, now time.Time) string {
 	const clock = " according to this machine's clock"
 	if now.Before(cert.NotBefore) {
-		return "is not valid before " + cert.NotBefore.UTC().Format(time.RFC3339) + clock
+		return "is not valid before " + cert.NotBefore.UTC().Format(time.RFC3339) + clock + "; set the clock that is wrong"
 	}
-	return "expired on " + cert.NotAfter.UTC().Format(time.RFC3339) + clock
+	return "expired on " + cert.NotAfter.UTC().Format(time.RFC3339) + clock + "; renew it on the master's host"
+}
+
+// isOldTLS recognizes a server that offers only versions of TLS below 1.2.
+func isOldTLS(err error) bool {
+	var alert tls.AlertError
+	const protocolVersion = 70 // RFC 8446, section 6
+	return errors.As(err, &alert) && uint8(alert) == protocolVersion ||
+		strings.Contains(err.Error(), "protocol version not supported") || strings.Contains(err.Error(), "unsupported protocol version")
 }
 
 // clientCertRejected recognizes the TLS alert for a missing or rejected client certificate.

@@ -95,8 +95,9 @@ func (a *authority) pool() *x509.CertPool {
 // tlsMaster is a master with TLS.
 type tlsMaster struct {
 	*httptest.Server
-	pair   atomic.Pointer[tls.Certificate]
-	client atomic.Value // string: common name in the certificate of the last request
+	pair    atomic.Pointer[tls.Certificate]
+	highest atomic.Uint32 // version of TLS; 0: the newest
+	client  atomic.Value  // string: common name in the certificate of the last request
 }
 
 // use sets the master's certificate for new connections.
@@ -122,9 +123,14 @@ func newTLSMaster(t *testing.T, clients *authority) *tlsMaster {
 		io.WriteString(w, `{"id":"n1","job":null}`)
 	}))
 	s.Config.ErrorLog = log.New(io.Discard, "", 0)
-	s.TLS = &tls.Config{GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return s.pair.Load(), nil }}
+	s.TLS = &tls.Config{MinVersion: tls.VersionTLS10, GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return s.pair.Load(), nil }}
 	if clients != nil {
 		s.TLS.ClientAuth, s.TLS.ClientCAs = tls.RequireAndVerifyClientCert, clients.pool()
+	}
+	s.TLS.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
+		config := s.TLS.Clone()
+		config.GetConfigForClient, config.MaxVersion = nil, uint16(s.highest.Load())
+		return config, nil
 	}
 	s.StartTLS()
 	s.TLS.Certificates = nil // remove the one added by httptest
@@ -159,6 +165,7 @@ func TestTLSErrors(t *testing.T) {
 		issuer  *authority
 		cert    func(*x509.Certificate)
 		change  func(*Config)
+		tls     uint16 // highest version of the master; 0: the newest
 		message string // "" for no error
 	}{
 		"known CA":          {issuer: ca},
@@ -167,6 +174,7 @@ func TestTLSErrors(t *testing.T) {
 		"expired":           {issuer: ca, cert: func(c *x509.Certificate) { c.NotAfter = expired }, message: "expired on " + expired.UTC().Format(time.RFC3339) + " according to this machine's clock"},
 		"not yet valid":     {issuer: ca, cert: func(c *x509.Certificate) { c.NotBefore = time.Now().Add(time.Minute) }, message: "is not valid before "},
 		"another host":      {issuer: ca, cert: func(c *x509.Certificate) { c.IPAddresses, c.DNSNames = nil, []string{"master.example.org"} }, message: "is for another host"},
+		"old TLS":           {issuer: ca, tls: tls.VersionTLS11, message: "enable TLS 1.2 or 1.3"},
 		"plain HTTP to TLS": {issuer: ca, change: func(cfg *Config) { cfg.URL = strings.Replace(cfg.URL, "https", "http", 1) }, message: "its URL must start with https://"},
 		"system CAs":        {issuer: ca, change: func(cfg *Config) { cfg.CAFile = "" }, message: "--ca (master.ca)"},
 	} {
@@ -178,6 +186,7 @@ func TestTLSErrors(t *testing.T) {
 			}
 			certPEM, keyPEM := c.issuer.issue(t, "master", change...)
 			server.use(t, certPEM, keyPEM)
+			server.highest.Store(uint32(c.tls))
 			client := clientFor(t, server.URL, func(cfg *Config) {
 				cfg.CAFile = caFile
 				if c.change != nil {

@@ -1,0 +1,238 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os/user"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/spf13/cobra"
+
+	"ffmpeg-agent/configs"
+)
+
+// findingState is the outcome of a check.
+type findingState string
+
+const (
+	findingOK      findingState = "ok"
+	findingWarning findingState = "warning" // the agent works, but not as it could
+	findingFailed  findingState = "failed"  // the agent does not work
+)
+
+// finding is the outcome of one check, as printed.
+type finding struct {
+	Name    string       `json:"name"`
+	State   findingState `json:"state"`
+	Message string       `json:"message"`
+	Fix     string       `json:"fix,omitempty"` // a command, or what to change; empty if the check is ok
+}
+
+func passing(format string, args ...any) finding {
+	return finding{State: findingOK, Message: fmt.Sprintf(format, args...)}
+}
+
+func warning(fix, format string, args ...any) finding {
+	return finding{State: findingWarning, Message: fmt.Sprintf(format, args...), Fix: fix}
+}
+
+func failed(fix, format string, args ...any) finding {
+	return finding{State: findingFailed, Message: fmt.Sprintf(format, args...), Fix: fix}
+}
+
+// named gives a finding another name than its check's.
+func (f finding) named(name string) finding {
+	f.Name = name
+	return f
+}
+
+// doctorCheck is one precondition of running the agent. It may return several findings, such as one
+// for each port.
+type doctorCheck struct {
+	name  string
+	needs string // a check without which this one says nothing: left out unless that one passed
+	run   func(context.Context, *examination) []finding
+}
+
+// doctorChecks are all checks, causes before what they affect.
+var doctorChecks = []doctorCheck{
+	{name: "agent", run: checkAgent},
+	{name: "proxy", run: checkProxy},
+	{name: "master", needs: "proxy", run: checkMaster},
+	{name: "master host", run: checkMasterIsElsewhere},
+	{name: "clock", needs: "master", run: checkClock},
+	{name: "client certificate", run: checkClientCertificate},
+	{name: "key", needs: "master", run: checkKey},
+	{name: "node", needs: "key", run: checkNode},
+	{name: "taking jobs", run: checkTakingJobs},
+	{name: "waiting jobs", needs: "key", run: checkWaitingJobs},
+	{name: "data directory", run: checkDataDir},
+	{name: "journal", needs: "data directory", run: checkJournal},
+	{name: "disk", run: checkDisk},
+	{name: "ffmpeg", run: checkFFmpeg},
+	{name: "encoders", needs: "ffmpeg", run: checkEncoders},
+	{name: "processors", run: checkProcessors},
+	{name: "memory", run: checkMemory},
+	{name: "cgroups", run: checkCgroups},
+	{name: "CPU energy", run: checkCPUEnergy},
+	{name: "GPU", run: checkGPU},
+	{name: "Docker", run: checkDocker},
+	{name: "ports", run: checkPorts},
+}
+
+func newDoctor() *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "doctor",
+		Short: "Check everything the agent needs, and say how to fix what is wrong",
+		Long: `Check everything the agent needs: the master, its key and certificates, FFmpeg, sensors,
+disk, ports. Each failure comes with the command that fixes it. It changes nothing, and
+runs beside a running agent or without one. Give the flags that the agent is started
+with. Exit status 1 if a check failed; warnings do not count.`,
+		Example: "  agent doctor\n  sudo -u ffmpeg agent doctor\n  agent doctor --json | jq '.checks[] | select(.state != \"ok\")'",
+		Args:    noArguments,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			print := newFindingPrinter(cmd.OutOrStdout())
+			if asJSON {
+				print = func(finding) {}
+			}
+			findings := examine(cmd, doctorChecks, print)
+			if asJSON {
+				if err := printFindingsJSON(cmd.OutOrStdout(), findings); err != nil {
+					return err
+				}
+			} else {
+				fmt.Fprintf(cmd.OutOrStdout(), "\n%s\n", summary(findings))
+			}
+			if count(findings, findingFailed) > 0 {
+				return errSilent
+			}
+			return nil
+		},
+	}
+	configs.BindFlags(cmd.Flags())
+	cmd.Flags().String("socket", "", "`path` of the agent's control socket (default from its configuration)")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
+}
+
+// errSilent makes a command fail whose output already tells why.
+var errSilent = errors.New("")
+
+// examine runs the checks, and passes each finding on as it is made.
+func examine(cmd *cobra.Command, checks []doctorCheck, report func(finding)) []finding {
+	var all []finding
+	add := func(name string, findings []finding) (passed bool) {
+		passed = true
+		for _, f := range findings {
+			f.Name = cmp.Or(f.Name, name)
+			f.Message, f.Fix = plain(f.Message), plain(f.Fix)
+			all = append(all, f)
+			report(f)
+			passed = passed && f.State != findingFailed
+		}
+		return passed
+	}
+	e, findings := newExamination(cmd)
+	if e == nil {
+		add("configuration", findings)
+		return all
+	}
+	defer e.close()
+	add("configuration", findings)
+	passed := map[string]bool{"": true}
+	for _, c := range checks {
+		if passed[c.needs] {
+			passed[c.name] = add(c.name, c.run(cmd.Context(), e))
+		}
+	}
+	return all
+}
+
+func count(findings []finding, state findingState) (n int) {
+	for _, f := range findings {
+		if f.State == state {
+			n++
+		}
+	}
+	return n
+}
+
+// newFindingPrinter prints each finding on a line, and how to fix it on the next.
+func newFindingPrinter(out io.Writer) func(finding) {
+	states := map[findingState]string{findingOK: "ok", findingWarning: "warning", findingFailed: "FAILED"}
+	return func(f finding) {
+		for i, line := range wrapped(f.Message, findingWidth) {
+			state, name := "", ""
+			if i == 0 {
+				state, name = states[f.State], f.Name
+			}
+			fmt.Fprintf(out, "%-8s %-18s %s\n", state, name, line)
+		}
+		if f.Fix != "" { // on one line, to be copied
+			fmt.Fprintf(out, "%-8s %-18s fix: %s\n", "", "", f.Fix)
+		}
+	}
+}
+
+const findingWidth = 92 // columns of a message
+
+// wrapped breaks a text into lines of up to width columns.
+func wrapped(text string, width int) []string {
+	var lines []string
+	line := ""
+	for _, word := range strings.Fields(text) {
+		switch {
+		case line == "":
+			line = word
+		case utf8.RuneCountInString(line)+1+utf8.RuneCountInString(word) > width:
+			lines = append(lines, line)
+			line = word
+		default:
+			line += " " + word
+		}
+	}
+	return append(lines, line)
+}
+
+// summary counts the findings and names the failed checks.
+func summary(findings []finding) string {
+	failures, warnings := count(findings, findingFailed), count(findings, findingWarning)
+	text := fmt.Sprintf("%s, %s, %d ok", plural(failures, "failure"), plural(warnings, "warning"), count(findings, findingOK))
+	if failures == 0 {
+		return text
+	}
+	var names []string
+	for _, f := range findings {
+		if f.State == findingFailed && !slices.Contains(names, f.Name) {
+			names = append(names, f.Name)
+		}
+	}
+	return text + ". Failed: " + strings.Join(names, ", ") + ". Checks that depend on a failed one were left out."
+}
+
+func printFindingsJSON(out io.Writer, findings []finding) error {
+	raw, err := json.MarshalIndent(struct {
+		OK     bool      `json:"ok"`
+		Checks []finding `json:"checks"`
+	}{count(findings, findingFailed) == 0, findings}, "", "  ")
+	if err != nil {
+		return fmt.Errorf("encoding the findings: %w", err)
+	}
+	_, err = fmt.Fprintf(out, "%s\n", raw)
+	return err
+}
+
+// userName is the name of a user, else its id.
+func userName(uid string) string {
+	if u, err := user.LookupId(uid); err == nil {
+		return u.Username
+	}
+	return uid
+}

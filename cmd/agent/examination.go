@@ -1,0 +1,235 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"syscall"
+
+	"github.com/spf13/cobra"
+	"go.uber.org/zap"
+
+	"ffmpeg-agent/configs"
+	"ffmpeg-agent/hardware"
+	"ffmpeg-agent/internal/control"
+	"ffmpeg-agent/internal/ffmpeg"
+	"ffmpeg-agent/internal/journal"
+	"ffmpeg-agent/internal/master"
+	"ffmpeg-agent/messages"
+	"ffmpeg-agent/messages/job"
+	"ffmpeg-agent/messages/protocol"
+)
+
+// examination is what the checks of doctor share.
+type examination struct {
+	loaded *configs.Loaded
+	cfg    configs.Config
+
+	agent    *messages.Status // of the running agent; nil: none answers
+	agentErr error            // why none answers
+	agentUID string           // of the user that the agent runs as, else of this one
+
+	saved   *messages.Session // that a stopped agent left; nil: none, or not readable
+	unsent  job.JournalStats  // likewise
+	journal error             // why the journal of a stopped agent cannot be read; nil: it can, or there is none
+
+	worker  *worker // holds what is made for the checks
+	client  *master.Client
+	runner  *ffmpeg.Runner
+	scratch string // the runner's data directory
+	health  master.Health
+	nodes   []protocol.Node
+	host    hardware.HostStatus
+	facts   hardware.Facts
+}
+
+// newExamination loads the configuration and asks the running agent for its status. It returns
+// nil where the configuration is invalid.
+func newExamination(cmd *cobra.Command) (*examination, []finding) {
+	loaded, err := load(cmd)
+	if err == nil {
+		err = checkFiles(loaded)
+	}
+	if err != nil {
+		return nil, configurationFindings(err)
+	}
+	e := &examination{loaded: loaded, cfg: loaded.Config, agentUID: strconv.Itoa(os.Geteuid())}
+	e.worker = &worker{log: &logger{Logger: zap.NewNop()}}
+	client, err := dialAgent(cmd)
+	if err == nil {
+		var s messages.Status
+		if s, err = client.Status(cmd.Context()); err == nil {
+			e.agent = &s
+			e.agentUID = processUser(e.cfg.Hardware.ProcfsPath, s.PID, e.agentUID)
+		}
+	}
+	e.agentErr = err
+	if e.agent == nil {
+		e.readJournal()
+	}
+	roots := hardwareRoots(e.cfg)
+	e.facts, _ = hardware.Detect(roots) // an unknown fact is one as well
+	e.host, _ = hardware.NewHost(hardware.HostConfig{Roots: roots, DataDir: existingParent(e.cfg.DataDir)}).Status()
+	from := "defaults, flags and environment only"
+	if loaded.File != "" {
+		from = loaded.File
+	}
+	findings := []finding{passing("valid: %s", from)}
+	for _, w := range loaded.Warnings {
+		findings = append(findings, warning("see agent config for where each value comes from", "%s", w))
+	}
+	return e, findings
+}
+
+// readJournal reads what a stopped agent left.
+func (e *examination) readJournal() {
+	reader, err := journal.OpenReadOnly(journalPath(e.cfg.DataDir), journalInspector)
+	if errors.Is(err, fs.ErrNotExist) {
+		return
+	}
+	if err != nil {
+		e.journal = err
+		return
+	}
+	defer reader.Close()
+	e.unsent = reader.Stats()
+	if s, found, err := reader.Session(); err == nil && found {
+		e.saved = &s
+	}
+}
+
+func (e *examination) close() {
+	_ = e.worker.close()
+	if e.scratch != "" {
+		_ = os.RemoveAll(e.scratch)
+	}
+}
+
+// configurationFindings is a finding for each problem of the configuration.
+func configurationFindings(err error) []finding {
+	var invalid *configs.Error
+	if !errors.As(err, &invalid) {
+		return []finding{failed("agent config", "%v", err)}
+	}
+	var findings []finding
+	for _, p := range invalid.Problems {
+		allowed := "correct it"
+		if p.Allowed != "" {
+			allowed = "allowed: " + p.Allowed
+		}
+		text := p
+		text.Allowed = ""
+		findings = append(findings, failed(changeCommand(p.Key, p.Origin, allowed), "%s", text))
+	}
+	return findings
+}
+
+// change is how to change a setting, depending on where its value comes from.
+func (e *examination) change(key, to string) string {
+	origin := e.loaded.Origins[key]
+	if origin.Kind == configs.FromDefault {
+		origin.Name = e.loaded.File
+	}
+	return changeCommand(key, origin, to)
+}
+
+func changeCommand(key string, origin configs.Origin, to string) string {
+	if key != "" {
+		to = key + ": " + to
+	}
+	switch {
+	case origin.Kind == configs.FromFlag:
+		return fmt.Sprintf("start the agent with another --%s (%s)", origin.Name, to)
+	case origin.Kind == configs.FromEnvironment || origin.Kind == configs.FromLegacyEnvironment:
+		return fmt.Sprintf("set the environment variable %s (%s)", origin.Name, to)
+	}
+	file := origin.Name
+	if file == "" {
+		file = configs.DefaultFile
+	}
+	line := ""
+	if origin.Line > 0 {
+		line = fmt.Sprintf("line %d, ", origin.Line)
+	}
+	return fmt.Sprintf("sudoedit %s   # %s%s", file, line, to)
+}
+
+// master returns a client of the configured master.
+func (e *examination) master() (*master.Client, error) {
+	if e.client != nil {
+		return e.client, nil
+	}
+	var err error
+	e.client, err = e.worker.newClient(e.cfg)
+	return e.client, err
+}
+
+// ffmpeg returns a runner with a data directory of its own, since that of the agent may belong
+// to another user.
+func (e *examination) ffmpeg() (*ffmpeg.Runner, error) {
+	if e.runner != nil {
+		return e.runner, nil
+	}
+	dir, err := os.MkdirTemp("", "ffmpeg-agent-doctor-")
+	if err != nil {
+		return nil, fmt.Errorf("creating a directory for trial encodes: %w", err)
+	}
+	e.scratch = dir
+	cfg := e.cfg
+	cfg.DataDir = dir
+	err = e.worker.newRunner(cfg, func() []hardware.Graphics { return nil })
+	e.runner = e.worker.runner
+	return e.runner, err
+}
+
+// processUser is the user id of a process, else otherwise.
+func processUser(procfs string, pid int, otherwise string) string {
+	info, err := os.Stat(filepath.Join(procfs, strconv.Itoa(pid)))
+	if err != nil {
+		return otherwise
+	}
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	if !ok {
+		return otherwise
+	}
+	return strconv.Itoa(int(stat.Uid))
+}
+
+// existingParent is the path itself, or the closest directory above that exists.
+func existingParent(path string) string {
+	for {
+		if _, err := os.Stat(path); err == nil || path == filepath.Dir(path) {
+			return path
+		}
+		path = filepath.Dir(path)
+	}
+}
+
+// checkAgent tells whether an agent runs, and whether it is the one that this configuration
+// describes.
+func checkAgent(_ context.Context, e *examination) []finding {
+	const start = "sudo systemctl start ffmpeg-agent   # or by hand: agent run"
+	switch {
+	case e.agent == nil && errors.Is(e.agentErr, control.ErrNotRunning):
+		return []finding{warning(start, "not running: no agent answers on %s; checked without it, as user %s", e.cfg.Control.Socket, userName(e.agentUID))}
+	case e.agent == nil:
+		return []finding{warning("sudo agent doctor", "%v", e.agentErr)}
+	}
+	findings := []finding{passing("version %s, pid %d, up %s, user %s", e.agent.Version, e.agent.PID, since(e.agent.At, e.agent.StartedAt), userName(e.agentUID))}
+	if e.agent.Version != version {
+		findings = append(findings, warning("sudo systemctl restart ffmpeg-agent", "the running agent is version %s, this program is %s", e.agent.Version, version))
+	}
+	if s := e.agent.Session; s != nil && s.Master != e.cfg.Master.URL {
+		findings = append(findings, warning("agent doctor --master "+s.Master, "the running agent uses the master %s, and this configuration names %s: give doctor the flags that the agent is started with", s.Master, e.cfg.Master.URL))
+	}
+	for _, a := range e.agent.Actors {
+		if a.State != "running" {
+			findings = append(findings, warning("agent status", "actor %s is %s: %s", a.Path, a.State, a.LastFailure))
+		}
+	}
+	return findings
+}
