@@ -17,7 +17,7 @@ func newConfig() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "config",
 		Short:   "Print the effective configuration and where each value comes from",
-		Long:    "Print the effective configuration and where each value comes from. Secrets are hidden.",
+		Long:    "Print the effective configuration and where each value comes from. Secrets are hidden. It takes\nthe flags of agent run.",
 		Example: "  agent config --config /etc/ffmpeg-agent/agent.yaml",
 		Args:    noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -35,7 +35,7 @@ func newConfig() *cobra.Command {
 			return w.Flush()
 		},
 	}
-	configs.BindFlags(cmd.Flags())
+	bindHiddenFlags(cmd)
 	return cmd
 }
 

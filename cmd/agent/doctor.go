@@ -13,8 +13,6 @@ import (
 	"unicode/utf8"
 
 	"github.com/spf13/cobra"
-
-	"ffmpeg-agent/configs"
 )
 
 // findingState is the outcome of a check.
@@ -93,8 +91,8 @@ func newDoctor() *cobra.Command {
 		Short: "Check everything the agent needs, and say how to fix what is wrong",
 		Long: `Check everything the agent needs: the master, its key and certificates, FFmpeg, sensors,
 disk, ports. Each failure comes with the command that fixes it. It changes nothing, and
-runs beside a running agent or without one. Give the flags that the agent is started
-with. Exit status 1 if a check failed; warnings do not count.`,
+runs beside a running agent or without one. It takes the flags of agent run: give those
+that the agent is started with. Exit status 1 if a check failed; warnings do not count.`,
 		Example: "  agent doctor\n  sudo -u ffmpeg agent doctor\n  agent doctor --json | jq '.checks[] | select(.state != \"ok\")'",
 		Args:    noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -116,7 +114,7 @@ with. Exit status 1 if a check failed; warnings do not count.`,
 			return nil
 		},
 	}
-	configs.BindFlags(cmd.Flags())
+	bindHiddenFlags(cmd)
 	cmd.Flags().String("socket", "", "`path` of the agent's control socket (default from its configuration)")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd

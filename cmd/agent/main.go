@@ -10,6 +10,7 @@ import (
 	"os"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"go.uber.org/zap/zapcore"
 
 	"ffmpeg-agent/configs"
@@ -57,8 +58,10 @@ func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 
 func newRoot() *cobra.Command {
 	root := &cobra.Command{
-		Use:           "agent",
-		Short:         "Worker for distributed transcoding that measures the energy used by each job",
+		Use:   "agent",
+		Short: "Worker for distributed transcoding that measures the energy used by each job",
+		Long: `Worker for distributed transcoding that measures the energy used by each job. Without a
+command it runs the agent; agent run --help lists the flags.`,
 		Example:       "  agent --register --master https://192.168.1.100:8080 --api-key-file /etc/ffmpeg-agent/key",
 		Version:       version,
 		Args:          noArguments,
@@ -68,18 +71,25 @@ func newRoot() *cobra.Command {
 	}
 	root.CompletionOptions.DisableDefaultCmd = true
 	root.InitDefaultVersionFlag()
-	root.Flags().Lookup("version").Hidden = true      // the version command is listed instead
-	root.SetHelpCommand(&cobra.Command{Hidden: true}) // --help does the same
+	root.Flags().Lookup("version").Hidden = true // the version command is listed instead
 	root.SetVersionTemplate("ffmpeg-agent {{.Version}}\n")
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usageError{fmt.Errorf("%w; see %s --help", err, cmd.CommandPath())}
 	})
-	configs.BindFlags(root.Flags())
+	root.InitDefaultHelpFlag()
+	bindHiddenFlags(root)
 	root.AddCommand(
 		newRun(), newDemo(), newStatus(), newDrain(), newDoctor(), newReport(), newConfig(), newExporters(), newVersion(),
 		newDebug(), newGPUCheck(), newNVMLChild(), newJournalInspector(), // hidden
 	)
 	return root
+}
+
+// bindHiddenFlags defines the flags of agent run for another command, whose help names that
+// one instead of listing them.
+func bindHiddenFlags(cmd *cobra.Command) {
+	configs.BindFlags(cmd.Flags())
+	cmd.Flags().VisitAll(func(f *pflag.Flag) { f.Hidden = true })
 }
 
 func newVersion() *cobra.Command {
