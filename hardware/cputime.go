@@ -11,9 +11,8 @@ import (
 	"ffmpeg-agent/hardware/proc"
 )
 
-// CPUUse is the time that all CPUs were busy since boot, and the time that there was, what
-// a hypervisor gave to others included. Both grow in steps of 10 ms per CPU. An empty
-// procfsPath stands for /proc.
+// CPUUse returns the busy time and the total time of all CPUs since boot. The total includes
+// steal time. Both grow in steps of 10 ms per CPU. An empty procfsPath means /proc.
 func CPUUse(procfsPath string) (busy, capacity time.Duration, err error) {
 	times, err := readCPUTimes(orDefault(procfsPath, "/proc"))
 	return time.Duration(times.busy) * proc.ClockTick, time.Duration(times.all) * proc.ClockTick, err
@@ -22,7 +21,7 @@ func CPUUse(procfsPath string) (busy, capacity time.Duration, err error) {
 // cpuTimes is the time of all CPUs together since boot, in clock ticks.
 type cpuTimes struct {
 	busy uint64 // user, nice, system, irq, softirq; a guest's time is part of user
-	all  uint64 // those and idle, iowait and steal
+	all  uint64 // busy, idle, iowait and steal
 }
 
 // readCPUTimes reads the first line of a /proc/stat.
@@ -50,7 +49,7 @@ func parseCPUTimes(text []byte) (cpuTimes, error) {
 	line, _, complete := bytes.Cut(text, []byte("\n"))
 	fields := bytes.Fields(line)
 	if !complete || len(fields) < 5 || string(fields[0]) != "cpu" {
-		return cpuTimes{}, fmt.Errorf("%.40q does not begin with the line of all CPUs", text)
+		return cpuTimes{}, fmt.Errorf("%.40q does not begin with the times of all CPUs", text)
 	}
 	var times cpuTimes
 	for i, field := range fields[1:min(len(fields), 9)] {
@@ -67,9 +66,8 @@ func parseCPUTimes(text []byte) (cpuTimes, error) {
 	return times, nil
 }
 
-// utilization is the share of all CPUs that was busy since an earlier reading, 0 to 1; false when
-// no tick has passed or the counters went back. Time that a hypervisor gave to others
-// counts as not busy.
+// utilization returns the utilization of all CPUs since an earlier reading, 0 to 1; false if no
+// tick has passed or the counters went back. Steal time does not count as busy.
 func (t cpuTimes) utilization(before cpuTimes) (float64, bool) {
 	if t.all <= before.all || t.busy < before.busy {
 		return 0, false

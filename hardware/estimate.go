@@ -28,10 +28,10 @@ const (
 	// curves of servers and processor packages from the one above. TestCoverageOfEstimates
 	// checks it.
 	curveError = 0.5
-	// workloadError is relative to the power, for what depends on the instructions, on the
-	// temperature and on how exact the configured figures are.
+	// workloadError is relative to the power. It covers the influence of instructions and
+	// temperature, and the inaccuracy of the configured figures.
 	workloadError = 0.1
-	// assumedError is relative to an assumed figure: the truth is between 0 and twice of it.
+	// assumedError is relative to an assumed figure: the true one is between 0 and twice that.
 	assumedError = 1.0
 )
 
@@ -41,12 +41,12 @@ type EstimatorConfig struct {
 	ProcfsPath          string  // default /proc
 	Threads             int     // default: those in /proc/cpuinfo
 	Model               string  // of the processor; default: that in /proc/cpuinfo
-	// FallbackReason is why nothing is measured.
+	// FallbackReason is the reason for estimating instead of measuring.
 	FallbackReason error
 }
 
-// Estimator computes the processor's power from its utilization where nothing measures it. Its
-// zone is labelled as estimated.
+// Estimator estimates the processor's power from its utilization where no sensor measures it.
+// Its zone is labelled as estimated.
 type Estimator struct {
 	config              EstimatorConfig
 	idleError, maxError float64 // W
@@ -64,7 +64,8 @@ type Estimator struct {
 
 var _ PowerSensors = (*Estimator)(nil)
 
-// NewEstimator fails where CPU times cannot be read or the figures contradict each other.
+// NewEstimator returns an Estimator. It fails if CPU times cannot be read or the configured
+// figures contradict each other.
 func NewEstimator(config EstimatorConfig) (*Estimator, error) {
 	config.ProcfsPath = orDefault(config.ProcfsPath, "/proc")
 	for _, watts := range []float64{config.IdleWatts, config.MaxWatts} {
@@ -113,9 +114,9 @@ func NewEstimator(config EstimatorConfig) (*Estimator, error) {
 
 // complete fills in unknown figures and returns the error of each in W.
 //
-// A table by model would not be better: published watts per thread (Cloud Carbon Footprint's,
-// from SPECpower) are those of whole machines at the wall, and a virtual machine often does not
-// know its processor's model.
+// A table by processor model would not be better: published watts per thread (Cloud Carbon
+// Footprint's, from SPECpower) are those of whole machines at the wall, and many virtual
+// machines do not show their processor's model.
 func (c *EstimatorConfig) complete() (idleError, maxError float64, origin string) {
 	const ratio = maxWattsPerThread / idleWattsPerThread
 	switch {
@@ -133,7 +134,7 @@ func (c *EstimatorConfig) complete() (idleError, maxError float64, origin string
 	return assumedError * c.IdleWatts, assumedError * c.MaxWatts, "assumed idle and maximum"
 }
 
-// maxUncertainty is the largest error relative to the power at any utilization, at most 1.
+// maxUncertainty returns the largest error relative to the power at any utilization, at most 1.
 func (e *Estimator) maxUncertainty() float64 {
 	worst := 0.0
 	for percent := 0; percent <= 100; percent++ {
@@ -148,7 +149,7 @@ func (e *Estimator) maxUncertainty() float64 {
 // Name returns "estimate".
 func (e *Estimator) Name() string { return "estimate" }
 
-// FallbackReason returns why nothing is measured; nil where the configuration has no reason.
+// FallbackReason returns the reason for estimating; nil if the configuration has none.
 func (e *Estimator) FallbackReason() error { return e.config.FallbackReason }
 
 // Zones returns the only zone.
@@ -157,7 +158,7 @@ func (e *Estimator) Zones() []*energy.Zone { return []*energy.Zone{e.zone} }
 // Close does nothing.
 func (e *Estimator) Close() error { return nil }
 
-// Read adds the energy since the last reading. The first reading is 0.
+// Read adds the energy since the last reading, and returns the sum. The first reading is 0.
 func (e *Estimator) Read() ([]energy.Reading, []energy.Fault) {
 	times, err := readCPUTimes(e.config.ProcfsPath)
 	now := e.now()
@@ -169,7 +170,8 @@ func (e *Estimator) Read() ([]energy.Reading, []energy.Fault) {
 	return []energy.Reading{{Zone: e.zone, At: now, Counter: energy.Microjoules(e.energy), ErrorBound: &bound, Suspended: suspended()}}, nil
 }
 
-// integrate assumes the last utilization until /proc/stat, which counts ticks, has a new one.
+// integrate adds the energy since the last call. Between two ticks of /proc/stat it assumes the
+// last known utilization.
 func (e *Estimator) integrate(times cpuTimes, now time.Time) {
 	if e.at.IsZero() {
 		e.at, e.times = now, times
@@ -186,23 +188,23 @@ func (e *Estimator) integrate(times cpuTimes, now time.Time) {
 	} else if times.all < e.times.all {
 		e.times = times // the counters were reset
 	}
-	if !e.known { // before the first tick: added once the utilization is known
+	if !e.known { // before the first tick: this time is added once the utilization is known
 		e.pending += elapsed
 		return
 	}
 	microseconds := (elapsed + e.pending).Seconds() * 1e6
 	e.energy += float64(e.Power(e.utilization)) * microseconds
-	// Energy is not negative: the error is never larger than the estimate.
+	// Energy cannot be negative, so the error is never larger than the estimate.
 	e.errorBound += float64(min(e.PowerError(e.utilization), e.Power(e.utilization))) * microseconds
 	e.pending = 0
 }
 
-// Power at a CPU utilization of 0 to 1.
+// Power returns the power at a CPU utilization of 0 to 1.
 func (e *Estimator) Power(utilization float64) energy.Watts {
 	return energy.Watts(e.config.IdleWatts + (e.config.MaxWatts-e.config.IdleWatts)*relativePower(utilization))
 }
 
-// PowerError bounds the error of Power, in either direction.
+// PowerError returns a bound on the error of Power in either direction.
 func (e *Estimator) PowerError(utilization float64) energy.Watts {
 	u := max(0, min(1, utilization))
 	figures := e.idleError + (e.maxError-e.idleError)*relativePower(u)

@@ -29,7 +29,8 @@ func (r Roots) withDefaults() Roots {
 	return Roots{SysfsPath: orDefault(r.SysfsPath, "/sys"), ProcfsPath: orDefault(r.ProcfsPath, "/proc")}
 }
 
-// Facts do not change while the machine runs. An unknown fact is empty or 0.
+// Facts are the machine's properties that do not change while it runs. An unknown fact is empty
+// or 0.
 type Facts struct {
 	CPUModel   string
 	CPUThreads int    // logical processors
@@ -97,8 +98,8 @@ func processor(procfsPath string) (model string, threads int, err error) {
 	return model, threads, nil
 }
 
-// nodeType is derived from the firmware's chassis type and, where there is none, as in virtual
-// machines and containers, from the presence of a battery.
+// nodeType derives the node type from the firmware's chassis type or, if there is none, as in
+// virtual machines and containers, from the presence of a battery.
 func nodeType(sysfsPath string) string {
 	if kind := chassis(readWord(sysfsPath, "class", "dmi", "id", "chassis_type")); kind != "" {
 		return kind
@@ -127,7 +128,8 @@ func chassis(text string) string {
 	return ""
 }
 
-// hasBattery ignores the batteries of peripherals, which have the scope Device.
+// hasBattery reports whether the machine has a battery. It ignores those of peripherals, which
+// have the scope Device.
 func hasBattery(sysfsPath string) bool {
 	supplies, _ := filepath.Glob(filepath.Join(sysfsPath, "class", "power_supply", "*"))
 	for _, supply := range supplies {

@@ -14,9 +14,9 @@ import (
 
 const gpuCheckInterval = 100 * time.Millisecond // as while a job runs
 
-// CheckGPU samples the cards for a time, as the agent does while a job runs, and writes a table
-// that compares each card's energy counter with its integrated power. It fails with OpenNVML's
-// error where there are no cards, and when a card could not be measured.
+// CheckGPU samples the cards for the given time, like the agent while a job runs, and writes a
+// table that compares each card's energy counter with its integrated power. It fails with
+// OpenNVML's error if there are no cards, and if a card could not be measured.
 func CheckGPU(ctx context.Context, config NVMLConfig, length time.Duration, out io.Writer) error {
 	n, err := OpenNVML(config)
 	if err != nil {
@@ -80,8 +80,8 @@ func (t *gpuTotals) add(r energy.Reading) {
 	t.last = r
 }
 
-// difference of the counter from the integrated power, relative to the latter; NaN where only
-// one of them is known.
+// difference returns the difference of the counter from the integrated power, relative to the
+// latter; NaN if only one of them is known.
 func (t *gpuTotals) difference() float64 {
 	if t.integrated <= 0 {
 		return math.NaN()

@@ -23,9 +23,9 @@ type Graphics struct {
 	Driver string // kernel driver, with its version where known
 }
 
-// FindGraphics lists the NVIDIA cards and the render nodes in /dev/dri, first those that
-// procfs and sysfs know. NVML is asked only where procfs knows no NVIDIA card. An empty list
-// means that this machine cannot encode in hardware.
+// FindGraphics lists the NVIDIA cards, and after them the render nodes of other devices in
+// /dev/dri. NVML is queried only if procfs lists no NVIDIA card. An empty list means that this
+// machine cannot encode in hardware.
 func FindGraphics(roots Roots, nvml NVMLConfig) []Graphics {
 	roots = roots.withDefaults()
 	found := nvidiaCards(roots.ProcfsPath)
@@ -42,7 +42,7 @@ func FindGraphics(roots Roots, nvml NVMLConfig) []Graphics {
 	return found
 }
 
-// nvidiaCards are those of the NVIDIA driver's files.
+// nvidiaCards returns the cards in the NVIDIA driver's files.
 func nvidiaCards(procfsPath string) []Graphics {
 	dir := filepath.Join(procfsPath, "driver", "nvidia")
 	infos, _ := filepath.Glob(filepath.Join(dir, "gpus", "*", "information"))
@@ -68,7 +68,8 @@ func nvidiaCards(procfsPath string) []Graphics {
 	return cards
 }
 
-// nvmlCards are those that NVML lists. A driver that is there but fails counts as a card.
+// nvmlCards returns the cards that NVML lists. A driver that is present but fails counts as a
+// card.
 func nvmlCards(config NVMLConfig) []Graphics {
 	n, err := OpenNVML(config)
 	switch {
@@ -77,7 +78,7 @@ func nvmlCards(config NVMLConfig) []Graphics {
 	case err != nil:
 		return []Graphics{{Name: "NVIDIA", NVIDIA: true}}
 	}
-	defer n.Close() //nolint:errcheck // the next start of a child would show the same
+	defer n.Close() //nolint:errcheck // the next child would report the same error
 	var cards []Graphics
 	for _, c := range n.Cards() {
 		cards = append(cards, Graphics{Name: cmp.Or(c.Name, "NVIDIA"), NVIDIA: true, Driver: c.Driver})
@@ -104,11 +105,11 @@ func renderDevice(dir string) Graphics {
 	return g
 }
 
-// pciIDs are where distributions keep the names of PCI devices.
+// pciIDs are the paths at which distributions install the names of PCI devices.
 var pciIDs = []string{"/usr/share/misc/pci.ids", "/usr/share/hwdata/pci.ids"}
 
-// pciName is the name of a PCI device, given its ids such as 0x8086 and 0x4680. Where pci.ids
-// is not installed, it consists of the ids.
+// pciName returns the name of a PCI device with ids such as 0x8086 and 0x4680. If pci.ids is not
+// installed, it consists of the ids.
 func pciName(vendor, device string) string {
 	maker := cmp.Or(graphicsVendors[vendor], vendor)
 	for _, path := range pciIDs {
@@ -142,8 +143,8 @@ func findPCIName(lines *bufio.Scanner, vendor, device string) string {
 	return ""
 }
 
-// GraphicsIdentity changes with the graphics devices, their drivers and the kernel: results
-// of trial encodes hold as long as it stays the same.
+// GraphicsIdentity returns a string that changes with the graphics devices, their drivers and
+// the kernel. Results of trial encodes are valid as long as it stays the same.
 func GraphicsIdentity(kernel string, devices []Graphics) string {
 	parts := []string{kernel}
 	for _, g := range devices {

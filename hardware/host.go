@@ -14,7 +14,7 @@ import (
 // HostConfig configures a Host.
 type HostConfig struct {
 	Roots
-	DataDir string // its file system is watched; default /
+	DataDir string // selects the file system of DiskFree and DiskTotal; default /
 }
 
 // HostStatus is the machine's current load. A nil figure is unknown.
@@ -23,11 +23,11 @@ type HostStatus struct {
 	CPULoadPercent     *float64 // of all threads since the previous Status, 0 to 100; nil in the first
 	RAMFree            *uint64  // bytes that programs can still allocate
 	RAMTotal           *uint64  // bytes
-	DiskFree           *uint64  // bytes that this user can still write
+	DiskFree           *uint64  // bytes available to this user
 	DiskTotal          *uint64  // bytes
 	TemperatureCelsius *float64 // of the processor's hottest sensor
 	NetworkLoadPercent *float64 // of the busiest network interface since the previous Status, 0 to 100
-	Throttled          *bool    // by heat since the previous Status; nil in the first
+	Throttled          *bool    // thermal throttling since the previous Status; nil in the first
 }
 
 // Host reads the load of this machine. It is not safe for concurrent use.
@@ -40,7 +40,7 @@ type Host struct {
 	traffic          map[string]traffic // at the previous Status, by interface
 }
 
-// NewHost finds the processor's thermal sensors.
+// NewHost returns a Host. It looks up the processor's thermal sensors.
 func NewHost(config HostConfig) *Host {
 	config.Roots = config.withDefaults()
 	return &Host{
@@ -97,8 +97,8 @@ func memory(procfsPath string) (total, available *uint64, err error) {
 	return info.MemTotalBytes, info.MemAvailableBytes, nil
 }
 
-// disk returns the size of the file system of a path and the space that this user can still
-// write, in bytes.
+// disk returns the size of the file system of a path and the space available to this user, in
+// bytes.
 func disk(path string) (total, free *uint64, err error) {
 	path = orDefault(path, "/")
 	var stat unix.Statfs_t
@@ -165,8 +165,8 @@ func findThrottleCounters(sysfsPath string) []string {
 	return files
 }
 
-// throttled reports whether the sum of the counters rose since the previous call; nil where it
-// is unknown.
+// throttled reports whether the sum of the counters has risen since the previous call; nil if
+// unknown.
 func (h *Host) throttled() *bool {
 	var sum uint64
 	known := false

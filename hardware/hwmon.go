@@ -11,14 +11,14 @@ import (
 	"ffmpeg-agent/hardware/energy"
 )
 
-// ErrNoHwmon means that no hwmon chip of the machine measures the processor's power.
+// ErrNoHwmon means that no hwmon chip of the machine measures its processor's power.
 var ErrNoHwmon = errors.New("no CPU power sensors in hwmon")
 
 // Hwmon reads the power sensors in /sys/class/hwmon. The power of a sensor without an energy
 // counter is integrated. The files are described in Documentation/hwmon/sysfs-interface.rst.
 type Hwmon struct {
 	class          string
-	hasCard        bool // a card is measured beside these sensors
+	hasCard        bool // a graphics card is measured in addition to these sensors
 	fallbackReason error
 	sensors        []*powerSensor
 	zones          []*energy.Zone
@@ -137,12 +137,12 @@ func (h *Hwmon) rescan() {
 		s.file, s.integral = known.file, known.integral
 		delete(missing, s.zone.ID)
 	}
-	if added && len(missing) == 0 { // while some are missing, the rest is no basis for the total
+	if added && len(missing) == 0 { // while some are missing, the total cannot be decided
 		h.use(found)
 	}
 }
 
-// use replaces the sensors, and decides anew which zones are counted.
+// use replaces the sensors and redetermines which zones are counted.
 func (h *Hwmon) use(sensors []*powerSensor) {
 	assignTotal(sensors, h.hasCard)
 	makeNamesUnique(sensors)

@@ -7,7 +7,7 @@ import (
 	"ffmpeg-agent/hardware/energy"
 )
 
-// chipRule is what a sensor of a chip measures, by the kernel's names.
+// chipRule states what a sensor of a chip measures. It matches by the kernel's names.
 type chipRule struct {
 	chip   string // the driver's name for the chip
 	label  string // prefix of the sensor's label, in lower case; "" matches any
@@ -56,8 +56,8 @@ var chipRules = []chipRule{
 	{chip: "ibmpowernv", label: "system", domain: energy.DomainPlatform, rank: rail},
 }
 
-// boardRules are for general power monitors (ina226, ina3221), whose labels are the board
-// maker's names of the supplies in the device tree.
+// boardRules are for general power monitors (ina226, ina3221). Their labels are the names that
+// the board maker gave the supplies in the device tree.
 var boardRules = []struct {
 	words  []string
 	domain energy.Domain // "" ignores the sensor
@@ -93,9 +93,8 @@ func findRule(chip, label string) (chipRule, bool) {
 }
 
 // assignTotal marks the sensors that make up the total: the best ones of the processor and,
-// unless those include it, of the memory. A sensor of the whole machine is counted only where
-// there is none of the processor, where it is the only one, and where no card is measured
-// separately.
+// unless those include it, of the memory. A sensor of the whole machine is counted only if it
+// is the only one, no sensor measures the processor, and no card is measured separately.
 func assignTotal(sensors []*powerSensor, hasCard bool) {
 	processor := bestSensors(sensors, energy.DomainCPU)
 	for _, s := range processor {

@@ -15,7 +15,8 @@ const (
 	// hwmonUpdateInterval is assumed for a chip that reports none; most drivers that cache
 	// values use it.
 	hwmonUpdateInterval = time.Second
-	// maxPlatformPower in W: a machine with many cards uses more than a processor.
+	// maxPlatformPower is the plausibility limit of a sensor of the whole machine, in W: a
+	// machine with many cards uses more than a processor.
 	maxPlatformPower = 20_000
 )
 
@@ -54,8 +55,8 @@ func deviceName(chip string) string {
 	return filepath.Base(chip)
 }
 
-// collectSensors adds a chip's sensors. Of several files for one quantity it takes the energy
-// counter, else the average power, else the present power.
+// collectSensors adds a chip's sensors. Of several files for one sensor it uses the energy
+// counter, else the average power, else the current power.
 func collectSensors(dir, chip, device string, found map[string]*powerSensor) {
 	for _, pattern := range []string{"energy*_input", "power*_average", "power*_input"} {
 		files, _ := filepath.Glob(filepath.Join(dir, pattern))
@@ -123,7 +124,7 @@ func updateInterval(dir, channel string) time.Duration {
 	return hwmonUpdateInterval
 }
 
-// uncertainty is 1 minus the accuracy that ACPI power meters report, such as "99.5%"; 0 where
+// uncertainty returns 1 minus the accuracy that ACPI power meters report, such as "99.5%"; 0 if
 // it is unknown.
 func uncertainty(dir, channel string) float64 {
 	accuracy, err := strconv.ParseFloat(strings.TrimSuffix(readWord(dir, channel+"_accuracy"), "%"), 64)
@@ -151,8 +152,8 @@ func (s *powerSensor) read(now func() time.Time) (energy.Microjoules, time.Time,
 	return s.integral.counter(), at, nil
 }
 
-// errorBound adds what the readings and the sensor's accuracy leave open; nil for a sensor with
-// an energy counter.
+// errorBound returns the error of the integral due to the time between readings and to the
+// sensor's accuracy; nil for a sensor with an energy counter.
 func (s *powerSensor) errorBound() *energy.Microjoules {
 	if s.integral == nil {
 		return nil

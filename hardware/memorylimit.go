@@ -8,8 +8,8 @@ import (
 	"strings"
 )
 
-// MemoryLimit is how much memory this process and its children can use, in bytes: that of the
-// machine, or less where a cgroup above limits it. 0: not known.
+// MemoryLimit returns how much memory this process and its children can use, in bytes: the RAM
+// of the machine, or less if a cgroup of this process or one above it has a limit. 0: unknown.
 func MemoryLimit(roots Roots) uint64 {
 	roots = roots.withDefaults()
 	limit := uint64(math.MaxUint64)
@@ -30,7 +30,7 @@ func MemoryLimit(roots Roots) uint64 {
 			}
 			mount, file = filepath.Join(mount, "memory"), "memory.limit_in_bytes"
 		}
-		// In a container the path may be that of the host, and the mount the container's own.
+		// In a container the path may be that on the host while the mount is the container's.
 		for dir := filepath.Join(mount, parts[2]); ; dir = filepath.Dir(dir) {
 			if n, err := strconv.ParseUint(readWord(dir, file), 10, 64); err == nil && n > 0 {
 				limit = min(limit, n)

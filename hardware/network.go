@@ -12,14 +12,15 @@ type traffic struct {
 	received, sent uint64
 }
 
-// networkLoad returns the use of the busiest network interface since the previous call: the
+// networkLoad returns the load of the busiest network interface since the previous call: the
 // traffic of its busier direction in percent of its speed, 0 to 100. It is nil in the first
-// call and where no interface of real hardware tells its speed.
+// call, and if no physical interface reports its speed.
 func (h *Host) networkLoad() *float64 {
 	before := h.traffic
 	h.traffic = map[string]traffic{}
 	var busiest *float64
-	// Virtual interfaces have no device; their traffic passes a real one, if it leaves the machine.
+	// Virtual interfaces have no device. Their traffic passes through a physical one if it leaves
+	// the machine.
 	devices, _ := filepath.Glob(filepath.Join(h.config.SysfsPath, "class", "net", "*", "device"))
 	for _, device := range devices {
 		dir := filepath.Dir(device)

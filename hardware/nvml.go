@@ -28,8 +28,8 @@ type NVMLConfig struct {
 	StartTimeout time.Duration
 }
 
-// NVML reads NVIDIA cards. The library is called in a child process only, because a fault in
-// it ends the process that called it.
+// NVML reads NVIDIA cards. The library is called only in a child process, because a fault in
+// the library ends the process that called it.
 type NVML struct {
 	procfs string
 
@@ -41,8 +41,8 @@ type NVML struct {
 
 var _ PowerSensors = (*NVML)(nil)
 
-// OpenNVML starts a child process and lists the cards. The error is ErrNoNVML with the reason
-// where there are none, and another one where NVML is present but fails.
+// OpenNVML starts a child process and lists the cards. The error wraps ErrNoNVML if there are
+// none, but not if NVML is present and fails.
 func OpenNVML(config NVMLConfig) (*NVML, error) {
 	config.Library = orDefault(config.Library, "libnvidia-ml.so.1")
 	config.ProcfsPath = orDefault(config.ProcfsPath, "/proc")
@@ -82,8 +82,8 @@ func (n *NVML) Cards() []energy.GPU {
 	return cards
 }
 
-// Read reads every card. It waits for a new child no longer than Timeout; until that child is
-// ready every zone has a fault.
+// Read reads every card. It waits at most Timeout for a new child; until that child is ready,
+// every zone has a fault.
 func (n *NVML) Read() ([]energy.Reading, []energy.Fault) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -100,8 +100,8 @@ func (n *NVML) Read() ([]energy.Reading, []energy.Fault) {
 	return readings, faults
 }
 
-// Close ends the child. It fails when a killed child does not end because it hangs in the
-// driver.
+// Close ends the child. It fails if the child was killed but does not exit because it hangs in
+// the driver.
 func (n *NVML) Close() error {
 	n.reader.interrupt()
 	n.mu.Lock()
@@ -137,8 +137,8 @@ func (n *NVML) update(response nvmlResponse) ([]energy.Reading, []energy.Fault) 
 	return readings, faults
 }
 
-// card returns the card with the UUID of these values, with its details updated. A new card is
-// added by the first values with details.
+// card returns the card with the UUID of the values, and updates its details. The first values
+// with details add a new card.
 func (n *NVML) card(values *nvmlValues) *nvmlCard {
 	i := slices.IndexFunc(n.cards, func(c *nvmlCard) bool { return c.details.UUID == values.UUID })
 	if i < 0 {
@@ -170,8 +170,8 @@ func (n *NVML) read(card *nvmlCard, values *nvmlValues) (energy.Reading, string)
 	return card.reading(values, integrated)
 }
 
-// unusedName returns gpu<index>, or the next free number where another card had that index
-// before a driver reload.
+// unusedName returns gpu<index>, or the next free number if another card had that index before
+// a driver reload.
 func (n *NVML) unusedName(index int) string {
 	for {
 		name := fmt.Sprintf("gpu%d", index)

@@ -13,10 +13,10 @@ const (
 	nvmlUpdateInterval = 100 * time.Millisecond
 	// nvmlUncertainty is NVIDIA's figure for the power reading: "accurate to within +/- 5% of
 	// current power draw" (nvml.h, nvmlDeviceGetPowerUsage, for Fermi and Kepler). Nothing is
-	// documented for later cards; the paper above found up to as much on them.
+	// documented for later cards, on which the paper above found errors up to the same size.
 	nvmlUncertainty = 0.05
-	// nvmlPowerWindow is the time over which a card's power is averaged since Ampere (nvml.h,
-	// nvmlDeviceGetPowerUsage). Older cards report the power of the moment.
+	// nvmlPowerWindow is the time over which cards since Ampere average their power (nvml.h,
+	// nvmlDeviceGetPowerUsage). Older cards report instantaneous power.
 	nvmlPowerWindow = time.Second
 	// maxPowerMargin allows for short peaks above the highest power limit.
 	maxPowerMargin = 2
@@ -43,7 +43,7 @@ func newNVMLCard(procfs string) *nvmlCard {
 	}
 }
 
-// setDetails keeps what a response with details adds.
+// setDetails stores the details of a response.
 func (c *nvmlCard) setDetails(values *nvmlValues, child *nvmlChild) {
 	if values.Details != nil {
 		c.details = *values.Details
@@ -57,7 +57,7 @@ func (c *nvmlCard) setDetails(values *nvmlValues, child *nvmlChild) {
 	}
 }
 
-// setPower keeps the present power and returns the integrated power; nil where the power is
+// setPower stores the current power and returns the integrated power; nil if the power is
 // unknown.
 func (c *nvmlCard) setPower(values *nvmlValues) *energy.Microjoules {
 	at := fromMonotonic(values.At)
@@ -67,7 +67,7 @@ func (c *nvmlCard) setPower(values *nvmlValues) *energy.Microjoules {
 	return c.integrate(at, watts(values.power()))
 }
 
-// integrate adds a power value and returns the integral; nil where the power is unknown.
+// integrate adds a power value and returns the integral; nil if the power is unknown.
 func (c *nvmlCard) integrate(at time.Time, power *energy.Watts) *energy.Microjoules {
 	if power == nil {
 		c.missed = true
@@ -95,7 +95,7 @@ func (c *nvmlCard) newZone(name string) *energy.Zone {
 	return zone
 }
 
-// reading returns the zone's reading, or why there is none.
+// reading returns the zone's reading, or the reason why there is none.
 func (c *nvmlCard) reading(values *nvmlValues, integrated *energy.Microjoules) (energy.Reading, string) {
 	reading := energy.Reading{Zone: c.zone, At: c.current.At, Utilization: maxUtilization(&c.details), Suspended: suspended()}
 	switch {
@@ -122,7 +122,7 @@ func (c *nvmlCard) fail(reason string) []energy.Fault {
 	return []energy.Fault{{Zone: c.zone, At: now, Err: reason}}
 }
 
-// maxUtilization is the utilization of a card's busiest engine, 0 to 1; nil where unknown.
+// maxUtilization returns the utilization of a card's busiest engine, 0 to 1; nil if unknown.
 func maxUtilization(card *energy.GPU) *float64 {
 	var highest *float64
 	for _, percent := range []*float64{card.UtilizationPercent, card.EncoderUtilizationPercent, card.DecoderUtilizationPercent} {

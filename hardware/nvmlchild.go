@@ -17,11 +17,11 @@ import (
 	"ffmpeg-agent/hardware/proc"
 )
 
-// nvmlChildEnv are the variables of the agent's environment that the child gets: where
-// to find libraries and programs. It gets no secret.
+// nvmlChildEnv are the variables of the agent's environment that the child inherits: the paths
+// of libraries and programs, and no secrets.
 var nvmlChildEnv = []string{"PATH", "LD_LIBRARY_PATH", "LD_PRELOAD", "LANG", "LC_ALL", "TMPDIR"}
 
-// drainTimeout bounds how long the child's pipes are read after its end.
+// drainTimeout limits how long the child's pipes are read after it has exited.
 const drainTimeout = time.Second
 
 // nvmlChild is a child process that reads the cards.
@@ -31,7 +31,7 @@ type nvmlChild struct {
 	stderr stderrTail
 }
 
-// nvmlLine is a line of the child's output, or why it cannot be read.
+// nvmlLine is a line of the child's output, or the error of reading it.
 type nvmlLine struct {
 	text []byte
 	err  error
@@ -44,7 +44,7 @@ func startNVMLChild(argv []string) (*nvmlChild, error) {
 	c := &nvmlChild{lines: make(chan nvmlLine, 4)}
 	child, err := proc.Start(proc.Command{
 		Path: argv[0], Args: argv[1:], Dir: "/",
-		Env:          []string{"GOMAXPROCS=1"}, // enough for one request at a time, and saves a third of its CPU time
+		Env:          []string{"GOMAXPROCS=1"}, // enough for one request at a time; saves a third of the child's CPU time
 		PassEnv:      func(name string) bool { return slices.Contains(nvmlChildEnv, name) },
 		AllowSetuid:  true, // libnvidia-ml creates device nodes with nvidia-modprobe
 		Stdin:        true,
@@ -59,9 +59,9 @@ func startNVMLChild(argv []string) (*nvmlChild, error) {
 	return c, nil
 }
 
-// readLines passes on the child's lines until its output ends. A child responds to one
-// request at a time: what it writes beyond that is dropped, once there is enough of it
-// to show that the child is broken.
+// readLines sends the child's lines to c.lines until the child's output ends. A child responds
+// to one request at a time. Lines beyond that are kept only as far as is needed to detect that
+// the child is broken, and then dropped.
 func (c *nvmlChild) readLines(from io.Reader) {
 	defer close(c.lines)
 	pass := func(line nvmlLine) {
@@ -81,7 +81,7 @@ func (c *nvmlChild) readLines(from io.Reader) {
 	}
 }
 
-// send writes lines to the child, which reads them at once unless it hangs.
+// send writes values to the child as lines. It fails after the timeout if the child hangs.
 func (c *nvmlChild) send(timeout time.Duration, values ...any) error {
 	var lines []byte
 	for _, value := range values {
@@ -100,11 +100,11 @@ func (c *nvmlChild) send(timeout time.Duration, values ...any) error {
 
 func (c *nvmlChild) kill() { c.Signal(syscall.SIGKILL) }
 
-// closeInput lets the child end by itself, so that it shuts its library down. It kills
-// itself when that takes longer than orphanGrace.
+// closeInput asks the child to shut NVML down and exit. The child kills itself if that takes
+// longer than orphanGrace.
 func (c *nvmlChild) closeInput() { c.Stdin().Close() }
 
-// waitDone waits for the child's end; false: it is still there.
+// waitDone waits for the child to exit, and reports whether it has.
 func (c *nvmlChild) waitDone(timeout time.Duration) bool {
 	timer := time.NewTimer(timeout)
 	defer timer.Stop()
@@ -116,8 +116,8 @@ func (c *nvmlChild) waitDone(timeout time.Duration) bool {
 	}
 }
 
-// exitError is how a child whose output has ended, ended itself, with the last lines of
-// its standard error.
+// exitError returns how a child whose output has ended has exited, with the last lines of its
+// standard error.
 func (c *nvmlChild) exitError() error {
 	if !c.waitDone(2 * drainTimeout) {
 		return errors.New("the NVML process closed its output")
@@ -129,17 +129,17 @@ func (c *nvmlChild) exitError() error {
 	return fmt.Errorf("the NVML process ended: %s", reason)
 }
 
-// stderrTail keeps the last lines of a child's standard error. Of a Go traceback, with
-// which a fault in the library ends the process, it keeps the call that the fault was in.
+// stderrTail keeps the last lines of a child's standard error. Of the Go traceback that a fault
+// in the library causes, it keeps only the NVML call in which the fault occurred.
 type stderrTail struct {
 	mu    sync.Mutex
 	lines []string
 }
 
-// Bounds of what is kept: lines, and bytes of each.
+// Limits of a stderrTail: lines, and bytes of each.
 const tailLines, tailLineBytes = 5, 200
 
-// nvmlCall finds a call of NVML in a traceback.
+// nvmlCall matches a call of NVML in a traceback.
 var nvmlCall = regexp.MustCompile(`_Cfunc_(nvml\w+)\(`)
 
 func (t *stderrTail) read(from io.Reader) {
@@ -170,7 +170,7 @@ func (t *stderrTail) add(line string) {
 	t.lines = t.lines[max(0, len(t.lines)-tailLines):]
 }
 
-// String is the kept lines as one.
+// String returns the lines joined into one.
 func (t *stderrTail) String() string {
 	t.mu.Lock()
 	defer t.mu.Unlock()

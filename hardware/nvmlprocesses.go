@@ -16,12 +16,12 @@ type processSample struct {
 	sm, encoder, decoder uint32
 }
 
-// processTimes adds up the time that each process has used one card, in the child. The times
-// are known only where this process sees the PIDs that the driver reports: below another PID
-// namespace they are those of other processes.
+// processTimes sums up, in the child, the time for which each process has used one card. The
+// times are known only in the PID namespace whose PIDs the driver reports: in another one, the
+// same PIDs belong to other processes.
 type processTimes struct {
 	procfs  string
-	rootNS  bool // in the initial PID namespace all processes are visible
+	rootNS  bool // this is the initial PID namespace, in which all processes are visible
 	readAt  time.Time
 	used    map[int]energy.GPUTime
 	sampled map[int]time.Time // when a process was last sampled
@@ -30,7 +30,7 @@ type processTimes struct {
 // rootPIDNamespace is the initial PID namespace (PROC_PID_INIT_INO in include/linux/proc_ns.h).
 const rootPIDNamespace = "pid:[4026531836]"
 
-// exitedRetention is how long the time of an exited process is still reported.
+// exitedRetention is how long the time of a process is reported separately after its exit.
 const exitedRetention = time.Minute
 
 func newProcessTimes(procfs string) *processTimes {
@@ -41,8 +41,8 @@ func newProcessTimes(procfs string) *processTimes {
 	}
 }
 
-// add adds the samples since the previous read and returns the sums; nil where they are
-// unknown. ok is false where the card reported no samples.
+// add adds the samples since the previous read and returns the sums; nil if they are unknown. ok
+// is false if the card does not report samples.
 func (p *processTimes) add(samples []processSample, ok bool, now time.Time) map[int]energy.GPUTime {
 	elapsed := now.Sub(p.readAt)
 	p.readAt = now
@@ -89,15 +89,16 @@ func exists(procfs string, pid int) bool {
 	return err == nil
 }
 
-// processTotals adds up the sums of all children, each of which starts at 0, in the parent.
+// processTotals adds up, in the parent, the sums of successive children, each of which starts
+// at 0.
 type processTotals struct {
 	procfs string
-	source any                    // whose sums latest are
-	latest map[int]energy.GPUTime // sums of the source
+	source any                    // the child that reported latest
+	latest map[int]energy.GPUTime // its sums
 	total  map[int]energy.GPUTime
 }
 
-// add takes the sums of one child and returns the totals; nil where they are unknown.
+// add updates the sums of one child and returns the totals; nil if they are unknown.
 func (p *processTotals) add(source any, sums map[int]energy.GPUTime) map[int]energy.GPUTime {
 	if sums == nil {
 		return nil

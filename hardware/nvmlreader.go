@@ -14,7 +14,7 @@ const (
 	maxRestartDelay = 30 * time.Second
 	// healthyAfter is the uptime after which the restart delay is reset.
 	healthyAfter = 10 * time.Second
-	// NVML has to be initialized anew, in a new process, to find a lost card again.
+	// Delays of a new child after a card was lost: only a new initialization finds it again.
 	minReinitDelay = time.Second
 	maxReinitDelay = time.Minute
 	// exitTimeout limits how long a Read waits for the previous child to exit.
@@ -29,7 +29,7 @@ var (
 )
 
 // nvmlReader sends requests to a child process that runs ServeNVML. A child that exits, does
-// not respond or responds with garbage is killed and replaced, with backoff.
+// not respond or sends an invalid response is killed and replaced, with backoff.
 type nvmlReader struct {
 	config  NVMLConfig
 	closing chan struct{} // interrupts a wait for the child
@@ -37,7 +37,7 @@ type nvmlReader struct {
 
 	child     *nvmlChild // nil before the first start
 	ready     bool       // the child has responded
-	stoppedAt time.Time  // when the child was asked to exit or killed; zero: it was not
+	stoppedAt time.Time  // when the child was asked to exit or was killed; zero: neither
 	requestID uint64
 	sentAt    int64     // of the latest request; CLOCK_MONOTONIC
 	detailsAt time.Time // of the latest response with details; zero: none from this child
@@ -71,7 +71,8 @@ func (r *nvmlReader) read() (nvmlResponse, error) {
 	return r.request()
 }
 
-// start starts a child, unless it is too early for that, and waits for its first response.
+// start starts a child and waits for its first response. It fails until the restart delay has
+// passed.
 func (r *nvmlReader) start(timeout time.Duration) (nvmlResponse, error) {
 	if r.child != nil && !r.child.waitDone(exitTimeout) {
 		if time.Since(r.stoppedAt) > 2*orphanGrace {
@@ -187,7 +188,7 @@ func (r *nvmlReader) abandon(err error) error {
 	return err
 }
 
-// scheduleRestart allows the first restart at once and delays those that follow.
+// scheduleRestart schedules the first restart at once, and later ones with backoff.
 func (r *nvmlReader) scheduleRestart(err error) {
 	now := time.Now()
 	if r.restarts.pending() {
@@ -198,8 +199,8 @@ func (r *nvmlReader) scheduleRestart(err error) {
 	r.err = err
 }
 
-// reinitialize replaces the child, and thereby NVML, once a card has been stale for long
-// enough: a lost card is found again only by a new initialization.
+// reinitialize replaces the child, and thus initializes NVML again, once a card has been stale
+// for long enough: only a new initialization finds a lost card again.
 func (r *nvmlReader) reinitialize(stale bool) {
 	now := time.Now()
 	if !stale {
@@ -228,7 +229,7 @@ func (r *nvmlReader) closed() bool {
 	}
 }
 
-// close ends the child, by force if it does not exit at the end of its input.
+// close ends the child. It kills a child that does not exit when its input ends.
 func (r *nvmlReader) close() error {
 	if r.child == nil {
 		return nil

@@ -14,14 +14,14 @@ import (
 	"time"
 )
 
-// orphanGrace is how long the child may run on after its parent has closed its input.
+// orphanGrace is how long the child may take to exit after its parent has closed its input.
 const orphanGrace = 500 * time.Millisecond
 
-// ServeNVML is the main function of the child process: it starts NVML as the first line
-// of its input describes, responds to requests, and returns when the input ends, NVML does
-// not start, or the context is done. It needs a process of its own: it ignores the
-// signals that ask for an end, since its parent ends it, and when a call into the library
-// still hangs 500 ms after the input's end, it exits the process.
+// ServeNVML is the main function of the child process. It initializes NVML with the settings in
+// the first line of its input, responds to requests, and returns when the input ends, NVML fails
+// to initialize, or the context is done. It must have a process of its own: it ignores SIGINT,
+// SIGTERM and SIGHUP, because its parent ends it, and exits the process if a call into the
+// library still hangs 500 ms after the end of the input.
 func ServeNVML(ctx context.Context, in io.Reader, out io.Writer) error {
 	signal.Ignore(os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	done := make(chan struct{})
@@ -46,8 +46,8 @@ func ServeNVML(ctx context.Context, in io.Reader, out io.Writer) error {
 	}
 }
 
-// readRequests passes on the parent's lines. At their end it makes sure that the process
-// does not outlive its parent, even with a call that hangs.
+// readRequests sends the parent's lines to lines. When the input ends, it ensures that the
+// process does not outlive its parent, even if a call hangs.
 func readRequests(in io.Reader, lines chan<- []byte, done <-chan struct{}) {
 	scanner := bufio.NewScanner(in)
 	for scanner.Scan() {
@@ -65,14 +65,14 @@ func readRequests(in io.Reader, lines chan<- []byte, done <-chan struct{}) {
 	}
 }
 
-// nvmlServer is the state of the child between two lines.
+// nvmlServer handles the lines of the parent.
 type nvmlServer struct {
 	out     io.Writer
 	session *nvmlSession // nil before NVML was started
 	failure *nvmlFailure
 }
 
-// handle handles the parent's next line; last: it is the last one that gets a response.
+// handle handles the parent's next line. last reports that the child exits after it.
 func (s *nvmlServer) handle(line []byte) (last bool, err error) {
 	if s.session == nil && s.failure == nil {
 		var setup nvmlSetup

@@ -34,7 +34,7 @@ type nvmlDevice struct {
 	processes  *processTimes
 }
 
-// requiredSymbols are the minimum for reading a card.
+// requiredSymbols are the symbols without which no card can be read.
 var requiredSymbols = []string{"nvmlInit_v2", "nvmlShutdown", "nvmlDeviceGetCount_v2", "nvmlDeviceGetHandleByIndex_v2", "nvmlDeviceGetUUID"}
 
 func openNVMLSession(setup nvmlSetup) (*nvmlSession, *nvmlFailure) {
@@ -60,7 +60,7 @@ func openNVMLSession(setup nvmlSetup) (*nvmlSession, *nvmlFailure) {
 	return s, nil
 }
 
-// openCards gets a handle of each card. It fails where none can be opened.
+// openCards gets a handle of each card. It fails if none can be opened.
 func (s *nvmlSession) openCards(procfs string) *nvmlFailure {
 	count, r := s.nvml.DeviceGetCount()
 	switch {
@@ -109,7 +109,7 @@ func (s *nvmlSession) open(index int, procfs string) (*nvmlDevice, error) {
 
 func (s *nvmlSession) close() { s.nvml.Shutdown() }
 
-// has reports whether the library has a symbol. A call to a missing one ends the process.
+// has reports whether the library has a symbol. Calling a missing one would end the process.
 func (s *nvmlSession) has(symbol string) bool {
 	present, known := s.symbols[symbol]
 	if !known {
@@ -173,8 +173,8 @@ func (s *nvmlSession) readCard(card *nvmlDevice) nvmlValues {
 	return v
 }
 
-// value returns what a call reports; nil where the card does not support it. The string is
-// the error of any other failure.
+// value returns the result of a call; nil if the card does not support it. The string describes
+// any other failure.
 func (s *nvmlSession) value(symbol string, call func() (uint64, nvml.Return)) (*uint64, string) {
 	if !s.has(symbol) {
 		return nil, ""
@@ -286,7 +286,7 @@ func (s *nvmlSession) setUtilization(card *nvmlDevice, d *energy.GPU) {
 	}
 }
 
-// processTimes returns the time that each process has used the card; nil where unknown.
+// processTimes returns the time for which each process has used the card; nil if unknown.
 func (s *nvmlSession) processTimes(card *nvmlDevice) map[int]energy.GPUTime {
 	if !s.has("nvmlDeviceGetProcessUtilization") {
 		return nil
@@ -295,8 +295,8 @@ func (s *nvmlSession) processTimes(card *nvmlDevice) map[int]energy.GPUTime {
 	return card.processes.add(samples, ok, time.Now())
 }
 
-// processSamples returns each process's utilization since the previous read; false where the
-// card does not report it.
+// processSamples returns each process's utilization since the previous read; false if the card
+// does not report it.
 func processSamples(card *nvmlDevice) (samples []processSample, ok bool) {
 	// go-nvml slices beyond its buffer when a process starts between its two calls.
 	defer func() {
@@ -342,7 +342,7 @@ var throttleReasonNames = []string{
 	"hw_thermal_slowdown", "hw_power_brake_slowdown", "display_clock_setting", "board_limit", "reliability",
 }
 
-// throttleNames returns the names of the bits in a mask. Bits without a name go by number.
+// throttleNames returns the names of the bits in a mask. A bit without a name gets its number.
 func throttleNames(mask uint64) []string {
 	names := []string{}
 	for bit := 1; bit < 64; bit++ {

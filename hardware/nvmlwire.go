@@ -13,8 +13,8 @@ import (
 )
 
 // Parent and child exchange lines of JSON. The parent writes an nvmlSetup and then one
-// nvmlRequest at a time; the child writes an nvmlResponse to each. The first response comes
-// when NVML is initialized, which takes seconds on some machines.
+// nvmlRequest at a time; the child answers each request with an nvmlResponse. It sends the first
+// one once NVML is initialized, which takes seconds on some machines.
 
 // nvmlSetup is the parent's first line.
 type nvmlSetup struct {
@@ -25,25 +25,25 @@ type nvmlSetup struct {
 // nvmlRequest asks for one read of all cards.
 type nvmlRequest struct {
 	ID      uint64 `json:"id"`
-	Details bool   `json:"details"` // also what changes slowly, and not energy and power only
+	Details bool   `json:"details"` // not only energy and power, but also values that change slowly
 }
 
 // nvmlResponse is the result of one read.
 type nvmlResponse struct {
 	ID      uint64       `json:"id"`
 	Failure *nvmlFailure `json:"failure,omitempty"` // NVML did not start; the child exits
-	// Stale means that NVML must be initialized anew for some card.
+	// Stale means that NVML must be initialized again to read some card.
 	Stale bool         `json:"stale,omitempty"`
 	Cards []nvmlValues `json:"cards,omitempty"`
 }
 
-// nvmlFailure is why NVML did not start.
+// nvmlFailure describes why NVML did not start.
 type nvmlFailure struct {
 	Missing bool   `json:"missing"` // the library, the driver or a card is not there
 	Reason  string `json:"reason"`
 }
 
-// nvmlValues are the values of one card; nil where the card does not report one.
+// nvmlValues are the values of one card. A value that the card does not report is nil.
 type nvmlValues struct {
 	UUID    string  `json:"uuid"`
 	At      int64   `json:"at_ns"`                // when energy or, without it, power was read; CLOCK_MONOTONIC
@@ -59,7 +59,7 @@ type nvmlValues struct {
 	Processes map[int]energy.GPUTime `json:"processes,omitzero"`
 }
 
-// power returns the power to integrate: the average, which misses nothing between two reads,
+// power returns the power to integrate: the average, which includes peaks between two reads,
 // else the instant power.
 func (v *nvmlValues) power() *uint64 {
 	if v.Power != nil {
@@ -79,8 +79,8 @@ const (
 	maxResponse = 1 << 20
 )
 
-// parseResponse parses a line that must be the response to a request, with values read
-// between two times of CLOCK_MONOTONIC.
+// parseResponse parses the response to a request. Its values must have been read between two
+// times of CLOCK_MONOTONIC.
 func parseResponse(line []byte, id uint64, from, to int64) (nvmlResponse, error) {
 	var r nvmlResponse
 	if err := json.Unmarshal(line, &r); err != nil {

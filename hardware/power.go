@@ -17,7 +17,7 @@ import (
 // no zone counted, and from then on faults only, so that the caller opens the better source.
 type PowerSensors interface {
 	Name() string
-	// FallbackReason is why no better source is used; nil where there is none.
+	// FallbackReason returns why no better source is used; nil if there is none.
 	FallbackReason() error
 	Zones() []*energy.Zone
 	Read() ([]energy.Reading, []energy.Fault)
@@ -34,12 +34,12 @@ type CPUPowerConfig struct {
 	ProcfsPath string // default /proc
 	// Estimate is "auto" (the default) to estimate where nothing can be measured, or "off".
 	Estimate string
-	// IdleWatts and MaxWatts of the processor; 0 where the owner does not know them.
+	// IdleWatts and MaxWatts are the processor's; 0 if they are not configured.
 	IdleWatts, MaxWatts float64
 }
 
 // OpenCPUPower opens the best available source: RAPL, else hwmon, else an estimate. The error
-// is ErrUnavailable with the reasons.
+// wraps ErrUnavailable and contains the reasons.
 func OpenCPUPower(config CPUPowerConfig) (PowerSensors, error) {
 	rapl, reason := OpenRAPL(config.SysfsPath)
 	if reason == nil {
@@ -65,13 +65,13 @@ func OpenCPUPower(config CPUPowerConfig) (PowerSensors, error) {
 	return newFallback(estimator, openRAPL, openHwmon), nil
 }
 
-// fallback is a source that is used until a better one appears. It looks for those once a
-// minute.
+// fallback is a source that is used until a better one appears. It probes for better ones once
+// a minute.
 type fallback struct {
 	PowerSensors
 	better  []func() (PowerSensors, error)
 	now     func() time.Time
-	probed  time.Time      // when it last looked for a better source
+	probed  time.Time      // when it last probed for a better source
 	ended   string         // why the source has ended; empty: it has not
 	retired []*energy.Zone // the source's zones once it has ended, not counted
 }
@@ -116,7 +116,8 @@ func (f *fallback) Read() ([]energy.Reading, []energy.Fault) {
 	return readings, faults
 }
 
-// probe returns why the source ends: a better one can be opened. Empty: there is none.
+// probe returns the reason to end the source, which is a better one that can be opened; empty
+// if there is none.
 func (f *fallback) probe() string {
 	for _, open := range f.better {
 		if sensors, err := open(); err == nil {

@@ -18,22 +18,22 @@ const (
 // powerIntegral computes energy from readings of power by the trapezoidal rule.
 type powerIntegral struct {
 	updateInterval time.Duration // of the sensor
-	held           bool          // a reading is the power at the sensor's last update, not a mean
+	held           bool          // a reading is the power at the sensor's last update, not an average
 
 	at     time.Time // of the last reading; zero before the first
-	power  float64   // W, then
-	gap    bool      // a reading failed since
+	power  float64   // W, at the last reading
+	gap    bool      // a reading has failed since
 	energy float64   // µJ
-	// uncertainty in µJ is what the readings leave open: half the change in power times the
-	// time between them, which bounds the rule's error for monotonic power; the whole change
-	// for one update interval where the sensor holds its value.
+	// uncertainty is the error bound in µJ: half the change in power times the time between
+	// readings, which bounds the rule's error for monotonic power; or, if the sensor holds its
+	// value, the whole change times one update interval.
 	uncertainty float64
 }
 
 // markGap makes the energy up to the next reading unknown.
 func (i *powerIntegral) markGap() { i.gap = true }
 
-// add adds a reading. After a gap the counter steps back, which the ledger takes for unknown
+// add adds a reading. After a gap the counter steps back, which the ledger treats as unknown
 // energy.
 func (i *powerIntegral) add(power float64, at time.Time) {
 	elapsed := at.Sub(i.at)

@@ -15,8 +15,7 @@ import (
 // many Arm machines.
 var ErrNoRAPL = errors.New("no RAPL counters")
 
-// UnreadableError means that the machine has RAPL counters that this process may not or cannot
-// read.
+// UnreadableError means that the machine has RAPL counters, but this process cannot read them.
 type UnreadableError struct {
 	Path string // of the first counter
 	Err  error
@@ -52,9 +51,9 @@ type RAPL struct {
 
 var _ PowerSensors = (*RAPL)(nil)
 
-// OpenRAPL lists the zones below a sysfs ("" is /sys) and opens those that can be read. It
-// fails with ErrNoRAPL where none covers a processor, and with an *UnreadableError where no
-// counted zone can be read. psys alone is no source: its scale depends on the firmware.
+// OpenRAPL lists the zones below a sysfs ("" is /sys) and opens the readable ones. It fails with
+// ErrNoRAPL if no zone covers a processor, and with an *UnreadableError if no counted zone can be
+// read. psys alone is not used: its scale depends on the firmware.
 func OpenRAPL(sysfsPath string) (*RAPL, error) {
 	class := filepath.Join(orDefault(sysfsPath, "/sys"), "class", "powercap")
 	counters, err := findCounters(class)
@@ -110,9 +109,9 @@ func (r *RAPL) Read() ([]energy.Reading, []energy.Fault) {
 	return readings, faults
 }
 
-// rescan adds zones that have appeared, and decides anew which zones are counted. Zones that
-// have disappeared are kept and have a fault at each Read; while some are missing none is
-// added, because the zones left are no basis for that decision.
+// rescan adds zones that have appeared, and redetermines which zones are counted. Zones that
+// have disappeared are kept and have a fault at each Read. While some are missing, none is added,
+// because which zones are counted can be decided only from all of them.
 func (r *RAPL) rescan() {
 	now := r.now()
 	if r.scanned.IsZero() {

@@ -136,9 +136,10 @@ func assignRoles(counters []*raplCounter) {
 	}
 }
 
-// preferredControlType returns the powercap control type whose zones make up the total. Others
-// show the same processor again: intel-rapl-mmio reads package-0 from memory-mapped registers.
-// It is preferred only where intel-rapl, which reads model-specific registers, has no package.
+// preferredControlType returns the powercap control type whose zones make up the total. The
+// others show the same processor again: intel-rapl-mmio reads package-0 from memory-mapped
+// registers. It is preferred only if intel-rapl, which reads model-specific registers, has no
+// package.
 func preferredControlType(counters []*raplCounter) string {
 	best := "intel-rapl"
 	for i := len(counters) - 1; i >= 0; i-- {
@@ -155,8 +156,8 @@ func preferredControlType(counters []*raplCounter) string {
 
 func isPackage(name string) bool { return strings.HasPrefix(name, "package") }
 
-// role returns what the kernel's name of a zone stands for, and whether such a zone can be part
-// of the total. core and uncore are inside package, dram is outside; psys is the whole machine.
+// role returns the domain of a zone by the kernel's name for it, and whether such a zone can be
+// part of the total. package includes core and uncore, but not dram; psys is the whole machine.
 func role(name string) (energy.Domain, bool) {
 	switch {
 	case name == "dram":

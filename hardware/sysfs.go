@@ -66,7 +66,7 @@ func (f *numberFile) close() error {
 	return err
 }
 
-// withoutPath strips the path from a file error, for errors that name the file otherwise.
+// withoutPath strips the path from a file error, for messages that name the file themselves.
 func withoutPath(err error) error {
 	var path *fs.PathError
 	if errors.As(err, &path) {

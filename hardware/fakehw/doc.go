@@ -3,5 +3,6 @@
 // the layout of Linux, including links and nested directories. They are updated in place, because
 // the real ones are read through an open descriptor.
 //
-// It imports nothing of what it tests: the true energy is its own integral of the power curve.
+// It does not import the code under test: it integrates the power curves itself to get the true
+// energy.
 package fakehw

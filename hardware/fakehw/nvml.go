@@ -56,8 +56,8 @@ const (
 	NVMLUnknownError    = 999
 )
 
-// NVMLScenario is what the fake library does. As a file it has one key with its values on a line,
-// in this order:
+// NVMLScenario describes the behaviour of the fake library. Its file has one key with its values
+// on a line, in this order:
 //
 //	driver VERSION
 //	generation N      invalidates handles and initializations of other generations
@@ -211,8 +211,8 @@ func (n *NVML) Change(change func(*NVMLScenario)) error {
 	return n.Set(scenario)
 }
 
-// Reload acts as a driver that is loaded again: handles are invalid and the energy counters start
-// at 0.
+// Reload simulates a reload of the driver: handles are invalid and the energy counters start at
+// 0.
 func (n *NVML) Reload() error {
 	n.mu.Lock()
 	defer n.mu.Unlock()

@@ -96,7 +96,7 @@ func (t *Tree) Run(ctx context.Context, interval time.Duration) error {
 	}
 }
 
-// Since returns the tree's time at a moment, for Zone.Joules. The tree must be running.
+// Since converts a time to the tree's time, for Zone.Joules. The tree must be running.
 func (t *Tree) Since(at time.Time) time.Duration {
 	t.mu.Lock()
 	defer t.mu.Unlock()
