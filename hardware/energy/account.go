@@ -12,23 +12,22 @@ import (
 type Account struct {
 	Start time.Time `json:"start"` // FFmpeg's start
 	End   time.Time `json:"end"`   // FFmpeg's exit
-	// Breakdown is the job's. Its Total is the machine's energy in the window, idle included,
-	// if the job ran alone, and its share if jobs overlapped.
+	// Breakdown is the job's energy. Its Total is the energy of the machine in the window, idle
+	// included, or the job's share of it if jobs overlapped.
 	Breakdown
-	// Machine is the machine's energy in the window, by all jobs and processes.
+	// Machine is the energy of the machine in the window, used by all jobs and processes.
 	Machine Figure `json:"machine"`
 	// Domains is the breakdown by domain (cpu, dram, gpu).
 	Domains map[Domain]Breakdown `json:"domains,omitempty"`
-	// Zones are the machine's figures by zone, including those that are reported and not added
-	// (core, psys).
+	// Zones are the machine's figures by zone, including zones that are not counted (core, psys).
 	Zones []ZoneFigure `json:"zones,omitempty"`
-	// ShareMethod is how Total was divided between jobs: "alone", a Usage.Method, "equal" where
-	// the use was unknown, or several of them with their percentages of the shared time; "none"
-	// if Total is unavailable.
+	// ShareMethod is how Total was divided between jobs: "alone", a Usage.Method, "equal" if the
+	// use was unknown, or several of these with their percentages of the shared time; "none" if
+	// Total is unavailable.
 	ShareMethod string `json:"share_method"`
-	// MeanPower of Total in W over the covered part of the window; nil if unknown.
+	// MeanPower is that of Total in W over the covered part of the window; nil if unknown.
 	MeanPower *Watts `json:"mean_power_watts,omitempty"`
-	// Baseline that Idle was computed with; nil without one.
+	// Baseline is the one that Idle was computed from; nil if there was none.
 	Baseline *Baseline `json:"baseline,omitempty"`
 	// Notes are remarks on the figures, such as sensors that contradict each other.
 	Notes []string `json:"notes,omitempty"`
@@ -38,22 +37,22 @@ type Account struct {
 // Net = Job + Rest, to the microjoule.
 type Breakdown struct {
 	Total Figure `json:"total"`
-	// Idle is what the machine would have used in the window without any job, by the baseline.
-	// Unavailable without one; its Method is the reason.
+	// Idle is the energy that the machine would have used in the window without any job, by the
+	// baseline. Without a baseline it is unavailable, and its Method is the reason.
 	Idle Figure `json:"idle"`
 	// Net is Total − Idle.
 	Net Figure `json:"net"`
-	// Job is the part of Net that the job's own processes used, by their part of all CPU time,
+	// Job is the part of Net that the job's own processes used, by their share of all CPU time
 	// or of all use of a card.
 	Job Figure `json:"job"`
 	// Rest is the part of Net that processes of no job used.
 	Rest Figure `json:"rest"`
 }
 
-// Duration is the length of the window.
+// Duration returns the length of the window.
 func (a *Account) Duration() time.Duration { return a.End.Sub(a.Start) }
 
-// UnknownAccount is the account of a window without measurements.
+// UnknownAccount returns the account of a window without measurements.
 func UnknownAccount(start, end time.Time, reason string) Account {
 	return Account{
 		Start: start, End: end, Breakdown: unknownBreakdown(reason), Machine: unknownFigure(reason), ShareMethod: "none",
@@ -65,8 +64,8 @@ func unknownBreakdown(reason string) Breakdown {
 	return Breakdown{Total: f, Idle: f, Net: f, Job: f, Rest: f}
 }
 
-// account is the account of a closed window. endDistances are the times between its end and the
-// closest reading of each zone.
+// account returns the account of a closed window. endDistances are the times between its end and
+// the closest reading of each zone.
 func (l *Ledger) account(w *window, end time.Time, endDistances map[string]time.Duration) Account {
 	a := Account{Start: w.start, End: end, Domains: map[Domain]Breakdown{}}
 	var shares, all []contribution
@@ -99,7 +98,7 @@ func (l *Ledger) account(w *window, end time.Time, endDistances map[string]time.
 	return a
 }
 
-// maxAmbiguous is the part of Net by an unknown job or process above which Job and Rest are unknown.
+// maxAmbiguous is the ambiguous fraction of Net above which Job and Rest are unknown.
 const maxAmbiguous = 0.1
 
 // breakdown sums up the job's shares of zones.
@@ -141,14 +140,15 @@ func breakdown(shares []contribution) Breakdown {
 	return b
 }
 
-// unknownBreakdownOf is a total whose parts are unknown.
+// unknownBreakdownOf returns the breakdown of a total whose parts are unknown.
 func unknownBreakdownOf(total Figure, reason string) Breakdown {
 	b := unknownBreakdown(reason)
 	b.Total = total
 	return b
 }
 
-// windowBaseline is the baseline of the zones together; nil if a part of the window was without.
+// windowBaseline returns the baseline of the zones together; nil if there was none for a part of
+// the window.
 func windowBaseline(shares []contribution, now time.Time) *Baseline {
 	var zones []*zoneLedger
 	for _, c := range shares {
@@ -185,7 +185,7 @@ func shareMethod(shares []contribution) string {
 	return strings.Join(methods, ", ")
 }
 
-// sumMeanPower is the sum of the mean powers of zones, each over its covered time.
+// sumMeanPower returns the sum of the mean powers of zones, each over its covered time.
 func sumMeanPower(shares []contribution) *Watts {
 	if len(shares) == 0 {
 		return nil

@@ -156,8 +156,8 @@ func TestAmbiguousUseBoundsTheJob(t *testing.T) {
 	}
 }
 
-// A card reports its use once a second and is read ten times as often: a Usage covers all of the
-// second, and stands in for the moment after it in which a job ends.
+// A card reports its use once a second and is read ten times as often: a Usage covers the whole
+// second, and is also used for the time between it and the end of a job.
 func TestRareUsageCoversAllOfItsTime(t *testing.T) {
 	l := NewLedger()
 	l.RestoreBaselines(map[string]Baseline{card.ID: {Power: 20, LearnedAt: at(0)}})

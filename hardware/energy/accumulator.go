@@ -5,22 +5,22 @@ import (
 	"time"
 )
 
-// DefaultMaxPower is the plausibility limit of a zone without one of its own: above any
-// processor package, memory or card on the market, and below the power that a counter reset
-// looks like.
+// DefaultMaxPower is the plausibility limit of a zone that has none of its own. It is above the
+// power of any processor package, memory or card on the market, and below the apparent power of
+// a counter reset.
 const DefaultMaxPower Watts = 2000
 
 const (
-	// timestampJitter is how far a reading's time stamp may lie from the moment at which the
-	// counter was latched.
+	// timestampJitter is the maximum distance of a reading's time stamp from the time at which
+	// the counter was latched.
 	timestampJitter = 20 * time.Millisecond
-	// suspendTolerance is the difference between two clocks that reading them one after the
-	// other explains. More is a suspend.
+	// suspendTolerance is the maximum difference between two clocks that is due to reading them
+	// one after the other. A larger one is a suspend.
 	suspendTolerance = 50 * time.Millisecond
 )
 
-// Delta is the change of a zone's counter between two successive readings. The zero value
-// means that there is none: the reading was the first, or not later than the one before.
+// Delta is the change of a zone's counter between two successive readings. The zero value means
+// no delta: the reading was the first, or not later than the previous one.
 type Delta struct {
 	Elapsed time.Duration // between the two readings
 	Energy  Microjoules   // never negative; 0 in a gap
@@ -30,9 +30,9 @@ type Delta struct {
 // Known reports whether there is a delta and its energy is known.
 func (d Delta) Known() bool { return d.Elapsed > 0 && !d.Gap }
 
-// Accumulator unwraps one zone's counter and sums its plausible deltas. Where the counter was
-// reset, may have wrapped more than once or is implausible it counts a gap. The zero value is
-// ready to use.
+// Accumulator unwraps one zone's counter and sums its plausible deltas. It counts a gap if the
+// counter was reset, may have wrapped more than once, or is implausible. The zero value is ready
+// to use.
 type Accumulator struct {
 	last    Reading
 	hasLast bool // false before the first reading and after one out of range
@@ -40,17 +40,17 @@ type Accumulator struct {
 	gaps    int
 }
 
-// Total is the sum of all known deltas.
+// Total returns the sum of all known deltas.
 func (a *Accumulator) Total() Microjoules { return a.total }
 
-// Gaps is the number of deltas whose energy is unknown.
+// Gaps returns the number of deltas of unknown energy.
 func (a *Accumulator) Gaps() int { return a.gaps }
 
 // restart makes the next reading the first.
 func (a *Accumulator) restart() { a.hasLast = false }
 
-// Add takes the next reading. A reading that is not later than the one before is dropped; the
-// counter is cumulative, so the next one includes its energy.
+// Add adds the next reading and returns its delta. A reading that is not later than the previous
+// one is dropped; the counter is cumulative, so the next reading includes its energy.
 func (a *Accumulator) Add(r Reading) Delta {
 	inRange := r.Counter >= 0 && (r.Zone.Range <= 0 || r.Counter <= r.Zone.Range)
 	if !a.hasLast {
@@ -75,11 +75,11 @@ func (a *Accumulator) Add(r Reading) Delta {
 	return Delta{Elapsed: elapsed, Energy: energy}
 }
 
-// difference is the energy since the last reading; false if it is unknown. After a wrap it is
+// difference returns the energy since the last reading; false if unknown. After a wrap it is
 // (range − previous) + current.
 func (a *Accumulator) difference(r Reading, elapsed time.Duration) (energy Microjoules, known bool) {
 	if r.Suspended-a.last.Suspended > suspendTolerance {
-		return 0, false // elapsed does not include the suspend, the counter may
+		return 0, false // elapsed does not include the suspend, but the counter may
 	}
 	if half := r.Zone.halfWrap(); half > 0 && elapsed > half {
 		return 0, false // it may have wrapped more than once

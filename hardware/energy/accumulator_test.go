@@ -88,7 +88,7 @@ func TestTotalNeverOverflows(t *testing.T) {
 	}
 }
 
-// The clock of the time stamps stops during a suspend: a delta that looks like any other may be
+// The clock of the time stamps stops during a suspend: a delta that looks plausible may be that
 // of hours.
 func TestSuspendIsAGap(t *testing.T) {
 	for _, test := range []struct {

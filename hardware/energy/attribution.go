@@ -21,7 +21,7 @@ func (a attribution) minus(b attribution) attribution {
 	return attribution{a.job - b.job, a.idle - b.idle, a.rest - b.rest, a.ambiguous - b.ambiguous, a.undivided - b.undivided}
 }
 
-// portion is that of each part.
+// portion returns the same portion of each part.
 func (a attribution) portion(part, whole int64) attribution {
 	return attribution{
 		portion(a.job, part, whole), portion(a.idle, part, whole), portion(a.rest, part, whole),
@@ -29,28 +29,29 @@ func (a attribution) portion(part, whole int64) attribution {
 	}
 }
 
-// How a window came to its share; otherwise it is a Usage.Method.
+// Methods of sharing other than a Usage.Method.
 const (
 	shareAlone = "alone" // no other window was open
 	shareEqual = "equal" // the use is unknown, or there was none
 )
 
-// allocation is how the energy of a piece is divided among the windows that are open in it. It
-// adds up: the shares, or unowned if there are none, make the piece's energy.
+// allocation divides the energy of a piece among the windows that are open in it. The shares, or
+// unowned if there are none, add up to the piece's energy.
 type allocation struct {
 	method  string
 	shares  []share
 	unowned attribution
 }
 
-// share is what one window gets.
+// share is the part of one window.
 type share struct {
 	window *window
 	attribution
 }
 
-// allocate divides a piece among the windows that have begun by its start: none begins inside it,
-// and none of the open ones ends before it. Each gets its part by what its job used per second.
+// allocate divides a piece among the windows that began before it or with it, in proportion to
+// their jobs' use per second. No window may begin inside the piece, and none of the open ones may
+// end before it.
 func (s *step) allocate(open []*window, idle *idleAllocator) allocation {
 	var begun []*window
 	for _, w := range open {
@@ -81,8 +82,7 @@ func (s *step) allocate(open []*window, idle *idleAllocator) allocation {
 	return a
 }
 
-// attribute divides energy by what it was used for: first the idle baseline, then, by use, the
-// jobs' processes and the rest.
+// attribute divides energy into the idle baseline and, by use, the jobs' processes and the rest.
 func (r useRates) attribute(energy Microjoules, length time.Duration, idle *idleAllocator) attribution {
 	base, known := idle.allocate(energy, length, len(r.jobs) > 0)
 	if !known {

@@ -6,13 +6,13 @@ import (
 )
 
 const (
-	// minIdleSample is the shortest idle time whose mean power is a sample: a little below the
-	// usual interval between readings.
+	// minIdleSample is the shortest idle time that makes a sample: a little less than the usual
+	// interval between readings.
 	minIdleSample = 900 * time.Millisecond
 	// minIdleSamples make a baseline. The latest maxIdleSamples are kept.
 	minIdleSamples, maxIdleSamples = 5, 120
-	// maxIdleUse is the highest utilization by processes of no job at which the machine counts
-	// as idle.
+	// maxIdleUse is the highest utilization by processes outside jobs at which the machine
+	// counts as idle.
 	maxIdleUse = 0.1
 	// baselineMaxAge is how long a baseline is valid after the machine was last idle.
 	baselineMaxAge = 7 * 24 * time.Hour
@@ -20,34 +20,34 @@ const (
 	maxClockError = time.Hour
 )
 
-// Baselines are what an agent has learned of its machine while it was idle, as it saves them.
+// Baselines are the baselines of a machine in the form in which an agent saves them.
 type Baselines struct {
-	// Machine is the machine that they are of: a data directory may move to another.
+	// Machine identifies the machine: the data directory may be moved to another one.
 	Machine string              `json:"machine"`
 	Zones   map[string]Baseline `json:"zones"` // by zone ID
 }
 
-// Baseline is the power of a zone, or of all counted zones together, while no job runs and other
-// processes hardly use the machine.
+// Baseline is the power of a zone, or of all counted zones together, while no job runs and the
+// machine is otherwise nearly idle.
 type Baseline struct {
 	// Power is the median of the idle samples, in W.
 	Power Watts `json:"power_watts"`
-	// Spread is half the distance between their 10th and 90th percentiles, in W. Of several
-	// zones it is the sum of theirs.
+	// Spread is half the distance between the 10th and the 90th percentile of the idle samples,
+	// in W. For several zones it is the sum of their spreads.
 	Spread Watts `json:"spread_watts"`
 	// LearnedAt is when the machine was last idle.
 	LearnedAt time.Time `json:"learned_at"`
-	// Seconds of idle time that the samples cover.
+	// Seconds is the idle time that the samples cover.
 	Seconds float64 `json:"seconds"`
 }
 
 // valid reports whether a baseline is neither too old nor from the future.
 func (b *Baseline) valid(now time.Time) bool {
-	age := now.Sub(b.LearnedAt.Round(0)) // by the wall clock: it may be of an earlier run
+	age := now.Sub(b.LearnedAt.Round(0)) // by the wall clock: it may be from an earlier run
 	return age <= baselineMaxAge && age >= -maxClockError
 }
 
-// sumBaselines is the baseline of several zones together; nil if one has none.
+// sumBaselines returns the baseline of several zones together; nil if one has none.
 func sumBaselines(zones []*zoneLedger, now time.Time) *Baseline {
 	var sum *Baseline
 	for _, z := range zones {
@@ -70,7 +70,7 @@ func sumBaselines(zones []*zoneLedger, now time.Time) *Baseline {
 
 // baselineLearner learns one zone's baseline.
 type baselineLearner struct {
-	energy  Microjoules // of the sample that is being taken
+	energy  Microjoules // of the current sample
 	length  time.Duration
 	samples []idleSample // oldest first
 	learned *Baseline
@@ -81,7 +81,7 @@ type idleSample struct {
 	length time.Duration
 }
 
-// add takes energy that was used in an idle time, and when that ended.
+// add adds the energy used in an idle time that ended at end.
 func (l *baselineLearner) add(energy Microjoules, length time.Duration, end time.Time) {
 	l.energy += energy
 	l.length += length
@@ -98,10 +98,10 @@ func (l *baselineLearner) add(energy Microjoules, length time.Duration, end time
 	}
 }
 
-// interrupt drops the sample that is being taken: the machine was not idle to its end.
+// interrupt discards the current sample.
 func (l *baselineLearner) interrupt() { l.energy, l.length = 0, 0 }
 
-// baseline is the one that is valid at a moment; nil without one.
+// baseline returns the baseline if it is valid at now, or nil.
 func (l *baselineLearner) baseline(now time.Time) *Baseline {
 	if l.learned == nil || !l.learned.valid(now) {
 		return nil
@@ -126,16 +126,17 @@ func newBaseline(samples []idleSample, learnedAt time.Time) *Baseline {
 	}
 }
 
-// idleAllocator takes the baseline out of a zone's energy, step by step. Where a step has less energy
+// idleAllocator splits the idle part off a zone's energy, step by step. If a step has less energy
 // than the baseline, the difference is carried over to later steps; otherwise noise around the
-// baseline would count as work. Times with and without an open window have separate carries.
+// baseline would count as work. There are separate carries for times with and without an open
+// window.
 type idleAllocator struct {
 	power Watts
 	known bool
 	carry struct{ inWindow, outside Microjoules }
 }
 
-// setBaseline sets the baseline from now on; nil: there is none.
+// setBaseline sets the baseline for later steps; nil means none.
 func (i *idleAllocator) setBaseline(b *Baseline) {
 	i.known = b != nil
 	if b != nil {
@@ -143,8 +144,8 @@ func (i *idleAllocator) setBaseline(b *Baseline) {
 	}
 }
 
-// allocate is the idle part of the energy that was used in a length of time; false without a
-// baseline. The carry of a window ends with the window. No carry exceeds the baseline of one second.
+// allocate returns the idle part of the energy used in a length of time; false without a
+// baseline. The carry of a window ends with the window. A carry is at most the baseline × 1 s.
 func (i *idleAllocator) allocate(energy Microjoules, length time.Duration, inWindow bool) (idle Microjoules, known bool) {
 	if !i.known {
 		return 0, false

@@ -43,9 +43,9 @@ func TestOtherProcessesAreNotChargedToTheJob(t *testing.T) {
 	near(t, "rest", joules(t, a.Rest), 250, 1)
 }
 
-// The CPU time of a cgroup is exact and that of the machine comes in ticks: what is attributed to
-// others by one reading has to be corrected by the next.
-func TestCoarseCPUTicksMakeNoRest(t *testing.T) {
+// The CPU time of a cgroup is exact, but that of the machine advances in ticks: use attributed to
+// other processes at one reading must be corrected at the next.
+func TestCoarseCPUTicksCauseNoRest(t *testing.T) {
 	m := newMachine(pkg)
 	m.run(10, constant(20), nil)
 	m.open("job")
@@ -238,7 +238,7 @@ func TestBaselineIsMedianAndPercentiles(t *testing.T) {
 	}
 }
 
-// An interruption drops the idle time that is no sample yet, and no more.
+// An interruption drops only the idle time that is not a sample yet.
 func TestInterruptedIdleTimeIsNotASample(t *testing.T) {
 	var l baselineLearner
 	for i := range 5 {
@@ -253,7 +253,7 @@ func TestInterruptedIdleTimeIsNotASample(t *testing.T) {
 	near(t, "power", float64(l.learned.Power), 20, 1e-9)
 }
 
-// A gap in idle time is no sample of 0 W.
+// A gap in idle time is not a sample of 0 W.
 func TestGapIsNotIdlePower(t *testing.T) {
 	zone := *card
 	zone.Range = 0
@@ -311,7 +311,7 @@ func TestOverlappingJobsShareBaseline(t *testing.T) {
 	near(t, "total", joules(t, a.Total)+joules(t, b.Total), 1200, 1e-3)
 }
 
-func TestMissingIdleEnergyIsTakenLater(t *testing.T) {
+func TestIdleDeficitIsCarriedOver(t *testing.T) {
 	type use struct {
 		energy   Microjoules
 		length   time.Duration

@@ -9,7 +9,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-// source is a zone with its true energy, of which the ledger sees the counter only.
+// source is a zone with its true energy. The ledger is given only the counter.
 type source struct {
 	zone     *Zone
 	sampler  string
@@ -29,7 +29,7 @@ func (s *source) use(energy Microjoules) {
 	}
 }
 
-// breakCounter moves the counter to where it cannot have got by itself.
+// breakCounter sets the counter to an implausible value.
 func (s *source) breakCounter() {
 	switch {
 	case s.reset:
@@ -42,8 +42,8 @@ func (s *source) breakCounter() {
 	s.reset = true
 }
 
-// take is a reading. What was used since the one before is lost if the counter was reset, or not
-// read for half of its range at full power.
+// take returns a reading. The energy since the previous one is lost if the counter was reset, or
+// was not read for the time in which it passes half of its range at full power.
 func (s *source) take(now float64) Reading {
 	tooLong := s.zone.Range > 0 && now-s.readAt > float64(s.zone.Range)/2/1e6/float64(s.zone.MaxPower)
 	if s.read && !s.reset && !tooLong {
@@ -53,8 +53,8 @@ func (s *source) take(now float64) Reading {
 	return Reading{Zone: s.zone, At: at(now), Counter: s.counter}
 }
 
-// Any schedule of overlapping jobs, samples of several samplers, gaps and wraps adds up to what
-// was read, to the microjoule.
+// With any schedule of overlapping jobs, samples of several samplers, gaps and wraps, the parts
+// add up to the energy read, to the microjoule.
 func TestEnergyIsConserved(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		l := NewLedger()
@@ -171,7 +171,8 @@ func TestEnergyIsConserved(t *testing.T) {
 	})
 }
 
-// checkZones holds in every state: the parts of each zone add up to what was readable.
+// checkZones checks, in any state, that the parts of each zone add up to the energy that could be
+// read.
 func checkZones(t *rapid.T, l *Ledger, sources []*source) {
 	t.Helper()
 	for _, z := range l.Snapshot().Zones {
@@ -190,8 +191,8 @@ func checkZones(t *rapid.T, l *Ledger, sources []*source) {
 	}
 }
 
-// checkAccounts holds at the end: the jobs' totals are what was attributed to windows, and each
-// account is consistent.
+// checkAccounts checks, at the end, that the jobs' totals add up to the energy attributed to
+// windows, and that each account is consistent.
 func checkAccounts(t *rapid.T, l *Ledger, accounts []Account) {
 	t.Helper()
 	var attributed, totals Microjoules
@@ -236,7 +237,7 @@ func checkBreakdown(t *rapid.T, b Breakdown) {
 	}
 }
 
-// checkCurve: a curve splits no more than was read.
+// checkCurve checks that a curve does not divide more energy than was read.
 func checkCurve(t *rapid.T, c *Curve) {
 	t.Helper()
 	for _, p := range c.Points {

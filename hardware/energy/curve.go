@@ -5,14 +5,14 @@ import (
 	"time"
 )
 
-// Curve is the power of a job over time, as the energy of successive points, so that a coarser
-// curve of a long job still adds up. It has at most MaxCurvePoints.
+// Curve is the power of the machine over time while a job runs. It consists of energies, so that
+// the coarser curve of a long job still adds up. It has at most MaxCurvePoints.
 type Curve struct {
 	// Start is when the first work for the job began, before FFmpeg's start.
 	Start time.Time   `json:"start"`
 	Zones []CurveZone `json:"zones"`
-	// Points are in the order of time. What lies between the end of one and the start of the
-	// next was not read.
+	// Points are in the order of time. The sensors were not read between the end of one and the
+	// start of the next.
 	Points []CurvePoint `json:"points"`
 }
 
@@ -26,31 +26,32 @@ type CurveZone struct {
 	Method  string `json:"method"`
 }
 
-// CurvePoint is the energy used in one piece of time.
+// CurvePoint is the energy used in one interval.
 type CurvePoint struct {
 	From int64 `json:"from_ms"` // since the curve's start
 	To   int64 `json:"to_ms"`
-	// Zones are the machine's energy in µJ, in the order of Curve.Zones; nil: the zone was not
-	// read.
+	// Zones are the energies of the zones in µJ, in the order of Curve.Zones; nil: the zone was
+	// not read.
 	Zones []*Microjoules `json:"zones_uj"`
-	// Job, Idle and Rest, in µJ, divide the energy of the counted zones: the job's own
-	// processes, the idle baseline, and all else, which includes other jobs. Their sum never
-	// exceeds what was read. nil: unknown for a counted zone that was read, such as before
-	// FFmpeg's start, without a baseline, or if the use by process is unknown.
+	// Job, Idle and Rest, in µJ, divide the energy of the counted zones into that of the job's
+	// own processes, the idle baseline, and the rest, which includes other jobs. Their sum never
+	// exceeds the energy of these zones. nil: unknown for a counted zone that was read, such as
+	// before FFmpeg's start, without a baseline, or if the use by process is unknown.
 	Job  *Microjoules `json:"job_uj,omitempty"`
 	Idle *Microjoules `json:"idle_uj,omitempty"`
 	Rest *Microjoules `json:"rest_uj,omitempty"`
 }
 
-// MaxCurvePoints is the most points a Curve has. A curve that would have more gets half as many,
-// each twice as long.
+// MaxCurvePoints is the maximum number of points of a Curve. When it is exceeded, pairs of points
+// are merged.
 const MaxCurvePoints = 400
 
 // minCurvePoint is the length of a point in a short curve: the usual interval between readings
 // while a job runs.
 const minCurvePoint = 100 * time.Millisecond
 
-// curveRecorder records a job's Curve on a grid of time that gets coarser as the job goes on.
+// curveRecorder records a job's Curve on a time grid that becomes coarser in the course of the
+// job.
 type curveRecorder struct {
 	start   time.Time
 	from    instant
@@ -67,8 +68,8 @@ type curveColumn struct {
 // curveCell is the energy of a zone in one cell of the grid.
 type curveCell struct {
 	energy  Microjoules
-	covered time.Duration // read
-	// The attribution of the energy, and how much of the cell it is known for.
+	covered time.Duration // part of the cell in which the zone was read
+	// The attribution of the energy, and the part of the cell for which it is known.
 	job, idle, rest Microjoules
 	attributed      time.Duration
 }
@@ -82,7 +83,7 @@ func (c *curveCell) add(d curveCell) {
 	c.attributed += d.attributed
 }
 
-// portion is what a part of a length of time has of each amount.
+// portion returns each amount in proportion to part of whole.
 func (c curveCell) portion(part, whole time.Duration) curveCell {
 	return curveCell{
 		energy: portion(c.energy, part, whole), covered: portion(c.covered, part, whole),
@@ -102,8 +103,7 @@ func (r *curveRecorder) addStep(zone *Zone, s *step) {
 	}
 }
 
-// addShare adds the attribution of a piece in the job's window. It is left out if any of it is
-// unknown.
+// addShare adds the attribution of a piece in the job's window, unless any of it is unknown.
 func (r *curveRecorder) addShare(zone *Zone, piece *step, a allocation, mine attribution) {
 	var all attribution
 	for _, share := range a.shares {
@@ -115,8 +115,8 @@ func (r *curveRecorder) addShare(zone *Zone, piece *step, a allocation, mine att
 	}
 }
 
-// spread distributes amounts over the cells of a step, in proportion to time. What lies before
-// the start of the curve is left out.
+// spread distributes amounts over the cells of a step, in proportion to time. The part before the
+// start of the curve is dropped.
 func (r *curveRecorder) spread(zone *Zone, s *step, amounts curveCell) {
 	for s.to-r.from > MaxCurvePoints*r.point {
 		r.coarsen()
@@ -148,7 +148,7 @@ func (r *curveRecorder) coarsen() {
 	}
 }
 
-// column is the column of a zone, as the zone is now: it may have ceased to count.
+// column returns the column of a zone and updates its zone, which may no longer be counted.
 func (r *curveRecorder) column(zone *Zone) *curveColumn {
 	i := slices.IndexFunc(r.columns, func(c *curveColumn) bool { return c.zone.ID == zone.ID })
 	if i < 0 {
@@ -164,9 +164,9 @@ func (r *curveRecorder) drop(zoneID string) {
 	r.columns = slices.DeleteFunc(r.columns, func(c *curveColumn) bool { return c.zone.ID == zoneID })
 }
 
-// curve is what was recorded so far. A cell that was read for less than half of its length is
-// unknown; otherwise its mean power holds for all of it, so that power does not seem to fall
-// beside a gap.
+// curve returns the curve so far. A cell that was read for less than half of its length is
+// unknown; otherwise its energy is extrapolated to the whole cell, so that power does not seem
+// to drop next to a gap.
 func (r *curveRecorder) curve() *Curve {
 	curve := &Curve{Start: r.start.Round(0)}
 	cells := 0
@@ -185,7 +185,7 @@ func (r *curveRecorder) curve() *Curve {
 	return curve
 }
 
-// curvePoint is a cell of all zones; false if it is unknown of each.
+// curvePoint returns the point of a cell; false if it is unknown for every zone.
 func (r *curveRecorder) curvePoint(i int) (p CurvePoint, known bool) {
 	p.From, p.To = (time.Duration(i) * r.point).Milliseconds(), (time.Duration(i+1) * r.point).Milliseconds()
 	var sum curveCell
@@ -210,8 +210,8 @@ func (r *curveRecorder) curvePoint(i int) (p CurvePoint, known bool) {
 	return p, known
 }
 
-// divide is the attribution of a cell's energy, in the proportions of what is known of it; false
-// if that is less than half of the cell.
+// divide returns the attribution of a cell's energy, in the proportions of its known part; false
+// if that part is less than half of the cell.
 func (c *curveCell) divide(energy Microjoules, point time.Duration) (parts curveCell, known bool) {
 	total := c.job + c.idle + c.rest
 	if 2*c.attributed < point || (total == 0 && energy > 0) {

@@ -73,7 +73,7 @@ func TestCurvesOfOverlappingJobs(t *testing.T) {
 	}
 }
 
-// Merging points keeps every sum: of what was read, and of what it was used for.
+// Merging points keeps every sum: of the energy read, and of its parts.
 func TestCoarseCurveKeepsItsSums(t *testing.T) {
 	for _, length := range []float64{30, 41, 100, 300} {
 		m := newMachine(pkg)
@@ -100,8 +100,8 @@ func TestCoarseCurveKeepsItsSums(t *testing.T) {
 	}
 }
 
-// What is unknown of one counted zone is unknown of all: what a card used is no use of the
-// processor.
+// If the split of one counted zone is unknown, that of all is: the use of the processor says
+// nothing about that of a card.
 func TestCurveSplitIsUnknownWithAnyZone(t *testing.T) {
 	both := map[string]Baseline{pkg.ID: {Power: 20, LearnedAt: at(0)}, card.ID: {Power: 10, LearnedAt: at(0)}}
 	for name, test := range map[string]struct {
@@ -243,7 +243,7 @@ func TestCurveIsCoarsenedWhenFull(t *testing.T) {
 	}
 }
 
-func TestCurveOfAZoneThatIsReadNoMore(t *testing.T) {
+func TestCurveOfAZoneNoLongerRead(t *testing.T) {
 	ms := time.Millisecond
 	r := newCurveRecorder(t0, 0)
 	r.addStep(core, newStep(0, 300*ms, 30)) // is not counted
@@ -305,7 +305,7 @@ func TestCurveTakesKnownSharesOnly(t *testing.T) {
 	}
 }
 
-// A curve of any length keeps within its bound and adds up.
+// A curve of any length stays within its limit and adds up.
 func TestCurveAddsUp(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		l := NewLedger()

@@ -8,23 +8,23 @@ import (
 
 // Figure is an amount of energy with its provenance.
 type Figure struct {
-	// Energy in J; nil if Source is Unavailable.
+	// Energy is in J; nil if Source is Unavailable.
 	Energy *Joules `json:"joules,omitempty"`
 	Source Source  `json:"source"`
-	// Method is the sensors and, for a total, its formula: "rapl: package-0 + package-1 + dram".
-	// It names zones that are missing ("without …") and sensors that never count. If Source is
-	// Unavailable it is the reason.
+	// Method names the sensors and, for a total, its formula: "rapl: package-0 + package-1 +
+	// dram". It also names missing zones ("without …") and stuck counters. If Source is
+	// Unavailable, it is the reason.
 	Method string `json:"method,omitempty"`
 	// CoveragePercent is the part of the window in which the sensors were read without a gap, 0
-	// to 100. Of a total it is that of its least covered zone: 0 if a counted zone gave no
-	// reading. A sensor that never counts is left out.
+	// to 100. For a total it is that of its least covered zone: 0 if a counted zone had no
+	// reading. A stuck counter is left out.
 	CoveragePercent float64 `json:"coverage_percent"`
-	// Gaps is how often reading was interrupted in the window, summed over the zones of a total.
+	// Gaps is the number of gaps in the window, summed over the zones of a total.
 	Gaps int `json:"gaps"`
-	// ErrorBound in J: the true value is within Energy ± ErrorBound, except for what gaps have
-	// missed, and provided that power at the window's edges was not above the highest mean
-	// between two readings in it. Of a share it includes all that was divided equally because
-	// the use was unknown. nil if Source is Unavailable.
+	// ErrorBound is in J: the true value is within Energy ± ErrorBound, except for energy used
+	// during gaps, and provided that power at the window's edges did not exceed the highest mean
+	// between two readings in it. For a share it includes all energy that was divided equally
+	// because the use was unknown. nil if Source is Unavailable.
 	ErrorBound *Joules `json:"error_bound_joules,omitempty"`
 }
 
@@ -39,18 +39,18 @@ type ZoneFigure struct {
 
 func unknownFigure(reason string) Figure { return Figure{Source: Unavailable, Method: reason} }
 
-// with is a figure of the same provenance with another value.
+// with returns a figure of the same provenance with another value.
 func (f Figure) with(energy Microjoules, bound Joules, method string) Figure {
 	joules := energy.Joules()
 	f.Energy, f.ErrorBound, f.Method = &joules, &bound, method
 	return f
 }
 
-// stuckAfter is how long a counter must not move before it is taken for one that never does, as
-// some virtual machines have them. In less time it may just not have been updated.
+// stuckAfter is how long a counter must not have moved to be considered stuck, as in some virtual
+// machines. In a shorter time it may not have been updated yet.
 const stuckAfter = time.Second
 
-// contribution is what one zone adds to a figure.
+// contribution is the part of one zone in a figure.
 type contribution struct {
 	zone    *zoneLedger
 	tally   *tally
@@ -59,10 +59,10 @@ type contribution struct {
 	percent float64 // covered
 	gaps    int
 	missing string // why the energy is unknown; empty if it is known
-	stuck   bool   // missing because the counter never moves, and its cross-check agrees
+	stuck   bool   // missing because the counter is stuck, and the cross-check agrees
 }
 
-// contributions are the job's share of a zone's energy in a window and the machine's.
+// contributions returns the job's share of a zone's energy in a window, and the machine's energy.
 func (z *zoneLedger) contributions(w *window, endDistance time.Duration) (share, machine contribution) {
 	t := w.tallies[z.zone.ID]
 	c := contribution{zone: z, tally: t}
@@ -70,13 +70,13 @@ func (z *zoneLedger) contributions(w *window, endDistance time.Duration) (share,
 		c.gaps = t.gaps
 	}
 	if z.fault != "" && w.from < z.faultAt && z.faultAt <= w.to {
-		c.gaps++ // reading was interrupted and has not resumed
+		c.gaps++ // a gap that has not ended yet
 	}
 	if c.missing, c.stuck = z.missing(t); c.missing != "" {
 		return c, c
 	}
 	c.percent = min(100, 100*float64(t.covered)/float64(w.to-w.from))
-	t.cutAtEnd = t.cutAtEnd || z.settledTo > w.to // an end that was reported late
+	t.cutAtEnd = t.cutAtEnd || z.settledTo > w.to // the end was reported late
 	of := func(energy, equalError Microjoules) contribution {
 		c := c
 		c.energy = energy
@@ -91,7 +91,7 @@ func (z *zoneLedger) contributions(w *window, endDistance time.Duration) (share,
 	return of(t.share.total(), t.equalError), of(t.machine, 0)
 }
 
-// missing is why the energy of a zone in a window is unknown; empty if it is known.
+// missing returns why the energy of a zone in a window is unknown; empty if it is known.
 func (z *zoneLedger) missing(t *tally) (reason string, stuck bool) {
 	switch {
 	case (t == nil || t.covered == 0) && z.fault != "":
@@ -106,8 +106,8 @@ func (z *zoneLedger) missing(t *tally) (reason string, stuck bool) {
 	return "the counter does not move", t.covered >= stuckAfter
 }
 
-// contradiction is the note on a counter and a cross-check that contradict each other; empty if
-// they do not.
+// contradiction returns the note on a counter and a cross-check that contradict each other; empty
+// if they agree.
 func (c *contribution) contradiction() string {
 	if c.missing != "" {
 		return ""
@@ -119,8 +119,8 @@ func (c *contribution) contradiction() string {
 		c.zone.zone.Name, c.tally.checked.Joules(), c.tally.crossCheck.Joules())
 }
 
-// sumFigure sums up what zones contribute. An unknown contribution is left out and named, and
-// makes the coverage 0 unless the sensor is stuck.
+// sumFigure sums up contributions. An unknown contribution is left out and named, and makes the
+// coverage 0 unless the counter is stuck.
 func sumFigure(contributions []contribution) Figure {
 	var sum Microjoules
 	var bound Joules
@@ -147,8 +147,8 @@ func sumFigure(contributions []contribution) Figure {
 	return f.with(sum, bound, f.Method)
 }
 
-// sumMethod is the formula of a total: "rapl: package-0 + dram; nvml: card; without package-1:
-// input/output error".
+// sumMethod returns the formula of a total: "rapl: package-0 + dram; nvml: card; without
+// package-1: input/output error".
 func sumMethod(contributions []contribution) string {
 	if len(contributions) == 0 {
 		return "no sensor that counts towards the total"

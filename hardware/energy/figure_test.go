@@ -66,7 +66,7 @@ func TestZoneThatFailsIsAGapToTheEnd(t *testing.T) {
 	}
 }
 
-// A fault counts as a gap of the windows that were open at its moment.
+// A fault counts as a gap in the windows that were open at its time.
 func TestFaultIsAGapOfItsWindowOnly(t *testing.T) {
 	for _, test := range []struct {
 		fault float64
@@ -82,7 +82,7 @@ func TestFaultIsAGapOfItsWindowOnly(t *testing.T) {
 	}
 }
 
-func TestFailedReadWithoutALossIsNoGap(t *testing.T) {
+func TestFailedReadWithoutLossIsNotAGap(t *testing.T) {
 	l := NewLedger()
 	l.Open("job", at(0))
 	record(l, 0, reading(pkg, 0, 0))
@@ -155,7 +155,7 @@ func TestEstimateMakesTheTotalAnEstimate(t *testing.T) {
 	}
 }
 
-// An ErrorBound of the readings replaces the zone's Uncertainty, and is shared as the energy is.
+// An ErrorBound of the readings replaces the zone's Uncertainty, and is shared like the energy.
 func TestErrorBoundOfReadings(t *testing.T) {
 	zone := *pkg
 	zone.Uncertainty = 1
@@ -177,7 +177,7 @@ func TestErrorBoundOfReadings(t *testing.T) {
 	near(t, "share", float64(*a.Total.ErrorBound), 15+edges, 0.3)
 }
 
-// Where the bounds of two readings have no difference, the zone's Uncertainty applies.
+// Unless two readings have an ErrorBound that does not decrease, the zone's Uncertainty applies.
 func TestErrorBoundNeedsTwoReadings(t *testing.T) {
 	zone := *pkg
 	zone.Uncertainty = 0.5
@@ -203,7 +203,7 @@ func TestErrorBoundNeedsTwoReadings(t *testing.T) {
 	}
 }
 
-// The edges of a window that no reading is close to are bounded by the power around them.
+// The error at edges without a close reading is bounded by the power around them.
 func TestErrorBoundCoversCutSteps(t *testing.T) {
 	for _, test := range []struct {
 		from, to, bound float64
@@ -220,8 +220,8 @@ func TestErrorBoundCoversCutSteps(t *testing.T) {
 	}
 }
 
-// A card without a counter reports the mean of the last second, whose integral misses a part of
-// what a job begins with.
+// A card without a counter reports the mean power of the last second, whose integral misses part
+// of the energy at the beginning of a job.
 func TestErrorBoundCoversAveraging(t *testing.T) {
 	averaged := *card
 	averaged.UpdateInterval, averaged.AveragedOver = 100*time.Millisecond, time.Second
@@ -287,7 +287,7 @@ func TestCrossCheckContradictionIsNoted(t *testing.T) {
 	}
 }
 
-// A cross-check that is the mean of the last second lags behind where the power changes.
+// A cross-check from the mean power of the last second lags behind changes of the power.
 func TestAveragedCrossCheckMayLag(t *testing.T) {
 	for _, test := range []struct {
 		factor, length float64

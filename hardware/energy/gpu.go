@@ -10,8 +10,8 @@ type GPU struct {
 	Name   string    `json:"name"`  // the model: "NVIDIA L4"
 	UUID   string    `json:"uuid"`  // permanent; the ID of the card's zone
 	Driver string    `json:"driver_version,omitempty"`
-	// MIG: the card is partitioned. The use of its encoders is not reported then, and power
-	// only for the whole card.
+	// MIG is set if the card is partitioned. Then the use of its encoders is not reported, and
+	// power only for the whole card.
 	MIG bool `json:"mig"`
 
 	Power        *Watts `json:"power_watts,omitempty"`         // averaged by the driver: over 1 s on most cards since Ampere
@@ -19,8 +19,8 @@ type GPU struct {
 	PowerLimit   *Watts `json:"power_limit_watts,omitempty"`   // enforced
 
 	TemperatureCelsius *float64 `json:"temperature_celsius,omitempty"`
-	// Utilization, 0 to 100: the percentage of time in which a kernel ran, memory was accessed,
-	// and the encoders and decoders were busy.
+	// Utilization is the percentage of time, 0 to 100, in which a kernel ran, memory was
+	// accessed, and the encoders and decoders were busy.
 	UtilizationPercent        *float64 `json:"use_percent,omitempty"`
 	MemoryUtilizationPercent  *float64 `json:"memory_use_percent,omitempty"`
 	EncoderUtilizationPercent *float64 `json:"encoder_use_percent,omitempty"`
@@ -33,10 +33,10 @@ type GPU struct {
 	ClockSMMHz       *float64 `json:"clock_sm_mhz,omitempty"`
 	ClockMemoryMHz   *float64 `json:"clock_memory_mhz,omitempty"`
 
-	// ThrottleReasons are NVML's names, in lower case, of what holds the clocks down:
-	// sw_power_cap, hw_thermal_slowdown. Idleness is not among them. nil: unknown.
+	// ThrottleReasons are NVML's reasons for lowered clocks, in lower case: sw_power_cap,
+	// hw_thermal_slowdown. Idleness is not among them. nil: unknown.
 	ThrottleReasons []string `json:"throttle_reasons"`
-	// ProcessesAt is when Processes was read, which is less often than the card.
+	// ProcessesAt is when Processes was read, which happens less often than reading the card.
 	ProcessesAt time.Time `json:"processes_at,omitzero"`
 	// Processes is the use of the card by each process so far, by PID. The use of exited
 	// processes moves to ExitedPID, so that the sum never decreases. nil: unknown (MIG, a driver
@@ -51,7 +51,7 @@ type GPU struct {
 // been reused.
 const ExitedPID = 0
 
-// GPUTime is how long a process has kept the units of a card busy, utilization × time, since
+// GPUTime is the time for which a process has used the units of a card, utilization × time, since
 // the reader started.
 type GPUTime struct {
 	SM      time.Duration `json:"sm_ns"`
@@ -59,16 +59,16 @@ type GPUTime struct {
 	Decoder time.Duration `json:"decoder_ns"`
 }
 
-// Add is t + u.
+// Add returns t + u.
 func (t GPUTime) Add(u GPUTime) GPUTime {
 	return GPUTime{SM: t.SM + u.SM, Encoder: t.Encoder + u.Encoder, Decoder: t.Decoder + u.Decoder}
 }
 
-// Sub is t − u.
+// Sub returns t − u.
 func (t GPUTime) Sub(u GPUTime) GPUTime {
 	return GPUTime{SM: t.SM - u.SM, Encoder: t.Encoder - u.Encoder, Decoder: t.Decoder - u.Decoder}
 }
 
-// Total is the time by which energy is attributed: encoders and decoders draw power as
-// multiprocessors do.
+// Total returns the time by which energy is attributed: encoders and decoders draw power like
+// multiprocessors.
 func (t GPUTime) Total() time.Duration { return t.SM + t.Encoder + t.Decoder }

@@ -5,12 +5,12 @@ import (
 	"time"
 )
 
-// settleDelay is how long a step stays pending before it is attributed for good: the start of a
-// job may be reported later than the readings around it.
+// settleDelay is how long a step stays pending before its attribution is final: the start of a
+// job may be reported after the readings around it.
 const settleDelay = 2 * time.Second
 
 // Ledger attributes the energy of all zones to jobs, the idle baseline and the rest. For each
-// zone, these parts and what is still pending add up to what was read, to the microjoule, in
+// zone, these parts and the pending energy add up to the energy read, to the microjoule, in
 // whatever order samples, starts and ends arrive.
 //
 // The error bounds are lowest if every sensor is read at a job's start and end: Record that
@@ -25,12 +25,12 @@ type Ledger struct {
 	open        []*window     // in the order of Open
 	closed      map[string]Account
 	tracked     map[string]*curveRecorder
-	busyUntil   instant // before this the machine was not idle
+	busyUntil   instant // the machine was not idle before this
 	restored    map[string]Baseline
 	samplers    map[string]SamplerState
 }
 
-// NewLedger makes an empty ledger.
+// NewLedger returns an empty ledger.
 func NewLedger() *Ledger {
 	return &Ledger{
 		settleDelay: settleDelay,
@@ -47,7 +47,7 @@ type zoneLedger struct {
 	counter    Accumulator
 	crossCheck *Microjoules // of the last reading
 	errorBound *Microjoules // of the last reading
-	usage      *usageDelta  // the open one; nil before the first Usage
+	usage      *usageDelta  // not yet closed; nil before the first Usage
 	jobsAhead  time.Duration
 	recent     recentSteps
 	power      powerMeter
@@ -66,7 +66,7 @@ type zoneLedger struct {
 	faults  int
 }
 
-// Record takes a sample.
+// Record adds a sample.
 func (l *Ledger) Record(s Sample) {
 	l.advance(l.instant(s.At))
 	state := l.samplers[s.Sampler]
@@ -124,7 +124,7 @@ func (l *Ledger) recordReading(r Reading, sampler string) {
 	z.recordUsage(r.Usage, at)
 }
 
-// step is the step from the reading before to one that brought a delta.
+// step returns the step from the previous reading to r, which had a delta.
 func (z *zoneLedger) step(before instant, r Reading, at instant, delta Delta) *step {
 	s := newStep(before, at, delta.Energy)
 	s.gap, s.usage, s.utilization = delta.Gap, z.usage, r.Utilization
@@ -151,7 +151,7 @@ func (z *zoneLedger) recordUsage(u *Usage, at instant) {
 	z.usage = &usageDelta{from: at, before: u, previous: z.usage}
 }
 
-// zone is the state of a zone, begun at its first sample.
+// zone returns the state of a zone, which is created at its first sample.
 func (l *Ledger) zone(zone *Zone, sampler string) *zoneLedger {
 	i := slices.IndexFunc(l.zones, func(z *zoneLedger) bool { return z.zone.ID == zone.ID })
 	if i < 0 {
@@ -167,16 +167,16 @@ func (l *Ledger) zone(zone *Zone, sampler string) *zoneLedger {
 	return z
 }
 
-// estimatedSince reports whether an estimate took the place of a zone after its last reading.
-// Then the counter starts anew: the energy that it has counted meanwhile is in the estimate.
+// estimatedSince reports whether an estimate has replaced a zone after its last reading. If so,
+// the next reading is treated as the first: the estimate includes the energy counted in between.
 func (l *Ledger) estimatedSince(z *zoneLedger) bool {
 	return slices.ContainsFunc(l.zones, func(other *zoneLedger) bool {
 		return other != z && other.sampler == z.sampler && other.zone.Source == Estimated && other.seen && other.readAt > z.readAt
 	})
 }
 
-// updateZone replaces a zone by its current version. If it begins to count, what it brought to
-// open windows before is no part of their totals: other zones counted then.
+// updateZone replaces a zone by its current version. If the zone becomes counted, its earlier
+// energy is removed from open windows: other zones were counted at that time.
 func (l *Ledger) updateZone(z *zoneLedger, zone *Zone) {
 	begins := zone.Counted && !z.zone.Counted
 	z.zone = zone
@@ -196,8 +196,8 @@ func (l *Ledger) updateZone(z *zoneLedger, zone *Zone) {
 	}
 }
 
-// SetZones tells which zones a sampler has from now on. Its other zones no longer appear in
-// snapshots and later accounts, until they are sampled again.
+// SetZones sets the zones of a sampler. Its other zones no longer appear in snapshots and later
+// accounts, until they are sampled again.
 func (l *Ledger) SetZones(sampler string, zones []*Zone) {
 	for _, z := range l.zones {
 		kept := slices.ContainsFunc(zones, func(zone *Zone) bool { return zone.ID == z.zone.ID })
@@ -207,18 +207,18 @@ func (l *Ledger) SetZones(sampler string, zones []*Zone) {
 	}
 }
 
-// Track starts to record the power curve of a job. From then until Forget the machine is not
-// idle. Tracking a job again has no effect.
+// Track starts to record the power curve of a job. From then until Forget the machine does not
+// count as idle. Tracking a job again has no effect.
 func (l *Ledger) Track(job string, at time.Time) {
 	if l.tracked[job] == nil {
 		l.tracked[job] = newCurveRecorder(at, l.instant(at))
 	}
 }
 
-// MarkBusy declares that the machine was not idle up to a moment, although no job was tracked.
+// MarkBusy declares that the machine was not idle until a time, although no job was tracked.
 func (l *Ledger) MarkBusy(until time.Time) { l.busyUntil = max(l.busyUntil, l.instant(until)) }
 
-// Curve is the power curve of a tracked job so far; nil for any other job.
+// Curve returns the power curve of a tracked job so far; nil for any other job.
 func (l *Ledger) Curve(job string) *Curve {
 	if recorder := l.tracked[job]; recorder != nil {
 		return recorder.curve()
@@ -226,8 +226,8 @@ func (l *Ledger) Curve(job string) *Curve {
 	return nil
 }
 
-// Baselines are the learned baselines by zone ID, for RestoreBaselines in a later run. Those of
-// estimated zones are left out: the model may have other parameters by then.
+// Baselines returns the learned baselines by zone ID, for RestoreBaselines in a later run. Those
+// of estimated zones are left out: the model may have other parameters by then.
 func (l *Ledger) Baselines() map[string]Baseline {
 	learned := map[string]Baseline{}
 	for _, z := range l.zones {
@@ -238,8 +238,8 @@ func (l *Ledger) Baselines() map[string]Baseline {
 	return learned
 }
 
-// RestoreBaselines takes over what an earlier run on this machine has learned, except for
-// estimated zones. Restored baselines expire as learned ones do.
+// RestoreBaselines restores baselines that an earlier run on this machine has learned, except
+// those of estimated zones. Restored baselines expire like learned ones.
 func (l *Ledger) RestoreBaselines(learned map[string]Baseline) {
 	l.restored = learned
 	for _, z := range l.zones {
@@ -254,8 +254,8 @@ func (l *Ledger) restoreBaseline(z *zoneLedger) {
 	}
 }
 
-// Open starts a job's window, at FFmpeg's start. Opening an open window again has no effect. A
-// job that was not tracked is from now on.
+// Open starts a job's window, at FFmpeg's start. Opening an open window again has no effect. Open
+// also tracks the job, if it is not tracked yet.
 func (l *Ledger) Open(job string, at time.Time) {
 	l.Track(job, at)
 	if l.openWindow(job) >= 0 {
@@ -271,8 +271,8 @@ func (l *Ledger) Open(job string, at time.Time) {
 	l.open = append(l.open, w)
 }
 
-// Close ends a job's window, at FFmpeg's exit, and returns what it cost. Closing it again returns
-// the same account until the job is forgotten. Without an open window the account is unavailable.
+// Close ends a job's window, at FFmpeg's exit, and returns the job's account. Closing it again
+// returns the same account until Forget. Without an open window the account is unavailable.
 func (l *Ledger) Close(job string, at time.Time) Account {
 	i := l.openWindow(job)
 	if i < 0 {
@@ -302,7 +302,8 @@ func (l *Ledger) openWindow(job string) int {
 	return slices.IndexFunc(l.open, func(w *window) bool { return w.job == job })
 }
 
-// Forget drops a job's window, account and curve. Energy that was attributed to it stays so.
+// Forget drops a job's window, account and curve. Energy that was attributed to the job stays
+// attributed to jobs.
 func (l *Ledger) Forget(job string) {
 	l.open = slices.DeleteFunc(l.open, func(w *window) bool { return w.job == job })
 	delete(l.closed, job)
@@ -312,7 +313,7 @@ func (l *Ledger) Forget(job string) {
 	}
 }
 
-// readings are the moments of the latest readings of a zone: those of its pending steps, and the
+// readings yields the times of the latest readings of a zone: those of its pending steps, and the
 // last one.
 func (z *zoneLedger) readings(yield func(instant) bool) {
 	for _, s := range z.pending {
@@ -325,7 +326,7 @@ func (z *zoneLedger) readings(yield func(instant) bool) {
 	}
 }
 
-// readingDistances is how far from a moment each zone's closest reading is, by zone ID.
+// readingDistances returns the time between at and the closest reading of each zone, by zone ID.
 func (l *Ledger) readingDistances(at instant) map[string]time.Duration {
 	distances := map[string]time.Duration{}
 	for _, z := range l.zones {
@@ -338,7 +339,7 @@ func (l *Ledger) readingDistances(at instant) map[string]time.Duration {
 	return distances
 }
 
-// instant is a time on the ledger's clock.
+// instant converts a time to the ledger's clock.
 func (l *Ledger) instant(t time.Time) instant {
 	if !l.started {
 		l.epoch, l.started = t, true
@@ -346,7 +347,7 @@ func (l *Ledger) instant(t time.Time) instant {
 	return t.Sub(l.epoch)
 }
 
-// time is an instant by the wall clock.
+// time converts an instant to wall-clock time.
 func (l *Ledger) time(at instant) time.Time { return l.epoch.Add(at) }
 
 func (l *Ledger) advance(to instant) { l.latest = max(l.latest, to) }

@@ -41,7 +41,7 @@ func TestWindowIsCutFromTheSteps(t *testing.T) {
 	}
 }
 
-// FFmpeg starts before the sensors are read, and both are reported later still.
+// FFmpeg starts before the sensors are read, and both are reported even later.
 func TestOrderOfMessagesDoesNotMoveEdges(t *testing.T) {
 	energy := func(now float64) float64 { // 10 W, and 100 W from 1.003 to 3.004
 		return 10*now + 90*max(0, min(now, 3.004)-1.003)
@@ -109,8 +109,8 @@ func TestEmptyAndUnopenedWindowsAreUnknown(t *testing.T) {
 	}
 }
 
-// What an open window got before it turned out to be empty goes to the time without one.
-func TestEmptyWindowGivesItsEnergyBack(t *testing.T) {
+// Energy attributed to an open window that turns out to be empty is moved outside windows.
+func TestEmptyWindowReturnsItsEnergy(t *testing.T) {
 	for _, known := range []bool{false, true} {
 		m := newMachine(pkg)
 		if known {
@@ -134,7 +134,7 @@ func TestEmptyWindowGivesItsEnergyBack(t *testing.T) {
 	}
 }
 
-func TestOpenIsIdempotentAndForgetForgets(t *testing.T) {
+func TestOpenIsIdempotentAndForgetDropsTheJob(t *testing.T) {
 	l := NewLedger()
 	steady(l, pkg, 50, 0, 1)
 	l.Open("job", at(1))
@@ -201,8 +201,8 @@ func TestZoneRemovedDuringAJobIsInItsAccount(t *testing.T) {
 	near(t, "total", joules(t, l.Close("job", at(4)).Total), 200, 1e-3)
 }
 
-// What a zone read while it was not counted stays out of the totals when it counts again.
-func TestZoneThatCountsAgainStartsAnew(t *testing.T) {
+// The energy of a zone while it was not counted stays out of the totals when it is counted again.
+func TestZoneCountedAgainStartsOver(t *testing.T) {
 	retired := *guess
 	retired.Counted = false
 	l := NewLedger()
@@ -261,8 +261,8 @@ func TestFaultsBeforeTheLastReadingAreOver(t *testing.T) {
 	}
 }
 
-// What was attributed to a zone before it counts goes to the time without windows.
-func TestZoneThatBeginsToCountIsConserved(t *testing.T) {
+// Energy attributed to windows before a zone was counted is moved outside windows.
+func TestNewlyCountedZoneIsConserved(t *testing.T) {
 	m := newMachine(core)
 	m.run(10, constant(20), nil)
 	m.open("job")
@@ -300,7 +300,7 @@ func TestCrossCheckNeedsTwoReadings(t *testing.T) {
 	}
 }
 
-// The clock of the ledger goes on with the readings, which are later than the sample's start.
+// The readings advance the ledger's clock: they are later than the start of their sample.
 func TestReadingsAdvanceTheClock(t *testing.T) {
 	l := NewLedger()
 	l.Record(Sample{At: t0, Readings: []Reading{{Zone: pkg, At: t0, Counter: 5}}})
@@ -331,9 +331,8 @@ func TestIdleTimeBeginsAfterForget(t *testing.T) {
 	}
 }
 
-// setClock is a time as it would have been taken had the wall clock been set forward just
-// before: its monotonic clock is as it was. The seconds of the wall clock begin at bit 30 of a
-// Time's first word.
+// setClock returns t as if the wall clock had been set forward just before: the monotonic reading
+// is unchanged. The seconds of the wall clock start at bit 30 of a Time's first word.
 func setClock(t *testing.T, moment time.Time, forward time.Duration) time.Time {
 	t.Helper()
 	set := moment
@@ -392,8 +391,7 @@ func BenchmarkRecord(b *testing.B) {
 	}
 }
 
-// TestEstimateAndCounterDoNotCountTheSameTime: the sensors vanish and come back, and their
-// counter went on meanwhile.
+// The sensors disappear and reappear; their counter has advanced in the meantime.
 func TestEstimateAndCounterDoNotCountTheSameTime(t *testing.T) {
 	guess := &Zone{ID: "estimate", Name: "cpu", Domain: DomainCPU, Counted: true, Source: Estimated}
 	l := NewLedger()

@@ -18,14 +18,14 @@ var (
 
 var t0 = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 
-// at is the moment so many seconds after t0.
+// at returns the time that many seconds after t0.
 func at(s float64) time.Time { return t0.Add(seconds(s)) }
 
 func seconds(s float64) time.Duration { return time.Duration(s * 1e9) }
 
 func of[T any](v T) *T { return &v }
 
-// reading of a zone whose counter is at so many joules.
+// reading returns a reading of a zone with that many joules on the counter.
 func reading(zone *Zone, s, joules float64) Reading {
 	return Reading{Zone: zone, At: at(s), Counter: Joules(joules).Microjoules()}
 }
@@ -96,8 +96,8 @@ func newMachine(zone *Zone) *machine {
 	return &machine{ledger: NewLedger(), zone: zone, joules: 1000, cpuTimes: map[string]time.Duration{}, threads: 4}
 }
 
-// run lets time pass, at a power in W. use is the threads that each job keeps busy; that of ""
-// are other processes.
+// run lets time pass at a power in W. use is the number of busy threads by job; "" stands for
+// other processes.
 func (m *machine) run(length float64, watts func() float64, use map[string]float64) {
 	for range int(length*10 + 0.5) {
 		power := watts()

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// Work is what a job has produced. 0 or nil means unknown.
+// Work is the output of a job. 0 or nil means unknown.
 type Work struct {
 	Frames        int64         // encoded, over all outputs
 	Pixels        int64         // encoded, over all outputs: Σ frames × width × height
@@ -15,8 +15,8 @@ type Work struct {
 	VMAF          *float64      // 0 to 100
 }
 
-// MinScoreCoverage is the coverage of the window, in percent, below which there are no scores:
-// part of the work would seem to cost nothing.
+// MinScoreCoverage is the coverage of the window, in percent, below which there are no scores,
+// because part of the work would seem to cost no energy.
 const MinScoreCoverage = 90
 
 // Scores relate a job's energy J, its Account.Total, to its work. A score is nil if a figure in
@@ -69,10 +69,10 @@ func Score(a Account, w Work) Scores {
 	return s
 }
 
-// ratio of two quantities, both of which are unknown if 0.
+// ratio returns a/b; nil if either is unknown, that is 0.
 func ratio(a, b float64) *float64 { return quotient(a, b, a > 0 && b > 0) }
 
-// quotient is nil if it is unknown or not a finite number.
+// quotient returns a/b; nil if it is unknown or not finite.
 func quotient(a, b float64, known bool) *float64 {
 	q := a / b
 	if !known || math.IsInf(q, 0) || math.IsNaN(q) {

@@ -2,7 +2,7 @@ package energy
 
 import "slices"
 
-// settle attributes the pending steps that end by a moment, for good.
+// settle attributes the pending steps that end by until. Their attribution is then final.
 func (l *Ledger) settle(until instant) {
 	for _, z := range l.zones {
 		for len(z.pending) > 0 && z.pending[0].to <= until {
@@ -27,8 +27,8 @@ func (l *Ledger) settleStep(z *zoneLedger, s *step) {
 	}
 }
 
-// learnBaseline takes a step as an idle sample if the machine was idle in all of it. Unknown use
-// is not idleness.
+// learnBaseline adds a step to the idle samples if the machine was idle during all of it. Unknown
+// use does not count as idle.
 func (l *Ledger) learnBaseline(z *zoneLedger, s *step) {
 	use := s.usage.orPrevious(s.from).utilization()
 	if use == nil {
@@ -42,7 +42,7 @@ func (l *Ledger) learnBaseline(z *zoneLedger, s *step) {
 	z.learner.add(s.energy, s.length(), l.time(s.to))
 }
 
-// cutPending cuts each zone's pending step that a moment lies in.
+// cutPending cuts each zone's pending step that contains at.
 func (l *Ledger) cutPending(at instant) {
 	for _, z := range l.zones {
 		i := slices.IndexFunc(z.pending, func(s *step) bool { return s.from < at && at < s.to })
@@ -53,7 +53,7 @@ func (l *Ledger) cutPending(at instant) {
 	}
 }
 
-// disown moves what was attributed to a window to the time without one.
+// disown removes a zone's energy from a window and attributes it to the time outside windows.
 func (z *zoneLedger) disown(w *window) {
 	t := w.tallies[z.zone.ID]
 	if t == nil {

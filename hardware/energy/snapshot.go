@@ -5,12 +5,12 @@ import (
 	"time"
 )
 
-// Snapshot is the state of a Ledger at a moment. It is immutable and safe for concurrent use.
+// Snapshot is the state of a Ledger at a time. It is immutable and safe for concurrent use.
 type Snapshot struct {
 	Zones    []ZoneState             `json:"zones"` // in the order of their first sample
 	Jobs     []JobState              `json:"jobs"`  // with an open window, in the order of Open
 	Samplers map[string]SamplerState `json:"samplers"`
-	// Baseline of the counted zones together; nil if that of one is unknown.
+	// Baseline is that of the counted zones together; nil if that of one is unknown.
 	Baseline *Baseline `json:"baseline,omitempty"`
 }
 
@@ -18,9 +18,9 @@ type Snapshot struct {
 // microjoule.
 type ZoneState struct {
 	*Zone
-	// Power in W over the last readings, at least minPowerTime apart; nil if unknown.
+	// Power is in W, over the last readings at least minPowerTime apart; nil if unknown.
 	Power *Watts `json:"power_watts,omitempty"`
-	// Energy in µJ since the ledger began, unwrapped; it never decreases.
+	// Energy is the unwrapped counter in µJ since the ledger's creation; it never decreases.
 	Energy    Microjoules `json:"energy_microjoules"`
 	Jobs      Microjoules `json:"jobs_microjoules"`      // processes of jobs
 	Idle      Microjoules `json:"idle_microjoules"`      // the baseline, with and without jobs
@@ -43,9 +43,9 @@ type JobState struct {
 	Job    string    `json:"job"`
 	Start  time.Time `json:"start"`
 	Source Source    `json:"source"`
-	// Energy in J so far, as in Account.Total; nil if unknown.
+	// Energy is in J so far, as in Account.Total; nil if unknown.
 	Energy *Joules `json:"joules,omitempty"`
-	// Power in W over the last seconds; nil if unknown.
+	// Power is in W over the last seconds; nil if unknown.
 	Power *Watts `json:"power_watts,omitempty"`
 }
 
@@ -56,7 +56,7 @@ type SamplerState struct {
 	Faults  int       `json:"faults"`
 }
 
-// Power is the power of the counted zones in W, and its source; false if none is known.
+// Power returns the power of the counted zones in W and its source; false if none is known.
 func (s *Snapshot) Power() (Watts, Source, bool) {
 	var sum Watts
 	source := Unavailable
@@ -71,7 +71,7 @@ func (s *Snapshot) Power() (Watts, Source, bool) {
 	return sum, source, source != Unavailable
 }
 
-// Job is the state of a job with an open window.
+// Job returns the state of a job; false if it has no open window.
 func (s *Snapshot) Job(job string) (JobState, bool) {
 	for _, j := range s.Jobs {
 		if j.Job == job {
@@ -81,7 +81,7 @@ func (s *Snapshot) Job(job string) (JobState, bool) {
 	return JobState{}, false
 }
 
-// Snapshot is the ledger's present state.
+// Snapshot returns the current state of the ledger.
 func (l *Ledger) Snapshot() *Snapshot {
 	s := &Snapshot{Samplers: maps.Clone(l.samplers)}
 	var counted []*zoneLedger
@@ -119,8 +119,8 @@ func (z *zoneLedger) state() ZoneState {
 	return state
 }
 
-// pendingTallies are what the open windows would get of the pending steps if those were settled
-// now, by zone ID.
+// pendingTallies returns the open windows' parts of the pending steps, if these were settled now,
+// by window and zone ID.
 func (l *Ledger) pendingTallies() map[*window]map[string]*tally {
 	pending := map[*window]map[string]*tally{}
 	for _, w := range l.open {
@@ -147,7 +147,7 @@ func (l *Ledger) pendingTallies() map[*window]map[string]*tally {
 	return pending
 }
 
-// jobState sums up a window: what is settled and what is pending.
+// jobState sums up the settled and pending energy of a window.
 func (l *Ledger) jobState(w *window, pending map[string]*tally) JobState {
 	state := JobState{Job: w.job, Start: w.start, Source: Unavailable}
 	var energy Joules
@@ -184,12 +184,12 @@ func (l *Ledger) jobState(w *window, pending map[string]*tally) JobState {
 	return state
 }
 
-// minPowerTime is the shortest time over which present power is computed: over less, the update
-// interval of a sensor would show as bursts.
+// minPowerTime is the shortest time over which the current power is computed: over a shorter one,
+// the updates of a sensor would look like bursts.
 const minPowerTime = 50 * time.Millisecond
 
-// powerMeter computes a zone's present power from its deltas. A counter that does not move has no
-// power: it has not been updated, or never is.
+// powerMeter computes a zone's current power from its deltas. It is unknown while the counter does
+// not move: the sensor has not updated it, or it is stuck.
 type powerMeter struct {
 	energy Microjoules
 	length time.Duration

@@ -42,7 +42,8 @@ func TestSnapshotHasTheOpenJobSoFar(t *testing.T) {
 	}
 }
 
-// The power of an open job is that of its pending steps, or of all until they are long enough.
+// The power of an open job is that of its pending steps, or of all steps until these are long
+// enough.
 func TestPowerOfAnOpenJobIsRecent(t *testing.T) {
 	l := NewLedger()
 	l.Open("job", at(0))
@@ -56,7 +57,7 @@ func TestPowerOfAnOpenJobIsRecent(t *testing.T) {
 	near(t, "of a new step", power(), 80, 1e-6)
 }
 
-// While jobs overlap, each has its share and no more.
+// While jobs overlap, each has only its share.
 func TestOpenJobsShareTheEnergy(t *testing.T) {
 	m := newMachine(pkg)
 	m.open("a")
@@ -71,8 +72,8 @@ func TestOpenJobsShareTheEnergy(t *testing.T) {
 	near(t, "power of b", float64(*b.Power), 25, 0.01)
 }
 
-// A counter that has not moved yet has no power, nor has one that never does: neither is 0 W, and
-// a job has not used 0 J by it.
+// The power of a counter that has not moved yet is unknown, as is that of a stuck one: neither is
+// 0 W, and the energy of a job is not 0 J.
 func TestStuckCounterHasNoPower(t *testing.T) {
 	l := NewLedger()
 	l.Open("job", at(0))

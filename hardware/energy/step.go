@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// instant is a moment on the ledger's clock: the time since its first event by Go's monotonic
+// instant is a time on the ledger's clock: the time since its first event by Go's monotonic
 // clock, so that setting the wall clock changes nothing.
 type instant = time.Duration
 
@@ -13,11 +13,11 @@ type instant = time.Duration
 type step struct {
 	from, to instant
 	energy   Microjoules // 0 in a gap
-	whole    *step       // the step that this is a piece of; itself if it is not cut
+	whole    *step       // the step of which this is a piece; itself if it is not cut
 
 	// The same in all pieces.
 	gap         bool         // the energy is unknown
-	usage       *usageDelta  // that the step lies in; nil: unknown
+	usage       *usageDelta  // the one that contains the step; nil: unknown
 	utilization *float64     // at the end of the whole step; nil: unknown
 	crossCheck  *Microjoules // energy of the whole step by the second counter; nil: there is none
 	errorBound  Microjoules  // of the whole step's energy, by the sensor's own error
@@ -32,12 +32,12 @@ func newStep(from, to instant, energy Microjoules) *step {
 
 func (s *step) length() time.Duration { return s.to - s.from }
 
-// ofWhole is the piece's part, by time, of an amount in the whole step.
+// ofWhole returns the piece's part, by time, of an amount in the whole step.
 func (s *step) ofWhole(amount Microjoules) Microjoules {
 	return portion(amount, s.length(), s.whole.length())
 }
 
-// cut divides a step at a moment inside it, in proportion to time.
+// cut divides a step at a time inside it, in proportion to time.
 func (s *step) cut(at instant) (head, tail *step) {
 	first, second := *s, *s
 	first.to, second.from = at, at
@@ -64,14 +64,14 @@ func (s *step) pieces(open []*window) []*step {
 	return append(pieces, s)
 }
 
-// recentSteps are the latest steps of a zone since its last gap, as many as a mean power needs:
-// over less than the sensor's update interval, an update of the counter would look like a burst.
+// recentSteps are the latest steps of a zone since its last gap, as many as are needed for a mean
+// power: over less than the sensor's update interval, an update would look like a burst.
 type recentSteps []*step
 
 const (
 	// minAveraging is the shortest time over which a mean power is computed.
 	minAveraging = 10 * time.Millisecond
-	// manyUpdates is a number of sensor updates among which one more or less is no burst.
+	// manyUpdates is the number of sensor updates from which one more or less does not matter.
 	manyUpdates = 10
 )
 

@@ -6,19 +6,19 @@ import (
 )
 
 // usageDelta is the use of a zone's hardware between two successive readings with a Usage. It may
-// cover several steps. It is open until the second of the two arrives.
+// cover several steps. It is open until the second reading.
 type usageDelta struct {
 	from, to      instant
 	before, after *Usage         // after is nil while it is open
-	others        *time.Duration // use by processes of no job; nil: unknown
+	others        *time.Duration // use by processes outside jobs; nil: unknown
 	previous      *usageDelta    // nil once closed
 }
 
-// maxUsageAge is how long the last closed delta may stand for an open one.
+// maxUsageAge is how long the last closed delta may be used in place of an open one.
 const maxUsageAge = 3 * time.Second
 
-// orPrevious is the delta itself or, while it is open, the one before it: a window that closes
-// does not wait for the next Usage.
+// orPrevious returns the delta itself or, while it is open, the previous one, so that closing a
+// window does not have to wait for the next Usage.
 func (d *usageDelta) orPrevious(at instant) *usageDelta {
 	if d != nil && d.previous != nil && at-d.previous.to < maxUsageAge {
 		return d.previous
@@ -26,7 +26,8 @@ func (d *usageDelta) orPrevious(at instant) *usageDelta {
 	return d
 }
 
-// close ends a delta. ahead is by how much the jobs' use has exceeded everybody's so far.
+// close ends a delta. ahead is the amount by which the use by jobs has exceeded the use by all
+// processes so far.
 func (d *usageDelta) close(u *Usage, at instant, ahead time.Duration) (newAhead time.Duration) {
 	d.to, d.after, d.previous = at, u, nil
 	busy, capacity, known := d.busy()
@@ -37,15 +38,15 @@ func (d *usageDelta) close(u *Usage, at instant, ahead time.Duration) (newAhead 
 	for job, used := range u.Jobs {
 		jobs += max(0, used-d.before.Jobs[job])
 	}
-	// The jobs' use and everybody's come from clocks of different resolution: what the jobs
-	// are ahead by now is subtracted from the others' use later.
+	// The use by jobs and the use by all processes have different resolutions. If jobs seem to
+	// have used more than all processes, the excess is subtracted from the others' use later.
 	left := busy - jobs - ahead
 	others := max(0, left)
 	d.others = &others
 	return min(max(0, -left), capacity)
 }
 
-// busy is the use by all processes and the capacity in a closed delta; false if unknown.
+// busy returns the use by all processes and the capacity in a closed delta; false if unknown.
 func (d *usageDelta) busy() (busy, capacity time.Duration, known bool) {
 	if d == nil || d.after == nil {
 		return 0, 0, false
@@ -54,7 +55,7 @@ func (d *usageDelta) busy() (busy, capacity time.Duration, known bool) {
 	return busy, capacity, capacity > 0 && busy >= 0
 }
 
-// utilization is the part of the capacity that was used, 0 to 1; nil if unknown.
+// utilization returns the used fraction of the capacity, 0 to 1; nil if unknown.
 func (d *usageDelta) utilization() *float64 {
 	busy, capacity, known := d.busy()
 	if !known {
@@ -64,8 +65,8 @@ func (d *usageDelta) utilization() *float64 {
 	return &part
 }
 
-// useRates is the use per second by the jobs of some windows and by all others, in billionths of
-// a unit: of a thread, of a card.
+// useRates are the use per second by the jobs of some windows and by all other processes, in
+// billionths of a thread or of a card.
 type useRates struct {
 	jobs        []int64
 	jobsKnown   bool // of each job
@@ -90,11 +91,11 @@ func newUseRates(d *usageDelta, windows []*window) useRates {
 	return r
 }
 
-// maxThreads is the highest plausible use per time. With it, products of rates stay in 64 bits.
+// maxThreads is the highest plausible use per time. It keeps products of rates within 64 bits.
 const maxThreads = 1 << 20
 
-// rate is the use per second by a window's job in a closed delta: its use by the time that the
-// window was open in it. A job that began in it began at 0.
+// rate returns the use per second by a window's job in a closed delta: its use divided by the
+// time for which the window was open in it. The use of a job that began in it started at 0.
 func (d *usageDelta) rate(w *window) (rate int64, known bool) {
 	var before time.Duration
 	known = w.from >= d.from
@@ -109,7 +110,7 @@ func (d *usageDelta) rate(w *window) (rate int64, known bool) {
 	return int64(portion(after-before, time.Second, open)), true
 }
 
-// weights are the jobs' rates, or equal weights if a rate is unknown or all are 0.
+// weights returns the jobs' rates, or equal weights if a rate is unknown or all are 0.
 func (r useRates) weights() (weights []int64, method string) {
 	if r.jobsKnown && slices.ContainsFunc(r.jobs, func(rate int64) bool { return rate > 0 }) {
 		return r.jobs, r.method

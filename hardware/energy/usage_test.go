@@ -59,7 +59,7 @@ func TestUseByOthersIsWhatJobsLeave(t *testing.T) {
 	}
 }
 
-func TestOpenUsageIsReplacedByTheLastForAWhile(t *testing.T) {
+func TestLastClosedUsageReplacesAnOpenOne(t *testing.T) {
 	closed := &usageDelta{to: 10, after: &Usage{}}
 	open := &usageDelta{from: 10, previous: closed}
 	first := &usageDelta{from: 10}
@@ -119,7 +119,7 @@ func TestRateOfAJob(t *testing.T) {
 	}
 }
 
-func TestUseRatesAreKnownOfAllOrNone(t *testing.T) {
+func TestUseRatesAreKnownForAllOrNone(t *testing.T) {
 	closed := &usageDelta{
 		to:     10,
 		before: &Usage{Jobs: map[string]time.Duration{"a": 0, "b": 0, "new": 0}},

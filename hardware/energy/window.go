@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// window is the time in which a job ran, from FFmpeg's start to its exit, and what was used in it
-// so far, by zone.
+// window is the time in which a job ran, from FFmpeg's start to its exit, with the energy used in
+// it so far, by zone.
 type window struct {
 	job      string
 	start    time.Time
@@ -14,14 +14,14 @@ type window struct {
 	tallies  map[string]*tally // by zone ID
 }
 
-// stillOpen is the end of an open window.
+// stillOpen is the value of to in an open window.
 const stillOpen instant = math.MaxInt64
 
 func newWindow(job string, start time.Time, from instant) *window {
 	return &window{job: job, start: start, from: from, to: stillOpen, tallies: map[string]*tally{}}
 }
 
-// tally of a zone in the window.
+// tally returns the tally of a zone in the window.
 func (w *window) tally(zoneID string) *tally {
 	t := w.tallies[zoneID]
 	if t == nil {
@@ -31,7 +31,7 @@ func (w *window) tally(zoneID string) *tally {
 	return t
 }
 
-// seen notes a reading of a zone; the one closest to the window's start counts.
+// seen records the time of a reading of a zone, to find the one closest to the window's start.
 func (w *window) seen(zoneID string, reading instant) {
 	t := w.tally(zoneID)
 	t.startDistance = min(t.startDistance, (reading - w.from).Abs())
@@ -43,11 +43,11 @@ type tally struct {
 	machine    Microjoules              // used by all
 	covered    time.Duration            // read without a gap
 	errorBound Microjoules              // of machine, by the sensor's own error
-	equalError Microjoules              // of share, where it was divided equally
-	methods    map[string]time.Duration // by which share was divided, unless the job was alone
+	equalError Microjoules              // of share, due to equal division
+	methods    map[string]time.Duration // time by method of sharing, without that alone
 	power      powerRange
 	gaps       int
-	lastGap    *step // counted already; it may come in several pieces
+	lastGap    *step // already counted; a gap may come in several pieces
 	cutAtStart bool  // a step was cut at the window's start
 	cutAtEnd   bool
 	// startDistance is the time between the window's start and the closest reading.
@@ -66,7 +66,7 @@ func newTally() *tally {
 	return &tally{startDistance: unseen, methods: map[string]time.Duration{}}
 }
 
-// add takes a piece that lies in the window, and the job's share of it.
+// add adds a piece that lies in the window, and the job's share of it.
 func (t *tally) add(w *window, s *step, method string, mine attribution) {
 	if s.gap {
 		if t.lastGap != s.whole {
@@ -96,9 +96,9 @@ func (t *tally) add(w *window, s *step, method string, mine attribution) {
 	}
 }
 
-// edgeBound is the energy that may have been counted on the wrong side of the window's edges:
-// power × (update interval + distance of the closest reading) at each, with the highest power in
-// the window. Where a gap covers an edge, no energy was counted on either side.
+// edgeBound returns the energy that may have been counted on the wrong side of the window's edges:
+// at each edge, the highest power in the window × (update interval + distance of the closest
+// reading). If a gap covers an edge, no energy was counted on either side of it.
 func (t *tally) edgeBound(update, endDistance time.Duration) Joules {
 	late := 2 * update
 	if t.cutAtStart {
@@ -117,7 +117,7 @@ const (
 	// crossCheckAveraging is how long the moving average of a cross-check may be: NVML's power
 	// is the mean of the last second.
 	crossCheckAveraging = time.Second
-	// minCrossCheck is the time for which a cross-check is needed before it counts.
+	// minCrossCheck is the shortest time over which a cross-check is evaluated.
 	minCrossCheck = 2 * crossCheckAveraging
 )
 
@@ -133,7 +133,7 @@ func (t *tally) contradiction() (difference float64, contradict bool) {
 	return apart / float64(t.checked), apart > allowed
 }
 
-// powerRange is the lowest and the highest of some powers.
+// powerRange is the lowest and the highest of a set of powers.
 type powerRange struct {
 	min, max Watts
 	known    bool
@@ -146,8 +146,8 @@ func (r *powerRange) add(p Watts) {
 	r.min, r.max = min(r.min, p), max(r.max, p)
 }
 
-// averagingError bounds the error of an energy that was integrated from a moving average: at
-// most, the average lags behind a change from one end of the range to the other.
+// averagingError returns a bound on the error of energy that was integrated from a moving average:
+// in the worst case the average lags behind a change across the whole range.
 func (r *powerRange) averagingError(over time.Duration) Joules {
 	return Joules(float64(r.max-r.min) * over.Seconds())
 }
