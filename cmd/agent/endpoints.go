@@ -28,6 +28,7 @@ func (w *worker) endpoints(a *actors.Agent, cfg configs.Config) (actors.Endpoint
 		Status: status,
 		Drain:  func(context.Context) error { a.Drain(cfg.Shutdown.DrainTimeout); return nil },
 		Find:   w.journal.Find,
+		Recent: w.journal.Recent,
 	}
 	if cfg.Debug.FaultInjection {
 		handlers.Crash, handlers.Hang = a.Crash, a.Hang

@@ -79,7 +79,7 @@ command it runs the agent; agent run --help lists the flags.`,
 	root.InitDefaultHelpFlag()
 	bindHiddenFlags(root)
 	root.AddCommand(
-		newRun(), newDemo(), newStatus(), newDrain(), newDoctor(), newReport(), newConfig(), newExporters(), newVersion(),
+		newRun(), newDemo(), newStatus(), newJobs(), newDrain(), newDoctor(), newReport(), newConfig(), newExporters(), newVersion(),
 		newDebug(), newGPUCheck(), newNVMLChild(), newJournalInspector(), // hidden
 	)
 	return root

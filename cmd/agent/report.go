@@ -23,12 +23,12 @@ func newReport() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "report JOB",
 		Short: "Show the outcome and the energy account of a job",
-		Long: `Show a job that this machine has run: outcome, encode, and where its energy went. The
-data comes from the running agent or, if there is none, from its journal. --html prints
-a self-contained page with a graph of power over time. Exit status 1 if the journal has
-no such job.`,
-		Example: "  agent report 7f3a9c\n  agent report 7f3a9c --attempt 1 --html > report.html\n  agent report 7f3a9c --json | jq .energy_joules",
-		Args:    oneArgument("a job's id"),
+		Long: `Show a job that this machine has run: outcome, encode, and where its energy went. JOB is
+its id, the beginning of it, or its sequence number, as agent jobs lists them. The data
+comes from the running agent or, if there is none, from its journal. --html prints a
+self-contained page with a graph of power over time. Exit status 1 if there is no such job.`,
+		Example: "  agent report 1042\n  agent report 7f3a --attempt 1 --html > report.html\n  agent report 7f3a9c --json | jq .energy_joules",
+		Args:    oneArgument("a job's id or number"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if asJSON && asHTML {
 				return usageError{errors.New("--json and --html exclude each other")}
@@ -61,49 +61,54 @@ no such job.`,
 	return cmd
 }
 
-// findRecords gets the attempts at a job from the running agent, or from its journal if no
-// agent runs: only one process can have the journal open.
-func findRecords(cmd *cobra.Command, id string) ([]job.Record, error) {
-	client, err := dialAgent(cmd)
-	if err != nil {
-		return nil, err
-	}
-	records, err := client.Find(cmd.Context(), id)
-	if !errors.Is(err, control.ErrNotRunning) {
+// findRecords gets the attempts at the job that is meant: by its id, the beginning of it, or
+// its sequence number.
+func findRecords(cmd *cobra.Command, given string) ([]job.Record, error) {
+	records, err := recordsOf(cmd, given)
+	if err != nil || len(records) > 0 {
 		return records, err
 	}
-	loaded, err := load(cmd)
+	all, err := recentAttempts(cmd)
 	if err != nil {
 		return nil, err
 	}
-	return readRecords(cmd.Context(), client, journalPath(loaded.Config.DataDir), id)
+	id, err := resolveJob(given, all)
+	if err != nil {
+		return nil, err
+	}
+	return recordsOf(cmd, id)
 }
 
-// readRecords reads the journal. If that is in use, an agent has just started, and
-// readRecords asks it once more: it opens the journal before its control socket.
-func readRecords(ctx context.Context, client *control.Client, path, id string) (records []job.Record, err error) {
+func recordsOf(cmd *cobra.Command, id string) ([]job.Record, error) {
+	return fromJournal(cmd, func(ctx context.Context, c *control.Client) ([]job.Record, error) { return c.Find(ctx, id) },
+		func(r *journal.Reader) ([]job.Record, error) { return r.Find(id) })
+}
+
+// readJournal reads the journal. If that is in use, an agent has just started, and readJournal
+// asks it once more: it opens the journal before its control socket.
+func readJournal[T any](ctx context.Context, client *control.Client, path string, ask func(context.Context, *control.Client) (T, error), read func(*journal.Reader) (T, error)) (answer T, err error) {
 	reader, err := journal.OpenReadOnly(path, journalInspector)
 	switch {
 	case errors.Is(err, journal.ErrInUse):
-		records, err := client.Find(ctx, id)
+		answer, err := ask(ctx, client)
 		if errors.Is(err, control.ErrNotRunning) {
-			return nil, fmt.Errorf("the journal %s is in use by an agent that does not answer on the control socket %s; try again, or pass its socket with --socket",
+			return answer, fmt.Errorf("the journal %s is in use by an agent that does not answer on the control socket %s; try again, or pass its socket with --socket",
 				path, client.Socket())
 		}
-		return records, err
+		return answer, err
 	case errors.Is(err, fs.ErrNotExist):
-		return nil, fmt.Errorf("no agent answers on %s, and there is no journal %s; pass the agent's configuration with --config", client.Socket(), path)
+		return answer, fmt.Errorf("no agent answers on %s, and there is no journal %s; pass the agent's configuration with --config", client.Socket(), path)
 	case err != nil:
-		return nil, err
+		return answer, err
 	}
 	defer func() { err = errors.Join(err, reader.Close()) }()
-	return reader.Find(id)
+	return read(reader)
 }
 
 // chooseAttempt returns the index of an attempt, or of the latest one if attempt is 0.
 func chooseAttempt(id string, records []job.Record, attempt int) (int, error) {
 	if len(records) == 0 {
-		return 0, fmt.Errorf("no job %s in the journal: it has not run here, or its record has been removed to make room", plain(id))
+		return 0, fmt.Errorf("no job %s in the journal", plain(id)) // removed meanwhile
 	}
 	if attempt == 0 {
 		return len(records) - 1, nil

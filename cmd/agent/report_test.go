@@ -101,6 +101,12 @@ func TestReportFromRunningAgent(t *testing.T) {
 			return nil, nil
 		}
 		return records, nil
+	}, Recent: func() ([]job.Summary, error) {
+		var all []job.Summary
+		for _, r := range records {
+			all = append(all, job.Summarize(r))
+		}
+		return all, nil
 	}})
 	written := func(write func(io.Writer, []job.Record, int) error, i int) string {
 		var b strings.Builder
@@ -120,7 +126,8 @@ func TestReportFromRunningAgent(t *testing.T) {
 		"HTML":                  {args: []string{"job-a", "--attempt", "2", "--html"}, want: written(report.HTML, 1)},
 		"no result so far":      {args: []string{"job-a", "--json"}, err: "attempt 3 of job job-a has no result (running"},
 		"unknown attempt":       {args: []string{"job-a", "--attempt", "7"}, err: "which has: 1, 2, 3"},
-		"unknown job":           {args: []string{"job-b"}, err: "no job job-b"},
+		"by its beginning":      {args: []string{"jo", "--attempt", "2"}, want: written(report.Text, 1)},
+		"unknown job":           {args: []string{"job-b"}, err: "no job job-b in the journal. Similar: job-a"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			out, err := operate(t, append([]string{"report", "--socket", socket}, test.args...)...)

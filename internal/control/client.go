@@ -76,6 +76,13 @@ func (c *Client) Find(ctx context.Context, jobID string) ([]job.Record, error) {
 	return records, nil
 }
 
+// Recent returns all attempts in the agent's journal, latest first.
+func (c *Client) Recent(ctx context.Context) ([]job.Summary, error) {
+	var all []job.Summary
+	err := c.call(ctx, "listing jobs", http.MethodGet, pathRecent, nil, &all)
+	return all, err
+}
+
 // Crash makes an actor panic. It fails if the agent's fault injection is disabled.
 func (c *Client) Crash(ctx context.Context, actorPath string) error {
 	return c.call(ctx, "crashing "+actorPath, http.MethodPost, pathCrash, crashRequest{actorPath}, nil)

@@ -31,6 +31,8 @@ type Handlers struct {
 	Drain func(context.Context) error
 	// Find returns the attempts of a job, latest last, or none.
 	Find func(jobID string) ([]job.Record, error)
+	// Recent returns all attempts in the journal, latest first.
+	Recent func() ([]job.Summary, error)
 	// Crash and Hang inject a fault into an actor. They must be nil unless
 	// debug.fault_injection is enabled.
 	Crash func(actorPath string) error
@@ -69,6 +71,7 @@ func NewServer(path string, h Handlers, log *zap.Logger) *Server {
 	mux.Handle("GET "+pathStatus, s.handle(h.status))
 	mux.Handle("POST "+pathDrain, s.handle(h.drain))
 	mux.Handle("GET "+pathRecords, s.handle(h.records))
+	mux.Handle("GET "+pathRecent, s.handle(h.recent))
 	mux.Handle("POST "+pathCrash, s.handle(h.crash))
 	mux.Handle("POST "+pathHang, s.handle(h.hang))
 	s.handler = limit(mux)
@@ -246,6 +249,17 @@ func (h *Handlers) records(r *http.Request) (any, error) {
 		response.Records[i] = encodeRecord(r)
 	}
 	return response, nil
+}
+
+func (h *Handlers) recent(*http.Request) (any, error) {
+	if h.Recent == nil {
+		return nil, withStatus(http.StatusNotImplemented, errNotSupported)
+	}
+	all, err := h.Recent()
+	if all == nil {
+		all = []job.Summary{}
+	}
+	return all, err
 }
 
 func (h *Handlers) crash(r *http.Request) (any, error) {

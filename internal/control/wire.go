@@ -14,6 +14,7 @@ const (
 	pathStatus  = "/status"      // GET → messages.Status
 	pathDrain   = "/drain"       // POST → 202
 	pathRecords = "/records"     // GET ?job=ID → recordsResponse
+	pathRecent  = "/jobs"        // GET → []job.Summary
 	pathCrash   = "/debug/crash" // POST crashRequest → 202
 	pathHang    = "/debug/hang"  // POST hangRequest → 202
 	queryJob    = "job"          // query parameter of pathRecords

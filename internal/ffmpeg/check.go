@@ -2,9 +2,12 @@ package ffmpeg
 
 import (
 	"context"
-	"ffmpeg-agent/internal/reach"
 	"io"
+	"math"
 	"strings"
+
+	"ffmpeg-agent/internal/reach"
+	"ffmpeg-agent/messages/job"
 )
 
 // Check checks what FFmpeg wrote, once it has exited, and gives the outputs their final
@@ -171,13 +174,19 @@ func (r *Run) recordVerdict(v verdict) {
 // recordProducts records what a successful attempt wrote.
 func (r *Run) recordProducts(made []output) {
 	var outputs []string
-	for _, t := range r.files.targets {
+	renditions := make([]job.Rendition, len(made))
+	for i, t := range r.files.targets {
+		shown := ""
 		switch {
 		case t.url != "":
-			outputs = append(outputs, r.redactor.redact(t.url))
+			shown = r.redactor.redact(t.url)
 		case t.kept:
-			outputs = append(outputs, t.final)
+			shown = t.final
 		}
+		if shown != "" {
+			outputs = append(outputs, shown)
+		}
+		renditions[i] = made[i].asRendition(shown)
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -197,5 +206,18 @@ func (r *Run) recordProducts(made []output) {
 		e.SizeBytes = 0 // the sum is unknown
 	}
 	e.Progress.Percent, e.Progress.Frames = 100, first.frames
-	e.Output = strings.Join(outputs, ", ")
+	e.Output, e.Renditions = strings.Join(outputs, ", "), renditions
+}
+
+// asRendition describes an output for its result; shown is where it is.
+func (o *output) asRendition(shown string) job.Rendition {
+	p := o.made
+	made := job.Rendition{
+		Output: shown, Encoder: o.rendition.encoder, Width: p.size.width, Height: p.size.height,
+		Frames: p.frames, SizeBytes: p.bytes, Seconds: math.Round(p.length.Seconds()*1e6) / 1e6,
+	}
+	if made.Seconds > 0 {
+		made.BitrateKbps = math.Round(float64(p.bytes)*8/made.Seconds) / 1000
+	}
+	return made
 }

@@ -1,9 +1,11 @@
 package ffmpeg
 
 import (
+	"cmp"
 	"context"
 	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"ffmpeg-agent/internal/reach"
@@ -153,7 +155,11 @@ func (r *Run) hideSecrets() {
 	if u := r.files.reads.URL; u != nil {
 		redact.addURL(u.String())
 	}
+	input := cmp.Or(r.plan.input, job.SyntheticInput)
+	if strings.Contains(input, "://") {
+		input, _ = maskURL(input)
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.redactor = redact
+	r.redactor, r.encode.Input = redact, input
 }

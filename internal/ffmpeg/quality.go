@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -17,28 +18,41 @@ import (
 // maxPSNR is reported for an output that equals its input, whose PSNR is infinite, dB.
 const maxPSNR = 100
 
-// Measure compares the first output with its input, if the job asks for it. A measure that
-// failed is nil, with a note: the attempt succeeds without. For a ladder the note names the
-// output that was measured.
-func (r *Run) Measure(ctx context.Context) (q job.Quality) {
+// Measure compares the outputs with the input, if the job asks for it, and returns the
+// quality of the first one; the renditions have that of each. A measure that failed is nil,
+// with a note: the attempt succeeds without.
+func (r *Run) Measure(ctx context.Context) (first job.Quality) {
 	defer r.setPhase(job.PhaseJournal)
 	if r.plan.quality == "" {
-		return q
+		return first
 	}
 	r.setPhase(job.PhaseQuality)
-	err := r.step(ctx, func(ctx context.Context) (err error) {
-		q, err = r.compare(ctx)
-		return err
-	})
-	switch n := len(r.plan.renditions); {
-	case err != nil:
-		q.Note = fmt.Sprintf("%s not measured: %v", r.plan.quality, err)
-	case n > 1:
-		first := r.plan.renditions[0]
-		q.Partial = true
-		q.Note = fmt.Sprintf("%s of the first output (%s) only; the job has %d outputs", r.plan.quality, first.size, n)
+	n := len(r.plan.renditions)
+	all := make([]job.Quality, n)
+	for i := range all {
+		q := &all[i]
+		if err := r.step(ctx, func(ctx context.Context) (err error) {
+			*q, err = r.compare(ctx, i)
+			return err
+		}); err != nil {
+			q.Note = fmt.Sprintf("%s not measured: %v", r.plan.quality, err)
+		}
 	}
-	return q
+	first = all[0]
+	if n == 1 {
+		return first
+	}
+	r.update(func(e *job.Encode) {
+		e.Renditions = slices.Clone(e.Renditions)
+		for i := range min(n, len(e.Renditions)) {
+			e.Renditions[i].Quality = &all[i]
+		}
+	})
+	if first.Note == "" {
+		first.Partial = true
+		first.Note = fmt.Sprintf("%s of the first output (%s); the job has %d outputs, see renditions", r.plan.quality, r.plan.renditions[0].size, n)
+	}
+	return first
 }
 
 // measures are FFmpeg's filters, with the options to write one line a frame, or a summary,
@@ -52,7 +66,8 @@ var measures = map[string]struct {
 	"vmaf": {"libvmaf", "log_fmt=json:log_path=/dev/stdout", readVMAF},
 }
 
-func (r *Run) compare(ctx context.Context) (q job.Quality, err error) {
+// compare measures output i.
+func (r *Run) compare(ctx context.Context, i int) (q job.Quality, err error) {
 	measure := measures[r.plan.quality]
 	switch {
 	case r.plan.streaming:
@@ -66,7 +81,7 @@ func (r *Run) compare(ctx context.Context) (q job.Quality, err error) {
 	defer cancel()
 	var value float64
 	readErr := errors.New("no output")
-	args := r.plan.qualityArgs(r.files.targets[0].arg, r.files.input, measure.filter+"="+measure.options)
+	args := r.plan.qualityArgs(i, r.files.targets[i].arg, r.files.input, measure.filter+"="+measure.options)
 	c := command(r.tools.ffmpeg, r.workspace, args...)
 	c.Files = r.files.inherited()
 	c.Stdout = func(in io.Reader) { value, readErr = measure.read(in) }
@@ -91,21 +106,21 @@ func (r *Run) compare(ctx context.Context) (q job.Quality, err error) {
 	return q, nil
 }
 
-// qualityArgs compares an output with its input, which is brought to the output's rate and
+// qualityArgs compares output i with its input, which is brought to the output's rate and
 // size as in the encode. The output passes the rate filter as well: in a container that
 // rounds times to the millisecond its frames would be compared with their neighbours.
-func (p *plan) qualityArgs(output string, in source, filter string) []string {
+func (p *plan) qualityArgs(i int, output string, in source, filter string) []string {
 	args := append([]string{"-nostdin", "-hide_banner", "-v", "error"}, source{url: output, options: ownOutput}.args()...)
 	if in.looped || !p.whole {
 		args = append(args, "-t", seconds(p.duration))
 	}
 	args = append(args, in.args()...)
 	rate := ""
-	if r := p.renditions[0]; r.fps.known() {
+	if r := p.renditions[i]; r.fps.known() {
 		rate = fmt.Sprintf("fps=%s,", r.fps)
 	}
 	graph := fmt.Sprintf("[0:v:0]%sformat=yuv420p,setpts=PTS-STARTPTS[output];[1:V:0]%s,format=yuv420p,setpts=PTS-STARTPTS[input];[output][input]%s:shortest=1",
-		rate, p.renditions[0].geometry(), filter)
+		rate, p.renditions[i].geometry(), filter)
 	return append(args, "-filter_complex", graph, "-f", "null", "-")
 }
 

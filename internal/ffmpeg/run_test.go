@@ -210,8 +210,24 @@ func TestLadderDecodesOnce(t *testing.T) {
 	if e.SizeBytes != size {
 		t.Errorf("%d bytes, want the %d of both files", e.SizeBytes, size)
 	}
-	if q := run.Measure(testContext(t)); q.PSNR == nil || !strings.Contains(q.Note, "first output (320x240) only") {
+	if q := run.Measure(testContext(t)); q.PSNR == nil || !q.Partial || !strings.Contains(q.Note, "first output (320x240)") {
 		t.Errorf("quality %+v does not say of which output it is", q)
+	}
+	made := run.Snapshot().Encode.Renditions
+	if len(made) != 2 {
+		t.Fatalf("got renditions %+v, want two", made)
+	}
+	for i, want := range []job.Rendition{
+		{Output: filepath.Join(dir, "x-320x240.mp4"), Width: 320, Height: 240}, {Output: filepath.Join(dir, "x-160x120.mp4"), Width: 160, Height: 120},
+	} {
+		got := made[i]
+		if got.Output != want.Output || got.Width != want.Width || got.Height != want.Height || got.Encoder != "libx264" || got.Frames != 25 || got.SizeBytes <= 0 || got.Seconds != 1 ||
+			got.BitrateKbps != float64(got.SizeBytes)*8/1000 || got.Quality == nil || got.Quality.PSNR == nil {
+			t.Errorf("got rendition %+v, want %s with its figures and its own quality", got, want.Output)
+		}
+	}
+	if *made[0].Quality.PSNR == *made[1].Quality.PSNR {
+		t.Error("both outputs have the same PSNR")
 	}
 	inputs := 0
 	for _, a := range e.Args {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -149,6 +150,24 @@ func (r *Reader) Find(jobID string) (records []job.Record, err error) {
 		return nil
 	})
 	return records, err
+}
+
+// Recent summarizes all attempts, last accepted first.
+func (r *Reader) Recent() (all []job.Summary, err error) {
+	err = r.view("listing attempts", func(tx *bbolt.Tx) error {
+		all = nil
+		for _, bucket := range recordBuckets {
+			if err := each(tx, bucket, true, func(found located) (bool, error) {
+				all = append(all, job.Summarize(found.rec))
+				return true, nil
+			}); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	slices.SortStableFunc(all, func(a, b job.Summary) int { return b.AcceptedAt.Compare(a.AcceptedAt) })
+	return all, err
 }
 
 // Session returns the node's session, false if none was saved.

@@ -77,6 +77,7 @@ func (p *page) addEncode(r *result) {
 		quantity("CPU time", "cpu_seconds", "s", 3),
 		quantity("pixels encoded", protocol.MetricPixelsProcessed, "", 0),
 		size,
+		{Name: "input", Value: cmp.Or(r.text("input"), unknown)},
 		{Name: "output", Value: cmp.Or(r.text("output"), "not kept")},
 		quantity("preparation time", "prepare_seconds", "s", 3),
 	}
@@ -91,6 +92,7 @@ func (p *page) addEncode(r *result) {
 		p.Encode = append(p.Encode, fact{Name: "killed by signal", Value: signal})
 	}
 	p.Quality = quality(&r.Quality)
+	p.Renditions = renditions(r.Ladder)
 	args, _ := r.Metrics["command"].([]any)
 	for i, arg := range args {
 		if i == maxArguments {
@@ -133,6 +135,36 @@ func quality(q *job.Quality) []fact {
 		facts = append(facts, fact{Name: name, Value: sanitize(q.Note)})
 	}
 	return facts
+}
+
+// rendition is a row of the table of a ladder's outputs.
+type rendition struct{ Resolution, Encoder, Frames, Size, Bitrate, Quality, Output string }
+
+const maxRenditions = 64
+
+func renditions(ladder []job.Rendition) []rendition {
+	var rows []rendition
+	for i := range ladder[:min(len(ladder), maxRenditions)] {
+		o := &ladder[i]
+		row := rendition{Resolution: fmt.Sprintf("%dx%d", o.Width, o.Height), Encoder: sanitize(o.Encoder), Frames: fixed(float64(o.Frames), 0),
+			Size: unknown, Bitrate: unknown, Quality: unknown, Output: cmp.Or(sanitize(o.Output), "not kept")}
+		if o.SizeBytes > 0 {
+			row.Size = byteSize(float64(o.SizeBytes))
+			row.Bitrate = fixed(o.BitrateKbps, 0) + hardSpace + "kbit/s"
+		}
+		switch q := o.Quality; {
+		case q == nil:
+			row.Quality = "not asked for"
+		case q.VMAF != nil:
+			row.Quality = "VMAF " + fixed(*q.VMAF, 2)
+		case q.PSNR != nil:
+			row.Quality = "PSNR " + fixed(*q.PSNR, 2) + hardSpace + "dB"
+		case q.SSIM != nil:
+			row.Quality = "SSIM " + fixed(*q.SSIM, 4)
+		}
+		rows = append(rows, row)
+	}
+	return rows
 }
 
 // addLog adds the end of FFmpeg's log.

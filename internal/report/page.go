@@ -31,6 +31,7 @@ type page struct {
 	NoScores    string // reason if there are no scores
 	Encode      []fact
 	Quality     []fact
+	Renditions  []rendition
 	Command     []string
 	Provenance  []provenance
 	Log         []string

@@ -247,6 +247,10 @@ func estimated(t testing.TB) job.Record {
 		Encode: job.Encode{
 			Encoder: "libx264", Bitrate: "2000k", Width: 1280, Height: 720, Started: pointer(at(0.3)), Exited: pointer(at(3.9)), ExitCode: pointer(0),
 			CPUTime: 6900 * time.Millisecond, Frames: 300, Dropped: 2, Pixels: 300 * 1280 * 720, Media: 10 * time.Second, SizeBytes: 2_511_904,
+			Input: "/media/a.mov", Renditions: []job.Rendition{
+				{Encoder: "libx264", Width: 1280, Height: 720, Frames: 300, SizeBytes: 2_011_904, Seconds: 10, BitrateKbps: 1609.523, Quality: &job.Quality{PSNR: pointer(41.25)}},
+				{Encoder: "libx264", Width: 640, Height: 360, Frames: 300, SizeBytes: 500_000, Seconds: 10, BitrateKbps: 400},
+			},
 			Fetch: &job.Fetch{Started: at(0), Took: 250 * time.Millisecond, Done: true, Bytes: 48_211_904, Total: 48_211_904, Resumed: 3},
 		},
 		FetchEnergy: fetchAccount(),

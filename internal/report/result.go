@@ -21,7 +21,8 @@ type result struct {
 	Scores   energy.Scores
 	Quality  job.Quality
 	Notes    []string
-	Problems []string // parts that could not be decoded
+	Ladder   []job.Rendition // the outputs, where there are several
+	Problems []string        // parts that could not be decoded
 }
 
 // decodeResult decodes a record's result as far as possible. It returns nil if there is none.
@@ -37,7 +38,7 @@ func decodeResult(rec *job.Record) *result {
 	r.decode("the result", rec.Result, &stored)
 	r.JobResult = stored.JobResult
 	for name, part := range map[string]any{
-		"energy": &r.Energy, "scores": &r.Scores, "quality": &r.Quality, "notes": &r.Notes,
+		"energy": &r.Energy, "scores": &r.Scores, "quality": &r.Quality, "notes": &r.Notes, "renditions": &r.Ladder,
 	} {
 		if raw, ok := stored.AnalyzerOutput[name]; ok {
 			r.decode("the result's "+name, raw, part)

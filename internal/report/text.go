@@ -31,6 +31,7 @@ func Text(w io.Writer, records []job.Record, selected int) error {
 	if records[selected].StartedAt != nil {
 		writeFacts(&b, "encode", p.Encode)
 		writeFacts(&b, "quality", p.Quality)
+		p.writeRenditions(&b)
 	}
 	p.writeEnergy(&b)
 	p.writeLog(&b)
@@ -96,6 +97,20 @@ func (p *page) writeLog(b *strings.Builder) {
 	for _, line := range p.Log[max(0, len(p.Log)-textLogLines):] {
 		fmt.Fprintf(b, "  %s\n", line)
 	}
+}
+
+func (p *page) writeRenditions(b *strings.Builder) {
+	if len(p.Renditions) == 0 {
+		return
+	}
+	b.WriteString("\noutputs\n")
+	w := tabwriter.NewWriter(b, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "  resolution\tencoder\tframes\tsize\tbitrate\tquality\tfile")
+	for _, r := range p.Renditions {
+		line := strings.Join([]string{r.Resolution, r.Encoder, r.Frames, r.Size, r.Bitrate, r.Quality, r.Output}, "\t")
+		fmt.Fprintf(w, "  %s\n", plainSpaces.Replace(line)) // before it is aligned
+	}
+	_ = w.Flush() // a strings.Builder does not fail
 }
 
 func (p *page) writeAttempts(b *strings.Builder) {

@@ -92,7 +92,9 @@ type Encode struct {
 	Media        time.Duration  `json:"media_duration"` // length of the output
 	SizeBytes    int64          `json:"size_bytes"`
 	Progress     Progress       `json:"progress"`
+	Input        string         `json:"input,omitempty"`             // path or URL (no secrets), or SyntheticInput; empty while unknown
 	Output       string         `json:"output,omitempty"`            // path or URL (no secrets); empty once deleted
+	Renditions   []Rendition    `json:"renditions,omitempty"`        // the outputs, once they are whole
 	Log          string         `json:"log,omitempty"`               // head and tail of standard error
 	Notes        []string       `json:"notes,omitempty"`             // what was done differently than asked
 	InputBytes   int64          `json:"input_bytes,omitempty"`       // size of the input; 0 while unknown, as of a stream
@@ -100,6 +102,23 @@ type Encode struct {
 	InputMade    bool           `json:"input_made"`                  // a synthetic input was generated
 	GenerateFor  time.Duration  `json:"generate_duration,omitempty"` // how long that took; part of PrepareFor
 	PrepareFor   time.Duration  `json:"prepare_duration"`            // of PhasePrepare and PhaseFetch, outside the energy window
+}
+
+// SyntheticInput is Encode.Input of a job that names none.
+const SyntheticInput = "synthetic"
+
+// Rendition is one output. A ladder has several. What is not known is zero or nil.
+type Rendition struct {
+	Output      string  `json:"output,omitempty"` // path or URL (no secrets); empty once deleted
+	Encoder     string  `json:"encoder"`
+	Width       int     `json:"width"`  // px
+	Height      int     `json:"height"` // px
+	Frames      int64   `json:"frames"`
+	SizeBytes   int64   `json:"size_bytes,omitempty"`
+	Seconds     float64 `json:"media_seconds"`
+	BitrateKbps float64 `json:"bitrate_kbps,omitempty"` // of the whole file
+	// Quality compares it with the input, where the job asks for it.
+	Quality *Quality `json:"quality,omitempty"`
 }
 
 // Snapshot is the state of an attempt at one moment.

@@ -68,6 +68,9 @@ func (o *Outcome) Result() protocol.JobResult {
 	if len(o.Encode.Notes) > 0 {
 		r.AnalyzerOutput["notes"] = o.Encode.Notes
 	}
+	if len(o.Encode.Renditions) > 1 {
+		r.AnalyzerOutput["renditions"] = o.Encode.Renditions
+	}
 	if o.Quality != (Quality{}) {
 		r.AnalyzerOutput["quality"] = o.Quality
 	}
@@ -154,6 +157,9 @@ func (o *Outcome) metrics() map[string]any {
 	}
 	if enc.Encoder != "" {
 		m["encoder"] = enc.Encoder
+	}
+	if enc.Input != "" {
+		m["input"] = enc.Input
 	}
 	if enc.Output != "" {
 		m["output"] = enc.Output
