@@ -54,7 +54,7 @@ func start(cfg Config, children func(*shared) []child) (*Agent, error) {
 	}
 	s := &shared{Dependencies: cfg.Dependencies, refs: newRefs(), attempts: newAttempts(), log: cfg.Logger, started: time.Now()}
 	s.stop.done = make(chan struct{})
-	s.settings = cfg.Settings
+	s.current.Store(&cfg.Settings)
 	s.contact.begin(s.started)
 	a := &Agent{shared: s, system: supervision.NewSystem(cfg.Supervision)}
 	if err := a.start(children); err != nil {
@@ -93,6 +93,10 @@ func (a *Agent) StopJobs() {
 	a.shared.stop.jobsNow.Store(true)
 	a.shared.refs.jobs.Tell(&messages.StopJobs{})
 }
+
+// Reload reads the configuration again, whether or not a file of it has changed. It returns
+// at once.
+func (a *Agent) Reload() { a.shared.refs.configuration.Tell(&messages.Reload{}) }
 
 // Done is closed at the end of a drain.
 func (a *Agent) Done() <-chan struct{} { return a.shared.stop.done }
@@ -216,6 +220,9 @@ func (s *shared) children() []child {
 	children = append(children,
 		child{"jobs", s.refs.jobs, func() actor.Actor { return newJobs(s) }},
 		child{"janitor", s.refs.janitor, func() actor.Actor { return newJanitor(s) }})
+	if s.Configuration != nil {
+		children = append(children, child{"configuration", s.refs.configuration, func() actor.Actor { return newConfiguration(s) }})
+	}
 	if s.listen.Control != nil {
 		children = append(children, child{"control", s.refs.control, func() actor.Actor { return newListener(s, s.listen.Control) }})
 	}
@@ -279,6 +286,7 @@ func (r *root) shutdown(ctx actor.Context) {
 		{Child: r.refs.meter, Deadline: stopDeadline},
 		{Child: r.refs.uploader, Prepare: drain(r.refs.uploader), Deadline: flushDeadline},
 		{Child: r.refs.janitor, Deadline: stopDeadline},
+		{Child: r.refs.configuration, Deadline: stopDeadline},
 		{Child: r.refs.heartbeat, Deadline: stopDeadline},
 		{Child: r.refs.registrar, Deadline: stopDeadline},
 		{Child: r.refs.exporters, Deadline: serveDeadline},

@@ -82,6 +82,13 @@ func (b *callBackoff) next(now time.Time, err error) time.Duration {
 	return usual
 }
 
+// dependsOnKey reports whether a call that failed with err may succeed with another key or
+// other certificates.
+func dependsOnKey(err error) bool {
+	kind := protocol.KindOf(err)
+	return err != nil && (kind == protocol.Unauthorized || kind == protocol.Unreachable)
+}
+
 func between(low, high time.Duration) time.Duration {
 	return low + rand.N(high-low+1)
 }

@@ -49,7 +49,7 @@ func newWorker(t *testing.T, m *devmaster.Master, address string) *worker {
 	server := httptest.NewServer(m.Handler())
 	t.Cleanup(server.Close)
 	client, err := master.New(master.Config{
-		URL: server.URL, APIKey: func() string { return "" }, HeartbeatTimeout: 5 * time.Second, CallTimeout: 5 * time.Second,
+		URL: server.URL, APIKey: "", HeartbeatTimeout: 5 * time.Second, CallTimeout: 5 * time.Second,
 	})
 	must(t, err)
 	t.Cleanup(client.Close)

@@ -109,7 +109,7 @@ func newSite(t *testing.T, change func(*siteConfig)) *site {
 	must(t, err)
 	t.Cleanup(func() { must(t, s.journal.Close()) })
 	client, err := master.New(master.Config{
-		URL: cfg.link.URL, APIKey: func() string { return cfg.apiKey }, Logger: log,
+		URL: cfg.link.URL, APIKey: cfg.apiKey,
 		HeartbeatTimeout: cfg.HeartbeatInterval / 2, CallTimeout: 5 * time.Second,
 	})
 	must(t, err)

@@ -20,6 +20,8 @@ type heartbeat struct {
 	log      *zap.Logger
 	status   messages.HeartbeatStatus
 	next     *supervision.Timer
+	interval time.Duration // from the last attempt to next
+	refused  bool          // the last one may succeed with another key
 	inFlight *supervision.Task
 	failures outage
 }
@@ -39,7 +41,24 @@ func (h *heartbeat) Receive(ctx actor.Context) {
 		if h.snapshots.Session() != nil {
 			h.beat(ctx)
 		}
+	case *messages.SettingsChanged:
+		h.reschedule(ctx)
 	}
+}
+
+// reschedule applies a changed interval from the last heartbeat on. One that was refused is
+// sent again at once.
+func (h *heartbeat) reschedule(ctx actor.Context) {
+	if h.next == nil || (h.interval == h.settings().HeartbeatInterval && !h.refused) {
+		return
+	}
+	due := time.Duration(0)
+	if !h.refused {
+		due = h.settings().HeartbeatInterval - age(*h.status.LastAttempt)
+	}
+	h.interval = h.settings().HeartbeatInterval
+	h.next.Stop()
+	h.next = supervision.After(ctx, max(0, due), h.beat)
 }
 
 // beat sends one heartbeat and schedules the next from now, not from the response. One
@@ -51,7 +70,8 @@ func (h *heartbeat) beat(ctx actor.Context) {
 	if h.inFlight != nil {
 		h.inFlight.Cancel()
 	}
-	interval := h.settings.HeartbeatInterval
+	interval := h.settings().HeartbeatInterval
+	h.interval, h.refused = interval, false
 	h.next = supervision.After(ctx, interval, h.beat)
 
 	session := *h.snapshots.Session()
@@ -75,6 +95,7 @@ func (h *heartbeat) answered(session messages.Session, sentAt time.Time, err err
 	if err != nil {
 		h.status.Failed++
 		h.status.Error = err.Error()
+		h.refused = dependsOnKey(err)
 		if protocol.KindOf(err) == protocol.NotFound {
 			h.refs.registrar.Tell(&messages.RegisterAgain{Session: session, Reason: "the master does not know this node any more"})
 			return
@@ -82,7 +103,7 @@ func (h *heartbeat) answered(session messages.Session, sentAt time.Time, err err
 		h.failures.failed(err)
 		return
 	}
-	if silence := h.contact.answered(sentAt, h.settings.UnavailableAfter); silence > 0 {
+	if silence := h.contact.answered(sentAt, h.settings().UnavailableAfter); silence > 0 {
 		h.refs.registrar.Tell(&messages.RegisterAgain{Session: session,
 			Reason: fmt.Sprintf("no heartbeat was answered for %s", silence.Round(time.Second))})
 	}
@@ -114,8 +135,8 @@ func (s *shared) heartbeatLate(now time.Time) error {
 	if h := s.snapshots.Heartbeat(); h != nil && h.LastAttempt != nil && h.LastAttempt.After(last) {
 		last = *h.LastAttempt
 	}
-	if silence := now.Sub(last); silence > s.settings.HeartbeatInterval+heartbeatSlack {
-		return fmt.Errorf("no heartbeat attempted for %s, and the interval is %s", silence.Round(time.Second), s.settings.HeartbeatInterval)
+	if silence := now.Sub(last); silence > s.settings().HeartbeatInterval+heartbeatSlack {
+		return fmt.Errorf("no heartbeat attempted for %s, and the interval is %s", silence.Round(time.Second), s.settings().HeartbeatInterval)
 	}
 	return nil
 }

@@ -30,7 +30,7 @@ func TestWatchdogJudgesHeartbeatAttempts(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := &shared{started: start}
-			s.settings.HeartbeatInterval = 30 * time.Second
+			s.current.Store(&Settings{HeartbeatInterval: 30 * time.Second})
 			s.snapshots.session.Store(test.session)
 			s.snapshots.heartbeat.Store(test.heartbeat)
 			if err := s.heartbeatLate(start.Add(test.now)); (err != nil) != test.late {

@@ -48,6 +48,10 @@ func (j *janitor) Receive(ctx actor.Context) {
 	case *messages.HostStatusChanged:
 		j.guardDisk(&m.Status)
 		j.guardJournal(ctx)
+	case *messages.SettingsChanged:
+		if host := j.snapshots.Host(); host != nil {
+			j.guardDisk(host)
+		}
 	case *messages.JournalFailed:
 		j.guardJournal(ctx)
 	case *messages.SendState:
@@ -88,7 +92,7 @@ func (j *janitor) checkFFmpeg(ctx actor.Context) {
 func (j *janitor) guardDisk(h *messages.HostStatus) {
 	reason := ""
 	if h.DiskFreeBytes != nil && h.DiskTotalBytes != nil {
-		if need := j.settings.MinFreeDisk(*h.DiskTotalBytes); *h.DiskFreeBytes < need {
+		if need := j.settings().MinFreeDisk(*h.DiskTotalBytes); *h.DiskFreeBytes < need {
 			reason = fmt.Sprintf("%.1f MiB free on the disk of data_dir, %.1f MiB needed (jobs.min_free_disk)", mib(*h.DiskFreeBytes), mib(need))
 		}
 	}

@@ -74,6 +74,9 @@ func (j *jobs) Receive(ctx actor.Context) {
 		j.delivered(m.Key)
 		delete(j.untried, m.Key.JobID)
 		j.look()
+	case *messages.SettingsChanged:
+		j.startWaiting(ctx)
+		j.sendState()
 	case *messages.Drain:
 		j.startDrain(ctx, m)
 	case *messages.StopJobs:
@@ -209,7 +212,7 @@ func (j *jobs) take(ctx actor.Context, running *attempt, lease job.Lease) {
 			j.disk.recovered()
 		case err != nil:
 			// The master lists the lease as ours, so the next look for leases finds it.
-			wait := j.settings.ReconcileInterval
+			wait := j.settings().ReconcileInterval
 			j.disk.failed(err, zap.Duration("next_try", wait))
 			j.refs.janitor.Tell(&messages.JournalFailed{})
 			supervision.After(ctx, wait, func(actor.Context) { j.refs.poller.Tell(&messages.FindLeases{}) })
@@ -305,12 +308,17 @@ func (j *jobs) ended(ctx actor.Context, key job.Key) {
 	delete(j.children, a.key)
 	j.attempts.remove(a)
 	j.look()
+	j.startWaiting(ctx)
+	j.sendState()
+	j.checkDrained()
+}
+
+// startWaiting starts as many waiting leases as there are free slots.
+func (j *jobs) startWaiting(ctx actor.Context) {
 	for len(j.waiting) > 0 && j.free() > 0 && !j.draining() {
 		j.start(ctx, j.waiting[0])
 		j.waiting = j.waiting[1:]
 	}
-	j.sendState()
-	j.checkDrained()
 }
 
 // delivered frees the slot of a job whose result was sent, or could not be sent in time.
@@ -322,8 +330,8 @@ func (j *jobs) delivered(key job.Key) {
 	}
 }
 
-// free is how many slots have no attempt.
-func (j *jobs) free() int { return j.settings.Slots - len(j.attempts.list()) }
+// free is how many slots have no attempt; negative where a reload took slots away.
+func (j *jobs) free() int { return j.settings().Slots - len(j.attempts.list()) }
 
 // draining reports whether no more jobs are started. The snapshots say so before jobs is
 // asked to drain, which waits for the poller.

@@ -23,7 +23,7 @@ func (a *attempt) watchLease(ctx context.Context) (stop func()) {
 			select {
 			case <-ctx.Done():
 				return
-			case <-time.After(a.settings.CancelCheckInterval):
+			case <-time.After(a.settings().CancelCheckInterval):
 				a.contain(func() { a.checkLease(ctx) })
 			}
 		}
@@ -121,7 +121,7 @@ func (a *attempt) survivesRequeue(lease job.Lease, why string) bool {
 // mayComplete reports whether the master may take a completed result under a lease that is
 // lost: it does not fence, and has answered our heartbeats since it gave the lease.
 func (s *shared) mayComplete(lease job.Lease) bool {
-	return !lease.Job.Fenced() && s.contact.unbrokenSince(lease.AcquiredAt, s.settings.UnavailableAfter)
+	return !lease.Job.Fenced() && s.contact.unbrokenSince(lease.AcquiredAt, s.settings().UnavailableAfter)
 }
 
 // take makes the attempt answer for a later lease of its job: the encode goes on. false: it

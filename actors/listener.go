@@ -9,6 +9,7 @@ import (
 	"go.uber.org/zap"
 
 	"ffmpeg-agent/actors/supervision"
+	"ffmpeg-agent/messages"
 )
 
 // servedFor is how long an endpoint must have served to count as served.
@@ -22,6 +23,10 @@ var errStoppedServing = errors.New("stopped serving")
 type listener struct {
 	*shared
 	endpoint Endpoint
+	serving  *supervision.Task
+	retry    *supervision.Timer
+	served   *supervision.Timer // it counts as served then
+	web      string             // Settings.WebConfig that it is served with
 	backoff  *callBackoff
 	failures outage
 }
@@ -35,21 +40,30 @@ func newListener(s *shared, endpoint Endpoint) *listener {
 }
 
 func (l *listener) Receive(ctx actor.Context) {
-	if _, ok := ctx.Message().(*actor.Started); ok {
+	switch ctx.Message().(type) {
+	case *actor.Started:
 		l.serve(ctx)
+	case *messages.SettingsChanged:
+		if l.web != l.settings().WebConfig {
+			l.serving.Cancel()
+			l.served.Stop()
+			l.retry.Stop()
+			l.serve(ctx)
+		}
 	}
 }
 
 func (l *listener) serve(ctx actor.Context) {
 	begun := time.Now()
-	served := supervision.After(ctx, servedFor, func(actor.Context) {
+	l.web = l.settings().WebConfig
+	l.served = supervision.After(ctx, servedFor, func(actor.Context) {
 		l.snapshots.listeners.Store(l.endpoint.Name(), "")
 		l.failures.recovered()
 	})
-	supervision.Go(ctx, func(work context.Context) (struct{}, error) {
+	l.serving = supervision.Go(ctx, func(work context.Context) (struct{}, error) {
 		return struct{}{}, l.endpoint.Serve(work)
 	}, func(ctx actor.Context, _ struct{}, err error) {
-		served.Stop()
+		l.served.Stop()
 		if err == nil {
 			err = errStoppedServing
 		}
@@ -60,6 +74,6 @@ func (l *listener) serve(ctx actor.Context) {
 		}
 		wait := l.backoff.next(time.Now(), err)
 		l.failures.failed(err, zap.Duration("next_try", wait))
-		supervision.After(ctx, wait, l.serve)
+		l.retry = supervision.After(ctx, wait, l.serve)
 	})
 }

@@ -71,7 +71,7 @@ func (m *meter) Receive(ctx actor.Context) {
 		m.refs.jobs.Tell(&messages.SendState{})
 		m.setPace()
 		m.restoreBaselines(ctx)
-	case *messages.SendState:
+	case *messages.SendState, *messages.SettingsChanged:
 		m.setPace()
 	case *messages.SamplerHealth:
 		m.health[msg.Name] = msg.Error == "" && msg.Absent == ""
@@ -260,7 +260,7 @@ func (m *meter) account(request *messages.CloseWindow) energy.Account {
 
 // setPace has the samplers read often while there is a job, and seldom otherwise.
 func (m *meter) setPace() {
-	s := m.settings
+	s := m.settings()
 	interval := s.IdleSampleInterval
 	if len(m.running) > 0 {
 		interval = s.SampleInterval

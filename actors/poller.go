@@ -33,9 +33,11 @@ type poller struct {
 	findDue   bool               // a look for lost leases came due meanwhile
 	findLater bool               // a lease may have been lost: look again at the next interval, busy or not
 	pause     time.Time          // after a failure: no poll before
+	refused   bool               // the last call failed and may succeed with another key
 	repeated  time.Time          // after an offer of an attempt that has ended here: no poll before
 	offers    map[job.Key]int    // of such attempts, since the master last had no job
 	nextPoll  *supervision.Timer // of an idle or failing agent
+	interval  time.Duration      // PollInterval when nextPoll was set
 	nextFind  *supervision.Timer // for lost leases
 	backoff   *callBackoff
 	failures  outage
@@ -74,7 +76,7 @@ func (p *poller) Receive(ctx actor.Context) {
 		p.poll(ctx)
 	case *messages.OfferRepeated:
 		p.offers[m.Key]++
-		wait := jitter(p.settings.PollInterval)
+		wait := jitter(p.settings().PollInterval)
 		p.repeated = time.Now().Add(wait)
 		p.pollAfter(ctx, wait)
 	case *messages.ResultTaken:
@@ -87,9 +89,23 @@ func (p *poller) Receive(ctx actor.Context) {
 		p.poll(ctx)
 	case *messages.Gate:
 		p.gate(ctx, m)
+	case *messages.SettingsChanged:
+		p.settingsChanged(ctx)
 	case *messages.Drain:
 		p.drain = m
 		p.checkDrained()
+	}
+}
+
+// settingsChanged polls again at once where the last call was refused, and applies a changed
+// interval.
+func (p *poller) settingsChanged(ctx actor.Context) {
+	if p.refused {
+		p.pause = time.Time{}
+		p.poll(ctx)
+	}
+	if interval := p.settings().PollInterval; p.nextPoll != nil && p.interval != interval && time.Now().After(p.pause) && time.Now().After(p.repeated) {
+		p.pollAfter(ctx, jitter(interval))
 	}
 }
 
@@ -146,7 +162,7 @@ func (p *poller) poll(ctx actor.Context) {
 		case lease == nil:
 			clear(p.offers)
 			p.pollSucceeded()
-			p.pollAfter(ctx, jitter(p.settings.PollInterval))
+			p.pollAfter(ctx, jitter(p.settings().PollInterval))
 		default:
 			p.pollSucceeded()
 			p.free-- // until jobs sends its slots
@@ -157,6 +173,7 @@ func (p *poller) poll(ctx actor.Context) {
 }
 
 func (p *poller) pollSucceeded() {
+	p.refused = false
 	p.failures.recovered()
 	p.backoff.reset()
 }
@@ -164,8 +181,9 @@ func (p *poller) pollSucceeded() {
 // pollFailed waits before the next poll, whatever slots become free meanwhile, and looks
 // for a lease that was lost with the response.
 func (p *poller) pollFailed(ctx actor.Context, err error) {
+	p.refused = dependsOnKey(err)
 	p.failures.failed(err)
-	p.pauseFor(ctx, max(p.backoff.next(time.Now(), err), jitter(p.settings.PollInterval)))
+	p.pauseFor(ctx, max(p.backoff.next(time.Now(), err), jitter(p.settings().PollInterval)))
 	switch protocol.KindOf(err) {
 	case protocol.Unauthorized, protocol.Busy:
 	default:
@@ -183,6 +201,7 @@ func (p *poller) pauseFor(ctx actor.Context, d time.Duration) {
 // pollAfter polls after a while, or earlier when a slot becomes free.
 func (p *poller) pollAfter(ctx actor.Context, d time.Duration) {
 	p.nextPoll.Stop()
+	p.interval = p.settings().PollInterval
 	p.nextPoll = supervision.After(ctx, d, func(ctx actor.Context) {
 		p.pause, p.repeated = time.Time{}, time.Time{}
 		p.poll(ctx)
@@ -205,7 +224,7 @@ func (p *poller) called(ctx actor.Context) {
 // which knows those it runs or has run.
 func (p *poller) findLeases(ctx actor.Context, then func(actor.Context)) {
 	p.nextFind.Stop()
-	p.nextFind = supervision.After(ctx, p.settings.ReconcileInterval, p.findLeasesIdle)
+	p.nextFind = supervision.After(ctx, p.settings().ReconcileInterval, p.findLeasesIdle)
 	if p.session == nil || p.drain != nil {
 		return
 	}
@@ -231,7 +250,7 @@ func (p *poller) findLeases(ctx actor.Context, then func(actor.Context)) {
 			}
 		case protocol.KindOf(err) == protocol.NotFound:
 			p.refs.registrar.Tell(&messages.RegisterAgain{Session: session, Reason: "the master does not know this node any more"})
-			p.pauseFor(ctx, jitter(p.settings.PollInterval))
+			p.pauseFor(ctx, jitter(p.settings().PollInterval))
 		default:
 			p.findLater = true
 			p.log.Debug("could not ask the master for the leases it holds as ours", zap.Error(err))
@@ -251,7 +270,7 @@ func (p *poller) checkListed(session messages.Session, held messages.Held) {
 	case held.Offline:
 		reason = "the master lists this node as offline"
 	}
-	if reason != "" && time.Since(session.Since) >= p.settings.ReconcileInterval {
+	if reason != "" && time.Since(session.Since) >= p.settings().ReconcileInterval {
 		p.refs.registrar.Tell(&messages.RegisterAgain{Session: session, Reason: reason})
 	}
 }
@@ -264,7 +283,7 @@ func (p *poller) findLeasesIdle(ctx actor.Context) {
 		p.findLeases(ctx, func(actor.Context) {})
 		return
 	}
-	p.nextFind = supervision.After(ctx, p.settings.ReconcileInterval, p.findLeasesIdle)
+	p.nextFind = supervision.After(ctx, p.settings().ReconcileInterval, p.findLeasesIdle)
 }
 
 // checkDrained waits for a call in flight: it may bring a lease, which jobs returns.

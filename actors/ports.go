@@ -166,6 +166,21 @@ type Host interface {
 	Look(context.Context) (messages.HostStatus, error)
 }
 
+// Configuration is the operator's configuration, which is in files that may change.
+type Configuration interface {
+	// Changed reports whether a file has changed since the last Reload and is unchanged since
+	// the last call, so that a half-written file is not read.
+	Changed() bool
+	// Reload reads the files and applies them to what is no actor. After an error nothing has
+	// changed; Status has the error too. Changed and Reload are called by one goroutine at a
+	// time.
+	Reload(context.Context) error
+	// Settings are the settings of the tree in force. It does not block.
+	Settings() Settings
+	// Status tells which configuration is in force. It does not block.
+	Status() messages.ConfigurationStatus
+}
+
 // Janitor removes what a previous process of the agent left.
 type Janitor interface {
 	// Reap kills exactly the processes that the records name, where they still run, with

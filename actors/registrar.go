@@ -22,9 +22,10 @@ const proveRetry = time.Minute
 type registrar struct {
 	*shared
 	log      *zap.Logger
-	busy     bool      // a registration is in flight or scheduled
-	again    bool      // the facts changed meanwhile
-	asked    time.Time // when another registration was last asked for
+	busy     bool               // a registration is in flight or scheduled
+	again    bool               // the facts changed meanwhile
+	asked    time.Time          // when another registration was last asked for
+	retry    *supervision.Timer // of a registration that may succeed with another key
 	backoff  *callBackoff
 	failures outage
 }
@@ -45,6 +46,12 @@ func (r *registrar) Receive(ctx actor.Context) {
 		r.start(ctx)
 	case *messages.RegisterAgain:
 		r.registerAgain(ctx, m)
+	case *messages.SettingsChanged:
+		if r.retry != nil {
+			r.retry.Stop()
+			r.retry = nil
+			r.register(ctx)
+		}
 	}
 }
 
@@ -53,7 +60,7 @@ func (r *registrar) start(ctx actor.Context) {
 	case s != nil:
 		// After a restart of the registrar the session is still valid.
 		r.announce(*s)
-	case r.settings.Register:
+	case r.settings().Register:
 		r.proveFirst(ctx)
 		return
 	default:
@@ -75,7 +82,7 @@ func (r *registrar) facts() messages.NodeFacts {
 // proveFirst registers once the proof for the first registration is there, or its time is
 // over: some masters store the facts of the first registration only.
 func (r *registrar) proveFirst(ctx actor.Context) {
-	within := r.settings.FirstProofWithin
+	within := r.settings().FirstProofWithin
 	wait := within - time.Since(r.started)
 	if r.FirstProof == nil || r.shared.first.Load() != nil || wait <= 0 {
 		r.schedule(ctx, 0)
@@ -128,7 +135,7 @@ func (r *registrar) prove(ctx actor.Context) {
 		case posted != nil && posted.Equal(proved):
 			r.refs.poller.Tell(&messages.FindLeases{}) // compares them with what the master stored
 		// A resumed session was registered with the same facts, but for hardware found since.
-		case posted != nil, r.settings.Register, len(proved.GPUCapabilities) > 0:
+		case posted != nil, r.settings().Register, len(proved.GPUCapabilities) > 0:
 			r.schedule(ctx, 0)
 		}
 	})
@@ -192,10 +199,17 @@ func (r *registrar) register(ctx actor.Context) {
 			r.snapshots.unregistered.Store(&why)
 			wait := r.backoff.next(time.Now(), err)
 			r.failures.failed(err, zap.Duration("next_try", wait))
-			r.schedule(ctx, wait)
+			r.busy = true
+			timer := supervision.After(ctx, wait, func(ctx actor.Context) {
+				r.retry = nil
+				r.register(ctx)
+			})
+			if dependsOnKey(err) {
+				r.retry = timer
+			}
 			return
 		}
-		r.contact.answered(sentAt, r.settings.UnavailableAfter)
+		r.contact.answered(sentAt, r.settings().UnavailableAfter)
 		r.backoff.reset()
 		r.failures.recovered()
 		r.log.Info("registered with the master", zap.String("node", s.NodeID), zap.String("master", s.Master))

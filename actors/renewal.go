@@ -38,7 +38,7 @@ func (p *poller) mayRenew(session messages.Session, held messages.Held) bool {
 		return false // the facts may still change
 	}
 	stats := p.Journal.Stats()
-	return len(held.Leases) == 0 && !held.Busy && p.free == p.settings.Slots && len(p.attempts.list()) == 0 &&
+	return len(held.Leases) == 0 && !held.Busy && p.free == p.settings().Slots && len(p.attempts.list()) == 0 &&
 		stats.Unsent == 0 && stats.Unfinished == 0 && !p.snapshots.Draining()
 }
 

@@ -281,7 +281,7 @@ func TestLateAnswerForOldLeaseIsIgnored(t *testing.T) {
 	later := earlier
 	later.Job.RetryCount = 1
 	a := &attempt{shared: &shared{}, log: zap.NewNop(), lease: later}
-	a.settings = Settings{UnavailableAfter: time.Hour}
+	a.current.Store(&Settings{UnavailableAfter: time.Hour})
 	a.contact.begin(earlier.AcquiredAt.Add(-time.Second))
 	if !a.survivesRequeue(earlier, "x") || a.isRequeued() {
 		t.Errorf("the later lease counts as re-queued: %t", a.isRequeued())
@@ -410,7 +410,7 @@ func TestVerdictOnLostLease(t *testing.T) {
 	} {
 		now := time.Now()
 		u := &uploader{shared: &shared{}}
-		u.settings = Settings{UnavailableAfter: time.Hour}
+		u.current.Store(&Settings{UnavailableAfter: time.Hour})
 		u.contact.begin(now.Add(-time.Minute))
 		record := job.Record{Lease: job.Lease{AcquiredAt: now}, Result: []byte(`{"status":"` + test.result + `"}`)}
 		got := u.lostLease(record, test.lease, test.sent, test.overtaken)

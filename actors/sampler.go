@@ -66,7 +66,7 @@ func newPowerSampler(s *shared, kind sensorKind) *powerSampler {
 		backoff:  probeBackoff(),
 		failures: outage{log: log, failing: "could not read power sensors", over: "power sensors are readable again"},
 	}
-	p.interval.Store(int64(s.settings.IdleSampleInterval))
+	p.interval.Store(int64(s.settings().IdleSampleInterval))
 	return p
 }
 

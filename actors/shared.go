@@ -15,7 +15,8 @@ import (
 	"ffmpeg-agent/messages"
 )
 
-// Settings is the operator's configuration of the tree.
+// Settings is the operator's configuration of the tree. A reload replaces them as a whole:
+// all but Register and FirstProofWithin, which matter at the start only, take effect then.
 type Settings struct {
 	Register            bool          // register at start; otherwise resume the saved session
 	FirstProofWithin    time.Duration // the first registration waits no longer for trial encodes, from the start
@@ -30,6 +31,9 @@ type Settings struct {
 	// MinFreeDisk is how many bytes must be free on a disk of total bytes for the agent to
 	// take jobs.
 	MinFreeDisk func(total uint64) uint64
+	// WebConfig identifies the content of the metrics ports' web configuration: they are
+	// served anew when it changes.
+	WebConfig string
 }
 
 // Dependencies are the implementations of the ports.
@@ -59,6 +63,8 @@ type Dependencies struct {
 	// Endpoints makes the agent's own listeners, which show the agent, before it starts. nil:
 	// none.
 	Endpoints func(*Agent) (Endpoints, error)
+	// Configuration is where new settings come from. nil: they do not change.
+	Configuration Configuration
 }
 
 // Endpoints are the agent's own listeners: the metrics ports and the control socket, which
@@ -72,7 +78,7 @@ type Endpoints struct {
 // attempts, and the snapshots. It outlives every incarnation of every actor.
 type shared struct {
 	Dependencies
-	settings  Settings
+	current   atomic.Pointer[Settings] // see settings
 	listen    Endpoints
 	started   time.Time
 	refs      refs
@@ -88,39 +94,45 @@ type shared struct {
 	log       *zap.Logger
 }
 
+// settings are the settings in force. Their value never changes: use one call's result where
+// several must agree.
+func (s *shared) settings() *Settings { return s.current.Load() }
+
 // refs are the addresses of the actors. They stay valid across restarts.
 type refs struct {
-	agent, uploader, registrar, heartbeat, samplers, meter, exporters, jobs, janitor, control, poller *supervision.Ref
+	agent, uploader, registrar, heartbeat, samplers, meter, exporters, jobs, janitor, configuration, control, poller *supervision.Ref
 }
 
 func newRefs() refs {
 	return refs{
-		agent:     supervision.NewRef(),
-		uploader:  supervision.NewRef(),
-		registrar: supervision.NewRef(),
-		heartbeat: supervision.NewRef(),
-		samplers:  supervision.NewRef(),
-		meter:     supervision.NewRef(),
-		exporters: supervision.NewRef(),
-		jobs:      supervision.NewRef(),
-		janitor:   supervision.NewRef(),
-		control:   supervision.NewRef(),
-		poller:    supervision.NewRef(),
+		agent:         supervision.NewRef(),
+		uploader:      supervision.NewRef(),
+		registrar:     supervision.NewRef(),
+		heartbeat:     supervision.NewRef(),
+		samplers:      supervision.NewRef(),
+		meter:         supervision.NewRef(),
+		exporters:     supervision.NewRef(),
+		jobs:          supervision.NewRef(),
+		janitor:       supervision.NewRef(),
+		configuration: supervision.NewRef(),
+		control:       supervision.NewRef(),
+		poller:        supervision.NewRef(),
 	}
 }
 
 // Snapshots are the states that the actors post for readers outside the tree: scrapes,
 // status, the demo. Each is immutable, and reading one never blocks.
 type Snapshots struct {
-	session   atomic.Pointer[messages.Session]
-	heartbeat atomic.Pointer[messages.HeartbeatStatus]
-	host      atomic.Pointer[messages.HostStatus]
-	energy    atomic.Pointer[energy.Snapshot]
-	gpus      atomic.Pointer[[]energy.GPU]
-	samplers  sync.Map // name → messages.SamplerHealth
-	gates     atomic.Pointer[map[string]string]
-	listeners sync.Map // name → why it is not served; empty: it is
-	draining  atomic.Bool
+	session       atomic.Pointer[messages.Session]
+	heartbeat     atomic.Pointer[messages.HeartbeatStatus]
+	host          atomic.Pointer[messages.HostStatus]
+	energy        atomic.Pointer[energy.Snapshot]
+	gpus          atomic.Pointer[[]energy.GPU]
+	samplers      sync.Map // name → messages.SamplerHealth
+	gates         atomic.Pointer[map[string]string]
+	listeners     sync.Map // name → why it is not served; empty: it is
+	draining      atomic.Bool
+	configuration atomic.Pointer[messages.ConfigurationStatus]
 	// unregistered is why the last registration failed; nil: it did not.
 	unregistered atomic.Pointer[string]
 }

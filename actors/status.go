@@ -128,7 +128,7 @@ func (a *Agent) Status() messages.Status {
 		Session:   s.snapshots.Session(),
 		Heartbeat: s.snapshots.Heartbeat(),
 		Draining:  s.snapshots.Draining(),
-		Slots:     s.settings.Slots,
+		Slots:     s.settings().Slots,
 		Checks:    append(checks(s.snapshots.Gates()), s.masterChecks()...),
 		Jobs:      jobStatuses(s.attempts.list(), s.snapshots.Energy()),
 		Actors:    actorStatuses(a.system.Stats()),
@@ -142,6 +142,8 @@ func (a *Agent) Status() messages.Status {
 		LastGenerated: s.counts.lastGenerated.Load(),
 
 		Host: s.snapshots.Host(),
+
+		Configuration: s.snapshots.configuration.Load(),
 	}
 	if snapshot := s.snapshots.Energy(); snapshot != nil {
 		if watts, source, known := snapshot.Power(); known {
@@ -195,7 +197,7 @@ func (s *shared) masterChecks() []messages.Check {
 			why = h.Error
 		}
 	}
-	if silence, limit := age(heard), s.settings.UnavailableAfter; silence > limit {
+	if silence, limit := age(heard), s.settings().UnavailableAfter; silence > limit {
 		reachable.Reason = fmt.Sprintf("no heartbeat answered for %s, and after %s the master reassigns the jobs of this node (master.unavailable_after): %s",
 			silence.Round(time.Second), limit, why)
 	}

@@ -88,7 +88,7 @@ func (u *uploader) mustAsk(up upload, record job.Record) bool {
 		return true
 	}
 	return up.sent != notSent || up.overtaken.Load() || record.Requeued || record.State == job.RecordSent ||
-		age(up.confirmedAt) > u.settings.UnavailableAfter
+		age(up.confirmedAt) > u.settings().UnavailableAfter
 }
 
 // wanted reports whether the master takes a result although it has re-queued or failed the

@@ -49,14 +49,15 @@ type upload struct {
 	retry    *supervision.Timer
 	inFlight bool
 	tried    bool // jobs knows that it was sent or could not be
-	// unreachable: the retry waits for a master that did not answer at all.
-	unreachable bool
-	sent        sentState
-	confirmedAt time.Time    // when the master last confirmed the lease; zero: not to this process
-	overtaken   *atomic.Bool // this agent was given a later attempt at the job
-	verdict     *verdict     // set once only the journal remains to be written
-	unknown     int          // refusals in a row while the master did not list the job
-	unknownFrom time.Time    // of the first of them
+	// unreachable: the retry waits for a master that did not answer at all, refused: for one that
+	// may take the result with another key.
+	unreachable, refused bool
+	sent                 sentState
+	confirmedAt          time.Time    // when the master last confirmed the lease; zero: not to this process
+	overtaken            *atomic.Bool // this agent was given a later attempt at the job
+	verdict              *verdict     // set once only the journal remains to be written
+	unknown              int          // refusals in a row while the master did not list the job
+	unknownFrom          time.Time    // of the first of them
 }
 
 // sentState is what is known of an earlier sending of a result. Where the master may
@@ -103,6 +104,8 @@ func (u *uploader) Receive(ctx actor.Context) {
 		u.drain = m
 		u.retryUnreachable(ctx)
 		u.checkDrained()
+	case *messages.SettingsChanged:
+		u.retry(ctx, func(up *upload) bool { return up.refused })
 	}
 }
 
@@ -256,8 +259,12 @@ func (u *uploader) settled(ctx actor.Context, up *upload, v verdict) {
 // retryUnreachable retries at once what waited for a master that did not answer. Results
 // under Retry-After keep their delay.
 func (u *uploader) retryUnreachable(ctx actor.Context) {
+	u.retry(ctx, func(up *upload) bool { return up.unreachable })
+}
+
+func (u *uploader) retry(ctx actor.Context, which func(*upload) bool) {
 	for _, up := range u.unsent {
-		if up.retry != nil && up.unreachable {
+		if up.retry != nil && which(up) {
 			up.retry.Stop()
 			up.retry = nil
 		}
@@ -297,4 +304,5 @@ func (up *upload) apply(d delivery) {
 		up.unknownFrom = time.Now()
 	}
 	up.unreachable = protocol.KindOf(d.err) == protocol.Unreachable
+	up.refused = dependsOnKey(d.err)
 }

@@ -20,6 +20,7 @@ import "time"
 //	help          help text of the flag
 //	alias         second environment variable, with lower precedence than the first
 //	legacy        environment variable of an older worker, with lower precedence than both
+//	live          the key takes effect by a reload; others need a restart
 //	legacy.NAME   on a section: that of the section's key NAME
 //
 // Load resolves "auto" in DataDir, Node.Address and Control.Socket. Node.Type,
@@ -37,9 +38,9 @@ type Config struct {
 	// AllowMasterAsWorker permits a master on the same host.
 	AllowMasterAsWorker bool `key:"allow_master_as_worker" default:"false" flag:"allow-master-as-worker" help:"allow a master on the same host (for development)"`
 	// PollInterval is the interval between polls of an idle agent.
-	PollInterval time.Duration `key:"poll_interval" default:"10s" allow:"10ms..24h" flag:"poll-interval" help:"how often an idle agent polls for a job"`
+	PollInterval time.Duration `key:"poll_interval" live:"" default:"10s" allow:"10ms..24h" flag:"poll-interval" help:"how often an idle agent polls for a job"`
 	// HeartbeatInterval is the interval between heartbeats.
-	HeartbeatInterval time.Duration `key:"heartbeat_interval" default:"30s" allow:"10ms..24h" flag:"heartbeat-interval" help:"how often to send a heartbeat"`
+	HeartbeatInterval time.Duration `key:"heartbeat_interval" live:"" default:"30s" allow:"10ms..24h" flag:"heartbeat-interval" help:"how often to send a heartbeat"`
 	// MetricsPort serves the agent's own metrics, health and status; 0 disables it.
 	MetricsPort int `key:"metrics_port" default:"9091" allow:"0..65535" flag:"metrics-port" help:"port for metrics and readiness; 0 disables it"`
 
@@ -66,54 +67,54 @@ type Node struct {
 // Master configures the connection to the master.
 type Master struct {
 	URL                string `key:"url" default:"http://localhost:8080" allow:"url" flag:"master" help:"master URL" alias:"MASTER_URL"`
-	APIKey             Secret `key:"api_key" default:"" allow:"secret" flag:"api-key" help:"bearer key, visible to other users; prefer --api-key-file" alias:"MASTER_API_KEY" legacy:"FFMPEG_RTMP_API_KEY"`
-	APIKeyFile         string `key:"api_key_file" default:"" allow:"optional-path" flag:"api-key-file" help:"file containing the bearer key"`
-	CA                 string `key:"ca" default:"" allow:"optional-path" flag:"ca" help:"CA that signed the master's certificate (default: system CAs)"`
-	Cert               string `key:"cert" default:"" allow:"optional-path" flag:"cert" help:"client certificate for mTLS, PEM"`
-	Key                string `key:"key" default:"" allow:"optional-path" flag:"key" help:"private key of --cert, PEM"`
-	InsecureSkipVerify bool   `key:"insecure_skip_verify" default:"false" flag:"insecure-skip-verify" help:"do not verify the master's certificate"`
+	APIKey             Secret `key:"api_key" live:"" default:"" allow:"secret" flag:"api-key" help:"bearer key, visible to other users; prefer --api-key-file" alias:"MASTER_API_KEY" legacy:"FFMPEG_RTMP_API_KEY"`
+	APIKeyFile         string `key:"api_key_file" live:"" default:"" allow:"optional-path" flag:"api-key-file" help:"file containing the bearer key"`
+	CA                 string `key:"ca" live:"" default:"" allow:"optional-path" flag:"ca" help:"CA that signed the master's certificate (default: system CAs)"`
+	Cert               string `key:"cert" live:"" default:"" allow:"optional-path" flag:"cert" help:"client certificate for mTLS, PEM"`
+	Key                string `key:"key" live:"" default:"" allow:"optional-path" flag:"key" help:"private key of --cert, PEM"`
+	InsecureSkipVerify bool   `key:"insecure_skip_verify" live:"" default:"false" flag:"insecure-skip-verify" help:"do not verify the master's certificate"`
 	// UnavailableAfter is the master's own setting: how long it waits for a
 	// heartbeat before it reassigns the node's job.
-	UnavailableAfter time.Duration `key:"unavailable_after" default:"90s" allow:"100ms..24h"`
+	UnavailableAfter time.Duration `key:"unavailable_after" live:"" default:"90s" allow:"100ms..24h"`
 }
 
 // Jobs limits what jobs may do and use.
 type Jobs struct {
-	MaxConcurrent int           `key:"max_concurrent" default:"1" allow:"1..256" flag:"max-concurrent-jobs" help:"job slots"`
-	GenerateInput bool          `key:"generate_input" default:"true" flag:"generate-input" help:"generate a synthetic input for jobs without one"`
-	Timeout       time.Duration `key:"timeout" default:"1h" allow:"100ms..720h"`
+	MaxConcurrent int           `key:"max_concurrent" live:"" default:"1" allow:"1..256" flag:"max-concurrent-jobs" help:"job slots"`
+	GenerateInput bool          `key:"generate_input" live:"" default:"true" flag:"generate-input" help:"generate a synthetic input for jobs without one"`
+	Timeout       time.Duration `key:"timeout" live:"" default:"1h" allow:"100ms..720h"`
 	// StallTimeout is how long a job may make no progress before it is stopped.
-	StallTimeout        time.Duration `key:"stall_timeout" default:"60s" allow:"100ms..24h"`
-	CancelCheckInterval time.Duration `key:"cancel_check_interval" default:"5s" allow:"10ms..1h"`
+	StallTimeout        time.Duration `key:"stall_timeout" live:"" default:"60s" allow:"100ms..24h"`
+	CancelCheckInterval time.Duration `key:"cancel_check_interval" live:"" default:"5s" allow:"10ms..1h"`
 	// DamagedInput decides what becomes of a job whose input is incomplete or damaged: it
 	// fails, or completes with a note. A job's accept_damaged overrides it.
-	DamagedInput string `key:"damaged_input" default:"fail" allow:"fail|accept"`
+	DamagedInput string `key:"damaged_input" live:"" default:"fail" allow:"fail|accept"`
 	// EngineFallback has FFmpeg run jobs that ask for the engine gstreamer.
-	EngineFallback bool `key:"engine_fallback" default:"true"`
+	EngineFallback bool `key:"engine_fallback" live:"" default:"true"`
 	// PreferHardware lets a hardware encoder whose trial encode succeeded serve jobs that
 	// name a codec but no encoder.
-	PreferHardware bool `key:"prefer_hardware" default:"false"`
+	PreferHardware bool `key:"prefer_hardware" live:"" default:"false"`
 	// DefaultPresets are the presets of jobs that name none, by codec. Load adds the
 	// defaults of the codecs that are left out.
-	DefaultPresets Labels `key:"default_presets" default:"h264=fast,h265=fast,av1=8,vp9=good/4" allow:"presets"`
-	KeepInputs     bool   `key:"keep_inputs" default:"false" legacy:"PERSIST_INPUTS"`
-	KeepOutputs    bool   `key:"keep_outputs" default:"false" legacy:"PERSIST_OUTPUTS"`
+	DefaultPresets Labels `key:"default_presets" live:"" default:"h264=fast,h265=fast,av1=8,vp9=good/4" allow:"presets"`
+	KeepInputs     bool   `key:"keep_inputs" live:"" default:"false" legacy:"PERSIST_INPUTS"`
+	KeepOutputs    bool   `key:"keep_outputs" live:"" default:"false" legacy:"PERSIST_OUTPUTS"`
 	// OutputRoots are directories that jobs may write to, in addition to the job's
 	// workspace and the system's temporary directory.
-	OutputRoots []string `key:"output_roots" default:"" allow:"paths"`
+	OutputRoots []string `key:"output_roots" live:"" default:"" allow:"paths"`
 	// InputRoots are directories that jobs may read local inputs from.
-	InputRoots     []string `key:"input_roots" default:"/" allow:"paths"`
-	InputProtocols []string `key:"input_protocols" default:"file,http,https,rtmp,rtmps,srt" allow:"protocols"`
+	InputRoots     []string `key:"input_roots" live:"" default:"/" allow:"paths"`
+	InputProtocols []string `key:"input_protocols" live:"" default:"file,http,https,rtmp,rtmps,srt" allow:"protocols"`
 	// InputFormats are the demuxers of FFmpeg that may read inputs. Those of playlists are
 	// used for playlists alone, whatever is listed.
-	InputFormats []string `key:"input_formats" default:"mov,matroska,webm,mpegts,mpeg,mpegvideo,avi,flv,live_flv,ogg,asf,asf_o,mxf,nut,ivf,h264,hevc,vvc,av1,obu,m4v,h263,vc1,dnxhd,mjpeg,mpjpeg,yuv4mpegpipe,gif,apng,dv,gxf" allow:"formats"`
+	InputFormats []string `key:"input_formats" live:"" default:"mov,matroska,webm,mpegts,mpeg,mpegvideo,avi,flv,live_flv,ogg,asf,asf_o,mxf,nut,ivf,h264,hevc,vvc,av1,obu,m4v,h263,vc1,dnxhd,mjpeg,mpjpeg,yuv4mpegpipe,gif,apng,dv,gxf" allow:"formats"`
 	// InputNetworks are networks that inputs may reach beside the public and private ones.
-	InputNetworks []string `key:"input_networks" default:"" allow:"networks"`
+	InputNetworks []string `key:"input_networks" live:"" default:"" allow:"networks"`
 	// FetchInputs has inputs over http and https fetched into the workspace before FFmpeg starts.
-	FetchInputs bool `key:"fetch_inputs" default:"true"`
+	FetchInputs bool `key:"fetch_inputs" live:"" default:"true"`
 	// MinFreeDisk is the free space below which the agent takes no job, and at which it stops a
 	// job that writes to the disk.
-	MinFreeDisk Size   `key:"min_free_disk" default:"auto" allow:"size"`
+	MinFreeDisk Size   `key:"min_free_disk" live:"" default:"auto" allow:"size"`
 	Limits      Limits `key:"limits"`
 }
 
@@ -121,26 +122,26 @@ type Jobs struct {
 type Limits struct {
 	// Memory is that of all processes of a job, a percentage of the machine's or of the
 	// agent's cgroup; auto is 90 %.
-	Memory Size `key:"memory" default:"auto" allow:"memory"`
+	Memory Size `key:"memory" live:"" default:"auto" allow:"memory"`
 	// Disk is what a job may write, its workspace included, and OutputBytes what its outputs
 	// may have together; auto is no ceiling but MinFreeDisk.
-	Disk        Size `key:"disk" default:"auto" allow:"amount"`
-	OutputBytes Size `key:"output_bytes" default:"auto" allow:"amount"`
+	Disk        Size `key:"disk" live:"" default:"auto" allow:"amount"`
+	OutputBytes Size `key:"output_bytes" live:"" default:"auto" allow:"amount"`
 	// Pixels is the number in one picture of each of a job's outputs, together; auto is that of
 	// 16384x16384.
-	Pixels LimitCount `key:"pixels" default:"auto" allow:"pixels"`
+	Pixels LimitCount `key:"pixels" live:"" default:"auto" allow:"pixels"`
 	// Outputs is the number of a job's outputs; auto is 16.
-	Outputs LimitCount `key:"outputs" default:"auto" allow:"outputs"`
+	Outputs LimitCount `key:"outputs" live:"" default:"auto" allow:"outputs"`
 	// Duration is the length of a job's media; auto is 24h.
-	Duration LimitDuration `key:"duration" default:"auto" allow:"limit-24h"`
+	Duration LimitDuration `key:"duration" live:"" default:"auto" allow:"limit-24h"`
 	// Timeout is the longest that a job may set; auto is 168h.
-	Timeout LimitDuration `key:"timeout" default:"auto" allow:"limit-168h"`
+	Timeout LimitDuration `key:"timeout" live:"" default:"auto" allow:"limit-168h"`
 }
 
 // Shutdown configures how the agent stops.
 type Shutdown struct {
 	// DrainTimeout is how long running jobs may take to finish after the first signal.
-	DrainTimeout time.Duration `key:"drain_timeout" default:"10m" allow:"0s..24h"`
+	DrainTimeout time.Duration `key:"drain_timeout" live:"" default:"10m" allow:"0s..24h"`
 }
 
 // Hardware locates the kernel's files, libraries and programs.
@@ -157,8 +158,8 @@ type Hardware struct {
 type Energy struct {
 	// SampleInterval is the time between readings while a job runs; IdleInterval
 	// applies while none does.
-	SampleInterval time.Duration `key:"sample_interval" default:"100ms" allow:"5ms..10s"`
-	IdleInterval   time.Duration `key:"idle_interval" default:"1s" allow:"10ms..1m"`
+	SampleInterval time.Duration `key:"sample_interval" live:"" default:"100ms" allow:"5ms..10s"`
+	IdleInterval   time.Duration `key:"idle_interval" live:"" default:"1s" allow:"10ms..1m"`
 	Estimate       string        `key:"estimate" default:"auto" allow:"auto|off"`
 	// CPUIdleWatts and CPUMaxWatts are the CPU power of this machine when idle and
 	// at full load, for estimates; 0 means unknown.
@@ -172,7 +173,7 @@ type Exporters struct {
 	// included, listen on; "" means all interfaces.
 	ListenAddress string `key:"listen_address" default:"" allow:"listen"`
 	// WebConfig is a Prometheus web configuration file (TLS, basic auth); "" means none.
-	WebConfig string `key:"web_config" default:"" allow:"optional-path"`
+	WebConfig string `key:"web_config" live:"" default:"" allow:"optional-path"`
 	// FieldNames adds the names that dashboards in use rely on (ffrtmp_worker_*,
 	// ffrtmp_job_*) to MetricsPort.
 	FieldNames bool     `key:"field_names" default:"true"`
@@ -190,7 +191,7 @@ type Exporter struct {
 
 // Log configures logging.
 type Log struct {
-	Level string `key:"level" default:"info" allow:"debug|info|warn|error" flag:"log-level" help:"debug, info, warn or error"`
+	Level string `key:"level" live:"" default:"info" allow:"debug|info|warn|error" flag:"log-level" help:"debug, info, warn or error"`
 	// Format is auto (console on a terminal, json otherwise), console or json.
 	Format string `key:"format" default:"auto" allow:"auto|console|json" flag:"log-format" help:"console, json, or auto: console on a terminal"`
 }

@@ -30,6 +30,13 @@ type Loaded struct {
 	File     string            // path of the file read, "" for none
 }
 
+// ConfigFile returns the path of the configuration file, which may be missing; "" for none.
+func (s Source) ConfigFile() string {
+	l := &loader{src: s, environ: environMap(s.Environ)}
+	path, _, _ := l.configFile()
+	return path
+}
+
 // Entry is one line of the effective configuration.
 type Entry struct {
 	Key    string

@@ -17,6 +17,7 @@ type key struct {
 	flag   string // "master", or "" if the key has no flag
 	help   string
 	def    string // as text
+	live   bool   // takes effect by a reload
 	typ    reflect.Type
 	index  []int // path of field indices in Config
 	rule   rule
@@ -61,6 +62,7 @@ func keysOf(t reflect.Type, section reflect.StructTag, prefix string, index []in
 			flag: f.Tag.Get("flag"), help: f.Tag.Get("help"), def: def,
 			typ: f.Type, index: at,
 		}
+		_, k.live = f.Tag.Lookup("live")
 		if alias := f.Tag.Get("alias"); alias != "" {
 			k.envs = append(k.envs, alias)
 		}

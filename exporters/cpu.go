@@ -12,9 +12,9 @@ import (
 // CPUConfig configures the CPU collector.
 type CPUConfig struct {
 	Version string // of the agent
-	// StaleAfter is the age at which a zone's last reading is too old to export its
-	// power. It must be well above the sampling interval. 0 means 3 minutes.
-	StaleAfter time.Duration
+	// StaleAfter returns the age at which a zone's last reading is too old to export its
+	// power. It must be well above the sampling interval. nil means 3 minutes.
+	StaleAfter func() time.Duration
 	// CountRAPLZones returns the number of RAPL zones on this machine, including those
 	// that this process may not read: the ledger omits zones that could never be opened.
 	// nil counts the ledger's zones only.
@@ -41,8 +41,8 @@ type powerDescs struct{ power, energy *prometheus.Desc }
 // NewCPU returns the collector of port 9510. snapshot returns the latest snapshot of the
 // energy ledger, or nil if there is none yet.
 func NewCPU(snapshot func() *energy.Snapshot, cfg CPUConfig) prometheus.Collector {
-	if cfg.StaleAfter <= 0 {
-		cfg.StaleAfter = defaultStaleAfter
+	if cfg.StaleAfter == nil {
+		cfg.StaleAfter = func() time.Duration { return defaultStaleAfter }
 	}
 	var d describer
 	c := &cpuCollector{
@@ -85,7 +85,7 @@ func (c *cpuCollector) update(m *metrics) {
 			if z.Domain == energy.DomainGPU {
 				continue
 			}
-			readable := z.Healthy() && time.Since(z.LastReading) < c.cfg.StaleAfter
+			readable := z.Healthy() && time.Since(z.LastReading) < c.cfg.StaleAfter()
 			c.updateZone(m, z, names[i], readable)
 			if isRAPL(z) {
 				zones++

@@ -17,9 +17,9 @@ type FieldConfig struct {
 	Cards  func() []energy.GPU // latest reading of each graphics card
 	// Facts returns what is known of this node; proved: its encoders have been tried.
 	Facts func() (facts messages.NodeFacts, proved bool)
-	// StaleAfter is the age at which a card's last reading is too old to export. 0 means
-	// 3 minutes.
-	StaleAfter time.Duration
+	// StaleAfter returns the age at which a card's last reading is too old to export. nil
+	// means 3 minutes.
+	StaleAfter func() time.Duration
 }
 
 // fieldCollector exports the state of the agent under the names that dashboards in use rely
@@ -40,8 +40,8 @@ const onTimeRule = "a job complies if it completed by its timeout_at or, where i
 
 // NewField returns the collector of the names that dashboards in use rely on.
 func NewField(cfg FieldConfig) prometheus.Collector {
-	if cfg.StaleAfter <= 0 {
-		cfg.StaleAfter = defaultStaleAfter
+	if cfg.StaleAfter == nil {
+		cfg.StaleAfter = func() time.Duration { return defaultStaleAfter }
 	}
 	c := &fieldCollector{FieldConfig: cfg, descs: map[string]*prometheus.Desc{}}
 	var d describer
@@ -192,7 +192,7 @@ func (c *fieldCollector) cards(f fieldMetrics, cards []energy.GPU) {
 	usage := map[string][]float64{} // by model
 	for i := range cards {
 		card := &cards[i]
-		if card.Fault != "" || time.Since(card.At) >= c.StaleAfter {
+		if card.Fault != "" || time.Since(card.At) >= c.StaleAfter() {
 			allKnown = false
 			continue
 		}

@@ -14,9 +14,9 @@ import (
 // GPUConfig configures the GPU collector.
 type GPUConfig struct {
 	Version string // of the agent
-	// StaleAfter is the age at which a card's last reading is too old to export. It must
-	// be well above the sampling interval. 0 means 3 minutes.
-	StaleAfter time.Duration
+	// StaleAfter returns the age at which a card's last reading is too old to export. It
+	// must be well above the sampling interval. nil means 3 minutes.
+	StaleAfter func() time.Duration
 }
 
 // gpuCollector exports NVIDIA GPUs. A value that a card does not support, or that cannot
@@ -43,8 +43,8 @@ var gpuLabels = []string{"gpu_id", "gpu_name", "gpu_uuid"}
 // NewGPU returns the collector of port 9511. cards returns the latest reading of each card,
 // snapshot the latest snapshot of the energy ledger; either may be nil.
 func NewGPU(cards func() []energy.GPU, snapshot func() *energy.Snapshot, cfg GPUConfig) prometheus.Collector {
-	if cfg.StaleAfter <= 0 {
-		cfg.StaleAfter = defaultStaleAfter
+	if cfg.StaleAfter == nil {
+		cfg.StaleAfter = func() time.Duration { return defaultStaleAfter }
 	}
 	var d describer
 	card := func(name, help string, more ...string) *prometheus.Desc {
@@ -103,7 +103,7 @@ func (c *gpuCollector) update(m *metrics) {
 			continue
 		}
 		seen[uuid] = true
-		readable := card.Fault == "" && time.Since(card.At) < c.cfg.StaleAfter
+		readable := card.Fault == "" && time.Since(card.At) < c.cfg.StaleAfter()
 		alive = alive || readable
 		c.updateCard(m, card, readable)
 	}

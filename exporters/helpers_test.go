@@ -55,7 +55,7 @@ func serve(t *testing.T, cfg exporters.Config) *testServer {
 		client: &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: timeout},
 	}
 	go func() { s.done <- server.Serve(ctx) }()
-	t.Cleanup(func() { cancel(); s.wait() })
+	t.Cleanup(func() { s.cancel(); s.wait() })
 	for deadline := time.Now().Add(timeout); server.Addr() == nil; time.Sleep(time.Millisecond) {
 		select {
 		case err := <-s.done:
@@ -68,6 +68,26 @@ func serve(t *testing.T, cfg exporters.Config) *testServer {
 	}
 	s.url = "http://" + server.Addr().String()
 	return s
+}
+
+// restart serves anew, on the same port or another.
+func (s *testServer) restart() {
+	s.t.Helper()
+	s.cancel()
+	if err := s.wait(); err != nil {
+		s.t.Fatal(err)
+	}
+	<-s.done
+	scheme, _, _ := strings.Cut(s.url, ":")
+	ctx, cancel := context.WithCancel(s.t.Context())
+	s.cancel = cancel
+	go func() { s.done <- s.Serve(ctx) }()
+	for deadline := time.Now().Add(timeout); s.Addr() == nil; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			s.t.Fatalf("server not listening after %v", timeout)
+		}
+	}
+	s.url = scheme + "://" + s.Addr().String()
 }
 
 // wait waits until Serve returns. It may be called again.

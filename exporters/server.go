@@ -43,17 +43,14 @@ const defaultStaleAfter = 3 * time.Minute
 
 // Config configures a Server.
 type Config struct {
-	Name        string // "cpu", "ffmpeg", "agent", …, for logs and errors
-	Title       string // title of the landing page
-	Description string // subtitle of the landing page
-	Key         string // configuration key of the port, for errors: "exporters.cpu.port"
-	Address     string // IP address or host name to listen on; "" means all interfaces
-	Port        int    // 0 means any free port
-	// WebConfig is the path of a Prometheus web configuration file (TLS, basic auth),
-	// which applies to all routes; "" means none. Changed users and certificates take
-	// effect without a restart.
-	WebConfig  string
-	Collectors []prometheus.Collector
+	Name        string    // "cpu", "ffmpeg", "agent", …, for logs and errors
+	Title       string    // title of the landing page
+	Description string    // subtitle of the landing page
+	Key         string    // configuration key of the port, for errors: "exporters.cpu.port"
+	Address     string    // IP address or host name to listen on; "" means all interfaces
+	Port        int       // 0 means any free port
+	WebConfig   WebConfig // TLS and basic auth of all routes
+	Collectors  []prometheus.Collector
 	// Routes are additional GET and HEAD handlers by path. /health replaces the default
 	// one, which always responds with 200.
 	Routes map[string]http.Handler
@@ -66,6 +63,7 @@ type Server struct {
 	log     *zap.Logger
 	handler http.Handler
 	addr    atomic.Pointer[net.Addr]
+	web     atomic.Pointer[WebConfig]
 	serving chan struct{} // semaphore held by Serve
 }
 
@@ -79,6 +77,7 @@ func NewServer(cfg Config) (*Server, error) {
 		cfg.Logger = zap.NewNop()
 	}
 	s := &Server{cfg: cfg, log: cfg.Logger, serving: make(chan struct{}, 1)}
+	s.SetWebConfig(cfg.WebConfig)
 	handler, err := s.newHandler()
 	if err != nil {
 		return nil, fmt.Errorf("%s exporter: %w", cfg.Name, err)
@@ -86,6 +85,9 @@ func NewServer(cfg Config) (*Server, error) {
 	s.handler = handler
 	return s, nil
 }
+
+// SetWebConfig sets the web configuration of the next Serve.
+func (s *Server) SetWebConfig(c WebConfig) { s.web.Store(&c) }
 
 // Name returns the configured name.
 func (s *Server) Name() string { return s.cfg.Name }
@@ -108,9 +110,11 @@ func (s *Server) Serve(ctx context.Context) error {
 	case <-ctx.Done():
 		return nil
 	}
-	if err := web.Validate(s.cfg.WebConfig); err != nil {
-		return fmt.Errorf("%s exporter: invalid web configuration %s (exporters.web_config): %w", s.cfg.Name, s.cfg.WebConfig, err)
+	webConfig, closeConfig, err := s.web.Load().open()
+	if err != nil {
+		return fmt.Errorf("%s exporter: %w", s.cfg.Name, err)
 	}
+	defer closeConfig()
 	listener, err := s.listen(ctx)
 	if err != nil {
 		if ctx.Err() != nil {
@@ -123,7 +127,7 @@ func (s *Server) Serve(ctx context.Context) error {
 	s.addr.Store(&addr)
 	defer s.addr.Store(nil)
 	s.log.Info("serving metrics", zap.String("exporter", s.cfg.Name), zap.Stringer("address", addr),
-		zap.Bool("web_config", s.cfg.WebConfig != ""))
+		zap.Bool("web_config", webConfig != ""))
 
 	server := s.newHTTPServer()
 	stopped := make(chan struct{})
@@ -131,7 +135,7 @@ func (s *Server) Serve(ctx context.Context) error {
 		defer close(stopped)
 		stop(server)
 	})
-	err = web.Serve(listener, server, &web.FlagConfig{WebConfigFile: &s.cfg.WebConfig}, s.toolkitLogger())
+	err = web.Serve(listener, server, &web.FlagConfig{WebConfigFile: &webConfig}, s.toolkitLogger())
 	if release() {
 		return errors.Join(fmt.Errorf("%s exporter: serving on %v (%s): %w", s.cfg.Name, addr, s.cfg.Key, err), server.Close())
 	}

@@ -329,7 +329,7 @@ func write(t *testing.T, path string, content []byte) {
 
 func TestWebConfig(t *testing.T) {
 	path, trusted := webConfig(t, "first")
-	server := serve(t, exporters.Config{Name: "cpu", WebConfig: path})
+	server := serve(t, exporters.Config{Name: "cpu", WebConfig: load(t, path)})
 	server.url = strings.Replace(server.url, "http:", "https:", 1)
 	server.client.Transport = &http.Transport{DisableKeepAlives: true, TLSClientConfig: &tls.Config{RootCAs: trusted}}
 	get := func(path, password string) int {
@@ -369,9 +369,47 @@ func TestWebConfig(t *testing.T) {
 		t.Fatal(err)
 	}
 	tlsPart, _, _ := strings.Cut(string(config), "basic_auth_users")
+	// A file that is broken, as halfway through an edit, does not affect a server.
+	write(t, path, []byte("tls_server_config:\n  cert_fi"))
+	if got := get("/metrics", "first"); got != 200 {
+		t.Errorf("while the file is broken: got %d, want 200", got)
+	}
 	write(t, path, []byte(tlsPart+users(t, "second")))
+	server.SetWebConfig(load(t, path))
+	server.restart()
 	if first, second := get("/metrics", "first"), get("/metrics", "second"); first != 401 || second != 200 {
 		t.Errorf("after a password change: got %d and %d, want 401 and 200", first, second)
+	}
+}
+
+func load(t *testing.T, path string) exporters.WebConfig {
+	t.Helper()
+	c, err := exporters.LoadWebConfig(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func TestWebConfigIdentity(t *testing.T) {
+	path, _ := webConfig(t, "first")
+	before := load(t, path)
+	if same := load(t, path); before.ID() == "" || same.ID() != before.ID() {
+		t.Errorf("same file: got IDs %q and %q, want one", before.ID(), same.ID())
+	}
+	other, _ := webConfig(t, "first")
+	for _, file := range []string{"cert.pem", "key.pem"} {
+		pem, err := os.ReadFile(filepath.Join(filepath.Dir(other), file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		write(t, filepath.Join(filepath.Dir(path), file), pem)
+	}
+	if renewed := load(t, path); renewed.ID() == before.ID() || len(renewed.Files) != 3 {
+		t.Errorf("renewed certificate: got the same ID (%v) and files %q, want another ID and 3 files", renewed.ID() == before.ID(), renewed.Files)
+	}
+	if none := load(t, ""); none.IsSet() || none.ID() != "" {
+		t.Errorf("no file: got %v, want none", none)
 	}
 }
 
@@ -385,11 +423,7 @@ func TestInvalidWebConfig(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			path := filepath.Join(dir, strings.ReplaceAll(name, " ", "-"))
 			write(t, path, []byte(content))
-			server, err := exporters.NewServer(exporters.Config{Name: "cpu", Address: "127.0.0.1", WebConfig: path})
-			if err != nil {
-				t.Fatal(err)
-			}
-			err = server.Serve(t.Context())
+			_, err := exporters.LoadWebConfig(path)
 			if err == nil || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), "exporters.web_config") {
 				t.Errorf("got error %v, want path and configuration key in it", err)
 			}

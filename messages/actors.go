@@ -26,6 +26,16 @@ type Drain struct {
 	Ready func()
 }
 
+// SettingsChanged: settings may have changed, which are read where they are used. It is sent to
+// all actors that have something to do then, also after a reload that changed only the key
+// or certificates: calls that the master refused are made again at once.
+type SettingsChanged struct{}
+
+// To configuration.
+
+// Reload asks for a reload of the configuration.
+type Reload struct{}
+
 // To registrar.
 
 // RegisterAgain asks for a new registration, because the master lost the node of a session

@@ -32,6 +32,8 @@ type Status struct {
 	LastCompleted *CompletedJob   `json:"last_completed,omitempty"`
 	LastGenerated *GeneratedInput `json:"last_generated_input,omitempty"`
 	Host          *HostStatus     `json:"host,omitempty"`
+	// Configuration is the configuration in force; nil: it does not change while the agent runs.
+	Configuration *ConfigurationStatus `json:"configuration,omitempty"`
 	// LogLinesDropped counts log lines that the output did not accept.
 	LogLinesDropped uint64 `json:"log_lines_dropped"`
 	// Cgroups is the parent cgroup of the jobs, or why there is none.
@@ -46,6 +48,18 @@ type Check struct {
 
 // OK reports whether the check passes.
 func (c Check) OK() bool { return c.Reason == "" }
+
+// ConfigurationStatus tells which configuration is in force.
+type ConfigurationStatus struct {
+	File     string    `json:"file,omitempty"` // empty: none
+	LoadedAt time.Time `json:"loaded_at"`      // when it was last loaded without an error
+	Reloads  int       `json:"reloads"`        // since the agent started, without an error
+	// Restart are the keys whose new values wait for a restart of the agent.
+	Restart []string `json:"waits_for_restart"`
+	// Error is why the last reload failed, so that nothing was changed; empty: it did not.
+	Error   string     `json:"error,omitempty"`
+	ErrorAt *time.Time `json:"error_at,omitempty"`
+}
 
 // ListenerHealth is the state of one of the agent's own endpoints.
 type ListenerHealth struct {

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"ffmpeg-agent/configs"
+	"ffmpeg-agent/exporters"
 )
 
 func newConfig() *cobra.Command {
@@ -40,8 +41,10 @@ func newConfig() *cobra.Command {
 }
 
 // load reads the configuration from the command's flags, the environment and the file.
-func load(cmd *cobra.Command) (*configs.Loaded, error) {
-	return configs.Load(configs.Source{Environ: os.Environ(), Flags: cmd.Flags()})
+func load(cmd *cobra.Command) (*configs.Loaded, error) { return configs.Load(sourceOf(cmd)) }
+
+func sourceOf(cmd *cobra.Command) configs.Source {
+	return configs.Source{Environ: os.Environ(), Flags: cmd.Flags()}
 }
 
 // bindConfigFlag defines --config for commands that have no other setting as a flag.
@@ -49,10 +52,11 @@ func bindConfigFlag(cmd *cobra.Command) {
 	cmd.Flags().String("config", "", "YAML `file` (default "+configs.DefaultFile+", if present)")
 }
 
-// checkFiles reads the files that the configuration names. It runs before anything is
-// started, so that a bad file is reported as a configuration error.
-func checkFiles(loaded *configs.Loaded) error {
-	m := loaded.Config.Master
+// readFiles reads the files that the configuration names, and reports those that are not valid
+// as configuration errors. The certificates are only checked.
+func readFiles(loaded *configs.Loaded) (effective, error) {
+	m, web := loaded.Config.Master, loaded.Config.Exporters.WebConfig
+	read := effective{Config: loaded.Config, apiKey: loaded.Config.Master.APIKey}
 	var problems []configs.Problem
 	check := func(key, path, allowed string, read func() error) {
 		if path == "" {
@@ -62,8 +66,8 @@ func checkFiles(loaded *configs.Loaded) error {
 			problems = append(problems, configs.Problem{Key: key, Value: path, Origin: loaded.Origins[key], Reason: err.Error(), Allowed: allowed})
 		}
 	}
-	check("master.api_key_file", m.APIKeyFile, "a readable file with one line, the key", func() error {
-		_, err := configs.ReadSecretFile(m.APIKeyFile)
+	check("master.api_key_file", m.APIKeyFile, "a readable file with one line, the key", func() (err error) {
+		read.apiKey, err = configs.ReadSecretFile(m.APIKeyFile)
 		return err
 	})
 	check("master.ca", m.CA, "a readable file with PEM certificates", func() error {
@@ -77,8 +81,12 @@ func checkFiles(loaded *configs.Loaded) error {
 		_, err := tls.LoadX509KeyPair(m.Cert, m.Key)
 		return err
 	})
+	check(webConfigKey, web, "a Prometheus web configuration file", func() (err error) {
+		read.web, err = exporters.LoadWebConfig(web)
+		return err
+	})
 	if len(problems) > 0 {
-		return &configs.Error{Problems: problems}
+		return effective{}, &configs.Error{Problems: problems}
 	}
-	return nil
+	return read, nil
 }

@@ -6,27 +6,25 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
-	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
-
-	"ffmpeg-agent/configs"
 )
 
 // startDaemonLog starts the log of a command that runs for years, on its standard output,
 // and makes the process independent of those who read that output, of standard error and
-// of its terminal. Call closeLog last.
-func startDaemonLog(cmd *cobra.Command, loaded *configs.Loaded) (log *logger, closeLog func()) {
-	log = newLogger(loaded.Config.Log, cmd.OutOrStdout())
+// of its terminal. hangups gets each SIGHUP. Call closeLog last.
+func startDaemonLog(cmd *cobra.Command, config *configuration) (log *logger, hangups <-chan os.Signal, closeLog func()) {
+	log = newLogger(config.current().Log, cmd.OutOrStdout())
 	surviveBrokenPipes()
 	if cmd.ErrOrStderr() == os.Stderr {
 		unblockStandardError()
 	}
-	stopHangups := ignoreHangups(log.Logger)
+	hangups, stopHangups := catchHangups()
 	restoreStandardLog := log.redirectStandardLog()
-	for _, warning := range loaded.Warnings {
+	for _, warning := range config.loaded.Warnings {
 		log.Warn(warning)
 	}
-	return log, func() {
+	config.log = log.Named("configuration")
+	return log, hangups, func() {
 		restoreStandardLog()
 		stopHangups()
 		log.close()
@@ -40,25 +38,15 @@ func surviveBrokenPipes() {
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 }
 
-// ignoreHangups logs each SIGHUP, whose default action is to end the process, until stop is
-// called. Where it is ignored already, by nohup for instance, it stays so.
-func ignoreHangups(log *zap.Logger) (stop func()) {
+// catchHangups returns a channel that gets SIGHUP, whose default action is to end the process,
+// until stop is called. Where it is ignored already, by nohup for instance, it stays so.
+func catchHangups() (hangups <-chan os.Signal, stop func()) {
 	if signal.Ignored(syscall.SIGHUP) {
-		return func() {}
+		return nil, func() {}
 	}
-	hangups, stopped := make(chan os.Signal, 1), make(chan struct{})
-	signal.Notify(hangups, syscall.SIGHUP)
-	go func() {
-		defer close(stopped)
-		for range hangups {
-			log.Info("SIGHUP received; nothing to do")
-		}
-	}()
-	return func() {
-		signal.Stop(hangups)
-		close(hangups)
-		<-stopped
-	}
+	caught := make(chan os.Signal, 1) // several that come close together count as one
+	signal.Notify(caught, syscall.SIGHUP)
+	return caught, func() { signal.Stop(caught) }
 }
 
 // unblockStandardError makes writes to standard error fail rather than wait where it is a

@@ -113,7 +113,7 @@ func demo(ctx context.Context, input, reportFile string, stdout, stderr io.Write
 		return err
 	}
 	defer m.close()
-	w, err := newWorker(demoConfig(cfg, dir, m), log)
+	w, err := newWorker(fixedConfiguration(demoConfig(cfg, dir, m)), log)
 	if err != nil {
 		return err
 	}

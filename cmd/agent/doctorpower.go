@@ -33,7 +33,7 @@ func checkCPUEnergy(_ context.Context, e *examination) []finding {
 	case errors.As(err, &unreadable):
 		return []finding{failed("sudo cat "+unreadable.Path, "%v", err)}
 	}
-	power, openErr := openPower(e.cfg)
+	power, openErr := openPower(e.cfg.Config)
 	if openErr != nil {
 		return []finding{warning(e.change("energy.estimate", "auto"), "no energy: %v", openErr)}
 	}
@@ -95,7 +95,7 @@ func checkGPU(_ context.Context, e *examination) []finding {
 
 // gpus names the cards.
 func (e *examination) gpus() ([]string, error) {
-	nvml, err := hardware.OpenNVML(nvmlConfig(e.cfg))
+	nvml, err := hardware.OpenNVML(nvmlConfig(e.cfg.Config))
 	if err != nil {
 		return nil, err
 	}

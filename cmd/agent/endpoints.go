@@ -10,7 +10,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"ffmpeg-agent/actors"
-	"ffmpeg-agent/configs"
 	"ffmpeg-agent/exporters"
 	"ffmpeg-agent/hardware"
 	"ffmpeg-agent/internal/control"
@@ -18,15 +17,16 @@ import (
 )
 
 // endpoints creates the servers of the metrics ports and of the control socket.
-func (w *worker) endpoints(a *actors.Agent, cfg configs.Config) (actors.Endpoints, error) {
+func (w *worker) endpoints(a *actors.Agent) (actors.Endpoints, error) {
+	cfg := w.config.current()
 	status := func() messages.Status { return w.statusOf(a) }
-	servers, err := w.newServers(cfg, append(agentPorts(a, cfg, status), powerPorts(a, cfg)...))
+	servers, err := w.newServers(append(w.agentPorts(a, status), w.powerPorts(a)...))
 	if err != nil {
 		return actors.Endpoints{}, err
 	}
 	handlers := control.Handlers{
 		Status: status,
-		Drain:  func(context.Context) error { a.Drain(cfg.Shutdown.DrainTimeout); return nil },
+		Drain:  func(context.Context) error { a.Drain(w.config.current().Shutdown.DrainTimeout); return nil },
 		Find:   w.journal.Find,
 		Recent: w.journal.Recent,
 	}
@@ -46,28 +46,31 @@ func (w *worker) statusOf(a *actors.Agent) messages.Status {
 	return s
 }
 
-func (w *worker) newServers(cfg configs.Config, ports []exporters.Config) ([]actors.Endpoint, error) {
+func (w *worker) newServers(ports []exporters.Config) ([]actors.Endpoint, error) {
 	var servers []actors.Endpoint
+	cfg := w.config.current()
 	for _, port := range ports {
-		port.Address, port.WebConfig = cfg.Exporters.ListenAddress, cfg.Exporters.WebConfig
+		port.Address, port.WebConfig = cfg.Exporters.ListenAddress, cfg.web
 		port.Logger = w.log.Named(port.Name)
 		server, err := exporters.NewServer(port)
 		if err != nil {
 			return nil, fmt.Errorf("setting up the metrics port %s: %w", port.Key, err)
 		}
+		w.config.onReload(func(c effective) error { server.SetWebConfig(c.web); return nil })
 		servers = append(servers, server)
 	}
 	return servers, nil
 }
 
 // agentPorts are the enabled ports with metrics of the agent and of its jobs.
-func agentPorts(a *actors.Agent, cfg configs.Config, status func() messages.Status) []exporters.Config {
+func (w *worker) agentPorts(a *actors.Agent, status func() messages.Status) []exporters.Config {
+	cfg := w.config.current()
 	var ports []exporters.Config
 	if cfg.MetricsPort != 0 {
 		collectors := append(exporters.NewRuntime(), exporters.NewAgent(status, a.Snapshots().Energy, exporters.BuildInfo{Version: version}))
 		if cfg.Exporters.FieldNames {
 			collectors = append(collectors, exporters.NewField(exporters.FieldConfig{
-				Status: status, Cards: a.Snapshots().GPUs, Facts: a.Facts, StaleAfter: staleAfter(cfg),
+				Status: status, Cards: a.Snapshots().GPUs, Facts: a.Facts, StaleAfter: w.staleAfter,
 			}))
 		}
 		ports = append(ports, exporters.Config{
@@ -95,14 +98,15 @@ func agentPorts(a *actors.Agent, cfg configs.Config, status func() messages.Stat
 }
 
 // powerPorts are the enabled ports with metrics of this machine's power.
-func powerPorts(a *actors.Agent, cfg configs.Config) []exporters.Config {
+func (w *worker) powerPorts(a *actors.Agent) []exporters.Config {
+	cfg := w.config.current()
 	var ports []exporters.Config
 	if cfg.Exporters.CPU.Enabled {
 		ports = append(ports, exporters.Config{
 			Name: "cpu-metrics", Key: "exporters.cpu.port", Port: cfg.Exporters.CPU.Port,
 			Title: "CPU power", Description: "CPU power and energy, measured or, under names of their own, estimated.",
 			Collectors: []prometheus.Collector{exporters.NewCPU(a.Snapshots().Energy, exporters.CPUConfig{
-				Version: version, StaleAfter: staleAfter(cfg), CountRAPLZones: func() int { return hardware.CountRAPLZones(cfg.Hardware.SysfsPath) },
+				Version: version, StaleAfter: w.staleAfter, CountRAPLZones: func() int { return hardware.CountRAPLZones(cfg.Hardware.SysfsPath) },
 			})},
 		})
 	}
@@ -111,7 +115,7 @@ func powerPorts(a *actors.Agent, cfg configs.Config) []exporters.Config {
 			Name: "gpu-metrics", Key: "exporters.gpu.port", Port: cfg.Exporters.GPU.Port,
 			Title: "GPUs", Description: "NVIDIA GPUs: power, energy, utilization, memory, clocks, temperature.",
 			Collectors: []prometheus.Collector{exporters.NewGPU(a.Snapshots().GPUs, a.Snapshots().Energy, exporters.GPUConfig{
-				Version: version, StaleAfter: staleAfter(cfg),
+				Version: version, StaleAfter: w.staleAfter,
 			})},
 		})
 	}
@@ -119,6 +123,6 @@ func powerPorts(a *actors.Agent, cfg configs.Config) []exporters.Config {
 }
 
 // staleAfter is the age from which a reading is no longer exported as current.
-func staleAfter(cfg configs.Config) time.Duration {
-	return max(10*time.Second, 3*cfg.Energy.IdleInterval)
+func (w *worker) staleAfter() time.Duration {
+	return max(10*time.Second, 3*w.config.current().Energy.IdleInterval)
 }

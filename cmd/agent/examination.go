@@ -27,7 +27,7 @@ import (
 // examination is what the checks of doctor share.
 type examination struct {
 	loaded *configs.Loaded
-	cfg    configs.Config
+	cfg    effective
 
 	agent    *messages.Status // of the running agent; nil: none answers
 	agentErr error            // why none answers
@@ -51,14 +51,15 @@ type examination struct {
 // nil where the configuration is invalid.
 func newExamination(cmd *cobra.Command) (*examination, []finding) {
 	loaded, err := load(cmd)
+	var cfg effective
 	if err == nil {
-		err = checkFiles(loaded)
+		cfg, err = readFiles(loaded)
 	}
 	if err != nil {
 		return nil, configurationFindings(err)
 	}
-	e := &examination{loaded: loaded, cfg: loaded.Config, agentUID: strconv.Itoa(os.Geteuid())}
-	e.worker = &worker{log: &logger{Logger: zap.NewNop()}}
+	e := &examination{loaded: loaded, cfg: cfg, agentUID: strconv.Itoa(os.Geteuid())}
+	e.worker = &worker{config: fixedConfiguration(cfg.Config), log: &logger{Logger: zap.NewNop()}}
 	client, err := dialAgent(cmd)
 	if err == nil {
 		var s messages.Status
@@ -71,7 +72,7 @@ func newExamination(cmd *cobra.Command) (*examination, []finding) {
 	if e.agent == nil {
 		e.readJournal()
 	}
-	roots := hardwareRoots(e.cfg)
+	roots := hardwareRoots(e.cfg.Config)
 	e.facts, _ = hardware.Detect(roots) // an unknown fact is one as well
 	e.host, _ = hardware.NewHost(hardware.HostConfig{Roots: roots, DataDir: existingParent(e.cfg.DataDir)}).Status()
 	from := "defaults, flags and environment only"

@@ -34,44 +34,49 @@ machine serves the same ports: run one of the two.`,
 var errNothingToExport = errors.New("nothing to export: exporters.cpu.enabled and exporters.gpu.enabled are both false")
 
 func exportersCommand(cmd *cobra.Command, _ []string) error {
-	loaded, err := load(cmd)
+	config, err := loadConfiguration(sourceOf(cmd).ConfigFile(), func() (*configs.Loaded, error) { return load(cmd) })
 	if err != nil {
 		return err
 	}
-	cfg := loaded.Config
+	cfg := config.current()
 	if !cfg.Exporters.CPU.Enabled && !cfg.Exporters.GPU.Enabled {
 		return usageError{errNothingToExport}
 	}
-	log, closeLog := startDaemonLog(cmd, loaded)
+	log, hangups, closeLog := startDaemonLog(cmd, config)
 	defer closeLog()
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
 	defer signal.Stop(signals)
 
-	w, err := newExportersWorker(cfg, log)
+	w, err := newExportersWorker(config, log)
 	if err != nil {
 		return err
 	}
 	log.Info("exporting power", zap.String("version", version), zap.Int("pid", os.Getpid()))
-	select {
-	case s := <-signals:
-		log.Info("signal received: stopping", zap.Stringer("signal", s))
-		return w.close()
-	case reason := <-w.fatal:
-		return errors.Join(fmt.Errorf("%w: %s", errGaveUp, reason), w.close())
+	for {
+		select {
+		case <-hangups:
+			log.Info("SIGHUP received: reloading the configuration")
+			w.agent.Reload()
+		case s := <-signals:
+			log.Info("signal received: stopping", zap.Stringer("signal", s))
+			return w.close()
+		case reason := <-w.fatal:
+			return errors.Join(fmt.Errorf("%w: %s", errGaveUp, reason), w.close())
+		}
 	}
 }
 
 // newExportersWorker starts the part of the agent that measures and exports.
-func newExportersWorker(cfg configs.Config, log *logger) (*worker, error) {
-	w := &worker{log: log, fatal: make(chan string, 1)}
-	deps := sensors(cfg)
+func newExportersWorker(config *configuration, log *logger) (*worker, error) {
+	w := &worker{config: config, log: log, fatal: make(chan string, 1)}
+	deps := sensors(config.current().Config)
 	deps.Endpoints = func(a *actors.Agent) (actors.Endpoints, error) {
-		servers, err := w.newServers(cfg, powerPorts(a, cfg))
+		servers, err := w.newServers(w.powerPorts(a))
 		return actors.Endpoints{Exporters: servers}, err
 	}
 	var err error
-	if w.agent, err = actors.StartExporters(w.treeConfig(cfg, deps)); err != nil {
+	if w.agent, err = actors.StartExporters(w.treeConfig(deps)); err != nil {
 		return nil, err
 	}
 	w.onClose(w.agent.Close)

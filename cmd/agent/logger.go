@@ -17,22 +17,28 @@ import (
 type logger struct {
 	*zap.Logger
 	writer *logWriter
+	level  zap.AtomicLevel
 }
 
 // newLogger logs to out, one line an event: console format on a terminal and to journald,
 // JSON elsewhere.
 // Call close before the process exits.
 func newLogger(cfg configs.Log, out io.Writer) *logger {
-	level, err := zapcore.ParseLevel(cfg.Level)
-	if err != nil {
-		level = zapcore.InfoLevel // not reached: configs accepts only valid levels
-	}
 	encoder := newEncoder(cfg.Format, isTerminal(out), isJournal(out))
 	w := newLogWriter(out, func(dropped int, since time.Time) []byte {
 		return droppedNotice(encoder.Clone(), dropped, since)
 	})
-	core := zapcore.NewCore(encoder, w, level)
-	return &logger{Logger: zap.New(core, zap.ErrorOutput(w)), writer: w}
+	l := &logger{writer: w, level: zap.NewAtomicLevel()}
+	l.Logger = zap.New(zapcore.NewCore(encoder, w, l.level), zap.ErrorOutput(w))
+	l.setLevel(cfg)
+	return l
+}
+
+// setLevel changes the level from now on.
+func (l *logger) setLevel(cfg configs.Log) {
+	if level, err := zapcore.ParseLevel(cfg.Level); err == nil { // configs accepts only valid levels
+		l.level.SetLevel(level)
+	}
 }
 
 func newEncoder(format string, terminal, journal bool) zapcore.Encoder {

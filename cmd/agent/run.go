@@ -36,36 +36,34 @@ var (
 )
 
 func runCommand(cmd *cobra.Command, _ []string) error {
-	loaded, err := load(cmd)
+	config, err := loadConfiguration(sourceOf(cmd).ConfigFile(), func() (*configs.Loaded, error) { return load(cmd) })
 	if err != nil {
-		return err
-	}
-	if err := checkFiles(loaded); err != nil {
 		return err
 	}
 	if _, err := fetch.ProxyFromEnvironment(); err != nil { // which Go's clients would ignore in silence
 		return usageError{err}
 	}
-	cfg := loaded.Config
-	log, closeLog := startDaemonLog(cmd, loaded)
+	log, hangups, closeLog := startDaemonLog(cmd, config)
 	defer closeLog()
-	if err := checkMasterHost(cmd.Context(), &cfg, log.Logger); err != nil {
+	if err := checkMasterHost(cmd.Context(), &config.inForce.Config, log.Logger); err != nil {
 		return err
 	}
 	signals := make(chan os.Signal, 3)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
 	defer signal.Stop(signals)
 
-	w, err := newWorker(cfg, log)
+	w, err := newWorker(config, log)
 	if err != nil {
 		return err
 	}
 	manager := newNotifier(w.agent.Live, func() messages.Status { return w.statusOf(w.agent) }, log.Logger)
 	defer manager.close()
+	config.aroundReload(func() func() { manager.reloading(); return manager.ready })
 	manager.ready()
+	cfg := config.current()
 	log.Info("agent started", zap.String("version", version), zap.String("master", cfg.Master.URL),
 		zap.String("address", cfg.Node.Address), zap.String("data_dir", cfg.DataDir), zap.Int("pid", os.Getpid()))
-	if err := w.wait(signals, cfg.Shutdown.DrainTimeout, manager); err != nil {
+	if err := w.wait(signals, hangups, manager); err != nil {
 		// Exit at once, without close: FFmpeg is killed with the agent, and all that has to
 		// survive is in the journal.
 		return err
@@ -78,8 +76,9 @@ func runCommand(cmd *cobra.Command, _ []string) error {
 const stopAllowance = 90 * time.Second
 
 // wait returns when the agent has stopped. The first signal starts a drain, the second one
-// stops the running jobs, the third one makes wait return at once with errStopped.
-func (w *worker) wait(signals <-chan os.Signal, drainTimeout time.Duration, manager *notifier) error {
+// stops the running jobs, the third one makes wait return at once with errStopped. SIGHUP
+// reloads the configuration.
+func (w *worker) wait(signals, hangups <-chan os.Signal, manager *notifier) error {
 	for received := 0; ; {
 		select {
 		case <-w.agent.Done():
@@ -91,11 +90,15 @@ func (w *worker) wait(signals <-chan os.Signal, drainTimeout time.Duration, mana
 		case reason := <-w.fatal:
 			w.log.Error("supervision gave up; exiting to be restarted", zap.String("reason", reason))
 			return fmt.Errorf("%w: %s", errGaveUp, reason)
+		case <-hangups:
+			w.log.Info("SIGHUP received: reloading the configuration")
+			w.agent.Reload()
 		case s := <-signals:
 			received++
 			switch received {
 			case 1:
 				w.log.Info("signal received: draining", zap.Stringer("signal", s))
+				drainTimeout := w.config.current().Shutdown.DrainTimeout
 				manager.stopping(drainTimeout + stopAllowance)
 				w.agent.Drain(drainTimeout)
 			case 2:

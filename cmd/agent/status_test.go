@@ -82,6 +82,10 @@ func busyStatus() messages.Status {
 			TemperatureC: of(81.0), Throttled: true,
 		},
 		Cgroups: "/sys/fs/cgroup/system.slice/ffmpeg-agent.service",
+		Configuration: &messages.ConfigurationStatus{
+			File: "/etc/ffmpeg-agent/agent.yaml", LoadedAt: ago(time.Hour), Restart: []string{"metrics_port", "log.format"},
+			Error: "configuration: poll_interval \"10\" (file /etc/ffmpeg-agent/agent.yaml:3): a number without a unit", ErrorAt: of(ago(time.Minute)),
+		},
 	}
 }
 

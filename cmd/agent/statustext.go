@@ -36,6 +36,9 @@ func statusText(s *messages.Status) string {
 			row("not served", "%s: %s", plain(l.Name), plain(l.Error))
 		}
 	}
+	for i, text := range configurationTexts(s) {
+		row(firstOf("configuration", i), "%s", text)
+	}
 	row("cgroups", "%s", cmp.Or(plain(s.Cgroups), unknown))
 	w.Flush() //nolint:errcheck // a strings.Builder does not fail
 	writeJobs(&b, s.Jobs)
@@ -157,6 +160,22 @@ func samplerTexts(s *messages.Status) []string {
 	}
 	if len(texts) == 0 {
 		return []string{unknown}
+	}
+	return texts
+}
+
+// configurationTexts tell which configuration is in force; none where it does not change.
+func configurationTexts(s *messages.Status) []string {
+	c := s.Configuration
+	if c == nil {
+		return nil
+	}
+	texts := []string{fmt.Sprintf("%s, loaded %s ago, at %s", cmp.Or(plain(c.File), "no file"), since(s.At, c.LoadedAt), clock(c.LoadedAt))}
+	if len(c.Restart) > 0 {
+		texts = append(texts, "changed, but needs a restart of the agent: "+plain(strings.Join(c.Restart, ", ")))
+	}
+	if c.Error != "" && c.ErrorAt != nil {
+		texts = append(texts, fmt.Sprintf("RELOAD FAILED %s ago, nothing has changed: %s", since(s.At, *c.ErrorAt), plain(c.Error)))
 	}
 	return texts
 }

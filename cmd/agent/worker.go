@@ -26,6 +26,7 @@ import (
 
 // worker is a running agent with its dependencies.
 type worker struct {
+	config  *configuration
 	agent   *actors.Agent
 	runner  *ffmpeg.Runner
 	journal *journal.Journal
@@ -36,27 +37,28 @@ type worker struct {
 
 // newWorker creates the dependencies and starts the actors. After an error everything that
 // was opened is closed again.
-func newWorker(cfg configs.Config, log *logger) (*worker, error) {
-	w := &worker{log: log, fatal: make(chan string, 1)}
-	if err := w.start(cfg); err != nil {
+func newWorker(config *configuration, log *logger) (*worker, error) {
+	w := &worker{config: config, log: log, fatal: make(chan string, 1)}
+	if err := w.start(config.current()); err != nil {
 		return nil, errors.Join(err, w.close())
 	}
 	return w, nil
 }
 
-func (w *worker) start(cfg configs.Config) error {
+func (w *worker) start(e effective) error {
+	cfg := e.Config
 	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
 		return fmt.Errorf("creating data_dir: %w", err)
 	}
 	if err := w.openJournal(cfg); err != nil {
 		return err
 	}
-	client, err := w.newClient(cfg)
+	client, err := w.newClient(e)
 	if err != nil {
 		return err
 	}
 	graphics := sync.OnceValue(func() []hardware.Graphics { return hardware.FindGraphics(hardwareRoots(cfg), nvmlConfig(cfg)) })
-	if err := w.newRunner(cfg, graphics); err != nil {
+	if err := w.newRunner(e, graphics); err != nil {
 		return err
 	}
 	facts, err := nodeFacts(cfg)
@@ -68,8 +70,8 @@ func (w *worker) start(cfg configs.Config) error {
 	deps.Runner, deps.Janitor = runner{w.runner}, w.runner.Janitor()
 	proof := prover{w.runner, facts, graphics}
 	deps.FirstProof, deps.Prove = proof.first, proof.all
-	deps.Endpoints = func(a *actors.Agent) (actors.Endpoints, error) { return w.endpoints(a, cfg) }
-	if w.agent, err = actors.Start(w.treeConfig(cfg, deps)); err != nil {
+	deps.Endpoints = func(a *actors.Agent) (actors.Endpoints, error) { return w.endpoints(a) }
+	if w.agent, err = actors.Start(w.treeConfig(deps)); err != nil {
 		return err
 	}
 	w.onClose(w.agent.Close)
@@ -115,7 +117,7 @@ func (w *worker) openJournal(cfg configs.Config) (err error) {
 	w.journal, err = journal.Open(journal.Settings{
 		Path:      journalPath(cfg.DataDir),
 		Inspector: journalInspector,
-		Reserve:   max(journal.DefaultReserve, int64(cfg.Jobs.MaxConcurrent)<<20),
+		Reserve:   journalReserve(cfg),
 		Logger:    w.log.Named("journal"),
 	})
 	if err != nil {
@@ -132,42 +134,62 @@ func (w *worker) openJournal(cfg configs.Config) (err error) {
 	return err
 }
 
-func (w *worker) newClient(cfg configs.Config) (*master.Client, error) {
-	key, err := newAPIKey(cfg.Master, w.log.Logger)
-	if err != nil {
-		return nil, err
-	}
-	client, err := master.New(master.Config{
-		URL:                cfg.Master.URL,
-		APIKey:             key.current,
-		CAFile:             cfg.Master.CA,
-		CertFile:           cfg.Master.Cert,
-		KeyFile:            cfg.Master.Key,
-		InsecureSkipVerify: cfg.Master.InsecureSkipVerify,
-		HeartbeatTimeout:   min(5*time.Second, cfg.HeartbeatInterval/2),
-		Version:            version,
-		Logger:             w.log.Named("master"),
-	})
+// journalReserve has room for the results of all slots.
+func journalReserve(cfg configs.Config) int64 {
+	return max(journal.DefaultReserve, int64(cfg.Jobs.MaxConcurrent)<<20)
+}
+
+func (w *worker) newClient(e effective) (*master.Client, error) {
+	client, err := master.New(clientConfig(e))
 	if err != nil {
 		return nil, err
 	}
 	w.onClose(func(context.Context) error { client.Close(); return nil })
+	w.config.onReload(func(e effective) error { return client.Reconfigure(clientConfig(e)) })
 	return client, nil
+}
+
+func clientConfig(e effective) master.Config {
+	return master.Config{
+		URL:                e.Master.URL,
+		APIKey:             e.apiKey.Reveal(),
+		CAFile:             e.Master.CA,
+		CertFile:           e.Master.Cert,
+		KeyFile:            e.Master.Key,
+		InsecureSkipVerify: e.Master.InsecureSkipVerify,
+		HeartbeatTimeout:   min(5*time.Second, e.HeartbeatInterval/2),
+		Version:            version,
+	}
 }
 
 // ffmpegNice keeps FFmpeg from delaying the agent's heartbeats.
 const ffmpegNice = 10
 
-func (w *worker) newRunner(cfg configs.Config, graphics func() []hardware.Graphics) error {
-	masterURL, err := url.Parse(cfg.Master.URL)
-	if err != nil {
-		return fmt.Errorf("parsing master.url: %w", err)
+func (w *worker) newRunner(e effective, graphics func() []hardware.Graphics) (err error) {
+	settings := func(e effective) ffmpeg.Settings {
+		s := runnerSettings(e.Config)
+		s.Hardware = func() string {
+			facts, _ := hardware.Detect(hardwareRoots(e.Config)) // an unknown kernel is one as well
+			return hardware.GraphicsIdentity(facts.Kernel, graphics())
+		}
+		s.Logger = w.log.Named("ffmpeg")
+		return s
 	}
-	w.runner, err = ffmpeg.New(ffmpeg.Settings{
+	if w.runner, err = ffmpeg.New(settings(e)); err != nil {
+		return err
+	}
+	w.onClose(w.runner.Close)
+	w.config.onReload(func(e effective) error { return w.runner.Reconfigure(settings(e)) })
+	w.config.onReload(func(e effective) error { w.journal.SetReserve(journalReserve(e.Config)); return nil })
+	return nil
+}
+
+func runnerSettings(cfg configs.Config) ffmpeg.Settings {
+	return ffmpeg.Settings{
 		FFmpeg:         cfg.Hardware.FFmpeg,
 		FFprobe:        cfg.Hardware.FFprobe,
 		DataDir:        cfg.DataDir,
-		MasterHost:     masterURL.Hostname(),
+		MasterHost:     hostOf(cfg.Master.URL),
 		GenerateInput:  cfg.Jobs.GenerateInput,
 		Timeout:        cfg.Jobs.Timeout,
 		StallTimeout:   cfg.Jobs.StallTimeout,
@@ -183,18 +205,17 @@ func (w *worker) newRunner(cfg configs.Config, graphics func() []hardware.Graphi
 		StreamInputs:   !cfg.Jobs.FetchInputs,
 		MinFreeDisk:    cfg.Jobs.MinFreeDisk.Of,
 		Ceilings:       ceilings(cfg),
-		Hardware: func() string {
-			facts, _ := hardware.Detect(hardwareRoots(cfg)) // an unknown kernel is one as well
-			return hardware.GraphicsIdentity(facts.Kernel, graphics())
-		},
-		Nice:   ffmpegNice,
-		Logger: w.log.Named("ffmpeg"),
-	})
-	if err != nil {
-		return err
+		Nice:           ffmpegNice,
 	}
-	w.onClose(w.runner.Close)
-	return nil
+}
+
+// hostOf is the host of a URL that configs has checked.
+func hostOf(rawURL string) string {
+	u, err := url.Parse(rawURL)
+	if err != nil {
+		return ""
+	}
+	return u.Hostname()
 }
 
 // ceilings are the limits of every job. Without an own value memory is limited to 90 % of
@@ -223,22 +244,15 @@ func inputPolicy(cfg configs.Config) *reach.Policy {
 }
 
 // treeConfig is the configuration of the actors.
-func (w *worker) treeConfig(cfg configs.Config, deps actors.Dependencies) actors.Config {
+func (w *worker) treeConfig(deps actors.Dependencies) actors.Config {
+	if w.config.reloads() {
+		deps.Configuration = w.config
+	}
+	w.config.onReload(func(e effective) error { w.log.setLevel(e.Log); return nil })
+	cfg := w.config.current()
 	return actors.Config{
 		Dependencies: deps,
-		Settings: actors.Settings{
-			Register:            cfg.Register,
-			FirstProofWithin:    30 * time.Second,
-			PollInterval:        cfg.PollInterval,
-			HeartbeatInterval:   cfg.HeartbeatInterval,
-			ReconcileInterval:   time.Minute,
-			UnavailableAfter:    cfg.Master.UnavailableAfter,
-			Slots:               cfg.Jobs.MaxConcurrent,
-			CancelCheckInterval: cfg.Jobs.CancelCheckInterval,
-			SampleInterval:      cfg.Energy.SampleInterval,
-			IdleSampleInterval:  cfg.Energy.IdleInterval,
-			MinFreeDisk:         cfg.Jobs.MinFreeDisk.Of,
-		},
+		Settings:     actorSettings(cfg),
 		Supervision: supervision.Config{
 			HangAfter:      cfg.Debug.HangAfter,
 			ProbeInterval:  cfg.Debug.HangAfter / 6,
@@ -246,6 +260,23 @@ func (w *worker) treeConfig(cfg configs.Config, deps actors.Dependencies) actors
 			OnFatal:        w.onFatal,
 		},
 		Logger: w.log.Logger,
+	}
+}
+
+func actorSettings(e effective) actors.Settings {
+	return actors.Settings{
+		Register:            e.Register,
+		FirstProofWithin:    30 * time.Second,
+		PollInterval:        e.PollInterval,
+		HeartbeatInterval:   e.HeartbeatInterval,
+		ReconcileInterval:   time.Minute,
+		UnavailableAfter:    e.Master.UnavailableAfter,
+		Slots:               e.Jobs.MaxConcurrent,
+		CancelCheckInterval: e.Jobs.CancelCheckInterval,
+		SampleInterval:      e.Energy.SampleInterval,
+		IdleSampleInterval:  e.Energy.IdleInterval,
+		MinFreeDisk:         e.Jobs.MinFreeDisk.Of,
+		WebConfig:           e.web.ID(),
 	}
 }
 

@@ -39,8 +39,8 @@ type tools struct{ ffmpeg, ffprobe string }
 
 // tools looks up both binaries; the error is a *missingError.
 func (r *Runner) tools() (tools, error) {
-	ffmpeg, err1 := exec.LookPath(r.settings.FFmpeg)
-	ffprobe, err2 := exec.LookPath(r.settings.FFprobe)
+	ffmpeg, err1 := exec.LookPath(r.settings().FFmpeg)
+	ffprobe, err2 := exec.LookPath(r.settings().FFprobe)
 	if err := errors.Join(err1, err2); err != nil {
 		return tools{}, &missingError{fmt.Errorf("looking up FFmpeg: %w", err)}
 	}
@@ -106,7 +106,7 @@ func (r *Runner) identify() (tools, string, error) {
 
 func (r *Runner) query(ctx context.Context, binary, what string, read func(io.Reader)) error {
 	c := command(binary, "/", "-hide_banner", "-loglevel", "error", what)
-	c.Limits.Nice, c.Stdout = r.settings.Nice, read
+	c.Limits.Nice, c.Stdout = r.settings().Nice, read
 	exit, err := proc.Run(ctx, c)
 	if err == nil && !exit.OK() {
 		err = errors.New(exit.String())

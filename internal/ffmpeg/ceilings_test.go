@@ -92,7 +92,7 @@ func TestDiskGuardStopsAJobBeforeTheDiskIsFull(t *testing.T) {
 	}
 	least.Store(1 << 60)
 	f := wantFailure(t, conclude(ctx, run), protocol.ReasonResourceError)
-	if !strings.Contains(f.Message, "jobs.min_free_disk") || strings.Contains(f.Message, r.settings.DataDir) {
+	if !strings.Contains(f.Message, "jobs.min_free_disk") || strings.Contains(f.Message, r.settings().DataDir) {
 		t.Errorf("message: %s", f.Message)
 	}
 	if written := run.outputBytes(0); written > 0 {

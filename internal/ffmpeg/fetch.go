@@ -133,7 +133,7 @@ func (r *Run) meteredFetch(ctx context.Context, request fetch.Request) (got fetc
 		around = func(fetch func()) { fetch() }
 	}
 	around(func() {
-		got, err = r.runner.fetcher.Fetch(within, request, func(p fetch.Progress) {
+		got, err = r.fetcher.Fetch(within, request, func(p fetch.Progress) {
 			last.Bytes, last.Total, last.Resumed, last.Segment, last.Segments = p.Bytes, p.Total, p.Resumed, p.Segment, p.Segments
 			record(false)
 			if full == nil && time.Since(checked) >= checkInterval { // another job may write as well
@@ -182,7 +182,7 @@ func (r *Run) readLocalPlaylist(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		got, err := r.runner.fetcher.Link(ctx, in.Path, request)
+		got, err := r.fetcher.Link(ctx, in.Path, request)
 		if err == nil {
 			r.useFetched(got)
 			return nil
@@ -209,7 +209,7 @@ func (r *Run) readLocalPlaylist(ctx context.Context) error {
 // readThroughRelay has FFmpeg read an input over http or https.
 func (r *Run) readThroughRelay(direct *fetch.Direct, why string) error {
 	u := r.files.reads.URL
-	relay, err := r.runner.fetcher.Relay(u)
+	relay, err := r.fetcher.Relay(u)
 	if err != nil {
 		return err
 	}

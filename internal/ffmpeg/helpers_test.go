@@ -65,6 +65,12 @@ func newRunner(t *testing.T, change ...func(*Settings)) *Runner {
 	return r
 }
 
+// fetchBy makes later runs use a fetcher.
+func (r *Runner) fetchBy(f *fetch.Fetcher) {
+	old := r.configured.Swap(&configured{*r.settings(), f})
+	old.fetcher.Close()
+}
+
 // newIgnorantRunner makes one that has to ask FFmpeg what it has.
 func newIgnorantRunner(t *testing.T, change ...func(*Settings)) *Runner {
 	t.Helper()
@@ -78,11 +84,11 @@ func newIgnorantRunner(t *testing.T, change ...func(*Settings)) *Runner {
 	if err != nil {
 		t.Fatal(err)
 	}
-	impatient, err := fetch.New(fetch.Settings{Policy: r.settings.Inputs, StallTimeout: r.settings.StallTimeout, RetryWait: time.Millisecond})
+	impatient, err := fetch.New(fetch.Settings{Policy: r.settings().Inputs, StallTimeout: r.settings().StallTimeout, RetryWait: time.Millisecond})
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.fetcher = impatient
+	r.fetchBy(impatient)
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), hang)
 		defer cancel()

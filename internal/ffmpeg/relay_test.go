@@ -44,12 +44,11 @@ func encrypted(t *testing.T, r *Runner, dir string, trusted bool) *httptest.Serv
 		roots.AddCert(server.Certificate())
 		t.Setenv("SSL_CERT_FILE", file)
 	}
-	f, err := fetch.New(fetch.Settings{Policy: r.settings.Inputs, RootCAs: roots, RetryWait: time.Millisecond})
+	f, err := fetch.New(fetch.Settings{Policy: r.settings().Inputs, RootCAs: roots, RetryWait: time.Millisecond})
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.fetcher.Close()
-	r.fetcher = f
+	r.fetchBy(f)
 	return server
 }
 

@@ -24,6 +24,7 @@ import (
 type Run struct {
 	runner    *Runner
 	settings  Settings
+	fetcher   *fetch.Fetcher
 	lease     job.Lease
 	log       *zap.Logger
 	name      string // of the attempt, as a file name
@@ -75,9 +76,9 @@ type Run struct {
 var errClosed = failure(protocol.ReasonPlatformError, "the run is closed")
 
 func newRun(r *Runner, lease job.Lease) *Run {
-	key := lease.Key()
+	key, with := lease.Key(), r.configured.Load()
 	run := &Run{
-		runner: r, settings: r.settings, lease: lease, name: attemptName(key),
+		runner: r, settings: with.settings, fetcher: with.fetcher, lease: lease, name: attemptName(key),
 		log:       r.log.With(zap.String("job", key.JobID), zap.Int("attempt", key.Attempt)),
 		phases:    []job.PhaseSpan{{Phase: job.PhasePrepare, From: time.Now()}},
 		closeDone: make(chan struct{}),

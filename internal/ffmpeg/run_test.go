@@ -529,7 +529,7 @@ func TestKeptFilesOutliveTheWorkspace(t *testing.T) {
 	if _, err := os.Stat(run.Snapshot().Encode.Output); err != nil {
 		t.Error(err)
 	}
-	if names := listing(t, filepath.Join(r.settings.DataDir, inputsDir)); !strings.HasSuffix(names, ".mov") {
+	if names := listing(t, filepath.Join(r.settings().DataDir, inputsDir)); !strings.HasSuffix(names, ".mov") {
 		t.Errorf("kept inputs: %q", names)
 	}
 }

@@ -113,9 +113,8 @@ func (s *Settings) complete() error {
 
 // Runner runs FFmpeg for attempts. It is safe for concurrent use.
 type Runner struct {
-	settings     Settings
+	configured   atomic.Pointer[configured]
 	log          *zap.Logger
-	fetcher      *fetch.Fetcher
 	work         workspaces
 	cgroups      proc.CgroupParent
 	assignedCPUs atomic.Uint32 // CPUs given to jobs so far, see nextCPUs
@@ -138,13 +137,7 @@ func New(s Settings) (*Runner, error) {
 	if err := s.complete(); err != nil {
 		return nil, fmt.Errorf("setting up FFmpeg: %w", err)
 	}
-	fetcher, err := fetch.New(fetch.Settings{Policy: s.Inputs, StallTimeout: s.StallTimeout, Log: s.Logger.Named("fetch")})
-	if err != nil {
-		return nil, fmt.Errorf("setting up the fetching of inputs: %w", err)
-	}
-	return &Runner{
-		settings:     s,
-		fetcher:      fetcher,
+	r := &Runner{
 		log:          s.Logger,
 		work:         workspaces{dir: filepath.Join(s.DataDir, workDir)},
 		cgroups:      proc.FindCgroupParent(cgroupNames(s.DataDir)),
@@ -152,8 +145,37 @@ func New(s Settings) (*Runner, error) {
 		trialTimeout: trialTimeout,
 		querying:     make(chan struct{}, 1),
 		runs:         map[*Run]struct{}{},
-	}, nil
+	}
+	if err := r.Reconfigure(s); err != nil {
+		return nil, err
+	}
+	return r, nil
 }
+
+// configured is what a run begins with.
+type configured struct {
+	settings Settings
+	fetcher  *fetch.Fetcher
+}
+
+// Reconfigure makes later runs use other settings. DataDir and Logger stay what they were.
+// After an error nothing has changed.
+func (r *Runner) Reconfigure(s Settings) error {
+	if err := s.complete(); err != nil {
+		return fmt.Errorf("setting up FFmpeg: %w", err)
+	}
+	fetcher, err := fetch.New(fetch.Settings{Policy: s.Inputs, StallTimeout: s.StallTimeout, Log: s.Logger.Named("fetch")})
+	if err != nil {
+		return fmt.Errorf("setting up the fetching of inputs: %w", err)
+	}
+	if old := r.configured.Swap(&configured{s, fetcher}); old != nil {
+		old.fetcher.Close() // its idle connections
+	}
+	return nil
+}
+
+// settings are those of runs that begin now.
+func (r *Runner) settings() *Settings { return &r.configured.Load().settings }
 
 // Cgroups describes where the cgroups of jobs are, for people.
 func (r *Runner) Cgroups() string {
@@ -220,6 +242,6 @@ func (r *Runner) Close(ctx context.Context) error {
 		closing.Go(func() { errs[i] = run.Close(ctx) })
 	}
 	closing.Wait()
-	r.fetcher.Close()
+	r.configured.Load().fetcher.Close()
 	return errors.Join(errs...)
 }

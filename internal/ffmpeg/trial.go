@@ -184,7 +184,7 @@ func (r *Runner) tryEncoder(ctx context.Context, ffmpeg, encoder string) error {
 	args = append(args, "-vf", filter, "-c:v", encoder, "-f", "null", "-")
 	var log logBuffer
 	c := command(ffmpeg, "/", args...)
-	c.Limits.Nice = r.settings.Nice
+	c.Limits.Nice = r.settings().Nice
 	c.Stderr = func(in io.Reader) { _, _ = io.Copy(&log, in) }
 	exit, err := proc.Run(ctx, c)
 	switch {

@@ -32,13 +32,13 @@ func (c *trialCache) failed(encoder string, now time.Time) (why string, ok bool)
 	return f.Why, ok && age >= 0 && age < failureTTL
 }
 
-func (r *Runner) trialCachePath() string { return filepath.Join(r.settings.DataDir, "encoders.json") }
+func (r *Runner) trialCachePath() string { return filepath.Join(r.settings().DataDir, "encoders.json") }
 
 // readTrialCache returns the cached trials of this very FFmpeg on this hardware; none where
 // the file is missing, damaged or of others.
 func (r *Runner) readTrialCache(identity string) trialCache {
 	raw, err := os.ReadFile(r.trialCachePath())
-	hardware := r.settings.Hardware()
+	hardware := r.settings().Hardware()
 	var c trialCache
 	if err != nil || json.Unmarshal(raw, &c) != nil || c.FFmpeg != identity || c.Hardware != hardware || c.Fails == nil {
 		return trialCache{FFmpeg: identity, Hardware: hardware, Fails: map[string]trialFailure{}}
@@ -51,7 +51,7 @@ func (r *Runner) writeTrialCache(c trialCache) error {
 	if err != nil {
 		return err
 	}
-	temp, err := os.CreateTemp(r.settings.DataDir, ".encoders-")
+	temp, err := os.CreateTemp(r.settings().DataDir, ".encoders-")
 	if err != nil {
 		return err
 	}

@@ -43,6 +43,13 @@ func (j *Journal) openReserve(db *handle) {
 	j.topUpReserve(db)
 }
 
+// SetReserve changes Settings.Reserve. Blocks are allocated as the journal is written.
+func (j *Journal) SetReserve(bytes int64) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.settings.Reserve = bytes
+}
+
 // topUpReserve allocates blocks once a quarter of the reserve is used, as many as the disk
 // has. Without them the journal still works until the disk is full, so errors are only
 // logged.

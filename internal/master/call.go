@@ -43,9 +43,9 @@ func (c *Client) do(ctx context.Context, k call, read func(*response) error) err
 	}
 	ctx, cancel := context.WithTimeout(ctx, k.timeout)
 	defer cancel()
-	key := ""
+	with, key := c.clients.Load(), ""
 	if !k.public {
-		key = strings.TrimSpace(c.cfg.APIKey())
+		key = with.key
 	}
 	fail := func(e *protocol.Error, text string) error {
 		e.Err = &callError{text: k.name() + ": " + redact(text, key), cause: e.Err}
@@ -64,7 +64,7 @@ func (c *Client) do(ctx context.Context, k call, read func(*response) error) err
 	if k.client == nil {
 		k.client = (*clients).shared
 	}
-	r, err := k.client(c.currentClients()).Do(req)
+	r, err := k.client(with).Do(req)
 	if err != nil {
 		return fail(&protocol.Error{Kind: protocol.Unreachable, Err: err, Ambiguous: sent.maybeComplete() && !clientCertRejected(err)},
 			c.explain(ctx, timeout, err))

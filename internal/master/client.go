@@ -14,25 +14,21 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
-
-	"go.uber.org/zap"
 
 	"ffmpeg-agent/messages"
 	"ffmpeg-agent/messages/job"
 	"ffmpeg-agent/messages/protocol"
 )
 
-// Config configures a Client.
+// Config configures a Client. Reconfigure changes the key, the certificates,
+// InsecureSkipVerify and HeartbeatTimeout.
 type Config struct {
 	// URL is http://HOST:PORT or https://HOST:PORT, optionally with a path. It must not
 	// contain a user or password.
-	URL string
-	// APIKey returns the bearer key, or "" for none. It is called for each request, so
-	// that a changed key takes effect. nil means none.
-	APIKey func() string
+	URL    string
+	APIKey string // bearer key; "" means none
 
 	CAFile             string // PEM; "" means the system's CAs
 	CertFile, KeyFile  string // client certificate, PEM; "" means none
@@ -44,8 +40,7 @@ type Config struct {
 	ReportTimeout    time.Duration // delivery of a result; default 30 s
 	ListTimeout      time.Duration // list of all jobs; default 30 s
 
-	Version string      // of the agent, for User-Agent
-	Logger  *zap.Logger // nil disables logging
+	Version string // of the agent, for User-Agent
 }
 
 // Client is a client of the master. It is safe for concurrent use.
@@ -54,12 +49,9 @@ type Client struct {
 	base      string // URL without a trailing slash
 	host      string
 	userAgent string
-	log       *zap.Logger
 	limits    limits
 
 	clients atomic.Pointer[clients]
-	reload  sync.Mutex // held while clients are replaced
-	warned  certFiles  // version of the files that the last warning was about; guarded by reload
 }
 
 // limits are the maximum sizes of responses, in bytes.
@@ -76,33 +68,47 @@ func New(cfg Config) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	if (cfg.CertFile == "") != (cfg.KeyFile == "") {
-		return nil, errors.New("master.cert and master.key (--cert, --key): a client certificate needs both")
-	}
-	setDefault(&cfg.HeartbeatTimeout, 5*time.Second)
 	setDefault(&cfg.CallTimeout, 10*time.Second)
 	setDefault(&cfg.ReportTimeout, 30*time.Second)
 	setDefault(&cfg.ListTimeout, 30*time.Second)
-	if cfg.APIKey == nil {
-		cfg.APIKey = func() string { return "" }
-	}
-	if cfg.Logger == nil {
-		cfg.Logger = zap.NewNop()
-	}
 	c := &Client{
 		cfg:       cfg,
 		base:      u.String(),
 		host:      u.Host,
 		userAgent: "ffmpeg-agent/" + cfg.Version,
-		log:       cfg.Logger,
 		limits:    limits{response: 1 << 20, element: 1 << 20, list: 64 << 20},
 	}
-	clients, err := newClients(cfg, c.certFiles())
-	if err != nil {
+	if err := c.Reconfigure(cfg); err != nil {
 		return nil, err
 	}
-	c.clients.Store(clients)
 	return c, nil
+}
+
+// Reconfigure reads the certificates anew and applies them, the key, InsecureSkipVerify and
+// HeartbeatTimeout to later calls; what else differs in cfg is ignored. Calls in flight are
+// not disturbed, and connections are kept where the certificates are the same. After an error,
+// which names the configuration key and the file, nothing has changed.
+func (c *Client) Reconfigure(cfg Config) error {
+	certificates, err := readCertificates(cfg)
+	if err != nil {
+		return err
+	}
+	setDefault(&cfg.HeartbeatTimeout, 5*time.Second)
+	next := &clients{key: strings.TrimSpace(cfg.APIKey), heartbeatTimeout: cfg.HeartbeatTimeout, certificates: certificates}
+	old := c.clients.Load()
+	if old != nil && old.certificates == certificates {
+		next.sharedClient, next.heartbeatClient, next.unpooledClient = old.sharedClient, old.heartbeatClient, old.unpooledClient
+		c.clients.Store(next)
+		return nil
+	}
+	if err := next.open(cfg); err != nil {
+		return err
+	}
+	c.clients.Store(next)
+	if old != nil {
+		old.close()
+	}
+	return nil
 }
 
 // Close closes idle connections.
@@ -198,7 +204,7 @@ func (c *Client) Heartbeat(ctx context.Context, s messages.Session, status messa
 	}
 	return c.do(ctx, call{
 		method: http.MethodPost, path: "/nodes/" + url.PathEscape(s.NodeID) + "/heartbeat", body: body, idempotent: true,
-		timeout: c.cfg.HeartbeatTimeout, client: (*clients).forHeartbeats,
+		timeout: c.clients.Load().heartbeatTimeout, client: (*clients).forHeartbeats,
 	}, drainBody)
 }
 

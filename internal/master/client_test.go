@@ -247,7 +247,7 @@ func TestErrorMessages(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			server, _ := respondWith(t, c.status, c.body)
-			client := clientFor(t, server.URL, func(cfg *Config) { cfg.APIKey = func() string { return c.key } })
+			client := clientFor(t, server.URL, func(cfg *Config) { cfg.APIKey = c.key })
 			_, err := client.Register(context.Background(), messages.NodeFacts{})
 			protocolError(t, err)
 			if err.Error() != c.want {
@@ -514,17 +514,21 @@ func TestRedirectsAreNotFollowed(t *testing.T) {
 	}
 }
 
-func TestAPIKeyIsReadForEachCall(t *testing.T) {
+// reconfigure changes a client's configuration.
+func reconfigure(t *testing.T, c *Client, change func(*Config)) {
+	t.Helper()
+	cfg := c.cfg
+	change(&cfg)
+	if err := c.Reconfigure(cfg); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestChangedKeyAppliesToTheNextCall(t *testing.T) {
 	server, requests := respondWith(t, 200, `{"job":null}`)
-	keys := []string{"first", " second\n", ""}
-	c := clientFor(t, server.URL, func(cfg *Config) {
-		cfg.APIKey = func() string {
-			key := keys[0]
-			keys = keys[1:]
-			return key
-		}
-	})
-	for range 3 {
+	c := clientFor(t, server.URL)
+	for _, key := range []string{"first", " second\n", ""} {
+		reconfigure(t, c, func(cfg *Config) { cfg.APIKey = key })
 		if _, err := c.Next(context.Background(), session); err != nil {
 			t.Fatal(err)
 		}
@@ -537,7 +541,7 @@ func TestAPIKeyIsReadForEachCall(t *testing.T) {
 		t.Errorf("Authorization headers (-want +got):\n%s", diff)
 	}
 
-	keys = []string{"two\nlines"}
+	reconfigure(t, c, func(cfg *Config) { cfg.APIKey = "two\nlines" })
 	_, err := c.Next(context.Background(), session)
 	wantError(t, err, protocol.Unauthorized, "API key")
 	if strings.Contains(err.Error(), "two") || len(requests.all()) != 3 {

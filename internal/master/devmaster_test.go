@@ -30,7 +30,7 @@ func TestLeaseLifecycle(t *testing.T) {
 	defer func() { server.Close(); m.Close() }()
 	ctx := context.Background()
 	newClient := func(key string) *master.Client {
-		c, err := master.New(master.Config{URL: server.URL, APIKey: func() string { return key }})
+		c, err := master.New(master.Config{URL: server.URL, APIKey: key})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -30,7 +30,7 @@ var session = messages.Session{NodeID: "n/1 ü", Address: "host"}
 func clientFor(t *testing.T, url string, change ...func(*Config)) *Client {
 	t.Helper()
 	cfg := Config{
-		URL: url, APIKey: func() string { return testKey }, Version: "1.2.3",
+		URL: url, APIKey: testKey, Version: "1.2.3",
 		HeartbeatTimeout: 20 * time.Second, CallTimeout: 20 * time.Second, ReportTimeout: 20 * time.Second, ListTimeout: 20 * time.Second,
 	}
 	for _, f := range change {

@@ -22,9 +22,6 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/zap"
-	"go.uber.org/zap/zaptest/observer"
-
 	"ffmpeg-agent/messages"
 	"ffmpeg-agent/messages/protocol"
 )
@@ -252,10 +249,12 @@ func (m *mtlsMaster) useFiles(cfg *Config) {
 	cfg.CAFile, cfg.CertFile, cfg.KeyFile = m.ca, m.cert, m.key
 }
 
+// same changes nothing but what the files hold.
+func same(*Config) {}
+
 func TestClientCertificateReload(t *testing.T) {
 	m := newMTLSMaster(t)
-	core, logs := observer.New(zap.InfoLevel)
-	c := clientFor(t, m.URL, m.useFiles, func(cfg *Config) { cfg.Logger = zap.New(core) })
+	c := clientFor(t, m.URL, m.useFiles)
 	for name, call := range map[string]func() error{
 		"register":  func() error { return register(c) },
 		"heartbeat": func() error { return c.Heartbeat(context.Background(), session, messages.NodeStatus{}) },
@@ -265,6 +264,7 @@ func TestClientCertificateReload(t *testing.T) {
 			t.Fatal(err)
 		}
 		m.renew(t, m.clients, "renewed for "+name)
+		reconfigure(t, c, same)
 		if err := call(); err != nil {
 			t.Fatal(err)
 		}
@@ -272,38 +272,50 @@ func TestClientCertificateReload(t *testing.T) {
 			t.Errorf("%s: got client certificate %q, want %q", name, got, "renewed for "+name)
 		}
 	}
-	if n := logs.FilterMessageSnippet("reloaded").Len(); n != 3 {
-		t.Errorf("got %d log lines about 3 reloads", n)
+}
+
+// A connection that is open stays in use, so that a reload costs no handshake.
+func TestUnchangedCertificatesKeepConnections(t *testing.T) {
+	m := newMTLSMaster(t)
+	c := clientFor(t, m.URL, m.useFiles)
+	before := c.clients.Load()
+	reconfigure(t, c, func(cfg *Config) { cfg.APIKey, cfg.HeartbeatTimeout = "other", time.Minute })
+	if after := c.clients.Load(); after.sharedClient != before.sharedClient || after.heartbeatClient != before.heartbeatClient {
+		t.Error("a changed key replaced the connections")
+	}
+	m.renew(t, m.clients, "agent 2")
+	reconfigure(t, c, same)
+	if after := c.clients.Load(); after.sharedClient == before.sharedClient || after.heartbeatClient == before.heartbeatClient {
+		t.Error("changed certificates did not replace the connections")
 	}
 }
 
 func TestInvalidCertificatesAreNotLoaded(t *testing.T) {
 	m := newMTLSMaster(t)
-	core, logs := observer.New(zap.WarnLevel)
-	c := clientFor(t, m.URL, m.useFiles, func(cfg *Config) { cfg.Logger = zap.New(core) })
+	c := clientFor(t, m.URL, m.useFiles)
 	certPEM, keyPEM := m.clients.issue(t, "agent 2")
-	for name, damage := range map[string]func(){
-		"certificate does not match key": func() { write(t, m.cert, certPEM) },
-		"missing key":                    func() { os.Remove(m.key) },
-		"empty CA":                       func() { write(t, m.ca, nil) },
+	for _, damage := range []struct {
+		name, key, file string
+		do              func()
+	}{
+		{"certificate does not match key", "master.cert", m.cert, func() { write(t, m.cert, certPEM) }},
+		{"missing key", "master.key", m.key, func() { os.Remove(m.key) }},
+		{"empty CA", "master.ca", m.ca, func() { write(t, m.ca, nil); write(t, m.cert, certPEM); write(t, m.key, keyPEM) }},
 	} {
-		before := logs.Len()
-		damage()
-		for range 3 {
-			if err := register(c); err != nil {
-				t.Fatalf("%s: %v", name, err)
-			}
-			if got := m.client.Load(); got != "agent 1" {
-				t.Errorf("%s: got client certificate %q, want the old one", name, got)
-			}
+		damage.do()
+		err := c.Reconfigure(c.cfg)
+		if err == nil || !strings.Contains(err.Error(), damage.key) || !strings.Contains(err.Error(), damage.file) {
+			t.Errorf("%s: got error %v, want %s and %s in it", damage.name, err, damage.key, damage.file)
 		}
-		if n := logs.Len() - before; n != 1 {
-			t.Errorf("%s: got %d warnings, want 1", name, n)
+		if err := register(c); err != nil {
+			t.Fatalf("%s: %v", damage.name, err)
+		}
+		if got := m.client.Load(); got != "agent 1" {
+			t.Errorf("%s: got client certificate %q, want the old one", damage.name, got)
 		}
 	}
 	write(t, m.ca, m.servers.pem)
-	write(t, m.cert, certPEM)
-	write(t, m.key, keyPEM)
+	reconfigure(t, c, same)
 	if err := register(c); err != nil || m.client.Load() != "agent 2" {
 		t.Errorf("all files replaced: got client certificate %q, error %v; want agent 2", m.client.Load(), err)
 	}
@@ -321,6 +333,7 @@ func TestCAReload(t *testing.T) {
 	_, err := c.Next(context.Background(), session)
 	wantError(t, err, protocol.Unreachable, "--ca")
 	write(t, m.ca, next.pem)
+	reconfigure(t, c, same)
 	if err := register(c); err != nil {
 		t.Errorf("Register with the new CA: %v", err)
 	}

@@ -8,43 +8,41 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"syscall"
 	"time"
-
-	"go.uber.org/zap"
 )
 
-// clients are the HTTP clients for one version of the certificates. They are replaced when
-// a certificate file changes.
+// clients are what calls are made with: the key, and HTTP clients with the certificates. They
+// are replaced as a whole by Reconfigure.
 type clients struct {
-	sharedClient    http.Client
-	heartbeatClient http.Client
-	unpooledClient  http.Client
-	files           certFiles
+	key              string
+	heartbeatTimeout time.Duration
+	sharedClient     *http.Client
+	heartbeatClient  *http.Client
+	unpooledClient   *http.Client
+	certificates     certificates
 }
 
 // shared returns the client for most calls.
-func (c *clients) shared() *http.Client { return &c.sharedClient }
+func (c *clients) shared() *http.Client { return c.sharedClient }
 
 // forHeartbeats returns a client with its own connection, so that heartbeats do not wait
 // for other calls.
-func (c *clients) forHeartbeats() *http.Client { return &c.heartbeatClient }
+func (c *clients) forHeartbeats() *http.Client { return c.heartbeatClient }
 
 // unpooled returns a client that opens a connection for each request. The transport only
 // resends requests on reused connections, so it never resends these.
-func (c *clients) unpooled() *http.Client { return &c.unpooledClient }
+func (c *clients) unpooled() *http.Client { return c.unpooledClient }
 
-func newClients(cfg Config, files certFiles) (*clients, error) {
-	config, err := tlsConfig(cfg)
+// open makes the HTTP clients. It makes no calls.
+func (c *clients) open(cfg Config) error {
+	config, err := c.certificates.tlsConfig(cfg)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	return &clients{
-		sharedClient:    newHTTPClient(config, true),
-		heartbeatClient: newHTTPClient(config, true),
-		unpooledClient:  newHTTPClient(config, false),
-		files:           files,
-	}, nil
+	c.sharedClient = newHTTPClient(config, true)
+	c.heartbeatClient = newHTTPClient(config, true)
+	c.unpooledClient = newHTTPClient(config, false)
+	return nil
 }
 
 func (c *clients) close() {
@@ -53,13 +51,13 @@ func (c *clients) close() {
 	c.unpooledClient.CloseIdleConnections()
 }
 
-func newHTTPClient(config *tls.Config, keepAlive bool) http.Client {
+func newHTTPClient(config *tls.Config, keepAlive bool) *http.Client {
 	const dialTimeout = 5 * time.Second
 	// HTTP/2 would multiplex calls that must be independent on one connection, and its
 	// transport has its own rules for resending requests.
 	var protocols http.Protocols
 	protocols.SetHTTP1(true)
-	return http.Client{
+	return &http.Client{
 		// Following a redirect would send the API key to another host.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		Transport: &http.Transport{
@@ -76,85 +74,53 @@ func newHTTPClient(config *tls.Config, keepAlive bool) http.Client {
 	}
 }
 
-func tlsConfig(cfg Config) (*tls.Config, error) {
-	config := &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: cfg.InsecureSkipVerify}
-	if cfg.CAFile != "" {
-		pem, err := os.ReadFile(cfg.CAFile)
-		if err != nil {
-			return nil, fmt.Errorf("master.ca (--ca): reading the master's CA: %w", err)
+// certificates are the contents of the certificate files, and whether they are used at all.
+type certificates struct {
+	ca, cert, key string // PEM; "": none
+	skipVerify    bool
+}
+
+func readCertificates(cfg Config) (certificates, error) {
+	if (cfg.CertFile == "") != (cfg.KeyFile == "") {
+		return certificates{}, errors.New("master.cert and master.key (--cert, --key): a client certificate needs both")
+	}
+	read := certificates{skipVerify: cfg.InsecureSkipVerify}
+	for _, file := range []struct {
+		path string
+		into *string
+		what string
+	}{
+		{cfg.CAFile, &read.ca, "master.ca (--ca): reading the master's CA"},
+		{cfg.CertFile, &read.cert, "master.cert (--cert): reading the client certificate"},
+		{cfg.KeyFile, &read.key, "master.key (--key): reading the client certificate's key"},
+	} {
+		if file.path == "" {
+			continue
 		}
+		pem, err := os.ReadFile(file.path)
+		if err != nil {
+			return certificates{}, fmt.Errorf("%s: %w", file.what, err)
+		}
+		*file.into = string(pem)
+	}
+	return read, nil
+}
+
+// tlsConfig makes the certificates into a TLS configuration; cfg names their files.
+func (c certificates) tlsConfig(cfg Config) (*tls.Config, error) {
+	config := &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: c.skipVerify}
+	if cfg.CAFile != "" {
 		config.RootCAs = x509.NewCertPool()
-		if !config.RootCAs.AppendCertsFromPEM(pem) {
+		if !config.RootCAs.AppendCertsFromPEM([]byte(c.ca)) {
 			return nil, fmt.Errorf("master.ca (--ca): no PEM certificate in %s", cfg.CAFile)
 		}
 	}
 	if cfg.CertFile != "" {
-		pair, err := tls.LoadX509KeyPair(cfg.CertFile, cfg.KeyFile)
+		pair, err := tls.X509KeyPair([]byte(c.cert), []byte(c.key))
 		if err != nil {
 			return nil, fmt.Errorf("master.cert, master.key (--cert, --key): reading the client certificate from %s and %s: %w", cfg.CertFile, cfg.KeyFile, err)
 		}
 		config.Certificates = []tls.Certificate{pair}
 	}
 	return config, nil
-}
-
-// currentClients returns the clients to use, and replaces them first if a certificate file
-// has changed. If the new files are invalid, for example because only some of them have
-// been replaced yet, it logs that once, keeps the old clients, and the next call tries again.
-func (c *Client) currentClients() *clients {
-	files := c.certFiles()
-	if clients := c.clients.Load(); clients.files == files {
-		return clients
-	}
-	c.reload.Lock()
-	defer c.reload.Unlock()
-	old := c.clients.Load()
-	if old.files == files { // replaced by a concurrent call
-		return old
-	}
-	reloaded, err := newClients(c.cfg, files)
-	if err != nil {
-		if c.warned != files {
-			c.log.Warn("could not reload certificates, keeping the old ones", zap.Error(err))
-			c.warned = files
-		}
-		return old
-	}
-	c.clients.Store(reloaded)
-	c.warned = certFiles{}
-	old.close()
-	c.log.Info("reloaded certificates for the master")
-	return reloaded
-}
-
-// certFiles identifies a version of the CA, certificate and key files.
-type certFiles [3]fileVersion
-
-type fileVersion struct {
-	inode    uint64
-	size     int64
-	modified time.Time
-	missing  bool
-}
-
-func (c *Client) certFiles() certFiles {
-	var files certFiles
-	for i, path := range []string{c.cfg.CAFile, c.cfg.CertFile, c.cfg.KeyFile} {
-		if path != "" {
-			files[i] = versionOf(path)
-		}
-	}
-	return files
-}
-
-func versionOf(path string) fileVersion {
-	info, err := os.Stat(path)
-	if err != nil {
-		return fileVersion{missing: errors.Is(err, os.ErrNotExist)}
-	}
-	f := fileVersion{size: info.Size(), modified: info.ModTime()}
-	if stat, ok := info.Sys().(*syscall.Stat_t); ok {
-		f.inode = stat.Ino
-	}
-	return f
 }
