@@ -154,15 +154,6 @@ func after(d time.Duration) {
 	synctest.Wait()
 }
 
-// last is when a call was made last.
-func (c *clock) last(call string) time.Duration {
-	times := c.times(call)
-	if len(times) == 0 {
-		return -1
-	}
-	return times[len(times)-1]
-}
-
 func TestHeartbeatIntervalChangesWithoutAGap(t *testing.T) {
 	underClock(t, func(a *Agent, o *operator, c *clock) {
 		after(5 * time.Second)

@@ -220,7 +220,7 @@ func TestRotationCostsNoCall(t *testing.T) {
 	for name, content := range map[string]string{"key": "old\n", "ca.pem": first.pem, "cert.pem": cert, "key.pem": key} {
 		overwrite(t, r.path(name), content)
 	}
-	overwrite(t, r.path("agent.yaml"), fmt.Sprintf("register: true\nallow_master_as_worker: true\npoll_interval: 100ms\nheartbeat_interval: 200ms\nmetrics_port: 0\n"+
+	overwrite(t, r.path("agent.yaml"), fmt.Sprintf("register: true\nallow_master_as_worker: true\npoll_interval: 100ms\nheartbeat_interval: 4s\nmetrics_port: 0\n"+
 		"master:\n  url: %s\n  api_key_file: %s\n  ca: %s\n  cert: %s\n  key: %s\n", g.URL, r.path("key"), r.path("ca.pem"), r.path("cert.pem"), r.path("key.pem")))
 	r.agent = startAgent(t, r.environment(), "--config", r.path("agent.yaml"))
 	g.settle(t, "old", "agent 1")
@@ -266,7 +266,7 @@ func TestRotationCostsNoCall(t *testing.T) {
 
 func TestReload(t *testing.T) {
 	t.Parallel()
-	r := startReloading(t, "poll_interval: 100ms\nheartbeat_interval: 200ms\n")
+	r := startReloading(t, "poll_interval: 100ms\nheartbeat_interval: 4s\n")
 	r.awaitRegistration()
 	one, two := r.submit(ffmpegtest.Long()), r.submit(ffmpegtest.Long())
 	r.awaitStatus("a running job", func(s *messages.Status) bool { return len(s.Jobs) == 1 && s.Slots == 1 })
@@ -278,7 +278,7 @@ func TestReload(t *testing.T) {
 
 	// Slots, level and intervals take effect; a port and a format do not.
 	r.awaitStatus("the configuration", func(s *messages.Status) bool { return s.Configuration.File == r.path("agent.yaml") })
-	valid = strings.ReplaceAll(valid, "200ms", "100ms") + "jobs:\n  max_concurrent: 2\nlog:\n  level: debug\n  format: console\nexporters:\n  docker:\n    port: 9999\n"
+	valid = strings.ReplaceAll(valid, "4s", "2s") + "jobs:\n  max_concurrent: 2\nlog:\n  level: debug\n  format: console\nexporters:\n  docker:\n    port: 9999\n"
 	replace(t, r.path("agent.yaml"), valid)
 	r.awaitStatus("the second job", func(s *messages.Status) bool { return len(s.Jobs) == 2 && s.Slots == 2 })
 	waiting := []string{"exporters.docker.port", "log.format"}
