@@ -166,6 +166,12 @@ type Host interface {
 	Look(context.Context) (messages.HostStatus, error)
 }
 
+// Containers reads the running containers of this machine. It is called by one goroutine at a
+// time. The error is a *NoSensorsError where there is no container engine.
+type Containers interface {
+	Read(context.Context) ([]messages.Container, error)
+}
+
 // Configuration is the operator's configuration, which is in files that may change.
 type Configuration interface {
 	// Changed reports whether a file has changed since the last Reload and is unchanged since

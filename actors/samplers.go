@@ -28,6 +28,12 @@ func (s *samplers) Receive(ctx actor.Context) {
 			Name: "host",
 			New:  func() actor.Actor { return newHostSampler(s.shared) },
 		})
+		if s.Containers != nil {
+			supervision.Child(ctx, supervision.Spec{
+				Name: "docker",
+				New:  func() actor.Actor { return newDockerSampler(s.shared) },
+			})
+		}
 		s.refs.meter.Tell(&messages.SendState{})
 	case *messages.SampleEvery, *messages.TakeReading:
 		for _, power := range s.power {

@@ -51,7 +51,9 @@ type Dependencies struct {
 	// CPUUse is the CPU time that the machine has used so far, and that it could have used.
 	// nil: unknown.
 	CPUUse func() (busy, capacity time.Duration, err error)
-	Facts  messages.NodeFacts
+	// Containers reads the containers of this machine. nil: they are not read.
+	Containers Containers
+	Facts      messages.NodeFacts
 	// FirstProof returns the facts with what is proved before the first registration: the
 	// cached results of trial encodes, else those of hardware encoders, which it tries where
 	// this machine has the hardware. What was proved so far is valid even with an error.
@@ -127,6 +129,7 @@ type Snapshots struct {
 	heartbeat     atomic.Pointer[messages.HeartbeatStatus]
 	host          atomic.Pointer[messages.HostStatus]
 	energy        atomic.Pointer[energy.Snapshot]
+	containers    atomic.Pointer[messages.Containers]
 	gpus          atomic.Pointer[[]energy.GPU]
 	samplers      sync.Map // name → messages.SamplerHealth
 	gates         atomic.Pointer[map[string]string]
@@ -167,6 +170,9 @@ func (s *Snapshots) GPUs() []energy.GPU {
 	}
 	return nil
 }
+
+// Containers are the containers as last read; nil before that.
+func (s *Snapshots) Containers() *messages.Containers { return s.containers.Load() }
 
 // Gates are the checks that must pass before the agent takes jobs, by name: why one fails,
 // or empty.

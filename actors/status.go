@@ -145,6 +145,9 @@ func (a *Agent) Status() messages.Status {
 
 		Configuration: s.snapshots.configuration.Load(),
 	}
+	if c := s.snapshots.Containers(); c != nil {
+		status.Engine = &messages.EngineStatus{Since: c.Since, Containers: len(c.Running), Error: c.Error, Absent: c.Absent}
+	}
 	if snapshot := s.snapshots.Energy(); snapshot != nil {
 		if watts, source, known := snapshot.Power(); known {
 			status.Power, status.Source = &watts, source

@@ -22,6 +22,7 @@ type Status struct {
 	Jobs      []JobStatus      `json:"jobs"`
 	Actors    []ActorStatus    `json:"actors"`
 	Samplers  []SamplerHealth  `json:"samplers"`
+	Engine    *EngineStatus    `json:"container_engine,omitempty"` // nil: containers are not read
 	Listeners []ListenerHealth `json:"listeners"`
 	Power     *energy.Watts    `json:"power_watts,omitempty"` // of the counted zones; nil when unknown
 	Source    energy.Source    `json:"energy_source"`

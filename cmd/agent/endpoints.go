@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -20,7 +21,7 @@ import (
 func (w *worker) endpoints(a *actors.Agent) (actors.Endpoints, error) {
 	cfg := w.config.current()
 	status := func() messages.Status { return w.statusOf(a) }
-	servers, err := w.newServers(append(w.agentPorts(a, status), w.powerPorts(a)...))
+	servers, err := w.newServers(slices.Concat(w.agentPorts(a, status), w.powerPorts(a), w.containerPorts(a)))
 	if err != nil {
 		return actors.Endpoints{}, err
 	}
@@ -120,6 +121,19 @@ func (w *worker) powerPorts(a *actors.Agent) []exporters.Config {
 		})
 	}
 	return ports
+}
+
+// containerPorts are the enabled ports with metrics of containers.
+func (w *worker) containerPorts(a *actors.Agent) []exporters.Config {
+	cfg := w.config.current()
+	if !cfg.Exporters.Docker.Enabled {
+		return nil
+	}
+	return []exporters.Config{{
+		Name: "docker-metrics", Key: "exporters.docker.port", Port: cfg.Exporters.Docker.Port,
+		Title: "Docker containers", Description: "CPU, memory, network and block I/O of running containers.",
+		Collectors: []prometheus.Collector{exporters.NewDocker(a.Snapshots().Containers)},
+	}}
 }
 
 // staleAfter is the age from which a reading is no longer exported as current.

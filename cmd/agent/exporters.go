@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"slices"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -17,10 +18,10 @@ import (
 func newExporters() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "exporters",
-		Short: "Export this machine's power without taking jobs",
-		Long: `Measure this machine's power and export it to Prometheus on the CPU (` + "`exporters.cpu`" + `)
-and GPU (` + "`exporters.gpu`" + `) ports, without a master and without taking jobs. An agent on this
-machine serves the same ports: run one of the two.`,
+		Short: "Export this machine's power and containers without taking jobs",
+		Long: `Export this machine's power and containers to Prometheus on the ports of ` + "`exporters.cpu`" + `,
+` + "`exporters.gpu` and `exporters.docker`" + `, without a master and without taking jobs. An agent
+on this machine serves the same ports: run one of the two.`,
 		Example: "  agent exporters --config /etc/ffmpeg-agent/agent.yaml",
 		Args:    noArguments,
 		RunE:    exportersCommand,
@@ -31,7 +32,7 @@ machine serves the same ports: run one of the two.`,
 	return cmd
 }
 
-var errNothingToExport = errors.New("nothing to export: exporters.cpu.enabled and exporters.gpu.enabled are both false")
+var errNothingToExport = errors.New("nothing to export: exporters.cpu.enabled, exporters.gpu.enabled and exporters.docker.enabled are false")
 
 func exportersCommand(cmd *cobra.Command, _ []string) error {
 	config, err := loadConfiguration(sourceOf(cmd).ConfigFile(), func() (*configs.Loaded, error) { return load(cmd) })
@@ -39,7 +40,7 @@ func exportersCommand(cmd *cobra.Command, _ []string) error {
 		return err
 	}
 	cfg := config.current()
-	if !cfg.Exporters.CPU.Enabled && !cfg.Exporters.GPU.Enabled {
+	if !cfg.Exporters.CPU.Enabled && !cfg.Exporters.GPU.Enabled && !cfg.Exporters.Docker.Enabled {
 		return usageError{errNothingToExport}
 	}
 	log, hangups, closeLog := startDaemonLog(cmd, config)
@@ -72,7 +73,7 @@ func newExportersWorker(config *configuration, log *logger) (*worker, error) {
 	w := &worker{config: config, log: log, fatal: make(chan string, 1)}
 	deps := sensors(config.current().Config)
 	deps.Endpoints = func(a *actors.Agent) (actors.Endpoints, error) {
-		servers, err := w.newServers(w.powerPorts(a))
+		servers, err := w.newServers(slices.Concat(w.powerPorts(a), w.containerPorts(a)))
 		return actors.Endpoints{Exporters: servers}, err
 	}
 	var err error

@@ -58,13 +58,15 @@ func TestExportersCommand(t *testing.T) {
 	tree, _ := runningTree(t,
 		fakehw.ZoneConfig{ID: "intel-rapl:0", Name: "package-0", Power: fakehw.Constant(50), Range: 262e9},
 		fakehw.ZoneConfig{ID: "intel-rapl:0:0", Name: "core", Power: fakehw.Constant(30), Range: 262e9})
-	cpu, gpu, agent, encodes, dir := freePort(t), freePort(t), freePort(t), freePort(t), filepath.Join(t.TempDir(), "data")
+	cpu, gpu, containers, agent, encodes, dir := freePort(t), freePort(t), freePort(t), freePort(t), freePort(t), filepath.Join(t.TempDir(), "data")
 	p := startAgent(t, []string{
 		"FFMPEG_AGENT_HARDWARE_SYSFS_PATH=" + tree.Sys(),
 		"FFMPEG_AGENT_HARDWARE_NVML_LIBRARY=/nowhere/libnvidia-ml.so",
 		"FFMPEG_AGENT_EXPORTERS_LISTEN_ADDRESS=127.0.0.1",
 		fmt.Sprintf("FFMPEG_AGENT_EXPORTERS_CPU_PORT=%d", cpu),
 		fmt.Sprintf("FFMPEG_AGENT_EXPORTERS_GPU_PORT=%d", gpu),
+		fmt.Sprintf("FFMPEG_AGENT_EXPORTERS_DOCKER_PORT=%d", containers),
+		"FFMPEG_AGENT_HARDWARE_DOCKER_SOCKET=/nowhere/docker.sock",
 		fmt.Sprintf("FFMPEG_AGENT_METRICS_PORT=%d", agent),
 		fmt.Sprintf("FFMPEG_AGENT_EXPORTERS_FFMPEG_PORT=%d", encodes),
 		"FFMPEG_AGENT_DATA_DIR=" + dir,
@@ -83,10 +85,13 @@ func TestExportersCommand(t *testing.T) {
 	if alive, ok := series(cards, "gpu_exporter_alive"); !ok || alive != 0 {
 		t.Errorf("gpu_exporter_alive is %v (exported: %v), want 0", alive, ok)
 	}
+	if up, ok := series(get(t, fmt.Sprintf("http://127.0.0.1:%d/metrics", containers)), "docker_stats_exporter_up"); !ok || up != 0 {
+		t.Errorf("docker_stats_exporter_up is %v (exported: %v), want 0", up, ok)
+	}
 	for _, port := range []int{agent, encodes} {
 		if conn, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port)); err == nil {
 			conn.Close()
-			t.Errorf("port %d is served, want only CPU and GPU ports", port)
+			t.Errorf("port %d is served, want only the ports of CPU, GPU and Docker", port)
 		}
 	}
 	if _, err := os.Stat(dir); err == nil {
@@ -110,7 +115,7 @@ func TestExportersEstimateUnreadableZones(t *testing.T) {
 	cpu := freePort(t)
 	startAgent(t, []string{
 		"FFMPEG_AGENT_HARDWARE_SYSFS_PATH=" + tree.Sys(),
-		"FFMPEG_AGENT_EXPORTERS_GPU_ENABLED=false",
+		"FFMPEG_AGENT_EXPORTERS_GPU_ENABLED=false", "FFMPEG_AGENT_EXPORTERS_DOCKER_ENABLED=false",
 		"FFMPEG_AGENT_EXPORTERS_LISTEN_ADDRESS=127.0.0.1",
 		fmt.Sprintf("FFMPEG_AGENT_EXPORTERS_CPU_PORT=%d", cpu),
 		"FFMPEG_AGENT_ENERGY_IDLE_INTERVAL=50ms",
@@ -133,6 +138,7 @@ func TestExportersEstimateUnreadableZones(t *testing.T) {
 func TestExportersWithNothingToExport(t *testing.T) {
 	t.Setenv("FFMPEG_AGENT_EXPORTERS_CPU_ENABLED", "false")
 	t.Setenv("FFMPEG_AGENT_EXPORTERS_GPU_ENABLED", "false")
+	t.Setenv("FFMPEG_AGENT_EXPORTERS_DOCKER_ENABLED", "false")
 	if status, _, stderr := command(t, "exporters"); status != exitUsage || !strings.Contains(stderr, "exporters.cpu.enabled") {
 		t.Errorf("exit status %d: %s", status, stderr)
 	}

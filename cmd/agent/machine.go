@@ -12,6 +12,7 @@ import (
 	"ffmpeg-agent/actors"
 	"ffmpeg-agent/configs"
 	"ffmpeg-agent/hardware"
+	"ffmpeg-agent/internal/docker"
 	"ffmpeg-agent/internal/ffmpeg"
 	"ffmpeg-agent/messages"
 )
@@ -19,13 +20,33 @@ import (
 // sensors are the dependencies that read this machine.
 func sensors(cfg configs.Config) actors.Dependencies {
 	return actors.Dependencies{
-		Host:      newHost(cfg),
-		OpenPower: func() (actors.PowerSensors, error) { return openPower(cfg) },
-		OpenGPUs:  func() (actors.GPUSensors, error) { return openGPUs(cfg) },
+		Host:       newHost(cfg),
+		OpenPower:  func() (actors.PowerSensors, error) { return openPower(cfg) },
+		OpenGPUs:   func() (actors.GPUSensors, error) { return openGPUs(cfg) },
+		Containers: containers(cfg),
 		CPUUse: func() (busy, capacity time.Duration, err error) {
 			return hardware.CPUUse(cfg.Hardware.ProcfsPath)
 		},
 	}
+}
+
+// containers is nil where nobody serves them.
+func containers(cfg configs.Config) actors.Containers {
+	if !cfg.Exporters.Docker.Enabled {
+		return nil
+	}
+	return engine{docker.New(cfg.Hardware.DockerSocket)}
+}
+
+// engine implements actors.Containers.
+type engine struct{ *docker.Engine }
+
+func (e engine) Read(ctx context.Context) ([]messages.Container, error) {
+	running, err := e.Engine.Read(ctx)
+	if errors.Is(err, docker.ErrNoEngine) {
+		return nil, &actors.NoSensorsError{Reason: err}
+	}
+	return running, err
 }
 
 func openPower(cfg configs.Config) (actors.PowerSensors, error) {

@@ -74,7 +74,8 @@ func busyStatus() messages.Status {
 			{Name: "power", Source: "rapl", Zones: 3, Since: ago(53 * time.Hour)},
 			{Name: "nvml", Error: "no driver", Since: ago(time.Hour)},
 		},
-		Power: of(energy.Watts(83.26)), Source: energy.Measured,
+		Engine: &messages.EngineStatus{Since: ago(2 * time.Hour), Error: "this process may not use /var/run/docker.sock"},
+		Power:  of(energy.Watts(83.26)), Source: energy.Measured,
 		Journal: job.JournalStats{Unfinished: 2, Unsent: 3, OldestAt: of(ago(250 * time.Second)), Sent: 120, DeadLetters: 1},
 		Counts:  messages.Counts{Completed: 117, Failed: 4, Canceled: 2, Superseded: 1},
 		Host: &messages.HostStatus{

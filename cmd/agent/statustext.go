@@ -158,6 +158,16 @@ func samplerTexts(s *messages.Status) []string {
 		}
 		texts = append(texts, text)
 	}
+	if e := s.Engine; e != nil {
+		text := fmt.Sprintf("docker: %s, for %s", plural(e.Containers, "container"), since(s.At, e.Since))
+		switch {
+		case e.Absent != "":
+			text = "docker: " + plain(e.Absent)
+		case e.Error != "":
+			text = fmt.Sprintf("docker: unavailable for %s: %s", since(s.At, e.Since), plain(e.Error))
+		}
+		texts = append(texts, text)
+	}
 	if len(texts) == 0 {
 		return []string{unknown}
 	}

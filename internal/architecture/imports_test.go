@@ -25,6 +25,7 @@ var allowed = map[string][]string{
 	"internal/journal":    {"messages", "messages/job", "messages/protocol", "hardware/energy", "hardware/proc"},
 	"internal/master":     {"messages", "messages/job", "messages/protocol", "hardware/energy"},
 	"internal/control":    {"messages", "messages/job", "messages/protocol", "hardware/energy"},
+	"internal/docker":     {"messages", "messages/job", "messages/protocol", "hardware/energy"},
 	"internal/report":     {"messages", "messages/job", "messages/protocol", "hardware/energy"},
 	"internal/devmaster":  {"messages/protocol"},
 	"internal/chaos":      {"messages/protocol", "hardware/fakehw"},
@@ -48,6 +49,7 @@ var allowed = map[string][]string{
 var restricted = map[string][]string{
 	"github.com/asynkron/protoactor-go": {"actors", "actors/supervision"},
 	"github.com/NVIDIA/go-nvml":         {"hardware"},
+	"github.com/moby/moby":              {"internal/docker"},
 	"C":                                 {"hardware"},
 }
 
