@@ -91,15 +91,15 @@ func measureRealJobs(ctx context.Context, binary string) (rows []row, err error)
 	return rows, nil
 }
 
-// A round in which the fake counters were late by maxLateness is repeated: they catch up in one
-// step, which the meter rightly takes for implausible.
+// A round in which the fake counters were maxLateness or more late is repeated: they catch
+// up in one step, which the meter correctly rejects as implausible.
 const (
 	maxLateness = second
 	maxTries    = 3
 )
 
-// awaitBaseline waits until the agent has had time to learn the idle baseline. It learns
-// nothing while it probes encoders, which takes long on a busy machine.
+// awaitBaseline waits until the agent has had time to learn the idle baseline. It learns none
+// while it probes encoders, which takes long on a busy machine.
 func (b *testbed) awaitBaseline(ctx context.Context) error {
 	if err := b.await(ctx, "a first reading", func(s messages.Status) bool { return s.Power != nil }); err != nil {
 		return err

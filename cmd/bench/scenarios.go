@@ -36,7 +36,7 @@ type scenario struct {
 	suspended [2]time.Duration
 	// unmeasured returns the energy in the window that no sensor can report, in J.
 	unmeasured func(*run) float64
-	// expect returns what is wrong with the gaps and coverage that the meter reports.
+	// expect returns the errors in the gaps and coverage that the meter reports.
 	expect func(energy.Account) []string
 	// boundUnchecked: the reported error bound is shown but not checked; note says why.
 	boundUnchecked bool
@@ -49,7 +49,7 @@ type sensorFault struct {
 	inject func(map[string]*fakehw.Zone) error
 }
 
-// counted is the power of the zones that add.
+// countedPower returns the power of the counted zones.
 func (s *scenario) countedPower() fakehw.Curve {
 	var curves []fakehw.Curve
 	for _, z := range s.zones {
@@ -134,7 +134,7 @@ func faultScenarios() []scenario {
 			unmeasured: unmeasuredAround("intel-rapl:0", 1730*time.Millisecond), expect: expectReport(1, 96, 98.9, "")},
 		{name: "zone missing for 1.5 s", zones: twoSockets(), counted: bothSockets, length: 4 * second,
 			faults: []sensorFault{{second, removeZone("intel-rapl:1")}, {2500 * time.Millisecond, restoreZone("intel-rapl:1")}},
-			expect: expectReport(0, 100, 100, ""), note: "its counter continued: no energy is lost"},
+			expect: expectReport(0, 100, 100, ""), note: "its counter continued, so no energy is lost"},
 		{name: "zone removed", zones: twoSockets(), counted: bothSockets, length: 4 * second,
 			faults:     []sensorFault{{second, removeZone("intel-rapl:1")}},
 			unmeasured: unmeasuredSince(second, "intel-rapl:1", "intel-rapl:1:1"), expect: expectReport(2, 10, 52, ""),

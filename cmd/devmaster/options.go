@@ -35,7 +35,7 @@ func (o *options) bind(f *pflag.FlagSet) {
 	f.StringVar(&o.master.StateFile, "state", "", "`file` for the state (default: memory only)")
 	f.StringVar(&o.master.ResultsDir, "results-dir", "", "`directory` for accepted results")
 	f.BoolVar(&o.master.FenceAttempts, "fence", true, "reject results of a stale node or attempt with 409; false behaves like an older master and is the default with --like-field")
-	f.BoolVar(&o.likeField, "like-field", false, "have the habits of masters in use: no fencing, facts only from a node's first registration, nodes that stay offline or unreadable until they register again, jobs re-queued while they run")
+	f.BoolVar(&o.likeField, "like-field", false, "deviate from the protocol like masters in use: no fencing, facts only from a node's first registration, nodes that stay offline or unreadable until they register again, jobs re-queued while they run")
 	f.DurationVar(&o.staleAfter, "stale-after", devmaster.DefaultStaleAfter, "with --like-field, re-queue a running job of the queues default and batch after this long")
 	f.DurationVar(&o.liveStaleAfter, "live-stale-after", devmaster.DefaultLiveStaleAfter, "with --like-field, re-queue a running job of the queue live after this long, unless it is its node's current job")
 	f.StringVar(&o.cert, "tls-cert", "", "certificate `file`; serves HTTPS together with --tls-key")

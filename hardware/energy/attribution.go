@@ -36,11 +36,11 @@ const (
 )
 
 // allocation divides the energy of a piece among the windows that are open in it. The shares, or
-// unowned if there are none, add up to the piece's energy.
+// outside if there are none, add up to the piece's energy.
 type allocation struct {
 	method  string
 	shares  []share
-	unowned attribution
+	outside attribution
 }
 
 // share is the part of one window.
@@ -62,7 +62,7 @@ func (s *step) allocate(open []*window, idle *idleAllocator) allocation {
 	rates := newUseRates(s.usage.orPrevious(s.from), begun)
 	left := rates.attribute(s.energy, s.length(), idle)
 	if len(begun) == 0 {
-		return allocation{unowned: left}
+		return allocation{outside: left}
 	}
 	weights, method := rates.weights()
 	if len(begun) == 1 {

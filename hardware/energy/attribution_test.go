@@ -54,7 +54,7 @@ func TestSharesAddUpToThePiece(t *testing.T) {
 		if len(a.shares) != len(open)-1 {
 			t.Fatalf("got %d shares of %d windows", len(a.shares), len(open)-1)
 		}
-		sum := a.unowned
+		sum := a.outside
 		for i, share := range a.shares {
 			sum = sum.plus(share.attribution)
 			want := float64(s.energy) / float64(len(a.shares))
@@ -65,8 +65,8 @@ func TestSharesAddUpToThePiece(t *testing.T) {
 				t.Fatalf("share %d: got %v µJ, want %v", i, got, want)
 			}
 		}
-		if sum.total() != s.energy || len(a.shares) > 0 && a.unowned != (attribution{}) {
-			t.Fatalf("got %+v of %d µJ, unowned %+v", sum, s.energy, a.unowned)
+		if sum.total() != s.energy || len(a.shares) > 0 && a.outside != (attribution{}) {
+			t.Fatalf("got %+v of %d µJ, outside %+v", sum, s.energy, a.outside)
 		}
 		want := map[bool]string{true: "use", false: shareEqual}[total > 0]
 		if len(a.shares) == 1 {

@@ -55,7 +55,7 @@ type zoneLedger struct {
 	pending   []*step     // not yet settled
 	settledTo instant     // end of the last settled step
 	used      attribution // settled, in windows
-	unowned   attribution // settled, outside of windows
+	outside   attribution // settled, outside windows
 	learner   baselineLearner
 	idle      idleAllocator
 
@@ -188,7 +188,7 @@ func (l *Ledger) updateZone(z *zoneLedger, zone *Zone) {
 	}
 	z.pending = nil
 	for _, w := range l.open {
-		z.disown(w)
+		z.moveOutside(w)
 		delete(w.tallies, zone.ID)
 	}
 	for _, recorder := range l.tracked {
@@ -285,7 +285,7 @@ func (l *Ledger) Close(job string, at time.Time) Account {
 	w.to = l.instant(at)
 	if w.to <= w.from {
 		for _, z := range l.zones {
-			z.disown(w)
+			z.moveOutside(w)
 		}
 		l.closed[job] = UnknownAccount(w.start, at, "the window is empty")
 	} else {

@@ -18,7 +18,7 @@ func (l *Ledger) settleStep(z *zoneLedger, s *step) {
 	z.idle.setBaseline(z.learner.baseline(l.time(s.to)))
 	for _, piece := range s.pieces(l.open) {
 		a := piece.allocate(l.open, &z.idle)
-		z.unowned = z.unowned.plus(a.unowned)
+		z.outside = z.outside.plus(a.outside)
 		for _, share := range a.shares {
 			z.used = z.used.plus(share.attribution)
 			share.window.tally(z.zone.ID).add(share.window, piece, a.method, share.attribution)
@@ -53,14 +53,14 @@ func (l *Ledger) cutPending(at instant) {
 	}
 }
 
-// disown removes a zone's energy from a window and attributes it to the time outside windows.
-func (z *zoneLedger) disown(w *window) {
+// moveOutside removes a zone's energy from a window and attributes it to the time outside windows.
+func (z *zoneLedger) moveOutside(w *window) {
 	t := w.tallies[z.zone.ID]
 	if t == nil {
 		return
 	}
 	z.used = z.used.minus(t.share)
-	z.unowned = z.unowned.plus(attribution{
+	z.outside = z.outside.plus(attribution{
 		idle: t.share.idle, rest: t.share.job + t.share.rest, ambiguous: t.share.ambiguous, undivided: t.share.undivided,
 	})
 }

@@ -103,7 +103,7 @@ func (l *Ledger) Snapshot() *Snapshot {
 }
 
 func (z *zoneLedger) state() ZoneState {
-	all := z.used.plus(z.unowned)
+	all := z.used.plus(z.outside)
 	state := ZoneState{
 		Zone: z.zone, Energy: z.counter.Total(), Jobs: all.job, Idle: all.idle, Rest: all.rest,
 		Undivided: all.ambiguous + all.undivided,

@@ -8,11 +8,10 @@ import (
 	"ffmpeg-agent/messages/protocol"
 )
 
-// Habits are what masters in use do beyond the protocol, or against it. The zero value has
-// none of them.
+// Habits are deviations from the protocol that masters in use have. The zero value has none.
 type Habits struct {
-	// FirstFactsOnly: a later registration of a known address stores heartbeat and status
-	// only, although its response has the posted facts.
+	// FirstFactsOnly: a later registration of a known address stores only heartbeat and status,
+	// although its response has the posted facts.
 	FirstFactsOnly bool
 	// UnreadableAfterRestart: after a restart from the state file, heartbeats of a node are
 	// answered, but GET /nodes/{id} is 500 and GET /nodes omits the node, until it registers
@@ -22,13 +21,13 @@ type Habits struct {
 	// heartbeats and is assigned jobs, until it registers again.
 	OfflineUntilRegistered bool
 	// MatchGPU: a job that needs a hardware encoder is not assigned to a node whose stored
-	// facts lack it. It stays queued, and the jobs behind it with it.
+	// facts lack it. It stays queued and blocks the jobs behind it.
 	MatchGPU bool
 	// StaleAfter is how long an assigned job of the queues default and batch may take before
-	// it is re-queued although its node sends heartbeats. 0: for ever.
+	// it is re-queued, even if its node sends heartbeats. 0: no limit.
 	StaleAfter time.Duration
-	// LiveStaleAfter is StaleAfter for the queue live. It does not count for the current job
-	// of a node.
+	// LiveStaleAfter is StaleAfter for the queue live. It does not apply to the current job of
+	// a node.
 	LiveStaleAfter time.Duration
 }
 
@@ -59,7 +58,7 @@ func fits(j *protocol.Job, n *protocol.Node) bool {
 }
 
 // gpuFamily returns the family of the hardware encoder that a job names, such as nvenc; empty
-// for none.
+// if it names none.
 func gpuFamily(p protocol.Parameters) string {
 	for _, name := range []string{"codec", "encoder"} {
 		encoder, _ := p[name].(string)

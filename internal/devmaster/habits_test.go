@@ -139,8 +139,8 @@ func TestJobForMissingGPUBlocksTheQueue(t *testing.T) {
 	}
 }
 
-// TestRunningJobsGoStale: whether or not their node sends heartbeats. A live job does not while
-// it is the node's current one.
+// Running jobs become stale even if their node sends heartbeats, except for a live job that is the
+// node's current job.
 func TestRunningJobsGoStale(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMaster(t, Config{Habits: FieldHabits()})

@@ -109,9 +109,9 @@ func (r *jobRecord) ranksAbove(other *jobRecord) bool {
 	return cmp.Or(cmp.Compare(r.queueRank, other.queueRank), cmp.Compare(r.priorityRank, other.priorityRank)) > 0
 }
 
-// nextJob assigns the next queued job to a node. It returns nil if there is none, if the node
-// is offline, which it is until its next heartbeat, or if the job needs a GPU that the node
-// lacks. The habits change both.
+// nextJob assigns the next queued job to a node. It returns nil if there is none, or if the node
+// is offline, which it is until its next heartbeat. With Habits, offline nodes may be assigned
+// jobs, and it returns nil if the job needs a GPU that the node lacks.
 func (m *Master) nextJob(nodeID string) (*protocol.Job, error) {
 	if nodeID == "" {
 		m.record(Event{Kind: PollWithoutJob, Code: http.StatusBadRequest})
@@ -208,8 +208,8 @@ func (m *Master) find(reference string) (*jobRecord, error) {
 	return nil, reject(http.StatusNotFound, "job not found")
 }
 
-// cancelJob cancels a job and frees its node at once. The node finds out when it gets the
-// job, and its result is still accepted.
+// cancelJob cancels a job and frees its node at once. The node learns of it by GET /jobs/{id},
+// and its result is still accepted.
 func (m *Master) cancelJob(reference string) (id string, err error) {
 	return m.changeJob(reference, JobCanceled, func(r *jobRecord) bool {
 		if r.Job.Status.Terminal() {

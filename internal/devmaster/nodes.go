@@ -125,7 +125,7 @@ func (m *Master) node(id string) (protocol.Node, error) {
 	return *n, nil
 }
 
-// readable returns a node that requests may read.
+// readable returns a node, or the error with which requests to read it fail.
 func (m *Master) readable(id string) (*protocol.Node, error) {
 	switch n := m.nodes[id]; {
 	case n == nil:

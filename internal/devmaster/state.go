@@ -49,7 +49,7 @@ func (m *Master) load() error {
 }
 
 // restore restores the content of a state file. For nodes that were not offline, the time
-// without heartbeats starts anew, because it was the master that was down.
+// without heartbeats starts at 0, because it was the master that was down.
 func (m *Master) restore(data []byte) error {
 	var s state
 	if err := json.Unmarshal(data, &s); err != nil {

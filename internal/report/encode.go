@@ -19,7 +19,7 @@ func speedOf(r *result) fact {
 	return f
 }
 
-// fetchOf is what fetching the input took; nothing if it was not fetched.
+// fetchOf returns the size, time and energy of fetching the input; nil if it was not fetched.
 func fetchOf(r *result) []fact {
 	bytes, ok := r.count("fetch_bytes")
 	if !ok {
@@ -81,7 +81,7 @@ func (p *page) addEncode(r *result) {
 		{Name: "output", Value: cmp.Or(r.text("output"), "not kept")},
 		quantity("preparation time", "prepare_seconds", "s", 3),
 	}
-	if missing := quantity("missing of the input", "input_missing_seconds", "s", 3); missing.Value != unknown {
+	if missing := quantity("missing input", "input_missing_seconds", "s", 3); missing.Value != unknown {
 		p.Encode = append(p.Encode, missing)
 	}
 	p.Encode = append(p.Encode, fetchOf(r)...)
@@ -111,7 +111,7 @@ func shellQuote(arg string) string {
 	return arg
 }
 
-// quality returns no facts if the job did not request any.
+// quality returns the measured quality; nil if the job did not request any.
 func quality(q *job.Quality) []fact {
 	var facts []fact
 	for _, m := range []struct {

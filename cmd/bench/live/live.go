@@ -151,7 +151,8 @@ func (d *Dial) Power(at time.Duration) float64 {
 	return watts
 }
 
-// dialDelay is when a new setting takes effect: the counters may already include the present.
+// dialDelay is the time until a new setting takes effect: the counters may already include the
+// current time.
 const dialDelay = 5 * time.Millisecond
 
 // Turn sets a dial to a power in W, 5 ms from now.
