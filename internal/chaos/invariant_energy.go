@@ -30,7 +30,8 @@ type energyValue struct {
 // does; readings of cards are as old as their library lets them be.
 const (
 	counterLag      = 100 * time.Millisecond
-	joulesTolerance = 0.01 // of the truth
+	counterCatchUp  = time.Second // after a stall of this program
+	joulesTolerance = 0.01        // of the truth
 )
 
 // checkJoules: each zone's joules are the true ones of the part of the encode that they
@@ -82,7 +83,7 @@ func (h *History) checkJoules() Finding {
 				gaps++
 			}
 			truth := watts * window * z.Coverage / 100
-			allowed := watts*(counterLag+h.stalledFor(e.Start, e.End)).Seconds() + joulesTolerance*truth
+			allowed := watts*(counterLag+h.stalledFor(e.Start.Add(-counterCatchUp), e.End)).Seconds() + joulesTolerance*truth
 			if z.Bound != nil {
 				allowed += *z.Bound
 			}

@@ -491,6 +491,8 @@ func TestInvariants(t *testing.T) {
 		{"half of the time was missed, and it is said", func(h *History) { h.setEnergy(30, 50, 1) }, all},
 		{"half of the time was missed, and it is not said", func(h *History) { h.setEnergy(30, 100, 1) }, joules},
 		{"too many joules", func(h *History) { h.setEnergy(70, 100, 1) }, joules},
+		{"too few joules just after a stall", func(h *History) { h.setEnergy(30, 100, 1); h.Stalls = []Span{span(-3000, -500)} }, all},
+		{"too few joules long after a stall", func(h *History) { h.setEnergy(30, 100, 1); h.Stalls = []Span{span(-9000, -3000)} }, joules},
 		{"too many joules, within a bound that says so", func(h *History) { h.setEnergy(70, 100, 12) }, all},
 		{"a false zero", func(h *History) { h.setEnergy(0, 100, 0) }, joules},
 		{"an estimate, for want of a counter", func(h *History) { h.setEnergy(30, 50, 1); h.addEstimate(50) }, all},
