@@ -32,7 +32,7 @@ func TestDetect(t *testing.T) {
 	}
 }
 
-func TestDetectReturnsWhatItFound(t *testing.T) {
+func TestDetectReturnsPartialFacts(t *testing.T) {
 	empty := t.TempDir()
 	facts, err := Detect(Roots{filepath.Join(empty, "sys"), filepath.Join(empty, "proc")})
 	if err == nil || !strings.Contains(err.Error(), "processor") {

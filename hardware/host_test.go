@@ -51,7 +51,7 @@ func TestHostStatus(t *testing.T) {
 	expect(3*time.Second, 75, false)
 }
 
-func TestHostStatusReturnsWhatItRead(t *testing.T) {
+func TestHostReturnsPartialStatus(t *testing.T) {
 	empty := t.TempDir()
 	host := NewHost(HostConfig{Roots: Roots{empty, empty}, DataDir: empty})
 	status, err := host.Status()

@@ -182,7 +182,7 @@ func integrate(t *testing.T, sensor fakehw.SensorConfig, files map[string]string
 	return result
 }
 
-// The error is within the uncertainty and what is on the wrong side of the window's edges.
+// The error is within the uncertainty plus the energy on the wrong side of the window's edges.
 func TestHwmonPowerIsIntegrated(t *testing.T) {
 	curves := map[string]fakehw.Curve{
 		"constant": fakehw.Constant(120),

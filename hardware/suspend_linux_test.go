@@ -9,7 +9,7 @@ import (
 	"ffmpeg-agent/hardware/fakehw"
 )
 
-// Measurement noise must be far below what the ledger takes for a suspend.
+// Measurement noise must be far below the ledger's threshold for a suspend.
 func TestSuspendedIsStable(t *testing.T) {
 	first := suspended()
 	for range 2000 {

@@ -92,8 +92,8 @@ func (r *run) open(dir string) (err error) {
 	return err
 }
 
-// events returns the steps of a run in order of time: readings at the agent's intervals,
-// what the agent does at each job's edges, and sensor faults.
+// events returns the steps of a run in order of time: readings at the agent's intervals, the
+// agent's actions at each job's edges, and sensor faults.
 func (r *run) events() []event {
 	var events []event
 	add := func(at time.Duration, do func() error) { events = append(events, event{at, do}) }

@@ -2,7 +2,7 @@ package energy
 
 import "time"
 
-// attribution is an amount of energy by what it was used for.
+// attribution is an amount of energy, divided by its use.
 type attribution struct {
 	job       Microjoules // processes of jobs
 	idle      Microjoules // the baseline

@@ -30,7 +30,7 @@ func TestUtilizationIsBusyOverCapacity(t *testing.T) {
 	}
 }
 
-func TestUseByOthersIsWhatJobsLeave(t *testing.T) {
+func TestUseByOthersExcludesJobs(t *testing.T) {
 	jobs := func(a, b time.Duration) map[string]time.Duration { return map[string]time.Duration{"a": a, "b": b} }
 	before := &Usage{Jobs: jobs(10, 20), Busy: 50, Capacity: 1000}
 	for name, test := range map[string]struct {

@@ -43,7 +43,7 @@ var (
 	errRange   = errors.New("the server answered a range request with something else")
 )
 
-// fileHeader is what the header of a response states about a file.
+// fileHeader holds the properties of a file that the header of a response states.
 type fileHeader struct {
 	url         *url.URL // after redirects
 	contentType string

@@ -10,7 +10,7 @@ import (
 	"strings"
 )
 
-// Input is what a job reads.
+// Input is the input of a job.
 type Input struct {
 	Path   string   // of a file, with links resolved; empty: over the network
 	URL    *url.URL // nil: a file

@@ -13,8 +13,8 @@ import (
 	"syscall"
 )
 
-// Policy is what the operator allows inputs of jobs to reach. A proxy that the operator
-// configured is exempt, as are outputs.
+// Policy defines what inputs of jobs may reach. A proxy that the operator configured is exempt,
+// as are outputs.
 type Policy struct {
 	Protocols []string       // jobs.input_protocols
 	Roots     []string       // jobs.input_roots

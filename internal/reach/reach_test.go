@@ -72,7 +72,7 @@ func TestStreamsOpenNoPort(t *testing.T) {
 			t.Errorf("%s is allowed as %s", given, in.URL)
 		}
 	}
-	// FFmpeg takes what is behind a # for options; it is removed.
+	// FFmpeg parses a fragment as options, so it is removed.
 	for given, want := range map[string]string{
 		"srt://host:19991?x=1#&mode=listener":   "srt://host:19991?x=1",
 		"srt://host:19991#?mode=listener":       "srt://host:19991",
