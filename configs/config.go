@@ -112,6 +112,11 @@ type Jobs struct {
 	InputNetworks []string `key:"input_networks" live:"" default:"" allow:"networks"`
 	// FetchInputs has inputs over http and https fetched into the workspace before FFmpeg starts.
 	FetchInputs bool `key:"fetch_inputs" live:"" default:"true"`
+	// Sandbox restricts each FFmpeg: auto as far as this system can, require takes no job
+	// without the whole sandbox, off not at all.
+	Sandbox string `key:"sandbox" default:"auto" allow:"auto|require|off"`
+	// RunAs is the user that FFmpeg runs as; "" means the agent's.
+	RunAs string `key:"run_as" default:"" allow:"user"`
 	// MinFreeDisk is the free space below which the agent takes no job, and at which it stops a
 	// job that writes to the disk.
 	MinFreeDisk Size   `key:"min_free_disk" live:"" default:"auto" allow:"size"`
@@ -206,6 +211,8 @@ type Debug struct {
 	FaultInjection bool `key:"fault_injection" default:"false"`
 	// HangAfter is how long an actor may stay unresponsive before it is replaced.
 	HangAfter time.Duration `key:"hang_after" default:"30s" allow:"500ms..10m"`
+	// SandboxWithout are layers that the sandbox is set up without, for tests.
+	SandboxWithout []string `key:"sandbox_without" default:"" allow:"layers"`
 }
 
 // Defaults returns the configuration with every key at its default. Values that

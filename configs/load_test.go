@@ -83,7 +83,7 @@ func TestLoadDefaults(t *testing.T) {
 		Jobs: Jobs{
 			MaxConcurrent: 1, GenerateInput: true, Timeout: time.Hour, StallTimeout: time.Minute,
 			CancelCheckInterval: 5 * time.Second, DamagedInput: "fail", EngineFallback: true,
-			DefaultPresets: Labels{"h264": "fast", "h265": "fast", "av1": "8", "vp9": "good/4"}, OutputRoots: []string{}, InputRoots: []string{"/"}, InputNetworks: []string{}, FetchInputs: true,
+			DefaultPresets: Labels{"h264": "fast", "h265": "fast", "av1": "8", "vp9": "good/4"}, OutputRoots: []string{}, InputRoots: []string{"/"}, InputNetworks: []string{}, Sandbox: "auto", FetchInputs: true,
 			InputProtocols: []string{"file", "http", "https", "rtmp", "rtmps", "srt"}, MinFreeDisk: Size{auto: true},
 			InputFormats: strings.Split("mov,matroska,webm,mpegts,mpeg,mpegvideo,avi,flv,live_flv,ogg,asf,asf_o,mxf,nut,ivf,h264,hevc,vvc,av1,obu,m4v,h263,vc1,dnxhd,mjpeg,mpjpeg,yuv4mpegpipe,gif,apng,dv,gxf", ","), Limits: Limits{Memory: Size{auto: true}, Disk: Size{auto: true}, OutputBytes: Size{auto: true}},
 		},
@@ -100,7 +100,7 @@ func TestLoadDefaults(t *testing.T) {
 		},
 		Log:     Log{Level: "info", Format: "auto"},
 		Control: Control{Socket: "/home/op/.local/state/ffmpeg-agent/agent.sock"},
-		Debug:   Debug{HangAfter: 30 * time.Second},
+		Debug:   Debug{HangAfter: 30 * time.Second, SandboxWithout: []string{}},
 	}
 	l := mustLoad(t, machine(t))
 	if diff := cmp.Diff(want, l.Config, cmp.AllowUnexported(Size{})); diff != "" {
@@ -191,7 +191,7 @@ func nonDefault(k key) string {
 		"jobs.limits.memory": "75%", "jobs.limits.disk": "7GiB", "jobs.limits.output_bytes": "6GiB", "jobs.limits.pixels": "99", "jobs.limits.outputs": "3",
 		"jobs.limits.duration": "2h", "jobs.limits.timeout": "3h", "jobs.min_free_disk": "12%", "log.level": "debug",
 		"log.format": "json", "jobs.damaged_input": "accept", "energy.estimate": "off", "exporters.listen_address": "127.0.0.1",
-		"master.api_key": "k3y", "node.address": "other",
+		"master.api_key": "k3y", "node.address": "other", "jobs.run_as": "nobody", "jobs.sandbox": "require", "debug.sandbox_without": "landlock,seccomp",
 	}
 	if text, ok := special[k.path]; ok {
 		return text

@@ -76,6 +76,10 @@ func namedRule(name string) (r rule, ok bool) {
 		r = rule{allowed: "at least one of " + strings.Join(inputFormats(), ", "), check: on(checkFormats)}
 	case "networks":
 		r = rule{allowed: "a list of networks in CIDR notation, such as 127.0.0.0/8", check: on(each(checkNetwork))}
+	case "user":
+		r = rule{allowed: "the name of a user of this system, or empty for the agent's", check: on(checkUser)}
+	case "layers":
+		r = rule{allowed: "a list of " + strings.Join(sandboxLayers, ", "), check: on(each(checkLayer))}
 	case "labels":
 		r = rule{allowed: "names made of letters, digits and . _ - / with values of up to 255 printable bytes without commas", check: on(checkLabels)}
 	case "presets":
@@ -320,6 +324,25 @@ func checkLabels(labels Labels) error {
 		if !labelPattern.MatchString(name) || len(value) > 255 || strings.ContainsFunc(value, bad) {
 			return fmt.Errorf("label %q is not allowed", shorten(name))
 		}
+	}
+	return nil
+}
+
+var userName = regexp.MustCompile(`^[A-Za-z0-9_.-]{0,64}$`)
+
+func checkUser(name string) error {
+	if !userName.MatchString(name) {
+		return errors.New("not a user's name")
+	}
+	return nil
+}
+
+// sandboxLayers are the names of proc.Layers.
+var sandboxLayers = []string{"no_new_privs", "capabilities", "landlock", "seccomp", "rlimits", "oom_score_adj"}
+
+func checkLayer(name string) error {
+	if !slices.Contains(sandboxLayers, name) {
+		return errors.New("not a layer of the sandbox")
 	}
 	return nil
 }

@@ -39,6 +39,29 @@ type Status struct {
 	LogLinesDropped uint64 `json:"log_lines_dropped"`
 	// Cgroups is the parent cgroup of the jobs, or why there is none.
 	Cgroups string `json:"cgroups"`
+	// Sandbox is the sandbox around FFmpeg.
+	Sandbox Sandbox `json:"sandbox"`
+}
+
+// Sandbox is the state of the sandbox around each FFmpeg.
+type Sandbox struct {
+	Mode   string         `json:"mode"` // jobs.sandbox
+	Layers []SandboxLayer `json:"layers"`
+	// Encoders are those that work only without certain layers.
+	Encoders []SandboxedEncoder `json:"encoders,omitempty"`
+}
+
+// SandboxLayer is one layer of the sandbox.
+type SandboxLayer struct {
+	Name    string `json:"name"`
+	Missing string `json:"missing,omitempty"` // why it is not there; empty: it is
+	Lacks   string `json:"lacks,omitempty"`   // what it does not restrict on this kernel
+}
+
+// SandboxedEncoder is an encoder that works only without certain layers.
+type SandboxedEncoder struct {
+	Name    string   `json:"name"`
+	Without []string `json:"without"`
 }
 
 // Check is one precondition of taking jobs.

@@ -168,9 +168,9 @@ func TestHangupDoesNotEndJobs(t *testing.T) {
 	t.Parallel()
 	bed := newTestbed(t)
 	// FFmpeg changes its signal handling at start, so a script records what it inherits.
-	seen, ffmpeg := filepath.Join(t.TempDir(), "seen"), filepath.Join(t.TempDir(), "ffmpeg")
-	// A run that is killed meanwhile leaves the record of another.
-	script := fmt.Sprintf("#!/bin/sh\ngrep SigIgn /proc/self/status >%[1]s.$$ && mv %[1]s.$$ %[1]s\nexec %[2]s \"$@\"\n", seen, ffmpegtest.FFmpeg())
+	// It may write to its home alone, which goes with the job.
+	ffmpeg := filepath.Join(t.TempDir(), "ffmpeg")
+	script := fmt.Sprintf("#!/bin/sh\nwhile read -r line; do echo \"$line\"; done </proc/$$/status >$HOME/seen.new && mv $HOME/seen.new $HOME/seen\nexec %s \"$@\"\n", ffmpegtest.FFmpeg())
 	if err := os.WriteFile(ffmpeg, []byte(script), 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -184,13 +184,17 @@ func TestHangupDoesNotEndJobs(t *testing.T) {
 	if err := syscall.Kill(pid, 0); err != nil {
 		t.Errorf("FFmpeg after SIGHUP: %v", err)
 	}
+	var status []byte
+	waitFor(t, "record of the signals", func() bool {
+		found, _ := filepath.Glob(filepath.Join(bed.dir, "work/*/scratch/seen"))
+		for _, path := range found {
+			status, _ = os.ReadFile(path)
+		}
+		return len(status) > 0
+	})
 	bed.cancel(job.ID)
 	agent.signal(t, syscall.SIGTERM)
 	agent.wantExit(t, exitOK)
-	status, err := os.ReadFile(seen)
-	if err != nil {
-		t.Fatal(err)
-	}
 	for _, s := range []syscall.Signal{syscall.SIGHUP, syscall.SIGPIPE} {
 		if ignores(ignoredSignals(t, string(status)), s) {
 			t.Errorf("FFmpeg is started with %v ignored", s)

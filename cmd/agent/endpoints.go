@@ -43,6 +43,7 @@ func (w *worker) endpoints(a *actors.Agent) (actors.Endpoints, error) {
 func (w *worker) statusOf(a *actors.Agent) messages.Status {
 	s := a.Status()
 	s.Version, s.PID, s.Cgroups = version, os.Getpid(), w.runner.Cgroups()
+	s.Sandbox = w.runner.Sandbox()
 	s.LogLinesDropped = w.log.writer.droppedLines()
 	return s
 }

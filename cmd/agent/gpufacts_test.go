@@ -33,7 +33,7 @@ func newGPUNode(t *testing.T) *gpuNode {
 	bed := newTestbed(t)
 	ffmpeg, calls := ffmpegtest.WithCard(t, t.TempDir())
 	n := &gpuNode{bed, append(bed.environment(), "FFMPEG_AGENT_NODE_ADDRESS=gpu-node", "FFMPEG_AGENT_HARDWARE_NVML_LIBRARY="+nvml.Library,
-		"FFMPEG_AGENT_HARDWARE_FFMPEG="+ffmpeg), calls}
+		"FFMPEG_AGENT_HARDWARE_FFMPEG="+ffmpeg, "FFMPEG_AGENT_JOBS_SANDBOX=off"), calls} // ffmpeg writes calls
 	n.freshMaster()
 	return n
 }

@@ -27,6 +27,7 @@ const (
 )
 
 func main() {
+	becomeFFmpeg()
 	os.Exit(execute(context.Background(), os.Args[1:], os.Stdout, os.Stderr))
 }
 

@@ -12,6 +12,7 @@ import (
 	"go.uber.org/zap"
 
 	"ffmpeg-agent/configs"
+	"ffmpeg-agent/hardware/proc"
 	"ffmpeg-agent/internal/fetch"
 	"ffmpeg-agent/messages"
 )
@@ -42,6 +43,9 @@ func runCommand(cmd *cobra.Command, _ []string) error {
 	}
 	if _, err := fetch.ProxyFromEnvironment(); err != nil { // which Go's clients would ignore in silence
 		return usageError{err}
+	}
+	if err := proc.Harden(); err != nil {
+		return err
 	}
 	log, hangups, closeLog := startDaemonLog(cmd, config)
 	defer closeLog()

@@ -87,6 +87,13 @@ func busyStatus() messages.Status {
 			File: "/etc/ffmpeg-agent/agent.yaml", LoadedAt: ago(time.Hour), Restart: []string{"metrics_port", "log.format"},
 			Error: "configuration: poll_interval \"10\" (file /etc/ffmpeg-agent/agent.yaml:3): a number without a unit", ErrorAt: of(ago(time.Minute)),
 		},
+		Sandbox: messages.Sandbox{
+			Mode: "auto",
+			Layers: []messages.SandboxLayer{
+				{Name: "no_new_privs"}, {Name: "landlock", Lacks: "TCP ports (Linux 6.7)"}, {Name: "seccomp", Missing: "function not implemented"},
+			},
+			Encoders: []messages.SandboxedEncoder{{Name: "h264_nvenc", Without: []string{"landlock"}}},
+		},
 	}
 }
 
@@ -115,6 +122,7 @@ func TestStatusTextHasNoControlCharacters(t *testing.T) {
 	s.Heartbeat.Error, s.Checks[0].Name, s.Checks[1].Reason = evil, evil, evil
 	s.Actors[3].Path, s.Actors[3].State, s.Actors[3].LastFailure = "agent/"+evil, evil, evil
 	s.Samplers[0].Name, s.Samplers[0].Source, s.Samplers[1].Error = evil, evil, evil
+	s.Sandbox.Layers[1].Lacks, s.Sandbox.Layers[2].Missing, s.Sandbox.Encoders[0].Name = evil, evil, evil
 	text := statusText(&s)
 	busy := busyStatus()
 	if got, want := strings.Count(text, "\n"), strings.Count(statusText(&busy), "\n"); got != want {

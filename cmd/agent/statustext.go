@@ -40,6 +40,9 @@ func statusText(s *messages.Status) string {
 		row(firstOf("configuration", i), "%s", text)
 	}
 	row("cgroups", "%s", cmp.Or(plain(s.Cgroups), unknown))
+	for i, text := range sandboxTexts(s.Sandbox) {
+		row(firstOf("sandbox", i), "%s", text)
+	}
 	w.Flush() //nolint:errcheck // a strings.Builder does not fail
 	writeJobs(&b, s.Jobs)
 	writeActors(&b, s)
@@ -52,6 +55,31 @@ func firstOf(name string, i int) string {
 		return ""
 	}
 	return name
+}
+
+// sandboxTexts tell what the sandbox around FFmpeg consists of.
+func sandboxTexts(s messages.Sandbox) []string {
+	var present, missing []string
+	for _, l := range s.Layers {
+		switch {
+		case l.Missing != "":
+			missing = append(missing, fmt.Sprintf("without %s: %s", plain(l.Name), plain(l.Missing)))
+		case l.Lacks != "":
+			present = append(present, fmt.Sprintf("%s (not of %s)", plain(l.Name), plain(l.Lacks)))
+		default:
+			present = append(present, plain(l.Name))
+		}
+	}
+	for _, e := range s.Encoders {
+		missing = append(missing, fmt.Sprintf("%s works only without %s", plain(e.Name), plain(strings.Join(e.Without, ", "))))
+	}
+	switch {
+	case s.Mode == "off":
+		return []string{"off"}
+	case len(present) == 0 && len(missing) == 0:
+		return []string{unknown}
+	}
+	return append([]string{cmp.Or(strings.Join(present, ", "), "none")}, missing...)
 }
 
 func agentText(s *messages.Status) string {

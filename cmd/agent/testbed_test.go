@@ -36,6 +36,7 @@ const asAgent = "AGENT_UNDER_TEST"
 const hang = 2 * time.Minute
 
 func TestMain(m *testing.M) {
+	becomeFFmpeg()
 	// The NVML child does not get the environment of the agent.
 	if os.Getenv(asAgent) != "" || slices.Contains(os.Args, nvmlCommand) || slices.Contains(os.Args, journalInspectorCommand) {
 		os.Exit(execute(context.Background(), os.Args[1:], os.Stdout, os.Stderr))

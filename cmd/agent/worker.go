@@ -166,8 +166,13 @@ func clientConfig(e effective) master.Config {
 const ffmpegNice = 10
 
 func (w *worker) newRunner(e effective, graphics func() []hardware.Graphics) (err error) {
+	sandbox, err := sandboxSettings(e.Config) // a change needs a restart
+	if err != nil {
+		return err
+	}
 	settings := func(e effective) ffmpeg.Settings {
 		s := runnerSettings(e.Config)
+		s.Sandbox = sandbox
 		s.Hardware = func() string {
 			facts, _ := hardware.Detect(hardwareRoots(e.Config)) // an unknown kernel is one as well
 			return hardware.GraphicsIdentity(facts.Kernel, graphics())

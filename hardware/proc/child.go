@@ -17,12 +17,13 @@ import (
 
 // Child is a started command. All methods are safe for concurrent use.
 type Child struct {
-	id      ID
-	started time.Time
-	cgroup  *Cgroup  // nil: the agent's own
-	stdin   *os.File // nil: no pipe
-	done    chan struct{}
-	exit    Exit // valid once done is closed
+	id       ID
+	started  time.Time
+	confined *Confinement // nil: no sandbox, or it was not known in time
+	cgroup   *Cgroup      // nil: the agent's own
+	stdin    *os.File     // nil: no pipe
+	done     chan struct{}
+	exit     Exit // valid once done is closed
 
 	mu     sync.Mutex
 	reaped bool // its PID may belong to another process
@@ -71,9 +72,16 @@ func Start(c Command) (*Child, error) {
 	if err != nil {
 		return nil, fmt.Errorf("creating pipes for %s: %w", c.Path, err)
 	}
+	var hands *handshake
+	if c.Sandbox != nil {
+		if hands, err = c.Sandbox.wrap(&c, cmd); err != nil {
+			pipes.close()
+			return nil, fmt.Errorf("preparing the sandbox of %s: %w", c.Path, err)
+		}
+	}
 	child := &Child{cgroup: c.Cgroup, stdin: pipes.stdin, done: make(chan struct{})}
 	started := make(chan error, 1)
-	go child.run(cmd, &c, pipes, started)
+	go child.run(cmd, &c, pipes, hands, started)
 	if err := <-started; err != nil {
 		<-child.done
 		return nil, fmt.Errorf("starting %s: %w", c.Path, err)
@@ -82,9 +90,12 @@ func Start(c Command) (*Child, error) {
 }
 
 // run starts the child, waits for its end and reaps it.
-func (c *Child) run(cmd *exec.Cmd, command *Command, pipes *pipes, started chan<- error) {
+func (c *Child) run(cmd *exec.Cmd, command *Command, pipes *pipes, hands *handshake, started chan<- error) {
 	defer close(c.done)
 	defer pipes.close()
+	if hands != nil {
+		defer hands.close()
+	}
 	defer func() {
 		if v := recover(); v != nil {
 			c.exit.Err = fmt.Errorf("panic while running %s: %v\n%s", cmd.Path, v, debug.Stack())
@@ -112,6 +123,16 @@ func (c *Child) run(cmd *exec.Cmd, command *Command, pipes *pipes, started chan<
 		return
 	}
 	pipes.startReading()
+	if hands != nil {
+		hands.started()
+		var err error
+		if c.confined, err = hands.await(); err != nil {
+			_ = cmd.Wait()
+			started <- err
+			return
+		}
+		c.started = time.Now()
+	}
 	c.id = ID{PID: cmd.Process.Pid, BootID: BootID(), Cgroup: c.cgroup.outermost()}
 	if s, err := ReadStat(c.id.PID); err == nil {
 		c.id.StartTicks = s.StartTicks
@@ -157,7 +178,11 @@ func (e *Exit) set(err error, state *os.ProcessState) {
 // ID identifies the child.
 func (c *Child) ID() ID { return c.id }
 
-// Started is when it was started.
+// Confinement is what its sandbox consists of; nil where it has none, and where its start
+// took longer than Start waits.
+func (c *Child) Confinement() *Confinement { return c.confined }
+
+// Started is when it was started; with a sandbox, when its helper became the command.
 func (c *Child) Started() time.Time { return c.started }
 
 // Cgroup is the cgroup that it was born in; nil for the agent's own.
@@ -238,18 +263,24 @@ func (c *Child) Resident() (bytes int64, ok bool) {
 // Run runs a command to its end, or kills it when the context is done. The error is the
 // context's, or why the command could not be started or its end not be observed.
 func Run(ctx context.Context, c Command) (Exit, error) {
+	_, exit, err := RunConfined(ctx, c)
+	return exit, err
+}
+
+// RunConfined is Run for a command in a sandbox, and returns the child's Confinement as well.
+func RunConfined(ctx context.Context, c Command) (*Confinement, Exit, error) {
 	if err := ctx.Err(); err != nil {
-		return Exit{}, err
+		return nil, Exit{}, err
 	}
 	child, err := Start(c)
 	if err != nil {
-		return Exit{}, err
+		return nil, Exit{}, err
 	}
 	select {
 	case <-child.done:
-		return child.exit, child.exit.Err
+		return child.confined, child.exit, child.exit.Err
 	case <-ctx.Done():
 		child.Signal(syscall.SIGKILL)
-		return child.Exit(), ctx.Err()
+		return child.confined, child.Exit(), ctx.Err()
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -24,8 +25,23 @@ import (
 const hang = 60 * time.Second
 
 func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == confine {
+		fmt.Fprintln(os.Stderr, Confine(os.Args[2:]))
+		os.Exit(1)
+	}
+	if len(os.Args) > 1 && os.Args[1] == confines {
+		actConfined(os.Args[2:])
+		return
+	}
 	if os.Getenv("PROC_TEST_PARENT") != "" {
-		child, err := Start(script("exec sleep 600"))
+		c := script("exec sleep 600")
+		switch os.Getenv("PROC_TEST_PARENT") {
+		case "with a sandbox":
+			c.Sandbox = sandbox(Sandbox{})
+		case "with a sandbox of another user":
+			c.Sandbox = sandbox(Sandbox{User: &User{UID: 65534, GID: 65534}})
+		}
+		child, err := Start(c)
 		if err != nil {
 			panic(err)
 		}
@@ -333,28 +349,35 @@ func TestRunKillsWhenContextIsDone(t *testing.T) {
 }
 
 func TestChildDiesWithKilledParent(t *testing.T) {
-	t.Parallel()
-	parent := exec.Command(os.Args[0])
-	parent.Env = append(os.Environ(), "PROC_TEST_PARENT=1")
-	parent.Stderr = os.Stderr
-	out, err := parent.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
+	for _, how := range []string{"without a sandbox", "with a sandbox", "with a sandbox of another user"} {
+		t.Run(how, func(t *testing.T) {
+			t.Parallel()
+			if strings.HasSuffix(how, "user") && os.Geteuid() != 0 {
+				t.Skip("only root may switch users")
+			}
+			parent := exec.Command(os.Args[0])
+			parent.Env = append(os.Environ(), "PROC_TEST_PARENT="+how)
+			parent.Stderr = os.Stderr
+			out, err := parent.StdoutPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := parent.Start(); err != nil {
+				t.Fatal(err)
+			}
+			var id ID
+			if err := json.NewDecoder(out).Decode(&id); err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = id.Kill(context.Background()) })
+			if !id.Alive() {
+				t.Fatalf("child %+v is not alive", id)
+			}
+			_ = parent.Process.Kill()
+			_ = parent.Wait()
+			until(t, "end of the child", func() bool { return !id.Alive() })
+		})
 	}
-	if err := parent.Start(); err != nil {
-		t.Fatal(err)
-	}
-	var id ID
-	if err := json.NewDecoder(out).Decode(&id); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = id.Kill(context.Background()) })
-	if !id.Alive() {
-		t.Fatalf("child %+v is not alive", id)
-	}
-	_ = parent.Process.Kill()
-	_ = parent.Wait()
-	until(t, "end of the child", func() bool { return !id.Alive() })
 }
 
 func TestUsageOfRunningAndEndedChild(t *testing.T) {

@@ -18,8 +18,9 @@ type Command struct {
 	Env     []string               // NAME=VALUE
 	PassEnv func(name string) bool // variables of the agent's environment to pass on; nil: none
 
-	Limits Limits
-	Cgroup *Cgroup // it is born in; nil: the agent's own
+	Sandbox *Sandbox // nil: none
+	Limits  Limits
+	Cgroup  *Cgroup // it is born in; nil: the agent's own
 	// AllowSetuid lets it gain privileges by executing setuid programs, as libnvidia-ml
 	// does with nvidia-modprobe.
 	AllowSetuid bool
@@ -48,8 +49,7 @@ type Limits struct {
 	DataBytes int64 // private memory that it may reserve, used or not (RLIMIT_DATA)
 }
 
-// cmd prepares the command. A sandbox that needs a helper to set it up belongs here: in
-// the path and the arguments.
+// cmd prepares the command, without its sandbox.
 func (c *Command) cmd() *exec.Cmd {
 	cmd := exec.Command(c.Path, c.Args...)
 	cmd.Dir = c.Dir

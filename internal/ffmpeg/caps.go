@@ -47,9 +47,13 @@ func (r *Runner) tools() (tools, error) {
 	return tools{ffmpeg, ffprobe}, nil
 }
 
-// Ready is nil when FFmpeg and ffprobe are installed and run. Repeated calls are cheap.
+// Ready is nil when FFmpeg and ffprobe are installed and run, in the sandbox that
+// jobs.sandbox requires. Repeated calls are cheap.
 func (r *Runner) Ready(ctx context.Context) error {
 	_, err := r.Capabilities(ctx)
+	if err == nil {
+		err = r.sandboxes.ready()
+	}
 	return err
 }
 
@@ -71,19 +75,48 @@ func (r *Runner) Capabilities(ctx context.Context) (Capabilities, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, queryTimeout)
 	defer cancel()
-	caps := Capabilities{Identity: key}
-	if err := errors.Join(
-		r.query(ctx, t.ffprobe, "-version", func(out io.Reader) { _, _ = io.Copy(io.Discard, out) }),
-		r.query(ctx, t.ffmpeg, "-encoders", func(out io.Reader) { caps.Video, caps.Audio = parseEncoders(out) }),
-		r.query(ctx, t.ffmpeg, "-filters", func(out io.Reader) { caps.Filters = parseFilters(out) }),
-	); err != nil {
+	var caps Capabilities
+	var confinement *proc.Confinement
+	r.sandboxes.state.Store(nil)
+	without, why, err := r.sandboxes.lightest(ctx, func(without []proc.Layer) (err error) {
+		caps, confinement, err = r.query(ctx, t, without)
+		return err
+	})
+	if err != nil {
 		return Capabilities{}, err
 	}
-	if len(caps.Video) == 0 {
-		return Capabilities{}, fmt.Errorf("querying %s for its encoders: it lists none", t.ffmpeg)
-	}
+	caps.Identity = key
+	r.sandboxes.learn(confinement, without, why)
 	r.caps, r.capsKey = caps, key
 	return caps, nil
+}
+
+// query queries FFmpeg in a sandbox without certain layers, and finds out what that consists
+// of.
+func (r *Runner) query(ctx context.Context, t tools, without []proc.Layer) (caps Capabilities, confinement *proc.Confinement, err error) {
+	ask := func(binary, what string, read func(io.Reader)) error {
+		c := command(binary, "/", "-hide_banner", "-loglevel", "error", what)
+		c.Limits.Nice, c.Stdout = r.settings().Nice, read
+		r.sandboxes.around(&c, proc.Sandbox{Without: without}, false)
+		var exit proc.Exit
+		confinement, exit, err = proc.RunConfined(ctx, c)
+		if err == nil && !exit.OK() {
+			err = errors.New(exit.String())
+		}
+		if err != nil {
+			return fmt.Errorf("querying %s for %s: %w", binary, what, err)
+		}
+		return nil
+	}
+	err = errors.Join(
+		ask(t.ffprobe, "-version", func(out io.Reader) { _, _ = io.Copy(io.Discard, out) }),
+		ask(t.ffmpeg, "-encoders", func(out io.Reader) { caps.Video, caps.Audio = parseEncoders(out) }),
+		ask(t.ffmpeg, "-filters", func(out io.Reader) { caps.Filters = parseFilters(out) }),
+	)
+	if err == nil && len(caps.Video) == 0 {
+		err = fmt.Errorf("querying %s for its encoders: it lists none", t.ffmpeg)
+	}
+	return caps, confinement, err
 }
 
 // identify looks both binaries up and returns Capabilities.Identity; the error is a
@@ -102,19 +135,6 @@ func (r *Runner) identify() (tools, string, error) {
 		return tools{}, "", &missingError{fmt.Errorf("looking up ffprobe: %w", err)}
 	}
 	return t, fmt.Sprint(t, info.Size(), info.ModTime().UnixNano(), probe.Size(), probe.ModTime().UnixNano()), nil
-}
-
-func (r *Runner) query(ctx context.Context, binary, what string, read func(io.Reader)) error {
-	c := command(binary, "/", "-hide_banner", "-loglevel", "error", what)
-	c.Limits.Nice, c.Stdout = r.settings().Nice, read
-	exit, err := proc.Run(ctx, c)
-	if err == nil && !exit.OK() {
-		err = errors.New(exit.String())
-	}
-	if err != nil {
-		return fmt.Errorf("querying %s for %s: %w", binary, what, err)
-	}
-	return nil
 }
 
 var encoderCodec = regexp.MustCompile(`\(codec ([a-z0-9_]+)\)\s*$`)

@@ -35,8 +35,11 @@ func (r *Run) start(ctx context.Context) error {
 	args := r.plan.args(r.files.input, destinations)
 	shown := r.redactor.redactAll(append([]string{r.tools.ffmpeg}, args...))
 	r.update(func(e *job.Encode) { e.Args = shown })
-	c := command(r.tools.ffmpeg, r.workspace, args...)
-	c.Files = r.files.inherited()
+	c := r.command(r.tools.ffmpeg, args, r.writable()...)
+	r.noteSandbox()
+	if c.Sandbox != nil {
+		c.Sandbox.Network = union(c.Sandbox.Network, r.outputNetwork())
+	}
 	log := newLogReader(&r.stderr, r.files.input.url, r.source)
 	c.Stderr = func(in io.Reader) {
 		log.read(in)

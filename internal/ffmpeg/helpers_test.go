@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"flag"
+	"fmt"
 	"maps"
 	"os"
 	"os/exec"
@@ -17,6 +18,7 @@ import (
 	"go.uber.org/goleak"
 	"go.uber.org/zap/zaptest"
 
+	"ffmpeg-agent/hardware/proc"
 	"ffmpeg-agent/internal/fetch"
 	"ffmpeg-agent/internal/reach"
 	"ffmpeg-agent/messages/job"
@@ -29,11 +31,23 @@ var update = flag.Bool("update", false, "write the golden files anew")
 const hang = 60 * time.Second
 
 func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == confine {
+		fmt.Fprintln(os.Stderr, proc.Confine(os.Args[2:]))
+		os.Exit(1)
+	}
 	if dir := os.Getenv("FFMPEG_TEST_AGENT"); dir != "" {
 		agentThatIsKilled(dir)
 		return
 	}
 	goleak.VerifyTestMain(m)
+}
+
+// confine is the argument that makes this test binary the helper of a sandbox.
+const confine = "confine"
+
+// testSandbox is the one that all runners of these tests have, as far as this machine has it.
+func testSandbox() SandboxSettings {
+	return SandboxSettings{Mode: SandboxRequire, Helper: []string{"/proc/self/exe", confine}}
 }
 
 func testContext(t *testing.T) context.Context {
@@ -76,7 +90,7 @@ func newIgnorantRunner(t *testing.T, change ...func(*Settings)) *Runner {
 	t.Helper()
 	inputs := reach.DefaultPolicy()
 	inputs.Loopback = true // for servers of tests
-	s := Settings{Inputs: inputs, DataDir: filepath.Join(t.TempDir(), "data"), GenerateInput: true, StopGrace: 5 * time.Second, Logger: zaptest.NewLogger(t)}
+	s := Settings{Inputs: inputs, DataDir: filepath.Join(t.TempDir(), "data"), GenerateInput: true, StopGrace: 5 * time.Second, Sandbox: testSandbox(), Logger: zaptest.NewLogger(t)}
 	for _, c := range change {
 		c(&s)
 	}

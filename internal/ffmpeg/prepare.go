@@ -3,6 +3,7 @@ package ffmpeg
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"os"
 	"slices"
 	"strings"
@@ -36,12 +37,18 @@ func (r *Run) prepare(ctx context.Context) (err error) {
 	if on.tried, err = r.runner.triedEncoders(ctx, r.caps.Identity, wantsHardware(r.lease.Job, r.settings)); err != nil {
 		return err
 	}
+	if trials := r.runner.trials.Load(); trials != nil {
+		r.withoutLayers = trials.Without
+	}
 	if r.files, err = r.makePlan(on, media{}); err != nil {
 		return err
 	}
 	r.hideSecrets()
 	if err := r.runner.work.create(r.name); err != nil {
 		return err
+	}
+	if err := os.Mkdir(r.scratch(), 0o700); err != nil {
+		return fmt.Errorf("creating a workspace: %w", err)
 	}
 	r.applyLimits()
 	if err := r.openInput(); err != nil {

@@ -131,8 +131,7 @@ func (r *Run) probe(ctx context.Context, url string, options ...string) (probed,
 		"format=format_name,start_time,duration:stream=index,codec_type,codec_name,width,height,sample_aspect_ratio,pix_fmt,field_order,color_transfer," +
 			"avg_frame_rate,r_frame_rate,start_time,duration,nb_frames,sample_fmt,channels:stream_tags=DURATION:" +
 			"stream_disposition=default,attached_pic:stream_side_data=rotation:chapter=id"}, options...)
-	c := command(r.tools.ffprobe, r.workspace, append(args, "-i", url)...)
-	c.Files = r.files.inherited()
+	c := r.command(r.tools.ffprobe, append(args, "-i", url))
 	c.Stdout = func(in io.Reader) { report, _ = io.ReadAll(io.LimitReader(in, maxProbeOutput)) }
 	log := newLogReader(new(logBuffer), url, media{})
 	c.Stderr = log.read
@@ -175,8 +174,7 @@ func (r *Run) probeOutput(ctx context.Context, url string, size int64) (p probed
 		return p, packets{count: n, length: parseSeconds(v.Duration)}, nil // the index lists them
 	}
 	args := append([]string{"-v", "quiet", "-select_streams", "V:0", "-show_entries", "packet=pts_time,dts_time,duration_time,size", "-of", "compact=p=0"}, ownOutput...)
-	c := command(r.tools.ffprobe, r.workspace, append(args, "-i", url)...)
-	c.Files = r.files.inherited()
+	c := r.command(r.tools.ffprobe, append(args, "-i", url))
 	c.Stdout = func(in io.Reader) { video = readPackets(in) }
 	_, err = r.runHelper(ctx, c)
 	return p, video, err
@@ -325,8 +323,7 @@ func (r *Run) decodes(ctx context.Context) (ok bool, why string) {
 	defer cancel()
 	args := append([]string{"-nostdin", "-v", "level+error", "-max_error_rate", "1"}, r.files.input.args()...)
 	args = append(args, "-map", "0:V:0", "-t", seconds(r.plan.maxMedia()), "-f", "null", "-")
-	c := command(r.tools.ffmpeg, r.workspace, args...)
-	c.Files = r.files.inherited()
+	c := r.command(r.tools.ffmpeg, args)
 	log := newLogReader(new(logBuffer), r.files.input.url, media{})
 	c.Stderr = log.read
 	exit, err := r.runHelper(ctx, c)

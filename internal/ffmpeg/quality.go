@@ -82,8 +82,7 @@ func (r *Run) compare(ctx context.Context, i int) (q job.Quality, err error) {
 	var value float64
 	readErr := errors.New("no output")
 	args := r.plan.qualityArgs(i, r.files.targets[i].arg, r.files.input, measure.filter+"="+measure.options)
-	c := command(r.tools.ffmpeg, r.workspace, args...)
-	c.Files = r.files.inherited()
+	c := r.command(r.tools.ffmpeg, args)
 	c.Stdout = func(in io.Reader) { value, readErr = measure.read(in) }
 	exit, err := r.runHelper(ctx, c)
 	if err != nil {

@@ -12,6 +12,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"ffmpeg-agent/hardware/proc"
 	"ffmpeg-agent/internal/fetch"
 	"ffmpeg-agent/messages/job"
 	"ffmpeg-agent/messages/protocol"
@@ -35,17 +36,19 @@ type Run struct {
 	cancel context.CancelFunc
 
 	// Set by one step, read by those after it.
-	tools   tools
-	caps    Capabilities
-	plan    plan
-	source  media // of the input, once it was probed
-	cutOff  bool  // the input ends before all of the media that it declares
-	lacks   int64 // how many bytes of it are missing; 0 if unknown
-	files   jobFiles
-	limiter limiter
-	relay   *fetch.Relay // nil: FFmpeg reads nothing over http
-	timeUp  bool         // FFmpeg was asked to end a stream at the job's timeout
-	helpers atomic.Int32 // processes beside the encode, to name their cgroups
+	tools tools
+	// withoutLayers are the layers of the sandbox that encoders work only without.
+	withoutLayers map[string][]proc.Layer
+	caps          Capabilities
+	plan          plan
+	source        media // of the input, once it was probed
+	cutOff        bool  // the input ends before all of the media that it declares
+	lacks         int64 // how many bytes of it are missing; 0 if unknown
+	files         jobFiles
+	limiter       limiter
+	relay         *fetch.Relay // nil: FFmpeg reads nothing over http
+	timeUp        bool         // FFmpeg was asked to end a stream at the job's timeout
+	helpers       atomic.Int32 // processes beside the encode, to name their cgroups
 
 	meterFetch func(fetch func()) // nil: nobody meters it
 

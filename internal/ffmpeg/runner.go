@@ -60,7 +60,8 @@ type Settings struct {
 	// drivers: results are cached for one such text. It may block. nil: nothing.
 	Hardware func() string
 
-	Ceilings Ceilings // of every job
+	Ceilings Ceilings        // of every job
+	Sandbox  SandboxSettings // around each FFmpeg and ffprobe; a zero Mode is off
 
 	Nice   int // added to the agent's own, 0 to 19
 	Logger *zap.Logger
@@ -96,6 +97,9 @@ func (s *Settings) complete() error {
 	}
 	s.Ceilings = s.Ceilings.withDefaults()
 	s.Timeout = min(s.Timeout, s.Ceilings.Timeout)
+	if s.Sandbox.Mode == "" {
+		s.Sandbox.Mode = SandboxOff
+	}
 	if s.Inputs == nil {
 		s.Inputs = reach.DefaultPolicy()
 	}
@@ -117,6 +121,7 @@ type Runner struct {
 	log          *zap.Logger
 	work         workspaces
 	cgroups      proc.CgroupParent
+	sandboxes    sandboxes
 	assignedCPUs atomic.Uint32 // CPUs given to jobs so far, see nextCPUs
 
 	trying       chan struct{} // held during trial encodes
@@ -144,6 +149,7 @@ func New(s Settings) (*Runner, error) {
 		trying:       make(chan struct{}, 1),
 		trialTimeout: trialTimeout,
 		querying:     make(chan struct{}, 1),
+		sandboxes:    sandboxes{settings: s.Sandbox, log: s.Logger},
 		runs:         map[*Run]struct{}{},
 	}
 	if err := r.Reconfigure(s); err != nil {

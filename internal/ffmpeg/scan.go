@@ -28,8 +28,7 @@ func (r *Run) scanInput(ctx context.Context) (s scanned) {
 	ctx, cancel := context.WithTimeout(ctx, probeLocalTimeout+time.Duration(r.Snapshot().Encode.InputBytes/slowDisk)*time.Second)
 	defer cancel()
 	args := append([]string{"-v", "quiet", "-show_entries", "packet=codec_type,stream_index,pts_time,dts_time,duration_time,pos,size", "-of", "compact=p=0"}, in.options...)
-	c := command(r.tools.ffprobe, r.workspace, append(args, "-i", in.url)...)
-	c.Files = r.files.inherited()
+	c := r.command(r.tools.ffprobe, append(args, "-i", in.url))
 	c.Stdout = func(out io.Reader) { s = scanPackets(out, of.index) }
 	if _, err := r.runHelper(ctx, c); err != nil {
 		return scanned{}

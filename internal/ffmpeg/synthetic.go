@@ -56,7 +56,10 @@ func (r *Run) makeInput(ctx context.Context) (err error) {
 	}()
 	ctx, cancel := context.WithTimeout(ctx, r.plan.timeout)
 	defer cancel()
-	c := command(r.tools.ffmpeg, r.workspace, r.plan.syntheticArgs(r.caps, path)...)
+	if err := os.WriteFile(path, nil, 0o600); err != nil { // which is all that FFmpeg may write
+		return fmt.Errorf("creating a synthetic input: %w", err)
+	}
+	c := r.command(r.tools.ffmpeg, r.plan.syntheticArgs(r.caps, path), path)
 	c.Stderr = func(in io.Reader) { _, _ = io.Copy(&r.stderr, in) }
 	c.FD3 = func(in io.Reader) { _, _ = io.Copy(io.Discard, in) }
 	exit, err := r.runHelper(ctx, c)

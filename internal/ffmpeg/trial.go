@@ -22,6 +22,8 @@ const trialTimeout = 10 * time.Second
 type Trials struct {
 	Works []string          // encoders whose trial succeeded
 	Fails map[string]string // those whose trial failed, and why
+	// Without are the layers of the sandbox, by encoder, that its trial succeeds only without.
+	Without map[string][]proc.Layer
 
 	identity string // of the FFmpeg that was tried
 }
@@ -112,20 +114,27 @@ func (r *Runner) try(ctx context.Context, want func(encoder string) bool) (Trial
 		return Trials{}, err
 	}
 	cache := r.readTrialCache(caps.Identity)
-	trials := Trials{Fails: map[string]string{}, identity: caps.Identity}
+	trials := Trials{Fails: map[string]string{}, Without: map[string][]proc.Layer{}, identity: caps.Identity}
 	for _, encoder := range trialCandidates(caps) {
 		if !want(encoder) {
 			continue
 		}
 		if slices.Contains(cache.Works, encoder) {
 			trials.Works = append(trials.Works, encoder)
+			if without := cache.Without[encoder]; len(without) > 0 {
+				trials.Without[encoder] = without
+			}
 			continue
 		}
 		if why, ok := cache.failed(encoder, time.Now()); ok {
 			trials.Fails[encoder] = why
 			continue
 		}
-		switch err := r.tryEncoder(ctx, t.ffmpeg, encoder); {
+		without, why, err := r.sandboxes.lightest(ctx, func(without []proc.Layer) error { return r.tryEncoder(ctx, t.ffmpeg, encoder, without) })
+		if len(without) > 0 {
+			r.log.Warn("an encoder works only without a part of its sandbox", zap.String("encoder", encoder), zap.Any("without", without), zap.String("with", why))
+		}
+		switch {
 		case ctx.Err() != nil:
 			return trials, ctx.Err()
 		case errors.Is(err, errInconclusive) && !needsHardware(encoder):
@@ -138,6 +147,9 @@ func (r *Runner) try(ctx context.Context, want func(encoder string) bool) (Trial
 			trials.Works = append(trials.Works, encoder)
 			cache.Works = append(cache.Works, encoder)
 			delete(cache.Fails, encoder)
+			if len(without) > 0 {
+				trials.Without[encoder], cache.Without[encoder] = without, without
+			}
 		}
 		// After each trial, so that an agent that is killed early keeps what it has.
 		if err := r.writeTrialCache(cache); err != nil {
@@ -171,7 +183,7 @@ func trialCandidates(caps Capabilities) []string {
 var errInconclusive = errors.New("the trial encode did not end by itself")
 
 // tryEncoder encodes a few frames in the way of a job.
-func (r *Runner) tryEncoder(ctx context.Context, ffmpeg, encoder string) error {
+func (r *Runner) tryEncoder(ctx context.Context, ffmpeg, encoder string, without []proc.Layer) error {
 	ctx, cancel := context.WithTimeout(ctx, r.trialTimeout)
 	defer cancel()
 	device := deviceOf(encoder)
@@ -186,6 +198,7 @@ func (r *Runner) tryEncoder(ctx context.Context, ffmpeg, encoder string) error {
 	c := command(ffmpeg, "/", args...)
 	c.Limits.Nice = r.settings().Nice
 	c.Stderr = func(in io.Reader) { _, _ = io.Copy(&log, in) }
+	r.sandboxes.around(&c, proc.Sandbox{Without: without}, needsHardware(encoder))
 	exit, err := proc.Run(ctx, c)
 	switch {
 	case errors.Is(err, context.DeadlineExceeded):

@@ -47,10 +47,13 @@ exec %[1]s "${args[@]}"
 	return ffmpeg, calls
 }
 
+// writingCalls is the sandbox of an FFmpeg that writes down its calls: none.
+var writingCalls = SandboxSettings{Mode: SandboxOff}
+
 func TestOnlyEncodersThatATrialProvedAreUsed(t *testing.T) {
 	ffmpeg, calls := fakeGPU(t)
 	dir := t.TempDir()
-	r := newRunner(t, func(s *Settings) { s.FFmpeg, s.DataDir = ffmpeg, dir })
+	r := newRunner(t, func(s *Settings) { s.FFmpeg, s.DataDir, s.Sandbox = ffmpeg, dir, writingCalls })
 	r.trialTimeout = 5 * time.Second
 	if err := ask(r); err != nil {
 		t.Fatal(err)
@@ -84,7 +87,7 @@ func TestOnlyEncodersThatATrialProvedAreUsed(t *testing.T) {
 	if err := walk(testContext(t), run); err != nil || run.Snapshot().Encode.Encoder != "h264_nvenc" {
 		t.Errorf("a job with hwaccel: %v, by %s", err, run.Snapshot().Encode.Encoder)
 	}
-	preferring := newRunner(t, func(s *Settings) { s.FFmpeg, s.DataDir, s.PreferHardware = ffmpeg, dir, true })
+	preferring := newRunner(t, func(s *Settings) { s.FFmpeg, s.DataDir, s.PreferHardware, s.Sandbox = ffmpeg, dir, true, writingCalls })
 	preferring.caps, preferring.capsKey = r.caps, r.capsKey
 	preferring.trials.Store(&proof)
 	run = preferring.Begin(lease(t, "preferred", `{"resolution":"320x240","fps":25,"preset":"fast","duration":1,"codec":"h264"}`))
@@ -102,7 +105,7 @@ func TestOnlyEncodersThatATrialProvedAreUsed(t *testing.T) {
 	if err := os.WriteFile(calls+".hung", nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	again := newRunner(t, func(s *Settings) { s.FFmpeg, s.DataDir = ffmpeg, dir })
+	again := newRunner(t, func(s *Settings) { s.FFmpeg, s.DataDir, s.Sandbox = ffmpeg, dir, writingCalls })
 	again.trialTimeout = time.Minute // nothing hangs any more
 	if proof, err := again.TryEncoders(testContext(t)); err != nil || !slices.Contains(proof.Works, "h264_nvenc") {
 		t.Errorf("the next life: %v, %v", proof, err)

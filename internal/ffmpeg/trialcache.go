@@ -6,6 +6,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"ffmpeg-agent/hardware/proc"
 )
 
 // failureTTL is how long a failed trial is not repeated: a machine without cards has
@@ -18,6 +20,9 @@ type trialCache struct {
 	Hardware string                  `json:"hardware"`
 	Works    []string                `json:"works"`
 	Fails    map[string]trialFailure `json:"fails"`
+	// Without is Trials.Without; Sandbox is jobs.sandbox, in which the trials were made.
+	Without map[string][]proc.Layer `json:"without"`
+	Sandbox SandboxMode             `json:"sandbox"`
 }
 
 type trialFailure struct {
@@ -40,8 +45,8 @@ func (r *Runner) readTrialCache(identity string) trialCache {
 	raw, err := os.ReadFile(r.trialCachePath())
 	hardware := r.settings().Hardware()
 	var c trialCache
-	if err != nil || json.Unmarshal(raw, &c) != nil || c.FFmpeg != identity || c.Hardware != hardware || c.Fails == nil {
-		return trialCache{FFmpeg: identity, Hardware: hardware, Fails: map[string]trialFailure{}}
+	if err != nil || json.Unmarshal(raw, &c) != nil || c.FFmpeg != identity || c.Hardware != hardware || c.Fails == nil || c.Without == nil || c.Sandbox != r.sandboxes.settings.Mode {
+		return trialCache{FFmpeg: identity, Hardware: hardware, Sandbox: r.sandboxes.settings.Mode, Fails: map[string]trialFailure{}, Without: map[string][]proc.Layer{}}
 	}
 	return c
 }

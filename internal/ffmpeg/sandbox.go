@@ -1,0 +1,359 @@
+package ffmpeg
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
+
+	"go.uber.org/zap"
+
+	"ffmpeg-agent/hardware/proc"
+	"ffmpeg-agent/messages"
+)
+
+// SandboxMode is jobs.sandbox.
+type SandboxMode string
+
+const (
+	SandboxAuto    SandboxMode = "auto"    // what this system has
+	SandboxRequire SandboxMode = "require" // no job without all layers
+	SandboxOff     SandboxMode = "off"
+)
+
+// SandboxSettings configure the sandbox around each FFmpeg and ffprobe.
+type SandboxSettings struct {
+	Mode    SandboxMode
+	Helper  []string     // command line of the process that sets it up, see proc.Sandbox; empty: none can be set up
+	User    *proc.User   // FFmpeg's; nil: the agent's
+	Without []proc.Layer // left out, for tests
+}
+
+// oomScoreAdj makes the kernel end FFmpeg before the agent and most others when memory is
+// short.
+const oomScoreAdj = 800
+
+// sandboxState is what is known of the sandbox since FFmpeg was queried in it.
+type sandboxState struct {
+	confinement *proc.Confinement // nil: not known yet, or none
+	without     []proc.Layer      // FFmpeg runs only without these
+	why         string            // what failed with them
+}
+
+// sandboxes makes the sandboxes of a runner's processes.
+type sandboxes struct {
+	settings SandboxSettings
+	state    atomic.Pointer[sandboxState]
+	log      *zap.Logger
+}
+
+// on reports whether there is a sandbox at all.
+func (s *sandboxes) on() bool {
+	return s.settings.Mode != SandboxOff && len(s.settings.Helper) > 0 && proc.SandboxSupported
+}
+
+// around puts a command into a sandbox that allows for the files and the network in it, and
+// for what any FFmpeg needs.
+func (s *sandboxes) around(c *proc.Command, allowed proc.Sandbox, hardware bool) {
+	if !s.on() {
+		return
+	}
+	box := allowed
+	box.Helper, box.User, box.OOMScoreAdj = s.settings.Helper, s.settings.User, oomScoreAdj
+	box.Without = slices.Concat(allowed.Without, s.settings.Without)
+	if state := s.state.Load(); state != nil {
+		box.Without = append(box.Without, state.without...)
+	}
+	box.Programs = isScript(c.Path)
+	box.Run = append(slices.Clone(programFolders), homesOf(c.Path)...)
+	box.Read = append(slices.Clone(box.Read), systemFiles...)
+	box.Devices = slices.Clone(plainDevices)
+	if box.Network.Allowed {
+		box.Read = append(box.Read, networkFiles...)
+	}
+	if hardware {
+		box.Read = append(box.Read, hardwareFiles...)
+		for _, pattern := range hardwareDevices {
+			found, _ := filepath.Glob(pattern)
+			box.Devices = append(box.Devices, found...)
+		}
+	}
+	c.Sandbox = &box
+}
+
+var (
+	// programFolders have programs, libraries and their data, which anybody may read.
+	programFolders = []string{"/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/opt", "/nix/store", "/gnu/store", "/snap", "/app"}
+	systemFiles    = []string{
+		"/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/ld.so.preload", "/etc/alternatives", "/etc/localtime", "/etc/fonts",
+		"/etc/ssl/openssl.cnf", "/etc/ssl/certs", "/etc/pki", "/etc/ca-certificates", "/etc/crypto-policies", "/etc/gnutls", "/etc/nsswitch.conf", "/etc/passwd",
+		"/var/cache/fontconfig", "/proc/cpuinfo", "/proc/meminfo", "/proc/stat", "/proc/filesystems", "/proc/sys/vm/overcommit_memory", "/proc/sys/kernel/osrelease",
+		"/sys/devices/system/cpu", "/sys/devices/system/node",
+	}
+	plainDevices = []string{"/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"}
+	networkFiles = []string{"/etc/resolv.conf", "/etc/hosts", "/etc/host.conf", "/etc/gai.conf", "/etc/services", "/etc/protocols"}
+
+	// What drivers of hardware encoders need: NVIDIA's, Mesa's, Intel's and AMD's through DRM,
+	// V4L2's and Rockchip's.
+	hardwareFiles = []string{
+		"/proc/driver/nvidia", "/proc/devices", "/proc/modules", "/proc/version", "/proc/sys/kernel/random/boot_id", "/run/udev/data",
+		"/sys/class/drm", "/sys/class/video4linux", "/sys/dev/char", "/sys/bus/pci", "/sys/bus/platform", "/sys/module/nvidia", "/sys/module/nvidia_uvm", "/sys/module/amdgpu",
+		"/sys/module/i915", "/sys/module/xe", "/etc/OpenCL", "/etc/vulkan", "/etc/drirc", "/etc/libva.conf", "/etc/nvidia", "/etc/vdpau_wrapper.cfg",
+	}
+	hardwareDevices = []string{
+		"/dev/dri", "/dev/nvidia*", "/dev/kfd", "/dev/video*", "/dev/media*", "/dev/dma_heap", "/dev/mali*", "/dev/mpp_service", "/dev/rga", "/dev/dxg",
+		// Beside the devices' own folders, nothing of /sys/devices.
+		"/sys/devices/pci*/*/drm", "/sys/devices/pci*/*/*/drm",
+	}
+)
+
+// homesOf are the folders of a program and of its libraries: beside it, and where the loader
+// is told to look.
+func homesOf(program string) []string {
+	folders := filepath.SplitList(os.Getenv("LD_LIBRARY_PATH"))
+	for _, path := range []string{program, resolved(program)} {
+		dir := filepath.Dir(path)
+		folders = append(folders, dir, filepath.Join(dir, "../lib"), filepath.Join(dir, "../lib64"), filepath.Join(dir, "../share"))
+	}
+	return slices.DeleteFunc(folders, func(dir string) bool { return !filepath.IsAbs(dir) || filepath.Clean(dir) == "/" })
+}
+
+// resolved is a path without links, or the path where that fails.
+func resolved(path string) string {
+	if to, err := filepath.EvalSymlinks(path); err == nil {
+		return to
+	}
+	return path
+}
+
+// isScript reports whether a program starts others: it is no binary by itself.
+func isScript(path string) bool {
+	f, err := os.Open(path)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	head := make([]byte, 2)
+	_, _ = f.Read(head)
+	return bytes.Equal(head, []byte("#!"))
+}
+
+// lightest tries a call of FFmpeg in its sandbox. Where that fails by itself, jobs.sandbox is auto, and
+// it succeeds without any sandbox, it returns without which layers it succeeds.
+func (s *sandboxes) lightest(ctx context.Context, try func(without []proc.Layer) error) (without []proc.Layer, why string, err error) {
+	if err = try(nil); err == nil || !s.on() || s.settings.Mode != SandboxAuto || errors.Is(err, errInconclusive) || ctx.Err() != nil {
+		return nil, "", err
+	}
+	all := proc.Layers()
+	if try(all) != nil {
+		return nil, "", err
+	}
+	for _, l := range all {
+		if try([]proc.Layer{l}) == nil {
+			return []proc.Layer{l}, err.Error(), nil
+		}
+	}
+	return all, err.Error(), nil
+}
+
+// learn takes down what a query's sandbox consisted of.
+func (s *sandboxes) learn(confinement *proc.Confinement, without []proc.Layer, why string) {
+	if len(without) > 0 {
+		s.log.Warn("FFmpeg runs only without a part of its sandbox", zap.Any("without", without), zap.String("with", why))
+	}
+	s.state.Store(&sandboxState{confinement: confinement, without: without, why: why})
+}
+
+// ready is nil unless jobs.sandbox requires layers that are missing.
+func (s *sandboxes) ready() error {
+	if s.settings.Mode != SandboxRequire {
+		return nil
+	}
+	for _, l := range s.status().Layers {
+		if l.Missing != "" {
+			return fmt.Errorf("jobs.sandbox is require, and the sandbox lacks %s: %s", l.Name, l.Missing)
+		}
+	}
+	return nil
+}
+
+// status describes the sandbox.
+func (s *sandboxes) status() messages.Sandbox {
+	status := messages.Sandbox{Mode: string(s.settings.Mode)}
+	state := s.state.Load()
+	for _, layer := range proc.Layers() {
+		l := messages.SandboxLayer{Name: string(layer)}
+		switch {
+		case s.settings.Mode == SandboxOff:
+			l.Missing = "jobs.sandbox is off"
+		case !s.on():
+			l.Missing = "there is no sandbox on this platform"
+		case state == nil:
+			l.Missing = "not known yet: FFmpeg was not run"
+		case slices.Contains(state.without, layer):
+			l.Missing = "FFmpeg fails with it: " + state.why
+		case state.confinement == nil:
+			l.Missing = "not known: FFmpeg started too slowly"
+		default:
+			l.Missing, l.Lacks = state.confinement.Missing[layer], state.confinement.Lacks[layer]
+		}
+		status.Layers = append(status.Layers, l)
+	}
+	return status
+}
+
+// Sandbox describes the sandbox around FFmpeg.
+func (r *Runner) Sandbox() messages.Sandbox {
+	status := r.sandboxes.status()
+	if trials := r.trials.Load(); trials != nil {
+		for encoder, without := range trials.Without {
+			status.Encoders = append(status.Encoders, messages.SandboxedEncoder{Name: encoder, Without: names(without)})
+		}
+		slices.SortFunc(status.Encoders, func(a, b messages.SandboxedEncoder) int { return cmp.Compare(a.Name, b.Name) })
+	}
+	return status
+}
+
+// command is a call of FFmpeg or ffprobe for this run, in a sandbox: it may read the input and
+// the outputs, and write to a folder of its own and to what is named.
+func (r *Run) command(path string, args []string, writes ...string) proc.Command {
+	c := command(path, r.scratch(), args...)
+	c.Files = r.files.inherited()
+	allowed := proc.Sandbox{Read: r.readable(), Write: append([]string{r.scratch()}, writes...), Network: r.inputNetwork()}
+	r.runner.sandboxes.around(&c, r.relaxed(allowed), r.plan.onHardware())
+	return c
+}
+
+// scratchDir is the folder in a workspace that FFmpeg may write to. It is its home.
+const scratchDir = "scratch"
+
+func (r *Run) scratch() string { return filepath.Join(r.workspace, scratchDir) }
+
+// readable are the files of a run: what the input consists of, and the outputs.
+func (r *Run) readable() (paths []string) {
+	f := &r.files
+	if f.inputPath != "" {
+		paths = append(paths, f.inputPath)
+	}
+	if f.reads.Path != "" && f.reads.Format != "" {
+		paths = append(paths, filepath.Dir(f.reads.Path)) // a playlist, and what it refers to
+	}
+	paths = append(paths, filepath.Join(r.workspace, fetchedDir))
+	for i, file := range f.inherited() {
+		if file != nil {
+			paths = append(paths, proc.FilePath(file, proc.FirstFile+i))
+		}
+	}
+	return paths
+}
+
+// writable are the outputs of a run.
+func (r *Run) writable() (paths []string) {
+	for i, t := range r.files.targets {
+		if t.file != nil {
+			paths = append(paths, proc.FilePath(t.file, proc.FirstFile+1+i))
+		}
+	}
+	return paths
+}
+
+// relaxed leaves out the layers that the run's encoders do not work with.
+func (r *Run) relaxed(box proc.Sandbox) proc.Sandbox {
+	for _, rd := range r.plan.renditions {
+		if without := r.withoutLayers[rd.encoder]; len(without) > 0 {
+			box.Without = append(box.Without, without...)
+		}
+	}
+	return box
+}
+
+// noteSandbox notes what of the sandbox the encoders do not work with.
+func (r *Run) noteSandbox() {
+	for _, rd := range r.plan.renditions {
+		if without := r.withoutLayers[rd.encoder]; len(without) > 0 && r.runner.sandboxes.on() {
+			r.note("ran without %s of the sandbox, with which %s fails on this node", strings.Join(names(without), ", "), rd.encoder)
+			return
+		}
+	}
+}
+
+func names(layers []proc.Layer) (names []string) {
+	for _, l := range layers {
+		names = append(names, string(l))
+	}
+	return names
+}
+
+// onHardware reports whether the plan uses a hardware encoder.
+func (p *plan) onHardware() bool {
+	return slices.ContainsFunc(p.renditions, func(r rendition) bool { return needsHardware(r.encoder) })
+}
+
+// reachOf is what FFmpeg has to reach to read from or write to a URL.
+func reachOf(address string) proc.Network {
+	u, err := url.Parse(address)
+	if err != nil {
+		return proc.Network{Allowed: true, UDP: true, BindUDP: true}
+	}
+	switch u.Scheme {
+	case "http", "https", "rtmp", "rtmps", "tcp", "tls":
+	default: // over UDP, or by ports that are agreed upon
+		return proc.Network{Allowed: true, UDP: true, BindUDP: true}
+	}
+	standard := map[string]string{"http": "80", "https": "443", "rtmp": "1935", "rtmps": "443"}[u.Scheme]
+	port, err := strconv.ParseUint(cmp.Or(u.Port(), standard), 10, 16)
+	if err != nil {
+		return proc.Network{Allowed: true, UDP: true}
+	}
+	if _, err := netip.ParseAddr(u.Hostname()); err == nil {
+		return proc.Network{Allowed: true, TCPPorts: []uint16{uint16(port)}}
+	}
+	const dns = 53
+	return proc.Network{Allowed: true, TCPPorts: []uint16{uint16(port), dns}, UDP: true}
+}
+
+// inputNetwork is what has to be reached to read the input.
+func (r *Run) inputNetwork() proc.Network {
+	switch in := r.files.input; {
+	case !in.network:
+		return proc.Network{}
+	case r.relay != nil:
+		return reachOf(r.relay.ProxyURL())
+	default:
+		return reachOf(in.url)
+	}
+}
+
+// outputNetwork is what has to be reached to write the outputs.
+func (r *Run) outputNetwork() (n proc.Network) {
+	for _, t := range r.files.targets {
+		if t.url != "" {
+			n = union(n, reachOf(t.url))
+		}
+	}
+	return n
+}
+
+// union is what either may reach.
+func union(a, b proc.Network) proc.Network {
+	switch {
+	case !a.Allowed:
+		return b
+	case !b.Allowed:
+		return a
+	}
+	n := proc.Network{Allowed: true, UDP: a.UDP || b.UDP, BindUDP: a.BindUDP || b.BindUDP}
+	if len(a.TCPPorts) > 0 && len(b.TCPPorts) > 0 {
+		n.TCPPorts = slices.Concat(a.TCPPorts, b.TCPPorts)
+	}
+	return n
+}

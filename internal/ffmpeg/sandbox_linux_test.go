@@ -1,0 +1,224 @@
+package ffmpeg
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"ffmpeg-agent/hardware/proc"
+	"ffmpeg-agent/messages"
+)
+
+// wrapper writes an FFmpeg that runs a script first.
+func wrapper(t *testing.T, script string) string {
+	t.Helper()
+	real, err := exec.LookPath("ffmpeg")
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "ffmpeg")
+	text := fmt.Sprintf("#!/bin/bash\n%s\nargs=()\nfor a; do [ \"$a\" = h264_nvenc ] && a=libx264; [[ $a == p[1-7] ]] && a=ultrafast; args+=(\"$a\"); done\nexec %s \"${args[@]}\"\n", script, real)
+	if err := os.WriteFile(path, []byte(text), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// aCard answers queries at once: h264_nvenc, libx264 and aac are there.
+const aCard = `case "$*" in
+*" -encoders") printf ' ------\n V....D h264_nvenc x (codec h264)\n V....D libx264 x (codec h264)\n A....D aac x (codec aac)\n'; exit ;;
+*" -filters"|*" -version") exit ;;
+esac
+`
+
+func sandboxed(mode SandboxMode) func(*Settings) {
+	return func(s *Settings) { s.Sandbox = testSandbox(); s.Sandbox.Mode = mode }
+}
+
+// sandboxComplete skips a test on a machine whose sandbox lacks a layer.
+func sandboxComplete(t *testing.T) {
+	t.Helper()
+	if err := newIgnorantRunner(t, quick(t)).Ready(testContext(t)); err != nil {
+		t.Skip(err)
+	}
+}
+
+// quick is an FFmpeg and an ffprobe that answer queries at once.
+func quick(t *testing.T) func(*Settings) {
+	t.Helper()
+	ffmpeg := wrapper(t, aCard)
+	return func(s *Settings) { s.FFmpeg, s.FFprobe = ffmpeg, ffmpeg }
+}
+
+func TestEncoderThatFailsOnlyInTheSandboxRunsWithoutTheLayer(t *testing.T) {
+	sandboxComplete(t)
+	file := filepath.Join(t.TempDir(), "touched by the driver")
+	ffmpeg := wrapper(t, aCard+`case "$*" in *h264_nvenc*) echo x >>'`+file+`' || exit 1 ;; esac`)
+	dir := t.TempDir()
+	r := newIgnorantRunner(t, sandboxed(SandboxAuto), func(s *Settings) { s.FFmpeg, s.DataDir = ffmpeg, dir })
+	trials, err := r.TryEncoders(testContext(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := trials.Without["h264_nvenc"]; !slices.Equal(got, []proc.Layer{proc.Landlock}) || !slices.Contains(trials.Works, "h264_nvenc") {
+		t.Errorf("got works %v, fails %v, without %v, want h264_nvenc without landlock", trials.Works, trials.Fails, trials.Without)
+	}
+	if len(trials.Without["libx264"]) > 0 {
+		t.Errorf("libx264 without %v, want in the whole sandbox", trials.Without["libx264"])
+	}
+	if got := r.Sandbox().Encoders; len(got) != 1 || got[0].Name != "h264_nvenc" || !slices.Equal(got[0].Without, []string{"landlock"}) {
+		t.Errorf("status names %v, want h264_nvenc without landlock", got)
+	}
+	before, _ := os.ReadFile(file)
+	run := r.Begin(lease(t, "hardware", `{`+small+`,"codec":"h264_nvenc"}`))
+	if err := walk(testContext(t), run); err != nil {
+		t.Errorf("a job of the encoder: %v", err)
+	}
+	if after, _ := os.ReadFile(file); len(after) == len(before) {
+		t.Error("the job did not use the encoder")
+	}
+	if notes := strings.Join(run.Snapshot().Encode.Notes, "\n"); !strings.Contains(notes, "sandbox") || !strings.Contains(notes, "landlock") {
+		t.Errorf("notes %q, want what the sandbox lacked", notes)
+	}
+	if got, _ := r.CachedTrials(); !slices.Contains(got.Works, "h264_nvenc") {
+		t.Errorf("cached: %v", got)
+	}
+
+	strict := newIgnorantRunner(t, sandboxed(SandboxRequire), func(s *Settings) { s.FFmpeg = ffmpeg })
+	trials, err = strict.TryEncoders(testContext(t))
+	if err != nil || slices.Contains(trials.Works, "h264_nvenc") || len(trials.Without) > 0 {
+		t.Errorf("require: works %v, without %v, %v, want no h264_nvenc", trials.Works, trials.Without, err)
+	}
+}
+
+func TestRequiredSandboxGatesJobs(t *testing.T) {
+	sandboxComplete(t)
+	for _, layer := range proc.Layers() {
+		missing := func(s *Settings) { s.Sandbox.Without = []proc.Layer{layer} }
+		if err := newIgnorantRunner(t, quick(t), sandboxed(SandboxRequire), missing).Ready(testContext(t)); err == nil || !strings.Contains(err.Error(), string(layer)) {
+			t.Errorf("require without %s: got %v, want an error that names it", layer, err)
+		}
+	}
+	r := newIgnorantRunner(t, sandboxed(SandboxAuto), func(s *Settings) { s.Sandbox.Without = []proc.Layer{proc.Landlock, proc.Seccomp} })
+	if err := r.Ready(testContext(t)); err != nil {
+		t.Errorf("auto: %v", err)
+	}
+	for _, l := range r.Sandbox().Layers {
+		if without := l.Name == "landlock" || l.Name == "seccomp"; (l.Missing != "") != without {
+			t.Errorf("status of %s: missing %q", l.Name, l.Missing)
+		}
+	}
+	if err := walk(testContext(t), r.Begin(lease(t, "old kernel", `{`+small+`}`))); err != nil {
+		t.Errorf("a job on a kernel without Landlock and seccomp: %v", err)
+	}
+	helperless := newIgnorantRunner(t, quick(t), sandboxed(SandboxRequire), func(s *Settings) { s.Sandbox.Helper = nil })
+	if err := helperless.Ready(testContext(t)); err == nil {
+		t.Error("require without a helper: no error")
+	}
+}
+
+func TestFFmpegThatFailsInTheSandboxRunsWithoutTheLayer(t *testing.T) {
+	sandboxComplete(t)
+	file := filepath.Join(t.TempDir(), "elsewhere")
+	probe, err := exec.LookPath("ffprobe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ffprobe := filepath.Join(t.TempDir(), "ffprobe")
+	if err := os.WriteFile(ffprobe, []byte("#!/bin/sh\necho x >>'"+file+"' || exit 1\nexec "+probe+" \"$@\"\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	r := newIgnorantRunner(t, sandboxed(SandboxAuto), func(s *Settings) { s.FFprobe = ffprobe })
+	if err := r.Ready(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+	status := r.Sandbox()
+	if i := slices.IndexFunc(status.Layers, func(l messages.SandboxLayer) bool { return l.Name == "landlock" }); !strings.Contains(status.Layers[i].Missing, "FFmpeg fails with it") {
+		t.Errorf("status %+v, want landlock missing because FFmpeg fails with it", status.Layers)
+	}
+	if err := walk(testContext(t), r.Begin(lease(t, "wrapped", `{`+small+`}`))); err != nil {
+		t.Error(err)
+	}
+	strict := newIgnorantRunner(t, sandboxed(SandboxRequire), func(s *Settings) { s.FFprobe = ffprobe })
+	if err := strict.Ready(testContext(t)); err == nil {
+		t.Error("require: no error")
+	}
+}
+
+// A stand-in FFmpeg says what of a fake device tree it can use.
+func TestHardwareJobsReachDevices(t *testing.T) {
+	sandboxComplete(t)
+	devices, err := filepath.Glob("/dev/ptmx") // a device that anybody may open and control
+	if err != nil || len(devices) == 0 {
+		t.Skip("no /dev/ptmx")
+	}
+	before := hardwareDevices
+	hardwareDevices = append(slices.Clone(before), devices...)
+	t.Cleanup(func() { hardwareDevices = before })
+	// stty -F needs to open the device and to control it.
+	ffmpeg := wrapper(t, aCard+`case "$*" in *h264_nvenc*) stty -F /dev/ptmx >/dev/null || exit 1 ;; *libx264*) stty -F /dev/ptmx >/dev/null 2>&1 && exit 1 ;; esac`)
+	r := newIgnorantRunner(t, func(s *Settings) { s.FFmpeg = ffmpeg })
+	trials, err := r.TryEncoders(testContext(t))
+	if err != nil || !slices.Equal(trials.Works, []string{"h264_nvenc", "libx264"}) {
+		t.Errorf("works %v, fails %v, %v, want the device for h264_nvenc alone", trials.Works, trials.Fails, err)
+	}
+}
+
+func TestJobsReachNothingBesideTheirOwnFiles(t *testing.T) {
+	sandboxComplete(t)
+	got := filepath.Join(t.TempDir(), "got")
+	var script strings.Builder
+	for name, attempt := range map[string]string{
+		"another workspace": `cat "$HOME"/../../other/manifest.json`,
+		"journal":           `cat "$HOME"/../../../journal.db`,
+		"own manifest":      `echo x >"$HOME"/../manifest.json`,
+		"hostname":          `cat /etc/hostname`,
+		"parent":            `cat /proc/$PPID/environ`,
+		"another process":   `cat /proc/1/cmdline`,
+		"temporary folder":  `echo x >` + got,
+		"agent":             `kill -0 $PPID`,
+	} {
+		fmt.Fprintf(&script, "(%s) >/dev/null 2>&1 && { echo '%s' >&2; exit 9; }\n", attempt, name)
+	}
+	// Its own folder it may use, or nothing of this proves anything.
+	script.WriteString("echo x >\"$HOME\"/x || exit 8\n")
+	ffmpeg := wrapper(t, `case "$*" in *"-c:v libx264"*) `+script.String()+" ;; esac")
+	for mode, completes := range map[SandboxMode]bool{SandboxRequire: true, SandboxOff: false} {
+		r := newRunner(t, sandboxed(mode), func(s *Settings) { s.FFmpeg = ffmpeg })
+		other := filepath.Join(r.settings().DataDir, workDir, "other")
+		if err := os.MkdirAll(other, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		for _, path := range []string{filepath.Join(other, manifestName), filepath.Join(r.settings().DataDir, "journal.db")} {
+			if err := os.WriteFile(path, []byte("{}"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := walk(testContext(t), r.Begin(lease(t, "spy", `{`+small+`}`))); (err == nil) != completes {
+			t.Errorf("sandbox %s: got %v, want it to complete: %t", mode, err, completes)
+		}
+	}
+}
+
+func TestSandboxReachesOnlyTheStreamsHost(t *testing.T) {
+	for address, want := range map[string]proc.Network{
+		"http://127.0.0.1:4711/x":     {Allowed: true, TCPPorts: []uint16{4711}},
+		"http://[::1]:4711/x":         {Allowed: true, TCPPorts: []uint16{4711}},
+		"rtmp://host/live/key":        {Allowed: true, TCPPorts: []uint16{1935, 53}, UDP: true},
+		"rtmps://host:4443/live/key":  {Allowed: true, TCPPorts: []uint16{4443, 53}, UDP: true},
+		"srt://host:9000?mode=caller": {Allowed: true, UDP: true, BindUDP: true},
+		"rtp://host:9000":             {Allowed: true, UDP: true, BindUDP: true},
+	} {
+		if got := reachOf(address); fmt.Sprint(got) != fmt.Sprint(want) {
+			t.Errorf("%s: got %+v, want %+v", address, got, want)
+		}
+	}
+	both := union(reachOf("rtmp://a/b"), reachOf("srt://c:1"))
+	if !both.Allowed || len(both.TCPPorts) != 0 || !both.BindUDP {
+		t.Errorf("rtmp and srt: %+v, want any port", both)
+	}
+}
