@@ -81,7 +81,7 @@ func newAttempt(s *shared, lease job.Lease) *attempt {
 func (a *attempt) perform(ctx context.Context) (attemptEnd, error) {
 	record, err := a.accept(ctx)
 	if errors.Is(err, errNotAccepted) {
-		a.log.Warn("returning the job unstarted without a result: the journal cannot be written; the master will reassign it after its timeout")
+		a.log.Warn("abandoning the job before its start: could not write the journal; the master will reassign it after its timeout")
 		return attemptEnd{}, nil
 	}
 	if err != nil {
@@ -169,7 +169,7 @@ func (a *attempt) repeated(record job.Record) attemptEnd {
 	case job.RecordResult: // normal after a restart
 		a.log.Info(again + "its result is being delivered")
 	case job.RecordSent:
-		a.log.Warn(again + "the master took its result before; sending it once more if the master still waits for it")
+		a.log.Warn(again + "the master has already accepted its result; sending it again if the master still expects it")
 	default:
 		a.log.Warn(again+"its result cannot be delivered", zap.String("reason", record.Why))
 	}

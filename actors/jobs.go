@@ -147,7 +147,7 @@ func (j *jobs) recover(ctx actor.Context) {
 		return reported, nil
 	}, func(ctx actor.Context, reported []job.Key, err error) {
 		for _, key := range reported {
-			j.log.Warn("reporting a job that the end of the previous run interrupted", jobFields(key)...)
+			j.log.Warn("reporting a job interrupted by the end of the previous run", jobFields(key)...)
 			j.refs.uploader.Tell(&messages.ResultReady{Key: key})
 		}
 		if err != nil {

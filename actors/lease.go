@@ -114,7 +114,7 @@ func (a *attempt) survivesRequeue(lease job.Lease, why string) bool {
 	}
 	a.requeued = true
 	a.requeues++
-	a.log.Warn("the lease is lost, but the master takes a completed result; the job goes on", zap.String("reason", why))
+	a.log.Warn("lost the lease, but the master accepts a completed result; continuing the job", zap.String("reason", why))
 	return true
 }
 

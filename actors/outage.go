@@ -40,7 +40,7 @@ func (o *outage) failed(err error, fields ...zap.Field) {
 	o.last, o.logged = err.Error(), now
 	fields = append(fields, zap.Error(err), zap.Int("failures", o.count))
 	if protocol.KindOf(err) == protocol.Unauthorized {
-		o.log.Error(o.failing+": the master does not accept the key of this agent", fields...)
+		o.log.Error(o.failing+": the master rejected this agent's API key", fields...)
 		return
 	}
 	o.log.Warn(o.failing, fields...)

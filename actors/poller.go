@@ -253,7 +253,7 @@ func (p *poller) findLeases(ctx actor.Context, then func(actor.Context)) {
 			p.pauseFor(ctx, jitter(p.settings().PollInterval))
 		default:
 			p.findLater = true
-			p.log.Debug("could not ask the master for the leases it holds as ours", zap.Error(err))
+			p.log.Debug("could not get the leases that the master holds as ours", zap.Error(err))
 		}
 		then(ctx)
 		p.called(ctx)

@@ -91,7 +91,7 @@ func (r *registrar) proveFirst(ctx actor.Context) {
 	}
 	// A process that hangs in a driver may outlive its context.
 	late := supervision.After(ctx, wait, func(ctx actor.Context) {
-		r.log.Warn("registering without trial encode results, which take too long", zap.Duration("waited", within))
+		r.log.Warn("registering without trial encode results, which are not there yet", zap.Duration("waited", within))
 		r.schedule(ctx, 0)
 	})
 	supervision.Go(ctx, func(work context.Context) (messages.NodeFacts, error) {

@@ -52,7 +52,7 @@ func (p *poller) renew(ctx actor.Context, session messages.Session, listed messa
 		p.calling = false
 		switch {
 		case err != nil:
-			p.log.Warn("could not remove this node from the master to update its facts; the master keeps scheduling it by the old ones",
+			p.log.Warn("could not remove this node from the master to update its facts; the master keeps scheduling it by outdated facts",
 				zap.String("node", session.NodeID), zap.Any("master_has", listed), zap.Any("facts", facts), zap.Error(err))
 		case removed:
 			p.log.Info("removed this node from the master, which had old facts; registering again",

@@ -94,9 +94,9 @@ func TestWrongKeyIsLoggedAndRetriedSlowly(t *testing.T) {
 	m := newMaster(t, devmaster.Config{APIKeys: []string{"right"}, FenceAttempts: true, MaxRetries: 3, UnavailableAfter: 90 * time.Second})
 	link.connect(m)
 	s := newSite(t, func(c *siteConfig) { c.link, c.apiKey = link, "wrong" })
-	said := func() int { return s.logs.FilterMessageSnippet("does not accept the key of this agent").Len() }
+	said := func() int { return s.logs.FilterMessageSnippet("rejected this agent's API key").Len() }
 	s.until("the error", func() bool { return said() > 0 })
-	for _, e := range s.logs.FilterMessageSnippet("does not accept the key of this agent").All() {
+	for _, e := range s.logs.FilterMessageSnippet("rejected this agent's API key").All() {
 		if next, ok := e.ContextMap()["next_try"].(time.Duration); !ok || next < 30*time.Second {
 			t.Errorf("the next try is due after %s, want half a minute at least", next)
 		}

@@ -136,7 +136,7 @@ func (n *notifier) report() {
 func (n *notifier) live() bool {
 	err := n.Live()
 	if err != nil && !n.failing {
-		n.Log.Error("giving the watchdog no sign of life; the service manager restarts the agent unless it recovers",
+		n.Log.Error("not notifying the watchdog; the service manager restarts the agent unless it recovers",
 			zap.Error(err), zap.Duration("watchdog", n.Watchdog))
 	}
 	n.failing = err != nil

@@ -71,7 +71,7 @@ func (pl *planner) audioEncoder(rs []rendition) string {
 			if !named {
 				name = "outputs"
 			}
-			pl.problem(name, "%s does not go into %s", word, r.container.format)
+			pl.problem(name, "%s is not supported in %s", word, r.container.format)
 			return ""
 		}
 	}

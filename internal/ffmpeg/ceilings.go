@@ -40,7 +40,7 @@ func (pl *planner) checkPixels(renditions []rendition) {
 		sum += r.size.pixels()
 	}
 	if most := pl.ceilings.Pixels; sum > most {
-		pl.problem("resolution", "%d pixels in a picture of all outputs, more than the %d of jobs.limits.pixels", sum, most)
+		pl.problem("resolution", "%d pixels per picture over all outputs, but jobs.limits.pixels allows %d", sum, most)
 	}
 }
 
@@ -70,7 +70,7 @@ func (r *Run) ceilingExceeded() *job.Failure {
 		sum += s.pixels()
 	}
 	if sum > c.Pixels {
-		return failure(protocol.ReasonResourceError, "%d pixels in a picture of all outputs, more than the %d of jobs.limits.pixels", sum, c.Pixels)
+		return failure(protocol.ReasonResourceError, "%d pixels per picture over all outputs, but jobs.limits.pixels allows %d", sum, c.Pixels)
 	}
 	return nil
 }

@@ -24,9 +24,9 @@ func TestCeilingsRefuseOrReduceWhatJobsAsk(t *testing.T) {
 	}{
 		"sixteen outputs of 8192x8192":   {Ceilings{}, `{"outputs":[` + sixteen + `]}`, media{}, "jobs.limits.pixels", ""},
 		"one output of 16384x16384":      {Ceilings{}, `{"resolution":"16384x16384"}`, media{}, "", ""},
-		"one of more than the operator":  {Ceilings{Pixels: 640 * 360}, `{"resolution":"1280x720"}`, media{}, "921600 pixels in a picture of all outputs, more than the 230400 of jobs.limits.pixels", ""},
+		"one of more than the operator":  {Ceilings{Pixels: 640 * 360}, `{"resolution":"1280x720"}`, media{}, "921600 pixels per picture over all outputs, but jobs.limits.pixels allows 230400", ""},
 		"more outputs than the operator": {Ceilings{Outputs: 1}, `{"outputs":[{"resolution":"64x64"},{"resolution":"32x32"}]}`, media{}, "1 outputs (jobs.limits.outputs)", ""},
-		"longer than the operator":       {Ceilings{Duration: time.Minute}, `{"duration":61}`, media{}, "up to 60 (jobs.limits.duration)", ""},
+		"longer than the operator":       {Ceilings{Duration: time.Minute}, `{"duration":61}`, media{}, "at most 60 (jobs.limits.duration)", ""},
 		"no duration":                    {Ceilings{Duration: time.Second}, `{}`, media{}, "", ""},
 		"long input":                     {Ceilings{}, `{"input":"/in.mp4"}`, long, "25h0m0s long, more than the 24h0m0s of jobs.limits.duration", ""},
 		"part of a long input":           {Ceilings{}, `{"input":"/in.mp4","duration":60}`, long, "", ""},

@@ -18,9 +18,9 @@ func (pl *planner) noteChanges(p plan) {
 	}
 	switch hdr := hdrTransfers[of.transfer]; {
 	case hdr != "":
-		pl.note("the input is HDR (%s) with %d bits a sample; encoded with 8 bits and not tone-mapped, tagged as %s", hdr, of.bits, of.transfer)
+		pl.note("the input is HDR (%s) with %d bits per sample; encoded with 8 bits and not tone-mapped, tagged as %s", hdr, of.bits, of.transfer)
 	case of.bits > 8:
-		pl.note("the input has %d bits a sample; encoded with 8", of.bits)
+		pl.note("the input has %d bits per sample; encoded with 8", of.bits)
 	}
 	for _, r := range p.renditions {
 		pl.noteShape(r)

@@ -193,7 +193,7 @@ var kinds = []kind{
 		c.ffmpeg("-f", "lavfi", "-i", "testsrc2=s=320x240:r=25:d=2", "-c:v", "libx265", "-preset", "ultrafast", "-pix_fmt", "yuv420p10le",
 			"-x265-params", "log-level=0:hdr10=1:colorprim=bt2020:transfer=smpte2084:colormatrix=bt2020nc", "hdr.mkv")
 		return "hdr.mkv"
-	}, want: "completed", note: "HDR (PQ) with 10 bits a sample"},
+	}, want: "completed", note: "HDR (PQ) with 10 bits per sample"},
 	{slow: true, name: "ladder", make: func(c corpus) string { return "six.mp4" }, job: `"outputs":[{"resolution":"320x240"},{"resolution":"160x120"}]`,
 		want: "completed", note: "key frames are up to 8.33 s apart"},
 	{slow: true, name: "unknown parameter", make: func(c corpus) string { return "six.mp4" }, job: `"gop":48`, want: "completed", note: "unknown parameters ignored: \"gop\""},
@@ -248,7 +248,7 @@ var kinds = []kind{
 	{slow: true, name: "10 bits, 4:2:2", make: func(c corpus) string {
 		c.remux("broadcast.mov", "-c:v", "libx264", "-pix_fmt", "yuv422p10le", "-c:a", "copy")
 		return "broadcast.mov"
-	}, want: "completed", note: "10 bits a sample; encoded with 8"},
+	}, want: "completed", note: "10 bits per sample; encoded with 8"},
 	{slow: true, name: "screen recording of one frame a second", make: func(c corpus) string {
 		c.ffmpeg("-f", "lavfi", "-i", "testsrc2=s=320x240:r=1:d=6", "-c:v", "libx264", "screen.mp4")
 		return "screen.mp4"

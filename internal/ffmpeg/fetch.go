@@ -289,7 +289,7 @@ func (r *Run) compareChecksum(ctx context.Context) error {
 		return failure(protocol.ReasonInputError, "input %s: %v", show(r.plan.input), withoutPath(err))
 	}
 	if got := hex.EncodeToString(sum.Sum(nil)); got != want {
-		return failure(protocol.ReasonInputError, "input %s: its SHA-256 is %s, the job's input_sha256 is %s", show(r.plan.input), got, want)
+		return failure(protocol.ReasonInputError, "input %s: SHA-256 is %s, the job's input_sha256 is %s", show(r.plan.input), got, want)
 	}
 	return nil
 }

@@ -165,9 +165,9 @@ func TestUnusualInputSizeIsClamped(t *testing.T) {
 		of   media
 		says []string
 	}{
-		{media{size: size{8, 20000}, fps: rate{25, 1}}, []string{"output 0: h264 16x16384 at 25", "resolution 8x20000 of the input is not within 16 and 16384 px a side; encoded as 16x16384"}},
-		{media{size: size{640, 480}, fps: rate{1000, 1}}, []string{"output 0: h264 640x480 at 300", "the input has 1000 frames a second; encoded at 300"}},
-		{media{size: size{640, 480}, fps: rate{1437, 100}, uneven: true}, []string{"at 1437/100", "at 14.37 frames a second"}},
+		{media{size: size{8, 20000}, fps: rate{25, 1}}, []string{"output 0: h264 16x16384 at 25", "resolution 8x20000 of the input is not between 16 and 16384 px per side; encoded as 16x16384"}},
+		{media{size: size{640, 480}, fps: rate{1000, 1}}, []string{"output 0: h264 640x480 at 300", "the input has 1000 frames per second; encoded at 300"}},
+		{media{size: size{640, 480}, fps: rate{1437, 100}, uneven: true}, []string{"at 1437/100", "at 14.37 frames per second"}},
 	} {
 		got := argumentsOf(t, `{"parameters":{"input":"/in.mp4"}}`, testNode(knownCaps, nil), c.of)
 		for _, s := range c.says {

@@ -112,7 +112,7 @@ func judge(e evidence) verdict {
 		return v
 	}
 	if e.short() && e.grew {
-		v.note("the input was still growing; what it had when FFmpeg reached its end was encoded")
+		v.note("the input was still growing; only the part present when FFmpeg reached its end was encoded")
 	}
 	if why := e.found.ReadError; why != "" && e.origin == originLive {
 		v.note("the live input ended: %s", why)

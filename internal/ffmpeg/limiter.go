@@ -253,7 +253,7 @@ func (r *Run) kernelLimitFailure(exit proc.Exit) *job.Failure {
 		return failure(protocol.ReasonResourceError, "disk limit of %s exceeded%s: a file of the job reached it",
 			mebibytes(r.plan.limits.disk), byOperator("disk", r.plan.limits.diskCeiling))
 	case exit.Signal == 0 && refusals > 0:
-		return failure(protocol.ReasonResourceError, "FFmpeg: %s: it was refused more than %d processes and threads", exit, maxTasks())
+		return failure(protocol.ReasonResourceError, "FFmpeg: %s: it reached its limit of %d processes and threads", exit, maxTasks())
 	}
 	return nil
 }

@@ -131,11 +131,11 @@ func (pl *planner) constraints() (l limits) {
 	}
 	l.cpu = quota
 	if c.CPUWeight < 0 || c.CPUWeight > 10000 {
-		pl.problem(at("cpu_weight"), "%d is not within 1 and 10000", c.CPUWeight)
+		pl.problem(at("cpu_weight"), "%d is not between 1 and 10000", c.CPUWeight)
 	}
 	l.weight = c.CPUWeight
 	if c.MemoryMaxMB < 0 || c.MemoryMaxMB > 1e9 {
-		pl.problem(at("memory_max_mb"), "%d is not within 1 and 1000000000 MB", c.MemoryMaxMB)
+		pl.problem(at("memory_max_mb"), "%d is not between 1 and 1000000000 MB", c.MemoryMaxMB)
 	}
 	l.memory = c.MemoryMaxMB * mib
 	if l.io, err = parseIOMax(c.IOMax); err != nil {

@@ -80,8 +80,8 @@ func TestChangesAreNoted(t *testing.T) {
 	}{
 		"nothing":      {``, base, nil},
 		"interlaced":   {``, with(func(m *media) { m.interlaced = "top field first" }), []string{"interlaced (top field first); encoded as progressive"}},
-		"HDR":          {``, with(func(m *media) { m.bits, m.transfer = 10, "smpte2084" }), []string{"HDR (PQ) with 10 bits a sample; encoded with 8 bits and not tone-mapped"}},
-		"10 bits":      {``, with(func(m *media) { m.bits = 10 }), []string{"10 bits a sample; encoded with 8"}},
+		"HDR":          {``, with(func(m *media) { m.bits, m.transfer = 10, "smpte2084" }), []string{"HDR (PQ) with 10 bits per sample; encoded with 8 bits and not tone-mapped"}},
+		"10 bits":      {``, with(func(m *media) { m.bits = 10 }), []string{"10 bits per sample; encoded with 8"}},
 		"aspect ratio": {`,"resolution":"1280x720"`, base, []string{"aspect ratio of 1.333:1; its pixels are 0.75 times as wide"}},
 		"other tracks": {``, with(func(m *media) {
 			m.audio, m.track, m.leftOut = append(sound(2), sound(2)...), 0, []string{"1 subtitle track"}

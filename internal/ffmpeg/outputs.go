@@ -65,7 +65,7 @@ func (pl *planner) rendition(from params, streaming bool, suffix string) renditi
 		r.video = append(r.video, "-tag:v", "hvc1") // Apple's players require it
 	}
 	if r.codec != "" && !r.container.takes(r.codec) {
-		pl.problem("codec", "%s does not go into %s", r.codec, r.container.format)
+		pl.problem("codec", "%s is not supported in %s", r.codec, r.container.format)
 	}
 	return r
 }

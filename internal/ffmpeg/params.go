@@ -219,7 +219,7 @@ func toNumber(v any) (f float64, err error) {
 func (p params) between(low, high float64, unit string, keys ...string) (f float64, ok bool) {
 	name, f, ok := p.number(fmt.Sprintf("within %g and %g%s", low, high, unit), keys...)
 	if ok && (f < low || f > high) {
-		p.problem(name, "%s is not within %g and %g%s", number(f), low, high, unit)
+		p.problem(name, "%s is not between %g and %g%s", number(f), low, high, unit)
 		return 0, false
 	}
 	return f, ok

@@ -41,7 +41,7 @@ func (pl *planner) size(from params) (s size, ofSource bool) {
 	case sideOK(s.width) && sideOK(s.height):
 		pl.note("resolution %s has an odd side; encoded as %s", s, made)
 	default:
-		pl.note("resolution %s of the input is not within %d and %d px a side; encoded as %s", s, minSide, maxSide, made)
+		pl.note("resolution %s of the input is not between %d and %d px per side; encoded as %s", s, minSide, maxSide, made)
 	}
 	return made, ofSource
 }
@@ -60,7 +60,7 @@ func (pl *planner) namedSize(from params) (s size, named bool) {
 		if name, text, ok := at.text("resolution"); ok {
 			s, ok := parseSize(text)
 			if !ok {
-				at.problem(name, "%s is not WIDTHxHEIGHT within %d and %d px", show(text), minSide, maxSide)
+				at.problem(name, "%s is not WIDTHxHEIGHT between %d and %d px", show(text), minSide, maxSide)
 			}
 			return s, ok
 		}
@@ -96,7 +96,7 @@ func (pl *planner) fps(from params) (r rate, ofSource bool) {
 		if r, ok = parseRate(v); ok && r.float() <= maxFPS {
 			return r, false
 		}
-		from.problem(name, "%s is not above 0 and up to %d frames a second", show(v), maxFPS)
+		from.problem(name, "%s must be above 0 and at most %d frames per second", show(v), maxFPS)
 	}
 	switch {
 	case pl.scenario.fps.known():
@@ -104,10 +104,10 @@ func (pl *planner) fps(from params) (r rate, ofSource bool) {
 	case !pl.hasInput:
 		return rate{defaultFPS, 1}, false
 	case pl.source.fps.known() && pl.source.fps.float() > maxFPS:
-		pl.note("the input has %s frames a second; encoded at %d", pl.source.fps, maxFPS)
+		pl.note("the input has %s frames per second; encoded at %d", pl.source.fps, maxFPS)
 		return rate{maxFPS, 1}, true
 	case pl.source.uneven:
-		pl.note("the input's frame rate varies; encoded at %.4g frames a second", pl.source.fps.float())
+		pl.note("the input's frame rate varies; encoded at %.4g frames per second", pl.source.fps.float())
 	}
 	return pl.source.fps, true
 }

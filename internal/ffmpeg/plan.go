@@ -239,7 +239,7 @@ func (pl *planner) duration() (d time.Duration, whole bool) {
 		return min(defaultDuration, most), true
 	}
 	if seconds <= 0 || seconds > most.Seconds() {
-		pl.problem(name, "%s s is not above 0 and up to %.0f%s", number(seconds), most.Seconds(), key)
+		pl.problem(name, "%s s must be above 0 and at most %.0f%s", number(seconds), most.Seconds(), key)
 		return defaultDuration, false
 	}
 	return max(time.Duration(math.Round(seconds*1e6))*time.Microsecond, time.Microsecond), false

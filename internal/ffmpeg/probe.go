@@ -271,7 +271,7 @@ func formatRefused(format string) *job.Failure {
 			reason = protocol.ReasonUserError
 		}
 	}
-	return failure(reason, "its format %s is not allowed (jobs.input_formats)", show(format))
+	return failure(reason, "format %s is not allowed (jobs.input_formats)", show(format))
 }
 
 // pictureType is the type of a file that is a still picture, which inputs may not be;

@@ -67,7 +67,7 @@ func (pl *planner) crf(from params, encoder string, t tuning) (string, bool) {
 		if t.crfWhole {
 			kind = "a whole number "
 		}
-		from.problem(name, "%s is not %swithin %g and %g", number(f), kind, t.crfMin, t.crfMax)
+		from.problem(name, "%s is not %sbetween %g and %g", number(f), kind, t.crfMin, t.crfMax)
 		return "", false
 	}
 	return number(f), true
@@ -116,7 +116,7 @@ func bitrate(from params, high float64, keys ...string) (string, int64, bool) {
 		bits *= 1e6
 	}
 	if bits < minBitrate || bits > high {
-		from.problem(name, "%s is not within %.0fk and %.0fM bit/s", show(text), minBitrate/1e3, high/1e6)
+		from.problem(name, "%s is not between %.0fk and %.0fM bit/s", show(text), minBitrate/1e3, high/1e6)
 		return "", 0, false
 	}
 	n := int64(math.Round(bits))

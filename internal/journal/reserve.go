@@ -70,7 +70,7 @@ func (j *Journal) topUpReserve(db *handle) {
 	switch {
 	case err != nil && !isFull(err):
 		r.unsupported = errors.Is(err, errors.ErrUnsupported)
-		j.settings.Logger.Warn("could not allocate disk space for the journal in advance: on a full disk results will have to wait in memory",
+		j.settings.Logger.Warn("could not allocate disk space for the journal in advance: on a full disk results may be kept only in memory",
 			zap.String("path", j.path), zap.Error(err))
 		return
 	case err == nil && size >= left+minReserve:
@@ -89,11 +89,11 @@ func (j *Journal) logReserve(left int64, err error) {
 	}
 	j.reserve.short = short
 	if short {
-		j.settings.Logger.Warn("the disk is full: could not complete the journal's reserve",
+		j.settings.Logger.Warn("disk full: could not restore the journal's reserve",
 			zap.String("path", j.path), zap.Int64("reserve_bytes", left), zap.Int64("want_bytes", j.settings.Reserve), zap.Error(err))
 		return
 	}
-	j.settings.Logger.Info("the journal's reserve is complete again", zap.String("path", j.path), zap.Int64("reserve_bytes", left))
+	j.settings.Logger.Info("the journal's reserve is restored", zap.String("path", j.path), zap.Int64("reserve_bytes", left))
 }
 
 // used is the offset behind the last page in use or once used, in bytes.

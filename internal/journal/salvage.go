@@ -50,7 +50,7 @@ func (j *Journal) setAside(cause error) error {
 	if err := syncDir(filepath.Dir(j.path)); err != nil {
 		return err
 	}
-	j.settings.Logger.Error("the journal was damaged: set it aside and copied the readable records to a new one; the others are lost to the agent",
+	j.settings.Logger.Error("the journal was damaged: renamed it and copied the readable records to a new one; the others could not be recovered",
 		zap.String("path", j.path), zap.String("set_aside_as", aside), zap.Error(cause),
 		zap.Int("records_saved", len(saved.records)), zap.Int("records_readable", len(found.records)),
 		zap.Bool("session_saved", saved.session != nil))
@@ -92,7 +92,7 @@ func (j *Journal) writeFresh(path string, all salvaged) (salvaged, error) {
 		return all, err
 	}
 	if err := releaseZeros(j.path); err != nil {
-		j.settings.Logger.Warn("could not make room of the damaged journal's reserve", zap.String("path", j.path), zap.Error(err))
+		j.settings.Logger.Warn("could not free the reserve of the damaged journal", zap.String("path", j.path), zap.Error(err))
 	}
 	if err = j.createFrom(path, all); !isFull(err) {
 		return all, err
