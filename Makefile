@@ -3,7 +3,8 @@
 GO       ?= go
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 TAGS      = netgo,osusergo
-LDFLAGS   = -s -w -X main.version=$(VERSION)
+REVISION ?= $(shell git rev-parse HEAD 2>/dev/null)
+LDFLAGS   = -s -w -X main.version=$(VERSION) -X main.revision=$(REVISION)
 # Without a C compiler and C headers the agent is built without cgo, and so without NVML.
 NO_CGO    = $(shell deployment/need.sh --check gcc || echo CGO_ENABLED=0)
 BUILD     = $(NO_CGO) $(GO) build -buildvcs=false -trimpath -tags $(TAGS) -ldflags '$(LDFLAGS)'

@@ -98,6 +98,24 @@ func (a *Agent) StopJobs() {
 // at once.
 func (a *Agent) Reload() { a.shared.refs.configuration.Tell(&messages.Reload{}) }
 
+// ErrTooLate: the agent has no jobs any more and is stopping, or its jobs are being stopped.
+var ErrTooLate = errors.New("too late to undo the drain: the agent is stopping")
+
+// UndoDrain makes a draining agent take jobs again. It does nothing to one that does not drain,
+// and fails with ErrTooLate once nothing is left to run.
+func (a *Agent) UndoDrain(ctx context.Context) error {
+	answer := make(chan error, 1)
+	a.shared.refs.agent.Tell(&undoDrain{answer: answer})
+	select {
+	case err := <-answer:
+		return err
+	case <-a.Done():
+		return ErrTooLate
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
 // Done is closed at the end of a drain.
 func (a *Agent) Done() <-chan struct{} { return a.shared.stop.done }
 
@@ -163,6 +181,14 @@ func (s *stopRequest) ask(timeout time.Duration) {
 	}
 }
 
+// undo forgets the request.
+func (s *stopRequest) undo() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.until = time.Time{}
+	s.drains.Clear()
+}
+
 func (s *stopRequest) pending() (until time.Time, pending bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -193,12 +219,16 @@ func (s *stopRequest) late() []supervision.StopReport {
 // shutdown makes the root act on a request in shared.stop.
 type shutdown struct{}
 
+// undoDrain asks the root to stop stopping.
+type undoDrain struct{ answer chan<- error }
+
 // root is the top of the tree. It starts its children in order and stops them in order,
 // and does nothing else.
 type root struct {
 	*shared
 	children []child // in the order they start
 	stopping bool
+	cancel   func() (stopped int, ok bool) // of the ordered stop
 }
 
 // child is one of the root's children.
@@ -239,11 +269,54 @@ func (s *shared) measuring() []child {
 }
 
 func (r *root) Receive(ctx actor.Context) {
-	switch ctx.Message().(type) {
+	switch m := ctx.Message().(type) {
 	case *actor.Started:
 		r.start(ctx)
 	case *shutdown:
 		r.shutdown(ctx)
+	case *undoDrain:
+		r.undoDrain(ctx, m)
+	}
+}
+
+// undoRetry is the pause before another try while the poller, which is stopped first, ends.
+const undoRetry = 20 * time.Millisecond
+
+// undoDrain resumes what a shutdown has stopped so far: the poller, and jobs, which waits for
+// its attempts. Once jobs has stopped it is too late.
+func (r *root) undoDrain(ctx actor.Context, m *undoDrain) {
+	switch {
+	case !r.stopping:
+		m.answer <- nil
+		return
+	case r.shared.stop.jobsNow.Load():
+		m.answer <- ErrTooLate
+		return
+	}
+	const beforeJobs = 1 // steps of shutdown
+	stopped, ok := r.cancel()
+	switch {
+	case stopped > beforeJobs, !ok && stopped == beforeJobs:
+		m.answer <- ErrTooLate
+		return
+	case !ok:
+		supervision.After(ctx, undoRetry, func(ctx actor.Context) { r.undoDrain(ctx, m) })
+		return
+	}
+	defer func() { m.answer <- nil }()
+	r.stopping = false
+	r.shared.stop.undo()
+	r.snapshots.draining.Store(false)
+	r.log.Info("drain undone: taking jobs again")
+	r.refs.jobs.Tell(&messages.UndoDrain{})
+	if stopped == 0 {
+		r.refs.poller.Tell(&messages.UndoDrain{})
+		return
+	}
+	for _, c := range r.children {
+		if c.ref == r.refs.poller {
+			supervision.Child(ctx, supervision.Spec{Name: c.name, Ref: c.ref, New: c.make})
+		}
 	}
 }
 
@@ -279,7 +352,7 @@ func (r *root) shutdown(ctx actor.Context) {
 	drain := func(to *supervision.Ref) func(ready func()) {
 		return func(ready func()) { r.stop.drain(to, until, ready) }
 	}
-	supervision.StopInOrder(ctx, []supervision.StopStep{
+	r.cancel = supervision.StopInOrder(ctx, []supervision.StopStep{
 		{Child: r.refs.poller, Prepare: drain(r.refs.poller), Deadline: callDeadline},
 		{Child: r.refs.jobs, Prepare: drain(r.refs.jobs), Deadline: left + callDeadline + killAllowance},
 		{Child: r.refs.samplers, Deadline: stopDeadline},

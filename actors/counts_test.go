@@ -1,6 +1,7 @@
 package actors
 
 import (
+	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -8,6 +9,7 @@ import (
 
 	"ffmpeg-agent/internal/ffmpegtest"
 	"ffmpeg-agent/messages"
+	"ffmpeg-agent/messages/job"
 	"ffmpeg-agent/messages/protocol"
 )
 
@@ -52,5 +54,28 @@ func TestCanceledJobsAreCountedByHowTheyEnded(t *testing.T) {
 				t.Errorf("got %+v, want %d canceled forcefully and none judged", n, test.forcefully)
 			}
 		})
+	}
+}
+
+// Two jobs that fail in four attempts are not four failed jobs.
+func TestJobCountsOncePerOutcome(t *testing.T) {
+	var c counts
+	attempt := func(id string, failure *job.Failure) {
+		c.count(&job.Outcome{Lease: job.Lease{Job: protocol.Job{ID: id}}, Failure: failure, Encode: job.Encode{Codec: "h264"}}, false)
+	}
+	timeout := &job.Failure{Reason: protocol.ReasonTimeout}
+	for _, id := range []string{"a", "b", "a", "a"} {
+		attempt(id, timeout)
+	}
+	attempt("a", nil)
+	n := c.read()
+	if n.JobsFailed != 2 || n.Failed != 4 || n.JobsCompleted != 1 || n.Completed != 1 || n.FailedByReason[protocol.ReasonTimeout] != 4 {
+		t.Errorf("got %+v, want 2 jobs failed in 4 attempts and one completed", n)
+	}
+	for i := range rememberedJobs + 5 {
+		attempt(fmt.Sprint(i), nil)
+	}
+	if n := c.read(); n.JobsCompleted != rememberedJobs+6 || len(c.jobs[protocol.StatusCompleted].ids) != rememberedJobs {
+		t.Errorf("got %d jobs and %d remembered, want %d and %d", n.JobsCompleted, len(c.jobs[protocol.StatusCompleted].ids), rememberedJobs+6, rememberedJobs)
 	}
 }

@@ -1,6 +1,8 @@
 package actors
 
 import (
+	"context"
+	"errors"
 	"net/http"
 	"os"
 	"os/exec"
@@ -45,6 +47,38 @@ func TestDrainFinishesTheJobAndTakesNoOther(t *testing.T) {
 		t.Errorf("a job was taken while draining: %s", job.Status)
 	}
 	s.checkBeats(begun)
+}
+
+func TestDrainIsUndone(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, nil)
+	first := s.submit(ffmpegtest.Long())
+	s.ffmpegPID(first.ID)
+	undo := func() {
+		t.Helper()
+		ctx, cancel := context.WithTimeout(t.Context(), hang)
+		defer cancel()
+		must(t, s.agent.UndoDrain(ctx))
+		if s.agent.Status().Draining {
+			t.Error("the agent still drains")
+		}
+	}
+	undo() // there is nothing to undo
+	s.agent.Drain(time.Hour)
+	undo() // while the poller stops
+	s.agent.Drain(time.Hour)
+	s.until("the drain", func() bool { return s.agent.shared.stop.drainOf("jobs") != nil })
+	undo()
+	second := s.submit(ffmpegtest.Quick())
+	s.post("/jobs/" + first.ID + "/cancel")
+	if r := s.result(second.ID, 1); r.Status != protocol.StatusCompleted {
+		t.Errorf("the job after the drain ended as %s: %s", r.Status, r.Error)
+	}
+	s.agent.Drain(hang)
+	s.drained()
+	if err := s.agent.UndoDrain(t.Context()); !errors.Is(err, ErrTooLate) {
+		t.Errorf("after the drain: got %v, want %v", err, ErrTooLate)
+	}
 }
 
 func TestDrainSurvivesCrashOfJobsAndRoot(t *testing.T) {

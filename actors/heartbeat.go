@@ -94,8 +94,8 @@ func (h *heartbeat) answered(session messages.Session, sentAt time.Time, err err
 	defer h.post()
 	if err != nil {
 		h.status.Failed++
-		h.status.Error = err.Error()
 		h.refused = dependsOnKey(err)
+		h.status.Error, h.status.KeyRefused = err.Error(), protocol.KindOf(err) == protocol.Unauthorized
 		if protocol.KindOf(err) == protocol.NotFound {
 			h.refs.registrar.Tell(&messages.RegisterAgain{Session: session, Reason: "the master does not know this node any more"})
 			return
@@ -109,7 +109,8 @@ func (h *heartbeat) answered(session messages.Session, sentAt time.Time, err err
 	}
 	now := time.Now()
 	h.status.Sent++
-	h.status.LastSuccess, h.status.Error = &now, ""
+	h.status.LastSuccess, h.status.Error, h.status.KeyRefused = &now, "", false
+	h.log.Debug("heartbeat answered", zap.Duration("took", now.Sub(sentAt)))
 	h.failures.recovered()
 }
 

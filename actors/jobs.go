@@ -31,6 +31,7 @@ type jobs struct {
 	untried     map[string]bool // IDs of completed jobs whose result has not been sent yet
 	lookDue     bool            // a lease was left to the delivery of a result
 	drain       *messages.Drain
+	drainEnd    *supervision.Timer // stops the running jobs
 	spawned     int
 	disk        outage
 }
@@ -79,6 +80,8 @@ func (j *jobs) Receive(ctx actor.Context) {
 		j.sendState()
 	case *messages.Drain:
 		j.startDrain(ctx, m)
+	case *messages.UndoDrain:
+		j.undoDrain()
 	case *messages.StopJobs:
 		j.stopAll()
 	}
@@ -343,12 +346,19 @@ func (j *jobs) startDrain(ctx actor.Context, m *messages.Drain) {
 		j.returnLease(ctx, lease)
 	}
 	j.waiting = nil
-	supervision.After(ctx, time.Until(m.Until), func(actor.Context) {
+	j.drainEnd = supervision.After(ctx, time.Until(m.Until), func(actor.Context) {
 		j.log.Warn("drain timeout reached; stopping the running jobs")
 		j.stopAll()
 	})
 	j.sendState()
 	j.checkDrained()
+}
+
+// undoDrain takes jobs again.
+func (j *jobs) undoDrain() {
+	j.drainEnd.Stop()
+	j.drain, j.drainEnd = nil, nil
+	j.sendState()
 }
 
 func (j *jobs) checkDrained() {

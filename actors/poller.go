@@ -91,6 +91,9 @@ func (p *poller) Receive(ctx actor.Context) {
 		p.gate(ctx, m)
 	case *messages.SettingsChanged:
 		p.settingsChanged(ctx)
+	case *messages.UndoDrain:
+		p.drain = nil
+		p.findLeases(ctx, p.poll)
 	case *messages.Drain:
 		p.drain = m
 		p.checkDrained()
@@ -160,10 +163,12 @@ func (p *poller) poll(ctx actor.Context) {
 		case err != nil:
 			p.pollFailed(ctx, err)
 		case lease == nil:
+			p.log.Debug("polled: the master has no job")
 			clear(p.offers)
 			p.pollSucceeded()
 			p.pollAfter(ctx, jitter(p.settings().PollInterval))
 		default:
+			p.log.Debug("polled: the master gave a job", jobFields(lease.Key())...)
 			p.pollSucceeded()
 			p.free-- // until jobs sends its slots
 			p.refs.jobs.Tell(&messages.Offer{Leases: []job.Lease{*lease}})

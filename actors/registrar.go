@@ -9,6 +9,7 @@ import (
 
 	"ffmpeg-agent/actors/supervision"
 	"ffmpeg-agent/messages"
+	"ffmpeg-agent/messages/protocol"
 )
 
 // minReregister is the shortest interval between registrations, for a master that forgets
@@ -197,6 +198,10 @@ func (r *registrar) register(ctx actor.Context) {
 		if err != nil {
 			why := err.Error()
 			r.snapshots.unregistered.Store(&why)
+			r.snapshots.refused.Store(nil)
+			if protocol.KindOf(err) == protocol.Unauthorized {
+				r.snapshots.refused.Store(&why)
+			}
 			wait := r.backoff.next(time.Now(), err)
 			r.failures.failed(err, zap.Duration("next_try", wait))
 			r.busy = true
@@ -210,6 +215,7 @@ func (r *registrar) register(ctx actor.Context) {
 			return
 		}
 		r.contact.answered(sentAt, r.settings().UnavailableAfter)
+		r.snapshots.refused.Store(nil)
 		r.backoff.reset()
 		r.failures.recovered()
 		r.log.Info("registered with the master", zap.String("node", s.NodeID), zap.String("master", s.Master))

@@ -138,6 +138,7 @@ type Snapshots struct {
 	configuration atomic.Pointer[messages.ConfigurationStatus]
 	// unregistered is why the last registration failed; nil: it did not.
 	unregistered atomic.Pointer[string]
+	refused      atomic.Pointer[string] // why, if the key was not accepted; nil: it was
 }
 
 // Session is the node's session; nil before there is one.

@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"ffmpeg-agent/actors/supervision"
@@ -13,101 +11,6 @@ import (
 	"ffmpeg-agent/messages"
 	"ffmpeg-agent/messages/job"
 )
-
-// counts are totals since the agent started. They outlive restarts of actors.
-type counts struct {
-	completed, failed, canceled, superseded, delivered, deadLetters atomic.Uint64
-
-	canceledForcefully, onTime, notOnTime, inputsGenerated, inputBytes, outputBytes atomic.Uint64
-
-	lastCompleted atomic.Pointer[messages.CompletedJob]
-	lastGenerated atomic.Pointer[messages.GeneratedInput]
-
-	mu    sync.Mutex
-	ended Ended
-}
-
-// Ended sums up the encodes that have ended, whatever their outcome.
-type Ended struct {
-	Frames, Dropped int64
-	Media           time.Duration
-}
-
-// Ended returns the sum over all attempts that Status does not list any more.
-func (a *Agent) Ended() Ended {
-	c := &a.shared.counts
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.ended
-}
-
-// left adds an attempt that has ended.
-func (c *counts) left(e job.Encode) {
-	if e.InputMade {
-		c.inputsGenerated.Add(1)
-		c.lastGenerated.Store(&messages.GeneratedInput{SizeBytes: e.InputBytes, Took: e.GenerateFor})
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.ended.Frames += e.Progress.Frames // as while it ran
-	c.ended.Dropped += e.Dropped
-	c.ended.Media += e.Media
-}
-
-// count adds an attempt whose result is recorded; released: it was returned unstarted. The
-// total comes last, so that a reader that sees it sees the rest.
-func (c *counts) count(o *job.Outcome, released bool) {
-	switch met, judged := o.OnTime(); {
-	case released:
-	case met:
-		c.onTime.Add(1)
-	case judged:
-		c.notOnTime.Add(1)
-	}
-	switch {
-	case o.Canceled:
-		if o.Encode.Signal == "SIGKILL" {
-			c.canceledForcefully.Add(1)
-		}
-		c.canceled.Add(1)
-	case o.Failure != nil:
-		c.failed.Add(1)
-	default:
-		c.completedJob(&o.Encode)
-		c.completed.Add(1)
-	}
-}
-
-func (c *counts) completedJob(e *job.Encode) {
-	last := messages.CompletedJob{Wall: e.Wall()}
-	if e.InputBytes > 0 {
-		last.InputBytes = &e.InputBytes
-		c.inputBytes.Add(uint64(e.InputBytes))
-	}
-	if e.SizeBytes > 0 {
-		last.OutputBytes = &e.SizeBytes
-		c.outputBytes.Add(uint64(e.SizeBytes))
-	}
-	c.lastCompleted.Store(&last)
-}
-
-func (c *counts) read() messages.Counts {
-	return messages.Counts{
-		Completed:   c.completed.Load(),
-		Failed:      c.failed.Load(),
-		Canceled:    c.canceled.Load(),
-		Superseded:  c.superseded.Load(),
-		Delivered:   c.delivered.Load(),
-		DeadLetters: c.deadLetters.Load(),
-
-		CanceledForcefully: c.canceledForcefully.Load(),
-		OnTime:             c.onTime.Load(),
-		NotOnTime:          c.notOnTime.Load(),
-		InputsGenerated:    c.inputsGenerated.Load(),
-		InputBytes:         c.inputBytes.Load(),
-		OutputBytes:        c.outputBytes.Load(),
-	}
-}
 
 // Facts returns what is known of this node; proved: its encoders have been tried.
 func (a *Agent) Facts() (facts messages.NodeFacts, proved bool) {
@@ -184,7 +87,7 @@ func (s *shared) masterChecks() []messages.Check {
 		if why := s.snapshots.unregistered.Load(); why != nil {
 			registered.Reason += ": " + *why
 		}
-		return []messages.Check{registered}
+		return []messages.Check{registered, s.keyCheck()}
 	}
 	// A session may be resumed, that is, older than this process.
 	heard := s.started
@@ -204,7 +107,19 @@ func (s *shared) masterChecks() []messages.Check {
 		reachable.Reason = fmt.Sprintf("no heartbeat answered for %s, and after %s the master reassigns the jobs of this node (master.unavailable_after): %s",
 			silence.Round(time.Second), limit, why)
 	}
-	return []messages.Check{registered, reachable}
+	return []messages.Check{registered, reachable, s.keyCheck()}
+}
+
+// keyCheck tells whether the master refuses the key of this agent.
+func (s *shared) keyCheck() messages.Check {
+	check := messages.Check{Name: "key"}
+	const refused = "the master does not accept the key of this agent: "
+	if why := s.snapshots.refused.Load(); why != nil && s.snapshots.Session() == nil {
+		check.Reason = refused + *why
+	} else if h := s.snapshots.Heartbeat(); h != nil && h.KeyRefused {
+		check.Reason = refused + h.Error
+	}
+	return check
 }
 
 func jobStatuses(attempts []*attempt, snapshot *energy.Snapshot) []messages.JobStatus {
@@ -232,11 +147,11 @@ func jobStatuses(attempts []*attempt, snapshot *energy.Snapshot) []messages.JobS
 }
 
 // eta extrapolates the speed so far; nil before there is one.
-func eta(e *job.Encode, p job.Progress) *time.Duration {
+func eta(e *job.Encode, p job.Progress) *job.Seconds {
 	if e.Started == nil || e.Exited != nil || p.Percent <= 0 || p.Percent > 100 {
 		return nil
 	}
-	left := time.Duration(float64(p.At.Sub(*e.Started)) * (100 - p.Percent) / p.Percent)
+	left := job.Seconds(float64(p.At.Sub(*e.Started)) * (100 - p.Percent) / p.Percent)
 	if left < 0 {
 		return nil
 	}

@@ -9,6 +9,7 @@ import (
 	"ffmpeg-agent/hardware/energy"
 	"ffmpeg-agent/messages"
 	"ffmpeg-agent/messages/job"
+	"ffmpeg-agent/messages/protocol"
 )
 
 // BuildInfo identifies the agent's build.
@@ -27,6 +28,10 @@ type agentCollector struct {
 	buildInfo, started, up                  *prometheus.Desc
 	registered, ready, check, draining      *prometheus.Desc
 	slots, phases, outcomes                 *prometheus.Desc
+	attempts, walls, energy                 *prometheus.Desc
+	certificates                            *prometheus.Desc
+	heartbeatLastAt, heartbeatAttemptAt     *prometheus.Desc
+	oldestAt                                *prometheus.Desc
 	inputBytes, outputBytes                 *prometheus.Desc
 	delivered, superseded, deadLetters      *prometheus.Desc
 	heartbeats, heartbeatAge, heartbeatLast *prometheus.Desc
@@ -64,7 +69,10 @@ func NewAgent(status func() messages.Status, snapshot func() *energy.Snapshot, b
 
 		slots:       d.desc("ffmpeg_agent_job_slots", "Number of jobs that can run at the same time."),
 		phases:      d.desc("ffmpeg_agent_jobs_active", "Running jobs by phase.", "phase"),
-		outcomes:    d.desc("ffmpeg_agent_jobs_total", "Jobs that ended with a result, by outcome.", "outcome"),
+		outcomes:    d.desc("ffmpeg_agent_jobs_total", "Jobs by outcome; one that failed in several attempts counts once, and once more if it completed after that.", "outcome"),
+		attempts:    d.desc("ffmpeg_agent_attempts_total", "Attempts at jobs that ended with a result, by outcome and, where they failed, by the failure reason reported to the master.", "outcome", "reason"),
+		walls:       d.desc("ffmpeg_agent_encode_duration_seconds", "How long FFmpeg ran for an attempt, by outcome.", "outcome"),
+		energy:      d.desc("ffmpeg_agent_job_energy_joules_total", "Energy charged to attempts at jobs, by codec and source (measured or estimated); attempts whose energy is unknown are not included.", "codec", "source"),
 		inputBytes:  d.desc("ffmpeg_agent_input_bytes_total", "Size of the inputs of completed jobs; inputs of unknown size, such as streams, are not included."),
 		outputBytes: d.desc("ffmpeg_agent_output_bytes_total", "Size of the outputs of completed jobs."),
 		delivered:   d.desc("ffmpeg_agent_results_delivered_total", "Results accepted by the master."),
@@ -74,6 +82,11 @@ func NewAgent(status func() messages.Status, snapshot func() *energy.Snapshot, b
 		heartbeats:    d.desc("ffmpeg_agent_heartbeats_total", "Heartbeats by result.", "result"),
 		heartbeatAge:  d.desc("ffmpeg_agent_heartbeat_age_seconds", "Time since the last successful heartbeat."),
 		heartbeatLast: d.desc("ffmpeg_agent_heartbeat_last_attempt_age_seconds", "Time since the last heartbeat attempt."),
+
+		heartbeatLastAt:    d.desc("ffmpeg_agent_heartbeat_last_success_timestamp_seconds", "Time of the last successful heartbeat since the Unix epoch."),
+		heartbeatAttemptAt: d.desc("ffmpeg_agent_heartbeat_last_attempt_timestamp_seconds", "Time of the last heartbeat attempt since the Unix epoch."),
+		oldestAt:           d.desc("ffmpeg_agent_journal_oldest_unsent_timestamp_seconds", "When the oldest undelivered result was recorded, since the Unix epoch; absent if there is none."),
+		certificates:       d.desc("ffmpeg_agent_certificate_expiry_timestamp_seconds", "When a certificate expires, since the Unix epoch: the master's as last presented, and this agent's own.", "certificate"),
 
 		records: d.desc("ffmpeg_agent_journal_records", "Attempts in the journal by state.", "state"),
 		oldest:  d.desc("ffmpeg_agent_journal_oldest_unsent_age_seconds", "Age of the oldest undelivered result; absent if there is none."),
@@ -124,9 +137,18 @@ func (c *agentCollector) update(m *metrics) {
 	c.updateActors(m, s.Actors)
 	c.updateSamplers(m, &s)
 	m.counter(c.logDropped, float64(s.LogLinesDropped))
+	for _, cert := range s.Certificates {
+		m.timestamp(c.certificates, &cert.ExpiresAt, cert.Name)
+	}
 	if s.Power != nil {
 		m.gauge(c.power, float64(*s.Power), string(s.Source))
 	}
+}
+
+// failureReasons have a series each from the start, so that a first failure is an increase.
+var failureReasons = []protocol.FailureReason{
+	protocol.ReasonCapabilityMismatch, protocol.ReasonUserError, protocol.ReasonInputError, protocol.ReasonNetworkError,
+	protocol.ReasonTimeout, protocol.ReasonResourceError, protocol.ReasonPlatformError, protocol.ReasonRuntimeError,
 }
 
 func (c *agentCollector) updateReadiness(m *metrics, s *messages.Status) {
@@ -151,9 +173,20 @@ func (c *agentCollector) updateJobs(m *metrics, s *messages.Status) {
 	for phase, jobs := range phases {
 		m.gauge(c.phases, float64(jobs), string(phase))
 	}
-	m.counter(c.outcomes, float64(s.Counts.Completed), "completed")
-	m.counter(c.outcomes, float64(s.Counts.Failed), "failed")
-	m.counter(c.outcomes, float64(s.Counts.Canceled), "canceled")
+	m.counter(c.outcomes, float64(s.Counts.JobsCompleted), "completed")
+	m.counter(c.outcomes, float64(s.Counts.JobsFailed), "failed")
+	m.counter(c.outcomes, float64(s.Counts.JobsCanceled), "canceled")
+	m.counter(c.attempts, float64(s.Counts.Completed), "completed", "")
+	m.counter(c.attempts, float64(s.Counts.Canceled), "canceled", "")
+	for _, reason := range failureReasons {
+		m.counter(c.attempts, float64(s.Counts.FailedByReason[reason]), "failed", string(reason))
+	}
+	for outcome, h := range s.Counts.Walls {
+		m.histogram(c.walls, h, string(outcome))
+	}
+	for _, charged := range s.Counts.Energy {
+		m.counter(c.energy, charged.Joules, charged.Codec, charged.Source)
+	}
 	m.counter(c.inputBytes, float64(s.Counts.InputBytes))
 	m.counter(c.outputBytes, float64(s.Counts.OutputBytes))
 	m.counter(c.delivered, float64(s.Counts.Delivered))
@@ -170,6 +203,8 @@ func (c *agentCollector) updateHeartbeat(m *metrics, s *messages.Status) {
 	m.counter(c.heartbeats, float64(h.Failed), "failed")
 	m.age(c.heartbeatAge, s.At, h.LastSuccess)
 	m.age(c.heartbeatLast, s.At, h.LastAttempt)
+	m.timestamp(c.heartbeatLastAt, h.LastSuccess)
+	m.timestamp(c.heartbeatAttemptAt, h.LastAttempt)
 }
 
 func (c *agentCollector) updateJournal(m *metrics, s *messages.Status) {
@@ -180,6 +215,7 @@ func (c *agentCollector) updateJournal(m *metrics, s *messages.Status) {
 	m.gauge(c.records, float64(j.Superseded), "superseded")
 	m.gauge(c.records, float64(j.DeadLetters), "dead_letter")
 	m.age(c.oldest, s.At, j.OldestAt)
+	m.timestamp(c.oldestAt, j.OldestAt)
 }
 
 func (c *agentCollector) updateSamplers(m *metrics, s *messages.Status) {

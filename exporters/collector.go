@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"ffmpeg-agent/messages"
 )
 
 // collector exports the metrics of an update function, plus whether it succeeded and how
@@ -93,6 +95,17 @@ func (m *metrics) age(d *prometheus.Desc, now time.Time, then *time.Time, labels
 	if then != nil && !then.IsZero() {
 		m.gauge(d, max(now.Sub(*then), 0).Seconds(), labels...)
 	}
+}
+
+// timestamp adds a gauge of a time since the Unix epoch, unless then is nil or zero.
+func (m *metrics) timestamp(d *prometheus.Desc, then *time.Time, labels ...string) {
+	if then != nil && !then.IsZero() {
+		m.gauge(d, float64(then.UnixMilli())/1000, labels...)
+	}
+}
+
+func (m *metrics) histogram(d *prometheus.Desc, h *messages.Histogram, labels ...string) {
+	m.all = append(m.all, prometheus.MustNewConstHistogram(d, h.Count, h.Sum, h.Cumulative(), labels...))
 }
 
 // add skips values that are not finite, because an unknown value must have no series.

@@ -134,7 +134,7 @@ func (c *ffmpegCollector) updateTotals(m *metrics, ended EncodeTotals, jobs []me
 	for _, j := range jobs {
 		now.Frames += uint64(max(j.Progress.Frames, 0))
 		now.Dropped += uint64(max(j.Progress.Dropped, 0))
-		now.Media += max(j.Progress.OutTime, 0)
+		now.Media += time.Duration(max(j.Progress.OutTime, 0))
 	}
 	c.totals = c.totals.atLeast(now)
 	m.counter(c.frames, float64(c.totals.Frames))

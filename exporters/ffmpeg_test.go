@@ -170,7 +170,7 @@ func TestCurrentBitrateWindow(t *testing.T) {
 	w, server := serveFFmpeg(t)
 	progress := func(after time.Duration, size int64) {
 		j := encoding("a", 1)
-		j.Progress.At, j.Progress.OutTime, j.Progress.SizeBytes = j.Started.Add(after), after, size
+		j.Progress.At, j.Progress.OutTime, j.Progress.SizeBytes = j.Started.Add(after), job.Seconds(after), size
 		w.set(exporters.EncodeTotals{}, j)
 	}
 	const series = `ffmpeg_current_bitrate_kbps{slot="0"}`

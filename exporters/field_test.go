@@ -9,6 +9,7 @@ import (
 	"ffmpeg-agent/exporters"
 	"ffmpeg-agent/hardware/energy"
 	"ffmpeg-agent/messages"
+	"ffmpeg-agent/messages/job"
 )
 
 // fieldState is what a field collector reads.
@@ -37,8 +38,8 @@ func busyNode() *fieldState {
 		Completed: 6, Failed: 2, Canceled: 3, CanceledForcefully: 1, OnTime: 6, NotOnTime: 2, InputsGenerated: 4,
 		InputBytes: 70_000_000, OutputBytes: 30_000_000,
 	}
-	f.status.LastCompleted = &messages.CompletedJob{InputBytes: pointer(int64(7_000_000)), OutputBytes: pointer(int64(3_000_000)), Wall: 20 * time.Second}
-	f.status.LastGenerated = &messages.GeneratedInput{SizeBytes: 5_000_000, Took: 1500 * time.Millisecond}
+	f.status.LastCompleted = &messages.CompletedJob{InputBytes: pointer(int64(7_000_000)), OutputBytes: pointer(int64(3_000_000)), Wall: job.Seconds(20 * time.Second)}
+	f.status.LastGenerated = &messages.GeneratedInput{SizeBytes: 5_000_000, Took: job.Seconds(1500 * time.Millisecond)}
 	cool := card(1, "GPU-b")
 	cool.TemperatureCelsius, cool.UtilizationPercent, cool.Power = pointer(40.0), pointer(20.0), pointer(energy.Watts(30))
 	f.cards = []energy.GPU{card(0, "GPU-a"), cool}
@@ -65,8 +66,8 @@ func TestUnknownFieldValuesAreAbsent(t *testing.T) {
 	golden(t, "field_unknown", scrape)
 
 	f.status.Host = &messages.HostStatus{}
-	f.status.LastCompleted = &messages.CompletedJob{OutputBytes: pointer(int64(3)), Wall: time.Second} // a stream's input
-	f.status.LastGenerated = &messages.GeneratedInput{Took: time.Second}
+	f.status.LastCompleted = &messages.CompletedJob{OutputBytes: pointer(int64(3)), Wall: job.Seconds(time.Second)} // a stream's input
+	f.status.LastGenerated = &messages.GeneratedInput{Took: job.Seconds(time.Second)}
 	scrape = scrapeOf(t, f.collector())
 	wantAbsent(t, scrape, "ffrtmp_worker_cpu_usage", "ffrtmp_worker_memory", "ffrtmp_worker_bandwidth", "ffrtmp_job_last_input", "ffrtmp_job_last_bandwidth",
 		"ffrtmp_worker_input_file_size", "ffrtmp_worker_sla", "ffrtmp_worker_has_gpu", "ffrtmp_worker_nvenc", "ffrtmp_worker_power", "ffrtmp_worker_temperature")

@@ -22,6 +22,7 @@ import (
 	"ffmpeg-agent/hardware/energy"
 	"ffmpeg-agent/messages"
 	"ffmpeg-agent/messages/job"
+	"ffmpeg-agent/messages/protocol"
 )
 
 var update = flag.Bool("update", false, "update the golden files")
@@ -223,7 +224,7 @@ func encoding(id string, frames int64) messages.JobStatus {
 		Encoder: "libx264", Started: at(50 * time.Second), PID: 4711,
 		Progress: job.Progress{
 			At: start.Add(60 * time.Second), Percent: 25, Frames: frames, Dropped: 2, FPS: 50, Speed: 2.5,
-			BitrateKbps: 1900, OutTime: 20 * time.Second, SizeBytes: 5_000_000,
+			BitrateKbps: 1900, OutTime: job.Seconds(20 * time.Second), SizeBytes: 5_000_000,
 		},
 		Energy: pointer(energy.Joules(420.5)), Power: pointer(energy.Watts(42)), Source: energy.Measured,
 	}
@@ -231,6 +232,10 @@ func encoding(id string, frames int64) messages.JobStatus {
 
 // status returns the status of an agent that started a minute ago and runs the jobs.
 func status(jobs ...messages.JobStatus) messages.Status {
+	walls := messages.NewHistogram([]float64{1, 60, 3600})
+	for _, seconds := range []float64{0.5, 12, 60, 5000} {
+		walls.Observe(seconds)
+	}
 	return messages.Status{
 		Version: "1.2.3", PID: 42, StartedAt: start, At: start.Add(time.Minute), Address: "worker-1",
 		Session: &messages.Session{NodeID: "node-1", Address: "worker-1", Master: "http://op:hunter2@master:8080", Since: start},
@@ -249,6 +254,12 @@ func status(jobs ...messages.JobStatus) messages.Status {
 		Samplers: []messages.SamplerHealth{{Name: "rapl", Source: "rapl", Zones: 2, Since: start}},
 		Power:    pointer(energy.Watts(95.5)), Source: energy.Measured,
 		Journal: job.JournalStats{Unfinished: len(jobs), Unsent: 2, OldestAt: at(15 * time.Second), Sent: 7, Superseded: 1, DeadLetters: 1},
-		Counts:  messages.Counts{Completed: 6, Failed: 2, Canceled: 1, Superseded: 1, Delivered: 7, DeadLetters: 1},
+		Counts: messages.Counts{
+			JobsCompleted: 6, JobsFailed: 1, JobsCanceled: 1, Completed: 6, Failed: 2, Canceled: 1, Superseded: 1, Delivered: 7, DeadLetters: 1,
+			FailedByReason: map[protocol.FailureReason]uint64{protocol.ReasonTimeout: 2},
+			Energy:         []messages.ChargedEnergy{{Codec: "h264", Source: "measured", Joules: 1234.5}},
+			Walls:          map[protocol.Status]*messages.Histogram{protocol.StatusCompleted: walls},
+		},
+		Certificates: []messages.Certificate{{Name: "master", ExpiresAt: time.Date(2027, 1, 2, 3, 4, 5, 0, time.UTC)}},
 	}
 }

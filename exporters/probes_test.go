@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -91,7 +92,8 @@ func TestStatusHidesPasswords(t *testing.T) {
 	if got.Session.Master != "http://***@master:8080" || !strings.Contains(got.Heartbeat.Error, "***@master") {
 		t.Errorf("got master %q, error %q; want ***@master in both", got.Session.Master, got.Heartbeat.Error)
 	}
-	if got.Jobs[0].Key != want.Jobs[0].Key || *got.Jobs[0].Energy != *want.Jobs[0].Energy || got.Counts != want.Counts {
+	want.Counts.Walls = nil // for metrics only
+	if got.Jobs[0].Key != want.Jobs[0].Key || *got.Jobs[0].Energy != *want.Jobs[0].Energy || !reflect.DeepEqual(got.Counts, want.Counts) {
 		t.Errorf("got %+v\nwant %+v", got, want)
 	}
 }

@@ -36,6 +36,9 @@ type SettingsChanged struct{}
 // Reload asks for a reload of the configuration.
 type Reload struct{}
 
+// UndoDrain makes poller and jobs take jobs again.
+type UndoDrain struct{}
+
 // To registrar.
 
 // RegisterAgain asks for a new registration, because the master lost the node of a session

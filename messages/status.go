@@ -5,6 +5,7 @@ import (
 
 	"ffmpeg-agent/hardware/energy"
 	"ffmpeg-agent/messages/job"
+	"ffmpeg-agent/messages/protocol"
 )
 
 // Status is the state of a running agent, for the control socket, /status and the metrics.
@@ -35,6 +36,8 @@ type Status struct {
 	Host          *HostStatus     `json:"host,omitempty"`
 	// Configuration is the configuration in force; nil: it does not change while the agent runs.
 	Configuration *ConfigurationStatus `json:"configuration,omitempty"`
+	// Certificates are those of the connection to the master that were seen so far.
+	Certificates []Certificate `json:"certificates,omitempty"`
 	// LogLinesDropped counts log lines that the output did not accept.
 	LogLinesDropped uint64 `json:"log_lines_dropped"`
 	// Cgroups is the parent cgroup of the jobs, or why there is none.
@@ -99,9 +102,9 @@ type JobStatus struct {
 	Encoder  string         `json:"encoder,omitempty"`
 	Started  *time.Time     `json:"started,omitempty"` // FFmpeg's start
 	Progress job.Progress   `json:"progress"`
-	Fetch    *job.Fetch     `json:"fetch,omitempty"`  // of the input; nil: it was not fetched
-	ETA      *time.Duration `json:"eta_ns,omitempty"` // until FFmpeg's end; nil while unknown
-	Energy   *energy.Joules `json:"joules,omitempty"` // so far; nil when unknown
+	Fetch    *job.Fetch     `json:"fetch,omitempty"`       // of the input; nil: it was not fetched
+	ETA      *job.Seconds   `json:"eta_seconds,omitempty"` // until FFmpeg's end; nil while unknown
+	Energy   *energy.Joules `json:"joules,omitempty"`      // so far; nil when unknown
 	Power    *energy.Watts  `json:"power_watts,omitempty"`
 	Source   energy.Source  `json:"energy_source"`
 	PID      int            `json:"pid,omitempty"` // of FFmpeg while it runs
@@ -120,8 +123,20 @@ type ActorStatus struct {
 	LastFailureAt *time.Time `json:"last_failure_at,omitempty"`
 }
 
-// Counts are totals since the agent started.
+// Counts are totals since the agent started. Completed, Failed and Canceled count attempts,
+// and the fields that begin with Jobs count jobs: a job that failed in four attempts is one
+// failed job, and one that completed in the fifth is a completed one as well.
 type Counts struct {
+	JobsCompleted uint64 `json:"jobs_completed"`
+	JobsFailed    uint64 `json:"jobs_failed"`
+	JobsCanceled  uint64 `json:"jobs_canceled"`
+
+	FailedByReason map[protocol.FailureReason]uint64 `json:"failed_by_reason,omitempty"` // attempts
+	// Energy is what was charged to attempts whose energy is known.
+	Energy []ChargedEnergy `json:"energy,omitempty"`
+	// Walls are how long FFmpeg ran, in seconds, by outcome.
+	Walls map[protocol.Status]*Histogram `json:"-"`
+
 	Completed   uint64 `json:"completed"`
 	Failed      uint64 `json:"failed"`
 	Canceled    uint64 `json:"canceled"`
@@ -138,17 +153,30 @@ type Counts struct {
 	OutputBytes uint64 `json:"output_bytes"`
 }
 
+// ChargedEnergy is the energy of the attempts that encoded to a codec.
+type ChargedEnergy struct {
+	Codec  string  `json:"codec"`
+	Source string  `json:"source"` // measured, estimated
+	Joules float64 `json:"joules"`
+}
+
+// Certificate is one of the connection to the master.
+type Certificate struct {
+	Name      string    `json:"name"` // master: the one that it presented; client: the agent's own
+	ExpiresAt time.Time `json:"expires_at"`
+}
+
 // CompletedJob is what a completed job read and wrote.
 type CompletedJob struct {
-	InputBytes  *int64        `json:"input_bytes,omitempty"` // size of the input; nil when unknown
-	OutputBytes *int64        `json:"output_bytes,omitempty"`
-	Wall        time.Duration `json:"wall_ns"` // how long FFmpeg ran
+	InputBytes  *int64      `json:"input_bytes,omitempty"` // size of the input; nil when unknown
+	OutputBytes *int64      `json:"output_bytes,omitempty"`
+	Wall        job.Seconds `json:"wall_seconds"` // how long FFmpeg ran
 }
 
 // GeneratedInput is a synthetic input.
 type GeneratedInput struct {
-	SizeBytes int64         `json:"size_bytes"`
-	Took      time.Duration `json:"took_ns"`
+	SizeBytes int64       `json:"size_bytes"`
+	Took      job.Seconds `json:"took_seconds"`
 }
 
 // HeartbeatStatus is the state of the heartbeat.
@@ -159,4 +187,5 @@ type HeartbeatStatus struct {
 	Sent        uint64     `json:"sent"`
 	Failed      uint64     `json:"failed"`
 	Error       string     `json:"error,omitempty"` // of the last attempt
+	KeyRefused  bool       `json:"key_refused"`     // the last attempt failed because the master does not accept the key
 }

@@ -36,7 +36,11 @@ type StopReport struct {
 // last step, done is called in the actor's turn. Stats still includes the children, as stopped.
 // If the actor restarts meanwhile, done is not called. In an actor that is already stopping,
 // StopInOrder does nothing: all children are being stopped.
-func StopInOrder(ctx actor.Context, steps []StopStep, done func(actor.Context, []StopReport)) {
+//
+// The returned function may be called in the actor's turn. While the current step is being
+// prepared, it ends the stopping: done is not called, and what Prepare asked of the child is for
+// the caller to undo. Otherwise ok is false. stopped is how many children have been stopped.
+func StopInOrder(ctx actor.Context, steps []StopStep, done func(actor.Context, []StopReport)) (cancel func() (stopped int, ok bool)) {
 	i := incarnationOf(ctx)
 	i.sys.mu.Lock()
 	proceed := i.acceptsChildren()
@@ -44,7 +48,19 @@ func StopInOrder(ctx actor.Context, steps []StopStep, done func(actor.Context, [
 	if proceed {
 		s := &stopper{supervisor: i, steps: steps, done: done, post: Poster(ctx)}
 		s.next(ctx)
+		return s.cancel
 	}
+	return func() (int, bool) { return 0, false }
+}
+
+func (s *stopper) cancel() (stopped int, ok bool) {
+	if s.canceled || len(s.reports) == len(s.steps) || s.phase != phasePrepare {
+		return len(s.reports), false
+	}
+	s.canceled = true
+	s.timer.Stop()
+	s.supervisor.onStopped(s.child, nil)
+	return len(s.reports), true
 }
 
 // stopper runs the steps of a StopInOrder in the supervisor's turn.
@@ -54,6 +70,7 @@ type stopper struct {
 	done       func(actor.Context, []StopReport)
 	post       func(func(actor.Context))
 	reports    []StopReport
+	canceled   bool
 
 	// The current step.
 	child *Ref
@@ -94,7 +111,7 @@ func (s *stopper) inStep(f func(actor.Context)) func() {
 	number := len(s.reports)
 	return func() {
 		s.post(func(ctx actor.Context) {
-			if len(s.reports) == number {
+			if len(s.reports) == number && !s.canceled {
 				f(ctx)
 			}
 		})

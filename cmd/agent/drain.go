@@ -26,25 +26,37 @@ const (
 )
 
 func newDrain() *cobra.Command {
-	var wait bool
+	var wait, undo bool
 	cmd := &cobra.Command{
 		Use:   "drain",
 		Short: "Stop the running agent after its jobs are done",
 		Long: `Tell the agent on this machine to take no new jobs, to finish and report the running
 ones, and then to exit. Heartbeats continue until the end. A first SIGTERM does the same.
-Running jobs may take up to shutdown.drain_timeout. Exit status 1 if no agent is running.`,
-		Example: "  agent drain\n  agent drain --wait && sudo apt-get upgrade",
+Running jobs may take up to shutdown.drain_timeout. --undo makes it take jobs again, as long
+as one runs. Exit status 1 if no agent is running.`,
+		Example: "  agent drain\n  agent drain --wait && sudo apt-get upgrade\n  agent drain --undo",
 		Args:    noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			client, err := dialAgent(cmd)
 			if err != nil {
 				return err
 			}
+			if undo {
+				if wait {
+					return usageError{errors.New("--undo and --wait exclude each other")}
+				}
+				if err := client.UndoDrain(cmd.Context()); err != nil {
+					return err
+				}
+				fmt.Fprintln(cmd.OutOrStdout(), "not draining: the agent takes jobs")
+				return nil
+			}
 			d := drainer{client: client, out: cmd.OutOrStdout(), pollInterval: drainPollInterval, goneAfter: goneAfter}
 			return d.drain(cmd.Context(), wait)
 		},
 	}
 	bindSocketFlags(cmd)
+	cmd.Flags().BoolVar(&undo, "undo", false, "take jobs again")
 	cmd.Flags().BoolVar(&wait, "wait", false, "wait until the agent has exited")
 	return cmd
 }

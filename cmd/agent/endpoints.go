@@ -28,6 +28,7 @@ func (w *worker) endpoints(a *actors.Agent) (actors.Endpoints, error) {
 	handlers := control.Handlers{
 		Status: status,
 		Drain:  func(context.Context) error { a.Drain(w.config.current().Shutdown.DrainTimeout); return nil },
+		Undo:   func(ctx context.Context) error { return a.UndoDrain(ctx) },
 		Find:   w.journal.Find,
 		Recent: w.journal.Recent,
 	}
@@ -44,6 +45,7 @@ func (w *worker) statusOf(a *actors.Agent) messages.Status {
 	s := a.Status()
 	s.Version, s.PID, s.Cgroups = version, os.Getpid(), w.runner.Cgroups()
 	s.Sandbox = w.runner.Sandbox()
+	s.Certificates = w.master.Certificates()
 	s.LogLinesDropped = w.log.writer.droppedLines()
 	return s
 }
@@ -69,7 +71,7 @@ func (w *worker) agentPorts(a *actors.Agent, status func() messages.Status) []ex
 	cfg := w.config.current()
 	var ports []exporters.Config
 	if cfg.MetricsPort != 0 {
-		collectors := append(exporters.NewRuntime(), exporters.NewAgent(status, a.Snapshots().Energy, exporters.BuildInfo{Version: version}))
+		collectors := append(exporters.NewRuntime(), exporters.NewAgent(status, a.Snapshots().Energy, exporters.BuildInfo{Version: version, Revision: revision}))
 		if cfg.Exporters.FieldNames {
 			collectors = append(collectors, exporters.NewField(exporters.FieldConfig{
 				Status: status, Cards: a.Snapshots().GPUs, Facts: a.Facts, StaleAfter: w.staleAfter,

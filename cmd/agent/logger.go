@@ -47,7 +47,11 @@ func newEncoder(format string, terminal, journal bool) zapcore.Encoder {
 	config.MessageKey = "message"
 	config.EncodeTime = zapcore.RFC3339NanoTimeEncoder
 	config.EncodeDuration = func(d time.Duration, to zapcore.PrimitiveArrayEncoder) {
-		to.AppendString(d.Round(time.Millisecond).String())
+		unit := time.Millisecond
+		if d >= time.Minute {
+			unit = time.Second
+		}
+		to.AppendString(d.Round(unit).String())
 	}
 	var encoder zapcore.Encoder
 	if format == "json" || (format == "auto" && !terminal && !journal) {

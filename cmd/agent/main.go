@@ -16,8 +16,11 @@ import (
 	"ffmpeg-agent/configs"
 )
 
-// version is set by the linker.
-var version = "dev"
+// version and revision are set by the linker.
+var (
+	version  = "dev"
+	revision string // of the source
+)
 
 // Exit statuses.
 const (

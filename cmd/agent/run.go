@@ -98,6 +98,9 @@ func (w *worker) wait(signals, hangups <-chan os.Signal, manager *notifier) erro
 			w.log.Info("SIGHUP received: reloading the configuration")
 			w.agent.Reload()
 		case s := <-signals:
+			if !w.agent.Snapshots().Draining() {
+				received = 0 // the first drain was undone
+			}
 			received++
 			switch received {
 			case 1:

@@ -53,7 +53,7 @@ func busyStatus() messages.Status {
 		Jobs: []messages.JobStatus{
 			{
 				Key: job.Key{JobID: "job-a", Attempt: 1}, Scenario: "720p30-h264", Phase: job.PhaseRun, Encoder: "libx264",
-				Progress: job.Progress{Percent: 42.4, FPS: 118.25, Speed: 3.94}, ETA: of(75 * time.Second),
+				Progress: job.Progress{Percent: 42.4, FPS: 118.25, Speed: 3.94}, ETA: of(job.Seconds(75 * time.Second)),
 				Energy: of(energy.Joules(321.98)), Power: of(energy.Watts(35.14)), Source: energy.Measured, PID: 4815,
 			},
 			{Key: job.Key{JobID: "job-b", Attempt: 3}, Phase: job.PhasePrepare, Source: energy.Unavailable},
@@ -77,7 +77,7 @@ func busyStatus() messages.Status {
 		Engine: &messages.EngineStatus{Since: ago(2 * time.Hour), Error: "this process may not use /var/run/docker.sock"},
 		Power:  of(energy.Watts(83.26)), Source: energy.Measured,
 		Journal: job.JournalStats{Unfinished: 2, Unsent: 3, OldestAt: of(ago(250 * time.Second)), Sent: 120, DeadLetters: 1},
-		Counts:  messages.Counts{Completed: 117, Failed: 4, Canceled: 2, Superseded: 1},
+		Counts:  messages.Counts{JobsCompleted: 117, JobsFailed: 2, JobsCanceled: 2, Completed: 117, Failed: 4, Canceled: 2, Superseded: 1},
 		Host: &messages.HostStatus{
 			CPULoadPercent: of(97.2), RAMFreeBytes: of(uint64(12) << 30), DiskFreeBytes: of(uint64(4200) << 20), DiskTotalBytes: of(uint64(200) << 30),
 			TemperatureC: of(81.0), Throttled: true,

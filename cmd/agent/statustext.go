@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"text/tabwriter"
+	"time"
 
 	"ffmpeg-agent/hardware/energy"
 	"ffmpeg-agent/messages"
@@ -116,8 +117,12 @@ func heartbeatText(s *messages.Status) string {
 
 func jobsText(s *messages.Status) string {
 	c := s.Counts
-	return fmt.Sprintf("%d of %s slots in use; %d completed, %d failed, %d canceled, %d superseded", len(s.Jobs), nonZero(s.Slots),
-		c.Completed, c.Failed, c.Canceled, c.Superseded)
+	failed := fmt.Sprintf("%d failed", c.JobsFailed)
+	if c.Failed != c.JobsFailed {
+		failed += fmt.Sprintf(" in %s", plural(int(c.Failed), "attempt"))
+	}
+	return fmt.Sprintf("%d of %s slots in use; since the start %d completed, %s, %d canceled, %d superseded", len(s.Jobs), nonZero(s.Slots),
+		c.JobsCompleted, failed, c.JobsCanceled, c.Superseded)
 }
 
 // checkTexts is a line for each failed check and one for all that passed.
@@ -254,7 +259,7 @@ func progressText(j *messages.JobStatus) string {
 	p := j.Progress
 	eta := unknown
 	if j.ETA != nil {
-		eta = span(*j.ETA)
+		eta = span(time.Duration(*j.ETA))
 	}
 	text := fmt.Sprintf("%s %4s %%  %s fps  %sx  ETA %s  %s W  %s J", bar(p.Percent), positive(p.Percent, 0), positive(p.FPS, 1),
 		positive(p.Speed, 2), eta, figure(j.Power, 1), figure(j.Energy, 1))

@@ -29,6 +29,7 @@ type worker struct {
 	config  *configuration
 	agent   *actors.Agent
 	runner  *ffmpeg.Runner
+	master  *master.Client
 	journal *journal.Journal
 	log     *logger
 	fatal   chan string // why supervision gave up
@@ -140,12 +141,15 @@ func journalReserve(cfg configs.Config) int64 {
 }
 
 func (w *worker) newClient(e effective) (*master.Client, error) {
-	client, err := master.New(clientConfig(e))
+	cfg := clientConfig(e)
+	cfg.Logger = w.log.Named("master")
+	client, err := master.New(cfg)
 	if err != nil {
 		return nil, err
 	}
 	w.onClose(func(context.Context) error { client.Close(); return nil })
 	w.config.onReload(func(e effective) error { return client.Reconfigure(clientConfig(e)) })
+	w.master = client
 	return client, nil
 }
 

@@ -19,7 +19,7 @@ var allowed = map[string][]string{
 	"cmd/...": {"..."},
 
 	"actors":              {"actors/supervision", "messages", "messages/job", "messages/protocol", "hardware/energy"},
-	"exporters/...":       {"messages", "messages/job", "hardware/energy"},
+	"exporters/...":       {"messages", "messages/job", "messages/protocol", "hardware/energy"},
 	"internal/fetch":      {"internal/hls", "internal/reach", "messages", "messages/job", "messages/protocol"},
 	"internal/ffmpeg":     {"internal/fetch", "internal/reach", "messages", "messages/job", "messages/protocol", "hardware/energy", "hardware/proc"},
 	"internal/journal":    {"messages", "messages/job", "messages/protocol", "hardware/energy", "hardware/proc"},

@@ -61,6 +61,11 @@ func (c *Client) Drain(ctx context.Context) error {
 	return c.call(ctx, "draining", http.MethodPost, pathDrain, nil, nil)
 }
 
+// UndoDrain makes a draining agent take jobs again. It fails once the agent is stopping.
+func (c *Client) UndoDrain(ctx context.Context) error {
+	return c.call(ctx, "undoing the drain", http.MethodDelete, pathUndo, nil, nil)
+}
+
 // Find returns the attempts of a job in the agent's journal, latest last. It returns none
 // and no error if there are none. The job's parameters are omitted.
 func (c *Client) Find(ctx context.Context, jobID string) ([]job.Record, error) {

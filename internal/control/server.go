@@ -29,6 +29,8 @@ type Handlers struct {
 	// Drain makes the agent exit after its running jobs. It must not wait for that, and
 	// may be called repeatedly.
 	Drain func(context.Context) error
+	// Undo makes a draining agent take jobs again.
+	Undo func(context.Context) error
 	// Find returns the attempts of a job, latest last, or none.
 	Find func(jobID string) ([]job.Record, error)
 	// Recent returns all attempts in the journal, latest first.
@@ -70,6 +72,7 @@ func NewServer(path string, h Handlers, log *zap.Logger) *Server {
 	mux := http.NewServeMux()
 	mux.Handle("GET "+pathStatus, s.handle(h.status))
 	mux.Handle("POST "+pathDrain, s.handle(h.drain))
+	mux.Handle("DELETE "+pathUndo, s.handle(h.undo))
 	mux.Handle("GET "+pathRecords, s.handle(h.records))
 	mux.Handle("GET "+pathRecent, s.handle(h.recent))
 	mux.Handle("POST "+pathCrash, s.handle(h.crash))
@@ -230,6 +233,13 @@ func (h *Handlers) drain(r *http.Request) (any, error) {
 		return nil, withStatus(http.StatusNotImplemented, errNotSupported)
 	}
 	return nil, h.Drain(r.Context())
+}
+
+func (h *Handlers) undo(r *http.Request) (any, error) {
+	if h.Undo == nil {
+		return nil, withStatus(http.StatusNotImplemented, errNotSupported)
+	}
+	return nil, h.Undo(r.Context())
 }
 
 func (h *Handlers) records(r *http.Request) (any, error) {

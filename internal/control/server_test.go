@@ -101,7 +101,7 @@ func status() messages.Status {
 		Checks:  []messages.Check{{Name: "disk", Reason: "full"}},
 		Jobs: []messages.JobStatus{{
 			Key: job.Key{JobID: "j", Attempt: 2}, Phase: job.PhaseRun,
-			Progress: job.Progress{Percent: 12.5, FPS: 30}, ETA: &eta, Power: &watts, Source: energy.Measured,
+			Progress: job.Progress{Percent: 12.5, FPS: 30}, ETA: (*job.Seconds)(&eta), Power: &watts, Source: energy.Measured,
 		}},
 		Power: &watts, Source: energy.Measured,
 	}

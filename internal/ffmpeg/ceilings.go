@@ -57,7 +57,7 @@ func (pl *planner) checkLength(whole bool) {
 func (r *Run) ceilingExceeded() *job.Failure {
 	c := r.settings.Ceilings
 	state := r.Snapshot().Encode
-	if made := state.Progress.OutTime; r.plan.whole && !r.plan.endsAtTimeout() && made > c.Duration+time.Second {
+	if made := time.Duration(state.Progress.OutTime); r.plan.whole && !r.plan.endsAtTimeout() && made > c.Duration+time.Second {
 		return failure(protocol.ReasonResourceError, "more than %s encoded (jobs.limits.duration)", c.Duration)
 	}
 	if bytes := r.outputBytes(state.Progress.SizeBytes); c.OutputBytes > 0 && bytes > c.OutputBytes {

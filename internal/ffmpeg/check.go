@@ -5,6 +5,7 @@ import (
 	"io"
 	"math"
 	"strings"
+	"time"
 
 	"ffmpeg-agent/internal/reach"
 	"ffmpeg-agent/messages/job"
@@ -136,7 +137,7 @@ func (r *Run) inspect(ctx context.Context, i int) (output, error) {
 		o.written = last.Frames
 	}
 	if o.streamed { // only FFmpeg's figures are known
-		o.made = product{size: r.sizeOf(i), frames: r.plan.framesOf(i, last.Frames), length: last.OutTime}
+		o.made = product{size: r.sizeOf(i), frames: r.plan.framesOf(i, last.Frames), length: time.Duration(last.OutTime)}
 		if i == 0 { // the only one whose size it reports
 			o.made.bytes = last.SizeBytes
 		}

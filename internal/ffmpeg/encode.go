@@ -67,7 +67,7 @@ func (r *Run) progressed(p progressReport) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	e := &r.encode
-	if e.Progress.Frames != p.frames || e.Progress.OutTime != p.outTime || e.Progress.SizeBytes != p.size {
+	if e.Progress.Frames != p.frames || time.Duration(e.Progress.OutTime) != p.outTime || e.Progress.SizeBytes != p.size {
 		r.progressAt.Store(now.UnixNano())
 	}
 	if len(r.plan.renditions) == 1 { // else it is of all outputs
@@ -79,7 +79,7 @@ func (r *Run) progressed(p progressReport) {
 	}
 	e.Progress = job.Progress{
 		At: now, Percent: max(percent, e.Progress.Percent), Frames: p.frames, Dropped: p.dropped, FPS: p.fps, Speed: p.speed,
-		BitrateKbps: p.kbps, OutTime: p.outTime, SizeBytes: p.size,
+		BitrateKbps: p.kbps, OutTime: job.Seconds(p.outTime), SizeBytes: p.size,
 	}
 	e.Dropped, e.Media = p.dropped, p.outTime
 	if len(r.plan.renditions) == 1 {

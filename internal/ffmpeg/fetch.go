@@ -123,7 +123,7 @@ func (r *Run) meteredFetch(ctx context.Context, request fetch.Request) (got fetc
 	last := job.Fetch{Started: begun, Total: -1}
 	record := func(ended bool) {
 		now := last
-		now.Took = time.Since(begun)
+		now.Took = job.Seconds(time.Since(begun))
 		now.Done = ended
 		r.update(func(e *job.Encode) { e.Fetch = &now })
 	}

@@ -17,6 +17,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"go.uber.org/zap"
+
 	"ffmpeg-agent/messages"
 	"ffmpeg-agent/messages/job"
 	"ffmpeg-agent/messages/protocol"
@@ -40,7 +42,8 @@ type Config struct {
 	ReportTimeout    time.Duration // delivery of a result; default 30 s
 	ListTimeout      time.Duration // list of all jobs; default 30 s
 
-	Version string // of the agent, for User-Agent
+	Version string      // of the agent, for User-Agent
+	Logger  *zap.Logger // of certificates that expire soon; nil: none
 }
 
 // Client is a client of the master. It is safe for concurrent use.
@@ -50,6 +53,8 @@ type Client struct {
 	host      string
 	userAgent string
 	limits    limits
+
+	expiries expiries
 
 	clients atomic.Pointer[clients]
 }
@@ -78,6 +83,9 @@ func New(cfg Config) (*Client, error) {
 		userAgent: "ffmpeg-agent/" + cfg.Version,
 		limits:    limits{response: 1 << 20, element: 1 << 20, list: 64 << 20},
 	}
+	if c.expiries.log = cfg.Logger; cfg.Logger == nil {
+		c.expiries.log = zap.NewNop()
+	}
 	if err := c.Reconfigure(cfg); err != nil {
 		return nil, err
 	}
@@ -101,7 +109,7 @@ func (c *Client) Reconfigure(cfg Config) error {
 		c.clients.Store(next)
 		return nil
 	}
-	if err := next.open(cfg); err != nil {
+	if err := next.open(cfg, &c.expiries); err != nil {
 		return err
 	}
 	c.clients.Store(next)

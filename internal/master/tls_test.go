@@ -22,6 +22,9 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
+
 	"ffmpeg-agent/messages"
 	"ffmpeg-agent/messages/protocol"
 )
@@ -205,6 +208,39 @@ func TestTLSErrors(t *testing.T) {
 				t.Errorf("got %+v, want it unreachable or malformed and not ambiguous", e)
 			}
 		})
+	}
+}
+
+func TestExpiryOfCertificatesIsKnown(t *testing.T) {
+	m := newMTLSMaster(t)
+	core, logs := observer.New(zap.WarnLevel)
+	c := clientFor(t, m.URL, m.useFiles, func(cfg *Config) { cfg.Logger = zap.New(core) })
+	if got := c.Certificates(); len(got) != 0 {
+		t.Errorf("got %v before the first call, want none", got)
+	}
+	for range 2 {
+		if err := register(c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got := c.Certificates()
+	if len(got) != 2 || got[0].Name != "client" || got[1].Name != "master" || time.Until(got[0].ExpiresAt) > time.Hour || time.Until(got[1].ExpiresAt) > time.Hour {
+		t.Errorf("got %+v, want both certificates, which expire within the hour", got)
+	}
+	if n := logs.FilterMessageSnippet("expires soon").Len(); n != 2 {
+		t.Errorf("got %d warnings, want one for each certificate", n)
+	}
+
+	// Certificates that are valid for long are not warned about.
+	logs.TakeAll()
+	certPEM, keyPEM := m.servers.issue(t, "master", func(c *x509.Certificate) { c.NotAfter = time.Now().Add(31 * 24 * time.Hour) })
+	m.use(t, certPEM, keyPEM)
+	fresh := clientFor(t, m.URL, m.useFiles, func(cfg *Config) { cfg.Logger = zap.New(core) })
+	if err := register(fresh); err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range logs.FilterMessageSnippet("the master's certificate").All() {
+		t.Errorf("got %q, want no warning 31 days before", line.Message)
 	}
 }
 

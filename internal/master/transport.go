@@ -33,12 +33,13 @@ func (c *clients) forHeartbeats() *http.Client { return c.heartbeatClient }
 // resends requests on reused connections, so it never resends these.
 func (c *clients) unpooled() *http.Client { return c.unpooledClient }
 
-// open makes the HTTP clients. It makes no calls.
-func (c *clients) open(cfg Config) error {
+// open makes the HTTP clients. It makes no calls. seen learns the certificates of handshakes.
+func (c *clients) open(cfg Config, seen *expiries) error {
 	config, err := c.certificates.tlsConfig(cfg)
 	if err != nil {
 		return err
 	}
+	config.VerifyConnection = seen.observe(config.Certificates)
 	c.sharedClient = newHTTPClient(config, true)
 	c.heartbeatClient = newHTTPClient(config, true)
 	c.unpooledClient = newHTTPClient(config, false)

@@ -251,7 +251,7 @@ func estimated(t testing.TB) job.Record {
 				{Encoder: "libx264", Width: 1280, Height: 720, Frames: 300, SizeBytes: 2_011_904, Seconds: 10, BitrateKbps: 1609.523, Quality: &job.Quality{PSNR: pointer(41.25)}},
 				{Encoder: "libx264", Width: 640, Height: 360, Frames: 300, SizeBytes: 500_000, Seconds: 10, BitrateKbps: 400},
 			},
-			Fetch: &job.Fetch{Started: at(0), Took: 250 * time.Millisecond, Done: true, Bytes: 48_211_904, Total: 48_211_904, Resumed: 3},
+			Fetch: &job.Fetch{Started: at(0), Took: job.Seconds(250 * time.Millisecond), Done: true, Bytes: 48_211_904, Total: 48_211_904, Resumed: 3},
 		},
 		FetchEnergy: fetchAccount(),
 		Energy:      c.account(energy.Figure{Source: energy.Estimated, CoveragePercent: 100, Method: method + ": cpu"}),

@@ -30,25 +30,25 @@ const (
 
 // Progress is FFmpeg's progress, from its -progress pipe.
 type Progress struct {
-	At          time.Time     `json:"at"`
-	Percent     float64       `json:"percent"` // 0 to 100 of the media asked for; 0 while unknown
-	Frames      int64         `json:"frames"`
-	Dropped     int64         `json:"dropped"`
-	FPS         float64       `json:"fps"`   // frames encoded a second; 0 while FFmpeg does not know it
-	Speed       float64       `json:"speed"` // media seconds a second; 0 while unknown
-	BitrateKbps float64       `json:"bitrate_kbps"`
-	OutTime     time.Duration `json:"out_time"` // media time written so far
-	SizeBytes   int64         `json:"size_bytes"`
+	At          time.Time `json:"at"`
+	Percent     float64   `json:"percent"` // 0 to 100 of the media asked for; 0 while unknown
+	Frames      int64     `json:"frames"`
+	Dropped     int64     `json:"dropped"`
+	FPS         float64   `json:"fps"`   // frames encoded a second; 0 while FFmpeg does not know it
+	Speed       float64   `json:"speed"` // media seconds a second; 0 while unknown
+	BitrateKbps float64   `json:"bitrate_kbps"`
+	OutTime     Seconds   `json:"out_time_seconds"` // media time written so far
+	SizeBytes   int64     `json:"size_bytes"`
 }
 
 // Fetch is the fetching of an input over http or https.
 type Fetch struct {
-	Started time.Time     `json:"started"`
-	Took    time.Duration `json:"took"`  // so far
-	Done    bool          `json:"done"`  // the input is complete
-	Bytes   int64         `json:"bytes"` // received and kept
-	Total   int64         `json:"total"` // bytes expected; -1: not known
-	Resumed int           `json:"resumed"`
+	Started time.Time `json:"started"`
+	Took    Seconds   `json:"took_seconds"` // so far
+	Done    bool      `json:"done"`         // the input is complete
+	Bytes   int64     `json:"bytes"`        // received and kept
+	Total   int64     `json:"total"`        // bytes expected; -1: not known
+	Resumed int       `json:"resumed"`
 	// Of an HLS playlist: the segments that are complete, and all. 0 for a file.
 	Segment  int `json:"segment,omitempty"`
 	Segments int `json:"segments,omitempty"`

@@ -57,7 +57,7 @@ func TestFetchJoulesAreReportedApart(t *testing.T) {
 	known := func(joules energy.Joules) *energy.Account {
 		return &energy.Account{Breakdown: energy.Breakdown{Total: energy.Figure{Energy: &joules, Source: energy.Measured, CoveragePercent: 100}}}
 	}
-	fetch := &Fetch{Took: 2 * time.Second, Bytes: 1000, Resumed: 3, Done: true}
+	fetch := &Fetch{Took: Seconds(2 * time.Second), Bytes: 1000, Resumed: 3, Done: true}
 	r := sentBody(t, Outcome{Encode: Encode{Fetch: fetch}, Energy: known(100), FetchEnergy: known(7)})
 	for name, want := range map[string]any{
 		"fetch_bytes": 1000.0, "fetch_seconds": 2.0, "fetch_resumed": 3.0, "fetch_joules": 7.0, "fetch_energy_source": "measured",
