@@ -40,7 +40,7 @@ NEEDS_guest      = $(FFMPEG) qemu-system-x86_64 mkfs.ext4
 NEEDS_gpu-faults = $(FFMPEG) gcc
 NEEDS_fuzz       = gcc
 # CGO_ENABLED=0 asks for a build without a C compiler.
-OPTIONAL         = $(if $(filter build build-agent demo gpu-check,$(GOALS)),$(if $(filter 0,$(CGO_ENABLED)),,gcc))
+OPTIONAL         = $(if $(filter test,$(GOALS)),tmux) $(if $(filter build build-agent demo gpu-check,$(GOALS)),$(if $(filter 0,$(CGO_ENABLED)),,gcc))
 GOALS            = $(MAKECMDGOALS)
 
 .PHONY: help

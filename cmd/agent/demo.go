@@ -104,7 +104,7 @@ func demo(ctx context.Context, input, reportFile string, stdout, stderr io.Write
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 
-	terminal := isTerminal(stdout)
+	tty := stdout
 	stdout = &interruptibleWriter{out: stdout, interrupted: ctx.Done()}
 	log := newLogger(configs.Log{Level: "error", Format: "console"}, stderr)
 	defer log.close()
@@ -127,7 +127,7 @@ func demo(ctx context.Context, input, reportFile string, stdout, stderr io.Write
 			return fmt.Errorf("submitting a demo job: %w", err)
 		}
 	}
-	view := newDemoView(stdout, terminal, w, m.Master, jobs)
+	view := newDemoView(stdout, tty, w, m.Master, jobs)
 	if err := view.watch(ctx); err != nil {
 		// FFmpeg has to end before its directory is removed.
 		w.agent.Drain(0)

@@ -5,10 +5,13 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"os"
 	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
+
+	"golang.org/x/term"
 
 	"ffmpeg-agent/hardware/energy"
 	"ffmpeg-agent/internal/devmaster"
@@ -31,6 +34,7 @@ const (
 type demoView struct {
 	out      io.Writer
 	terminal bool
+	tty      io.Writer // of which the width is asked
 	worker   *worker
 	master   *devmaster.Master
 	jobs     []protocol.Job
@@ -40,8 +44,8 @@ type demoView struct {
 	repeated time.Time                  // when running jobs were last printed
 }
 
-func newDemoView(out io.Writer, terminal bool, w *worker, m *devmaster.Master, jobs []protocol.Job) *demoView {
-	return &demoView{out: out, terminal: terminal, worker: w, master: m, jobs: jobs, started: time.Now(), printed: map[string]protocol.Status{}}
+func newDemoView(out, tty io.Writer, w *worker, m *devmaster.Master, jobs []protocol.Job) *demoView {
+	return &demoView{out: out, terminal: isTerminal(tty), tty: tty, worker: w, master: m, jobs: jobs, started: time.Now(), printed: map[string]protocol.Status{}}
 }
 
 // watch shows the jobs until all have ended. It fails if it is interrupted before.
@@ -94,7 +98,7 @@ func (v *demoView) draw() {
 	}
 	v.drawn = true
 	for i := range v.jobs {
-		fmt.Fprintf(v.out, "\r%s%s\n", clearLine, v.line(&v.jobs[i]))
+		fmt.Fprintf(v.out, "\r%s%s\n", clearLine, shortened(v.line(&v.jobs[i]), max(1, v.columns()-1)))
 	}
 }
 
@@ -120,7 +124,7 @@ func (v *demoView) line(j *protocol.Job) string {
 	name := fmt.Sprintf("%-12s", j.Scenario)
 	if j.Status.Terminal() {
 		if r, _, ok := v.master.Result(j.ID); ok {
-			return fmt.Sprintf("%s %s %3d %%  %s", name, bar(float64(r.Progress)), r.Progress, j.Status)
+			return fmt.Sprintf("%s %s %3d %%  %s", name, barOf(float64(r.Progress), demoBar), r.Progress, j.Status)
 		}
 		return fmt.Sprintf("%s %s", name, j.Status)
 	}
@@ -129,7 +133,7 @@ func (v *demoView) line(j *protocol.Job) string {
 			return name + " " + runningLine(running)
 		}
 	}
-	return fmt.Sprintf("%s %s       %s%s", name, bar(0), j.Status, v.notReady())
+	return fmt.Sprintf("%s %s       %s%s", name, barOf(0, demoBar), j.Status, v.notReady())
 }
 
 // notReady is why the agent takes no jobs, empty if it does.
@@ -151,13 +155,26 @@ func runningLine(j messages.JobStatus) string {
 		return fetchText(j.Fetch)
 	}
 	if j.Phase != job.PhaseRun {
-		return fmt.Sprintf("%s %3.0f %%  %s", bar(p.Percent), p.Percent, j.Phase)
+		return fmt.Sprintf("%s %3.0f %%  %s", barOf(p.Percent, demoBar), p.Percent, j.Phase)
 	}
-	line := fmt.Sprintf("%s %3.0f %%  %6s fps  %5sx", bar(p.Percent), p.Percent, positive(p.FPS, 1), positive(p.Speed, 2))
+	line := fmt.Sprintf("%s %3.0f %%  %5s fps  %5sx", barOf(p.Percent, demoBar), p.Percent, positive(p.FPS, 1), positive(p.Speed, 2))
 	if j.Power != nil {
 		line += fmt.Sprintf("  %5.1f W (%s)", float64(*j.Power), j.Source)
 	}
 	return line
+}
+
+// demoBar is the width of a progress bar with which a line fits 80 columns.
+const demoBar = 16
+
+// columns is the width of the terminal.
+func (v *demoView) columns() int {
+	if f, ok := v.tty.(*os.File); ok {
+		if width, _, err := term.GetSize(int(f.Fd())); err == nil && width > 0 {
+			return width
+		}
+	}
+	return 80
 }
 
 // table prints the outcome and energy of each job. It fails if one did not complete.

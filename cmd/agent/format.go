@@ -107,7 +107,10 @@ func clock(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05Z") }
 const barWidth = 28
 
 // bar draws the progress of a job.
-func bar(percent float64) string {
-	full := min(barWidth, max(0, int(percent/100*barWidth)))
-	return "[" + strings.Repeat("=", full) + strings.Repeat(" ", barWidth-full) + "]"
+func bar(percent float64) string { return barOf(percent, barWidth) }
+
+// barOf draws a progress bar of width columns between its brackets.
+func barOf(percent float64, width int) string {
+	full := min(width, max(0, int(percent/100*float64(width))))
+	return "[" + strings.Repeat("=", full) + strings.Repeat(" ", width-full) + "]"
 }

@@ -25,8 +25,8 @@ func newStatus() *cobra.Command {
 		Use:   "status",
 		Short: "Show the state of the running agent",
 		Long: `Show the state of the agent on this machine: node, session, heartbeat, running jobs,
-samplers, journal, and the actor tree. Unknown values are shown as "-". Exit status 1
-if no agent is running.`,
+samplers, journal, and the actor tree. Unknown values are shown as "-". --watch keeps the
+view live: keys scroll it and fold its sections. Exit status 1 if no agent is running.`,
 		Example: "  agent status\n  agent status --watch\n  agent status --json | jq .jobs",
 		Args:    noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -35,12 +35,15 @@ if no agent is running.`,
 				return err
 			}
 			out := cmd.OutOrStdout()
-			if watch {
+			if watch && (asJSON || !isTerminal(out)) {
 				return watchStatus(cmd.Context(), client, watchInterval, out, asJSON)
 			}
 			status, err := client.Status(cmd.Context())
 			if err != nil {
 				return err
+			}
+			if watch {
+				return watchOnTerminal(cmd.Context(), client, status, cmd.InOrStdin(), out)
 			}
 			return printStatus(out, &status, asJSON)
 		},
@@ -87,15 +90,19 @@ func printStatus(out io.Writer, status *messages.Status, asJSON bool) error {
 	return err
 }
 
-// watchStatus shows the status at an interval until interrupted. It fails if no agent is
+// watchStatus writes the status at an interval until interrupted. It fails if no agent is
 // running at first. Later failures are shown instead of the status, because the agent may be
 // restarting.
 func watchStatus(ctx context.Context, client *control.Client, interval time.Duration, out io.Writer, asJSON bool) error {
 	ctx, cancel := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
 	defer cancel()
-	show := newScreen(out).show
-	if asJSON {
-		show = func(text string) error { _, err := io.WriteString(out, text); return err }
+	separator := ""
+	show := func(text string) error {
+		_, err := io.WriteString(out, separator+text)
+		if !asJSON {
+			separator = "\n"
+		}
+		return err
 	}
 	tick := time.NewTicker(interval)
 	defer tick.Stop()
