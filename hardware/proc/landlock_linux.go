@@ -43,7 +43,7 @@ func (r *landlockRules) build(s *Sandbox) error {
 	case errors.Is(err, unix.ENOSYS):
 		return errors.New("this kernel has no Landlock (Linux 5.13), or a container forbids it")
 	case errors.Is(err, unix.EOPNOTSUPP):
-		return errors.New("Landlock is turned off in this kernel (lsm= of its command line)")
+		return errors.New("landlock is turned off in this kernel (lsm= of its command line)")
 	case err != nil:
 		return err
 	}

@@ -5,6 +5,7 @@ package attack
 import (
 	"bytes"
 	"context"
+	"errors"
 	"flag"
 	"net/http/httptest"
 	"os"
@@ -35,6 +36,7 @@ type bed struct {
 	url    string // the master's
 	dir    string // the agent's data directory
 	files  string // a folder for inputs and outputs; outputs are allowed there
+	home   string // a folder for programs
 	agent  *exec.Cmd
 	log    output
 }
@@ -57,11 +59,13 @@ func (o *output) String() string {
 	return o.text.String()
 }
 
-// newBed starts a master and an agent with an environment, such as
-// "FFMPEG_AGENT_JOBS_SANDBOX=off", beside its own.
-func newBed(t *testing.T, env ...string) *bed {
+// prepareBed starts a master.
+func prepareBed(t *testing.T) *bed {
 	t.Helper()
-	b := &bed{t: t, dir: shortDir(t), files: shortDir(t)}
+	b := &bed{t: t, dir: shortDir(t), files: shortDir(t), home: shortDir(t)}
+	if err := errors.Join(os.Chmod(b.files, 0o755), os.Chmod(b.home, 0o755)); err != nil {
+		t.Fatal(err)
+	}
 	master, err := devmaster.New(devmaster.Config{})
 	if err != nil {
 		t.Fatal(err)
@@ -69,24 +73,54 @@ func newBed(t *testing.T, env ...string) *bed {
 	server := httptest.NewServer(master.Handler())
 	t.Cleanup(func() { server.Close(); master.Close() })
 	b.master, b.url = master, server.URL
-	b.agent = exec.Command(*agentBinary, "--register", "--master", b.url, "--allow-master-as-worker",
+	return b
+}
+
+// start starts the agent as a user, with an environment beside its own.
+func (b *bed) start(uid int, env ...string) {
+	b.t.Helper()
+	// A copy, since another user may not reach the folder of the binary.
+	binary := filepath.Join(b.home, "agent")
+	content, err := os.ReadFile(*agentBinary)
+	if err == nil {
+		err = os.WriteFile(binary, content, 0o755)
+	}
+	if err == nil && uid != os.Geteuid() {
+		err = os.Chown(b.dir, uid, uid)
+	}
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	b.agent = exec.Command(binary, "--register", "--master", b.url, "--allow-master-as-worker",
 		"--poll-interval", "100ms", "--heartbeat-interval", "500ms", "--metrics-port", "0")
 	b.agent.Env = append([]string{
 		"PATH=" + os.Getenv("PATH"), "MASTER_API_KEY=" + apiKey, "FFMPEG_AGENT_DATA_DIR=" + b.dir, "FFMPEG_AGENT_JOBS_OUTPUT_ROOTS=" + b.files,
 		"FFMPEG_AGENT_EXPORTERS_CPU_ENABLED=false", "FFMPEG_AGENT_EXPORTERS_FFMPEG_ENABLED=false", "FFMPEG_AGENT_EXPORTERS_GPU_ENABLED=false",
+		"FFMPEG_AGENT_EXPORTERS_DOCKER_ENABLED=false",
 	}, env...)
 	b.agent.Stdout, b.agent.Stderr = &b.log, &b.log
 	b.agent.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	if err := b.agent.Start(); err != nil {
-		t.Fatal(err)
+	if uid != os.Geteuid() {
+		b.agent.SysProcAttr.Credential = &syscall.Credential{Uid: uint32(uid), Gid: uint32(uid)}
 	}
-	t.Cleanup(func() {
+	if err := b.agent.Start(); err != nil {
+		b.t.Fatal(err)
+	}
+	b.t.Cleanup(func() {
 		_ = b.agent.Process.Kill()
 		_ = b.agent.Wait()
-		if t.Failed() {
-			t.Logf("log of the agent:\n%s", b.log.String())
+		if b.t.Failed() {
+			b.t.Logf("log of the agent:\n%s", b.log.String())
 		}
 	})
+}
+
+// newBed starts a master and an agent with an environment, such as
+// "FFMPEG_AGENT_JOBS_SANDBOX=off", beside its own.
+func newBed(t *testing.T, env ...string) *bed {
+	t.Helper()
+	b := prepareBed(t)
+	b.start(os.Geteuid(), env...)
 	return b
 }
 

@@ -24,7 +24,7 @@ type attack struct {
 }
 
 // attacks are all rows. Each group has a file of its own.
-var attacks = slices.Concat(parameterAttacks)
+var attacks = slices.Concat(parameterAttacks, decoderAttacks)
 
 func TestAttacks(t *testing.T) {
 	threats := readThreats(t)
@@ -50,6 +50,7 @@ func TestAttacks(t *testing.T) {
 		}
 		fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", a.threat, a.name, a.wants, result)
 	}
+	printSpoils(t, os.Stdout)
 	fmt.Println()
 	table.Flush()
 	fmt.Printf("\n%d of %d attacks held\n", held, len(attacks))

@@ -1,0 +1,227 @@
+//go:build attack
+
+package attack
+
+import (
+	"fmt"
+	"io"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"text/tabwriter"
+
+	"ffmpeg-agent/messages/protocol"
+)
+
+// nobody is the user of agents that do not run as root.
+const nobody = 65534
+
+// spoils is what an exploited FFmpeg got, by what it tried: "got", or the error.
+type spoils map[string]string
+
+// all are the names of what was got, sorted.
+func (s spoils) all() (names []string) {
+	for name, result := range s {
+		if result == "got" {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+var attackLine = regexp.MustCompile(`ATTACK ([^:]+): (.*?)(?:\\n|\n|$)`)
+
+// exploit runs a job by an exploited FFmpeg. uid is the agent's user.
+func exploit(t *testing.T, uid int, env ...string) spoils {
+	t.Helper()
+	b := prepareBed(t)
+	secret := b.file("secret", "of another owner")
+	owner := nobody
+	if uid == nobody {
+		owner = 0 // and unreadable for the agent's user, where that is not root
+	}
+	must(t, os.Chmod(secret, 0o600))
+	must(t, os.Chown(secret, owner, owner))
+	plant := filepath.Join(b.files, "plant")
+	must(t, os.Mkdir(plant, 0o777))
+	must(t, os.Chmod(plant, 0o777))
+	master, err := url.Parse(b.url)
+	must(t, err)
+	real, err := exec.LookPath("ffmpeg")
+	must(t, err)
+	ffmpeg := filepath.Join(b.home, "ffmpeg")
+	out, err := exec.Command("gcc", "-O1", "-Wall", "-o", ffmpeg, "testdata/exploited.c", "-DDATA="+quoted(b.dir), "-DSECRET="+quoted(secret), "-DPLANT="+quoted(plant),
+		"-DPORT="+master.Port(), "-DFFMPEG="+quoted(real)).CombinedOutput()
+	if err != nil {
+		t.Fatalf("compiling the exploited FFmpeg: %v: %s", err, out)
+	}
+	b.start(uid, append([]string{"FFMPEG_AGENT_HARDWARE_FFMPEG=" + ffmpeg}, env...)...)
+	result, _ := b.run(small())
+	got := spoils{}
+	for _, m := range attackLine.FindAllStringSubmatch(result.Logs, -1) {
+		got[m[1]] = m[2]
+	}
+	if len(got) < 30 || result.Status != protocol.StatusCompleted {
+		t.Fatalf("%d attempts, %s: %s\n%s", len(got), result.Status, result.Error, result.Logs)
+	}
+	return got
+}
+
+func quoted(s string) string { return `"` + s + `"` }
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// only is the environment of an agent whose sandbox has one layer, beside no_new_privs, which
+// the others need.
+func only(layer string) string {
+	layers := []string{"capabilities", "landlock", "seccomp", "rlimits", "oom_score_adj"}
+	return "FFMPEG_AGENT_DEBUG_SANDBOX_WITHOUT=" + strings.Join(slices.DeleteFunc(layers, func(l string) bool { return l == layer }), ",")
+}
+
+// sandboxes are the columns of the table of what an exploited FFmpeg gets.
+var sandboxes = []struct {
+	name string
+	env  string
+}{
+	{"off", "FFMPEG_AGENT_JOBS_SANDBOX=off"},
+	{"capabilities", only("capabilities")},
+	{"landlock", only("landlock")},
+	{"seccomp", only("seccomp")},
+	{"all", "FFMPEG_AGENT_JOBS_SANDBOX=require"},
+}
+
+// exploited is what was found out so far, by the agent's user and the sandbox.
+var exploited = map[string]spoils{}
+
+// got is what an exploited FFmpeg gets.
+func got(t *testing.T, uid int, sandbox string) spoils {
+	t.Helper()
+	key := fmt.Sprint(uid, sandbox)
+	if _, known := exploited[key]; !known {
+		i := slices.IndexFunc(sandboxes, func(s struct{ name, env string }) bool { return s.name == sandbox })
+		exploited[key] = exploit(t, uid, sandboxes[i].env)
+	}
+	return exploited[key]
+}
+
+// users are those that the agent runs as: both where these tests run as root.
+func users() []int {
+	if os.Geteuid() == 0 {
+		return []int{0, nobody}
+	}
+	return []int{os.Geteuid()}
+}
+
+// decoder is an attack by an exploited decoder: what it must not get.
+func decoder(threat, name, wants string, tried ...string) attack {
+	return attack{name: "exploited decoder: " + name, threat: threat, wants: wants, run: func(t *testing.T) (held string) {
+		for _, uid := range users() {
+			with, bare := got(t, uid, "all"), got(t, uid, "off")
+			provable := false
+			for _, what := range tried {
+				result, known := with[what]
+				if !known {
+					t.Fatalf("the exploited FFmpeg does not try %q", what)
+				}
+				if result == "got" {
+					held += fmt.Sprintf("%s as user %d; ", what, uid)
+				}
+				provable = provable || bare[what] == "got"
+			}
+			if uid == 0 && !provable {
+				t.Errorf("without a sandbox it gets none of %q either, so the attack proves nothing", tried)
+			}
+		}
+		return held
+	}}
+}
+
+var decoderAttacks = []attack{
+	decoder("T2", "the agent's secrets", "the API key of the master", "environment of the agent", "memory of the agent", "tracing the agent"),
+	decoder("T2", "the agent itself", "to end or hinder the agent", "signal to the agent", "signal to the agent by a pipe", "limits of the agent", "priority of the agent"),
+	decoder("T3", "the agent's files", "stream keys of other jobs, results, control of the agent", "journal", "workspaces of other jobs", "control socket", "its own manifest", "mode of the data directory"),
+	decoder("T3", "files of others", "other tenants' media, a foothold", "file of another owner", "truncating an input", "planting a file", "planting a link", "changing owners"),
+	decoder("T4", "the network", "to reach the master and the local network, to be reached", "connecting to the master", "sending a datagram", "listening", "netlink", "raw network"),
+	decoder("T5", "to stay", "to run on after its job", "starting processes", "outliving the agent", "new session"),
+	decoder("T5", "the kernel", "a way to more privileges", "new user namespace", "mounting", "keyrings", "io_uring", "BPF", "userfaultfd", "the kernel's devices"),
+	{
+		name: "exploited decoder, no sandbox: the agent's secrets", threat: "T2", wants: "the API key, where the agent is no root",
+		run: func(t *testing.T) (held string) {
+			for _, uid := range users() {
+				if uid == 0 {
+					continue // root may trace anything
+				}
+				for _, what := range []string{"environment of the agent", "memory of the agent", "tracing the agent"} {
+					if got(t, uid, "off")[what] == "got" {
+						held += what + "; "
+					}
+				}
+			}
+			return held
+		},
+	},
+	alone("landlock", "T3", "journal", "workspaces of other jobs", "its own manifest", "file of another owner", "planting a file", "environment of the agent", "memory of the agent",
+		"tracing the agent", "connecting to the master", "signal to the agent", "the kernel's devices"),
+	alone("seccomp", "T5", "tracing the agent", "signal to the agent", "signal to the agent by a pipe", "limits of the agent", "priority of the agent", "control socket",
+		"mode of the data directory", "planting a link", "changing owners", "connecting to the master", "sending a datagram", "listening", "netlink", "raw network",
+		"starting processes", "outliving the agent", "new session", "new user namespace", "mounting", "keyrings", "io_uring", "BPF", "userfaultfd"),
+	alone("capabilities", "T5", "mounting", "raw network", "BPF", "changing owners"),
+}
+
+// alone is what one layer of the sandbox has to hold, with the others off.
+func alone(layer, threat string, tried ...string) attack {
+	return attack{name: "exploited decoder, " + layer + " alone", threat: threat, wants: "what another layer would have to hold", run: func(t *testing.T) (held string) {
+		for _, uid := range users() {
+			if uid != 0 && layer == "capabilities" {
+				continue // it has none
+			}
+			for _, what := range tried {
+				if got(t, uid, layer)[what] == "got" {
+					held += fmt.Sprintf("%s as user %d; ", what, uid)
+				}
+			}
+		}
+		return held
+	}}
+}
+
+// printSpoils prints what an exploited FFmpeg got, by the agent's user and the sandbox.
+func printSpoils(t *testing.T, out io.Writer) {
+	for _, uid := range users() {
+		fmt.Fprintf(out, "\nWhat an exploited FFmpeg of an agent of user %d gets, by its sandbox:\n\n", uid)
+		table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+		fmt.Fprint(table, "TRIES")
+		var names []string
+		for _, s := range sandboxes {
+			fmt.Fprintf(table, "\t%s", s.name)
+		}
+		fmt.Fprintln(table)
+		for name := range got(t, uid, "all") {
+			names = append(names, name)
+		}
+		slices.Sort(names)
+		for _, name := range names {
+			fmt.Fprint(table, name)
+			for _, s := range sandboxes {
+				result := "-"
+				if got(t, uid, s.name)[name] == "got" {
+					result = "got"
+				}
+				fmt.Fprintf(table, "\t%s", result)
+			}
+			fmt.Fprintln(table)
+		}
+		table.Flush()
+	}
+}
