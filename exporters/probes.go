@@ -3,10 +3,11 @@ package exporters
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
-	"regexp"
 	"slices"
 
+	"ffmpeg-agent/internal/safetext"
 	"ffmpeg-agent/messages"
 )
 
@@ -87,10 +88,7 @@ func StatusHandler(status func() messages.Status) http.Handler {
 	})
 }
 
-// userinfo matches the user and password of URLs within a text.
-var userinfo = regexp.MustCompile(`://[^/?#\s"]*@`)
-
-// writeJSON responds with a value as JSON, with the passwords in URLs removed.
+// writeJSON responds with a value as JSON, without passwords in URLs and control characters.
 func writeJSON(w http.ResponseWriter, code int, value any) {
 	body, err := json.MarshalIndent(value, "", "  ")
 	if err != nil {
@@ -102,5 +100,5 @@ func writeJSON(w http.ResponseWriter, code int, value any) {
 	header.Set("Cache-Control", "no-store")
 	header.Set("X-Content-Type-Options", "nosniff")
 	w.WriteHeader(code)
-	w.Write(append(userinfo.ReplaceAll(body, []byte("://***@")), '\n'))
+	_, _ = io.WriteString(w, safetext.Lines(safetext.Userinfo(string(body)))+"\n")
 }

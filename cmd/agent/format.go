@@ -4,7 +4,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
-	"unicode"
+
+	"ffmpeg-agent/internal/safetext"
 )
 
 // unknown is shown in place of an unknown value.
@@ -12,17 +13,7 @@ const unknown = "-"
 
 // plain returns untrusted text as one line without control characters, which a terminal
 // would obey.
-func plain(text string) string {
-	return strings.Map(func(r rune) rune {
-		switch {
-		case unicode.IsSpace(r):
-			return ' '
-		case !unicode.IsPrint(r):
-			return '?'
-		}
-		return r
-	}, text)
-}
+func plain(text string) string { return safetext.Line(text) }
 
 // nonZero formats a number that is unknown while it is 0.
 func nonZero(n int) string {

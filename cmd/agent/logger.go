@@ -29,7 +29,7 @@ func newLogger(cfg configs.Log, out io.Writer) *logger {
 		return droppedNotice(encoder.Clone(), dropped, since)
 	})
 	l := &logger{writer: w, level: zap.NewAtomicLevel()}
-	l.Logger = zap.New(zapcore.NewCore(encoder, w, l.level), zap.ErrorOutput(w))
+	l.Logger = zap.New(boundedCore{zapcore.NewCore(encoder, w, l.level)}, zap.ErrorOutput(w))
 	l.setLevel(cfg)
 	return l
 }

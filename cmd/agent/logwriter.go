@@ -6,6 +6,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"ffmpeg-agent/internal/safetext"
 )
 
 // The log lines that wait for an output that does not accept them. More are dropped.
@@ -50,16 +52,18 @@ func newLogWriter(out io.Writer, notice func(dropped int, since time.Time) []byt
 	return w
 }
 
-// Write queues a copy of a line. It never blocks and never fails.
+// Write queues a copy of a line, without the characters that terminals obey. It never blocks
+// and never fails.
 func (w *logWriter) Write(line []byte) (int, error) {
-	if w.bytes.Add(int64(len(line))) <= maxQueuedBytes {
+	clean := safetext.Lines(string(line))
+	if w.bytes.Add(int64(len(clean))) <= maxQueuedBytes {
 		select {
-		case w.lines <- append([]byte(nil), line...):
+		case w.lines <- []byte(clean):
 			return len(line), nil
 		default:
 		}
 	}
-	w.bytes.Add(-int64(len(line)))
+	w.bytes.Add(-int64(len(clean)))
 	w.drop()
 	return len(line), nil
 }

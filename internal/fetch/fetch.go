@@ -20,6 +20,7 @@ import (
 	"go.uber.org/zap"
 
 	"ffmpeg-agent/internal/reach"
+	"ffmpeg-agent/internal/safetext"
 	"ffmpeg-agent/messages/protocol"
 )
 
@@ -291,10 +292,8 @@ func (j *fetching) progress(now bool) {
 	})
 }
 
-// show returns a URL without its secrets: user and query.
-func show(u *url.URL) string {
-	return u.Scheme + "://" + u.Host + u.EscapedPath()
-}
+// show returns a URL without its secrets.
+func show(u *url.URL) string { return safetext.URL(u.String()) }
 
 func bytesText(n int64) string {
 	switch {

@@ -69,6 +69,9 @@ func (p *plan) args(in source, destinations []string) []string {
 		if p.streaming {
 			args = append(args, "-rw_timeout", rwTimeout)
 		}
+		if r.preset != "" {
+			args = append(args, "-fpre", r.preset)
+		}
 		args = append(args, "-f", r.container.format, destinations[i])
 	}
 	return args

@@ -2,6 +2,7 @@ package ffmpeg
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -26,6 +27,7 @@ type Capabilities struct {
 	Video    map[string]string // FFmpeg's name of the codec, by video encoder
 	Audio    map[string]string // likewise, by audio encoder
 	Filters  map[string]bool
+	Presets  bool // it reads options from a file (-fpre)
 }
 
 // missingError: a binary is not installed.
@@ -94,8 +96,8 @@ func (r *Runner) Capabilities(ctx context.Context) (Capabilities, error) {
 // query queries FFmpeg in a sandbox without certain layers, and finds out what that consists
 // of.
 func (r *Runner) query(ctx context.Context, t tools, without []proc.Layer) (caps Capabilities, confinement *proc.Confinement, err error) {
-	ask := func(binary, what string, read func(io.Reader)) error {
-		c := command(binary, "/", "-hide_banner", "-loglevel", "error", what)
+	ask := func(binary, what string, read func(io.Reader), more ...string) error {
+		c := command(binary, "/", append([]string{"-hide_banner", "-loglevel", "error", what}, more...)...)
 		c.Limits.Nice, c.Stdout = r.settings().Nice, read
 		r.sandboxes.around(&c, proc.Sandbox{Without: without}, false)
 		var exit proc.Exit
@@ -108,6 +110,11 @@ func (r *Runner) query(ctx context.Context, t tools, without []proc.Layer) (caps
 		}
 		return nil
 	}
+	// One that does not answer reads no options from files.
+	_ = ask(t.ffmpeg, "-h", func(out io.Reader) {
+		text, _ := io.ReadAll(io.LimitReader(out, 1<<20))
+		caps.Presets = bytes.Contains(text, []byte("\n-fpre "))
+	}, "long")
 	err = errors.Join(
 		ask(t.ffprobe, "-version", func(out io.Reader) { _, _ = io.Copy(io.Discard, out) }),
 		ask(t.ffmpeg, "-encoders", func(out io.Reader) { caps.Video, caps.Audio = parseEncoders(out) }),

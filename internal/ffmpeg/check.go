@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"ffmpeg-agent/internal/reach"
+	"ffmpeg-agent/internal/safetext"
 	"ffmpeg-agent/messages/job"
 )
 
@@ -37,7 +38,6 @@ func (r *Run) check(ctx context.Context) (err error) {
 	}
 	r.recordVerdict(v)
 	if v.failure != nil {
-		v.failure.Message = r.redactor.redact(v.failure.Message)
 		return v.failure
 	}
 	if err := ctx.Err(); err != nil { // last chance for a stop
@@ -169,7 +169,7 @@ func (r *Run) recordVerdict(v verdict) {
 	defer r.mu.Unlock()
 	e := &r.encode
 	e.DecodeErrors, e.Duplicated, e.InputMissing = v.decodeErrors, v.duplicated, v.missing
-	e.Notes = append(e.Notes, r.redactor.redactAll(v.notes)...)
+	e.Notes = append(e.Notes, v.notes...)
 }
 
 // recordProducts records what a successful attempt wrote.
@@ -180,7 +180,7 @@ func (r *Run) recordProducts(made []output) {
 		shown := ""
 		switch {
 		case t.url != "":
-			shown = r.redactor.redact(t.url)
+			shown = safetext.URL(t.url)
 		case t.kept:
 			shown = t.final
 		}

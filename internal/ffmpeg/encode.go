@@ -12,6 +12,7 @@ import (
 	"go.uber.org/zap"
 
 	"ffmpeg-agent/hardware/proc"
+	"ffmpeg-agent/internal/safetext"
 	"ffmpeg-agent/messages/job"
 )
 
@@ -206,7 +207,7 @@ func (r *Run) exited(p *process) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	e := &r.encode
-	e.Exited, e.CPUTime, e.Log = &exit.At, exit.CPU, r.redactor.redact(log)
+	e.Exited, e.CPUTime, e.Log = &exit.At, exit.CPU, safetext.Lines(r.redactor.redact(log))
 	if sized {
 		e.SizeBytes = size
 	}

@@ -9,12 +9,14 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"ffmpeg-agent/internal/fetch"
 	"ffmpeg-agent/internal/reach"
+	"ffmpeg-agent/internal/safetext"
 	"ffmpeg-agent/messages/job"
 	"ffmpeg-agent/messages/protocol"
 )
@@ -199,7 +201,7 @@ func (r *Run) readLocalPlaylist(ctx context.Context) error {
 		if errors.As(err, &invalid) {
 			reason = protocol.ReasonUserError
 		}
-		return failure(reason, "input %s: %v", show(r.plan.input), err)
+		return failure(reason, "input %s: %v", quote("input", r.plan.input), err)
 	}
 	r.files.inputPath = "" // the playlist is not the media
 	r.useDirect(r.settings.readers().localPlaylist(in.Path, in.Format), why)
@@ -218,10 +220,9 @@ func (r *Run) readThroughRelay(direct *fetch.Direct, why string) error {
 		in = r.settings.readers().proxiedPlaylist(relay.PlaylistURL(), direct.Format, relay.ProxyURL())
 	}
 	in.finite = !direct.Live
-	r.mu.Lock()
 	r.relay = relay
-	r.redactor.replace(in.url, r.redactor.redact(u.String()))
-	r.mu.Unlock()
+	r.redactor.replace(in.url, safetext.URL(u.String()))
+	r.redactor.replace(relay.ProxyURL(), "http://relay")
 	r.useDirect(in, why)
 	return nil
 }
@@ -238,6 +239,9 @@ func (r *Run) readStream(ctx context.Context) error {
 		return ctx.Err()
 	case err != nil:
 		return failure(protocol.ReasonNetworkError, "input %s: %v", quote("input", r.plan.input), err)
+	}
+	if u.User != nil || u.RawQuery != "" || strings.Trim(u.Path, "/") != "" {
+		r.note("the URL of the input, with its secrets, is visible to other users of this machine in FFmpeg's arguments")
 	}
 	r.useDirect(r.settings.readers().stream(u.String(), u.Scheme, r.plan.reading.demuxer()), "a live input ("+u.Scheme+")")
 	return nil
@@ -278,7 +282,7 @@ func (r *Run) compareChecksum(ctx context.Context) error {
 	}
 	f, err := reach.OpenRegular(r.files.inputPath)
 	if err != nil {
-		return failure(protocol.ReasonInputError, "input %s: %v", show(r.plan.input), withoutPath(err))
+		return failure(protocol.ReasonInputError, "input %s: %v", quote("input", r.plan.input), withoutPath(err))
 	}
 	defer f.Close()
 	sum := sha256.New()
@@ -286,10 +290,10 @@ func (r *Run) compareChecksum(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		return failure(protocol.ReasonInputError, "input %s: %v", show(r.plan.input), withoutPath(err))
+		return failure(protocol.ReasonInputError, "input %s: %v", quote("input", r.plan.input), withoutPath(err))
 	}
 	if got := hex.EncodeToString(sum.Sum(nil)); got != want {
-		return failure(protocol.ReasonInputError, "input %s: SHA-256 is %s, the job's input_sha256 is %s", show(r.plan.input), got, want)
+		return failure(protocol.ReasonInputError, "input %s: SHA-256 is %s, the job's input_sha256 is %s", quote("input", r.plan.input), got, want)
 	}
 	return nil
 }

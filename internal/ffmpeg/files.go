@@ -63,12 +63,19 @@ func (r *Run) openOutputs() error {
 	if err := createTemps(r.workspace, r.files.targets); err != nil {
 		return err
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
 	f := &r.files
 	for i := range f.targets {
-		t := &f.targets[i]
-		if t.arg = t.url; t.file != nil {
+		if t := &f.targets[i]; t.url != "" {
+			t.arg = t.url
+			if err := r.hideStreamKey(i, t); err != nil {
+				return err
+			}
+		}
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i := range f.targets {
+		if t := &f.targets[i]; t.file != nil {
 			t.arg = fileURL(proc.FilePath(t.file, proc.FirstFile+1+i))
 			r.redactor.replace(t.arg, fileURL(t.temp))
 		}

@@ -112,7 +112,7 @@ func TestRefusedStreamIsNetworkError(t *testing.T) {
 // rtmpServer takes one stream into a file; ended tells how that went.
 func rtmpServer(t *testing.T, url, into string) (ended chan error, said *strings.Builder) {
 	t.Helper()
-	server := exec.Command("ffmpeg", "-nostdin", "-v", "error", "-listen", "1", "-i", url, "-c", "copy", into)
+	server := exec.Command("ffmpeg", "-nostdin", "-v", "warning", "-listen", "1", "-i", url, "-c", "copy", into)
 	said = &strings.Builder{}
 	server.Stderr = said
 	if err := server.Start(); err != nil {
@@ -138,7 +138,7 @@ func TestStreamIsSentToAnRTMPServer(t *testing.T) {
 		t.Fatalf("%v\n%s\n%s", err, run.Snapshot().Encode.Log, said.String())
 	}
 	e := run.Snapshot().Encode
-	if e.Frames != 25 || e.Pixels != 25*160*120 || e.Output != strings.Replace(url, "key-of-stream", "***", 1) || e.SizeBytes <= 0 {
+	if e.Frames != 25 || e.Pixels != 25*160*120 || e.Output != strings.Replace(url, "live/key-of-stream", "***", 1) || e.SizeBytes <= 0 {
 		t.Errorf("%d frames, %d pixels, %d bytes, output %s", e.Frames, e.Pixels, e.SizeBytes, e.Output)
 	}
 	err := <-ended

@@ -80,7 +80,7 @@ func (pl *planner) file(from params, r *rendition, suffix string) {
 	if named {
 		ext := path.Ext(output)
 		if _, ok := containers[strings.ToLower(ext)]; !ok {
-			from.problem(name, "%s does not end in one of %s", show(output), extensions())
+			from.problem(name, "%s does not end in one of %s", quote(name, output), extensions())
 			r.output = output // its location may be a problem as well
 			return
 		}

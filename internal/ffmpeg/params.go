@@ -9,6 +9,8 @@ import (
 	"strings"
 	"unicode"
 
+	"ffmpeg-agent/internal/reach"
+	"ffmpeg-agent/internal/safetext"
 	"ffmpeg-agent/messages/protocol"
 )
 
@@ -251,30 +253,31 @@ func allowedText(name string) string { return allowedTexts[name[strings.LastInde
 
 // quote quotes a text parameter for a message, without its secrets.
 func quote(name, s string) string {
-	switch {
-	case strings.HasSuffix(name, "stream_key"):
-		return strconv.Quote(redacted)
-	case strings.Contains(s, "://"):
-		s, _ = maskURL(s)
+	if strings.HasSuffix(name, "stream_key") {
+		return strconv.Quote(safetext.Mark)
+	}
+	switch protocol, _, _ := reach.CutProtocol(s); {
+	case protocol == "" || protocol == "file":
+	case strings.HasPrefix(s[len(protocol):], "://"):
+		s = safetext.URL(s)
+	default: // not what a URL is, and FFmpeg would still connect
+		s = protocol + ":" + safetext.Mark
 	}
 	return show(s)
 }
 
-// show quotes a value for a message, shortened.
+// show quotes a value for a message, without the secrets of URLs, and then shortened.
 func show(v any) string {
-	const maxRunes = 80
+	const maxRunes = 81
 	s, ok := v.(string)
 	if ok {
-		s = strconv.Quote(s)
+		s = strconv.Quote(safetext.URLs(s))
 	} else if b, err := json.Marshal(v); err == nil {
-		s = string(b)
+		s = safetext.URLs(string(b))
 	} else {
-		s = fmt.Sprint(v)
+		s = safetext.URLs(fmt.Sprint(v))
 	}
-	if r := []rune(s); len(r) > maxRunes {
-		s = string(r[:maxRunes]) + "…"
-	}
-	return s
+	return safetext.Shorten(s, maxRunes)
 }
 
 // number formats a number in digits, unless it has very many.

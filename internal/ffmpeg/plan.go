@@ -55,6 +55,7 @@ type rendition struct {
 	extension  string
 	output     string // path as in the job; empty: none named
 	url        string // destination of a stream
+	preset     string // file with options that are secret; empty: none
 }
 
 // frameTime is the time between two frames; of an unknown rate, that of a low one.

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"ffmpeg-agent/internal/reach"
+	"ffmpeg-agent/internal/safetext"
 	"ffmpeg-agent/messages/job"
 
 	"go.uber.org/zap"
@@ -66,7 +67,7 @@ func (r *Run) prepare(ctx context.Context) (err error) {
 		return err
 	}
 	if len(r.plan.ignored) > 0 {
-		r.log.Info("parameters of the job had no effect", zap.Strings("parameters", r.plan.ignored))
+		r.log.Info("parameters of the job had no effect", zap.String("parameters", few(r.plan.ignored)))
 	}
 	if r.plan.input == "" {
 		return r.makeInput(ctx)
@@ -151,22 +152,20 @@ func (r *Run) makePlan(on node, source media) (jobFiles, error) {
 	return files, nil
 }
 
-// hideSecrets makes known what must not be shown of the files' URLs.
+// hideSecrets makes known what must not be shown of the files' URLs, which may be written
+// otherwise in the job.
 func (r *Run) hideSecrets() {
-	var redact redactor
 	for _, t := range r.files.targets {
 		if t.url != "" {
-			redact.addURL(t.url)
+			r.redactor.addURL(t.url)
 		}
 	}
 	if u := r.files.reads.URL; u != nil {
-		redact.addURL(u.String())
+		r.redactor.addURL(u.String())
 	}
 	input := cmp.Or(r.plan.input, job.SyntheticInput)
 	if strings.Contains(input, "://") {
-		input, _ = maskURL(input)
+		input = safetext.URL(input)
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.redactor, r.encode.Input = redact, input
+	r.update(func(e *job.Encode) { e.Input = input })
 }

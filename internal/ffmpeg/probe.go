@@ -253,7 +253,7 @@ func (r *Run) checkMedia(p probed) *job.Failure {
 		if kind := pictureType(r.files.inputPath); kind != "" {
 			f.Message = fmt.Sprintf("a picture (%s), not a video", kind)
 		}
-		f.Message = r.redactor.redact(fmt.Sprintf("input %s: %s", name, f.Message))
+		f.Message = fmt.Sprintf("input %s: %s", name, f.Message)
 		return f
 	}
 	if _, ok := p.video(); !ok {
@@ -311,7 +311,7 @@ func (r *Run) checkInput(ctx context.Context) *job.Failure {
 		return nil
 	}
 	if decodes, why := r.decodes(ctx); !decodes {
-		return failure(protocol.ReasonInputError, "input %s: cannot be decoded%s", quote("input", r.plan.input), r.redactor.redact(why))
+		return failure(protocol.ReasonInputError, "input %s: cannot be decoded%s", quote("input", r.plan.input), why)
 	}
 	return nil
 }

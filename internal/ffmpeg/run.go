@@ -63,6 +63,8 @@ type Run struct {
 	closeDone chan struct{}
 	closeErr  error // valid once closeDone is closed
 
+	redactor *redactor
+
 	mu       sync.Mutex
 	closed   bool
 	working  sync.WaitGroup // steps and goroutines that Close waits for
@@ -70,7 +72,6 @@ type Run struct {
 	cause    job.StopCause
 	encode   job.Encode
 	process  *job.Process
-	redactor redactor
 	expected time.Duration // media to be written; 0 while unknown
 	filled   int64         // frames that FFmpeg repeated outside of filters
 	learned  []size        // of the outputs; nil while one is not known
@@ -84,7 +85,7 @@ func newRun(r *Runner, lease job.Lease) *Run {
 		runner: r, settings: with.settings, fetcher: with.fetcher, lease: lease, name: attemptName(key),
 		log:       r.log.With(zap.String("job", key.JobID), zap.Int("attempt", key.Attempt)),
 		phases:    []job.PhaseSpan{{Phase: job.PhasePrepare, From: time.Now()}},
-		closeDone: make(chan struct{}),
+		closeDone: make(chan struct{}), redactor: newRedactor(lease, with.settings.DataDir),
 	}
 	run.workspace = r.work.path(run.name)
 	run.ctx, run.cancel = context.WithCancel(context.Background())
@@ -124,21 +125,21 @@ func (r *Run) failure(ctx context.Context, err error) error {
 		return nil
 	}
 	if cause := r.stopCause(); cause != "" {
-		return r.stopFailure(cause)
+		return r.redactor.redactFailure(r.stopFailure(cause))
 	}
 	var f *job.Failure
 	var missing *missingError
 	switch {
 	case errors.As(err, &f):
-		return f
+		return r.redactor.redactFailure(f)
 	case errors.As(err, &missing):
-		return failure(protocol.ReasonPlatformError, "FFmpeg is missing: %v", err)
+		return r.redactor.redactFailure(failure(protocol.ReasonPlatformError, "FFmpeg is missing: %v", err))
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case errors.Is(err, context.Canceled):
 		return errClosed
 	}
-	return osFailure(err)
+	return r.redactor.redactFailure(osFailure(err))
 }
 
 // Stop ends the step that is going on: FFmpeg gets SIGTERM, and SIGKILL StopGrace
@@ -159,12 +160,12 @@ func (r *Run) stopCause() job.StopCause {
 	return r.cause
 }
 
-// Snapshot returns how far the run is. It does not block.
+// Snapshot returns how far the run is, without secrets. It does not block.
 func (r *Run) Snapshot() job.Snapshot {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	s := job.Snapshot{Encode: r.encode, Phases: slices.Clone(r.phases), Process: r.process, Stopped: r.cause}
-	s.Encode.Args, s.Encode.Notes = slices.Clone(s.Encode.Args), slices.Clone(s.Encode.Notes)
+	s.Encode.Args, s.Encode.Notes = slices.Clone(s.Encode.Args), r.redactor.redactAll(s.Encode.Notes)
 	s.Phases[len(s.Phases)-1].To = time.Now()
 	return s
 }

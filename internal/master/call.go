@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"ffmpeg-agent/internal/safetext"
 	"ffmpeg-agent/messages/protocol"
 )
 
@@ -32,7 +33,7 @@ type call struct {
 }
 
 // name returns the call for error messages.
-func (k call) name() string { return k.method + " " + shorten(k.path, 120) }
+func (k call) name() string { return k.method + " " + safetext.Shorten(safetext.Line(k.path), 120) }
 
 // do sends a request and passes a 2xx response to read, all within the call's timeout.
 // Errors are of type *protocol.Error.

@@ -240,7 +240,7 @@ func TestErrorMessages(t *testing.T) {
 		"key echoed":        {testKey, 401, "bad key " + testKey + "!", "POST /nodes/register: 401 Unauthorized: the master rejected the API key (--api-key, MASTER_API_KEY, master.api_key_file): bad key ***!"},
 		"key at the edge":   {testKey, 500, strings.Repeat("x", 195) + testKey, "POST /nodes/register: 500 Internal Server Error: " + strings.Repeat("x", 195) + "***"},
 		"long":              {testKey, 400, strings.Repeat("ü", 5000), "POST /nodes/register: 400 Bad Request: " + strings.Repeat("ü", 199) + "…"},
-		"control":           {testKey, 400, "\r\n a\x00b\x1b[0m\xff\u2028c\r\nd", "POST /nodes/register: 400 Bad Request: a b [0m\ufffd c"},
+		"control":           {testKey, 400, "\r\n a\x00b\x1b[0m\xff\u2028c\r\nd", "POST /nodes/register: 400 Bad Request: a?b?[0m\ufffd c"},
 		"HTML":              {testKey, 502, "<!DOCTYPE html>\n<html>…", "POST /nodes/register: 502 Bad Gateway"},
 		"TLS port of Go":    {testKey, 400, "Client sent an HTTP request to an HTTPS server.\n", "POST /nodes/register: 400 Bad Request: the master uses TLS; its URL must start with https://"},
 		"TLS port of nginx": {testKey, 400, "<html>\n<head><title>400 The plain HTTP request was sent to HTTPS port</title>", "POST /nodes/register: 400 Bad Request: the master uses TLS; its URL must start with https://"},

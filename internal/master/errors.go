@@ -14,8 +14,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
-	"unicode"
 
+	"ffmpeg-agent/internal/safetext"
 	"ffmpeg-agent/messages/protocol"
 )
 
@@ -99,7 +99,7 @@ func statusKind(status int) protocol.ErrorKind {
 func redirectText(r *http.Response) string {
 	const text = ": redirects are not followed"
 	if to, err := r.Location(); err == nil && to.Host != "" {
-		return text + "; set master.url to the master itself (the redirect points to " + shorten(oneLine(to.Host), 100) + ")"
+		return text + "; set master.url to the master itself (the redirect points to " + safetext.Shorten(oneLine(to.Host), 100) + ")"
 	}
 	return text
 }
@@ -165,7 +165,7 @@ func (c *Client) explain(ctx context.Context, timeout time.Duration, err error) 
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return "connection to " + c.host + " refused"
 	case errors.As(err, &dns) && dns.IsNotFound:
-		return "unknown host " + shorten(oneLine(dns.Name), 100)
+		return "unknown host " + safetext.Shorten(oneLine(dns.Name), 100)
 	case errors.As(err, &network) && network.Timeout():
 		return "connection to " + c.host + " timed out"
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
@@ -210,33 +210,16 @@ func firstLine(r *http.Response, key string) string {
 		return "plain HTTP request sent to HTTPS port"
 	}
 	line, _, _ := strings.Cut(text, "\n")
-	return shorten(redact(oneLine(line), key), maxLen)
+	return safetext.Shorten(redact(oneLine(line), key), maxLen)
 }
 
-// oneLine replaces control characters and invalid UTF-8.
-func oneLine(text string) string {
-	text = strings.ToValidUTF8(text, "\uFFFD")
-	text = strings.Map(func(r rune) rune {
-		if !unicode.IsPrint(r) {
-			return ' '
-		}
-		return r
-	}, text)
-	return strings.TrimSpace(text)
-}
-
-// shorten cuts text to maxLen characters.
-func shorten(text string, maxLen int) string {
-	if runes := []rune(text); len(runes) > maxLen {
-		return string(runes[:maxLen-1]) + "…"
-	}
-	return text
-}
+// oneLine makes one line of a text of the master or the system.
+func oneLine(text string) string { return strings.TrimSpace(safetext.Line(text)) }
 
 // redact removes the API key, which a master may echo.
 func redact(text, key string) string {
-	if key == "" {
-		return text
-	}
-	return strings.ReplaceAll(text, key, "***")
+	var secrets safetext.Secrets
+	secrets.Show(key, safetext.Mark) // however short it is
+	secrets.Add(key)
+	return secrets.Hide(text)
 }

@@ -46,7 +46,10 @@ func CutProtocol(given string) (name, options, rest string) {
 func (p *Policy) Input(given, inputFormat, dir string) (in Input, err error) {
 	protocol, options, rest := CutProtocol(given)
 	if options != "" || protocol != "" && !slices.Contains(p.Protocols, protocol) {
-		return Input{}, p.refuseProtocol(protocol + options)
+		if options != "" { // which may contain anything
+			protocol += ",…"
+		}
+		return Input{}, p.refuseProtocol(protocol)
 	}
 	switch protocol {
 	case "":

@@ -6,7 +6,8 @@ import (
 	"math"
 	"strings"
 	"time"
-	"unicode"
+
+	"ffmpeg-agent/internal/safetext"
 )
 
 // unknown is shown in place of a value that is not known.
@@ -30,22 +31,7 @@ func sanitize(text string) string { return sanitizeTo(text, maxText) }
 func zoneName(name, id string) string { return cmp.Or(sanitizeTo(cmp.Or(name, id), maxName), unknown) }
 
 func sanitizeTo(text string, maxLen int) string {
-	var b strings.Builder
-	n := 0
-	for _, r := range text {
-		if n++; n > maxLen {
-			b.WriteString("…")
-			break
-		}
-		switch {
-		case unicode.IsSpace(r):
-			r = ' '
-		case !unicode.IsPrint(r):
-			r = '?'
-		}
-		b.WriteRune(r)
-	}
-	return strings.TrimSpace(b.String())
+	return safetext.Shorten(strings.TrimSpace(safetext.Line(text)), maxLen)
 }
 
 // plural returns "no gaps", "1 gap" or "2 gaps".

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"ffmpeg-agent/hardware/energy"
+	"ffmpeg-agent/internal/safetext"
 	"ffmpeg-agent/messages/protocol"
 )
 
@@ -47,12 +48,12 @@ func (o *Outcome) Result() protocol.JobResult {
 		Progress:       o.progress(),
 		Metrics:        o.metrics(),
 		AnalyzerOutput: map[string]any{},
-		Logs:           o.Encode.Log,
+		Logs:           safetext.Lines(o.Encode.Log),
 		CompletedAt:    o.At.UTC(),
 		VMAFScore:      finite(o.Quality.VMAF),
 	}
 	if o.Failure != nil && !o.Canceled {
-		r.Error, r.FailureReason = o.Failure.Message, o.Failure.Reason
+		r.Error, r.FailureReason = safetext.Line(o.Failure.Message), o.Failure.Reason
 	}
 	if o.Energy != nil {
 		scores := energy.Score(*o.Energy, o.work())
@@ -66,7 +67,7 @@ func (o *Outcome) Result() protocol.JobResult {
 		r.AnalyzerOutput["fetch_energy"] = o.FetchEnergy
 	}
 	if len(o.Encode.Notes) > 0 {
-		r.AnalyzerOutput["notes"] = o.Encode.Notes
+		r.AnalyzerOutput["notes"] = lines(o.Encode.Notes)
 	}
 	if len(o.Encode.Renditions) > 1 {
 		r.AnalyzerOutput["renditions"] = o.Encode.Renditions
@@ -174,9 +175,18 @@ func (o *Outcome) metrics() map[string]any {
 		m["signal"] = enc.Signal
 	}
 	if len(enc.Args) > 0 {
-		m["command"] = enc.Args
+		m["command"] = lines(enc.Args)
 	}
 	return m
+}
+
+// lines makes each text one line of printable characters.
+func lines(texts []string) []string {
+	clean := make([]string, len(texts))
+	for i, text := range texts {
+		clean[i] = safetext.Line(text)
+	}
+	return clean
 }
 
 func round(f float64, digits int) float64 {

@@ -1,0 +1,47 @@
+// Package safetext makes text safe to show and to send: without secrets, and without the
+// characters that a terminal, a browser or a reader of logs obeys or is misled by.
+//
+// It knows no configuration and no job: who has secrets adds them to a Secrets.
+package safetext
+
+import (
+	"strings"
+	"unicode"
+)
+
+// Line returns a text as one line of printable characters: white space and line separators
+// become blanks, control characters and direction overrides question marks, and invalid UTF-8
+// becomes U+FFFD.
+func Line(text string) string { return printable(text, "") }
+
+// Lines is Line for a text of several lines, which keeps line feeds and tabs.
+func Lines(text string) string { return printable(strings.ReplaceAll(text, "\r\n", "\n"), "\n\t") }
+
+func printable(text, keep string) string {
+	return strings.Map(func(r rune) rune {
+		switch {
+		case unicode.IsPrint(r) || strings.ContainsRune(keep, r):
+			return r
+		case r == '\r' && keep != "": // what overwrites its line
+			return '\n'
+		case unicode.IsSpace(r):
+			return ' '
+		}
+		return '?'
+	}, text)
+}
+
+// Shorten cuts a text to a number of characters, the ellipsis included. Secrets are to be
+// removed before: half of one is not recognized.
+func Shorten(text string, most int) string {
+	end, n := 0, 0 // where the ellipsis goes, and the characters so far
+	for i := range text {
+		if n++; n == most {
+			end = i
+		}
+		if n > most {
+			return text[:end] + "…"
+		}
+	}
+	return text
+}
