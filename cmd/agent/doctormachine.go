@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"ffmpeg-agent/configs"
+	"ffmpeg-agent/internal/datadir"
 	"ffmpeg-agent/internal/journal"
 )
 
@@ -52,6 +53,8 @@ func checkDataDir(_ context.Context, e *examination) []finding {
 	case e.agent == nil && unix.Access(dir, unix.R_OK|unix.W_OK|unix.X_OK) != nil:
 		return []finding{failed(fmt.Sprintf("sudo -u %s agent doctor   # or give it to this user: sudo chown -R %s %s", userName(owner), userName(e.agentUID), dir),
 			"%s belongs to %s, and user %s may not write it", dir, userName(owner), userName(e.agentUID))}
+	case e.agent == nil && datadir.Check(dir) != nil:
+		return []finding{failed("sudo ls -la "+dir, "%v", datadir.Check(dir))}
 	case info.Mode().Perm()&0o077 != 0:
 		return []finding{warning("sudo chmod 700 "+dir, "%s is open to other users (mode %04o)", dir, info.Mode().Perm())}
 	}

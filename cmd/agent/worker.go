@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/netip"
 	"net/url"
-	"os"
 	"slices"
 	"sync"
 	"time"
@@ -17,6 +16,7 @@ import (
 	"ffmpeg-agent/actors/supervision"
 	"ffmpeg-agent/configs"
 	"ffmpeg-agent/hardware"
+	"ffmpeg-agent/internal/datadir"
 	"ffmpeg-agent/internal/ffmpeg"
 	"ffmpeg-agent/internal/journal"
 	"ffmpeg-agent/internal/master"
@@ -48,8 +48,12 @@ func newWorker(config *configuration, log *logger) (*worker, error) {
 
 func (w *worker) start(e effective) error {
 	cfg := e.Config
-	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
-		return fmt.Errorf("creating data_dir: %w", err)
+	warnings, err := datadir.Prepare(cfg.DataDir)
+	for _, warning := range warnings {
+		w.log.Warn(warning)
+	}
+	if err != nil {
+		return err
 	}
 	if err := w.openJournal(cfg); err != nil {
 		return err

@@ -41,6 +41,7 @@ var allowed = map[string][]string{
 	"configs":            {},
 	"internal/hls":       {},
 	"internal/safetext":  {},
+	"internal/datadir":   {},
 	"internal/reach":     {"internal/hls"},
 	"messages/protocol":  {},
 	"actors/supervision": {},

@@ -158,14 +158,14 @@ func TestErrors(t *testing.T) {
 		"redirect to a file": {func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Location", "file:///etc/passwd")
 			w.WriteHeader(http.StatusFound)
-		}, protocol.ReasonUserError, "redirected to file:///etc/passwd, which is neither http nor https"},
+		}, protocol.ReasonUserError, "redirected to file:///***, which is neither http nor https"},
 		"redirect to no host": {func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Location", "http:///x?k=hunter2")
 			w.WriteHeader(http.StatusFound)
 		}, protocol.ReasonInputError, "no host"},
 		"redirect to metadata": {func(w http.ResponseWriter, r *http.Request) {
 			http.Redirect(w, r, "http://169.254.169.254/latest?k=hunter2", http.StatusFound)
-		}, protocol.ReasonUserError, "redirected to http://169.254.169.254/latest"},
+		}, protocol.ReasonUserError, "redirected to http://169.254.169.254/***"},
 		"changes for ever": {func() http.HandlerFunc {
 			var n atomic.Int64
 			return func(w http.ResponseWriter, r *http.Request) {
@@ -360,7 +360,7 @@ func TestRedirectToLoopbackIsRefused(t *testing.T) {
 	s.Start()
 	t.Cleanup(s.Close)
 	_, err = fetchURL(t, f, s.URL+"/a.ts")
-	wantFailure(t, err, protocol.ReasonUserError, "redirected to "+inner.URL+"/secret", "loopback")
+	wantFailure(t, err, protocol.ReasonUserError, "redirected to "+inner.URL+"/***", "loopback")
 }
 
 func TestCredentialsStayWithTheirHost(t *testing.T) {

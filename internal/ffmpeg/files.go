@@ -178,6 +178,28 @@ func createTemps(workspace string, targets []target) error {
 		if info, err := t.dir.Lstat(filepath.Base(t.final)); err == nil && info.IsDir() {
 			return failure(protocol.ReasonUserError, "invalid parameters: output: %s is a directory", show(t.final))
 		}
+		if err := t.checkOwner(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// checkOwner refuses to replace a file of another user: of another one than the temporary
+// output beside it, since network file systems map owners.
+func (t *target) checkOwner() error {
+	old, err := t.dir.Lstat(filepath.Base(t.final))
+	if err != nil {
+		return nil // usually there is none
+	}
+	own, err := t.file.Stat()
+	if err != nil {
+		return fmt.Errorf("finding the owner of a temporary output: %w", err)
+	}
+	theirs, ok1 := old.Sys().(*syscall.Stat_t)
+	ours, ok2 := own.Sys().(*syscall.Stat_t)
+	if ok1 && ok2 && theirs.Uid != ours.Uid {
+		return failure(protocol.ReasonUserError, "invalid parameters: output: %s exists and belongs to another user (%d)", show(t.final), theirs.Uid)
 	}
 	return nil
 }
@@ -227,6 +249,9 @@ func (t *target) failure(doing string, err error) error {
 func (t *target) publish() error {
 	if err := t.file.Sync(); err != nil {
 		return fmt.Errorf("syncing an output: %w", err)
+	}
+	if err := t.checkOwner(); err != nil { // it may have come meanwhile
+		return err
 	}
 	if err := t.dir.Rename(filepath.Base(t.temp), filepath.Base(t.final)); err != nil {
 		return fmt.Errorf("renaming an output: %w", err)

@@ -173,3 +173,46 @@ func TestWritingFFmpegIsNotStalled(t *testing.T) {
 		t.Errorf("last move %s, want the report, %s", last, reported)
 	}
 }
+
+func TestFileOfAnotherUserIsNotReplaced(t *testing.T) {
+	t.Parallel()
+	if os.Geteuid() != 0 {
+		t.Skip("only root can make a file of another user")
+	}
+	dir := t.TempDir()
+	out := filepath.Join(dir, "out.mp4")
+	if err := os.WriteFile(out, []byte("theirs"), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chown(out, 65534, 65534); err != nil {
+		t.Fatal(err)
+	}
+	r := newRunner(t, func(s *Settings) { s.OutputRoots = []string{dir} })
+	run := r.Begin(lease(t, "theirs", `{`+small+`,"duration":1,"output":`+quoted(out)+`}`))
+	f := wantFailure(t, walk(testContext(t), run), protocol.ReasonUserError)
+	if !strings.Contains(f.Message, "belongs to another user (65534)") {
+		t.Errorf("message: %s", f.Message)
+	}
+	if raw, err := os.ReadFile(out); string(raw) != "theirs" {
+		t.Errorf("the file has %q, %v", raw, err)
+	}
+	// One that comes while FFmpeg runs is not replaced either.
+	if err := os.Remove(out); err != nil {
+		t.Fatal(err)
+	}
+	run = r.Begin(lease(t, "later", `{`+small+`,"duration":1,"output":`+quoted(out)+`}`))
+	ctx := testContext(t)
+	if err := run.Prepare(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(out, []byte("theirs"), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chown(out, 65534, 65534); err != nil {
+		t.Fatal(err)
+	}
+	wantFailure(t, encode(ctx, run), protocol.ReasonUserError)
+	if raw, err := os.ReadFile(out); string(raw) != "theirs" {
+		t.Errorf("the file has %q, %v", raw, err)
+	}
+}

@@ -26,7 +26,7 @@ const (
 )
 
 // attemptName is an attempt's key as a file name. IDs come from the master and may contain
-// anything, so special characters are replaced, and a hash of the ID makes the name
+// anything, so special characters are replaced, and the hash of the ID makes the name
 // unique.
 func attemptName(key job.Key) string {
 	plain := strings.Map(func(r rune) rune {
@@ -36,7 +36,7 @@ func attemptName(key job.Key) string {
 		return '_'
 	}, key.JobID)
 	sum := sha256.Sum256([]byte(key.JobID))
-	return fmt.Sprintf("%.48s-%s-%d", plain, hex.EncodeToString(sum[:4]), key.Attempt)
+	return fmt.Sprintf("%.48s-%s-%d", plain, hex.EncodeToString(sum[:]), key.Attempt)
 }
 
 // workspaces are the directories that attempts work in. The lock keeps a workspace from

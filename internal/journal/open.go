@@ -23,7 +23,7 @@ const lockName = "agent.pid"
 // takeLock makes this process the only one to use the journal.
 func takeLock(s Settings) (*os.File, error) {
 	dir := filepath.Dir(s.Path)
-	file, err := os.OpenFile(filepath.Join(dir, lockName), os.O_RDWR|os.O_CREATE, 0o600)
+	file, err := os.OpenFile(filepath.Join(dir, lockName), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("opening the lock: %w", err)
 	}
@@ -84,7 +84,7 @@ func openBolt(path string, o bbolt.Options) (*handle, error) {
 		open = os.OpenFile
 	}
 	o.OpenFile = func(name string, flag int, mode fs.FileMode) (file *os.File, err error) {
-		h.file, err = open(name, flag, mode)
+		h.file, err = open(name, flag|unix.O_NOFOLLOW, mode)
 		return h.file, err
 	}
 	err := guard(func() (err error) {

@@ -40,7 +40,7 @@ func hostOf(raw string) string {
 	if at := strings.LastIndexByte(host, '@'); at >= 0 {
 		host, user = host[at+1:], Mark+"@"
 	}
-	if !hostPattern.MatchString(host) { // such as the beginning of a password that was cut off
+	if host != "" && !hostPattern.MatchString(host) { // such as the beginning of a password that was cut off
 		host = Mark
 	}
 	host = user + host
