@@ -21,7 +21,7 @@ func (r *Run) hideStreamKey(i int, t *target) error {
 		r.note("the URL of output %d, with its secrets, is visible to other users of this machine in FFmpeg's arguments", i)
 		return nil
 	}
-	path := filepath.Join(r.workspace, fmt.Sprintf("stream-%d.ffpreset", i))
+	path := filepath.Join(r.scratch(), fmt.Sprintf("stream-%d.ffpreset", i))
 	if err := os.WriteFile(path, []byte(strings.Join(options, "\n")+"\n"), 0o600); err != nil {
 		return fmt.Errorf("writing the options of a stream: %w", err)
 	}
