@@ -188,15 +188,19 @@ func enable(dir string) error {
 		return fmt.Errorf("listing controllers: %w", err)
 	}
 	var errs []error
+	var absent []string
 	for _, c := range LimitControllers {
 		switch {
 		case !slices.Contains(available, c):
-			errs = append(errs, fmt.Errorf("%s is not enabled for the agent's cgroup", c))
+			absent = append(absent, c)
 		case !slices.Contains(enabled(dir), c):
 			if err := writeControl(filepath.Join(dir, "cgroup.subtree_control"), "+"+c); err != nil {
 				errs = append(errs, fmt.Errorf("enabling %s: %w", c, err))
 			}
 		}
+	}
+	if len(absent) > 0 {
+		errs = append(errs, fmt.Errorf("not enabled for the agent's cgroup: %s", strings.Join(absent, ", ")))
 	}
 	return errors.Join(errs...)
 }
