@@ -39,6 +39,8 @@ NEEDS_attack     = $(FFMPEG) gcc
 NEEDS_guest      = $(FFMPEG) qemu-system-x86_64 mkfs.ext4
 NEEDS_gpu-faults = $(FFMPEG) gcc
 NEEDS_fuzz       = gcc
+NEEDS_page-test  = $(FFMPEG) chromium
+NEEDS_observe-test = $(FFMPEG) prometheus promtool
 # CGO_ENABLED=0 asks for a build without a C compiler.
 OPTIONAL         = $(if $(filter test,$(GOALS)),tmux) $(if $(filter build build-agent demo gpu-check,$(GOALS)),$(if $(filter 0,$(CGO_ENABLED)),,gcc))
 GOALS            = $(MAKECMDGOALS)
@@ -117,6 +119,16 @@ gpu-check: build ## compare the energy counters of this machine's NVIDIA cards w
 .PHONY: gpu-faults
 gpu-faults: need ## kill, stop and garble the NVML child FAULTS=100 times during a job on fake cards
 	$(GO) test -race -tags $(TAGS) -count=1 -timeout 20m ./cmd/agent -run TestGPUEnergySurvivesNVMLChildFaults -gpu.faults $(FAULTS) -v
+
+.PHONY: page-test
+page-test: need ## open the agent's page in headless chromium, and write screenshots to bin/page
+	$(GO) test -tags $(TAGS) -count=1 -timeout 10m ./cmd/agent -run '^TestPageInBrowser$$' -page.screens $(CURDIR)/bin/page -v
+
+.PHONY: observe-test
+observe-test: need ## test the Prometheus rules, and each query of the dashboard against a real Prometheus
+	promtool check config deployment/prometheus/prometheus.yml
+	promtool test rules deployment/prometheus/rules_test.yml
+	$(GO) test -tags $(TAGS) -count=1 -timeout 10m ./cmd/agent -run '^TestDashboardQueriesAnswer$$' -observe -v
 
 .PHONY: fuzz
 fuzz: need ## run each fuzz target for FUZZTIME=1m

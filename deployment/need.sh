@@ -44,6 +44,7 @@ packages() {
             ip) echo iproute2 ;;
             mkfs.ext4) echo e2fsprogs ;;
             nsenter) echo util-linux ;;
+            promtool) echo prometheus ;;
             qemu-system-x86_64) echo qemu-system-x86 ;;
             *) echo "$program" ;;
         esac

@@ -81,10 +81,15 @@ func HealthHandler(live func() error) http.Handler {
 	})
 }
 
-// StatusHandler responds with the whole status as JSON.
+// StatusHandler responds with the status as JSON: the whole to clients with full access, and
+// what Public leaves to others.
 func StatusHandler(status func() messages.Status) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		writeJSON(w, http.StatusOK, status())
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s := status()
+		if !FullAccess(r) {
+			s = Public(s)
+		}
+		writeJSON(w, http.StatusOK, s)
 	})
 }
 

@@ -32,17 +32,17 @@ func (s *Server) newHandler() (http.Handler, error) {
 	if routes["/metrics"], err = s.newMetrics(); err != nil {
 		return nil, err
 	}
-	landing, err := s.newLanding(slices.Sorted(maps.Keys(routes)))
-	if err != nil {
+	if page := routes["/page.html"]; page != nil {
+		routes["/{$}"] = page
+	} else if routes["/{$}"], err = s.newLanding(slices.Sorted(maps.Keys(routes))); err != nil {
 		return nil, err
 	}
-	routes["/{$}"] = landing
 
 	mux := http.NewServeMux()
 	for path, handler := range routes {
 		mux.Handle("GET "+path, s.contain(path, handler))
 	}
-	return mux, nil
+	return s.withAccess(mux), nil
 }
 
 func checkRoute(path string) error {

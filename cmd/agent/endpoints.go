@@ -77,15 +77,17 @@ func (w *worker) agentPorts(a *actors.Agent, status func() messages.Status) []ex
 				Status: status, Cards: a.Snapshots().GPUs, Facts: a.Facts, StaleAfter: w.staleAfter,
 			}))
 		}
+		routes := exporters.PageRoutes()
+		routes["/health"] = exporters.HealthHandler(a.Live)
+		routes["/ready"] = exporters.ReadyHandler(status)
+		routes["/status"] = exporters.StatusHandler(status)
+		routes["/jobs"] = exporters.JobsHandler(w.journal.Recent)
+		routes["/report"] = exporters.RequireFullAccess(http.HandlerFunc(w.serveReport))
 		ports = append(ports, exporters.Config{
 			Name: "agent-metrics", Key: "metrics_port", Port: cfg.MetricsPort,
 			Title: "ffmpeg-agent", Description: "The agent's jobs, heartbeats, actors and journal.",
 			Collectors: collectors,
-			Routes: map[string]http.Handler{
-				"/health": exporters.HealthHandler(a.Live),
-				"/ready":  exporters.ReadyHandler(status),
-				"/status": exporters.StatusHandler(status),
-			},
+			Routes:     routes,
 		})
 	}
 	if cfg.Exporters.FFmpeg.Enabled {
