@@ -63,7 +63,7 @@ func runCommand(cmd *cobra.Command, _ []string) error {
 	manager := newNotifier(w.agent.Live, func() messages.Status { return w.statusOf(w.agent) }, log.Logger)
 	defer manager.close()
 	config.aroundReload(func() func() { manager.reloading(); return manager.ready })
-	manager.ready()
+	manager.started()
 	cfg := config.current()
 	log.Info("agent started", zap.String("version", version), zap.String("master", cfg.Master.URL),
 		zap.String("address", cfg.Node.Address), zap.String("data_dir", cfg.DataDir), zap.Int("pid", os.Getpid()))

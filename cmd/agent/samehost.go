@@ -55,23 +55,24 @@ func isThisHost(ctx context.Context, rawURL string) bool {
 	if err != nil {
 		return false
 	}
-	own := localAddresses()
 	for _, a := range addresses {
-		if a.IP.IsLoopback() || a.IP.IsUnspecified() || own[a.IP.String()] {
+		if a.IP.IsLoopback() || a.IP.IsUnspecified() || isOwnAddress(a) {
 			return true
 		}
 	}
 	return false
 }
 
-// localAddresses is empty if the addresses cannot be listed.
-func localAddresses() map[string]bool {
-	addresses, _ := net.InterfaceAddrs()
-	local := map[string]bool{}
-	for _, a := range addresses {
-		if n, ok := a.(*net.IPNet); ok {
-			local[n.IP.String()] = true
-		}
+// isOwnAddress reports whether an address belongs to this host: the kernel then chooses it as
+// the source of what is sent there. Nothing is sent. Listing the addresses instead would
+// need a netlink socket, which the systemd unit does not allow.
+func isOwnAddress(a net.IPAddr) bool {
+	const discard = 9 // RFC 863; any port would do
+	conn, err := net.DialUDP("udp", nil, &net.UDPAddr{IP: a.IP, Zone: a.Zone, Port: discard})
+	if err != nil {
+		return false
 	}
-	return local
+	defer conn.Close()
+	source, ok := conn.LocalAddr().(*net.UDPAddr)
+	return ok && source.IP.Equal(a.IP)
 }

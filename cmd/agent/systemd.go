@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -55,6 +56,36 @@ func startNotifier(cfg notifierConfig) *notifier {
 	n := &notifier{notifierConfig: cfg, states: make(chan string, 16), stop: make(chan struct{}), stopped: make(chan struct{})}
 	go n.run()
 	return n
+}
+
+// started tells that the agent is ready, once its control socket is served or cannot be: what
+// systemctl start returns to may be agent status. It waits startedWithin at most.
+func (n *notifier) started() {
+	if n == nil {
+		return
+	}
+	go func() {
+		defer n.ready()
+		giveUp := time.After(startedWithin)
+		poll := time.NewTicker(50 * time.Millisecond)
+		defer poll.Stop()
+		for !n.serves("control") {
+			select {
+			case <-poll.C:
+			case <-giveUp:
+				return
+			case <-n.stop:
+				return
+			}
+		}
+	}()
+}
+
+const startedWithin = 10 * time.Second
+
+// serves reports whether it is known how serving one of the agent's endpoints goes.
+func (n *notifier) serves(endpoint string) bool {
+	return slices.ContainsFunc(n.Status().Listeners, func(l messages.ListenerHealth) bool { return l.Name == endpoint })
 }
 
 // ready tells that the agent has started, or that a reload has ended.

@@ -91,9 +91,47 @@ func TestNotifierWaitsForNobody(t *testing.T) {
 	})
 }
 
+func TestReadyWaitsForTheControlSocket(t *testing.T) {
+	for name, test := range map[string]struct {
+		served time.Duration // how long until the control socket is served
+		want   time.Duration
+	}{
+		"served":       {time.Second, time.Second},
+		"never served": {time.Hour, startedWithin},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				begun := time.Now()
+				ready := make(chan time.Duration, 1)
+				n := startNotifier(notifierConfig{
+					Send: func(state string) error {
+						if state == "READY=1" {
+							ready <- time.Since(begun)
+						}
+						return nil
+					},
+					Live: func() error { return nil }, Log: zap.NewNop(),
+					Status: func() (s messages.Status) {
+						if time.Since(begun) >= test.served {
+							s.Listeners = []messages.ListenerHealth{{Name: "control"}}
+						}
+						return s
+					},
+				})
+				n.started()
+				if got := <-ready; got != test.want {
+					t.Errorf("ready after %s, want %s", got, test.want)
+				}
+				n.close()
+			})
+		})
+	}
+}
+
 func TestNotifierWithoutServiceManager(t *testing.T) {
 	t.Setenv("NOTIFY_SOCKET", "")
 	n := newNotifier(nil, nil, zap.NewNop())
+	n.started()
 	n.ready()
 	n.reloading()
 	n.stopping(time.Second)
