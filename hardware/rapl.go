@@ -25,7 +25,7 @@ func (e *UnreadableError) Error() string {
 	text := fmt.Sprintf("reading RAPL counter %s: %v", e.Path, e.Err)
 	if errors.Is(e.Err, fs.ErrPermission) {
 		text += fmt.Sprintf("; counters are readable by root only since CVE-2020-8694: give the agent's group access "+
-			"(deployment has a udev rule for it; until the next boot: chgrp ffmpeg %[1]s && chmod g+r %[1]s)", e.Path)
+			"(deployment/ffmpeg-agent.rules gives it to the group rapl; until the next boot: chgrp ffmpeg %[1]s && chmod g+r %[1]s)", e.Path)
 	}
 	return text
 }
