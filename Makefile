@@ -21,6 +21,13 @@ KILLS    ?= 1000
 FAULTS   ?= 100
 # Time for each fuzz target of make fuzz.
 FUZZTIME ?= 1m
+# Builder of packages. As a tool of go.mod it would bring some hundred modules.
+NFPM     ?= $(GO) run github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.45.0
+DEB_VERSION = $(shell deployment/deb/version.sh $(VERSION) $$(git rev-list --count HEAD 2>/dev/null || echo 0))
+EPOCH     = $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
+DEB_ARCHS ?= amd64 arm64
+DEB_DIR   ?= bin/deb
+MAINTAINER ?= ffmpeg-agent <root@localhost>
 # Platforms that must compile without a C compiler.
 CROSS     = linux/arm64 darwin/arm64
 
@@ -36,11 +43,13 @@ NEEDS_media      = $(FFMPEG)
 NEEDS_sabotage   = $(NEEDS_chaos)
 NEEDS_kills      = $(NEEDS_chaos)
 NEEDS_attack     = $(FFMPEG) gcc
-NEEDS_guest      = $(FFMPEG) qemu-system-x86_64 mkfs.ext4
+NEEDS_guest      = $(FFMPEG) gcc gzip qemu-system-x86_64 mkfs.ext4 $(if $(filter 0,$(shell id -u)),debootstrap)
 NEEDS_gpu-faults = $(FFMPEG) gcc
 NEEDS_fuzz       = gcc
 NEEDS_page-test  = $(FFMPEG) chromium
 NEEDS_observe-test = $(FFMPEG) prometheus promtool
+NEEDS_deb        = gcc gzip
+NEEDS_e2e        = gcc gzip debootstrap systemd-nspawn
 # CGO_ENABLED=0 asks for a build without a C compiler.
 OPTIONAL         = $(if $(filter test,$(GOALS)),tmux) $(if $(filter build build-agent demo gpu-check,$(GOALS)),$(if $(filter 0,$(CGO_ENABLED)),,gcc))
 GOALS            = $(MAKECMDGOALS)
@@ -106,11 +115,43 @@ kills: need build ## kill -9 agents KILLS=1000 times at random moments of real e
 .PHONY: guest
 guest: need ## test cgroup limits and power loss in a virtual machine
 	@mkdir -p bin/guest && deployment/guest/fetch.sh bin/guest
-	GUEST_DIR=$(CURDIR)/bin/guest $(GO) test -tags $(TAGS),guest -count=1 -timeout 20m -v ./deployment/guest
+	[ "$$(id -u)" != 0 ] || $(MAKE) e2e-files
+	GUEST_DIR=$(CURDIR)/bin/guest E2E_DIR=$(CURDIR)/bin/e2e $(GO) test -tags $(TAGS),guest -count=1 -timeout 20m -v ./deployment/guest
 
 .PHONY: attack
 attack: need build ## attack the agent in the ways that THREATS.md lists, and show what held
 	@cd internal/attack && $(GO) test -tags $(TAGS),attack -count=1 -timeout 15m -v -run '^TestAttacks$$' -agent ../../bin/agent .
+
+.PHONY: deb
+deb: need ## build the Debian packages for DEB_ARCHS, with cgo for amd64 only, in bin/deb
+	rm -rf $(DEB_DIR) && mkdir -p $(DEB_DIR)
+	$(foreach arch,$(DEB_ARCHS),$(call deb,$(arch)))
+
+# deb builds the package for an architecture.
+define deb
+	CGO_ENABLED=$(if $(filter amd64,$(1)),1,0) GOOS=linux GOARCH=$(1) $(GO) build -buildvcs=false -trimpath -tags $(TAGS) -ldflags '$(LDFLAGS)' -o $(DEB_DIR)/$(1)/agent ./cmd/agent
+	SOURCE_DATE_EPOCH=$(EPOCH) $(GO) run -tags $(TAGS),docs -ldflags '$(LDFLAGS)' ./cmd/agent docs $(DEB_DIR)/$(1)
+	gzip -9n $(DEB_DIR)/$(1)/man/*.1
+	SOURCE_DATE_EPOCH=$(EPOCH) ARCH=$(1) BUILD=$(DEB_DIR)/$(1) VERSION=$(DEB_VERSION) MAINTAINER='$(MAINTAINER)' \
+		LIBC='$(if $(filter amd64,$(1)),libc6 (>= 2.34),base-files)' $(NFPM) package --config deployment/deb/nfpm.yaml --packager deb --target $(DEB_DIR)/
+
+endef
+
+.PHONY: e2e
+e2e: need build e2e-files ## test the Debian package in a booted systemd, from its installation to its purge
+	echo E2E_RUN=TestStory >bin/e2e/shared/environment
+	deployment/e2e/boot.sh bin/e2e
+
+# e2e-files makes what the tests in a booted Debian need.
+.PHONY: e2e-files
+e2e-files: build
+	mkdir -p bin/e2e && deployment/e2e/tree.sh bin/e2e
+	rm -rf bin/e2e/shared && mkdir -p bin/e2e/shared/src/bin
+	cp -r README.md deployment bin/e2e/shared/src/
+	cp bin/agent bin/devmaster bin/e2e/shared/src/bin/
+	$(MAKE) deb DEB_ARCHS=amd64 DEB_DIR=bin/e2e/shared/current
+	$(MAKE) deb DEB_ARCHS=amd64 DEB_DIR=bin/e2e/shared/previous VERSION=previous DEB_VERSION=0.0.0~previous
+	CGO_ENABLED=0 $(GO) test -c -tags $(TAGS),e2e -o bin/e2e/shared/e2e.test ./deployment/e2e
 
 .PHONY: gpu-check
 gpu-check: build ## compare the energy counters of this machine's NVIDIA cards with their integrated power

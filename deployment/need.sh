@@ -45,6 +45,7 @@ packages() {
             mkfs.ext4) echo e2fsprogs ;;
             nsenter) echo util-linux ;;
             promtool) echo prometheus ;;
+            systemd-nspawn) echo systemd-container ;;
             qemu-system-x86_64) echo qemu-system-x86 ;;
             *) echo "$program" ;;
         esac

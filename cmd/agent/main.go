@@ -86,6 +86,7 @@ command it runs the agent; agent run --help lists the flags.`,
 		newRun(), newDemo(), newStatus(), newJobs(), newDrain(), newDoctor(), newReport(), newConfig(), newExporters(), newVersion(),
 		newDebug(), newGPUCheck(), newNVMLChild(), newJournalInspector(), // hidden
 	)
+	root.AddCommand(packagingCommands()...)
 	return root
 }
 

@@ -1,0 +1,71 @@
+#!/bin/sh
+# Installs the agent on a Linux with systemd, or removes it. On Debian use the package.
+#
+#   install.sh [AGENT]      install or upgrade; AGENT is the binary (default: bin/agent)
+#   install.sh --uninstall  remove it, but keep configuration, key, journal and workspaces
+#   install.sh --purge      remove these as well; the user ffmpeg stays, because outputs
+#                           that belong to it may lie anywhere
+#
+# An agent that runs is stopped first: it finishes and reports its running jobs. After an
+# upgrade it is started again.
+set -eu
+
+here=$(dirname "$0")
+unit=ffmpeg-agent.service
+fail() { echo "install.sh: $*" >&2; exit 1; }
+
+# stop stops the agent if it runs, and returns whether it did.
+stop() {
+    case $(systemctl is-active $unit) in active | activating | reloading) ;; *) return 1 ;; esac
+    echo "waiting for the agent's running jobs"
+    systemctl stop $unit
+}
+
+# reload makes systemd and udev read their files again.
+reload() {
+    systemctl daemon-reload
+    if [ -S /run/udev/control ]; then
+        udevadm control --reload
+        udevadm trigger --subsystem-match=powercap --action=change || true
+    fi
+}
+
+[ "$(id -u)" = 0 ] || fail "must be run by root"
+[ -d /run/systemd/system ] || fail "systemd does not run here"
+case ${1-} in
+    --uninstall | --purge)
+        stop || true
+        systemctl --quiet disable $unit 2>/dev/null || true
+        rm -f /usr/local/bin/agent /etc/systemd/system/$unit /etc/sysusers.d/ffmpeg-agent.conf /etc/udev/rules.d/60-ffmpeg-agent.rules
+        if [ "$1" = --purge ]; then
+            rm -rf /etc/ffmpeg-agent /var/lib/ffmpeg-agent /etc/systemd/system/$unit.d
+        fi
+        reload
+        echo "removed"
+        exit
+        ;;
+    -*) fail "unknown option $1" ;;
+esac
+
+agent=${1:-$here/../bin/agent}
+"$agent" version >/dev/null || fail "$agent is not an agent that runs here; make build makes bin/agent"
+command -v systemd-sysusers >/dev/null || fail "systemd-sysusers is missing"
+command -v ffmpeg >/dev/null && command -v ffprobe >/dev/null || echo "warning: install ffmpeg and ffprobe: the agent takes no jobs without them" >&2
+
+start=no
+if stop; then start=yes; fi
+install -D -m 755 "$agent" /usr/local/bin/agent
+install -D -m 644 "$here/$unit" /etc/systemd/system/$unit
+install -D -m 644 "$here/ffmpeg-agent.rules" /etc/udev/rules.d/60-ffmpeg-agent.rules
+install -D -m 644 "$here/ffmpeg-agent.sysusers" /etc/sysusers.d/ffmpeg-agent.conf
+systemd-sysusers ffmpeg-agent.conf
+[ -e /etc/ffmpeg-agent/agent.yaml ] || install -D -m 644 "$here/agent.yaml" /etc/ffmpeg-agent/agent.yaml
+reload
+echo "installed: $(/usr/local/bin/agent version)"
+if [ $start = yes ]; then
+    systemctl start $unit
+elif ! systemctl --quiet is-enabled $unit; then
+    echo "Set master.url in /etc/ffmpeg-agent/agent.yaml, write the key and start the agent:"
+    echo "  echo \"\$MASTER_API_KEY\" | install -m 640 -g ffmpeg /dev/stdin /etc/ffmpeg-agent/key"
+    echo "  systemctl enable --now ffmpeg-agent"
+fi
