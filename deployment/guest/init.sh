@@ -1,6 +1,6 @@
 #!/bin/busybox sh
 # The guest's init: sets up a minimal system with one cgroup v2 tree, runs /run.sh, and prints
-# its exit status.
+# its exit status. Where the disk has an init, that takes over instead.
 /bin/busybox mkdir -p /proc /sys /dev /tmp /etc /disk /usr/bin
 /bin/busybox --install -s /bin
 export PATH=/bin:/usr/bin HOME=/tmp
@@ -19,6 +19,13 @@ mv /modules/*.ko "$drivers"
 depmod
 modprobe -a virtio_pci virtio_blk
 [ ! -b /dev/vda ] || mount -t ext4 /dev/vda /disk
+if [ -e /disk/sbin/init ]; then
+    modprobe veth
+    umount /sys/fs/cgroup /sys /tmp
+    mount --move /dev /disk/dev
+    umount /proc
+    exec switch_root /disk /sbin/init
+fi
 sh /run.sh
 echo "guest: ended with $?"
 poweroff -f

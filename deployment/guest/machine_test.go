@@ -22,15 +22,15 @@ type machine struct {
 	lines chan string // output of its serial port; closed at exit
 }
 
-// boot starts a guest. It is killed when the test ends.
-func boot(t *testing.T, accelerator, image, disk, memory string) *machine {
+// boot starts a guest, with parameters for its kernel and init. It is killed when the test ends.
+func boot(t *testing.T, accelerator, image, disk, memory string, parameters ...string) *machine {
 	t.Helper()
 	cpu := "max"
 	if accelerator == "kvm" {
 		cpu = "host"
 	}
 	args := []string{"-nodefaults", "-nic", "none", "-display", "none", "-serial", "stdio", "-no-reboot", "-M", "pc", "-accel", accelerator, "-cpu", cpu,
-		"-smp", "2", "-m", memory, "-kernel", filepath.Join(fetched(t), "kernel"), "-initrd", image, "-append", "console=ttyS0 quiet loglevel=3 panic=-1"}
+		"-smp", "2", "-m", memory, "-kernel", filepath.Join(fetched(t), "kernel"), "-initrd", image, "-append", strings.Join(append([]string{"console=ttyS0 quiet loglevel=3 panic=-1"}, parameters...), " ")}
 	if disk != "" {
 		args = append(args, "-drive", "file="+disk+",format=raw,if=virtio,cache=writeback")
 	}
