@@ -70,8 +70,12 @@ func (s *socket) restrict() (err error) {
 	if s.file, err = os.Lstat(s.path); err != nil {
 		return err
 	}
-	if err := os.Lchown(s.path, os.Geteuid(), os.Getegid()); err != nil {
-		return err
+	// The group is another one in a folder with the setgid bit. The systemd unit does not allow
+	// chown, so it is not called for nothing.
+	if is, ok := s.file.Sys().(*syscall.Stat_t); !ok || int(is.Uid) != os.Geteuid() || int(is.Gid) != os.Getegid() {
+		if err := os.Lchown(s.path, os.Geteuid(), os.Getegid()); err != nil {
+			return err
+		}
 	}
 	return os.Chmod(s.path, socketMode)
 }
