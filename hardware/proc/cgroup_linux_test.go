@@ -30,7 +30,17 @@ func newCgroup(t *testing.T) (CgroupParent, *Cgroup) {
 
 func in(group *Cgroup) func(*Command) { return func(c *Command) { c.Cgroup = group } }
 
-func TestChildStartsInItsCgroup(t *testing.T) {
+func TestChildStartsInItsCgroup(t *testing.T) { testChildInCgroup(t) }
+
+// As under a filter of system calls that forbids clone3.
+func TestChildIsMovedToItsCgroup(t *testing.T) {
+	born := bornInCgroup
+	t.Cleanup(func() { bornInCgroup = born })
+	bornInCgroup = func() bool { return false }
+	testChildInCgroup(t)
+}
+
+func testChildInCgroup(t *testing.T) {
 	_, outer := newCgroup(t)
 	group, err := outer.Child("encode")
 	if err != nil {

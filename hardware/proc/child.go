@@ -116,7 +116,11 @@ func (c *Child) run(cmd *exec.Cmd, command *Command, pipes *pipes, hands *handsh
 		started <- err
 		return
 	}
-	if err := setResourceLimits(cmd.Process.Pid, command.Limits); err != nil {
+	err := joinCgroup(cmd.Process.Pid, command.Cgroup)
+	if err == nil {
+		err = setResourceLimits(cmd.Process.Pid, command.Limits)
+	}
+	if err != nil {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 		started <- err
@@ -143,7 +147,7 @@ func (c *Child) run(cmd *exec.Cmd, command *Command, pipes *pipes, hands *handsh
 		c.Signal(syscall.SIGKILL) // the rest of its group; it has ended itself
 		c.markReaped()
 	}
-	err := cmd.Wait()
+	err = cmd.Wait()
 	c.markReaped()
 	c.exit.set(err, cmd.ProcessState)
 	if cpu, ok := c.cgroup.CPUTime(); ok {

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strconv"
+	"sync"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -16,10 +18,31 @@ const LimitsSupported = true
 
 func sysProcAttr(group *Cgroup) *syscall.SysProcAttr {
 	attr := &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	if group != nil {
+	if group != nil && bornInCgroup() {
 		attr.UseCgroupFD, attr.CgroupFD = true, int(group.dir.Fd())
 	}
 	return attr
+}
+
+// bornInCgroup reports whether a child can be started in a cgroup (clone3(2)). Filters that
+// keep a process from creating namespaces forbid that call, whose flags they cannot see: those
+// of systemd's RestrictNamespaces= and of container engines.
+var bornInCgroup = sync.OnceValue(func() bool {
+	_, _, errno := unix.RawSyscall(unix.SYS_CLONE3, 0, 0, 0) // EINVAL: arguments of no size
+	return errno == unix.EINVAL
+})
+
+// joinCgroup moves a process that has just been started to its cgroup, unless it was born
+// there. It has not started another one by then; its threads move with it.
+func joinCgroup(pid int, group *Cgroup) error {
+	if group == nil || bornInCgroup() {
+		return nil
+	}
+	err := writeControl(filepath.Join(group.path, "cgroup.procs"), strconv.Itoa(pid))
+	if err != nil && !errors.Is(err, unix.ESRCH) {
+		return fmt.Errorf("moving process %d to its cgroup: %w", pid, err)
+	}
+	return nil
 }
 
 // prepareThread gives the calling thread what its next child is to inherit: nice value,
