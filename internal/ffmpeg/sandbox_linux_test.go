@@ -222,3 +222,36 @@ func TestSandboxReachesOnlyTheStreamsHost(t *testing.T) {
 		t.Errorf("rtmp and srt: %+v, want any port", both)
 	}
 }
+
+// Inputs and outputs on a FUSE file system, as sshfs and many others are.
+func TestSandboxAllowsFilesOnFUSE(t *testing.T) {
+	bindfs, err := exec.LookPath("bindfs")
+	if err != nil {
+		t.Skip("bindfs is not installed")
+	}
+	if _, err := os.Stat("/dev/fuse"); err != nil {
+		t.Skip(err)
+	}
+	sandboxComplete(t)
+	behind, mount := t.TempDir(), t.TempDir()
+	if out, err := exec.Command(bindfs, behind, mount).CombinedOutput(); err != nil {
+		t.Skipf("mounting with bindfs: %v: %s", err, out)
+	}
+	t.Cleanup(func() {
+		if out, err := exec.Command("fusermount", "-u", mount).CombinedOutput(); err != nil {
+			t.Errorf("unmounting: %v: %s", err, out)
+		}
+	})
+	input, output := filepath.Join(mount, "in.mp4"), filepath.Join(mount, "out.mp4")
+	make := exec.Command("ffmpeg", "-nostdin", "-v", "error", "-f", "lavfi", "-i", "testsrc2=size=64x64:rate=10:duration=1", input)
+	if out, err := make.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	r := newRunner(t, func(s *Settings) { s.OutputRoots = []string{mount} })
+	if err := walk(testContext(t), r.Begin(lease(t, "fuse", fmt.Sprintf(`{"resolution":"64x64","preset":"ultrafast","input":%q,"output":%q}`, input, output)))); err != nil {
+		t.Fatal(err)
+	}
+	if info, err := os.Stat(filepath.Join(behind, "out.mp4")); err != nil || info.Size() == 0 {
+		t.Errorf("output: %v, %v", info, err)
+	}
+}
