@@ -29,6 +29,10 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, Confine(os.Args[2:]))
 		os.Exit(1)
 	}
+	if len(os.Args) > 1 && os.Args[1] == hardened {
+		actHardened()
+		return
+	}
 	if len(os.Args) > 1 && os.Args[1] == confines {
 		actConfined(os.Args[2:])
 		return

@@ -215,8 +215,10 @@ func dropCapabilities(keep, ambient bool) error {
 			sets[0].Inheritable = bit
 		}
 	}
-	if err := unix.Capset(&header, &sets[0]); err != nil {
-		return err
+	if had != sets { // capset may be forbidden where there is nothing to drop, as by our systemd unit
+		if err := unix.Capset(&header, &sets[0]); err != nil {
+			return err
+		}
 	}
 	if keep && ambient {
 		return unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_RAISE, unix.CAP_DAC_OVERRIDE, 0, 0)

@@ -2,12 +2,15 @@ package proc
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -15,6 +18,7 @@ import (
 	"testing"
 	"unsafe"
 
+	seccomp "github.com/elastic/go-seccomp-bpf"
 	"golang.org/x/sys/unix"
 )
 
@@ -22,6 +26,7 @@ import (
 const (
 	confine  = "confine"
 	confines = "confined"
+	hardened = "hardened"
 )
 
 func sandbox(s Sandbox) *Sandbox {
@@ -433,4 +438,69 @@ func TestSandboxSaysWhyACommandDidNotStart(t *testing.T) {
 			t.Errorf("got %v", err)
 		}
 	})
+}
+
+// Our systemd unit forbids capset, and has no capabilities to drop.
+func TestSandboxIsWholeWhereCapsetIsForbidden(t *testing.T) {
+	landlockABI6(t)
+	cmd := exec.Command("/proc/self/exe", hardened)
+	cmd.Stderr = os.Stderr
+	if os.Geteuid() == 0 {
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	}
+	cmd.Dir = "/"
+	out, err := cmd.Output()
+	if err != nil || strings.TrimSpace(string(out)) != "{}" {
+		t.Errorf("got %s, %v, want no missing layer", out, err)
+	}
+}
+
+// actHardened starts a child where capset is forbidden.
+func actHardened() {
+	runtime.LockOSThread()
+	err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+	if err == nil {
+		err = seccomp.LoadFilter(seccomp.Filter{Flag: seccomp.FilterFlagTSync, Policy: seccomp.Policy{
+			DefaultAction: seccomp.ActionAllow, Syscalls: []seccomp.SyscallGroup{{Names: []string{"capset"}, Action: seccomp.ActionErrno}},
+		}})
+	}
+	var confinement *Confinement
+	if err == nil {
+		confinement, _, err = RunConfined(context.Background(), Command{Path: "/bin/true", Sandbox: sandbox(Sandbox{})})
+	}
+	if err != nil {
+		panic(err)
+	}
+	_ = json.NewEncoder(os.Stdout).Encode(confinement)
+}
+
+// A process that is hardened cannot be read or traced by others of its user.
+func TestHardenedAgentIsNotDumpable(t *testing.T) {
+	before, err := unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := Harden(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = unix.Prctl(unix.PR_SET_DUMPABLE, uintptr(before), 0, 0, 0) }()
+	if got, err := unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0); err != nil || got != 0 {
+		t.Errorf("dumpable is %d, %v, want 0", got, err)
+	}
+	var core unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_CORE, &core); err != nil || core.Max != 0 {
+		t.Errorf("core limit %v, %v, want 0", core, err)
+	}
+	// What the agent needs of its own files in /proc, it still reads.
+	for _, path := range []string{"/proc/self/status", "/proc/self/cgroup", "/proc/self/mountinfo", "/proc/self/fd/0", "/proc/self/exe"} {
+		if _, err := os.Stat(path); err != nil {
+			t.Error(err)
+		}
+	}
+	if entries, err := os.ReadDir("/proc/self/fd"); err != nil || len(entries) == 0 {
+		t.Errorf("descriptors: %v, %v", entries, err)
+	}
+	if _, err := Run(testContext(t), Command{Path: "/bin/true", Sandbox: sandbox(Sandbox{})}); err != nil {
+		t.Errorf("a child of a hardened process: %v", err)
+	}
 }
