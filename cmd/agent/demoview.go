@@ -180,14 +180,14 @@ func (v *demoView) columns() int {
 // table prints the outcome and energy of each job. It fails if one did not complete.
 func (v *demoView) table() error {
 	w := tabwriter.NewWriter(v.out, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(w, "scenario\tstatus\twall s\tframes\tfps\tJ\t±J\tnet J\tµJ/pixel\tpixels/J\tsource\t")
+	fmt.Fprintln(w, "scenario\tstatus\twall s\tfps\tJ\t±J\tnet J\tµJ/pixel\tsource\t")
 	var failed []string
 	methods := map[string]bool{}
 	for _, j := range v.jobs {
 		r, _, ok := v.master.Result(j.ID)
 		if j.Status != protocol.StatusCompleted || !ok {
 			failed = append(failed, fmt.Sprintf("%s %s: %s: %s", j.Scenario, j.Status, r.FailureReason, r.Error))
-			fmt.Fprintf(w, "%s\t%s\t\t\t\t\t\t\t\t\t\t\n", j.Scenario, j.Status)
+			fmt.Fprintf(w, "%s\t%s\t\t\t\t\t\t\t\t\n", j.Scenario, j.Status)
 			continue
 		}
 		a, err := readAnalysis(r)
@@ -199,10 +199,10 @@ func (v *demoView) table() error {
 			cost = *a.Energy
 			methods[cost.Total.Method] = true
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%v\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t\n", j.Scenario, j.Status,
-			metric(r.Metrics[protocol.MetricDuration], 2), r.Metrics[protocol.MetricFrames], metric(r.Metrics[protocol.MetricFPS], 1),
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t\n", j.Scenario, j.Status,
+			metric(r.Metrics[protocol.MetricDuration], 2), metric(r.Metrics[protocol.MetricFPS], 1),
 			figure(r.EnergyJoules, 1), figure(cost.Total.ErrorBound, 1), figure(cost.Net.Energy, 1), figure(a.Scores.MicrojoulesPerPixel, 2),
-			figure(a.Scores.PixelsPerJoule, 0), cost.Total.Source)
+			cost.Total.Source)
 	}
 	if err := w.Flush(); err != nil {
 		return fmt.Errorf("writing the demo's table: %w", err)

@@ -75,6 +75,7 @@ var doctorChecks = []doctorCheck{
 	{name: "disk", run: checkDisk},
 	{name: "ffmpeg", run: checkFFmpeg},
 	{name: "encoders", needs: "ffmpeg", run: checkEncoders},
+	{name: "sandbox", needs: "ffmpeg", run: checkSandbox},
 	{name: "processors", run: checkProcessors},
 	{name: "memory", run: checkMemory},
 	{name: "cgroups", run: checkCgroups},

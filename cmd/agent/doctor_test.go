@@ -406,6 +406,15 @@ func TestDoctorAsksTheRunningAgent(t *testing.T) {
 	c.want("port "+c.env["FFMPEG_AGENT_EXPORTERS_GPU_PORT"], findingFailed, "already in use", "ss -ltnp")
 	c.want("journal", findingWarning, "2 results", "agent jobs --failed")
 	c.want("cgroups", findingWarning, "no cgroup v2", "Delegate=yes")
+	c.env["FFMPEG_AGENT_HARDWARE_FFMPEG"], c.env["FFMPEG_AGENT_HARDWARE_FFPROBE"] = ffmpegtest.FFmpeg(), ffmpegtest.FFprobe()
+	status.Sandbox = messages.Sandbox{Mode: "auto", Layers: []messages.SandboxLayer{{Name: "seccomp"}, {Name: "landlock", Missing: "not in this kernel"}}}
+	c.want("sandbox", findingWarning, "without landlock: not in this kernel", "uname -r")
+	status.Sandbox.Mode = "require"
+	c.want("sandbox", findingFailed, "no job is taken without landlock", "jobs.sandbox")
+	status.Sandbox.Mode = "off"
+	c.want("sandbox", findingWarning, "off", "jobs.sandbox")
+	status.Sandbox = messages.Sandbox{Mode: "auto", Layers: []messages.SandboxLayer{{Name: "seccomp"}}}
+	c.want("sandbox", findingOK, "seccomp", "")
 	status = messages.Status{Version: version, PID: os.Getpid(), At: time.Now(), StartedAt: ago(0), Slots: 1, Cgroups: "one for each job below /x, limits on cpu",
 		Checks: []messages.Check{{Name: "disk"}}, Listeners: []messages.ListenerHealth{{Name: "gpu-metrics"}}}
 	for _, name := range []string{"agent", "taking jobs", "ports", "journal", "cgroups"} {

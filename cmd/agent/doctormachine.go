@@ -18,6 +18,7 @@ import (
 	"ffmpeg-agent/configs"
 	"ffmpeg-agent/internal/datadir"
 	"ffmpeg-agent/internal/journal"
+	"ffmpeg-agent/messages"
 )
 
 // What a worker should have.
@@ -145,6 +146,35 @@ func checkEncoders(ctx context.Context, e *examination) []finding {
 			}
 		}
 		findings = append(findings, warning(e.cfg.Hardware.FFmpeg+" -encoders | grep nvenc", "this machine has an NVIDIA card, but this FFmpeg was built without nvenc"))
+	}
+	return findings
+}
+
+// checkSandbox tells which layers of the sandbox around FFmpeg this machine lacks.
+func checkSandbox(_ context.Context, e *examination) []finding {
+	var sandbox messages.Sandbox
+	if e.agent != nil {
+		sandbox = e.agent.Sandbox
+	} else {
+		sandbox = e.runner.Sandbox()
+	}
+	if sandbox.Mode == "off" {
+		return []finding{warning(e.change("jobs.sandbox", "auto"), "off: a job's FFmpeg may read and write all that the agent may")}
+	}
+	var findings []finding
+	for _, l := range sandbox.Layers {
+		switch {
+		case l.Missing != "" && sandbox.Mode == "require":
+			findings = append(findings, failed(e.change("jobs.sandbox", "auto, or run on a kernel that has it"), "no job is taken without %s: %s", l.Name, l.Missing))
+		case l.Missing != "":
+			findings = append(findings, warning("uname -r   # THREATS.md says what each layer stops, and which kernel has it", "without %s: %s", l.Name, l.Missing))
+		}
+	}
+	for _, enc := range sandbox.Encoders {
+		findings = append(findings, warning("agent status", "%s works only without %s", enc.Name, strings.Join(enc.Without, ", ")))
+	}
+	if findings == nil {
+		return []finding{passing("%s", strings.Join(sandboxTexts(sandbox), "; "))}
 	}
 	return findings
 }

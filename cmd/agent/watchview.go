@@ -80,6 +80,9 @@ func (w *watch) lines() []string {
 		}
 		v.paragraph(firstOf("configuration", i), style, text)
 	}
+	for i, text := range sandboxTexts(s.Sandbox) {
+		v.row(firstOf("sandbox", i), text)
+	}
 	w.writeSensors(v)
 	w.writeActors(v)
 	return v.all
