@@ -171,6 +171,29 @@ var decoderAttacks = []attack{
 			return held
 		},
 	},
+	{
+		name: "exploited decoder, jobs.run_as", threat: "T2", wants: "anything, where FFmpeg has a user of its own",
+		run: func(t *testing.T) string {
+			if os.Geteuid() != 0 {
+				t.Skip("only an agent that is root may switch users")
+			}
+			return strings.Join(exploit(t, 0, "FFMPEG_AGENT_JOBS_SANDBOX=require", "FFMPEG_AGENT_JOBS_RUN_AS=nobody").all(), ", ")
+		},
+	}, {
+		name: "exploited decoder, jobs.run_as without landlock and seccomp", threat: "T2", wants: "the agent's memory and control by its user",
+		run: func(t *testing.T) (held string) {
+			if os.Geteuid() != 0 {
+				t.Skip("only an agent that is root may switch users")
+			}
+			got := exploit(t, 0, "FFMPEG_AGENT_JOBS_RUN_AS=nobody", "FFMPEG_AGENT_DEBUG_SANDBOX_WITHOUT=landlock,seccomp")
+			for _, what := range []string{"environment of the agent", "memory of the agent", "tracing the agent", "signal to the agent", "limits of the agent", "priority of the agent"} {
+				if got[what] == "got" {
+					held += what + "; "
+				}
+			}
+			return held
+		},
+	},
 	alone("landlock", "T3", "journal", "workspaces of other jobs", "its own manifest", "file of another owner", "planting a file", "environment of the agent", "memory of the agent",
 		"tracing the agent", "connecting to the master", "signal to the agent", "the kernel's devices"),
 	alone("seccomp", "T5", "tracing the agent", "signal to the agent", "signal to the agent by a pipe", "limits of the agent", "priority of the agent", "control socket",

@@ -82,6 +82,7 @@ func (s *sandboxes) around(c *proc.Command, allowed proc.Sandbox, hardware bool)
 	}
 	if hardware {
 		box.Read = append(box.Read, hardwareFiles...)
+		box.Read = append(box.Read, cardFolders("/sys")...)
 		for _, pattern := range hardwareDevices {
 			found, _ := filepath.Glob(pattern)
 			box.Devices = append(box.Devices, found...)
@@ -111,10 +112,25 @@ var (
 	}
 	hardwareDevices = []string{
 		"/dev/dri", "/dev/nvidia*", "/dev/kfd", "/dev/video*", "/dev/media*", "/dev/dma_heap", "/dev/mali*", "/dev/mpp_service", "/dev/rga", "/dev/dxg",
-		// Beside the devices' own folders, nothing of /sys/devices.
-		"/sys/devices/pci*/*/drm", "/sys/devices/pci*/*/*/drm",
 	}
 )
+
+// cardFolders are the folders of graphics cards below /sys/devices, to which the links in
+// /sys/class and /sys/bus lead. The rest of it, with the energy counters, is not readable.
+func cardFolders(sys string) (folders []string) {
+	cards, _ := filepath.Glob(filepath.Join(sys, "class/drm/*/device"))
+	classes, _ := filepath.Glob(filepath.Join(sys, "bus/pci/devices/*/class"))
+	for _, path := range classes {
+		const display = "0x03" // PCI base class 3
+		if class, err := os.ReadFile(path); err == nil && strings.HasPrefix(string(class), display) {
+			cards = append(cards, filepath.Dir(path))
+		}
+	}
+	for _, card := range cards {
+		folders = append(folders, resolved(card))
+	}
+	return unique(folders)
+}
 
 // homesOf are the folders of a program and of its libraries: beside it, and where the loader
 // is told to look.

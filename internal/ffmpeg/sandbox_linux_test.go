@@ -255,3 +255,45 @@ func TestSandboxAllowsFilesOnFUSE(t *testing.T) {
 		t.Errorf("output: %v, %v", info, err)
 	}
 }
+
+func TestHardwareJobsReadTheFoldersOfCards(t *testing.T) {
+	sys := t.TempDir()
+	file := func(path, content string) {
+		t.Helper()
+		path = filepath.Join(sys, path)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	link := func(path, to string) {
+		t.Helper()
+		path = filepath.Join(sys, path)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Symlink(filepath.Join(sys, to), path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	file("devices/pci0000:00/0000:00:02.0/class", "0x030000\n")
+	file("devices/pci0000:00/0000:00:1f.2/class", "0x010601\n") // a disk
+	file("devices/pci0000:3a/0000:3b:00.0/class", "0x030200\n")
+	file("devices/platform/soc/gpu/uevent", "DRIVER=panfrost\n")
+	for _, device := range []string{"pci0000:00/0000:00:02.0", "pci0000:00/0000:00:1f.2", "pci0000:3a/0000:3b:00.0"} {
+		link("bus/pci/devices/"+filepath.Base(device), "devices/"+device)
+	}
+	link("devices/pci0000:00/0000:00:02.0/drm/card0/device", "devices/pci0000:00/0000:00:02.0")
+	link("class/drm/card0", "devices/pci0000:00/0000:00:02.0/drm/card0")
+	link("devices/platform/soc/gpu/drm/card1/device", "devices/platform/soc/gpu")
+	link("class/drm/card1", "devices/platform/soc/gpu/drm/card1")
+	var want []string
+	for _, device := range []string{"pci0000:00/0000:00:02.0", "platform/soc/gpu", "pci0000:3a/0000:3b:00.0"} {
+		want = append(want, filepath.Join(sys, "devices", device))
+	}
+	if got := cardFolders(sys); !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
