@@ -50,6 +50,8 @@ NEEDS_page-test  = $(FFMPEG) chromium
 NEEDS_observe-test = $(FFMPEG) prometheus promtool
 NEEDS_deb        = gcc gzip
 NEEDS_e2e        = gcc gzip debootstrap systemd-nspawn
+NEEDS_image      = gcc docker
+NEEDS_container-test = gcc docker debootstrap
 # CGO_ENABLED=0 asks for a build without a C compiler.
 OPTIONAL         = $(if $(filter test,$(GOALS)),tmux) $(if $(filter build build-agent demo gpu-check,$(GOALS)),$(if $(filter 0,$(CGO_ENABLED)),,gcc))
 GOALS            = $(MAKECMDGOALS)
@@ -152,6 +154,17 @@ e2e-files: build
 	$(MAKE) deb DEB_ARCHS=amd64 DEB_DIR=bin/e2e/shared/current
 	$(MAKE) deb DEB_ARCHS=amd64 DEB_DIR=bin/e2e/shared/previous VERSION=previous DEB_VERSION=0.0.0~previous
 	CGO_ENABLED=0 $(GO) test -c -tags $(TAGS),e2e -o bin/e2e/shared/e2e.test ./deployment/e2e
+
+.PHONY: image
+image: need build ## build the container images ffmpeg-rtmp/agent and ffmpeg-rtmp/devmaster
+	docker build $(IMAGEFLAGS) -t ffmpeg-rtmp/agent -f deployment/Dockerfile .
+	docker build $(IMAGEFLAGS) -t ffmpeg-rtmp/devmaster -f deployment/Dockerfile.devmaster .
+
+.PHONY: container-test
+container-test: need ## test the image and the metrics of containers on this machine's Docker engine
+	@deployment/container/base.sh bin/container
+	$(MAKE) image IMAGEFLAGS="--network host"
+	$(GO) test -tags $(TAGS),container -count=1 -timeout 10m -v ./deployment/container
 
 .PHONY: gpu-check
 gpu-check: build ## compare the energy counters of this machine's NVIDIA cards with their integrated power

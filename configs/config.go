@@ -23,7 +23,8 @@ import "time"
 //	live          the key takes effect by a reload; others need a restart
 //	legacy.NAME   on a section: that of the section's key NAME
 //
-// Load resolves "auto" in DataDir, Node.Address and Control.Socket. Node.Type,
+// Load resolves "auto" in DataDir, Control.Socket and, unless the host name is no identity, in
+// Node.Address: then an address is generated and kept in DataDir. Node.Type,
 // Jobs.MinFreeDisk, Jobs.Limits, Energy.Estimate and Log.Format may still be "auto": the code that
 // uses them resolves them, because the result can change while the agent runs.
 type Config struct {
@@ -56,7 +57,8 @@ type Config struct {
 
 // Node is how the agent identifies itself to the master.
 type Node struct {
-	// Address identifies the node: the master treats two agents with the same address as one node.
+	// Address identifies the node: the master treats two agents with the same address as one
+	// node. "auto" where one has to be generated.
 	Address string `key:"address" default:"auto" allow:"address"`
 	// Type is auto (detected), server, desktop or laptop.
 	Type string `key:"type" default:"auto" allow:"auto|server|desktop|laptop"`

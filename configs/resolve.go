@@ -16,7 +16,7 @@ func (l *loader) resolve() {
 	cfg := &l.loaded.Config
 	cfg.Jobs.DefaultPresets = completePresets(cfg.Jobs.DefaultPresets)
 	if cfg.Node.Address == "auto" && !l.bad["node.address"] {
-		cfg.Node.Address = l.hostname()
+		l.resolveAddress()
 	}
 	if cfg.DataDir == "auto" && !l.bad["data_dir"] {
 		cfg.DataDir = l.dataDir()
@@ -33,19 +33,26 @@ func (l *loader) resolve() {
 	}
 }
 
-func (l *loader) hostname() string {
-	get := l.src.Hostname
-	if get == nil {
-		get = os.Hostname
+// resolveAddress makes the host name the node's address where it is an identity.
+func (l *loader) resolveAddress() {
+	hostname, contained := l.src.Hostname, l.src.InContainer
+	if hostname == nil {
+		hostname = os.Hostname
 	}
-	name, err := get()
-	if err == nil {
+	if contained == nil {
+		contained = inContainer
+	}
+	name, err := hostname()
+	switch {
+	case err == nil && !isIdentity(name, contained()):
+		return
+	case err == nil:
 		err = checkAddress(name)
 	}
 	if err != nil {
 		l.report("node.address", `"auto"`, "unusable host name: "+err.Error(), "an explicit name for this node")
 	}
-	return name
+	l.loaded.Config.Node.Address = name
 }
 
 // dataDir returns systemd's state directory if set, else the system-wide one for root

@@ -40,6 +40,7 @@ packages() {
     echo $(for program in "$@"; do
         case $program in
             ffprobe) echo ffmpeg ;;
+            docker) echo docker.io ;;
             gcc) printf 'gcc\nlibc6-dev\n' ;;
             ip) echo iproute2 ;;
             mkfs.ext4) echo e2fsprogs ;;

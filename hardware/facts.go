@@ -23,18 +23,25 @@ const (
 type Roots struct {
 	SysfsPath  string // default /sys
 	ProcfsPath string // default /proc
+	// CgroupPath is where the cgroups of this process are mounted, which differs where a
+	// container has the host's sysfs elsewhere; default fs/cgroup below SysfsPath.
+	CgroupPath string
 }
 
 func (r Roots) withDefaults() Roots {
-	return Roots{SysfsPath: orDefault(r.SysfsPath, "/sys"), ProcfsPath: orDefault(r.ProcfsPath, "/proc")}
+	sysfs := orDefault(r.SysfsPath, "/sys")
+	return Roots{
+		SysfsPath: sysfs, ProcfsPath: orDefault(r.ProcfsPath, "/proc"),
+		CgroupPath: orDefault(r.CgroupPath, filepath.Join(sysfs, "fs", "cgroup")),
+	}
 }
 
 // Facts are the machine's properties that do not change while it runs. An unknown fact is empty
 // or 0.
 type Facts struct {
 	CPUModel   string
-	CPUThreads int    // logical processors
-	RAMTotal   uint64 // bytes
+	CPUThreads int    // logical processors, or fewer where this process is limited to fewer
+	RAMTotal   uint64 // bytes; likewise
 	NodeType   string // Server, Desktop or Laptop
 	Hostname   string
 	OS         string // such as "Debian GNU/Linux 12 (bookworm)"
@@ -56,12 +63,13 @@ func Detect(roots Roots) (Facts, error) {
 	facts.CPUModel, facts.CPUThreads, errs[0] = processor(roots.ProcfsPath)
 	var total *uint64
 	if total, _, errs[1] = memory(roots.ProcfsPath); total != nil {
-		facts.RAMTotal = *total
+		facts.RAMTotal = MemoryLimit(roots)
 	}
 	facts.Hostname, errs[2] = os.Hostname()
 	if facts.CPUThreads == 0 {
 		facts.CPUThreads = runtime.NumCPU()
 	}
+	facts.CPUThreads = threadLimit(roots, facts.CPUThreads)
 	if facts.CPUModel == "" {
 		facts.CPUModel = facts.Arch
 	}

@@ -17,7 +17,7 @@ func TestDetect(t *testing.T) {
 		"class/power_supply/AC/type":    "Mains",
 		"class/power_supply/BAT0/scope": "System",
 	})
-	facts, err := Detect(Roots{tree.Sys(), tree.Proc()})
+	facts, err := Detect(Roots{SysfsPath: tree.Sys(), ProcfsPath: tree.Proc()})
 	must(t, err)
 	if facts.Hostname == "" || facts.OS == "" {
 		t.Errorf("got hostname %q and OS %q, want both", facts.Hostname, facts.OS)
@@ -34,7 +34,7 @@ func TestDetect(t *testing.T) {
 
 func TestDetectReturnsPartialFacts(t *testing.T) {
 	empty := t.TempDir()
-	facts, err := Detect(Roots{filepath.Join(empty, "sys"), filepath.Join(empty, "proc")})
+	facts, err := Detect(Roots{SysfsPath: filepath.Join(empty, "sys"), ProcfsPath: filepath.Join(empty, "proc")})
 	if err == nil || !strings.Contains(err.Error(), "processor") {
 		t.Errorf("got error %v, want one about the processor", err)
 	}

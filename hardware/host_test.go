@@ -23,7 +23,7 @@ func TestHostStatus(t *testing.T) {
 		"class/hwmon/hwmon1/temp1_input": "61000",
 		"class/hwmon/hwmon1/temp2_input": "64500",
 	})
-	host := NewHost(HostConfig{Roots: Roots{tree.Sys(), tree.Proc()}, DataDir: t.TempDir()})
+	host := NewHost(HostConfig{Roots: Roots{SysfsPath: tree.Sys(), ProcfsPath: tree.Proc()}, DataDir: t.TempDir()})
 	status := func() HostStatus {
 		t.Helper()
 		status, err := host.Status()
@@ -53,7 +53,7 @@ func TestHostStatus(t *testing.T) {
 
 func TestHostReturnsPartialStatus(t *testing.T) {
 	empty := t.TempDir()
-	host := NewHost(HostConfig{Roots: Roots{empty, empty}, DataDir: empty})
+	host := NewHost(HostConfig{Roots: Roots{SysfsPath: empty, ProcfsPath: empty}, DataDir: empty})
 	status, err := host.Status()
 	if err == nil || status.DiskFree == nil || status.CPULoadPercent != nil || status.TemperatureCelsius != nil || status.Throttled != nil {
 		t.Errorf("empty roots: got %+v and error %v, want the disk only", status, err)
@@ -70,7 +70,7 @@ func TestHostUsesTheThermalZone(t *testing.T) {
 		"class/thermal/thermal_zone0/type": "acpitz", "class/thermal/thermal_zone0/temp": "20000",
 		"class/thermal/thermal_zone1/type": "x86_pkg_temp", "class/thermal/thermal_zone1/temp": "-5000",
 	})
-	status, err := NewHost(HostConfig{Roots: Roots{tree.Sys(), tree.Proc()}}).Status()
+	status, err := NewHost(HostConfig{Roots: Roots{SysfsPath: tree.Sys(), ProcfsPath: tree.Proc()}}).Status()
 	if err != nil || status.TemperatureCelsius == nil || *status.TemperatureCelsius != -5 {
 		t.Errorf("got %+v and error %v, want -5 °C", status, err)
 	}

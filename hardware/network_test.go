@@ -31,7 +31,7 @@ func TestNetworkLoad(t *testing.T) {
 		write("docker0/speed", "10") // virtual
 		count("docker0", 0, 0)
 
-		host := NewHost(HostConfig{Roots: Roots{sys, "/proc"}})
+		host := NewHost(HostConfig{Roots: Roots{SysfsPath: sys, ProcfsPath: "/proc"}})
 		expect := func(what string, want float64) {
 			t.Helper()
 			if got := host.networkLoad(); got == nil || *got < want-0.001 || *got > want+0.001 {

@@ -78,7 +78,7 @@ func newHost(cfg configs.Config) actors.Host {
 }
 
 func hardwareRoots(cfg configs.Config) hardware.Roots {
-	return hardware.Roots{SysfsPath: cfg.Hardware.SysfsPath, ProcfsPath: cfg.Hardware.ProcfsPath}
+	return hardware.Roots{SysfsPath: cfg.Hardware.SysfsPath, ProcfsPath: cfg.Hardware.ProcfsPath, CgroupPath: "/sys/fs/cgroup"}
 }
 
 func (h host) Look(context.Context) (messages.HostStatus, error) {

@@ -66,7 +66,7 @@ func runCommand(cmd *cobra.Command, _ []string) error {
 	manager.started()
 	cfg := config.current()
 	log.Info("agent started", zap.String("version", version), zap.String("master", cfg.Master.URL),
-		zap.String("address", cfg.Node.Address), zap.String("data_dir", cfg.DataDir), zap.Int("pid", os.Getpid()))
+		zap.String("address", w.agent.Status().Address), zap.String("data_dir", cfg.DataDir), zap.Int("pid", os.Getpid()))
 	if err := w.wait(signals, hangups, manager); err != nil {
 		// Exit at once, without close: FFmpeg is killed with the agent, and all that has to
 		// survive is in the journal.

@@ -58,6 +58,12 @@ func (w *worker) start(e effective) error {
 	if err := w.openJournal(cfg); err != nil {
 		return err
 	}
+	if cfg.Node.Address == "auto" {
+		var err error
+		if cfg.Node.Address, err = generatedAddress(cfg.DataDir, w.log.Logger); err != nil {
+			return err
+		}
+	}
 	client, err := w.newClient(e)
 	if err != nil {
 		return err
