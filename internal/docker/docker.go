@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"os"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/moby/moby/api/types/container"
@@ -91,17 +92,18 @@ func (e *Engine) read(ctx context.Context) ([]messages.Container, error) {
 	if err != nil {
 		return nil, err
 	}
+	samples := e.sample(ctx, list.Items)
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
 	all := make([]messages.Container, 0, len(list.Items))
 	current := map[string]container.CPUStats{}
-	for _, item := range list.Items {
-		stats, err := e.stats(ctx, item.ID)
-		switch {
-		case ctx.Err() != nil:
-			return nil, ctx.Err()
-		case err != nil, stats.Read.IsZero(): // it has ended
+	for i, item := range list.Items {
+		stats := samples[i]
+		if stats == nil || stats.Read.IsZero() { // it has ended
 			continue
 		}
-		c := convert(item, &stats)
+		c := convert(item, stats)
 		if before, known := e.previous[item.ID]; known {
 			c.CPUPercent = cpuPercent(before, stats.CPUStats)
 		}
@@ -110,6 +112,28 @@ func (e *Engine) read(ctx context.Context) ([]messages.Container, error) {
 	}
 	e.previous = current
 	return all, nil
+}
+
+// maxCalls bounds the calls to the engine at a time.
+const maxCalls = 32
+
+// sample takes a sample of each container, nil where that failed. The calls overlap, because
+// engines answer one only when they read the container next, up to a second later.
+func (e *Engine) sample(ctx context.Context, items []container.Summary) []*container.StatsResponse {
+	samples := make([]*container.StatsResponse, len(items))
+	slots := make(chan struct{}, maxCalls)
+	var calls sync.WaitGroup
+	for i, item := range items {
+		slots <- struct{}{}
+		calls.Go(func() {
+			defer func() { <-slots }()
+			if stats, err := e.stats(ctx, item.ID); err == nil {
+				samples[i] = &stats
+			}
+		})
+	}
+	calls.Wait()
+	return samples
 }
 
 // stats takes one sample. The engine would need a second or two for another one to compare with.
