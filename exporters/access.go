@@ -32,7 +32,7 @@ type accessKey struct{}
 // withAccess notes in a request whether its client may see everything.
 func (s *Server) withAccess(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		full := s.web.Load().Authenticates() || isLocal(r)
+		full := s.served.Load().Authenticates() || isLocal(r)
 		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), accessKey{}, full)))
 	})
 }
@@ -112,6 +112,12 @@ func Public(s messages.Status) messages.Status {
 	s.Listeners = append([]messages.ListenerHealth{}, s.Listeners...)
 	for i := range s.Listeners {
 		hide(&s.Listeners[i].Error)
+	}
+	if s.Engine != nil {
+		e := *s.Engine
+		hide(&e.Error)
+		hide(&e.Absent)
+		s.Engine = &e
 	}
 	hide(&s.Journal.Error)
 	s.Sandbox.Layers = append([]messages.SandboxLayer{}, s.Sandbox.Layers...)

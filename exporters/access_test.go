@@ -25,6 +25,7 @@ func tellingStatus(secret string) messages.Status {
 		Actors:    []messages.ActorStatus{{Path: "agent/jobs/job-secret-4242", State: "running", LastFailure: secret}},
 		Samplers:  []messages.SamplerHealth{{Name: "rapl", Error: secret}}, Listeners: []messages.ListenerHealth{{Name: "x", Error: secret}},
 		Journal: job.JournalStats{Error: secret}, Configuration: &messages.ConfigurationStatus{File: secret},
+		Engine:  &messages.EngineStatus{Error: secret, Absent: secret},
 		Sandbox: messages.Sandbox{Layers: []messages.SandboxLayer{{Name: "landlock", Missing: secret}}},
 	}
 }
@@ -43,24 +44,25 @@ func TestStrangersSeeNoSecrets(t *testing.T) {
 	routes := PageRoutes()
 	routes["/status"] = StatusHandler(func() messages.Status { return status })
 	routes["/jobs"] = JobsHandler(func() ([]job.Summary, error) { return []job.Summary{{JobID: secret}}, nil })
-	s, err := NewServer(Config{Name: "agent", Routes: routes})
-	if err != nil {
-		t.Fatal(err)
-	}
 	for name, test := range map[string]struct {
 		peer, host string
-		web        WebConfig
+		web, next  WebConfig // what the port is served with, and will be after a reload
 		full       bool
 	}{
-		"this machine":         {"127.0.0.1:5", "127.0.0.1:9091", WebConfig{}, true},
-		"this machine by name": {"127.0.0.1:5", "localhost:9091", WebConfig{}, true},
-		"this machine, IPv6":   {"[::1]:5", "[::1]:9091", WebConfig{}, true},
-		"another machine":      {"10.0.0.7:5", "10.0.0.2:9091", WebConfig{}, false},
-		"claims to be local":   {"10.0.0.7:5", "127.0.0.1:9091", WebConfig{}, false},
-		"rebound host name":    {"127.0.0.1:5", "evil.example:9091", WebConfig{}, false},
-		"behind a login":       {"10.0.0.7:5", "10.0.0.2:9091", login, true},
+		"this machine":               {"127.0.0.1:5", "127.0.0.1:9091", WebConfig{}, WebConfig{}, true},
+		"this machine by name":       {"127.0.0.1:5", "localhost:9091", WebConfig{}, WebConfig{}, true},
+		"this machine, IPv6":         {"[::1]:5", "[::1]:9091", WebConfig{}, WebConfig{}, true},
+		"another machine":            {"10.0.0.7:5", "10.0.0.2:9091", WebConfig{}, WebConfig{}, false},
+		"claims to be local":         {"10.0.0.7:5", "127.0.0.1:9091", WebConfig{}, WebConfig{}, false},
+		"rebound host name":          {"127.0.0.1:5", "evil.example:9091", WebConfig{}, WebConfig{}, false},
+		"before the login is served": {"10.0.0.7:5", "10.0.0.2:9091", WebConfig{}, login, false},
+		"behind a login":             {"10.0.0.7:5", "10.0.0.2:9091", login, login, true},
 	} {
-		s.SetWebConfig(test.web)
+		s, err := NewServer(Config{Name: "agent", Routes: routes, WebConfig: test.web})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.SetWebConfig(test.next)
 		get := func(path string) (int, string) {
 			r := httptest.NewRequest(http.MethodGet, path, nil)
 			r.RemoteAddr, r.Host = test.peer, test.host

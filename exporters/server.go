@@ -63,8 +63,9 @@ type Server struct {
 	log     *zap.Logger
 	handler http.Handler
 	addr    atomic.Pointer[net.Addr]
-	web     atomic.Pointer[WebConfig]
-	serving chan struct{} // semaphore held by Serve
+	web     atomic.Pointer[WebConfig] // of the next Serve
+	served  atomic.Pointer[WebConfig] // of the current one
+	serving chan struct{}             // semaphore held by Serve
 }
 
 // NewServer returns a server that is not listening yet. It fails if the port or a route
@@ -78,6 +79,7 @@ func NewServer(cfg Config) (*Server, error) {
 	}
 	s := &Server{cfg: cfg, log: cfg.Logger, serving: make(chan struct{}, 1)}
 	s.SetWebConfig(cfg.WebConfig)
+	s.served.Store(&cfg.WebConfig)
 	handler, err := s.newHandler()
 	if err != nil {
 		return nil, fmt.Errorf("%s exporter: %w", cfg.Name, err)
@@ -110,7 +112,8 @@ func (s *Server) Serve(ctx context.Context) error {
 	case <-ctx.Done():
 		return nil
 	}
-	webConfig, closeConfig, err := s.web.Load().open()
+	s.served.Store(s.web.Load())
+	webConfig, closeConfig, err := s.served.Load().open()
 	if err != nil {
 		return fmt.Errorf("%s exporter: %w", s.cfg.Name, err)
 	}
