@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"os"
 	"os/exec"
 	"strings"
 	"testing"
@@ -19,6 +20,7 @@ func reloaded(t *testing.T, w *worker) {
 		_, err := try("journalctl --no-pager -u ffmpeg-agent -p debug..debug -o cat | grep .")
 		return err == nil
 	})
+	shell(t, "journalctl --no-pager -u ffmpeg-agent -o cat | grep -i -m 3 reload")
 	if now := mainPID(t); now != pid || unitProperty(t, "ActiveState") != "active" {
 		t.Errorf("process %d is now %d and %s, want the same and active", pid, now, unitProperty(t, "ActiveState"))
 	}
@@ -29,7 +31,9 @@ func newKey(t *testing.T, w *worker) {
 	pid := mainPID(t)
 	w.master = startMaster(t, secondKey)
 	begun := time.Now()
-	t.Setenv("MASTER_API_KEY", secondKey)
+	if err := os.Setenv("MASTER_API_KEY", secondKey); err != nil { // for the later steps as well
+		t.Fatal(err)
+	}
 	shell(t, readmeBlock(t, "Installing it", 0)[2])
 	id := w.submit(t, protocol.JobRequest{Parameters: map[string]any{"duration": 1, "resolution": "160x120"}})
 	w.await(t, id, protocol.StatusCompleted)

@@ -229,7 +229,7 @@ func jobLimits(t *testing.T, w *worker) {
 	say("notes: %s", text)
 	wants := []string{"cpu.max 50000 100000", "memory limited to 512 MiB by memory.max", "cpu.weight"}
 	if len(controllers) == 0 {
-		wants = []string{"is not enabled for the agent's cgroup"}
+		wants = []string{"not enabled for the agent's cgroup"}
 	}
 	for _, want := range wants {
 		if !strings.Contains(text, want) {
