@@ -2,6 +2,8 @@ package configs
 
 import (
 	"fmt"
+	"net/netip"
+	"net/url"
 	"slices"
 	"strings"
 )
@@ -73,7 +75,20 @@ func (l *loader) warn() {
 	if given := givenLegacyFlags(l.src.Flags); len(given) > 0 {
 		l.loaded.Warnings = append(l.loaded.Warnings, "flags that do nothing in this agent: "+strings.Join(given, ", ")+"; remove them from the start command")
 	}
+	if m := l.loaded.Config.Master; (m.APIKey.IsSet() || m.APIKeyFile != "") && overPlainHTTP(m.URL) {
+		l.loaded.Warnings = append(l.loaded.Warnings, fmt.Sprintf("the API key is sent unencrypted (master.url, %s): anyone on the network path can read it; use https://", l.settings["master.url"].origin))
+	}
 	if l.loaded.Config.Master.InsecureSkipVerify {
 		l.loaded.Warnings = append(l.loaded.Warnings, fmt.Sprintf("the master's certificate is not verified (%s): anyone on the network path can read the API key and send jobs", l.settings["master.insecure_skip_verify"].origin))
 	}
+}
+
+// overPlainHTTP reports whether what is sent to a URL leaves this machine unencrypted.
+func overPlainHTTP(master string) bool {
+	u, err := url.Parse(master)
+	if err != nil || u.Scheme != "http" {
+		return false
+	}
+	addr, err := netip.ParseAddr(u.Hostname())
+	return strings.ToLower(u.Hostname()) != "localhost" && (err != nil || !addr.Unmap().IsLoopback())
 }

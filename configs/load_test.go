@@ -421,6 +421,10 @@ func TestWarnings(t *testing.T) {
 		{machine(t).withFlags(t, "--skip-confirmation", "--auto-attach-cpu-quota=lots"), []string{"--auto-attach-cpu-quota, --skip-confirmation"}},
 		{machine(t).withFlags(t, "--insecure-skip-verify", "--api-key=hunter2"), []string{"--api-key", "not verified (flag --insecure-skip-verify)"}},
 		{machine(t).withFile(t, "master: {insecure_skip_verify: true}"), []string{"not verified (file "}},
+		{machine(t).withEnv("MASTER_API_KEY=hunter2", "MASTER_URL=http://192.0.2.1:8080"), []string{"sent unencrypted (master.url, environment variable MASTER_URL)"}},
+		{machine(t).withEnv("MASTER_API_KEY=hunter2", "MASTER_URL=http://[::1]:8080"), nil},
+		{machine(t).withEnv("MASTER_API_KEY=hunter2", "MASTER_URL=https://192.0.2.1:8080"), nil},
+		{machine(t).withEnv("MASTER_URL=http://192.0.2.1:8080"), nil},
 	}
 	for i, test := range tests {
 		got := mustLoad(t, test.src).Warnings

@@ -1,7 +1,6 @@
 package exporters
 
 import (
-	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -121,46 +120,4 @@ func TestHungHandlersAreLimited(t *testing.T) {
 			t.Errorf("request after the handlers returned: got %d, want 200", code)
 		}
 	})
-}
-
-func TestConnectionsAreLimited(t *testing.T) {
-	s := newTestServer(t, nil)
-	s.cfg.Address = "127.0.0.1"
-	listener, err := s.listen(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	accepted := make(chan net.Conn, maxConnections+1)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for {
-			conn, err := listener.Accept()
-			if errors.Is(err, net.ErrClosed) {
-				return
-			}
-			accepted <- conn
-		}
-	}()
-	for range maxConnections + 1 {
-		client, err := net.Dial("tcp", listener.Addr().String())
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer client.Close()
-	}
-	first := <-accepted
-	for range maxConnections - 1 {
-		defer (<-accepted).Close()
-	}
-	select {
-	case conn := <-accepted:
-		conn.Close()
-		t.Errorf("accepted %d concurrent connections, want %d", maxConnections+1, maxConnections)
-	default:
-	}
-	first.Close()
-	(<-accepted).Close() // the waiting connection
-	listener.Close()
-	<-done
 }

@@ -22,20 +22,20 @@ import (
 	"github.com/prometheus/exporter-toolkit/web"
 	"go.uber.org/zap"
 	"go.uber.org/zap/exp/zapslog"
-	"golang.org/x/net/netutil"
 )
 
 // Limits on the resources that clients of a port can use.
 const (
-	readHeaderTimeout = 5 * time.Second
-	readTimeout       = 10 * time.Second
-	handlerTimeout    = 10 * time.Second // per request
-	writeTimeout      = 20 * time.Second // handlerTimeout plus time to send the response
-	idleTimeout       = 2 * time.Minute  // longer than common scrape intervals
-	maxHeaderBytes    = 16 << 10
-	maxConnections    = 64 // per port; further ones wait to be accepted
-	maxConcurrent     = 8  // requests per route; further ones get 503
-	shutdownTimeout   = 2 * time.Second
+	readHeaderTimeout  = 5 * time.Second
+	readTimeout        = 10 * time.Second
+	handlerTimeout     = 10 * time.Second // per request
+	writeTimeout       = 20 * time.Second // handlerTimeout plus time to send the response
+	idleTimeout        = 2 * time.Minute  // longer than common scrape intervals
+	maxHeaderBytes     = 16 << 10
+	maxConnections     = 64 // per port, and of one peer, see connections
+	maxPeerConnections = 16
+	maxConcurrent      = 8 // requests per route; further ones get 503
+	shutdownTimeout    = 2 * time.Second
 )
 
 // defaultStaleAfter is the default StaleAfter of the CPU and GPU collectors.
@@ -151,7 +151,7 @@ func (s *Server) listen(ctx context.Context) (net.Listener, error) {
 	address := net.JoinHostPort(s.cfg.Address, strconv.Itoa(s.cfg.Port))
 	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
 	if err == nil {
-		return netutil.LimitListener(listener, maxConnections), nil
+		return listener, nil
 	}
 	err = fmt.Errorf("%s exporter: port %d (%s): %w", s.cfg.Name, s.cfg.Port, s.cfg.Key, err)
 	switch {
@@ -174,6 +174,7 @@ func (s *Server) newHTTPServer() *http.Server {
 		WriteTimeout:      writeTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeaderBytes,
+		ConnState:         (&connections{all: map[net.Conn]*connection{}}).changed,
 		// Failed TLS handshakes and other client errors.
 		ErrorLog: stdLog(s.log, zap.DebugLevel),
 	}

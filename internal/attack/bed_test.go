@@ -92,9 +92,9 @@ func (b *bed) start(uid int, env ...string) {
 		b.t.Fatal(err)
 	}
 	b.agent = exec.Command(binary, "--register", "--master", b.url, "--allow-master-as-worker",
-		"--poll-interval", "100ms", "--heartbeat-interval", "500ms", "--metrics-port", "0")
+		"--poll-interval", "100ms", "--heartbeat-interval", "500ms")
 	b.agent.Env = append([]string{
-		"PATH=" + os.Getenv("PATH"), "MASTER_API_KEY=" + apiKey, "FFMPEG_AGENT_DATA_DIR=" + b.dir, "FFMPEG_AGENT_JOBS_OUTPUT_ROOTS=" + b.files,
+		"PATH=" + os.Getenv("PATH"), "FFMPEG_AGENT_METRICS_PORT=0", "MASTER_API_KEY=" + apiKey, "FFMPEG_AGENT_DATA_DIR=" + b.dir, "FFMPEG_AGENT_JOBS_OUTPUT_ROOTS=" + b.files,
 		"FFMPEG_AGENT_EXPORTERS_CPU_ENABLED=false", "FFMPEG_AGENT_EXPORTERS_FFMPEG_ENABLED=false", "FFMPEG_AGENT_EXPORTERS_GPU_ENABLED=false",
 		"FFMPEG_AGENT_EXPORTERS_DOCKER_ENABLED=false",
 	}, env...)

@@ -58,6 +58,9 @@ type Settings struct {
 	// KeepDeadLetters is how many dead letters are kept; default 10000. Dropping the oldest
 	// beyond that is logged.
 	KeepDeadLetters int
+	// KeepBytes is how much the sent and superseded records may have together, and likewise the
+	// dead letters, in bytes; default 64 MiB.
+	KeepBytes int64
 	// Reserve is how much disk space is kept allocated for records to come, in bytes;
 	// default DefaultReserve.
 	Reserve int64
@@ -77,6 +80,9 @@ func (s Settings) withDefaults() Settings {
 	}
 	if s.KeepDeadLetters <= 0 {
 		s.KeepDeadLetters = 10000
+	}
+	if s.KeepBytes <= 0 {
+		s.KeepBytes = 64 << 20
 	}
 	if s.Reserve <= 0 {
 		s.Reserve = DefaultReserve
@@ -138,6 +144,7 @@ func (j *Journal) Close() error {
 // such an assignment.
 func (j *Journal) Accept(lease job.Lease) (job.Record, error) {
 	var rec job.Record
+	lease = bounded(lease)
 	err := j.write("accepting", lease.Key(), func(tx *bbolt.Tx) error {
 		previous, known, err := find(tx, lease.Key())
 		if err != nil {
@@ -217,7 +224,7 @@ func (j *Journal) Transfer(key job.Key, to job.Lease) error {
 			return fmt.Errorf("%w: the attempt is %s", job.ErrNotTransferable, previous.rec.State)
 		}
 		rec := previous.rec
-		rec.Lease, rec.Requeued = to, false
+		rec.Lease, rec.Requeued = bounded(to), false
 		if rec, err = roundTrip(rec); err != nil {
 			return err
 		}
@@ -313,41 +320,43 @@ func (j *Journal) replace(tx *bbolt.Tx, rec job.Record, previous *located) error
 	if previous != nil {
 		from = &previous.at
 	}
-	at, err := put(tx, rec, from)
+	now, err := put(tx, rec, from)
 	if err != nil {
 		return err
 	}
 	if previous != nil {
 		j.totals.add(*previous, -1)
 	}
-	j.totals.add(located{rec, at}, 1)
+	j.totals.add(now, 1)
 	return j.trim(tx)
 }
 
-// trim removes the oldest settled records beyond those to keep.
+// trim removes the oldest settled records beyond those to keep, in number and in bytes.
 func (j *Journal) trim(tx *bbolt.Tx) error {
 	stats := &j.totals.stats
 	settled := stats.Sent + stats.Superseded - j.settings.KeepSettled
-	if err := j.removeOldest(tx, bucketSettled, settled, func(job.Record) {}); err != nil {
+	if err := j.removeOldest(tx, bucketSettled, settled, j.totals.settledBytes-j.settings.KeepBytes, func(job.Record) {}); err != nil {
 		return err
 	}
 	dead := stats.DeadLetters - j.settings.KeepDeadLetters
-	return j.removeOldest(tx, bucketDead, dead, func(rec job.Record) {
+	return j.removeOldest(tx, bucketDead, dead, j.totals.deadBytes-j.settings.KeepBytes, func(rec job.Record) {
 		j.settings.Logger.Warn("too many dead letters: dropping the oldest from the journal",
 			zap.String("job", rec.Lease.Job.ID), zap.Int("attempt", rec.Key().Attempt),
-			zap.String("why", rec.Why), zap.Int("kept", j.settings.KeepDeadLetters))
+			zap.String("why", rec.Why), zap.Int("kept", j.settings.KeepDeadLetters), zap.Int64("kept_bytes", j.settings.KeepBytes))
 	})
 }
 
-// removeOldest removes the n oldest records of a bucket, none if n is not positive.
-func (j *Journal) removeOldest(tx *bbolt.Tx, bucket []byte, n int, removed func(job.Record)) error {
-	if n <= 0 {
+// removeOldest removes the oldest records of a bucket: as many as n and as many as have so many
+// bytes, none where neither is positive.
+func (j *Journal) removeOldest(tx *bbolt.Tx, bucket []byte, n int, bytes int64, removed func(job.Record)) error {
+	if n <= 0 && bytes <= 0 {
 		return nil
 	}
-	oldest := make([]located, 0, n)
+	var oldest []located
 	err := each(tx, bucket, false, func(r located) (bool, error) {
 		oldest = append(oldest, r)
-		return len(oldest) < n, nil
+		bytes -= int64(r.size)
+		return len(oldest) < n || bytes > 0, nil
 	})
 	if err != nil {
 		return err

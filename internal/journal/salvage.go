@@ -218,7 +218,7 @@ func decodeEntry(bucket []byte, e entry) (located, bool) {
 	if err != nil || string(bucketOf(rec.State)) != string(bucket) || len(e.Key) != 8 {
 		return located{}, false
 	}
-	return located{rec, location{bucket, binary.BigEndian.Uint64(e.Key)}}, true
+	return located{rec, location{bucket, binary.BigEndian.Uint64(e.Key)}, len(e.Value)}, true
 }
 
 // progress orders the states by how far on an attempt is.

@@ -127,8 +127,9 @@ type location struct {
 
 // located is a record with its location.
 type located struct {
-	rec job.Record
-	at  location
+	rec  job.Record
+	at   location
+	size int // bytes in the file
 }
 
 func (l location) bytes() []byte {
@@ -171,35 +172,35 @@ func follow(tx *bbolt.Tx, value []byte) (located, error) {
 	if err != nil {
 		return located{}, damagef("%s %d: %w", at.bucket, at.seq, err)
 	}
-	return located{rec, at}, nil
+	return located{rec, at, len(value)}, nil
 }
 
-// put writes a record and returns its location: a new number if it had none or moves to
-// another bucket.
-func put(tx *bbolt.Tx, rec job.Record, from *location) (location, error) {
+// put writes a record and returns where: at a new number if it had none or moves to another
+// bucket.
+func put(tx *bbolt.Tx, rec job.Record, from *location) (located, error) {
 	at := location{bucket: bucketOf(rec.State)}
 	if from != nil && string(from.bucket) == string(at.bucket) {
 		at = *from
 	} else {
 		if from != nil {
 			if err := tx.Bucket(from.bucket).Delete(seqKey(from.seq)); err != nil {
-				return location{}, err
+				return located{}, err
 			}
 		}
 		seq, err := tx.Bucket(at.bucket).NextSequence()
 		if err != nil {
-			return location{}, err
+			return located{}, err
 		}
 		at.seq = seq
 		if err := tx.Bucket(bucketIndex).Put(attemptID(rec.Key()), at.bytes()); err != nil {
-			return location{}, err
+			return located{}, err
 		}
 	}
 	value, err := encodeRecord(rec)
 	if err != nil {
-		return location{}, fmt.Errorf("encoding record: %w", err)
+		return located{}, fmt.Errorf("encoding record: %w", err)
 	}
-	return at, tx.Bucket(at.bucket).Put(seqKey(at.seq), value)
+	return located{rec, at, len(value)}, tx.Bucket(at.bucket).Put(seqKey(at.seq), value)
 }
 
 // each calls visit for a bucket's records in order until it returns false.
@@ -218,7 +219,7 @@ func each(tx *bbolt.Tx, bucket []byte, newestFirst bool, visit func(located) (mo
 		if err != nil {
 			return damagef("%s %d: %w", bucket, seq, err)
 		}
-		if more, err := visit(located{rec, location{bucket, seq}}); err != nil || !more {
+		if more, err := visit(located{rec, location{bucket, seq}, len(v)}); err != nil || !more {
 			return err
 		}
 	}
@@ -229,10 +230,18 @@ func each(tx *bbolt.Tx, bucket []byte, newestFirst bool, visit func(located) (mo
 type totals struct {
 	stats  job.JournalStats
 	unsent map[uint64]time.Time // number in the open bucket → when it was finished
+
+	settledBytes, deadBytes int64
 }
 
 // add counts a record n times: 1 or -1.
 func (t *totals) add(r located, n int) {
+	switch string(r.at.bucket) {
+	case string(bucketSettled):
+		t.settledBytes += int64(n * r.size)
+	case string(bucketDead):
+		t.deadBytes += int64(n * r.size)
+	}
 	switch r.rec.State {
 	case job.RecordAccepted, job.RecordRunning:
 		t.stats.Unfinished += n

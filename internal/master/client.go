@@ -236,6 +236,13 @@ func (c *Client) Next(ctx context.Context, s messages.Session) (*job.Lease, erro
 	return &job.Lease{Job: *j, NodeID: s.NodeID, AcquiredAt: sentAt}, nil
 }
 
+// maxIDBytes bounds the id of a job or a node, and maxLeases the number of leases that are
+// taken note of at once: more are found once these are done.
+const (
+	maxIDBytes = 1024
+	maxLeases  = 1000
+)
+
 // decodeNextJob decodes a protocol.NextJobResponse, except that the job must be present or
 // explicitly null.
 func decodeNextJob(r *response) (*protocol.Job, error) {
@@ -254,8 +261,11 @@ func decodeNextJob(r *response) (*protocol.Job, error) {
 	if err := json.Unmarshal(raw, &j); err != nil {
 		return nil, malformedError{err}
 	}
-	if j != nil && j.ID == "" {
+	switch {
+	case j != nil && j.ID == "":
 		return nil, malformedError{errors.New("job without id")}
+	case j != nil && len(j.ID) > maxIDBytes:
+		return nil, malformedError{fmt.Errorf("job with an id of more than %d bytes", maxIDBytes)}
 	}
 	return j, nil
 }

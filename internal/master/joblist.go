@@ -22,7 +22,7 @@ func (c *Client) jobs(ctx context.Context, timeout time.Duration, visit func(pro
 func jobElements(visit func(protocol.Job) bool) func(json.RawMessage) bool {
 	return func(raw json.RawMessage) bool {
 		var job protocol.Job
-		return json.Unmarshal(raw, &job) != nil || job.ID == "" || visit(job)
+		return json.Unmarshal(raw, &job) != nil || job.ID == "" || len(job.ID) > maxIDBytes || visit(job)
 	}
 }
 

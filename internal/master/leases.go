@@ -76,7 +76,7 @@ func (c *Client) leases(ctx context.Context, s messages.Session, currentJob stri
 		if j.NodeID == s.NodeID && j.Status.HeldByNode() {
 			add(j)
 		}
-		return true
+		return len(held) < maxLeases
 	})
 	if err != nil && !foundCurrent {
 		return nil, err

@@ -1,0 +1,64 @@
+package journal
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+
+	"ffmpeg-agent/messages/job"
+	"ffmpeg-agent/messages/protocol"
+)
+
+func TestHugeParametersAreNotKept(t *testing.T) {
+	j := open(t, Settings{noSync: true})
+	huge := strings.Repeat("x", 1<<20)
+	l := lease("huge", 1)
+	l.Job.Parameters = protocol.Parameters{"unknown": huge, "codec": "h264", huge: true}
+	l.Job.Scenario = huge
+	record, err := j.Accept(l)
+	ok(t, err)
+	if got := fmt.Sprint(record); len(got) > 20_000 {
+		t.Errorf("the record has %d bytes", len(got))
+	}
+	if got := record.Lease.Job.Parameters; got["codec"] != "h264" || got["unknown"] != "(1048578 bytes left out)" {
+		t.Errorf("parameters: %.300v", got)
+	}
+	if l.Job.Parameters["unknown"] != huge {
+		t.Error("the lease that runs has lost its parameter")
+	}
+}
+
+func TestSettledRecordsAreBoundedInBytes(t *testing.T) {
+	const keep = 1 << 20
+	j := open(t, Settings{noSync: true, KeepBytes: keep, Reserve: 1 << 20})
+	result := []byte(`{"logs":"` + strings.Repeat("x", 100<<10) + `"}`)
+	for i := range 60 {
+		key := lease(fmt.Sprint("job-", i), 1)
+		_, err := j.Accept(key)
+		ok(t, err)
+		ok(t, j.Finish(key.Key(), result, false))
+		end := job.RecordSent
+		if i%2 == 0 {
+			end = job.RecordDeadLetter
+		}
+		ok(t, j.Settle(key.Key(), end, "test"))
+	}
+	check := func(when string) {
+		t.Helper()
+		stats := j.Stats()
+		if stats.Sent < 5 || stats.Sent > 10 || stats.DeadLetters < 5 || stats.DeadLetters > 10 {
+			t.Errorf("%s: %d sent records and %d dead letters of 100 KiB each are kept, want 10 at most", when, stats.Sent, stats.DeadLetters)
+		}
+	}
+	check("at once")
+	newest := lease("job-59", 1)
+	if _, found, err := j.Record(newest.Key()); err != nil || !found {
+		t.Errorf("the newest is not kept: %v", err)
+	}
+	j = reopen(t, j)
+	check("after a restart")
+	if info, err := os.Stat(j.settings.Path); err != nil || info.Size() > 8*keep {
+		t.Errorf("the file has %d bytes, %v", info.Size(), err)
+	}
+}
