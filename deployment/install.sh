@@ -37,6 +37,7 @@ case ${1-} in
         stop || true
         systemctl --quiet disable $unit 2>/dev/null || true
         rm -f /usr/local/bin/agent /etc/systemd/system/$unit /etc/sysusers.d/ffmpeg-agent.conf /etc/udev/rules.d/60-ffmpeg-agent.rules
+        rmdir /etc/sysusers.d 2>/dev/null || true # in use by others
         if [ "$1" = --purge ]; then
             rm -rf /etc/ffmpeg-agent /var/lib/ffmpeg-agent /etc/systemd/system/$unit.d
         fi
