@@ -19,12 +19,12 @@ mv /modules/*.ko "$drivers"
 depmod
 modprobe -a virtio_pci virtio_blk
 [ ! -b /dev/vda ] || mount -t ext4 /dev/vda /disk
-if [ -e /disk/sbin/init ]; then
+if [ -x /disk/lib/systemd/systemd ]; then
     modprobe veth
     umount /sys/fs/cgroup /sys /tmp
     mount --move /dev /disk/dev
     umount /proc
-    exec switch_root /disk /sbin/init
+    exec switch_root /disk /lib/systemd/systemd
 fi
 sh /run.sh
 echo "guest: ended with $?"
