@@ -327,7 +327,7 @@ func logs(t *testing.T, _ *worker) {
 	if out, err := try("systemd-run --quiet --wait --collect --unit=wrong /usr/bin/agent run --poll-interval never"); err == nil {
 		t.Errorf("an agent with a wrong setting ended with 0: %s", out)
 	}
-	out, err := try("journalctl --no-pager -o json -u ffmpeg-agent -u wrong _COMM=agent")
+	out, err := try("journalctl --sync; journalctl --no-pager -o json -u ffmpeg-agent -u wrong -t agent")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -352,7 +352,7 @@ func logs(t *testing.T, _ *worker) {
 	if priorities["6"] == 0 || priorities["3"] == 0 {
 		t.Errorf("lines by priority: %v, want some of 6 and 3", priorities)
 	}
-	shell(t, "journalctl --no-pager -u ffmpeg-agent _COMM=agent | head -n 6")
+	shell(t, "journalctl --no-pager -u ffmpeg-agent -t agent | head -n 6")
 	say("lines by priority: %v", priorities)
 }
 
