@@ -37,18 +37,34 @@ func DefaultPolicy() *Policy {
 }
 
 // metadata are the addresses of cloud metadata services outside the link-local networks.
-var metadata = []netip.Addr{netip.MustParseAddr("fd00:ec2::254"), netip.MustParseAddr("100.100.100.200")}
-
-// embedding are the IPv6 networks whose addresses embed an IPv4 address, and its offset in
-// bytes: NAT64 (RFC 6052), 6to4 (RFC 3056), and IPv4-compatible addresses (RFC 4291).
-var embedding = []struct {
-	prefix netip.Prefix
-	at     int
-}{
-	{netip.MustParsePrefix("64:ff9b::/96"), 12},
-	{netip.MustParsePrefix("2002::/16"), 2},
-	{netip.MustParsePrefix("::/96"), 12},
+var metadata = []netip.Addr{
+	netip.MustParseAddr("fd00:ec2::254"), netip.MustParseAddr("fd00:ec2::23"), // AWS: instances, EKS pods
+	netip.MustParseAddr("fd20:ce::254"),    // Google Cloud
+	netip.MustParseAddr("168.63.129.16"),   // Azure
+	netip.MustParseAddr("192.0.0.192"),     // Oracle Cloud
+	netip.MustParseAddr("100.100.100.200"), // Alibaba Cloud
 }
+
+// siteLocal is the predecessor of the private IPv6 networks (RFC 3879).
+var siteLocal = netip.MustParsePrefix("fec0::/10")
+
+// embedding are the IPv6 networks whose addresses embed an IPv4 address, and the offsets of its
+// bytes. In the local-use NAT64 network the operator's prefix length decides them, so that all
+// that RFC 6052 defines are listed; those of the other lengths mostly read as 0.0.0.0.
+var embedding = []struct {
+	prefix  netip.Prefix
+	layouts [][4]int
+	invert  byte
+}{
+	{netip.MustParsePrefix("64:ff9b::/96"), [][4]int{last4}, 0},                                                   // NAT64 (RFC 6052)
+	{netip.MustParsePrefix("64:ff9b:1::/48"), [][4]int{last4, {6, 7, 9, 10}, {7, 9, 10, 11}, {9, 10, 11, 12}}, 0}, // local-use NAT64 (RFC 8215)
+	{netip.MustParsePrefix("2002::/16"), [][4]int{{2, 3, 4, 5}}, 0},                                               // 6to4 (RFC 3056)
+	{netip.MustParsePrefix("2001::/32"), [][4]int{last4}, 0xff},                                                   // Teredo (RFC 4380)
+	{netip.MustParsePrefix("::ffff:0:0:0/96"), [][4]int{last4}, 0},                                                // IPv4-translated (RFC 2765)
+	{netip.MustParsePrefix("::/96"), [][4]int{last4}, 0},                                                          // IPv4-compatible (RFC 4291)
+}
+
+var last4 = [4]int{12, 13, 14, 15}
 
 // CheckAddr returns a *Refused for an address that inputs must not reach.
 func (p *Policy) CheckAddr(a netip.Addr) error {
@@ -76,6 +92,8 @@ func (p *Policy) forbidden(a netip.Addr) string {
 			return ""
 		}
 		return "loopback"
+	case siteLocal.Contains(a):
+		return "site-local"
 	case a.IsUnspecified():
 		return "unspecified"
 	case a.IsMulticast():
@@ -84,10 +102,28 @@ func (p *Policy) forbidden(a netip.Addr) string {
 		return "broadcast"
 	}
 	if a.Is6() {
-		bytes := a.As16()
-		for _, e := range embedding {
-			if e.prefix.Contains(a) {
-				return p.forbidden(netip.AddrFrom4([4]byte(bytes[e.at : e.at+4])))
+		return p.forbiddenEmbedded(a)
+	}
+	return ""
+}
+
+// forbiddenEmbedded is forbidden for the IPv4 address that an IPv6 address embeds.
+func (p *Policy) forbiddenEmbedded(a netip.Addr) string {
+	bytes := a.As16()
+	for _, e := range embedding {
+		if !e.prefix.Contains(a) {
+			continue
+		}
+		for _, layout := range e.layouts {
+			var v4 [4]byte
+			for i, at := range layout {
+				v4[i] = bytes[at] ^ e.invert
+			}
+			if v4 == [4]byte{} && len(e.layouts) > 1 { // of another layout
+				continue
+			}
+			if kind := p.forbidden(netip.AddrFrom4(v4)); kind != "" {
+				return kind
 			}
 		}
 	}

@@ -14,6 +14,11 @@ func TestCheckAddr(t *testing.T) {
 		"127.0.0.1": "loopback", "127.9.9.9": "loopback", "::1": "loopback", "::ffff:127.0.0.1": "loopback",
 		"0.0.0.0": "unspecified", "::": "unspecified", "224.0.0.1": "multicast", "ff02::1": "multicast", "255.255.255.255": "broadcast",
 		"64:ff9b::7f00:1": "loopback", "64:ff9b::a9fe:a9fe": "link-local", "2002:a9fe:a9fe::1": "link-local", "::a9fe:a9fe": "link-local", "64:ff9b::808:808": "",
+		"168.63.129.16": "metadata", "192.0.0.192": "metadata", "fd20:ce::254": "metadata", "fd00:ec2::23": "metadata", "64:ff9b::a83f:8110": "metadata",
+		"64:ff9b:1::7f00:1": "loopback", "64:ff9b:1:a9fe:a9:fe00::": "link-local", "64:ff9b:1:1a9:fe:a9fe::": "link-local", "64:ff9b:1::7f:0:100:0": "loopback",
+		"64:ff9b:1::808:808": "", "64:ff9b:1:808:8:800::": "",
+		"::ffff:0:7f00:1": "loopback", "::ffff:0:808:808": "", "2001:0:4136:e378:8000:63bf:80ff:fffe": "loopback", "2001:0:4136:e378:8000:63bf:f7f7:f7f7": "",
+		"fec0::1": "site-local", "feff::1": "site-local",
 	} {
 		err := (&Policy{}).CheckAddr(netip.MustParseAddr(addr))
 		var refused *Refused
