@@ -67,11 +67,21 @@ func Load(src Source) (*Loaded, error) {
 	l.chooseKeySource()
 	l.crossCheck()
 	if len(l.problems) > 0 {
-		return nil, &Error{Problems: l.problems}
+		return nil, &Error{Problems: l.problems, Config: l.loaded.Config}
 	}
 	l.warn()
 	loaded := l.loaded // a copy, so that the loader and its plain-text secrets can be freed
 	return &loaded, nil
+}
+
+// FromFile returns how many keys the configuration file sets.
+func (l *Loaded) FromFile() (n int) {
+	for _, origin := range l.Origins {
+		if origin.Kind == FromFile {
+			n++
+		}
+	}
+	return n
 }
 
 // Entries returns every key with its value and origin, in the order of the

@@ -69,7 +69,12 @@ func (p Problem) String() string {
 }
 
 // Error reports an invalid configuration, with all problems found.
-type Error struct{ Problems []Problem }
+type Error struct {
+	Problems []Problem
+	// Config has the valid values, and defaults for the others, so that a running agent can
+	// still be found.
+	Config Config
+}
 
 var _ error = (*Error)(nil)
 

@@ -2,8 +2,10 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
+	"os"
 	"slices"
 	"sync"
 	"time"
@@ -79,7 +81,8 @@ func (c *configuration) current() effective {
 }
 
 // onReload registers a part of the agent before the agent starts, which gets the new
-// configuration at each reload. Parts that may fail come first, and change nothing then.
+// configuration at each reload. Where one fails, which must change nothing then, those before
+// it get the old configuration again.
 func (c *configuration) onReload(part func(effective) error) { c.parts = append(c.parts, part) }
 
 // aroundReload registers who is told of the start of each reload, and by done of its end.
@@ -130,6 +133,9 @@ func (c *configuration) Reload(context.Context) error {
 // apply loads and applies the configuration. before is what the files held before that.
 func (c *configuration) apply(before fingerprints) error {
 	defer func() { c.watch.seen(before) }()
+	if err := checkRegular(c.file); err != nil {
+		return err
+	}
 	loaded, err := c.load()
 	if err != nil {
 		return err
@@ -137,7 +143,10 @@ func (c *configuration) apply(before fingerprints) error {
 	if loaded.File == "" && c.loaded.File != "" {
 		return fmt.Errorf("configuration file %s no longer exists", c.loaded.File)
 	}
-	next, err := readFiles(loaded)
+	if c.loaded.FromFile() > 0 && loaded.FromFile() == 0 {
+		return fmt.Errorf("configuration file %s no longer sets any key; restart the agent if that is meant", loaded.File)
+	}
+	next, err := c.readNext(loaded)
 	if err != nil {
 		c.watch.add(filesOf(loaded.Config)) // to see when they are mended
 		return err
@@ -146,8 +155,11 @@ func (c *configuration) apply(before fingerprints) error {
 	loaded.Config, changed, restart = c.loaded.Config.Reloaded(loaded.Config)
 	old := c.current()
 	next.Config, _, _ = old.Reloaded(loaded.Config)
-	for _, part := range c.parts {
+	for i, part := range c.parts {
 		if err := part(next); err != nil {
+			for _, applied := range c.parts[:i] {
+				err = errors.Join(err, applied(old))
+			}
 			return err
 		}
 	}
@@ -157,7 +169,7 @@ func (c *configuration) apply(before fingerprints) error {
 			c.log.Warn(warning)
 		}
 	}
-	c.logReload(changed, restart)
+	c.logReload(changed, restart, c.Status().Error != "")
 	c.loaded = loaded
 	c.watch.reset(c.files(next))
 	c.mu.Lock()
@@ -167,12 +179,33 @@ func (c *configuration) apply(before fingerprints) error {
 	return nil
 }
 
-func (c *configuration) logReload(changed, restart []string) {
+// readNext reads the files that a configuration names.
+func (c *configuration) readNext(loaded *configs.Loaded) (effective, error) {
+	for _, path := range filesOf(loaded.Config) {
+		if err := checkRegular(path); err != nil {
+			return effective{}, err
+		}
+	}
+	return readFiles(loaded)
+}
+
+// checkRegular refuses what reading may wait for without end, such as a FIFO, while the agent
+// runs. Files that do not exist are left to whoever needs them.
+func checkRegular(path string) error {
+	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
+		return fmt.Errorf("%s is not a regular file", path)
+	}
+	return nil
+}
+
+func (c *configuration) logReload(changed, restart []string, mended bool) {
 	switch {
 	case len(restart) > 0:
 		c.log.Warn("configuration reloaded; some keys need a restart of the agent", zap.Strings("changed", changed), zap.Strings("need_restart", restart))
 	case len(changed) > 0:
 		c.log.Info("configuration reloaded", zap.Strings("changed", changed))
+	case mended:
+		c.log.Info("configuration reloaded: it is valid again, and nothing has changed")
 	default:
 		c.log.Info("configuration reloaded: nothing has changed")
 	}

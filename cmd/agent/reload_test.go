@@ -297,8 +297,19 @@ func TestReload(t *testing.T) {
 	if after.Slots != 2 || !after.Configuration.LoadedAt.Equal(before.Configuration.LoadedAt) || !slices.Equal(after.Configuration.Restart, waiting) {
 		t.Errorf("after the broken file: got %d slots, %+v; want what was before", after.Slots, after.Configuration)
 	}
+	refused := func(why string) {
+		t.Helper()
+		r.awaitStatus("the error: "+why, func(s *messages.Status) bool { return strings.Contains(s.Configuration.Error, why) })
+	}
+	replace(t, r.path("agent.yaml"), "") // cut off, as by a full disk
+	refused("no longer sets any key")
 	os.Remove(r.path("agent.yaml"))
-	r.awaitStatus("the error about the missing file", func(s *messages.Status) bool { return strings.Contains(s.Configuration.Error, "does not exist") })
+	refused("does not exist")
+	if err := syscall.Mkfifo(r.path("agent.yaml"), 0o600); err != nil { // nobody writes to it
+		t.Fatal(err)
+	}
+	r.agent.signal(t, syscall.SIGHUP)
+	refused("is not a regular file")
 
 	// SIGHUP reads the files again even where none has changed.
 	replace(t, r.path("agent.yaml"), valid)

@@ -3,8 +3,10 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"os"
 	"os/signal"
 	"path/filepath"
 	"syscall"
@@ -12,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"ffmpeg-agent/configs"
 	"ffmpeg-agent/internal/control"
 	"ffmpeg-agent/messages"
 )
@@ -61,7 +64,7 @@ func bindSocketFlags(cmd *cobra.Command) {
 }
 
 // dialAgent returns a client for the agent that the flags select. With --socket no
-// configuration is read.
+// configuration is read. An agent may run on although its file is no longer valid.
 func dialAgent(cmd *cobra.Command) (*control.Client, error) {
 	if socket, err := cmd.Flags().GetString("socket"); err == nil && socket != "" {
 		path, err := filepath.Abs(socket)
@@ -71,6 +74,15 @@ func dialAgent(cmd *cobra.Command) (*control.Client, error) {
 		return control.NewClient(path), nil
 	}
 	loaded, err := load(cmd)
+	var invalid *configs.Error
+	if errors.As(err, &invalid) {
+		socket := invalid.Config.Control.Socket
+		if _, absent := os.Stat(socket); absent != nil {
+			return nil, err
+		}
+		fmt.Fprintf(cmd.ErrOrStderr(), "agent: warning: %v\nagent: warning: asking the agent on %s; --socket selects another\n", err, socket)
+		return control.NewClient(socket), nil
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -156,6 +156,7 @@ func TestStatusFindsTheAgent(t *testing.T) {
 		"by the data directory":               {env: map[string]string{"FFMPEG_AGENT_DATA_DIR": dir}},
 		"by the variable of control.socket":   {env: map[string]string{"FFMPEG_AGENT_CONTROL_SOCKET": socket}},
 		"by --socket, with a broken --config": {args: []string{"--socket", socket, "--config", broken}},
+		"in spite of a broken --config":       {env: map[string]string{"FFMPEG_AGENT_DATA_DIR": dir}, args: []string{"--config", broken}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			for k, v := range test.env {

@@ -5,6 +5,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
@@ -18,11 +19,14 @@ import (
 // waits for the service manager.
 type notifier struct {
 	notifierConfig
-	states  chan string   // to be sent in this order
+	queued  chan struct{} // wakes the goroutine
 	stop    chan struct{} // closed by close
 	stopped chan struct{} // closed when the goroutine has ended
 	status  string        // last one sent; used by the goroutine alone
 	failing bool          // the last look at Live; used by the goroutine alone
+
+	mu      sync.Mutex
+	pending []string // states to be sent, in this order
 }
 
 type notifierConfig struct {
@@ -53,7 +57,7 @@ func newNotifier(live func() error, status func() messages.Status, log *zap.Logg
 }
 
 func startNotifier(cfg notifierConfig) *notifier {
-	n := &notifier{notifierConfig: cfg, states: make(chan string, 16), stop: make(chan struct{}), stopped: make(chan struct{})}
+	n := &notifier{notifierConfig: cfg, queued: make(chan struct{}, 1), stop: make(chan struct{}), stopped: make(chan struct{})}
 	go n.run()
 	return n
 }
@@ -101,14 +105,31 @@ func (n *notifier) stopping(within time.Duration) {
 	n.queue(fmt.Sprintf("%s\nEXTEND_TIMEOUT_USEC=%d", daemon.SdNotifyStopping, within.Microseconds()))
 }
 
-// queue drops a state where the service manager has not read those before it.
+// queue replaces states of the same kind that the service manager has not read yet: what
+// counts is whether the agent reloads, is ready or stops now.
 func (n *notifier) queue(state string) {
 	if n == nil {
 		return
 	}
+	kind, _, _ := strings.Cut(state, "=")
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.pending = slices.DeleteFunc(n.pending, func(s string) bool { return strings.HasPrefix(s, kind+"=") })
+	n.pending = append(n.pending, state)
 	select {
-	case n.states <- state:
+	case n.queued <- struct{}{}:
 	default:
+	}
+}
+
+// sendQueued sends what is queued, in its order.
+func (n *notifier) sendQueued() {
+	n.mu.Lock()
+	states := n.pending
+	n.pending = nil
+	n.mu.Unlock()
+	for _, state := range states {
+		n.send(state)
 	}
 }
 
@@ -134,15 +155,13 @@ func (n *notifier) run() {
 	defer tick.Stop()
 	for {
 		select {
-		case state := <-n.states:
-			n.send(state)
+		case <-n.queued:
+			n.sendQueued()
 			n.report()
 		case <-tick.C:
 			n.report()
 		case <-n.stop:
-			for len(n.states) > 0 {
-				n.send(<-n.states)
-			}
+			n.sendQueued()
 			return
 		}
 	}

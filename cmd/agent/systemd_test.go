@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -47,22 +48,27 @@ func (s *sentStates) count(state string) int {
 func TestWatchdogIsFedWhileTheAgentIsLive(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var sent sentStates
-		var hangs error
+		var hangs atomic.Bool
 		n := startNotifier(notifierConfig{
 			Send: sent.send, Watchdog: 8 * time.Second, Log: zap.NewNop(),
-			Live:   func() error { return hangs },
+			Live: func() error {
+				if hangs.Load() {
+					return errors.New("actors hang: agent/heartbeat")
+				}
+				return nil
+			},
 			Status: func() messages.Status { return messages.Status{} },
 		})
 		feeds := func() int { time.Sleep(8 * time.Second); synctest.Wait(); return sent.count("WATCHDOG=1") }
 		if got := feeds(); got < 2 {
 			t.Errorf("fed %d times in the watchdog's time, want 2 at least", got)
 		}
-		hangs = errors.New("actors hang: agent/heartbeat")
+		hangs.Store(true)
 		before := sent.count("WATCHDOG=1")
 		if got := feeds(); got != before {
 			t.Errorf("fed %d times while an actor hangs, want none", got-before)
 		}
-		hangs = nil
+		hangs.Store(false)
 		if got := feeds(); got == before {
 			t.Error("not fed any more after the actor has recovered")
 		}
@@ -88,6 +94,30 @@ func TestNotifierWaitsForNobody(t *testing.T) {
 			t.Errorf("waited %s, want %s at most", waited, flushTimeout)
 		}
 		close(blocked)
+	})
+}
+
+// However many reloads there are while the service manager reads nothing, READY is its last.
+func TestReadyFollowsEachReload(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var sent sentStates
+		reads := make(chan struct{})
+		n := startNotifier(notifierConfig{
+			Send: func(state string) error { <-reads; return sent.send(state) }, Log: zap.NewNop(),
+			Live: func() error { return nil }, Status: func() messages.Status { return messages.Status{} },
+		})
+		for range 40 {
+			n.reloading()
+			n.ready()
+			synctest.Wait()
+		}
+		close(reads)
+		synctest.Wait()
+		n.close()
+		states := slices.DeleteFunc(sent.all, func(s string) bool { return s != "READY=1" && s != "RELOADING=1" })
+		if len(states) < 2 || states[len(states)-1] != "READY=1" || states[len(states)-2] != "RELOADING=1" {
+			t.Errorf("got %q, want RELOADING and READY at the end", states)
+		}
 	})
 }
 
