@@ -35,7 +35,7 @@ CROSS     = linux/arm64 darwin/arm64
 # checked together, before anything is built.
 FFMPEG           = ffmpeg ffprobe
 NEEDS_demo       = $(FFMPEG)
-NEEDS_test       = $(FFMPEG) gcc
+NEEDS_test       = $(FFMPEG) gcc tmux
 NEEDS_check      = gcc
 NEEDS_bench      = $(FFMPEG) gcc
 NEEDS_chaos      = $(FFMPEG) gcc ip nsenter mount
@@ -53,7 +53,7 @@ NEEDS_e2e        = gcc gzip debootstrap systemd-nspawn
 NEEDS_image      = gcc docker
 NEEDS_container-test = gcc docker debootstrap
 # CGO_ENABLED=0 asks for a build without a C compiler.
-OPTIONAL         = $(if $(filter test,$(GOALS)),tmux) $(if $(filter build build-agent demo gpu-check,$(GOALS)),$(if $(filter 0,$(CGO_ENABLED)),,gcc))
+OPTIONAL         = $(if $(filter build build-agent demo gpu-check,$(GOALS)),$(if $(filter 0,$(CGO_ENABLED)),,gcc))
 GOALS            = $(MAKECMDGOALS)
 
 .PHONY: help

@@ -228,11 +228,11 @@ func TestTargetsCheckAllNeedsBeforeBuilding(t *testing.T) {
 	t.Parallel()
 	for goals, want := range map[string]string{
 		"demo":             "missing: ffmpeg ffprobe gcc\n",
-		"test":             "missing: ffmpeg ffprobe gcc\n",
-		"check test bench": "missing: ffmpeg ffprobe gcc\n",
+		"test":             "missing: ffmpeg ffprobe gcc tmux\n",
+		"check test bench": "missing: ffmpeg ffprobe gcc tmux\n",
 		"gpu-faults":       "missing: ffmpeg ffprobe gcc\n",
 		"check":            "missing: gcc\n",
-		"build test":       "missing: ffmpeg ffprobe gcc\n",
+		"build test":       "missing: ffmpeg ffprobe gcc tmux\n",
 	} {
 		t.Run(goals, func(t *testing.T) {
 			t.Parallel()

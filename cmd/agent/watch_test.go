@@ -98,9 +98,6 @@ func TestWatchKeys(t *testing.T) {
 
 // A real terminal: the view outlives the agent, and keys work.
 func TestWatchInTerminal(t *testing.T) {
-	if _, err := exec.LookPath("tmux"); err != nil {
-		t.Skip("needs tmux")
-	}
 	dir := shortDir(t)
 	socket, server := filepath.Join(dir, "agent.sock"), filepath.Join(dir, "tmux")
 	stop := serveControl(t, socket, control.Handlers{Status: busyStatus})
