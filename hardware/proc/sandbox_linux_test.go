@@ -86,6 +86,14 @@ var attempts = map[string]func(folder string, port, parent int) error{
 		_, err := unix.FcntlInt(uintptr(fds[0]), unix.F_SETOWN, parent)
 		return err
 	},
+	"owner of a socket":               func(_ string, _, parent int) error { return tryRequest(fioSetOwn, parent) },
+	"owner of a socket, in more bits": func(_ string, _, parent int) error { return tryRequest(fioSetOwn|1<<32, parent) },
+	"owner by the old request":        func(_ string, _, parent int) error { return tryRequest(unix.SIOCSPGRP, parent) },
+	"signals of a socket":             func(string, int, int) error { return tryRequest(fioAsync, 1) },
+	"typing into a terminal":          func(string, int, int) error { return tryRequest(unix.TIOCSTI, 0) },
+	"commands to a terminal":          func(string, int, int) error { return tryRequest(tiocLinux, 0) },
+	"bytes in a socket":               func(string, int, int) error { return tryRequest(unix.TIOCINQ, 0) },
+	"a driver's request with a sign":  func(string, int, int) error { return tryRequest(^uintptr(0x3fffffff), 0) },
 	"limit parent": func(_ string, _, parent int) error {
 		return unix.Prlimit(parent, unix.RLIMIT_FSIZE, nil, new(unix.Rlimit))
 	},
@@ -105,9 +113,38 @@ var attempts = map[string]func(folder string, port, parent int) error{
 	"connect": func(_ string, port, _ int) error {
 		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM, 0)
 		if err == nil {
-			err = unix.Connect(fd, &unix.SockaddrInet4{Port: port, Addr: [4]byte{127, 0, 0, 1}})
+			err = unix.Connect(fd, loopback(port))
 		}
 		return err
+	},
+	"connect by sendto": func(_ string, port, _ int) error {
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM, 0)
+		if err == nil {
+			err = unix.Sendto(fd, []byte("x"), unix.MSG_FASTOPEN, loopback(port))
+		}
+		return err
+	},
+	"connect by sendmsg": func(_ string, port, _ int) error {
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM, 0)
+		if err == nil {
+			err = unix.Sendmsg(fd, []byte("x"), nil, loopback(port), unix.MSG_FASTOPEN)
+		}
+		return err
+	},
+	"connect by sendmmsg": func(_ string, port, _ int) error {
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM, 0)
+		if err != nil {
+			return err
+		}
+		to := unix.RawSockaddrInet4{Family: unix.AF_INET, Port: uint16(port>>8 | port&0xff<<8), Addr: [4]byte{127, 0, 0, 1}}
+		text := []byte("x")
+		message := struct {
+			unix.Msghdr
+			sent uint32
+		}{Msghdr: unix.Msghdr{Name: (*byte)(unsafe.Pointer(&to)), Namelen: unix.SizeofSockaddrInet4, Iov: &unix.Iovec{Base: &text[0]}, Iovlen: 1}}
+		message.Iov.SetLen(len(text))
+		_, _, errno := unix.RawSyscall6(unix.SYS_SENDMMSG, uintptr(fd), uintptr(unsafe.Pointer(&message)), 1, unix.MSG_FASTOPEN, 0, 0)
+		return errnoOf(errno)
 	},
 	"listen": func(string, int, int) error {
 		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM, 0)
@@ -141,6 +178,21 @@ func trySocket(family, kind, protocol int) error {
 		err = unix.Close(fd)
 	}
 	return err
+}
+
+// tryRequest makes a request to a socket.
+func tryRequest(request uintptr, argument int) error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM, 0)
+	if err != nil {
+		return err
+	}
+	value := int32(argument)
+	_, _, errno := unix.RawSyscall(unix.SYS_IOCTL, uintptr(fd), request, uintptr(unsafe.Pointer(&value)))
+	return errnoOf(errno)
+}
+
+func loopback(port int) unix.Sockaddr {
+	return &unix.SockaddrInet4{Port: port, Addr: [4]byte{127, 0, 0, 1}}
 }
 
 func tryCall(number, a, b uintptr) error {
@@ -263,6 +315,8 @@ func TestEachLayerAloneRefuses(t *testing.T) {
 			case "mptcp socket", "io_uring", "new user namespace": // may be turned off
 			case "parent memory", "parent environ": // a kernel may allow it for descendants only
 			case "new session": // the leader of a group cannot
+			case "typing into a terminal", "commands to a terminal", "a driver's request with a sign": // a socket knows none
+			case "connect by sendto", "connect by sendmsg", "connect by sendmmsg": // may be turned off
 			default:
 				names = append(names, name)
 			}
@@ -296,12 +350,28 @@ func TestSandboxAllowsWhatItIsGiven(t *testing.T) {
 		"no MPTCP":                {Sandbox{Network: Network{Allowed: true}}, "mptcp socket", outcome(unix.EPERM)},
 		"no raw sockets":          {Sandbox{Network: Network{Allowed: true, UDP: true}}, "raw socket", outcome(unix.EPERM)},
 		"no listening":            {Sandbox{Network: Network{Allowed: true, UDP: true, BindUDP: true}}, "listen", outcome(unix.ENOSYS)},
+		"another port by sendto":  {Sandbox{Network: Network{Allowed: true, TCPPorts: []uint16{1}}}, "connect by sendto", outcome(unix.EPERM)},
+		"any port by sendto":      {Sandbox{Network: Network{Allowed: true}}, "connect by sendto", outcome(unix.EPERM)},
+		"another port by sendmsg": {Sandbox{Network: Network{Allowed: true, TCPPorts: []uint16{1}}}, "connect by sendmsg", outcome(unix.EPERM)},
+		"port by sendmmsg":        {Sandbox{Network: Network{Allowed: true, TCPPorts: []uint16{1}}}, "connect by sendmmsg", outcome(unix.EPERM)},
 		"programs, no namespaces": {Sandbox{Programs: true}, "new user namespace", outcome(unix.ENOSYS)},
 		"programs":                {Sandbox{Programs: true}, "fork", 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if got := attempt(t, sandbox(test.box), port, test.attempt)[test.attempt]; got != test.want {
 				t.Errorf("%s: got %v, want %v", test.attempt, got, test.want)
+			}
+		})
+	}
+	stream := Sandbox{Network: Network{Allowed: true}}
+	for name, want := range map[string]outcome{
+		"owner of a socket": outcome(unix.EPERM), "owner of a socket, in more bits": outcome(unix.EPERM), "owner by the old request": outcome(unix.EPERM),
+		"signals of a socket": outcome(unix.EPERM), "typing into a terminal": outcome(unix.EPERM), "commands to a terminal": outcome(unix.EPERM),
+		"bytes in a socket": 0, "a driver's request with a sign": outcome(unix.ENOTTY),
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := attempt(t, sandbox(stream), port, name)[name]; got != want {
+				t.Errorf("got %v, want %v", got, want)
 			}
 		})
 	}

@@ -2,6 +2,7 @@ package proc
 
 import (
 	"fmt"
+	"math"
 	"os"
 	"slices"
 	"strings"
@@ -51,6 +52,18 @@ type condition struct {
 
 const cloneNamespaces = unix.CLONE_NEWNS | unix.CLONE_NEWCGROUP | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC | unix.CLONE_NEWUSER | unix.CLONE_NEWPID | unix.CLONE_NEWNET
 
+// refusedRequests are the requests of ioctl that affect other processes: those that have signals
+// of a descriptor sent to any process of the user, as fcntl's F_SETOWN does, and those that
+// type into a terminal. All are below 1<<31.
+var refusedRequests = []uint64{fioSetOwn, fioAsync, unix.SIOCSPGRP, unix.TIOCSTI, tiocLinux}
+
+// Requests of ioctl that package unix does not name, from asm-generic/sockios.h, asm-generic/ioctls.h.
+const (
+	fioSetOwn = 0x8901
+	fioAsync  = 0x5452
+	tiocLinux = 0x541c
+)
+
 // refusals are the calls that depend on their arguments.
 func (s *Sandbox) refusals() []condition {
 	pid := uint64(os.Getpid()) // stays the command's
@@ -64,13 +77,20 @@ func (s *Sandbox) refusals() []condition {
 		{"tgkill", noneOf(0, pid)}, // abort
 		{"prlimit64", noneOf(0, 0, pid)},
 		{"sched_setaffinity", noneOf(0, 0)},
+		// The kernel looks at 32 bits of a request. Ones with more, but for a sign, are of no library.
+		{"ioctl", []seccomp.Condition{
+			{Argument: 1, Operation: seccomp.GreaterThan, Value: math.MaxUint32}, {Argument: 1, Operation: seccomp.BitsNotSet, Value: 1 << 31},
+		}},
 		// O_TRUNC without writing: Landlock restricts truncation only since Linux 6.2.
 		{"open", truncates(1)},
 		{"openat", truncates(2)},
 	}
+	for _, request := range refusedRequests {
+		refused = append(refused, condition{"ioctl", []seccomp.Condition{{Argument: 1, Operation: seccomp.Equal, Value: request}}})
+	}
 	// clone3 gets ENOSYS: its flags cannot be seen, and libraries fall back to clone.
 	if s.Programs {
-		refused = append(refused, condition{"clone", []seccomp.Condition{{Argument: 0, Operation: seccomp.BitsSet, Value: cloneNamespaces}}})
+		refused = append(refused, condition{"clone", bitsSet(0, cloneNamespaces)})
 	} else {
 		refused = append(refused, condition{"clone", []seccomp.Condition{{Argument: 0, Operation: seccomp.BitsNotSet, Value: unix.CLONE_THREAD}}})
 	}
@@ -82,7 +102,11 @@ func (s *Sandbox) refusals() []condition {
 		refused = append(refused,
 			condition{"socket", noneOf(0, unix.AF_INET, unix.AF_INET6)},
 			condition{"socket", noneOf(1, withFlags(types)...)},
-			condition{"socket", noneOf(2, 0, unix.IPPROTO_TCP, unix.IPPROTO_UDP)}) // not MPTCP, which Landlock does not restrict
+			condition{"socket", noneOf(2, 0, unix.IPPROTO_TCP, unix.IPPROTO_UDP)}, // not MPTCP, which Landlock does not restrict
+			// TCP Fast Open connects without the check of ports that Landlock has in connect.
+			condition{"sendto", bitsSet(3, unix.MSG_FASTOPEN)},
+			condition{"sendmsg", bitsSet(2, unix.MSG_FASTOPEN)},
+			condition{"sendmmsg", bitsSet(3, unix.MSG_FASTOPEN)})
 	}
 	return refused
 }
@@ -94,6 +118,11 @@ func noneOf(argument uint32, values ...uint64) []seccomp.Condition {
 		match = append(match, seccomp.Condition{Argument: argument, Operation: seccomp.NotEqual, Value: v})
 	}
 	return match
+}
+
+// bitsSet matches where an argument has any of the bits.
+func bitsSet(argument uint32, bits uint64) []seccomp.Condition {
+	return []seccomp.Condition{{Argument: argument, Operation: seccomp.BitsSet, Value: bits}}
 }
 
 // truncates matches flags of open with O_TRUNC that do not open for writing.
