@@ -166,6 +166,8 @@ func (r *Run) hideSecrets() {
 	input := cmp.Or(r.plan.input, job.SyntheticInput)
 	if strings.Contains(input, "://") {
 		input = safetext.URL(input)
+	} else {
+		input = safetext.URLs(input)
 	}
 	r.update(func(e *job.Encode) { e.Input = input })
 }

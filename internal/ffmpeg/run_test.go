@@ -3,6 +3,7 @@ package ffmpeg
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -338,6 +339,18 @@ func TestMissingInputIsUserError(t *testing.T) {
 	t.Parallel()
 	r := newRunner(t, func(s *Settings) { s.GenerateInput = false })
 	wantFailure(t, r.Begin(lease(t, "x", `{}`)).Prepare(testContext(t)), protocol.ReasonUserError)
+}
+
+func TestInputThatIsNoURLShowsNoSecret(t *testing.T) {
+	t.Parallel()
+	for id, input := range map[string]string{
+		"user": "//bob:hunter2222@host/film.mp4", "query": "/films/x.mp4?X-Amz-Signature=hunter2222", "short": "/films/x.mp4?key=hunter2222#",
+	} {
+		e, err := finished(t, newRunner(t), id, `{"input":`+quoted(input)+`}`)
+		if shown := fmt.Sprint(err, e.Input, e.Args, e.Notes, e.Log); err == nil || strings.Contains(shown, "hunter2222") {
+			t.Errorf("%s: got %s, want an error without the secret", id, shown)
+		}
+	}
 }
 
 func TestKilledFFmpegIsNamedBySignal(t *testing.T) {

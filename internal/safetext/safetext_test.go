@@ -47,6 +47,11 @@ func TestURLsOfOthersShowSchemeAndHost(t *testing.T) {
 		"nothing here: 10://":                                "nothing here: 10://",
 		"input https://host/***/film.mp4: HTTP 404":          "input https://host/***/film.mp4: HTTP 404",
 		"tls+srt://host:1?pass=x;mode=y and http://[::1]:5/": "tls+srt://host:1/*** and http://[::1]:5/",
+		`"//bob:hunter2222@host/film.mp4": no such file`:     `"//***@host/film.mp4": no such file`,
+		"/films/x.mp4?a=b&X-Amz-Signature=0a1b&c=d (404)":    "/films/x.mp4?a=b&X-Amz-Signature=***&c=d (404)",
+		"x.mp4?jwt=abc, y.mp4?sessionid=def":                 "x.mp4?jwt=*** y.mp4?sessionid=***",
+		"/films//me@home/who? me=you.mp4":                    "/films//***@home/who? me=you.mp4",
+		"/films/2 + 2 = 4?.mp4 & more":                       "/films/2 + 2 = 4?.mp4 & more",
 	} {
 		if got := URLs(in); got != want {
 			t.Errorf("%s: got %s, want %s", in, got, want)
@@ -85,6 +90,32 @@ func TestSecretsAreRemovedInEachEncoding(t *testing.T) {
 	var none Secrets
 	if got := none.Redact("as it is"); got != "as it is" {
 		t.Error(got)
+	}
+}
+
+func TestSecretsOutsideOfURLsAreRemoved(t *testing.T) {
+	for _, test := range []struct {
+		name, value string
+		secrets     []string
+		stays       string
+	}{
+		{"input", "//bob:hunter2222@host/film.mp4", []string{"bob:hunter2222", "hunter2222"}, "/film.mp4"},
+		{"input", "/films/x.mp4?X-Amz-Signature=0a1b2c3d&b=c", []string{"0a1b2c3d"}, "/films/x.mp4"},
+		{"authorization", "Bearer t0ken-x", []string{"Bearer t0ken-x", "t0ken-x"}, "Bearer"},
+		{"Authorization", "Basic Ym9iOmh1bnRlcjIyMjI=", []string{"Ym9iOmh1bnRlcjIyMjI=", "hunter2222"}, "Basic"},
+		{"Cookie", `a=first-value; sid="second-value"`, []string{"first-value", "second-value"}, "sid"},
+		{"jwt", "eyJhbGciOi", []string{"eyJhbGciOi"}, "jwt"}, {"my_session", "abcdefgh", []string{"abcdefgh"}, "my_session"}, {"bearer", "abcdefgh", []string{"abcdefgh"}, "bearer"},
+	} {
+		var s Secrets
+		s.AddParameters("", map[string]any{test.name: test.value})
+		for _, secret := range test.secrets {
+			if got := s.Redact("x " + secret + " y"); strings.Contains(got, secret) {
+				t.Errorf("%s %q: %q is shown as %q", test.name, test.value, secret, got)
+			}
+		}
+		if got := s.Redact(test.stays); got != test.stays {
+			t.Errorf("%s %q: %q is shown as %q", test.name, test.value, test.stays, got)
+		}
 	}
 }
 

@@ -84,7 +84,13 @@ func (s *Secrets) addPath(path string, rtmp bool) {
 }
 
 // secretNames are parts of the names of values that are secret however short they are.
-var secretNames = []string{"key", "token", "sig", "pass", "pwd", "secret", "auth", "hash", "streamid", "credential", "hmac"}
+var secretNames = []string{"key", "token", "sig", "pass", "pwd", "secret", "auth", "hash", "streamid", "credential", "hmac", "cookie", "bearer", "jwt", "session"}
+
+// isSecretName reports whether the name of a value says that the value is secret.
+func isSecretName(name string) bool {
+	name = strings.ToLower(name)
+	return name != "input_sha256" && slices.ContainsFunc(secretNames, func(part string) bool { return strings.Contains(name, part) })
+}
 
 func (s *Secrets) addQuery(query string) {
 	query, _, _ = strings.Cut(query, "#")
@@ -96,8 +102,7 @@ func (s *Secrets) addQuery(query string) {
 	}
 	for pair := range strings.SplitSeq(query, "&") {
 		name, value, _ := strings.Cut(pair, "=")
-		secret := slices.ContainsFunc(secretNames, func(part string) bool { return strings.Contains(strings.ToLower(name), part) })
-		if secret || len(value) >= minValue {
+		if isSecretName(name) || len(value) >= minValue {
 			s.Add(value)
 		}
 		if value == "" && looksLikeKey(name) {
@@ -117,11 +122,14 @@ func (s *Secrets) AddParameters(name string, value any) {
 			if trimmed := strings.TrimSpace(value); trimmed != value {
 				s.AddURL(trimmed)
 			}
-		case slices.ContainsFunc(secretNames, func(part string) bool { return strings.Contains(strings.ToLower(name), part) }) && name != "input_sha256":
+		case isSecretName(name):
 			s.Add(value)
 			path, query, _ := strings.Cut(value, "?")
 			s.Add(path)
 			s.addQuery(query)
+			s.addHeader(value)
+		default:
+			s.addReference(value)
 		}
 	case []any:
 		for _, v := range value {
@@ -130,6 +138,33 @@ func (s *Secrets) AddParameters(name string, value any) {
 	case map[string]any:
 		for k, v := range value {
 			s.AddParameters(k, v)
+		}
+	}
+}
+
+// addReference adds the secrets of a URL without its scheme: of //USER:PASSWORD@HOST/PATH, and
+// of a path with a query of name=value pairs.
+func (s *Secrets) addReference(text string) {
+	for _, found := range schemelessUser.FindAllStringSubmatch(text, -1) {
+		s.addUser(found[1])
+	}
+	if _, query, _ := strings.Cut(text, "?"); strings.Contains(query, "=") {
+		s.addQuery(query)
+	}
+}
+
+// addHeader adds the secrets of a header's value: what follows the scheme of an authorization,
+// and the values of cookies.
+func (s *Secrets) addHeader(value string) {
+	scheme, credentials, _ := strings.Cut(strings.TrimSpace(value), " ")
+	credentials = strings.TrimSpace(credentials)
+	s.Add(credentials)
+	if pair, err := base64.StdEncoding.DecodeString(credentials); err == nil && strings.EqualFold(scheme, "Basic") {
+		s.addUser(string(pair))
+	}
+	for pair := range strings.FieldsFuncSeq(value, func(r rune) bool { return r == ';' || r == ',' || r == ' ' }) {
+		if _, v, ok := strings.Cut(pair, "="); ok {
+			s.Add(strings.Trim(v, `"`))
 		}
 	}
 }

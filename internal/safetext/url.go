@@ -63,17 +63,36 @@ var urlPattern = regexp.MustCompile("[A-Za-z][A-Za-z0-9+.-]*://[^\\s\"'<>`|]*")
 // trailing is what ends a sentence, a list or a bracket rather than the URL before it.
 const trailing = ".,;:)]}!"
 
-// URLs shows a text that others wrote: of each URL in it scheme and host alone. File URLs stay.
+// schemelessUser matches user and password after the // of a URL without its scheme.
+var schemelessUser = regexp.MustCompile("//([^/?#@\\s\"'<>`|][^/?#\\s\"'<>`|]*)@")
+
+// queryPair matches a name and its value in a query, also in one without the URL before it.
+var queryPair = regexp.MustCompile("([?&;])([^?&;=/\\s]+)=([^&;#\\s\"'<>`|]+)")
+
+// URLs shows a text that others wrote: of each URL in it scheme and host alone, of one without
+// its scheme all but user, password and the values of secret names. File URLs stay.
 func URLs(text string) string {
-	if !strings.Contains(text, "://") {
+	if strings.Contains(text, "://") {
+		text = urlPattern.ReplaceAllStringFunc(text, func(found string) string {
+			if scheme, _, _ := strings.Cut(found, "://"); strings.EqualFold(scheme, "file") {
+				return found
+			}
+			body := strings.TrimRight(found, trailing)
+			return hostOf(body) + found[len(body):]
+		})
+	}
+	if strings.Contains(text, "//") && strings.Contains(text, "@") {
+		text = schemelessUser.ReplaceAllString(text, "//"+Mark+"@")
+	}
+	if !strings.ContainsAny(text, "?&") || !strings.Contains(text, "=") {
 		return text
 	}
-	return urlPattern.ReplaceAllStringFunc(text, func(found string) string {
-		if scheme, _, _ := strings.Cut(found, "://"); strings.EqualFold(scheme, "file") {
+	return queryPair.ReplaceAllStringFunc(text, func(found string) string {
+		name, _, _ := strings.Cut(found, "=")
+		if !isSecretName(name) {
 			return found
 		}
-		body := strings.TrimRight(found, trailing)
-		return hostOf(body) + found[len(body):]
+		return name + "=" + Mark
 	})
 }
 
