@@ -187,6 +187,7 @@ func (w *worker) newRunner(e effective, graphics func() []hardware.Graphics) (er
 	settings := func(e effective) ffmpeg.Settings {
 		s := runnerSettings(e.Config)
 		s.Sandbox = sandbox
+		s.Private = slices.Concat([]string{w.config.file, e.Master.APIKeyFile, e.Master.Key, e.Control.Socket}, e.web.Files)
 		s.Hardware = func() string {
 			facts, _ := hardware.Detect(hardwareRoots(e.Config)) // an unknown kernel is one as well
 			return hardware.GraphicsIdentity(facts.Kernel, graphics())

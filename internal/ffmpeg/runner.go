@@ -60,6 +60,10 @@ type Settings struct {
 	// drivers: results are cached for one such text. It may block. nil: nothing.
 	Hardware func() string
 
+	// Private are files and folders that no FFmpeg may read, wherever they are; DataDir is one by
+	// itself, but for the job's own workspace.
+	Private []string
+
 	Ceilings Ceilings        // of every job
 	Sandbox  SandboxSettings // around each FFmpeg and ffprobe; a zero Mode is off
 
@@ -174,6 +178,8 @@ func (r *Runner) Reconfigure(s Settings) error {
 	if err != nil {
 		return fmt.Errorf("setting up the fetching of inputs: %w", err)
 	}
+	private := append(slices.DeleteFunc(slices.Clone(s.Private), func(path string) bool { return path == "" }), s.DataDir)
+	r.sandboxes.private.Store(&private)
 	if old := r.configured.Swap(&configured{s, fetcher}); old != nil {
 		old.fetcher.Close() // its idle connections
 	}

@@ -18,6 +18,7 @@ import (
 	"go.uber.org/zap"
 
 	"ffmpeg-agent/hardware/proc"
+	"ffmpeg-agent/internal/reach"
 	"ffmpeg-agent/messages"
 )
 
@@ -53,6 +54,7 @@ type sandboxState struct {
 type sandboxes struct {
 	settings SandboxSettings
 	state    atomic.Pointer[sandboxState]
+	private  atomic.Pointer[[]string] // Settings.Private and DataDir
 	log      *zap.Logger
 }
 
@@ -88,6 +90,8 @@ func (s *sandboxes) around(c *proc.Command, allowed proc.Sandbox, hardware bool)
 			box.Devices = append(box.Devices, found...)
 		}
 	}
+	private := *s.private.Load()
+	box.Run, box.Read = append(except(box.Run, private), c.Path), except(box.Read, private)
 	c.Sandbox = &box
 }
 
@@ -96,7 +100,7 @@ var (
 	programFolders = []string{"/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/opt", "/nix/store", "/gnu/store", "/snap", "/app"}
 	systemFiles    = []string{
 		"/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/ld.so.preload", "/etc/alternatives", "/etc/localtime", "/etc/fonts",
-		"/etc/ssl/openssl.cnf", "/etc/ssl/certs", "/etc/pki", "/etc/ca-certificates", "/etc/crypto-policies", "/etc/gnutls", "/etc/nsswitch.conf", "/etc/passwd",
+		"/etc/ssl/openssl.cnf", "/etc/ssl/certs", "/etc/pki/tls/certs", "/etc/pki/tls/cert.pem", "/etc/pki/tls/openssl.cnf", "/etc/pki/ca-trust", "/etc/ca-certificates", "/etc/crypto-policies", "/etc/gnutls", "/etc/nsswitch.conf", "/etc/passwd",
 		"/var/cache/fontconfig", "/proc/cpuinfo", "/proc/meminfo", "/proc/stat", "/proc/filesystems", "/proc/sys/vm/overcommit_memory", "/proc/sys/kernel/osrelease",
 		"/sys/devices/system/cpu", "/sys/devices/system/node",
 	}
@@ -114,6 +118,45 @@ var (
 		"/dev/dri", "/dev/nvidia*", "/dev/kfd", "/dev/video*", "/dev/media*", "/dev/dma_heap", "/dev/mali*", "/dev/mpp_service", "/dev/rga", "/dev/dxg",
 	}
 )
+
+// except are files and folders without those that are private: a folder that has some below it
+// is replaced by what else is in it. What is given and itself below a private folder
+// stays, as a workspace does.
+func except(paths, private []string) (rest []string) {
+	hidden := make([]string, 0, len(private))
+	for _, path := range private {
+		if real, _, err := reach.ResolveLinks(path); err == nil {
+			hidden = append(hidden, real)
+		}
+	}
+	below := func(path, folder string) bool { return strings.HasPrefix(path, strings.TrimSuffix(folder, "/")+"/") }
+	has := func(path string) bool {
+		return slices.ContainsFunc(hidden, func(h string) bool { return h == path || below(h, path) })
+	}
+	var split func(folder string)
+	split = func(folder string) {
+		entries, _ := os.ReadDir(folder)
+		for _, e := range entries {
+			path := filepath.Join(folder, e.Name())
+			switch real := resolved(path); {
+			case slices.ContainsFunc(hidden, func(h string) bool { return h == real || below(real, h) }):
+			case !has(real):
+				rest = append(rest, path)
+			case e.IsDir(): // and no link, which may lead back up
+				split(path)
+			}
+		}
+	}
+	for _, path := range paths {
+		switch real := resolved(path); {
+		case !has(real):
+			rest = append(rest, path)
+		case !slices.Contains(hidden, real):
+			split(real)
+		}
+	}
+	return rest
+}
 
 // cardFolders are the folders of graphics cards below /sys/devices, to which the links in
 // /sys/class and /sys/bus lead. The rest of it, with the energy counters, is not readable.

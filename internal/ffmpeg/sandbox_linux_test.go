@@ -1,6 +1,7 @@
 package ffmpeg
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -200,6 +201,74 @@ func TestJobsReachNothingBesideTheirOwnFiles(t *testing.T) {
 		}
 		if err := walk(testContext(t), r.Begin(lease(t, "spy", `{`+small+`}`))); (err == nil) != completes {
 			t.Errorf("sandbox %s: got %v, want it to complete: %t", mode, err, completes)
+		}
+	}
+}
+
+// The agent's own files may be in folders that FFmpeg's programs and libraries are in.
+func TestSandboxHidesTheAgentsFilesBesideFFmpeg(t *testing.T) {
+	sandboxComplete(t)
+	dir := t.TempDir()
+	config, library := filepath.Join(dir, "etc", "config.yaml"), filepath.Join(dir, "etc", "library.so")
+	journal := filepath.Join(dir, "data", "journal.db")
+	for _, path := range []string{config, library, journal} {
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte("x"), 0o644)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink(filepath.Join(dir, "data"), filepath.Join(dir, "link")); err != nil {
+		t.Fatal(err)
+	}
+	real, err := exec.LookPath("ffmpeg")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ffmpeg := filepath.Join(dir, "ffmpeg")
+	script := "#!/bin/sh\ncase \"$*\" in *'-c:v libx264'*)\ncat " + library + " >/dev/null || exit 8\n"
+	for _, path := range []string{config, journal, filepath.Join(dir, "link", "journal.db")} {
+		script += "cat " + path + " 2>/dev/null && exit 9\n"
+	}
+	if err := os.WriteFile(ffmpeg, []byte(script+";; esac\nexec "+real+" \"$@\"\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	r := newRunner(t, func(s *Settings) {
+		s.FFmpeg, s.DataDir, s.Private = ffmpeg, filepath.Join(dir, "data"), []string{config, filepath.Join(dir, "data", "agent.sock"), ""}
+	})
+	if err := walk(testContext(t), r.Begin(lease(t, "nosy", `{`+small+`}`))); err != nil {
+		t.Errorf("%v (9: it read a file of the agent, 8: it could not read a library)", err)
+	}
+}
+
+func TestExceptLeavesOutOnlyWhatIsPrivate(t *testing.T) {
+	dir := resolved(t.TempDir())
+	for _, path := range []string{"app/lib/a.so", "app/conf/agent.yaml", "app/conf/other", "app/data/work/job/x", "usr/b.so"} {
+		path = filepath.Join(dir, path)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, nil, 0o644)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, to := range map[string]string{"app/up": "app", "app/usr": "usr", "app/secret": "app/data/work", "mount": "app"} {
+		if err := os.Symlink(filepath.Join(dir, to), filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	private := []string{filepath.Join(dir, "mount/data"), filepath.Join(dir, "app/conf/agent.yaml"), filepath.Join(dir, "app/later/agent.sock")}
+	for given, want := range map[string][]string{
+		"app":                 {"app/conf/other", "app/lib", "app/usr"},
+		"mount":               {"app/conf/other", "app/lib", "app/usr"},
+		"usr":                 {"usr"},
+		"app/data":            nil,
+		"app/conf/agent.yaml": nil,
+		"app/data/work/job":   {"app/data/work/job"},
+		"app/missing":         {"app/missing"},
+	} {
+		var got []string
+		for _, path := range except([]string{filepath.Join(dir, given)}, private) {
+			rel, _ := filepath.Rel(dir, path)
+			got = append(got, rel)
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("%s: got %q, want %q", given, got, want)
 		}
 	}
 }
