@@ -24,10 +24,12 @@ import (
 // https itself and the server of the input. It serves a file under a URL of its own. For a
 // playlist, whose URLs FFmpeg follows, it acts as FFmpeg's proxy. Either way FFmpeg's arguments
 // contain no secret, and the Policy checks each address after name resolution. The relay handles
-// TLS, except for tunnels to other servers that a playlist names.
+// TLS, except for tunnels to other servers that a playlist names. Other users of this machine
+// cannot connect.
 type Relay struct {
 	fetcher  *Fetcher
 	input    *url.URL
+	playlist bool
 	path     string // of FileURL
 	listener net.Listener
 	server   *http.Server
@@ -41,14 +43,15 @@ type Relay struct {
 	verified map[string]bool // servers with verified certificates
 }
 
-// Relay starts a relay for an input. Close ends it.
-func (f *Fetcher) Relay(input *url.URL) (*Relay, error) {
+// Relay starts a relay for an input, which is a file or a playlist, and an FFmpeg that runs as
+// the user with the id user. Close ends it.
+func (f *Fetcher) Relay(input *url.URL, playlist bool, user int) (*Relay, error) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, fmt.Errorf("listening for FFmpeg: %w", err)
 	}
 	r := &Relay{
-		fetcher: f, input: input, listener: listener, verified: map[string]bool{},
+		fetcher: f, input: input, playlist: playlist, listener: &userListener{Listener: listener, user: user, log: f.log}, verified: map[string]bool{},
 		path: "/" + rand.Text() + "/input" + extension("", input.Path),
 	}
 	r.ctx, r.cancel = context.WithCancel(context.Background())
@@ -56,7 +59,7 @@ func (f *Fetcher) Relay(input *url.URL) (*Relay, error) {
 		Handler: r, ReadHeaderTimeout: 10 * time.Second, ErrorLog: zap.NewStdLog(zap.NewNop()),
 		BaseContext: func(net.Listener) context.Context { return r.ctx },
 	}
-	r.working.Go(func() { _ = r.server.Serve(listener) })
+	r.working.Go(func() { _ = r.server.Serve(r.listener) })
 	return r, nil
 }
 
@@ -114,13 +117,13 @@ func (r *Relay) Close() {
 func (r *Relay) ServeHTTP(w http.ResponseWriter, q *http.Request) {
 	var err error
 	switch {
-	case q.Method == http.MethodConnect:
+	case r.playlist && q.Method == http.MethodConnect:
 		err = r.connect(w, q)
 	case q.Method != http.MethodGet:
-		http.Error(w, "only GET and CONNECT", http.StatusMethodNotAllowed)
-	case q.URL.IsAbs():
+		w.WriteHeader(http.StatusMethodNotAllowed)
+	case r.playlist && q.URL.IsAbs():
 		err = r.forward(w, q)
-	case q.URL.Path == r.path:
+	case !r.playlist && !q.URL.IsAbs() && q.URL.Path == r.path:
 		err = r.serveInput(w, q)
 	default:
 		http.NotFound(w, q)
@@ -192,7 +195,8 @@ func (r *Relay) forward(w http.ResponseWriter, q *http.Request) error {
 	return nil
 }
 
-// target returns the real URL for one that FFmpeg requested; see PlaylistURL.
+// target returns the real URL for one that FFmpeg requested; see PlaylistURL. User and password
+// of the input are for its server alone, as in a playlist that is fetched.
 func (r *Relay) target(u *url.URL) *url.URL {
 	to := *u
 	if hostPort(u) != hostPort(r.input) {

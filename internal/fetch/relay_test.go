@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -22,13 +23,17 @@ import (
 	"ffmpeg-agent/messages/protocol"
 )
 
-func newRelay(t *testing.T, f *Fetcher, input string) *Relay {
+func newRelay(t *testing.T, f *Fetcher, input string) *Relay { return relayOf(t, f, input, false) }
+
+func newProxy(t *testing.T, f *Fetcher, input string) *Relay { return relayOf(t, f, input, true) }
+
+func relayOf(t *testing.T, f *Fetcher, input string, playlist bool) *Relay {
 	t.Helper()
 	u, err := url.Parse(input)
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, err := f.Relay(u)
+	r, err := f.Relay(u, playlist, os.Getuid())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -116,7 +121,7 @@ func TestRelayChecksEachAddress(t *testing.T) {
 		},
 		"protocol": func(r *Relay) (int, error) { return connectTo(t, r, "169.254.169.254:443") },
 	} {
-		r := newRelay(t, f, server.URL+"/film.mp4")
+		r := relayOf(t, f, server.URL+"/film.mp4", name != "redirect of a file")
 		if status, err := try(r); status != http.StatusForbidden || err != nil {
 			t.Errorf("%s: got status %d, %v; want 403", name, status, err)
 		}
@@ -147,17 +152,34 @@ func TestRelayTunnelsToVerifiedServersOnly(t *testing.T) {
 	server.StartTLS()
 	t.Cleanup(server.Close)
 	trusting := newFetcher(t, func(s *Settings) { s.RootCAs = pool(server) })
-	r := newRelay(t, trusting, "https://127.0.0.1/x.mpd")
+	r := newProxy(t, trusting, "https://127.0.0.1/x.mpd")
 	for range 2 {
 		if status, got, err := ask(t, through(t, r, pool(server)), server.URL); status != 200 || got != "part" || err != nil {
 			t.Errorf("got %d, %q, %v", status, got, err)
 		}
 	}
-	r = newRelay(t, newFetcher(t, func(s *Settings) { s.RootCAs = x509.NewCertPool() }), "https://127.0.0.1/x.mpd")
+	r = newProxy(t, newFetcher(t, func(s *Settings) { s.RootCAs = x509.NewCertPool() }), "https://127.0.0.1/x.mpd")
 	if status, err := connectTo(t, r, server.Listener.Addr().String()); status != http.StatusBadGateway || err != nil {
 		t.Errorf("got status %d, %v; want 502", status, err)
 	}
 	wantFailure(t, r.Failure(), protocol.ReasonNetworkError, "certificate is not trusted")
+}
+
+func TestRelayOfAFileIsNoProxy(t *testing.T) {
+	server := serve(t, func(_ http.ResponseWriter, q *http.Request) { t.Errorf("the server was asked for %s", q.URL) })
+	r := newRelay(t, newFetcher(t, nil), strings.Replace(server.URL, "://", "://me:hunter2@", 1)+"/film.mp4")
+	for _, u := range []string{server.URL + "/other.ts", server.URL + r.path} {
+		if status, _, err := ask(t, through(t, r, nil), u); status != http.StatusNotFound || err != nil {
+			t.Errorf("%s: got status %d, %v; want 404", u, status, err)
+		}
+	}
+	if status, err := connectTo(t, r, server.Listener.Addr().String()); status != http.StatusMethodNotAllowed || err != nil {
+		t.Errorf("CONNECT: got status %d, %v; want 405", status, err)
+	}
+	p := newProxy(t, newFetcher(t, nil), server.URL+"/x.mpd")
+	if status, _, err := ask(t, server.Client(), p.FileURL()); status != http.StatusNotFound || err != nil {
+		t.Errorf("file of a playlist's relay: got status %d, %v; want 404", status, err)
+	}
 }
 
 func TestRelayReportsTruncatedTransfer(t *testing.T) {
@@ -217,7 +239,7 @@ func TestRelayUsesTheProxy(t *testing.T) {
 		var used atomic.Int64
 		via := &url.URL{Scheme: "http", Host: proxyServer(t, c.to, &used).Listener.Addr().String(), User: url.UserPassword("me", "hunter2")}
 		f := newFetcher(t, func(s *Settings) { s.RootCAs, s.Proxy = pool(server), http.ProxyURL(via) })
-		r := newRelay(t, f, "https://example.com/x.mpd")
+		r := newProxy(t, f, "https://example.com/x.mpd")
 		if status, got, err := ask(t, through(t, r, pool(server)), c.url); status != 200 || got != "part" || err != nil {
 			t.Errorf("%s: got %d, %q, %v; failure %v", name, status, got, err, r.Failure())
 		}
@@ -252,7 +274,7 @@ func TestPlaylistURLHidesSecretsAndTLS(t *testing.T) {
 	}))
 	t.Cleanup(server.Close)
 	f := newFetcher(t, func(s *Settings) { s.RootCAs = pool(server) })
-	r := newRelay(t, f, strings.Replace(server.URL, "://", "://me:hunter2@", 1)+"/a/x.mpd?sig=1")
+	r := newProxy(t, f, strings.Replace(server.URL, "://", "://me:hunter2@", 1)+"/a/x.mpd?sig=1")
 	if got, want := r.PlaylistURL(), strings.Replace(server.URL, "https", "http", 1)+"/a/x.mpd"; got != want {
 		t.Errorf("got URL %s, want %s", got, want)
 	}

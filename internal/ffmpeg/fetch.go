@@ -211,7 +211,7 @@ func (r *Run) readLocalPlaylist(ctx context.Context) error {
 // readThroughRelay has FFmpeg read an input over http or https.
 func (r *Run) readThroughRelay(direct *fetch.Direct, why string) error {
 	u := r.files.reads.URL
-	relay, err := r.fetcher.Relay(u)
+	relay, err := r.fetcher.Relay(u, direct.Format != "", r.runner.sandboxes.user())
 	if err != nil {
 		return err
 	}

@@ -63,6 +63,14 @@ func (s *sandboxes) on() bool {
 	return s.settings.Mode != SandboxOff && len(s.settings.Helper) > 0 && proc.SandboxSupported
 }
 
+// user returns the id of the user that FFmpeg runs as.
+func (s *sandboxes) user() int {
+	if s.settings.User != nil && s.on() {
+		return s.settings.User.UID
+	}
+	return os.Geteuid()
+}
+
 // around puts a command into a sandbox that allows for the files and the network in it, and
 // for what any FFmpeg needs.
 func (s *sandboxes) around(c *proc.Command, allowed proc.Sandbox, hardware bool) {
