@@ -72,11 +72,19 @@ func (r *Runner) Capabilities(ctx context.Context) (Capabilities, error) {
 	case <-ctx.Done():
 		return Capabilities{}, ctx.Err()
 	}
-	if r.capsKey == key {
+	if r.capsKey == key && !r.sandboxes.stale() {
 		return r.caps, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, queryTimeout)
 	defer cancel()
+	if r.capsKey == key {
+		if _, confinement, err := r.query(ctx, t, nil); err == nil {
+			r.sandboxes.learn(confinement, nil, "")
+		} else {
+			r.sandboxes.keep()
+		}
+		return r.caps, nil
+	}
 	var caps Capabilities
 	var confinement *proc.Confinement
 	r.sandboxes.state.Store(nil)
@@ -99,7 +107,7 @@ func (r *Runner) query(ctx context.Context, t tools, without []proc.Layer) (caps
 	ask := func(binary, what string, read func(io.Reader), more ...string) error {
 		c := command(binary, "/", append([]string{"-hide_banner", "-loglevel", "error", what}, more...)...)
 		c.Limits.Nice, c.Stdout = r.settings().Nice, read
-		r.sandboxes.around(&c, proc.Sandbox{Without: without}, false)
+		r.sandboxes.whole(&c, proc.Sandbox{Without: without}, false)
 		var exit proc.Exit
 		confinement, exit, err = proc.RunConfined(ctx, c)
 		if err == nil && !exit.OK() {

@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -48,7 +49,12 @@ type sandboxState struct {
 	confinement *proc.Confinement // nil: not known yet, or none
 	without     []proc.Layer      // FFmpeg runs only without these
 	why         string            // what failed with them
+	since       time.Time         // when the whole sandbox was tried last
 }
+
+// retryAfter is the time after which FFmpeg is tried in its whole sandbox again where it did not run in
+// it: what kept it from that may have passed.
+const retryAfter = 10 * time.Minute
 
 // sandboxes makes the sandboxes of a runner's processes.
 type sandboxes struct {
@@ -72,17 +78,22 @@ func (s *sandboxes) user() int {
 }
 
 // around puts a command into a sandbox that allows for the files and the network in it, and
-// for what any FFmpeg needs.
+// for what any FFmpeg needs, and is without the layers that FFmpeg does not run with.
 func (s *sandboxes) around(c *proc.Command, allowed proc.Sandbox, hardware bool) {
+	if state := s.state.Load(); state != nil {
+		allowed.Without = slices.Concat(allowed.Without, state.without)
+	}
+	s.whole(c, allowed, hardware)
+}
+
+// whole does the same with the layers that FFmpeg did not run with before.
+func (s *sandboxes) whole(c *proc.Command, allowed proc.Sandbox, hardware bool) {
 	if !s.on() {
 		return
 	}
 	box := allowed
 	box.Helper, box.User, box.OOMScoreAdj = s.settings.Helper, s.settings.User, oomScoreAdj
 	box.Without = slices.Concat(allowed.Without, s.settings.Without)
-	if state := s.state.Load(); state != nil {
-		box.Without = append(box.Without, state.without...)
-	}
 	box.Programs = isScript(c.Path)
 	box.Run = append(slices.Clone(programFolders), homesOf(c.Path)...)
 	box.Read = append(slices.Clone(box.Read), systemFiles...)
@@ -214,8 +225,9 @@ func isScript(path string) bool {
 	return bytes.Equal(head, []byte("#!"))
 }
 
-// lightest tries a call of FFmpeg in its sandbox. Where that fails by itself, jobs.sandbox is auto, and
-// it succeeds without any sandbox, it returns without which layers it succeeds.
+// lightest tries a call of FFmpeg in its sandbox. Where that fails twice by itself, jobs.sandbox is
+// auto, and it succeeds without any sandbox, it returns without which layers it succeeds. Without
+// no_new_privs alone there would be no other layers, so that is never the answer.
 func (s *sandboxes) lightest(ctx context.Context, try func(without []proc.Layer) error) (without []proc.Layer, why string, err error) {
 	if err = try(nil); err == nil || !s.on() || s.settings.Mode != SandboxAuto || errors.Is(err, errInconclusive) || ctx.Err() != nil {
 		return nil, "", err
@@ -224,8 +236,11 @@ func (s *sandboxes) lightest(ctx context.Context, try func(without []proc.Layer)
 	if try(all) != nil {
 		return nil, "", err
 	}
+	if again := try(nil); again == nil || errors.Is(again, errInconclusive) || ctx.Err() != nil {
+		return nil, "", again
+	}
 	for _, l := range all {
-		if try([]proc.Layer{l}) == nil {
+		if l != proc.NoNewPrivs && try([]proc.Layer{l}) == nil {
 			return []proc.Layer{l}, err.Error(), nil
 		}
 	}
@@ -237,7 +252,20 @@ func (s *sandboxes) learn(confinement *proc.Confinement, without []proc.Layer, w
 	if len(without) > 0 {
 		s.log.Warn("FFmpeg runs only without a part of its sandbox", zap.Any("without", without), zap.String("with", why))
 	}
-	s.state.Store(&sandboxState{confinement: confinement, without: without, why: why})
+	s.state.Store(&sandboxState{confinement: confinement, without: without, why: why, since: time.Now()})
+}
+
+// stale reports whether FFmpeg is to be tried in its whole sandbox again.
+func (s *sandboxes) stale() bool {
+	state := s.state.Load()
+	return s.on() && state != nil && (len(state.without) > 0 || state.confinement == nil) && time.Since(state.since) > retryAfter
+}
+
+// keep takes down that the whole sandbox was tried in vain.
+func (s *sandboxes) keep() {
+	state := *s.state.Load()
+	state.since = time.Now()
+	s.state.Store(&state)
 }
 
 // ready is nil unless jobs.sandbox requires layers that are missing.

@@ -150,6 +150,96 @@ func TestFFmpegThatFailsInTheSandboxRunsWithoutTheLayer(t *testing.T) {
 	}
 }
 
+func TestOneFailureCostsNoLayerOfTheSandbox(t *testing.T) {
+	failure := errors.New("exit status 1")
+	box := sandboxes{settings: SandboxSettings{Mode: SandboxAuto, Helper: []string{"helper"}}}
+	for name, test := range map[string]struct {
+		works func(call int, without []proc.Layer) bool
+		want  []proc.Layer
+	}{
+		"first call fails":         {func(call int, _ []proc.Layer) bool { return call > 1 }, nil},
+		"with landlock it fails":   {func(_ int, without []proc.Layer) bool { return slices.Contains(without, proc.Landlock) }, []proc.Layer{proc.Landlock}},
+		"with no_new_privs":        {func(_ int, without []proc.Layer) bool { return slices.Contains(without, proc.NoNewPrivs) }, proc.Layers()},
+		"with two layers it fails": {func(_ int, without []proc.Layer) bool { return len(without) > 1 }, proc.Layers()},
+	} {
+		calls := 0
+		without, _, err := box.lightest(testContext(t), func(without []proc.Layer) error {
+			if calls++; test.works(calls, without) {
+				return nil
+			}
+			return failure
+		})
+		if err != nil || !slices.Equal(without, test.want) {
+			t.Errorf("%s: got without %v, %v, want without %v", name, without, err, test.want)
+		}
+	}
+}
+
+func TestWholeSandboxIsTriedAgain(t *testing.T) {
+	sandboxComplete(t)
+	dir := t.TempDir()
+	mended := filepath.Join(dir, "mended") // it may be seen in the sandbox, and not read
+	ffmpeg := wrapper(t, `[ -e `+mended+` ] || echo x >>`+dir+`/elsewhere || exit 1`+"\n"+aCard)
+	data := t.TempDir()
+	r := newIgnorantRunner(t, sandboxed(SandboxAuto), func(s *Settings) { s.FFmpeg, s.FFprobe, s.DataDir = ffmpeg, ffmpeg, data })
+	lacks := func() bool {
+		t.Helper()
+		if err := r.Ready(testContext(t)); err != nil {
+			t.Fatal(err)
+		}
+		return slices.ContainsFunc(r.Sandbox().Layers, func(l messages.SandboxLayer) bool { return l.Missing != "" })
+	}
+	age := func() {
+		state := *r.sandboxes.state.Load()
+		state.since = state.since.Add(-2 * retryAfter)
+		r.sandboxes.state.Store(&state)
+	}
+	if !lacks() {
+		t.Fatal("FFmpeg runs in the whole sandbox")
+	}
+	if age(); !lacks() {
+		t.Error("a failed retry counts as a success")
+	}
+	if err := os.WriteFile(mended, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if !lacks() {
+		t.Error("FFmpeg is tried at each call")
+	}
+	if age(); lacks() {
+		t.Error("FFmpeg is not tried in its whole sandbox again")
+	}
+}
+
+func TestEncoderIsTriedInItsWholeSandboxAgain(t *testing.T) {
+	sandboxComplete(t)
+	dir, data := t.TempDir(), t.TempDir()
+	mended := filepath.Join(dir, "mended")
+	ffmpeg := wrapper(t, aCard+`case "$*" in *h264_nvenc*) [ -e `+mended+` ] || echo x >>`+dir+`/elsewhere || exit 1 ;; esac`)
+	try := func() Trials {
+		t.Helper()
+		r := newIgnorantRunner(t, sandboxed(SandboxAuto), func(s *Settings) { s.FFmpeg, s.FFprobe, s.DataDir = ffmpeg, ffmpeg, data })
+		trials, err := r.TryHardware(testContext(t))
+		if err != nil || !slices.Contains(trials.Works, "h264_nvenc") {
+			t.Fatalf("works %v, fails %v, %v", trials.Works, trials.Fails, err)
+		}
+		return trials
+	}
+	for range 2 { // the second time from the cache
+		if got := try().Without["h264_nvenc"]; !slices.Equal(got, []proc.Layer{proc.Landlock}) {
+			t.Errorf("without %v, want landlock", got)
+		}
+	}
+	if err := os.WriteFile(mended, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if got := try().Without["h264_nvenc"]; len(got) > 0 {
+			t.Errorf("mended: without %v, want the whole sandbox", got)
+		}
+	}
+}
+
 // A stand-in FFmpeg says what of a fake device tree it can use.
 func TestHardwareJobsReachDevices(t *testing.T) {
 	sandboxComplete(t)

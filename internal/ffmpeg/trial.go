@@ -122,7 +122,13 @@ func (r *Runner) try(ctx context.Context, want func(encoder string) bool) (Trial
 		if slices.Contains(cache.Works, encoder) {
 			trials.Works = append(trials.Works, encoder)
 			if without := cache.Without[encoder]; len(without) > 0 {
-				trials.Without[encoder] = without
+				// What kept it from working in the whole sandbox may have passed.
+				if r.tryEncoder(ctx, t.ffmpeg, encoder, nil) != nil {
+					trials.Without[encoder] = without
+					continue
+				}
+				delete(cache.Without, encoder)
+				r.keepTrials(cache, encoder)
 			}
 			continue
 		}
@@ -152,12 +158,17 @@ func (r *Runner) try(ctx context.Context, want func(encoder string) bool) (Trial
 			}
 		}
 		// After each trial, so that an agent that is killed early keeps what it has.
-		if err := r.writeTrialCache(cache); err != nil {
-			r.log.Warn("could not cache a trial encode; the next start repeats it", zap.String("encoder", encoder), zap.Error(err))
-		}
+		r.keepTrials(cache, encoder)
 	}
 	slices.Sort(trials.Works)
 	return trials, nil
+}
+
+// keepTrials caches trials after that of an encoder.
+func (r *Runner) keepTrials(cache trialCache, encoder string) {
+	if err := r.writeTrialCache(cache); err != nil {
+		r.log.Warn("could not cache a trial encode; the next start repeats it", zap.String("encoder", encoder), zap.Error(err))
+	}
 }
 
 // trialCandidates are the encoders to try, sorted.
