@@ -176,13 +176,13 @@ gpu-faults: need ## kill, stop and garble the NVML child FAULTS=100 times during
 
 .PHONY: page-test
 page-test: need ## open the agent's page in headless chromium, and write screenshots to bin/page
-	$(GO) test -tags $(TAGS) -count=1 -timeout 10m ./cmd/agent -run '^TestPageInBrowser$$' -page.screens $(CURDIR)/bin/page -v
+	$(GO) test -tags $(TAGS),page -count=1 -timeout 10m ./cmd/agent -run '^TestPageInBrowser$$' -page.screens $(CURDIR)/bin/page -v
 
 .PHONY: observe-test
 observe-test: need ## test the Prometheus rules, and each query of the dashboard against a real Prometheus
 	promtool check config deployment/prometheus/prometheus.yml
 	promtool test rules deployment/prometheus/rules_test.yml
-	$(GO) test -tags $(TAGS) -count=1 -timeout 10m ./cmd/agent -run '^TestDashboardQueriesAnswer$$' -observe -v
+	$(GO) test -tags $(TAGS),observe -count=1 -timeout 10m ./cmd/agent -run '^TestDashboardQueriesAnswer$$' -v
 
 .PHONY: fuzz
 fuzz: need ## run each fuzz target for FUZZTIME=1m

@@ -155,7 +155,7 @@ func TestFailureOfARequeuedJobIsNotSent(t *testing.T) {
 			other := newWorker(t, m, "other-node")
 			lease := other.takes(j, 2)
 			s.until("the re-queueing to be found out, or not", func() bool {
-				return checks == time.Hour || s.logs.FilterMessageSnippet("the lease is lost, but the master takes a completed result").Len() == 1
+				return checks == time.Hour || s.logs.FilterMessageSnippet("lost the lease, but the master accepts a completed result").Len() == 1
 			})
 			must(t, syscall.Kill(pid, syscall.SIGKILL))
 			if r := s.settled(j, 1); r.State != job.RecordSuperseded {

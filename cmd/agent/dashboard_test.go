@@ -1,8 +1,9 @@
+//go:build observe
+
 package main
 
 import (
 	"encoding/json"
-	"flag"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -17,14 +18,9 @@ import (
 	"ffmpeg-agent/messages/protocol"
 )
 
-var observe = flag.Bool("observe", false, "test the dashboard against a real Prometheus")
-
 // Each query of the dashboard is answered by a Prometheus that scrapes an agent with jobs, RAPL
 // and a card, and that evaluates the rules.
 func TestDashboardQueriesAnswer(t *testing.T) {
-	if !*observe {
-		t.Skip("run by make observe-test")
-	}
 	deployment, err := filepath.Abs("../../deployment")
 	if err != nil {
 		t.Fatal(err)

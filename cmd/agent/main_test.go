@@ -132,14 +132,14 @@ func TestStartCommandsOfOlderWorker(t *testing.T) {
 	t.Setenv("FFMPEG_AGENT_DATA_DIR", t.TempDir())
 	t.Setenv("FFMPEG_RTMP_API_KEY", "s3cr3t")
 	t.Setenv("PERSIST_OUTPUTS", "true")
-	status, stdout, stderr := command(t, "config", "-register", "-master=http://m:8080", "-heartbeat-interval", "20s", "-skip-confirmation",
+	status, stdout, stderr := command(t, "config", "-register", "-master=https://m:8080", "-heartbeat-interval", "20s", "-skip-confirmation",
 		"-enable-auto-attach=maybe", "--auto-attach-scan-interval", "soon", "-auto-attach-cpu-quota=150", "--auto-attach-memory-limit=2048")
 	if status != exitOK {
 		t.Fatalf("exit status %d: %s", status, stderr)
 	}
 	for _, want := range []string{
 		`(?m)^register: +true +# flag --register$`,
-		`(?m)^master.url: +http://m:8080 +# flag --master$`,
+		`(?m)^master.url: +https://m:8080 +# flag --master$`,
 		`(?m)^heartbeat_interval: +20s +# flag --heartbeat-interval$`,
 		`(?m)^master.api_key: +\(set, hidden\) +# environment variable FFMPEG_RTMP_API_KEY$`,
 		`(?m)^jobs.keep_outputs: +true +# environment variable PERSIST_OUTPUTS$`,

@@ -1,3 +1,5 @@
+//go:build page
+
 package main
 
 import (
@@ -13,13 +15,10 @@ import (
 	"ffmpeg-agent/messages/protocol"
 )
 
-var pageScreens = flag.String("page.screens", "", "run the page in headless chromium, and write screenshots to this `directory`")
+var pageScreens = flag.String("page.screens", os.TempDir(), "write screenshots to this `directory`")
 
 // The page in a browser: a finished job, a running one, and the actors.
 func TestPageInBrowser(t *testing.T) {
-	if *pageScreens == "" {
-		t.Skip("run by make page-test")
-	}
 	bed := newTestbed(t)
 	port := freePort(t)
 	startAgent(t, bed.environment(), append(bed.flags(), "--metrics-port", fmt.Sprint(port))...)

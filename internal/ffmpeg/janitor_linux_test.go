@@ -174,7 +174,7 @@ func TestAttemptNamesAreDistinctFileNames(t *testing.T) {
 	for _, id := range []string{"a", "A", "../../etc", "", ".", "a/b", "a_b", "日本", string(make([]byte, 5000))} {
 		for attempt := 1; attempt < 3; attempt++ {
 			name := attemptName(job.Key{JobID: id, Attempt: attempt})
-			if !filepath.IsLocal(name) || filepath.Base(name) != name || len(name) > 100 || seen[name] {
+			if !filepath.IsLocal(name) || filepath.Base(name) != name || len(name) > 128 || seen[name] {
 				t.Errorf("%q is %q", id, name)
 			}
 			seen[name] = true
