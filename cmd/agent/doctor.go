@@ -76,6 +76,7 @@ var doctorChecks = []doctorCheck{
 	{name: "ffmpeg", run: checkFFmpeg},
 	{name: "encoders", needs: "ffmpeg", run: checkEncoders},
 	{name: "sandbox", needs: "ffmpeg", run: checkSandbox},
+	{name: "secrets", needs: "ffmpeg", run: checkSecrets},
 	{name: "processors", run: checkProcessors},
 	{name: "memory", run: checkMemory},
 	{name: "cgroups", run: checkCgroups},

@@ -424,6 +424,25 @@ func TestDoctorAsksTheRunningAgent(t *testing.T) {
 	c.want("agent", findingWarning, "v0.0.0", "systemctl restart")
 }
 
+func TestDoctorNamesSecretsInArguments(t *testing.T) {
+	c := newClinic(t)
+	c.env["FFMPEG_AGENT_HARDWARE_FFMPEG"], c.env["FFMPEG_AGENT_HARDWARE_FFPROBE"] = ffmpegtest.FFmpeg(), ffmpegtest.FFprobe()
+	c.want("secrets", findingOK, "passwords in the rtmp URLs of outputs; the URLs of rtmp, rtmps, srt inputs", "")
+	c.env["FFMPEG_AGENT_JOBS_INPUT_PROTOCOLS"] = "file,https"
+	for _, f := range c.findings("secrets") {
+		if f.Name == "secrets" && strings.Contains(f.Message, "inputs") {
+			t.Errorf("got %q, want nothing of inputs, which are fetched", f.Message)
+		}
+	}
+	old := filepath.Join(t.TempDir(), "ffmpeg")
+	script := fmt.Sprintf("#!/bin/sh\ncase \"$*\" in *'-h long'*) exit 0 ;; esac\nexec %s \"$@\"\n", ffmpegtest.FFmpeg())
+	if err := os.WriteFile(old, []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	c.env["FFMPEG_AGENT_HARDWARE_FFMPEG"] = old
+	c.want("secrets", findingWarning, "their stream keys", "-fpre")
+}
+
 // Five things are broken at once: each has a line with its fix, and what depends on them is
 // left out.
 func TestDoctorReadsWellWithFiveFaults(t *testing.T) {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -177,6 +178,30 @@ func checkSandbox(_ context.Context, e *examination) []finding {
 		return []finding{passing("%s", strings.Join(sandboxTexts(sandbox), "; "))}
 	}
 	return findings
+}
+
+// checkSecrets names the secrets of jobs that FFmpeg takes by no other way than its arguments.
+func checkSecrets(ctx context.Context, e *examination) []finding {
+	visible := []string{"passwords in the rtmp URLs of outputs"}
+	caps, err := e.runner.Capabilities(ctx)
+	withoutPresets := err == nil && !caps.Presets
+	if withoutPresets {
+		visible = append(visible, "their stream keys")
+	}
+	var streams []string
+	for _, protocol := range e.cfg.Jobs.InputProtocols {
+		if !slices.Contains([]string{"file", "http", "https"}, protocol) { // which are fetched, or read through the relay
+			streams = append(streams, protocol)
+		}
+	}
+	if len(streams) > 0 {
+		visible = append(visible, fmt.Sprintf("the URLs of %s inputs with their stream keys, passwords and passphrases", strings.Join(streams, ", ")))
+	}
+	text := "other users of this machine can read in FFmpeg's arguments, unless /proc is mounted with hidepid: " + strings.Join(visible, "; ")
+	if withoutPresets {
+		return []finding{warning(installFFmpeg+"   # this build reads no preset files (-fpre), which hide stream keys", "%s", text)}
+	}
+	return []finding{passing("%s", text)}
 }
 
 func checkProcessors(_ context.Context, e *examination) []finding {
