@@ -2,8 +2,8 @@ package ffmpeg
 
 import (
 	"encoding/json"
-	"path/filepath"
 	"fmt"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
