@@ -456,3 +456,18 @@ func TestHardwareJobsReadTheFoldersOfCards(t *testing.T) {
 		t.Errorf("got %q, want %q", got, want)
 	}
 }
+
+func TestRelayServesFFmpegOfAnotherUser(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root, to run FFmpeg as another user")
+	}
+	t.Parallel()
+	dir := t.TempDir()
+	clip(t, filepath.Join(dir, "in.mp4"), "1")
+	const nobody = 65534
+	r := newRunner(t, func(s *Settings) { s.Sandbox.User = &proc.User{UID: nobody, GID: nobody} })
+	e, err := finished(t, r, "streamed", `{`+small+`,"input_mode":"stream","input":`+quoted(serveFiles(t, dir)+"/in.mp4")+`}`)
+	if err != nil || e.Frames != 25 {
+		t.Errorf("%d frames, %v\n%s", e.Frames, err, e.Log)
+	}
+}
