@@ -264,6 +264,17 @@ func (c *Child) Resident() (bytes int64, ok bool) {
 	return bytes, err == nil
 }
 
+// Threads is the number of its threads; false where it is not known, as after its end.
+func (c *Child) Threads() (n int, ok bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.reaped {
+		return 0, false
+	}
+	s, err := ReadStat(c.id.PID)
+	return s.Threads, err == nil
+}
+
 // Run runs a command to its end, or kills it when the context is done. The error is the
 // context's, or why the command could not be started or its end not be observed.
 func Run(ctx context.Context, c Command) (Exit, error) {

@@ -50,6 +50,7 @@ func (id ID) Alive() bool {
 type Stat struct {
 	State      byte // R, S, D, Z, …
 	Parent     int
+	Threads    int
 	CPU        time.Duration // user and system time of all its threads
 	StartTicks uint64
 }
@@ -83,7 +84,7 @@ func readStat(mount string, pid int) (s Stat, err error) {
 	if uint64(raw.UTime) > maxTicks || uint64(raw.STime) > maxTicks {
 		return Stat{}, fmt.Errorf("reading stat of process %d: %d and %d ticks of CPU time", pid, raw.UTime, raw.STime)
 	}
-	return Stat{State: raw.State[0], Parent: raw.PPID, CPU: time.Duration(ticks) * ClockTick, StartTicks: raw.Starttime}, nil
+	return Stat{State: raw.State[0], Parent: raw.PPID, Threads: raw.NumThreads, CPU: time.Duration(ticks) * ClockTick, StartTicks: raw.Starttime}, nil
 }
 
 // Resident is the memory that a process has resident, in bytes: the second field of

@@ -29,7 +29,7 @@ const after = " S 17 4242 4242 0 -1 4194304 100 0 0 0 150 50 7 7 20 5 1 0 987654
 	" 1 1 140728 0 0 0 0 4096 0 1 0 0 17 3 0 0 0 0 0 0 0 0 0 0 0 0 0\n"
 
 func TestReadStat(t *testing.T) {
-	want := Stat{State: 'S', Parent: 17, CPU: 2 * time.Second, StartTicks: 987654321}
+	want := Stat{State: 'S', Parent: 17, Threads: 1, CPU: 2 * time.Second, StartTicks: 987654321}
 	for name, command := range map[string]string{
 		"plain": "(sleep)", "parentheses": "(a) b (c) R)", "empty": "()", "newline": "(a\nb)", "not UTF-8": "(\xff\xfe)", "a state in it": "(x) Z 1)",
 	} {

@@ -36,6 +36,7 @@ type Sandbox struct {
 	// Programs lets it start other programs: it is a script. Without, it can start threads
 	// only.
 	Programs bool
+	Drivers  bool  // it may share memory with drivers of graphics cards
 	User     *User // it runs as; nil: the agent's. Needs CAP_SETUID
 	// OOMScoreAdj is its oom_score_adj, -1000 to 1000: with a higher one than the agent's the
 	// kernel ends it first when memory is short.

@@ -92,8 +92,15 @@ var attempts = map[string]func(folder string, port, parent int) error{
 	"signals of a socket":             func(string, int, int) error { return tryRequest(fioAsync, 1) },
 	"typing into a terminal":          func(string, int, int) error { return tryRequest(unix.TIOCSTI, 0) },
 	"commands to a terminal":          func(string, int, int) error { return tryRequest(tiocLinux, 0) },
-	"bytes in a socket":               func(string, int, int) error { return tryRequest(unix.TIOCINQ, 0) },
-	"a driver's request with a sign":  func(string, int, int) error { return tryRequest(^uintptr(0x3fffffff), 0) },
+	"file in memory": func(string, int, int) error {
+		fd, err := unix.MemfdCreate("x", 0)
+		if err == nil {
+			err = unix.Close(fd)
+		}
+		return err
+	},
+	"bytes in a socket":              func(string, int, int) error { return tryRequest(unix.TIOCINQ, 0) },
+	"a driver's request with a sign": func(string, int, int) error { return tryRequest(^uintptr(0x3fffffff), 0) },
 	"limit parent": func(_ string, _, parent int) error {
 		return unix.Prlimit(parent, unix.RLIMIT_FSIZE, nil, new(unix.Rlimit))
 	},
@@ -355,6 +362,8 @@ func TestSandboxAllowsWhatItIsGiven(t *testing.T) {
 		"another port by sendmsg": {Sandbox{Network: Network{Allowed: true, TCPPorts: []uint16{1}}}, "connect by sendmsg", outcome(unix.EPERM)},
 		"port by sendmmsg":        {Sandbox{Network: Network{Allowed: true, TCPPorts: []uint16{1}}}, "connect by sendmmsg", outcome(unix.EPERM)},
 		"programs, no namespaces": {Sandbox{Programs: true}, "new user namespace", outcome(unix.ENOSYS)},
+		"no files in memory":      {Sandbox{}, "file in memory", outcome(unix.ENOSYS)},
+		"files for drivers":       {Sandbox{Drivers: true}, "file in memory", 0},
 		"programs":                {Sandbox{Programs: true}, "fork", 0},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -26,7 +26,7 @@ const allowedCalls = `
 	fsync fdatasync sync_file_range mkdir mkdirat rmdir unlink unlinkat rename renameat renameat2
 	poll ppoll select pselect6 epoll_create epoll_create1 epoll_ctl epoll_wait epoll_pwait epoll_pwait2
 	eventfd eventfd2 signalfd signalfd4 timerfd_create timerfd_settime timerfd_gettime
-	mmap munmap mprotect mremap madvise brk mincore msync mlock mlock2 munlock mlockall munlockall memfd_create
+	mmap munmap mprotect mremap madvise brk mincore msync mlock mlock2 munlock mlockall munlockall
 	mbind get_mempolicy set_mempolicy membarrier
 	futex futex_waitv futex_wait futex_wake futex_requeue set_robust_list get_robust_list set_tid_address rseq
 	rt_sigaction rt_sigprocmask rt_sigreturn rt_sigpending rt_sigsuspend rt_sigtimedwait sigaltstack restart_syscall pause
@@ -39,6 +39,10 @@ const allowedCalls = `
 
 // scriptCalls start other programs and wait for them.
 const scriptCalls = `fork vfork wait4 waitid`
+
+// driverCalls are those of drivers of graphics cards: memfd_create shares memory with them. What
+// is not mapped of such a file counts to no process, so others do without.
+const driverCalls = `memfd_create`
 
 // networkCalls use sockets. listen and accept are absent: no job is to be reached from outside.
 const networkCalls = `
@@ -157,6 +161,9 @@ func loadFilters(s *Sandbox) error {
 	names := strings.Fields(allowedCalls)
 	if s.Programs {
 		names = append(names, strings.Fields(scriptCalls)...)
+	}
+	if s.Drivers {
+		names = append(names, strings.Fields(driverCalls)...)
 	}
 	if s.Network.Allowed {
 		names = append(names, strings.Fields(networkCalls)...)

@@ -31,6 +31,7 @@ type limiter struct {
 	noCgroup    string       // why there is none
 	process     proc.Limits  // of each process
 	outputBytes int64        // of each file that the encode writes; 0: unlimited
+	threads     int          // of each process, by checks; 0: not checked
 	checkMemory bool
 	checkDisk   bool
 	notes       []string
@@ -65,7 +66,10 @@ func (r *Run) applyLimits() {
 		l.noCgroup = err.Error()
 		r.log.Warn("could not create a cgroup for the job", zap.Error(err))
 	}
-	_ = l.set("pids", "pids.max", strconv.Itoa(maxTasks())) // a safeguard that no job asks for
+	// A safeguard that no job asks for.
+	if err := l.set("pids", "pids.max", strconv.Itoa(maxTasks())); err != nil {
+		l.threads = maxTasks()
+	}
 	want := r.plan.limits
 	if want.cpu.limited() {
 		l.limitCPU(want.cpu, r.runner.nextCPUs)
@@ -182,6 +186,11 @@ func (r *Run) limitExceeded(p *process) *job.Failure {
 		if used, ok := p.Resident(); ok && used > limit {
 			return failure(protocol.ReasonResourceError, "memory limit of %s exceeded%s: FFmpeg uses %s",
 				mebibytes(limit), byOperator("memory", r.plan.limits.memoryCeiling), mebibytes(used))
+		}
+	}
+	if limit := r.limiter.threads; limit > 0 {
+		if n, ok := p.Threads(); ok && n > limit {
+			return failure(protocol.ReasonResourceError, "FFmpeg has more than %d threads: %d", limit, n)
 		}
 	}
 	if f := r.diskGuarded(); f != nil {

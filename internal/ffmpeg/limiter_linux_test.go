@@ -4,11 +4,13 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"ffmpeg-agent/hardware/proc"
 	"ffmpeg-agent/messages/job"
@@ -130,6 +132,38 @@ func TestMemoryIsPolledWithoutController(t *testing.T) {
 		t.Errorf("message: %s", f.Message)
 	}
 	wantNote(t, run, "memory limited to 96 MiB by a check", "RLIMIT_DATA", "not on this machine")
+	if run.limiter.threads != maxTasks() {
+		t.Errorf("threads are limited to %d without a controller, want %d", run.limiter.threads, maxTasks())
+	}
+}
+
+func TestThreadsAreCountedWithoutController(t *testing.T) {
+	t.Parallel()
+	r := withoutControllers(t)
+	path, err := exec.LookPath("ffmpeg")
+	if err != nil {
+		t.Fatal(err)
+	}
+	args := "-nostdin -v error -re -f lavfi -i testsrc2=size=64x64 -c:v libx264 -threads 4 -f null -"
+	child, err := proc.Start(proc.Command{Path: path, Args: strings.Fields(args)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { child.Signal(syscall.SIGKILL); child.Exit() }()
+	run := r.Begin(lease(t, "many threads", `{`+small+`}`))
+	p := &process{Child: child}
+	run.limiter.threads = 2
+	var f *job.Failure
+	for ctx := testContext(t); f == nil && ctx.Err() == nil; time.Sleep(5 * time.Millisecond) {
+		f = run.limitExceeded(p)
+	}
+	if f == nil || f.Reason != protocol.ReasonResourceError || !strings.Contains(f.Message, "more than 2 threads") {
+		t.Errorf("got %v, want a resource_error that names the limit", f)
+	}
+	run.limiter.threads = 1000
+	if f := run.limitExceeded(p); f != nil {
+		t.Errorf("with fewer threads than the limit: %v", f)
+	}
 }
 
 func TestSyntheticInputObeysLimits(t *testing.T) {

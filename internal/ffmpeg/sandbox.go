@@ -101,6 +101,7 @@ func (s *sandboxes) whole(c *proc.Command, allowed proc.Sandbox, hardware bool) 
 	if box.Network.Allowed {
 		box.Read = append(box.Read, networkFiles...)
 	}
+	box.Drivers = hardware
 	if hardware {
 		box.Read = append(box.Read, hardwareFiles...)
 		box.Read = append(box.Read, cardFolders("/sys")...)
