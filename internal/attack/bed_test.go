@@ -62,8 +62,9 @@ func (o *output) String() string {
 // prepareBed starts a master.
 func prepareBed(t *testing.T) *bed {
 	t.Helper()
-	b := &bed{t: t, dir: shortDir(t), files: shortDir(t), home: shortDir(t)}
-	if err := errors.Join(os.Chmod(b.files, 0o755), os.Chmod(b.home, 0o755)); err != nil {
+	b := &bed{t: t, files: shortDir(t), home: shortDir(t)}
+	b.dir = filepath.Join(b.home, "data") // beside FFmpeg, where that is one of these tests
+	if err := errors.Join(os.Chmod(b.files, 0o755), os.Chmod(b.home, 0o755), os.Mkdir(b.dir, 0o700)); err != nil {
 		t.Fatal(err)
 	}
 	master, err := devmaster.New(devmaster.Config{})

@@ -37,8 +37,9 @@ func (s spoils) all() (names []string) {
 
 var attackLine = regexp.MustCompile(`ATTACK ([^:]+): (.*?)(?:\\n|\n|$)`)
 
-// exploit runs a job by an exploited FFmpeg. uid is the agent's user.
-func exploit(t *testing.T, uid int, env ...string) spoils {
+// exploit runs a job by an exploited FFmpeg. uid is the agent's user. A job that streams does so
+// to a port that does not listen.
+func exploit(t *testing.T, uid int, streams bool, env ...string) spoils {
 	t.Helper()
 	b := prepareBed(t)
 	secret := b.file("secret", "of another owner")
@@ -62,12 +63,17 @@ func exploit(t *testing.T, uid int, env ...string) spoils {
 		t.Fatalf("compiling the exploited FFmpeg: %v: %s", err, out)
 	}
 	b.start(uid, append([]string{"FFMPEG_AGENT_HARDWARE_FFMPEG=" + ffmpeg}, env...)...)
-	result, _ := b.run(small())
+	job, want := small(), protocol.StatusCompleted
+	if streams {
+		job["output_mode"], job["rtmp_url"] = "rtmp", "rtmp://127.0.0.1:1/live/key"
+		want = protocol.StatusFailed
+	}
+	result, _ := b.run(job)
 	got := spoils{}
 	for _, m := range attackLine.FindAllStringSubmatch(result.Logs, -1) {
 		got[m[1]] = m[2]
 	}
-	if len(got) < 30 || result.Status != protocol.StatusCompleted {
+	if len(got) < 30 || result.Status != want {
 		t.Fatalf("%d attempts, %s: %s\n%s", len(got), result.Status, result.Error, result.Logs)
 	}
 	return got
@@ -90,15 +96,21 @@ func only(layer string) string {
 }
 
 // sandboxes are the columns of the table of what an exploited FFmpeg gets.
-var sandboxes = []struct {
-	name string
-	env  string
-}{
-	{"off", "FFMPEG_AGENT_JOBS_SANDBOX=off"},
-	{"capabilities", only("capabilities")},
-	{"landlock", only("landlock")},
-	{"seccomp", only("seccomp")},
-	{"all", "FFMPEG_AGENT_JOBS_SANDBOX=require"},
+var sandboxes = []column{
+	{"off", "FFMPEG_AGENT_JOBS_SANDBOX=off", false},
+	{"capabilities", only("capabilities"), false},
+	{"landlock", only("landlock"), false},
+	{"seccomp", only("seccomp"), false},
+	{"all", "FFMPEG_AGENT_JOBS_SANDBOX=require", false},
+	{"rtmp off", "FFMPEG_AGENT_JOBS_SANDBOX=off", true},
+	{"rtmp seccomp", only("seccomp"), true},
+	{"rtmp all", "FFMPEG_AGENT_JOBS_SANDBOX=require", true},
+}
+
+type column struct {
+	name    string
+	env     string
+	streams bool // its job streams to an rtmp server
 }
 
 // exploited is what was found out so far, by the agent's user and the sandbox.
@@ -109,8 +121,8 @@ func got(t *testing.T, uid int, sandbox string) spoils {
 	t.Helper()
 	key := fmt.Sprint(uid, sandbox)
 	if _, known := exploited[key]; !known {
-		i := slices.IndexFunc(sandboxes, func(s struct{ name, env string }) bool { return s.name == sandbox })
-		exploited[key] = exploit(t, uid, sandboxes[i].env)
+		i := slices.IndexFunc(sandboxes, func(s column) bool { return s.name == sandbox })
+		exploited[key] = exploit(t, uid, sandboxes[i].streams, sandboxes[i].env)
 	}
 	return exploited[key]
 }
@@ -125,26 +137,45 @@ func users() []int {
 
 // decoder is an attack by an exploited decoder: what it must not get.
 func decoder(threat, name, wants string, tried ...string) attack {
-	return attack{name: "exploited decoder: " + name, threat: threat, wants: wants, run: func(t *testing.T) (held string) {
-		for _, uid := range users() {
-			with, bare := got(t, uid, "all"), got(t, uid, "off")
-			provable := false
-			for _, what := range tried {
-				result, known := with[what]
-				if !known {
-					t.Fatalf("the exploited FFmpeg does not try %q", what)
-				}
-				if result == "got" {
-					held += fmt.Sprintf("%s as user %d; ", what, uid)
-				}
-				provable = provable || bare[what] == "got"
-			}
-			if uid == 0 && !provable {
-				t.Errorf("without a sandbox it gets none of %q either, so the attack proves nothing", tried)
-			}
-		}
-		return held
+	return attack{name: "exploited decoder: " + name, threat: threat, wants: wants, run: func(t *testing.T) string {
+		return gotten(t, "all", "off", tried)
 	}}
+}
+
+// streaming is likewise one of a job that streams.
+func streaming(threat, name, wants string, tried ...string) attack {
+	return attack{name: "exploited decoder that streams: " + name, threat: threat, wants: wants, run: func(t *testing.T) string {
+		return gotten(t, "rtmp all", "rtmp off", tried)
+	}}
+}
+
+// gotten is what an exploited decoder gets of what it tried, in a sandbox and as any user. What
+// no user gets without a sandbox proves nothing.
+func gotten(t *testing.T, sandbox, bare string, tried []string) (got string) {
+	t.Helper()
+	for _, what := range tried {
+		provable := false
+		for _, uid := range users() {
+			if result(t, uid, sandbox, what) == "got" {
+				got += fmt.Sprintf("%s as user %d; ", what, uid)
+			}
+			provable = provable || result(t, uid, bare, what) == "got"
+		}
+		if !provable && os.Geteuid() == 0 {
+			t.Errorf("%s: it gets that without a sandbox neither (%s), so the attack proves nothing", what, result(t, users()[0], bare, what))
+		}
+	}
+	return got
+}
+
+// result is what came of one try.
+func result(t *testing.T, uid int, sandbox, what string) string {
+	t.Helper()
+	r, known := got(t, uid, sandbox)[what]
+	if !known {
+		t.Fatalf("the exploited FFmpeg does not try %q", what)
+	}
+	return r
 }
 
 var decoderAttacks = []attack{
@@ -152,9 +183,15 @@ var decoderAttacks = []attack{
 	decoder("T2", "the agent itself", "to end or hinder the agent", "signal to the agent", "signal to the agent by a pipe", "limits of the agent", "priority of the agent"),
 	decoder("T3", "the agent's files", "stream keys of other jobs, results, control of the agent", "journal", "workspaces of other jobs", "control socket", "its own manifest", "mode of the data directory"),
 	decoder("T3", "files of others", "other tenants' media, a foothold", "file of another owner", "truncating an input", "planting a file", "planting a link", "changing owners"),
-	decoder("T4", "the network", "to reach the master and the local network, to be reached", "connecting to the master", "sending a datagram", "listening", "netlink", "raw network"),
+	decoder("T4", "the network", "to reach the master and the local network, to be reached", "connecting to the master", "connecting by TCP Fast Open", "sending a datagram", "listening",
+		"netlink", "raw network", "MPTCP"),
+	streaming("T4", "other ports than the stream's", "to reach the master and the local network, to be reached", "connecting to the master", "connecting by TCP Fast Open",
+		"sending a datagram", "listening", "netlink", "raw network", "MPTCP", "control socket"),
+	streaming("T2", "the agent itself", "to end or hinder the agent", "signal to the agent", "signal to the agent by a pipe", "signal to the agent by a socket",
+		"signal to the agent by a request of more bits"),
+	streaming("T3", "the agent's files", "stream keys of other jobs, results", "journal", "workspaces of other jobs", "its own manifest", "file of another owner", "environment of the agent"),
 	decoder("T5", "to stay", "to run on after its job", "starting processes", "outliving the agent", "new session"),
-	decoder("T5", "the kernel", "a way to more privileges", "new user namespace", "mounting", "keyrings", "io_uring", "BPF", "userfaultfd", "the kernel's devices"),
+	decoder("T5", "the kernel", "a way to more privileges", "new user namespace", "mounting", "keyrings", "io_uring", "BPF", "userfaultfd", "the kernel's devices", "files in memory"),
 	{
 		name: "exploited decoder, no sandbox: the agent's secrets", threat: "T2", wants: "the API key, where the agent is no root",
 		run: func(t *testing.T) (held string) {
@@ -177,7 +214,7 @@ var decoderAttacks = []attack{
 			if os.Geteuid() != 0 {
 				t.Skip("only an agent that is root may switch users")
 			}
-			return strings.Join(exploit(t, 0, "FFMPEG_AGENT_JOBS_SANDBOX=require", "FFMPEG_AGENT_JOBS_RUN_AS=nobody").all(), ", ")
+			return strings.Join(exploit(t, 0, false, "FFMPEG_AGENT_JOBS_SANDBOX=require", "FFMPEG_AGENT_JOBS_RUN_AS=nobody").all(), ", ")
 		},
 	}, {
 		name: "exploited decoder, jobs.run_as without landlock and seccomp", threat: "T2", wants: "the agent's memory and control by its user",
@@ -185,7 +222,7 @@ var decoderAttacks = []attack{
 			if os.Geteuid() != 0 {
 				t.Skip("only an agent that is root may switch users")
 			}
-			got := exploit(t, 0, "FFMPEG_AGENT_JOBS_RUN_AS=nobody", "FFMPEG_AGENT_DEBUG_SANDBOX_WITHOUT=landlock,seccomp")
+			got := exploit(t, 0, false, "FFMPEG_AGENT_JOBS_RUN_AS=nobody", "FFMPEG_AGENT_DEBUG_SANDBOX_WITHOUT=landlock,seccomp")
 			for _, what := range []string{"environment of the agent", "memory of the agent", "tracing the agent", "signal to the agent", "limits of the agent", "priority of the agent"} {
 				if got[what] == "got" {
 					held += what + "; "
@@ -199,6 +236,8 @@ var decoderAttacks = []attack{
 	alone("seccomp", "T5", "tracing the agent", "signal to the agent", "signal to the agent by a pipe", "limits of the agent", "priority of the agent", "control socket",
 		"mode of the data directory", "planting a link", "changing owners", "connecting to the master", "sending a datagram", "listening", "netlink", "raw network",
 		"starting processes", "outliving the agent", "new session", "new user namespace", "mounting", "keyrings", "io_uring", "BPF", "userfaultfd"),
+	alone("rtmp seccomp", "T2", "signal to the agent", "signal to the agent by a pipe", "signal to the agent by a socket", "signal to the agent by a request of more bits",
+		"control socket", "connecting by TCP Fast Open", "sending a datagram", "listening", "netlink", "raw network", "MPTCP"),
 	alone("capabilities", "T5", "mounting", "raw network", "BPF", "changing owners"),
 }
 
@@ -210,7 +249,7 @@ func alone(layer, threat string, tried ...string) attack {
 				continue // it has none
 			}
 			for _, what := range tried {
-				if got(t, uid, layer)[what] == "got" {
+				if result(t, uid, layer, what) == "got" {
 					held += fmt.Sprintf("%s as user %d; ", what, uid)
 				}
 			}
