@@ -13,7 +13,7 @@ import (
 type dockerCollector struct {
 	containers func() *messages.Containers
 
-	up, total                          *prometheus.Desc
+	up, total, unread                  *prometheus.Desc
 	cpu, cpuSeconds                    *prometheus.Desc
 	memory, memoryBytes, memoryLimit   *prometheus.Desc
 	received, sent, blockRead, written *prometheus.Desc
@@ -31,6 +31,7 @@ func NewDocker(containers func() *messages.Containers) prometheus.Collector {
 		containers:  containers,
 		up:          d.desc("docker_stats_exporter_up", "Whether the container engine can be read."),
 		total:       d.desc("docker_containers_total", "Number of running containers."),
+		unread:      d.desc("docker_containers_unread", "Number of running containers whose figures the engine did not give in time; they have no series."),
 		cpu:         of("docker_container_cpu_percent", "CPU use over the last 10 seconds, as in docker stats: 100 is one CPU."),
 		cpuSeconds:  of("docker_container_cpu_seconds_total", "CPU time used since the container started."),
 		memory:      of("docker_container_memory_percent", "Memory use without inactive page cache, in percent of the limit, as in docker stats."),
@@ -52,9 +53,15 @@ func (c *dockerCollector) update(m *metrics) {
 		return
 	}
 	m.gauge(c.total, float64(len(now.Running)))
+	unread := 0
 	for i := range now.Running {
-		c.container(m, &now.Running[i])
+		if now.Running[i].Unread {
+			unread++
+		} else {
+			c.container(m, &now.Running[i])
+		}
 	}
+	m.gauge(c.unread, float64(unread))
 }
 
 func (c *dockerCollector) container(m *metrics, of *messages.Container) {

@@ -19,6 +19,8 @@ func (c *Containers) Readable() bool { return c.Error == "" && c.Absent == "" }
 type Container struct {
 	ID   string // in full
 	Name string
+	// Unread: the engine did not give its figures in time. No other field is valid.
+	Unread bool
 	// CPUPercent is the CPU use since the reading before: 100 is one CPU at work, as in
 	// `docker stats`. nil at the first reading.
 	CPUPercent *float64

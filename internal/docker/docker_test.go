@@ -29,7 +29,7 @@ type fakeEngine struct {
 	socket string
 
 	mu    sync.Mutex
-	stats map[string]string // JSON by container
+	stats map[string]string // JSON by container; "hangs": there is no answer
 	calls int               // for stats
 }
 
@@ -65,6 +65,12 @@ func (e *fakeEngine) serve(w http.ResponseWriter, r *http.Request) {
 	case strings.HasSuffix(rest, "/stats") && r.URL.Query().Get("one-shot") == "true":
 		e.calls++
 		stats := e.stats[strings.TrimSuffix(rest, "/stats")]
+		if stats == "hangs" {
+			e.mu.Unlock()
+			<-r.Context().Done()
+			e.mu.Lock()
+			return
+		}
 		if stats == "gone" {
 			http.Error(w, `{"message":"No such container"}`, http.StatusNotFound)
 			return
@@ -156,7 +162,7 @@ func TestEngineThatIsNotThere(t *testing.T) {
 
 func TestForbiddenSocket(t *testing.T) {
 	if os.Geteuid() == 0 {
-		err := New("/s").explain(t.Context(), fmt.Errorf("dial: %w", fs.ErrPermission))
+		err := New("/s").explain(fmt.Errorf("dial: %w", fs.ErrPermission))
 		if !errors.Is(err, fs.ErrPermission) || !strings.Contains(err.Error(), "exporters.docker.enabled") {
 			t.Errorf("got %v, want the reason and what to do", err)
 		}
@@ -181,6 +187,37 @@ func TestEngineThatHangs(t *testing.T) {
 	defer cancel()
 	if _, err := New(listener.Addr().String()).Read(ctx); err == nil || !strings.Contains(err.Error(), "no answer") {
 		t.Errorf("got %v, want an error about a missing answer", err)
+	}
+}
+
+// One container whose figures do not come costs no other its own.
+func TestContainerThatHangs(t *testing.T) {
+	engine := startEngine(t, filepath.Join(t.TempDir(), "docker.sock"))
+	e := New(engine.socket)
+	defer e.Close()
+	engine.set(map[string]string{"a": statsOf(time.Second, time.Minute), "b": statsOf(time.Second, time.Minute)})
+	read(t, e)
+	e.statsTimeout = 100 * time.Millisecond
+	engine.set(map[string]string{"a": "hangs", "b": "hangs"})
+	if _, err := e.Read(t.Context()); !errors.Is(err, context.DeadlineExceeded) && (err == nil || !strings.Contains(err.Error(), "no answer")) {
+		t.Errorf("all hang: got %v, want an error about a missing answer", err)
+	}
+	e.statsTimeout = time.Minute
+	engine.set(map[string]string{"a": statsOf(time.Second, time.Minute), "b": statsOf(time.Second, time.Minute)})
+	read(t, e)
+	e.statsTimeout = time.Second
+	engine.set(map[string]string{"a": "hangs", "b": statsOf(2*time.Second, time.Minute+4*time.Second)})
+	unread := 0
+	for _, c := range read(t, e) {
+		switch {
+		case c.Unread:
+			unread++
+		case c.ID != "b" || c.CPUPercent == nil || *c.CPUPercent != 100:
+			t.Errorf("got %+v, want b at 100 %%", c)
+		}
+	}
+	if unread != 1 {
+		t.Errorf("got %d unread containers, want a alone", unread)
 	}
 }
 
