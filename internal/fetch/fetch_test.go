@@ -335,7 +335,11 @@ func TestCanceledAtOnce(t *testing.T) {
 func TestLoopbackIsRefused(t *testing.T) {
 	s := serve(t, func(w http.ResponseWriter, r *http.Request) { t.Error("the server was reached") })
 	f := newFetcher(t, func(s *Settings) { s.Policy.Loopback = false })
-	for _, host := range []string{"127.0.0.1", "localhost", "[::ffff:127.0.0.1]"} {
+	hosts := []string{"127.0.0.1", "[::ffff:127.0.0.1]"}
+	if _, err := net.LookupHost("localhost"); err == nil { // a bare tree has no /etc/hosts
+		hosts = append(hosts, "localhost")
+	}
+	for _, host := range hosts {
 		_, port, _ := net.SplitHostPort(s.Listener.Addr().String())
 		_, err := fetchURL(t, f, "http://"+host+":"+port+"/a.ts")
 		wantFailure(t, err, protocol.ReasonUserError, "loopback", "jobs.input_networks")
