@@ -1,8 +1,11 @@
 package journal
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
+	"maps"
+	"slices"
 
 	"ffmpeg-agent/messages/job"
 	"ffmpeg-agent/messages/protocol"
@@ -27,13 +30,18 @@ func bounded(lease job.Lease) job.Lease {
 		return lease
 	}
 	kept, sum := protocol.Parameters{}, 0
-	for key, value := range j.Parameters {
-		n := size(value)
-		if n > maxParameter {
+	names := slices.Sorted(maps.Keys(j.Parameters))
+	slices.SortStableFunc(names, func(a, b string) int { return cmp.Compare(len(a)+size(j.Parameters[a]), len(b)+size(j.Parameters[b])) })
+	for _, name := range names { // the smallest first, which are those that say most
+		if len(name) > maxParameter {
+			continue
+		}
+		value := j.Parameters[name]
+		if n := size(value); n > maxParameter {
 			value = leftOut(n)
 		}
-		if sum += min(n, maxParameter) + len(key); len(key) <= maxParameter && sum <= maxParameters {
-			kept[key] = value
+		if sum += len(name) + size(value); sum <= maxParameters {
+			kept[name] = value
 		}
 	}
 	j.Parameters = kept
