@@ -113,7 +113,7 @@ func (s *shared) masterChecks() []messages.Check {
 // keyCheck tells whether the master refuses the key of this agent.
 func (s *shared) keyCheck() messages.Check {
 	check := messages.Check{Name: "key"}
-	const refused = "the master does not accept the key of this agent: "
+	const refused = "the master rejected this agent's API key: "
 	if why := s.snapshots.refused.Load(); why != nil && s.snapshots.Session() == nil {
 		check.Reason = refused + *why
 	} else if h := s.snapshots.Heartbeat(); h != nil && h.KeyRefused {

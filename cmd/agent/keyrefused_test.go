@@ -41,7 +41,7 @@ func TestRefusedKeyIsSeen(t *testing.T) {
 
 	bed.stopMaster()
 	bed.startMaster(devmaster.Config{MaxRetries: 3, FenceAttempts: true, APIKeys: []string{"new"}})
-	const says = "the master does not accept the key of this agent"
+	const says = "the master rejected this agent's API key"
 	waitFor(t, "refusal in /ready", func() bool {
 		code, body := read("/ready")
 		return code == http.StatusServiceUnavailable && strings.Contains(body, says)

@@ -70,19 +70,24 @@ func (n *notifier) started() {
 	}
 	go func() {
 		defer n.ready()
-		giveUp := time.After(startedWithin)
-		poll := time.NewTicker(50 * time.Millisecond)
-		defer poll.Stop()
-		for !n.serves("control") {
-			select {
-			case <-poll.C:
-			case <-giveUp:
-				return
-			case <-n.stop:
-				return
-			}
-		}
+		n.guard(n.awaitControl)
 	}()
+}
+
+// awaitControl returns once the control socket is served, or cannot be.
+func (n *notifier) awaitControl() {
+	giveUp := time.After(startedWithin)
+	poll := time.NewTicker(50 * time.Millisecond)
+	defer poll.Stop()
+	for !n.serves("control") {
+		select {
+		case <-poll.C:
+		case <-giveUp:
+			return
+		case <-n.stop:
+			return
+		}
+	}
 }
 
 const startedWithin = 10 * time.Second
@@ -157,14 +162,25 @@ func (n *notifier) run() {
 		select {
 		case <-n.queued:
 			n.sendQueued()
-			n.report()
+			n.guard(n.report)
 		case <-tick.C:
-			n.report()
+			n.guard(n.report)
 		case <-n.stop:
 			n.sendQueued()
 			return
 		}
 	}
+}
+
+// guard keeps a panic of the agent's functions from ending the process. The watchdog is not
+// fed then.
+func (n *notifier) guard(do func()) {
+	defer func() {
+		if v := recover(); v != nil {
+			n.Log.Error("panic while notifying the service manager", zap.Any("panic", v), zap.Stack("stack"))
+		}
+	}()
+	do()
 }
 
 // report sends the status if it has changed, and the sign of life that the watchdog waits for.

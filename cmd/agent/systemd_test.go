@@ -76,6 +76,37 @@ func TestWatchdogIsFedWhileTheAgentIsLive(t *testing.T) {
 	})
 }
 
+// A panic of what the notifier asks ends neither the process nor the notifications.
+func TestNotifierSurvivesPanic(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var sent sentStates
+		var broken atomic.Bool
+		broken.Store(true)
+		n := startNotifier(notifierConfig{
+			Send: sent.send, Watchdog: 8 * time.Second, Log: zap.NewNop(), Live: func() error { return nil },
+			Status: func() messages.Status {
+				if broken.Load() {
+					panic("no status")
+				}
+				return messages.Status{Listeners: []messages.ListenerHealth{{Name: "control"}}}
+			},
+		})
+		n.started()
+		time.Sleep(8 * time.Second)
+		synctest.Wait()
+		if ready, fed := sent.count("READY=1"), sent.count("WATCHDOG=1"); ready != 1 || fed != 0 {
+			t.Errorf("with a panic: READY %d times, WATCHDOG %d times, want once and never", ready, fed)
+		}
+		broken.Store(false)
+		time.Sleep(8 * time.Second)
+		synctest.Wait()
+		if sent.count("WATCHDOG=1") == 0 {
+			t.Error("the watchdog is not fed any more")
+		}
+		n.close()
+	})
+}
+
 // A service manager that does not read must not hold up the agent.
 func TestNotifierWaitsForNobody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
