@@ -34,7 +34,7 @@ const (
 type attempt struct {
 	*shared
 	log   *zap.Logger
-	key   job.Key // under which it began; the meter knows it by this
+	key   job.Key // under which it began; the meter's name for it
 	run   Run
 	since time.Time // when work for it began
 	disk  outage
@@ -101,12 +101,12 @@ func (a *attempt) perform(ctx context.Context) (attemptEnd, error) {
 	return a.finish(ctx, account, quality, failure)
 }
 
-// finish records the attempt's result, or discards the attempt where nobody waits for it.
+// finish records the attempt's result, or discards the attempt where discardReason says so.
 func (a *attempt) finish(ctx context.Context, account func() *energy.Account, quality job.Quality, failure error) (attemptEnd, error) {
 	a.finishing.Lock()
 	defer a.finishing.Unlock()
 	a.finished = true
-	if why := a.unwanted(failure); why != "" {
+	if why := a.discardReason(failure); why != "" {
 		a.close()
 		return attemptEnd{}, a.supersede(ctx, why)
 	}
@@ -191,8 +191,8 @@ func (a *attempt) start(ctx context.Context) error {
 	a.refs.meter.Tell(&messages.OpenWindow{Key: a.key, Phase: job.PhaseRun, At: *a.run.Snapshot().Encode.Started})
 	a.log.Info("ffmpeg started", zap.Int("pid", process.PID))
 	a.recording.Go(func() {
-		a.contain(func() {
-			// Not worth failing for: FFmpeg dies with the agent by its parent-death signal.
+		a.catchPanic(func() {
+			// Not worth failing for: FFmpeg is killed with the agent by its parent-death signal.
 			if err := a.recordProcess(process); err != nil {
 				a.log.Warn("could not record ffmpeg's process", zap.Error(err))
 			}
@@ -279,7 +279,7 @@ func (a *attempt) samples(outcome *job.Outcome) *job.Samples {
 // journal that was replaced meanwhile as damaged gets the attempt anew.
 func (a *attempt) journal(ctx context.Context, outcome *job.Outcome, samples *job.Samples) error {
 	if samples != nil {
-		a.contain(func() {
+		a.catchPanic(func() {
 			if err := a.Journal.SaveSamples(outcome.Lease.Key(), *samples); err != nil {
 				a.log.Warn("could not save the power over time of the job", zap.Error(err))
 			}
@@ -291,18 +291,18 @@ func (a *attempt) journal(ctx context.Context, outcome *job.Outcome, samples *jo
 	})
 }
 
-// unwanted is why the attempt is discarded without a result; empty where one is due.
-func (a *attempt) unwanted(failure error) string {
+// discardReason is why the attempt is discarded without a result; empty where one is due.
+func (a *attempt) discardReason(failure error) string {
 	switch {
 	case a.run.Snapshot().Stopped == job.StopSuperseded:
-		return a.droppedFor()
+		return a.supersedeReason()
 	case failure != nil && a.isRequeued():
 		return "the master re-queued the job while it ran, and it failed here: " + failure.Error()
 	}
 	return ""
 }
 
-func (a *attempt) droppedFor() string {
+func (a *attempt) supersedeReason() string {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.dropped
@@ -370,7 +370,7 @@ func (a *attempt) close() {
 func (a *attempt) supervise(ctx context.Context) {
 	defer close(a.done)
 	defer a.close()
-	p := a.contain(func() {
+	p := a.catchPanic(func() {
 		if end, err := a.perform(ctx); err == nil {
 			a.end = end
 		}
@@ -378,7 +378,7 @@ func (a *attempt) supervise(ctx context.Context) {
 	if p == nil {
 		return
 	}
-	a.contain(func() {
+	a.catchPanic(func() {
 		a.run.Stop(job.StopShutdown)
 		failure := job.PlatformFailure(fmt.Sprintf("the agent failed while it ran the job: %v", p))
 		if end, err := a.finish(ctx, noAccount, job.Quality{}, failure); err == nil {
@@ -387,8 +387,8 @@ func (a *attempt) supervise(ctx context.Context) {
 	})
 }
 
-// contain calls f, and logs and returns its panic; nil where it returned.
-func (a *attempt) contain(f func()) (p any) {
+// catchPanic calls f, and logs and returns its panic; nil where it returned.
+func (a *attempt) catchPanic(f func()) (p any) {
 	defer func() {
 		if p = recover(); p != nil {
 			a.log.Error("panic in the goroutine of a job", zap.Any("panic", p), zap.ByteString("stack", debug.Stack()))

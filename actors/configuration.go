@@ -14,7 +14,7 @@ import (
 const watchInterval = 500 * time.Millisecond
 
 // configuration reloads the operator's configuration when asked to and when a file of it has
-// changed, replaces the settings, and tells the actors that depend on them.
+// changed, replaces the settings, and notifies the actors that depend on them.
 type configuration struct {
 	*shared
 	busy bool // a comparison or a reload is in flight
@@ -64,7 +64,7 @@ func (c *configuration) reload(ctx actor.Context) {
 	})
 }
 
-// announce posts the settings in force and tells the actors that act on a change.
+// announce posts the settings in force and notifies the actors that act on a change.
 func (c *configuration) announce() {
 	settings, status := c.Configuration.Settings(), c.Configuration.Status()
 	c.current.Store(&settings)

@@ -10,7 +10,7 @@ import (
 )
 
 // jobActor is the place of one attempt in the tree. It waits for the attempt's goroutine
-// and tells jobs when it has ended.
+// and notifies jobs when it has ended.
 type jobActor struct {
 	*shared
 	attempt *attempt

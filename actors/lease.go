@@ -24,7 +24,7 @@ func (a *attempt) watchLease(ctx context.Context) (stop func()) {
 			case <-ctx.Done():
 				return
 			case <-time.After(a.settings().CancelCheckInterval):
-				a.contain(func() { a.checkLease(ctx) })
+				a.catchPanic(func() { a.checkLease(ctx) })
 			}
 		}
 	})

@@ -226,7 +226,7 @@ func (p *poller) called(ctx actor.Context) {
 }
 
 // findLeases asks the master for the leases it holds as ours and offers them to jobs,
-// which knows those it runs or has run.
+// which has a list of those it runs or has run.
 func (p *poller) findLeases(ctx actor.Context, then func(actor.Context)) {
 	p.nextFind.Stop()
 	p.nextFind = supervision.After(ctx, p.settings().ReconcileInterval, p.findLeasesIdle)

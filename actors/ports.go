@@ -25,7 +25,7 @@ type Master interface {
 	// A NotFound error means: register again.
 	Heartbeat(context.Context, messages.Session, messages.NodeStatus) error
 	// Next asks for a job; nil when there is none. The master assigns as it answers, so
-	// the call is never repeated silently, and after an error Held tells whether a lease
+	// the call is never repeated silently, and after an error Held reports whether a lease
 	// was lost with the response.
 	Next(context.Context, messages.Session) (*job.Lease, error)
 	// Held asks how the master lists the node and which leases it holds as ours. A NotFound
@@ -183,7 +183,7 @@ type Configuration interface {
 	Reload(context.Context) error
 	// Settings are the settings of the tree in force. It does not block.
 	Settings() Settings
-	// Status tells which configuration is in force. It does not block.
+	// Status reports which configuration is in force. It does not block.
 	Status() messages.ConfigurationStatus
 }
 

@@ -87,9 +87,9 @@ func TestRequeuedJobRunsOnUnderNewLeases(t *testing.T) {
 	}
 }
 
-// TestRequeuedJobThatNobodyTakesCompletes: the agent has one slot, and is not offered the job
+// TestRequeuedUnclaimedJobCompletes: the agent has one slot, and is not offered the job
 // again; at the end the master waits for no attempt, or has failed the job.
-func TestRequeuedJobThatNobodyTakesCompletes(t *testing.T) {
+func TestRequeuedUnclaimedJobCompletes(t *testing.T) {
 	t.Parallel()
 	for name, retries := range map[string]int{"pending": 3, "failed": -1} {
 		t.Run(name, func(t *testing.T) {

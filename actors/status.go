@@ -78,7 +78,7 @@ func checks(gates map[string]string) []messages.Check {
 	return all
 }
 
-// masterChecks tell whether the master knows this node and has been heard of lately.
+// masterChecks report whether this node is registered and the master has answered lately.
 func (s *shared) masterChecks() []messages.Check {
 	registered, reachable := messages.Check{Name: "registered"}, messages.Check{Name: "master"}
 	session := s.snapshots.Session()
@@ -110,7 +110,7 @@ func (s *shared) masterChecks() []messages.Check {
 	return []messages.Check{registered, reachable, s.keyCheck()}
 }
 
-// keyCheck tells whether the master refuses the key of this agent.
+// keyCheck reports whether the master refuses the key of this agent.
 func (s *shared) keyCheck() messages.Check {
 	check := messages.Check{Name: "key"}
 	const refused = "the master rejected this agent's API key: "

@@ -48,7 +48,7 @@ type upload struct {
 	backoff  *callBackoff
 	retry    *supervision.Timer
 	inFlight bool
-	tried    bool // jobs knows that it was sent or could not be
+	tried    bool // jobs was notified that it was sent or could not be
 	// unreachable: the retry waits for a master that did not answer at all, refused: for one that
 	// may take the result with another key.
 	unreachable, refused bool

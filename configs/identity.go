@@ -9,7 +9,7 @@ import (
 // containerID is the host name that Docker and Podman give to a container without one.
 var containerID = regexp.MustCompile(`^[0-9a-f]{12}$`)
 
-// isIdentity reports whether a host name tells this node from others: names of machines that
+// isIdentity reports whether a host name distinguishes this node from others: names of machines that
 // were given none do not, nor does the random name of a container, which changes with each one.
 func isIdentity(hostname string, inContainer bool) bool {
 	switch name, _, _ := strings.Cut(strings.ToLower(hostname), "."); name {

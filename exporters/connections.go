@@ -9,7 +9,7 @@ import (
 )
 
 // connections keeps the number of a port's connections within bounds: the one that has waited
-// longest for a request gives way to a new one, so that idle connections block nobody.
+// longest for a request gives way to a new one, so that idle connections block no other client.
 type connections struct {
 	mu  sync.Mutex
 	all map[net.Conn]*connection

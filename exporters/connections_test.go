@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-func TestIdleConnectionsBlockNobody(t *testing.T) {
+func TestIdleConnectionsDoNotBlockOthers(t *testing.T) {
 	s := newTestServer(t, nil)
 	ctx, cancel := context.WithCancel(context.Background())
 	served := make(chan error, 1)

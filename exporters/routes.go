@@ -19,7 +19,7 @@ import (
 )
 
 // newHandler returns the port's handler: /metrics, /health, a landing page and the
-// configured routes, each limited by contain.
+// configured routes, with the limits of withLimits.
 func (s *Server) newHandler() (http.Handler, error) {
 	routes := map[string]http.Handler{"/health": HealthHandler(nil)}
 	for path, handler := range s.cfg.Routes {
@@ -40,7 +40,7 @@ func (s *Server) newHandler() (http.Handler, error) {
 
 	mux := http.NewServeMux()
 	for path, handler := range routes {
-		mux.Handle("GET "+path, s.contain(path, handler))
+		mux.Handle("GET "+path, s.withLimits(path, handler))
 	}
 	return s.withAccess(mux), nil
 }
@@ -85,10 +85,10 @@ func (s *Server) newLanding(paths []string) (http.Handler, error) {
 	return page, nil
 }
 
-// contain limits the duration and the number of concurrent requests of a route, and
+// withLimits limits the duration and the number of concurrent requests of a route, and
 // recovers its panics. A hung handler continues to count after its timeout, so that
 // further requests are rejected instead of accumulating.
-func (s *Server) contain(path string, handler http.Handler) http.Handler {
+func (s *Server) withLimits(path string, handler http.Handler) http.Handler {
 	slots := make(chan struct{}, maxConcurrent)
 	limited := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		select {

@@ -87,7 +87,7 @@ func (c WebConfig) ID() string {
 }
 
 // open returns the path of a file with the content, until it is closed. The toolkit reads its
-// file at each request, so it gets one that nobody else can change: it has no name any more.
+// file at each request, so it gets a deleted one, which no other process can change.
 func (c WebConfig) open() (path string, closeFile func(), err error) {
 	if !c.IsSet() {
 		return "", func() {}, nil

@@ -31,7 +31,7 @@ type NodeFacts struct {
 	Labels          map[string]string
 }
 
-// Equal reports whether a registration with either tells the master the same.
+// Equal reports whether a registration with either sends the master the same.
 func (f NodeFacts) Equal(other NodeFacts) bool {
 	return f.Scheduling().Equal(other.Scheduling()) && maps.Equal(f.Labels, other.Labels)
 }
@@ -49,7 +49,7 @@ type SchedulingFacts struct {
 	Labels          map[string]string `json:"labels"`
 }
 
-// Labels that tell people about a node. They change with every update of the agent or of
+// Labels that describe a node to people. They change with every update of the agent or of
 // FFmpeg, and no master chooses a node by them.
 const (
 	LabelAgentVersion = "agent_version"

@@ -76,7 +76,7 @@ type Check struct {
 // OK reports whether the check passes.
 func (c Check) OK() bool { return c.Reason == "" }
 
-// ConfigurationStatus tells which configuration is in force.
+// ConfigurationStatus describes the configuration in force.
 type ConfigurationStatus struct {
 	File     string    `json:"file,omitempty"` // empty: none
 	LoadedAt time.Time `json:"loaded_at"`      // when it was last loaded without an error

@@ -46,9 +46,9 @@ func guard(f func(), after func(*panicError)) {
 	returned = true
 }
 
-// contain calls f on a new goroutine and waits for it. A panic or Goexit in f does not reach
-// the caller; contain returns it, or nil if f returned.
-func contain(f func()) *panicError {
+// catchPanic calls f on a new goroutine and waits for it. A panic or Goexit in f does not reach
+// the caller; catchPanic returns it, or nil if f returned.
+func catchPanic(f func()) *panicError {
 	result := make(chan *panicError)
 	go guard(f, func(p *panicError) { result <- p })
 	return <-result

@@ -308,9 +308,9 @@ func (i *incarnation) finish() {
 	i.sys.mu.Unlock()
 }
 
-// tell has the actor handle a message of its end. A failure there is only reported.
+// tell has the actor handle a message about its end. A failure there is only reported.
 func (i *incarnation) notify(msg any) {
-	if p := contain(func() { i.process.InvokeUserMessage(msg) }); p != nil {
+	if p := catchPanic(func() { i.process.InvokeUserMessage(msg) }); p != nil {
 		i.report(fmt.Sprintf("%T", msg), p)
 	}
 }

@@ -269,7 +269,7 @@ func TestRestartNeedsNoTurnOfTheSupervisor(t *testing.T) {
 }
 
 // A restart that is due must hit neither a later incarnation nor a stopped actor.
-func TestLateRestartHitsNobody(t *testing.T) {
+func TestLateRestartAffectsNoOtherActor(t *testing.T) {
 	bubble(t, Config{}, func(t *testing.T, s *System) {
 		var tr trace
 		ref := spawn(t, s, Spec{Name: "a", New: scripted(&tr, script{"bad": boom})})

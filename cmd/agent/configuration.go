@@ -39,7 +39,7 @@ type configuration struct {
 	loaded *configs.Loaded // as last loaded, but for the values that need a restart
 
 	mu        sync.Mutex
-	reloading func() (done func()) // see aroundReload; nil: nobody
+	reloading func() (done func()) // see aroundReload; may be nil
 	inForce   effective
 	status    messages.ConfigurationStatus
 }
@@ -85,14 +85,14 @@ func (c *configuration) current() effective {
 // it get the old configuration again.
 func (c *configuration) onReload(part func(effective) error) { c.parts = append(c.parts, part) }
 
-// aroundReload registers who is told of the start of each reload, and by done of its end.
+// aroundReload registers a function that is called at the start of each reload; the done it returns is called at its end.
 func (c *configuration) aroundReload(reloading func() (done func())) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.reloading = reloading
 }
 
-// Status tells which configuration is in force.
+// Status reports which configuration is in force.
 func (c *configuration) Status() messages.ConfigurationStatus {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -190,7 +190,7 @@ func (c *configuration) readNext(loaded *configs.Loaded) (effective, error) {
 }
 
 // checkRegular refuses what reading may wait for without end, such as a FIFO, while the agent
-// runs. Files that do not exist are left to whoever needs them.
+// runs. Files that do not exist are left to the code that needs them.
 func checkRegular(path string) error {
 	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
 		return fmt.Errorf("%s is not a regular file", path)

@@ -122,7 +122,7 @@ that the agent is started with. Exit status 1 if a check failed; warnings do not
 	return cmd
 }
 
-// errSilent makes a command fail whose output already tells why.
+// errSilent makes a command fail whose output already says why.
 var errSilent = errors.New("")
 
 // examine runs the checks, and passes each finding on as it is made.

@@ -63,7 +63,7 @@ func checkDataDir(_ context.Context, e *examination) []finding {
 	return []finding{passing("%s, owner %s", dir, userName(owner))}
 }
 
-// checkJournal reports what the journal holds, and results that nobody took.
+// checkJournal reports what the journal holds, and results that the master has not accepted.
 func checkJournal(_ context.Context, e *examination) []finding {
 	stats := e.unsent
 	if e.agent != nil {
@@ -151,7 +151,7 @@ func checkEncoders(ctx context.Context, e *examination) []finding {
 	return findings
 }
 
-// checkSandbox tells which layers of the sandbox around FFmpeg this machine lacks.
+// checkSandbox reports which layers of the sandbox around FFmpeg this machine lacks.
 func checkSandbox(_ context.Context, e *examination) []finding {
 	var sandbox messages.Sandbox
 	if e.agent != nil {
@@ -223,7 +223,7 @@ func checkMemory(_ context.Context, e *examination) []finding {
 	}
 }
 
-// checkCgroups tells whether jobs get cgroups, and limits in them.
+// checkCgroups reports whether jobs get cgroups, and limits in them.
 func checkCgroups(_ context.Context, e *examination) []finding {
 	const fix = "sudo systemctl edit ffmpeg-agent   # [Service] Delegate=yes"
 	text := ""
@@ -325,7 +325,7 @@ func checkPorts(ctx context.Context, e *examination) []finding {
 	return findings
 }
 
-// served tells whether the running agent serves a port, and why not.
+// served reports whether the running agent serves a port, and if not, why.
 func (e *examination) served(server string) (served bool, why string) {
 	for _, l := range e.agent.Listeners {
 		if l.Name == server {

@@ -20,7 +20,7 @@ import (
 
 const (
 	expiryWarning = 30 * 24 * time.Hour // before a certificate expires
-	skewWarning   = 5 * time.Second     // the master's clock is told in seconds
+	skewWarning   = 5 * time.Second     // the master's Date header has a resolution of one second
 	skewFailure   = 5 * time.Minute
 )
 
@@ -249,7 +249,7 @@ func (e *examination) agentCheck(name string) string {
 	return unknown
 }
 
-// checkTakingJobs tells why a running agent takes no jobs.
+// checkTakingJobs reports why a running agent takes no jobs.
 func checkTakingJobs(_ context.Context, e *examination) []finding {
 	if e.agent == nil {
 		return nil

@@ -11,7 +11,7 @@ import (
 	"ffmpeg-agent/messages"
 )
 
-// checkCPUEnergy tells where the joules of the processors come from. RAPL is asked as the user
+// checkCPUEnergy reports the source of the processors' joules. RAPL is asked as the user
 // that the agent runs as.
 func checkCPUEnergy(_ context.Context, e *examination) []finding {
 	sampler := e.sampler("rapl")

@@ -73,7 +73,7 @@ func (d *drainer) drain(ctx context.Context, wait bool) error {
 	if err != nil {
 		return err
 	}
-	// Opened before the agent is told to exit, so that a later process with the same pid is
+	// Opened before the agent is asked to exit, so that a later process with the same pid is
 	// not mistaken for it.
 	process, err := os.FindProcess(before.PID)
 	if err != nil || before.PID <= 0 {

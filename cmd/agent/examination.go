@@ -210,7 +210,7 @@ func existingParent(path string) string {
 	}
 }
 
-// checkAgent tells whether an agent runs, and whether it is the one that this configuration
+// checkAgent reports whether an agent runs, and whether it is the one that this configuration
 // describes.
 func checkAgent(_ context.Context, e *examination) []finding {
 	const start = "sudo systemctl start ffmpeg-agent   # or by hand: agent run"

@@ -270,7 +270,7 @@ func ready(t *testing.T, port int, check string) string {
 	return ""
 }
 
-func TestReadyTellsOfAbsentMaster(t *testing.T) {
+func TestNotReadyWithoutMaster(t *testing.T) {
 	t.Parallel()
 	bed := newTestbed(t)
 	port := freePort(t)

@@ -130,7 +130,7 @@ func printJobs(out io.Writer, jobs []job.Summary, onlyFailed bool) {
 		fmt.Fprintln(w, strings.Join([]string{nonZero(int(s.SequenceNumber)), shortened(plain(s.JobID), 36), strconv.Itoa(s.Attempt), cmp.Or(shortened(plain(s.Scenario), 24), unknown),
 			outcome, finished, wall, energy, last}, "\t"))
 	}
-	w.Flush() //nolint:errcheck // nobody to tell
+	w.Flush() //nolint:errcheck // standard output is gone
 }
 
 func failureOf(s *job.Summary) string {
@@ -151,7 +151,7 @@ func shortened(text string, most int) string {
 	return text
 }
 
-// resolveJob finds the job that somebody means: by its whole id, its sequence number, or a
+// resolveJob finds the job that an argument names: by its whole id, its sequence number, or a
 // prefix of its id that no other job has.
 func resolveJob(given string, all []job.Summary) (id string, err error) {
 	number, numberErr := strconv.ParseInt(given, 10, 64)

@@ -153,7 +153,7 @@ func (w *logWriter) put(line []byte) {
 	}
 }
 
-// report tells of the dropped lines, if there are any.
+// report writes a line about the dropped lines, if there are any.
 func (w *logWriter) report() {
 	w.mu.Lock()
 	dropped, since := w.unreported, w.since

@@ -58,7 +58,7 @@ func firstOf(name string, i int) string {
 	return name
 }
 
-// sandboxTexts tell what the sandbox around FFmpeg consists of.
+// sandboxTexts describe the layers of the sandbox around FFmpeg.
 func sandboxTexts(s messages.Sandbox) []string {
 	var present, missing []string
 	for _, l := range s.Layers {
@@ -207,7 +207,7 @@ func samplerTexts(s *messages.Status) []string {
 	return texts
 }
 
-// configurationTexts tell which configuration is in force; none where it does not change.
+// configurationTexts describe the configuration in force; none where it does not change.
 func configurationTexts(s *messages.Status) []string {
 	c := s.Configuration
 	if c == nil {

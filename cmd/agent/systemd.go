@@ -14,7 +14,7 @@ import (
 	"ffmpeg-agent/messages"
 )
 
-// notifier tells the service manager that started the agent about its state (sd_notify(3)).
+// notifier reports the agent's state to the service manager that started it (sd_notify(3)).
 // Where nothing asks for that, newNotifier returns nil, whose methods do nothing. No method
 // waits for the service manager.
 type notifier struct {
@@ -62,7 +62,7 @@ func startNotifier(cfg notifierConfig) *notifier {
 	return n
 }
 
-// started tells that the agent is ready, once its control socket is served or cannot be: what
+// started reports that the agent is ready, once its control socket is served or cannot be: what
 // systemctl start returns to may be agent status. It waits startedWithin at most.
 func (n *notifier) started() {
 	if n == nil {
@@ -97,15 +97,15 @@ func (n *notifier) serves(endpoint string) bool {
 	return slices.ContainsFunc(n.Status().Listeners, func(l messages.ListenerHealth) bool { return l.Name == endpoint })
 }
 
-// ready tells that the agent has started, or that a reload has ended.
+// ready reports that the agent has started, or that a reload has ended.
 func (n *notifier) ready() { n.queue(daemon.SdNotifyReady) }
 
-// reloading tells that the configuration is being loaded again; ready must follow.
+// reloading reports that the configuration is being loaded again; ready must follow.
 func (n *notifier) reloading() {
 	n.queue(daemon.SdNotifyReloading + "\n" + daemon.SdNotifyMonotonicUsec())
 }
 
-// stopping tells that the agent will end, within a time that may exceed what the unit allows.
+// stopping reports that the agent will end, within a time that may exceed what the unit allows.
 func (n *notifier) stopping(within time.Duration) {
 	n.queue(fmt.Sprintf("%s\nEXTEND_TIMEOUT_USEC=%d", daemon.SdNotifyStopping, within.Microseconds()))
 }

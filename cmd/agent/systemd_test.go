@@ -108,7 +108,7 @@ func TestNotifierSurvivesPanic(t *testing.T) {
 }
 
 // A service manager that does not read must not hold up the agent.
-func TestNotifierWaitsForNobody(t *testing.T) {
+func TestNotifierDoesNotBlock(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		blocked := make(chan struct{})
 		n := startNotifier(notifierConfig{

@@ -66,7 +66,7 @@ func newTally() *tally {
 	return &tally{startDistance: unseen, methods: map[string]time.Duration{}}
 }
 
-// add adds a piece that lies in the window, and the job's share of it.
+// add adds a piece within the window, and the job's share of it.
 func (t *tally) add(w *window, s *step, method string, mine attribution) {
 	if s.gap {
 		if t.lastGap != s.whole {

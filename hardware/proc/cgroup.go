@@ -146,7 +146,7 @@ func RemoveCgroup(path string) error {
 	return removeCgroup(path)
 }
 
-// IsCgroup reports whether a path lies in the cgroup v2 tree.
+// IsCgroup reports whether a path is in the cgroup v2 tree.
 func IsCgroup(path string) bool {
 	mount, err := cgroupMount()
 	return err == nil && path != "" && strings.HasPrefix(filepath.Clean(path), mount+"/")

@@ -163,10 +163,10 @@ func (id ID) Kill(ctx context.Context) error {
 }
 
 // FilePath is the path by which a child opens the file that it has as a descriptor. It
-// leads to that very file, whatever lies at the file's own path by then.
+// leads to that very file, whatever the file's own path leads to by then.
 func FilePath(_ *os.File, fd int) string { return "/proc/self/fd/" + strconv.Itoa(fd) }
 
-// CurrentPath is where an open file of the agent lies now.
+// CurrentPath is the present path of an open file of the agent.
 func CurrentPath(f *os.File) (string, error) {
 	return os.Readlink("/proc/self/fd/" + strconv.Itoa(int(f.Fd())))
 }

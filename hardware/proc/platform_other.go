@@ -30,5 +30,5 @@ func (id ID) Kill(context.Context) error { return nil }
 // FilePath is the path by which a child opens a file of its command.
 func FilePath(f *os.File, _ int) string { return f.Name() }
 
-// CurrentPath is where an open file of the agent lies.
+// CurrentPath is the path of an open file of the agent.
 func CurrentPath(f *os.File) (string, error) { return f.Name(), nil }

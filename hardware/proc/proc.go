@@ -5,7 +5,7 @@
 // agent's environment, and killed by the kernel when the agent ends. It identifies
 // processes across restarts of the agent (ID), and it is the one reader of /proc/PID.
 //
-// It knows no jobs and no sensors: which limits a process gets, and what its end
+// It depends on neither jobs nor sensors: which limits a process gets, and what its end
 // means, is decided by the callers.
 package proc
 

@@ -94,7 +94,7 @@ type confined struct {
 	Errno syscall.Errno `json:"errno,omitempty"` // of the error; 0: none
 }
 
-// order is what the helper is told.
+// order is what the helper is asked to do.
 type order struct {
 	Sandbox Sandbox  `json:"sandbox"`
 	Path    string   `json:"path"`

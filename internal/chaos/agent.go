@@ -58,7 +58,7 @@ type agent struct {
 	exclusiveMu  sync.Mutex
 	terminations atomic.Int32
 	// One disturbance of its counters, of its cards, and of each actor at a time, for their
-	// effects are told apart by that.
+	// effects are distinguished by that.
 	raplMu, nvmlMu sync.Mutex
 	actorMus       sync.Map // path → *sync.Mutex
 
@@ -194,7 +194,7 @@ func (a *agent) start() (*program, error) {
 	return p, nil
 }
 
-// noteStopRequest notes that the current process is told to end.
+// noteStopRequest notes that the current process was asked to end.
 func (a *agent) noteStopRequest() {
 	now := time.Now()
 	a.updateProcess(a.processNumber(), func(l *Process) {

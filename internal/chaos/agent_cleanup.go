@@ -161,7 +161,7 @@ func (a *agent) learnCgroupPattern(p Proc) {
 // or of one below it; empty: it is no job's.
 func cgroupPatternOf(path string) string {
 	const prefix = "ffmpeg-agent-"
-	const hash = 9 // what tells agents apart, and a dash
+	const hash = 9 // what distinguishes agents, and a dash
 	for ; len(path) > 1; path = filepath.Dir(path) {
 		if base := filepath.Base(path); strings.HasPrefix(base, prefix) && len(base) >= len(prefix)+hash {
 			return filepath.Join(filepath.Dir(path), base[:len(prefix)+hash]+"*")

@@ -68,7 +68,7 @@ func (s *agentStatus) sampler(name string) (trouble string, zones int) {
 	return "unknown", 0
 }
 
-// idle reports whether nothing is under way and nobody is being restarted.
+// idle reports whether nothing is under way and no agent is being restarted.
 func (s *agentStatus) idle() bool {
 	if s.Session == nil || len(s.Jobs) > 0 || s.Journal.Unsent > 0 || s.Journal.Unfinished > 0 {
 		return false

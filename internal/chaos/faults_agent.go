@@ -239,7 +239,7 @@ func (s *injector) endAgent(ctx context.Context, sig syscall.Signal) (effect, er
 		return effect{}, errors.New("it did not run")
 	}
 	if sig == syscall.SIGTERM && s.random.IntN(2) == 0 {
-		// A drain that is told to hurry.
+		// A drain that is cut short by a second signal.
 		waitUntil(s.between(200*time.Millisecond, 2*time.Second), p.ended)
 		_ = p.signal(sig)
 	}

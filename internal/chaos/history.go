@@ -91,7 +91,7 @@ func (x *Exchange) maybeRead() bool { return x.Delivered || len(x.Views) > 0 }
 type Process struct {
 	Agent, Number, PID int
 	Span
-	StopRequested time.Time     // when it was first told to end; zero: it was not
+	StopRequested time.Time     // when it was first asked to end; zero: it was not
 	Exit          string        // how it ended
 	GoneAfter     time.Duration // from its end until nothing of it ran or listened
 	Survivors     []string      // what did 2 s after its end
@@ -124,7 +124,7 @@ var eventMessages = []string{eventStarted, eventEnded}
 type Job struct {
 	ID             string
 	Sequence       int64
-	Epoch          int // the master's epoch that knows it
+	Epoch          int // the master's epoch in which it exists
 	Submitted      time.Time
 	WantFailure    protocol.FailureReason // of a job that must fail; empty: it need not
 	RequestUnknown bool                   // the response to its submission was lost, so its parameters are unknown

@@ -36,7 +36,7 @@ const (
 
 // checkJoules: each zone's joules are the true ones of the part of the encode that they
 // are said to cover, an unknown figure is absent, nothing is measured and estimated at once,
-// and the whole is the sum of the counted zones, of which none lies inside another.
+// and the whole is the sum of the counted zones, of which none is part of another.
 func (h *History) checkJoules() Finding {
 	f := Finding{Invariant: "joules are true, or say what they miss"}
 	zones, gaps, absent, maxError := 0, 0, 0, 0.0

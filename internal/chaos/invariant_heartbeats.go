@@ -9,7 +9,7 @@ import (
 
 // checkHeartbeatGaps: attempts are at most two intervals apart within a process and up to its end, but
 // for the time in which the process or this program was not scheduled, the heartbeat itself
-// was hit, or the agent had been told to end.
+// was hit, or the agent had been asked to end.
 func (h *History) checkHeartbeatGaps() Finding {
 	f := Finding{Invariant: fmt.Sprintf("heartbeats at most 2 × %s apart", h.HeartbeatInterval)}
 	const allowance = 300 * time.Millisecond // for being noticed, and for a machine that is shared
@@ -44,7 +44,7 @@ func (h *History) checkHeartbeatGaps() Finding {
 		f.Checked++
 		gap := end.Sub(from)
 		if h.heartbeatFaulted(l.Agent, from, end) || h.disconnected(l.Agent, from, end) {
-			continue // beats that nobody but the agent could see count when it tells of them later
+			continue // heartbeats that only the agent could see count when its status lists them later
 		}
 		longest = max(longest, gap)
 		if gap > allowed+allowance+h.stalledFor(from, end) {
@@ -66,7 +66,7 @@ func (l *Process) activeUntil() time.Time {
 	return l.To
 }
 
-// registeredAt is when a process was first told its session; zero: it was not.
+// registeredAt is when a process first received its session; zero: it did not.
 func (h *History) registeredAt(l *Process) time.Time {
 	for i := range h.Exchanges {
 		if x := &h.Exchanges[i]; x.Agent == l.Agent && x.Process == l.Number && x.Call == CallRegister && x.Delivered && x.AgentStatus/100 == 2 {
@@ -77,9 +77,9 @@ func (h *History) registeredAt(l *Process) time.Time {
 }
 
 // unseenHeartbeats is how many heartbeats an agent counted between two that follow each other for all
-// that was seen: it may have been too busy to tell, and its network cut.
+// that was seen: it may have been too busy to answer, and its network cut.
 func (h *History) unseenHeartbeats(before, after Heartbeat) int {
-	var from, to *Heartbeat // that the agent itself told, around the two
+	var from, to *Heartbeat // that the agent's own status lists, around the two
 	for i := range h.Heartbeats {
 		switch b := &h.Heartbeats[i]; {
 		case b.Agent != before.Agent || b.Process != before.Process:
@@ -101,8 +101,8 @@ func (h *History) unseenHeartbeats(before, after Heartbeat) int {
 	return max(0, to.Number-from.Number-seen)
 }
 
-// heartbeatAttempts are the heartbeats that agents attempted, by what their status told and by what
-// came to the proxies: at times one of the two sees nothing. What came before a process told of
+// heartbeatAttempts are the heartbeats that agents attempted, by their status and by what
+// came to the proxies: at times one of the two sees nothing. What came before a process's status had
 // a heartbeat may be of the previous process: a network brings what a dead process has sent.
 func (h *History) heartbeatAttempts() []Heartbeat {
 	type process struct{ agent, number int }

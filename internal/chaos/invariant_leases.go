@@ -16,7 +16,7 @@ const timingTolerance = 300 * time.Millisecond
 // cut, so that a request arrives that much after it was decided on.
 const maxConnectDelay = 5 * time.Second
 
-// checkLeaseConfirmed: a result is sent only by a process that the master has told, no longer ago than it
+// checkLeaseConfirmed: a result is sent only by a process to which the master has confirmed, no longer ago than it
 // is patient with a silent agent, that the attempt is the agent's.
 func (h *History) checkLeaseConfirmed() Finding {
 	f := Finding{Invariant: "a result follows a word of its lease"}
@@ -40,7 +40,7 @@ func (h *History) checkLeaseConfirmed() Finding {
 	return f
 }
 
-// leaseStatus is what a response tells an agent about its own attempt.
+// leaseStatus is what a response says about the agent's own attempt.
 type leaseStatus int
 
 const (
@@ -49,7 +49,7 @@ const (
 	leaseConfirmed                      // it is the agent's, or was canceled
 )
 
-// bestLeaseStatus is the best that a process was told of an attempt before it sent its result, and
+// bestLeaseStatus is the best status of an attempt that a process received before it sent its result, and
 // not too long before.
 func (h *History) bestLeaseStatus(sent *Exchange) leaseStatus {
 	best := leaseUnconfirmed
@@ -90,7 +90,7 @@ func (h *History) leaseStatusIn(e, sent *Exchange) leaseStatus {
 	return leaseUnconfirmed
 }
 
-// takesCompleted reports whether a master that told this of a job still takes a result of an
+// takesCompleted reports whether a master that answered this about a job still takes a result of an
 // attempt that it has re-queued: the master does not fence and waits for the job's end, the
 // result is a completed one, and the agent's heartbeats were answered all along.
 func (h *History) takesCompleted(sent *Exchange, v JobView) bool {

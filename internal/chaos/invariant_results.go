@@ -89,8 +89,8 @@ func (h *History) checkQueriedBeforeResend() Finding {
 	return f
 }
 
-// queried reports whether an agent was told how a job stands between two moments: by a whole
-// answer, and not one that says that the master cannot tell.
+// queried reports whether an agent received a job's state between two moments: in a whole
+// answer, and not one that says that the master does not know it.
 func (h *History) queried(s delivery, from, to time.Time) bool {
 	return slices.ContainsFunc(h.Exchanges, func(x Exchange) bool {
 		return x.Agent == s.agent && (x.Call == CallJobs || x.Call == CallJob && h.asksFor(&x, s.attempt.Job)) &&
@@ -98,7 +98,7 @@ func (h *History) queried(s delivery, from, to time.Time) bool {
 	})
 }
 
-// checkSupersededNotSent: a result is not sent by a process that was told, by a 409 or when it
+// checkSupersededNotSent: a result is not sent by a process that learned, by a 409 or when it
 // asked, that its attempt is no longer the job's.
 func (h *History) checkSupersededNotSent() Finding {
 	f := Finding{Invariant: "a superseded result is not sent"}
@@ -121,9 +121,9 @@ func (h *History) checkSupersededNotSent() Finding {
 // to be sent.
 const readDelay = 500 * time.Millisecond
 
-// supersededBy finds the answer that told a process, before it sent a result, that the
+// supersededBy finds the answer that informed a process, before it sent a result, that the
 // attempt is not the job's any more. What was on its way while the agent stood still, or
-// its link was down, may never have been read; and what is told once the master has taken
+// its link was down, may never have been read; and what is answered once the master has taken
 // this very result is what came of it, which means nothing when the master has forgotten it since.
 func (h *History) supersededBy(sent *Exchange) *Exchange {
 	wait := readDelay
@@ -166,7 +166,7 @@ func (h *History) acceptedBefore(sent *Exchange, before time.Time) bool {
 	})
 }
 
-// lastQueryUnknown reports whether the latest that a process was told of a job when it asked for it, before
+// lastQueryUnknown reports whether the latest answer to a process's query for a job, before
 // it sent a result, is that the master does not know it.
 func (h *History) lastQueryUnknown(sent *Exchange) bool {
 	var last *Exchange
@@ -251,7 +251,7 @@ func (h *History) checkAttemptRunsOnce() Finding {
 		what           string
 	}
 	last := map[event]AttemptEvent{}
-	logsEnds := map[int]bool{} // agents whose logs tell of ends
+	logsEnds := map[int]bool{} // agents whose logs have job ends
 	for _, s := range h.Events {
 		d := event{s.Agent, h.processAt(s.Agent, s.At), s.Attempt, s.Message}
 		before, repeated := last[d]

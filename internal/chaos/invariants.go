@@ -13,7 +13,7 @@ import (
 type Finding struct {
 	Invariant string
 	Checked   int // cases that were looked at
-	Excused   int // cases that could not tell
+	Excused   int // cases without a verdict
 	// Inapplicable: the run was not made to have a case.
 	Inapplicable bool
 	Note         string

@@ -21,7 +21,7 @@ type network struct {
 func loopback() *network { return &network{host: "127.0.0.1", agent: "127.0.0.1"} }
 
 // newNetwork makes a namespace for the agent of a number. The addresses are of the block
-// that is set apart for tests between networks (RFC 2544). A name is told from those of
+// that is set apart for tests between networks (RFC 2544). A name is distinguished from those of
 // other runs by this process's number.
 func newNetwork(agent int) (*network, error) {
 	id := os.Getpid() % 10000

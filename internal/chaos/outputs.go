@@ -22,7 +22,7 @@ type inspector struct {
 	jobs     map[string]*Job        // by path
 }
 
-// fileVersion tells apart files that have had the same name.
+// fileVersion distinguishes files that have had the same name.
 type fileVersion struct {
 	size     int64
 	modified time.Time

@@ -16,7 +16,7 @@ import (
 // Proc is one process as /proc shows it, see proc_pid_stat(5).
 type Proc struct {
 	PID   int
-	Ticks uint64 // start, which tells it from a later one of the same number
+	Ticks uint64 // start, which distinguishes it from a later one with the same pid
 	State byte
 	Name  string
 	Args  []string
@@ -25,7 +25,7 @@ type Proc struct {
 
 func (p Proc) String() string { return fmt.Sprintf("%s (pid %d, state %c)", p.Name, p.PID, p.State) }
 
-// exited: it has ended and nobody has asked how.
+// exited: a zombie, which its parent has not waited for.
 func (p Proc) exited() bool { return p.State == 'Z' || p.State == 'X' }
 
 // findProcesses are those whose environment holds a mark: an agent passes its PATH on to

@@ -19,8 +19,8 @@ import (
 )
 
 // proxy stands between one agent and the master. It passes requests on, plays faults on
-// them, and notes each. What it is told to do to a request it does before or after the
-// master has acted on it, which is what the agent cannot tell.
+// them, and notes each. What it is set to do to a request it does before or after the
+// master has acted on it; the agent cannot see which.
 type proxy struct {
 	agent    int
 	process  func() int
@@ -35,7 +35,7 @@ type proxy struct {
 	rules     []*rule
 	healed    chan struct{} // closed when a partition ends; nil: there is none
 	linkDown  bool
-	knownJobs map[string]bool // jobs that the agent was told of, or sent results of
+	knownJobs map[string]bool // jobs that the agent has seen, or sent results of
 }
 
 // rule has a fault played on the next requests of some calls.
@@ -113,7 +113,7 @@ func (p *proxy) heal() {
 	}
 }
 
-// setLink tells the proxy whether the link below it is up.
+// setLink informs the proxy whether the link below it is up.
 func (p *proxy) setLink(up bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -299,8 +299,8 @@ func (p *proxy) respond(w http.ResponseWriter, r *request, a *response) {
 	}
 }
 
-// jobViews are what an answer told of jobs; of a list, those alone that a node holds or that
-// the agent knows.
+// jobViews are the jobs of an answer; of a list, only those that a node holds or that
+// the agent has seen.
 func (p *proxy) jobViews(call Call, a *response) []JobView {
 	if a.status != http.StatusOK {
 		return nil

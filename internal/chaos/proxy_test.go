@@ -171,9 +171,9 @@ func TestPartitionAnswersNothing(t *testing.T) {
 	}
 }
 
-// TestWhatAnAnswerTellsOfJobs: of one that was asked for always, of a list only the jobs
+// TestJobViewsOfResponse: of one that was asked for always, of a list only the jobs
 // that a node holds and those whose results were sent.
-func TestWhatAnAnswerTellsOfJobs(t *testing.T) {
+func TestJobViewsOfResponse(t *testing.T) {
 	list := fmt.Sprintf(`{"jobs":[%s,{"id":"b","status":"queued"},{"id":"c","status":"failed"}],"count":3}`, masterResponse)
 	a := JobView{Job: "a", NodeID: "n", Retries: 1, Status: protocol.StatusAssigned}
 	c := JobView{Job: "c", Status: protocol.StatusFailed}

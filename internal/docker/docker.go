@@ -1,5 +1,5 @@
 // Package docker reads what the running containers of a Docker engine use, through the
-// engine's API on its unix socket. It knows no metrics and keeps nothing but the previous
+// engine's API on its unix socket. It has no metrics and keeps nothing but the previous
 // reading, from which it derives the use of CPU.
 package docker
 

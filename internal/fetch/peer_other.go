@@ -7,5 +7,5 @@ import (
 	"os"
 )
 
-// peerUser returns this process's user: only Linux tells whose a connection is.
+// peerUser returns this process's user: only Linux reports the user of a connection.
 func peerUser(net.Conn) (int, error) { return os.Getuid(), nil }

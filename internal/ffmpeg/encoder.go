@@ -170,7 +170,7 @@ func (pl *planner) preferred(from params, name string, picture size) (encoder, c
 		if !ok || !pl.tried[encoder] || pl.family != "" && pl.family != family {
 			continue
 		}
-		if why := unfit(from, encoder, picture); why != "" {
+		if why := whyNotPreferred(from, encoder, picture); why != "" {
 			pl.note("%s encoded in software: %s", name, why)
 			continue
 		}
@@ -180,8 +180,8 @@ func (pl *planner) preferred(from params, name string, picture size) (encoder, c
 	return "", ""
 }
 
-// unfit tells why a hardware encoder is not preferred for an output; empty when it is.
-func unfit(from params, encoder string, picture size) string {
+// whyNotPreferred says why a hardware encoder is not preferred for an output; empty when it is.
+func whyNotPreferred(from params, encoder string, picture size) string {
 	t := tunings[encoder]
 	if _, preset, ok := from.word("preset"); ok {
 		if _, ok := t.preset(preset); !ok {

@@ -28,7 +28,7 @@ type findings struct {
 	CutOff       bool   // the file ends within a packet or an element
 	NewVideo     bool   // another video stream began while FFmpeg read
 	HTTPStatus   int    // of a refused request
-	FirstError   string // the first line that tells why FFmpeg failed
+	FirstError   string // the first line that says why FFmpeg failed
 	EncoderError string // the first line of an encoder that could not be opened
 	// RefusedFormat is the demuxer of an input, or of a part of it, that is not allowed.
 	RefusedFormat string `json:",omitempty"`
@@ -213,7 +213,7 @@ func (l *logReader) ofDecoder(from string) bool {
 	return name == "NULL" || name != "" && slices.Contains(l.decoders, name)
 }
 
-// failed takes in a line that may tell why FFmpeg failed.
+// failed takes in a line that may say why FFmpeg failed.
 func (l *logReader) failed(text string) {
 	f := &l.found
 	l.refused(text)
@@ -234,7 +234,7 @@ func (l *logReader) refused(text string) {
 	}
 }
 
-// cause keeps the first of the lines that may tell why FFmpeg failed.
+// cause keeps the first of the lines that may say why FFmpeg failed.
 func (l *logReader) cause(text string) {
 	if l.found.FirstError == "" && !l.cut {
 		l.found.FirstError = text

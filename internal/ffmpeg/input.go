@@ -11,7 +11,7 @@ import (
 	"ffmpeg-agent/messages/protocol"
 )
 
-// reading is how a job wants its input to be read.
+// reading is how a job's input is read.
 type reading struct {
 	format string // input_format: hls, dash or a demuxer of FFmpeg's; empty: found out
 	sha256 string // input_sha256, hexadecimal; empty: not compared
@@ -64,7 +64,7 @@ func (d readers) linkedHLS() []string {
 	return whitelist([]string{"file", "crypto"}, "hls,"+d.segments(), "-f", "hls")
 }
 
-// demuxer is the format that FFmpeg is told; empty: it finds out.
+// demuxer is the format given to FFmpeg; empty: it probes.
 func (r reading) demuxer() string {
 	if r.format == reach.HLS || r.format == reach.DASH {
 		return "" // that of the playlist; a fetched one is a different matter
@@ -151,8 +151,8 @@ func (d readers) proxiedPlaylist(url, format, proxy string) source {
 	return source{url: url, network: true, options: options}
 }
 
-// verifyTLS makes FFmpeg verify the certificate of the server of a stream. It knows the options
-// only where the protocol itself uses TLS. The file is for an FFmpeg with OpenSSL, which knows
+// verifyTLS makes FFmpeg verify the certificate of the server of a stream. FFmpeg has the options
+// only where the protocol itself uses TLS. The file is for an FFmpeg with OpenSSL, which has
 // no certificates by itself.
 func verifyTLS(scheme string) []string {
 	if scheme != "rtmps" && scheme != "tls" {

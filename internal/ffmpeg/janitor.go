@@ -17,7 +17,7 @@ import (
 // cgroupPrefix begins the name of every cgroup that an agent creates for an attempt.
 const cgroupPrefix = "ffmpeg-agent-"
 
-// cgroupNames is how the names of this agent's cgroups begin: the data directory tells
+// cgroupNames is how the names of this agent's cgroups begin: the data directory distinguishes
 // agents on one machine apart.
 func cgroupNames(dataDir string) string {
 	id := fnv.New32a()

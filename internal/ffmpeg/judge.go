@@ -33,7 +33,7 @@ type evidence struct {
 	readable int64         // bytes in front of the first that cannot be read; 0: not looked for
 	grew     bool          // the input grew while FFmpeg read it
 	accept   bool          // damage is noted and does not fail the job
-	whole    bool          // the job wants all of the input
+	whole    bool          // the job encodes all of the input
 	asked    time.Duration
 	source   media
 	software bool     // no encoder needs hardware
@@ -126,7 +126,7 @@ func judge(e evidence) verdict {
 	return v
 }
 
-// ended: FFmpeg did all that it was asked to, so far as its exit status tells.
+// ended: FFmpeg did all that it was asked to, by its exit status.
 func (e *evidence) ended() bool {
 	return e.exit.OK() || e.timeUp && e.exit.Signal == 0 && e.exit.Code == stoppedExit
 }
@@ -276,7 +276,7 @@ func (e *evidence) satisfied() bool {
 }
 
 // cut: the input ends before all of its media. A Matroska file may lack what follows its
-// clusters; the length of its video tells.
+// clusters; the length of its video decides.
 func (e *evidence) cut() bool {
 	switch {
 	case e.satisfied() || e.origin == originLive:

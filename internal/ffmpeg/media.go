@@ -19,7 +19,7 @@ type media struct {
 	fps    rate // mean
 	// uneven: its frames are not equally spaced.
 	uneven bool
-	// length is how long the video is at least; 0 where its container does not tell.
+	// length is how long the video is at least; 0 where its container does not say.
 	length time.Duration
 	// indexed: the file lists its packets, and begins with a key frame.
 	indexed bool
@@ -29,7 +29,7 @@ type media struct {
 	indexLast bool
 	// exact: the container derives that length from an index or states it of the track.
 	exact   bool
-	guessed time.Duration // length of the longest track, as far as ffprobe can tell
+	guessed time.Duration // length of the longest track, by ffprobe's estimate
 	index   int           // of the video stream
 	codecs  []string      // of all streams
 	audio   []probedStream
@@ -97,7 +97,7 @@ func (p *probed) tracks(kind string) []probedStream {
 }
 
 // decodable: this FFmpeg has a decoder for the audio track, without which ffprobe cannot
-// tell its parameters.
+// find its parameters.
 func (s *probedStream) decodable() bool { return s.SampleFormat != "" && s.Channels > 0 }
 
 func (s *probedStream) codecName() string { return cmp.Or(s.Codec, "an unknown codec") }
@@ -137,7 +137,7 @@ func tracksText(n int, kind string) string {
 }
 
 // videoLength is how long the video is at least, without its start offset; 0 where its
-// container does not tell, as transport and raw streams, whose length ffprobe guesses.
+// container does not say, as transport and raw streams, whose length ffprobe guesses.
 func (p *probed) videoLength(video probedStream) (length time.Duration, exact bool) {
 	whole := parseSeconds(p.Format.Duration)
 	switch {

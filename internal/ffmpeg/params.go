@@ -22,7 +22,7 @@ const maxText = 4096
 type params struct {
 	layers   []layer
 	problems *[]string
-	all      *[]layer // every layer that was read, to tell what was not
+	all      *[]layer // every layer that was read, to find what was not
 }
 
 type layer struct {

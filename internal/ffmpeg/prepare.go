@@ -59,7 +59,7 @@ func (r *Run) prepare(ctx context.Context) (err error) {
 		return err
 	}
 	if r.plan.input != "" && r.files.input.finite { // a live one may serve a single reader
-		if err := r.followInput(ctx, on); err != nil {
+		if err := r.planFromInput(ctx, on); err != nil {
 			return err
 		}
 	}
@@ -103,9 +103,9 @@ func regularSize(path string) int64 {
 	return info.Size()
 }
 
-// followInput plans the encode anew with what the input is. An input that cannot be opened
+// planFromInput plans the encode again from the probed input. An input that cannot be opened
 // fails; one that takes long to probe is for FFmpeg to judge.
-func (r *Run) followInput(ctx context.Context, on node) error {
+func (r *Run) planFromInput(ctx context.Context, on node) error {
 	p, err := r.probeInput(ctx)
 	if err != nil {
 		return ctx.Err()

@@ -52,7 +52,7 @@ type probedStream struct {
 	FieldOrder   string `json:"field_order"`
 	Transfer     string `json:"color_transfer"`
 	Rate         string `json:"avg_frame_rate"` // mean, such as 30000/1001; 0/0 if unknown
-	BaseRate     string `json:"r_frame_rate"`   // lowest at which the time of every frame can be told
+	BaseRate     string `json:"r_frame_rate"`   // lowest rate at which the time of every frame is exact
 	Start        string `json:"start_time"`
 	Duration     string `json:"duration"`
 	Frames       string `json:"nb_frames"`  // from the container
@@ -233,7 +233,7 @@ func (r *Run) probeInput(ctx context.Context) (probed, error) {
 	return r.input.get(ctx, func(ctx context.Context) (probed, error) { return r.probe(ctx, in.url, in.options...) })
 }
 
-// checkMedia tells what is wrong with an input that was probed; nil: nothing.
+// checkMedia reports what is wrong with an input that was probed; nil: nothing.
 func (r *Run) checkMedia(p probed) *job.Failure {
 	name := quote("input", r.plan.input)
 	if f := r.relayFailure(); f != nil && p.Error != nil {

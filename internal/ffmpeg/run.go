@@ -50,7 +50,7 @@ type Run struct {
 	timeUp        bool         // FFmpeg was asked to end a stream at the job's timeout
 	helpers       atomic.Int32 // processes beside the encode, to name their cgroups
 
-	meterFetch func(fetch func()) // nil: nobody meters it
+	meterFetch func(fetch func()) // nil: it is not metered
 
 	stderr     logBuffer
 	found      findings                // of FFmpeg's log, once it has exited

@@ -2,10 +2,10 @@
 // argument vector, workspace and synthetic input, process and progress, checks, quality,
 // and why an attempt failed.
 //
-// It knows no master and no energy, keeps no record beyond the workspace, and does not
+// It depends on neither master nor energy, keeps no record beyond the workspace, and does not
 // repeat an encode: it reports what happened. How processes are held is up to hardware/proc; each has
 // a process group of its own, gets nothing of the agent's environment but a few variables,
-// and dies with the agent.
+// and is killed with the agent.
 package ffmpeg
 
 import (

@@ -196,7 +196,7 @@ func cardFolders(sys string) (folders []string) {
 }
 
 // homesOf are the folders of a program and of its libraries: beside it, and where the loader
-// is told to look.
+// is made to look.
 func homesOf(program string) []string {
 	folders := filepath.SplitList(os.Getenv("LD_LIBRARY_PATH"))
 	for _, path := range []string{program, resolved(program)} {

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// scanned is what an input's packets tell of damage to its container.
+// scanned is what an input's packets show of damage to its container.
 type scanned struct {
 	lost      time.Duration // of the video, where bytes were skipped
 	elsewhere bool          // the video goes on in another stream

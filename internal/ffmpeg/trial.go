@@ -41,7 +41,7 @@ func (t Trials) Capabilities() []string {
 	return names
 }
 
-// byEncoder tells for each encoder that was tried whether it works.
+// byEncoder holds for each encoder that was tried whether it works.
 func (t Trials) byEncoder() map[string]bool {
 	tried := make(map[string]bool, len(t.Works)+len(t.Fails))
 	for _, encoder := range t.Works {

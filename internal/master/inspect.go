@@ -10,7 +10,7 @@ import (
 	"ffmpeg-agent/messages/protocol"
 )
 
-// Health is what the master's health check told.
+// Health is the answer of the master's health check.
 type Health struct {
 	// Clock is the master's time in the middle of the call, in whole seconds; zero where the
 	// response had none.

@@ -109,7 +109,7 @@ func TestHeldErrors(t *testing.T) {
 	}
 }
 
-func TestHeldTellsHowTheNodeIsListed(t *testing.T) {
+func TestHeldReportsNodeStatus(t *testing.T) {
 	const node, lease = "/nodes/n%2F1%20%C3%BC", `{"jobs":[{"id":"a","node_id":"n/1 ü","status":"running"}]}`
 	facts := messages.SchedulingFacts{HasGPU: true, GPUType: "NVIDIA A10", GPUCapabilities: []string{"nvenc_h264"}, Labels: map[string]string{"os": "linux"}}
 	for name, c := range map[string]struct {

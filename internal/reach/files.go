@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// file finds the regular file at a path and checks that it lies below one of the roots.
+// file finds the regular file at a path and checks that it is below one of the roots.
 func (p *Policy) file(path string) (real string, err error) {
 	real, exists, err := ResolveLinks(path)
 	if err == nil && !Within(real, p.Roots) {

@@ -1,7 +1,7 @@
 // Package safetext makes text safe to show and to send: without secrets, and without the
 // characters that a terminal, a browser or a reader of logs obeys or is misled by.
 //
-// It knows no configuration and no job: who has secrets adds them to a Secrets.
+// It depends on no configuration and no job: the owner of secrets adds them to a Secrets.
 package safetext
 
 import (
