@@ -20,7 +20,7 @@ type Source struct {
 	DefaultFile string                 // overrides the constant DefaultFile
 	IsRoot      func() bool            // nil checks the effective user ID
 	Hostname    func() (string, error) // nil means os.Hostname
-	InContainer func() bool            // nil looks for the marks of Docker and Podman
+	Container   func() Container       // nil looks for the marks of container engines and Kubernetes
 }
 
 // Loaded is a valid configuration and the origin of its values.

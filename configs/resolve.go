@@ -35,16 +35,16 @@ func (l *loader) resolve() {
 
 // resolveAddress makes the host name the node's address where it is an identity.
 func (l *loader) resolveAddress() {
-	hostname, contained := l.src.Hostname, l.src.InContainer
+	hostname, in := l.src.Hostname, l.src.Container
 	if hostname == nil {
 		hostname = os.Hostname
 	}
-	if contained == nil {
-		contained = inContainer
+	if in == nil {
+		in = func() Container { return container("/", l.environ) }
 	}
 	name, err := hostname()
 	switch {
-	case err == nil && !isIdentity(name, contained()):
+	case err == nil && !isIdentity(name, in()):
 		return
 	case err == nil:
 		err = checkAddress(name)
