@@ -31,6 +31,9 @@ type Settings struct {
 	// MinFreeDisk is how many bytes must be free on a disk of total bytes for the agent to
 	// take jobs.
 	MinFreeDisk func(total uint64) uint64
+	// KeyProblem is why there is no API key although one is configured; empty: there is one, or
+	// none is needed.
+	KeyProblem string
 	// WebConfig identifies the content of the metrics ports' web configuration: they are
 	// served anew when it changes.
 	WebConfig string

@@ -110,14 +110,21 @@ func (s *shared) masterChecks() []messages.Check {
 	return []messages.Check{registered, reachable, s.keyCheck()}
 }
 
-// keyCheck reports whether the master refuses the key of this agent.
+// keyCheck reports whether the master refuses the key of this agent. A configured key that is
+// missing fails only where the master does not answer without one.
 func (s *shared) keyCheck() messages.Check {
 	check := messages.Check{Name: "key"}
-	const refused = "the master rejected this agent's API key: "
-	if why := s.snapshots.refused.Load(); why != nil && s.snapshots.Session() == nil {
-		check.Reason = refused + *why
-	} else if h := s.snapshots.Heartbeat(); h != nil && h.KeyRefused {
-		check.Reason = refused + h.Error
+	registered := s.snapshots.Session() != nil
+	heartbeat := s.snapshots.Heartbeat()
+	refused := heartbeat != nil && heartbeat.KeyRefused
+	missing := s.settings().KeyProblem
+	const rejected = "the master rejected this agent's API key: "
+	if why := s.snapshots.refused.Load(); missing != "" && (!registered || refused) {
+		check.Reason = missing
+	} else if why != nil && !registered {
+		check.Reason = rejected + *why
+	} else if refused {
+		check.Reason = rejected + heartbeat.Error
 	}
 	return check
 }

@@ -57,36 +57,32 @@ func (s Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
 // ReadSecretFile reads a secret from a file with a single line. A trailing newline is
 // removed. It fails if the file is empty, larger than 64 KiB, or cannot be a bearer key
-// (spaces, control characters, a second line). Errors never quote the content.
+// (spaces, control characters, a second line). Errors name neither the path nor the content.
 func ReadSecretFile(path string) (Secret, error) {
-	text, err := readSecret(path)
-	if err != nil {
-		return Secret{}, fmt.Errorf("reading secret file %s: %w", path, err)
-	}
-	return NewSecret(text), nil
-}
-
-func readSecret(path string) (string, error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return "", withoutPath(err)
+		return Secret{}, withoutPath(err)
 	}
 	defer f.Close()
 	data, err := io.ReadAll(io.LimitReader(f, maxSecretBytes+1))
 	if err != nil {
-		return "", withoutPath(err)
+		return Secret{}, withoutPath(err)
 	}
 	if len(data) > maxSecretBytes {
-		return "", errors.New("larger than 64 KiB")
+		return Secret{}, errors.New("larger than 64 KiB")
 	}
 	text := strings.TrimSuffix(strings.TrimSuffix(string(data), "\n"), "\r")
 	switch {
 	case text == "":
-		return "", errors.New("empty")
+		return Secret{}, errors.New("empty")
 	case strings.ContainsAny(text, "\r\n"):
-		return "", errors.New("more than one line")
+		return Secret{}, errors.New("more than one line")
 	}
-	return text, checkSecret(NewSecret(text))
+	secret := NewSecret(text)
+	if err := checkSecret(secret); err != nil {
+		return Secret{}, err
+	}
+	return secret, nil
 }
 
 // withoutPath strips the path from an error whose message will include it anyway.

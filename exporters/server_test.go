@@ -415,17 +415,17 @@ func TestWebConfigIdentity(t *testing.T) {
 
 func TestInvalidWebConfig(t *testing.T) {
 	dir := t.TempDir()
-	for name, content := range map[string]string{
-		"unknown key": "tls_config: {}\n",
-		"no hash":     "basic_auth_users:\n  op: plain-password\n",
-		"no cert":     "tls_server_config:\n  cert_file: missing.pem\n  key_file: missing.pem\n",
+	for name, test := range map[string]struct{ content, want string }{
+		"unknown key": {"tls_config: {}\n", "line 1"},
+		"no hash":     {"basic_auth_users:\n  op: plain-password\n", "too short"},
+		"no cert":     {"tls_server_config:\n  cert_file: missing.pem\n  key_file: missing.pem\n", "missing.pem"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			path := filepath.Join(dir, strings.ReplaceAll(name, " ", "-"))
-			write(t, path, []byte(content))
+			write(t, path, []byte(test.content))
 			_, err := exporters.LoadWebConfig(path)
-			if err == nil || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), "exporters.web_config") {
-				t.Errorf("got error %v, want path and configuration key in it", err)
+			if err == nil || !strings.Contains(err.Error(), test.want) || strings.Contains(err.Error(), path) {
+				t.Errorf("got error %v, want %q, and the path left to the caller", err, test.want)
 			}
 			if err != nil && strings.Contains(err.Error(), "plain-password") {
 				t.Errorf("error contains the password: %v", err)

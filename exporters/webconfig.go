@@ -22,32 +22,29 @@ type WebConfig struct {
 }
 
 // LoadWebConfig reads and validates a web configuration file. "" yields the zero value. Errors
-// name the file, the configuration key and, for invalid YAML, the line; they contain no password.
+// name the line of invalid YAML, but not the file, and contain no password.
 func LoadWebConfig(path string) (WebConfig, error) {
 	if path == "" {
 		return WebConfig{}, nil
 	}
-	fail := func(err error) (WebConfig, error) {
-		return WebConfig{}, fmt.Errorf("invalid web configuration %s (exporters.web_config): %w", path, err)
-	}
 	text, err := os.ReadFile(path)
 	if err != nil {
-		return fail(withoutPath(err))
+		return WebConfig{}, withoutPath(err)
 	}
 	if err := web.Validate(path); err != nil {
-		return fail(err)
+		return WebConfig{}, err
 	}
 	var config map[string]any
 	if err := yaml.Unmarshal(text, &config); err != nil {
-		return fail(err)
+		return WebConfig{}, err
 	}
 	c := WebConfig{Files: []string{path}}
 	if err := c.include(config, filepath.Dir(path)); err != nil {
-		return fail(err)
+		return WebConfig{}, err
 	}
 	content, err := yaml.Marshal(config)
 	if err != nil {
-		return fail(err)
+		return WebConfig{}, fmt.Errorf("encoding it with its certificates: %w", err)
 	}
 	c.content = string(content)
 	return c, nil

@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"text/tabwriter"
 
@@ -53,7 +54,8 @@ func bindConfigFlag(cmd *cobra.Command) {
 }
 
 // readFiles reads the files that the configuration names, and reports those that are not valid
-// as configuration errors. The certificates are only checked.
+// as configuration errors, except for the key's: see effective.keyProblem. The certificates are
+// only checked.
 func readFiles(loaded *configs.Loaded) (effective, error) {
 	m, web := loaded.Config.Master, loaded.Config.Exporters.WebConfig
 	read := effective{Config: loaded.Config, apiKey: loaded.Config.Master.APIKey}
@@ -70,12 +72,19 @@ func readFiles(loaded *configs.Loaded) (effective, error) {
 		read.apiKey, err = configs.ReadSecretFile(m.APIKeyFile)
 		return err
 	})
+	if len(problems) > 0 {
+		read.keyProblem, problems = &problems[0], nil
+	}
 	check("master.ca", m.CA, "a readable file with PEM certificates", func() error {
 		pem, err := os.ReadFile(m.CA)
-		if err == nil && !x509.NewCertPool().AppendCertsFromPEM(pem) {
-			err = errors.New("no PEM certificate found")
+		var failed *fs.PathError
+		if errors.As(err, &failed) {
+			return failed.Err
 		}
-		return err
+		if !x509.NewCertPool().AppendCertsFromPEM(pem) {
+			return errors.New("no PEM certificate found")
+		}
+		return nil
 	})
 	check("master.cert", m.Cert, "a readable PEM certificate, and its PEM key in master.key", func() error {
 		_, err := tls.LoadX509KeyPair(m.Cert, m.Key)
@@ -90,3 +99,18 @@ func readFiles(loaded *configs.Loaded) (effective, error) {
 	}
 	return read, nil
 }
+
+// exposedSecrets are the files with secrets of a configuration that every user of this machine
+// may read or change, by key.
+func exposedSecrets(cfg configs.Config) map[string]string {
+	exposed := map[string]string{}
+	for key, path := range map[string]string{"master.api_key_file": cfg.Master.APIKeyFile, "master.key": cfg.Master.Key} {
+		if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() && info.Mode()&0o007 != 0 {
+			exposed[key] = path
+		}
+	}
+	return exposed
+}
+
+// closeCommand takes the access to a file from all but its owner and group.
+func closeCommand(path string) string { return "sudo chmod o= " + path }

@@ -22,7 +22,23 @@ import (
 type effective struct {
 	configs.Config
 	apiKey configs.Secret
-	web    exporters.WebConfig
+	// keyProblem is why the key's file cannot be used; nil: it can, or none is named. It does not
+	// keep the agent from starting, which takes the key once the file has it, as it takes the
+	// master once that is up. An agent with a key keeps it, however.
+	keyProblem *configs.Problem
+	web        exporters.WebConfig
+}
+
+// warnings are to be logged where this configuration comes into force.
+func (e effective) warnings() (all []string) {
+	if e.keyProblem != nil {
+		all = append(all, fmt.Sprintf("no API key for the master; it is used once its file has it: %s", e.keyProblem))
+	}
+	exposed := exposedSecrets(e.Config)
+	for _, key := range slices.Sorted(maps.Keys(exposed)) {
+		all = append(all, fmt.Sprintf("every user of this machine has access to %s (%s): %s", exposed[key], key, closeCommand(exposed[key])))
+	}
+	return all
 }
 
 // configuration is the configuration of this process. It implements actors.Configuration:
@@ -34,9 +50,10 @@ type configuration struct {
 	log   *zap.Logger
 	parts []func(effective) error // see onReload
 
-	reload sync.Mutex // held by Changed and Reload; guards the two below
+	reload sync.Mutex // held by Changed and Reload; guards the three below
 	watch  fileWatch
 	loaded *configs.Loaded // as last loaded, but for the values that need a restart
+	logged []string        // warnings of the configuration in force
 
 	mu        sync.Mutex
 	reloading func() (done func()) // see aroundReload; may be nil
@@ -58,7 +75,7 @@ func loadConfiguration(file string, load func() (*configs.Loaded, error)) (*conf
 	}
 	c := &configuration{
 		load: load, file: file, log: zap.NewNop(),
-		loaded: loaded, inForce: inForce,
+		loaded: loaded, inForce: inForce, logged: inForce.warnings(),
 		status: messages.ConfigurationStatus{File: loaded.File, LoadedAt: time.Now(), Restart: []string{}},
 	}
 	c.watch.reset(c.files(inForce))
@@ -164,8 +181,10 @@ func (c *configuration) apply(before fingerprints) error {
 		}
 	}
 	changed = append(changed, c.changedFiles(old, next, before)...)
-	for _, warning := range loaded.Warnings {
-		if !slices.Contains(c.loaded.Warnings, warning) {
+	logged := slices.Concat(c.loaded.Warnings, c.logged)
+	c.logged = next.warnings()
+	for _, warning := range slices.Concat(loaded.Warnings, c.logged) {
+		if !slices.Contains(logged, warning) {
 			c.log.Warn(warning)
 		}
 	}
@@ -186,7 +205,11 @@ func (c *configuration) readNext(loaded *configs.Loaded) (effective, error) {
 			return effective{}, err
 		}
 	}
-	return readFiles(loaded)
+	next, err := readFiles(loaded)
+	if err == nil && next.keyProblem != nil && c.current().keyProblem == nil {
+		return effective{}, &configs.Error{Problems: []configs.Problem{*next.keyProblem}}
+	}
+	return next, err
 }
 
 // checkRegular refuses what reading may wait for without end, such as a FIFO, while the agent

@@ -3,6 +3,7 @@ package main
 import (
 	"os"
 	"os/signal"
+	"slices"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -20,7 +21,7 @@ func startDaemonLog(cmd *cobra.Command, config *configuration) (log *logger, han
 	}
 	hangups, stopHangups := catchHangups()
 	restoreStandardLog := log.redirectStandardLog()
-	for _, warning := range config.loaded.Warnings {
+	for _, warning := range slices.Concat(config.loaded.Warnings, config.logged) {
 		log.Warn(warning)
 	}
 	config.log = log.Named("configuration")

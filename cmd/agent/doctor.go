@@ -66,6 +66,7 @@ var doctorChecks = []doctorCheck{
 	{name: "master host", run: checkMasterIsElsewhere},
 	{name: "clock", needs: "master", run: checkClock},
 	{name: "client certificate", run: checkClientCertificate},
+	{name: "secret files", run: checkSecretFiles},
 	{name: "key", needs: "master", run: checkKey},
 	{name: "node", needs: "key", run: checkNode},
 	{name: "taking jobs", run: checkTakingJobs},

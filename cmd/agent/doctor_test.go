@@ -151,6 +151,18 @@ func TestDoctorChecksTheMaster(t *testing.T) {
 	c.want("key", findingFailed, "requires an API key", "master.api_key_file")
 	c.env["MASTER_API_KEY"] = "wrong"
 	c.want("key", findingFailed, "rejected the API key", "MASTER_API_KEY")
+	c.env["MASTER_API_KEY"] = ""
+	file := filepath.Join(t.TempDir(), "key")
+	c.args = []string{"--api-key-file", file}
+	c.want("secret files", findingFailed, file+" (flag --api-key-file): no such file", "/dev/stdin "+file)
+	overwrite(t, file, "right\n")
+	c.want("secret files", findingOK, "closed", "")
+	c.want("key", findingOK, "accepts", "")
+	if err := os.Chmod(file, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	c.want("secret files", findingWarning, "every user", "sudo chmod o= "+file)
+	c.args = nil
 	c.env["MASTER_API_KEY"] = "right"
 	c.want("key", findingOK, "accepts", "")
 

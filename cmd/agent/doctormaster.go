@@ -6,9 +6,11 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -176,6 +178,27 @@ func checkClock(_ context.Context, e *examination) []finding {
 	return []finding{passing("agrees with the master's")}
 }
 
+// checkSecretFiles looks for secrets that cannot be read, and for those that everybody can.
+func checkSecretFiles(_ context.Context, e *examination) []finding {
+	var findings []finding
+	if p := e.cfg.keyProblem; p != nil {
+		findings = append(findings, failed(writeKey(e.cfg.Master.APIKeyFile), "no API key for the master: %s", p))
+	}
+	exposed := exposedSecrets(e.cfg.Config)
+	for _, key := range slices.Sorted(maps.Keys(exposed)) {
+		findings = append(findings, warning(closeCommand(exposed[key]), "every user of this machine has access to %s (%s)", exposed[key], key))
+	}
+	if m := e.cfg.Master; findings == nil && (m.APIKeyFile != "" || m.Key != "") {
+		findings = append(findings, passing("closed to other users"))
+	}
+	return findings
+}
+
+// writeKey is the command that writes the master's key into its file.
+func writeKey(path string) string {
+	return "sudo install -D -m 640 -g ffmpeg /dev/stdin " + path + "   # paste the key, then Enter and Ctrl-D; it is read without a restart"
+}
+
 // checkKey makes a call that needs the key.
 func checkKey(ctx context.Context, e *examination) []finding {
 	err := e.client.Nodes(ctx, func(n protocol.Node) { e.nodes = append(e.nodes, n) })
@@ -187,11 +210,12 @@ func checkKey(ctx context.Context, e *examination) []finding {
 	case protocol.KindOf(err) != protocol.Unauthorized:
 		return []finding{failed("curl -v "+e.cfg.Master.URL+"/nodes   # the master is up, and this call fails; see its log", "%v", err)}
 	case e.cfg.Master.APIKeyFile != "":
-		return []finding{failed(fmt.Sprintf("write the master's key to %s; it is read again without a restart", e.cfg.Master.APIKeyFile), "%v", err)}
+		return []finding{failed(writeKey(e.cfg.Master.APIKeyFile), "%v", err)}
 	case e.cfg.Master.APIKey.IsSet():
 		return []finding{failed(e.change("master.api_key", "a key that the master accepts"), "%v", err)}
 	}
-	return []finding{failed("sudo install -m 640 -g ffmpeg /dev/stdin /etc/ffmpeg-agent/key   # paste the key; then master.api_key_file: /etc/ffmpeg-agent/key", "%v", err)}
+	const usual = "/etc/ffmpeg-agent/key"
+	return []finding{failed(writeKey(usual)+"; then "+e.change("master.api_key_file", usual), "%v", err)}
 }
 
 // session is that of the running agent, else the one that its journal has.

@@ -6,9 +6,11 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
+	"ffmpeg-agent/configs"
 	"ffmpeg-agent/internal/devmaster"
 )
 
@@ -27,16 +29,7 @@ func TestRefusedKeyIsSeen(t *testing.T) {
 	write("old")
 	port := freePort(t)
 	startAgent(t, bed.environment(), append(bed.flags(), "--metrics-port", fmt.Sprint(port), "--api-key-file", key, "--log-level", "debug")...)
-	read := func(path string) (code int, body string) {
-		resp, err := http.Get(fmt.Sprintf("http://127.0.0.1:%d%s", port, path))
-		if err != nil {
-			return 0, ""
-		}
-		defer resp.Body.Close()
-		raw, _ := io.ReadAll(resp.Body)
-		return resp.StatusCode, string(raw)
-	}
-	t.Cleanup(http.DefaultClient.CloseIdleConnections)
+	read := reader(t, port)
 	waitFor(t, "readiness", func() bool { code, _ := read("/ready"); return code == http.StatusOK })
 
 	bed.stopMaster()
@@ -58,4 +51,68 @@ func TestRefusedKeyIsSeen(t *testing.T) {
 	}
 	write("new")
 	waitFor(t, "readiness with the new key", func() bool { code, _ := read("/ready"); return code == http.StatusOK })
+}
+
+// reader returns a function that reads paths of a port of this machine; status 0 for no answer.
+func reader(t *testing.T, port int) func(path string) (code int, body string) {
+	t.Cleanup(http.DefaultClient.CloseIdleConnections)
+	return func(path string) (code int, body string) {
+		resp, err := http.Get(fmt.Sprintf("http://127.0.0.1:%d%s", port, path))
+		if err != nil {
+			return 0, ""
+		}
+		defer resp.Body.Close()
+		raw, _ := io.ReadAll(resp.Body)
+		return resp.StatusCode, string(raw)
+	}
+}
+
+// A key file that is missing at the start does not end the agent, which names it and takes the
+// key once it is there. One that disappears later changes nothing.
+func TestKeyFileMissingAtStart(t *testing.T) {
+	t.Parallel()
+	bed := newTestbed(t)
+	bed.stopMaster()
+	bed.startMaster(devmaster.Config{MaxRetries: 3, FenceAttempts: true, APIKeys: []string{"right"}})
+	key, port := filepath.Join(t.TempDir(), "key"), freePort(t)
+	agent := startAgent(t, bed.environment(), append(bed.flags(), "--metrics-port", fmt.Sprint(port), "--api-key-file", key)...)
+	read := reader(t, port)
+	says := "no API key: master.api_key_file " + key + " (flag --api-key-file): no such file or directory"
+	waitFor(t, "the missing file in /ready", func() bool {
+		code, body := read("/ready")
+		return code == http.StatusServiceUnavailable && strings.Contains(body, says)
+	})
+	if _, out, _ := command(t, "status", "--socket", filepath.Join(bed.dir, "agent.sock")); !strings.Contains(out, "FAILED key: "+says) {
+		t.Errorf("got status:\n%s\nwant the missing file", out)
+	}
+	if !strings.Contains(agent.log(), "no API key for the master") || !strings.Contains(agent.log(), key) {
+		t.Error("the log does not name the missing file")
+	}
+	replace(t, key, "right\n")
+	waitFor(t, "readiness with the key", func() bool { code, _ := read("/ready"); return code == http.StatusOK })
+	if err := os.Remove(key); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, "the refused reload", func() bool { return strings.Contains(agent.log(), "could not reload the configuration; nothing has changed") })
+	if code, body := read("/ready"); code != http.StatusOK {
+		t.Errorf("after the file was removed: got %s, want the key kept", body)
+	}
+}
+
+func TestExposedKeyFileIsNamed(t *testing.T) {
+	key := filepath.Join(t.TempDir(), "key")
+	replace(t, key, "right\n")
+	e := effective{Config: configs.Config{Master: configs.Master{APIKeyFile: key}}}
+	for mode, want := range map[os.FileMode][]string{
+		0o640: nil,
+		0o644: {"every user of this machine has access to " + key + " (master.api_key_file): sudo chmod o= " + key},
+		0o602: {"every user of this machine has access to " + key + " (master.api_key_file): sudo chmod o= " + key},
+	} {
+		if err := os.Chmod(key, mode); err != nil {
+			t.Fatal(err)
+		}
+		if got := e.warnings(); !slices.Equal(got, want) {
+			t.Errorf("mode %o: got warnings %q, want %q", mode, got, want)
+		}
+	}
 }

@@ -284,6 +284,10 @@ func (w *worker) treeConfig(deps actors.Dependencies) actors.Config {
 }
 
 func actorSettings(e effective) actors.Settings {
+	keyProblem := ""
+	if e.keyProblem != nil {
+		keyProblem = "no API key: " + e.keyProblem.String()
+	}
 	return actors.Settings{
 		Register:            e.Register,
 		FirstProofWithin:    30 * time.Second,
@@ -296,6 +300,7 @@ func actorSettings(e effective) actors.Settings {
 		SampleInterval:      e.Energy.SampleInterval,
 		IdleSampleInterval:  e.Energy.IdleInterval,
 		MinFreeDisk:         e.Jobs.MinFreeDisk.Of,
+		KeyProblem:          keyProblem,
 		WebConfig:           e.web.ID(),
 	}
 }
