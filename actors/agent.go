@@ -98,6 +98,20 @@ func (a *Agent) StopJobs() {
 // at once.
 func (a *Agent) Reload() { a.shared.refs.configuration.Tell(&messages.Reload{}) }
 
+// ReloadNow does the same, and waits for the end of the reload. The error is why it changed nothing.
+func (a *Agent) ReloadNow(ctx context.Context) error {
+	answer := make(chan error, 1)
+	a.shared.refs.configuration.Tell(&messages.Reload{Answer: answer})
+	select {
+	case err := <-answer:
+		return err
+	case <-a.Done():
+		return errors.New("the agent is stopping")
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
 // ErrTooLate: the agent has no jobs any more and is stopping, or its jobs are being stopped.
 var ErrTooLate = errors.New("too late to undo the drain: the agent is stopping")
 

@@ -17,19 +17,23 @@ const watchInterval = 500 * time.Millisecond
 // changed, replaces the settings, and notifies the actors that depend on them.
 type configuration struct {
 	*shared
-	busy bool // a comparison or a reload is in flight
-	due  bool // a reload was asked for meanwhile
-	next *supervision.Timer
+	busy    bool           // a comparison or a reload is in flight
+	due     bool           // a reload was asked for meanwhile
+	waiting []chan<- error // for the end of the next reload
+	next    *supervision.Timer
 }
 
 func newConfiguration(s *shared) *configuration { return &configuration{shared: s} }
 
 func (c *configuration) Receive(ctx actor.Context) {
-	switch ctx.Message().(type) {
+	switch msg := ctx.Message().(type) {
 	case *actor.Started:
 		c.announce() // the previous incarnation may have crashed before it did
 		c.watch(ctx)
 	case *messages.Reload:
+		if msg.Answer != nil {
+			c.waiting = append(c.waiting, msg.Answer)
+		}
 		c.reload(ctx)
 	}
 }
@@ -54,12 +58,16 @@ func (c *configuration) reload(ctx actor.Context) {
 		c.due = true
 		return
 	}
-	c.busy, c.due = true, false
+	waiting := c.waiting
+	c.busy, c.due, c.waiting = true, false, nil
 	c.next.Stop()
 	supervision.Go(ctx, func(work context.Context) (struct{}, error) {
 		return struct{}{}, c.Configuration.Reload(work)
-	}, func(ctx actor.Context, _ struct{}, _ error) {
+	}, func(ctx actor.Context, _ struct{}, err error) {
 		c.announce()
+		for _, answer := range waiting {
+			answer <- err
+		}
 		c.watch(ctx)
 	})
 }

@@ -239,12 +239,18 @@ func TestFailedReloadChangesNothing(t *testing.T) {
 		o.edit(func(s *Settings) { s.HeartbeatInterval, s.Slots = time.Second, 7 })
 		o.broken = true
 		beats := len(c.times("heartbeat"))
-		a.Reload()
+		if err := a.ReloadNow(context.Background()); err == nil || err.Error() != "broken" {
+			t.Errorf("got error %v, want why nothing has changed", err)
+		}
 		after(20 * time.Second)
 		status := a.Status()
 		if len(c.times("heartbeat")) != beats || status.Slots != 1 || status.Configuration.Error != "broken" {
 			t.Errorf("got %d more heartbeats, %d slots, error %q; want none, 1, broken",
 				len(c.times("heartbeat"))-beats, status.Slots, status.Configuration.Error)
+		}
+		o.broken = false
+		if err := a.ReloadNow(context.Background()); err != nil || a.Status().Slots != 7 {
+			t.Errorf("after the repair: got %v and %d slots, want 7", err, a.Status().Slots)
 		}
 	})
 }

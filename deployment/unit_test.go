@@ -26,7 +26,7 @@ func TestSystemdAcceptsTheUnit(t *testing.T) {
 	}
 	// Commands must exist for systemd-analyze: stand-ins where this machine lacks them.
 	unit := filepath.Join(t.TempDir(), "ffmpeg-agent.service")
-	text := strings.Replace(readFile(t, "ffmpeg-agent.service"), "ExecStart=agent ", "ExecStart=/bin/true ", 1)
+	text := regexp.MustCompile(`(?m)^(Exec\w+)=agent `).ReplaceAllString(readFile(t, "ffmpeg-agent.service"), "$1=/bin/true ")
 	if err := os.WriteFile(unit, []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}

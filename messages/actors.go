@@ -33,8 +33,9 @@ type SettingsChanged struct{}
 
 // To configuration.
 
-// Reload asks for a reload of the configuration.
-type Reload struct{}
+// Reload asks for a reload of the configuration. Answer has room for one value and gets why it
+// was refused, or nil; a nil channel gets none.
+type Reload struct{ Answer chan<- error }
 
 // UndoDrain makes poller and jobs take jobs again.
 type UndoDrain struct{}

@@ -29,6 +29,7 @@ func (w *worker) endpoints(a *actors.Agent) (actors.Endpoints, error) {
 		Status: status,
 		Drain:  func(context.Context) error { a.Drain(w.config.current().Shutdown.DrainTimeout); return nil },
 		Undo:   func(ctx context.Context) error { return a.UndoDrain(ctx) },
+		Reload: func(ctx context.Context) error { return a.ReloadNow(ctx) },
 		Find:   w.journal.Find,
 		Recent: w.journal.Recent,
 	}

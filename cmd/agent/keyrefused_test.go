@@ -93,7 +93,9 @@ func TestKeyFileMissingAtStart(t *testing.T) {
 	if err := os.Remove(key); err != nil {
 		t.Fatal(err)
 	}
-	waitFor(t, "the refused reload", func() bool { return strings.Contains(agent.log(), "could not reload the configuration; nothing has changed") })
+	waitFor(t, "the refused reload", func() bool {
+		return strings.Contains(agent.log(), "could not reload the configuration; nothing has changed")
+	})
 	if code, body := read("/ready"); code != http.StatusOK {
 		t.Errorf("after the file was removed: got %s, want the key kept", body)
 	}

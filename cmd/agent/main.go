@@ -62,10 +62,9 @@ func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 
 func newRoot() *cobra.Command {
 	root := &cobra.Command{
-		Use:   "agent",
-		Short: "Worker for distributed transcoding that measures the energy used by each job",
-		Long: `Worker for distributed transcoding that measures the energy used by each job. Without a
-command it runs the agent; agent run --help lists the flags.`,
+		Use:           "agent",
+		Short:         "Worker for distributed transcoding that measures the energy used by each job",
+		Long:          "Transcoding worker that measures the energy of each job. Without a command it does agent run.",
 		Example:       "  agent --register --master https://192.168.1.100:8080 --api-key-file /etc/ffmpeg-agent/key",
 		Version:       version,
 		Args:          noArguments,
@@ -83,7 +82,7 @@ command it runs the agent; agent run --help lists the flags.`,
 	root.InitDefaultHelpFlag()
 	bindHiddenFlags(root)
 	root.AddCommand(
-		newRun(), newDemo(), newStatus(), newJobs(), newDrain(), newDoctor(), newReport(), newConfig(), newExporters(), newVersion(),
+		newRun(), newDemo(), newStatus(), newJobs(), newDrain(), newReload(), newDoctor(), newReport(), newConfig(), newExporters(), newVersion(),
 		newDebug(), newGPUCheck(), newNVMLChild(), newJournalInspector(), // hidden
 	)
 	root.AddCommand(packagingCommands()...)

@@ -175,7 +175,7 @@ func TestVersion(t *testing.T) {
 
 func TestHelpFitsAScreenAndShowsAnExample(t *testing.T) {
 	for _, args := range [][]string{
-		{}, {"run"}, {"demo"}, {"status"}, {"jobs"}, {"drain"}, {"doctor"}, {"report"}, {"config"}, {"exporters"}, {"version"},
+		{}, {"run"}, {"demo"}, {"status"}, {"jobs"}, {"drain"}, {"reload"}, {"doctor"}, {"report"}, {"config"}, {"exporters"}, {"version"},
 		{"gpu-check"}, {"debug"}, {"debug", "crash"}, {"debug", "hang"},
 	} {
 		status, stdout, _ := command(t, append(args, "--help")...)
@@ -208,6 +208,7 @@ func TestWrongArguments(t *testing.T) {
 	}{
 		{[]string{"status", "now"}, `"now"`},
 		{[]string{"drain", "now"}, `"now"`},
+		{[]string{"reload", "now"}, `"now"`},
 		{[]string{"report"}, "a job's id or number"},
 		{[]string{"report", ""}, "a job's id"},
 		{[]string{"report", "a", "b"}, `"b"`},

@@ -293,6 +293,13 @@ func TestReload(t *testing.T) {
 	replace(t, r.path("agent.yaml"), valid+"poll_interval: soon\nmetrics_port: 1\n")
 	line := fmt.Sprintf("%s:%d", r.path("agent.yaml"), strings.Count(valid, "\n")+1)
 	r.awaitStatus("the error", func(s *messages.Status) bool { return strings.Contains(s.Configuration.Error, line) })
+	reload := func(code int, want string) {
+		t.Helper()
+		if got, out, errs := command(t, "reload", "--socket", filepath.Join(r.testbed.dir, "agent.sock")); got != code || !strings.Contains(out+errs, want) {
+			t.Errorf("agent reload: got exit status %d: %s%s, want %d and %q", got, out, errs, code, want)
+		}
+	}
+	reload(exitFailed, line)
 	after := r.status()
 	if after.Slots != 2 || !after.Configuration.LoadedAt.Equal(before.Configuration.LoadedAt) || !slices.Equal(after.Configuration.Restart, waiting) {
 		t.Errorf("after the broken file: got %d slots, %+v; want what was before", after.Slots, after.Configuration)
@@ -314,6 +321,7 @@ func TestReload(t *testing.T) {
 	// SIGHUP reads the files again even where none has changed.
 	replace(t, r.path("agent.yaml"), valid)
 	r.awaitStatus("the reload of the mended file", func(s *messages.Status) bool { return s.Configuration.Error == "" })
+	reload(exitOK, "needs a restart of the agent: exporters.docker.port, log.format")
 	loaded := r.status().Configuration.LoadedAt
 	r.agent.signal(t, syscall.SIGHUP)
 	r.awaitStatus("the reload by SIGHUP", func(s *messages.Status) bool { return s.Configuration.LoadedAt.After(loaded) })

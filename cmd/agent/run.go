@@ -37,6 +37,14 @@ var (
 )
 
 func runCommand(cmd *cobra.Command, _ []string) error {
+	err := run(cmd)
+	if err != nil {
+		notifyFailure(err)
+	}
+	return err
+}
+
+func run(cmd *cobra.Command) error {
 	config, err := loadConfiguration(sourceOf(cmd).ConfigFile(), func() (*configs.Loaded, error) { return load(cmd) })
 	if err != nil {
 		return err

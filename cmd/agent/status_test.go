@@ -191,7 +191,7 @@ func TestCommandsWithoutAnAgentNameTheSocket(t *testing.T) {
 	dir := shortDir(t)
 	t.Setenv("FFMPEG_AGENT_DATA_DIR", dir)
 	for _, args := range [][]string{
-		{"status"}, {"status", "--json"}, {"status", "--watch"}, {"drain"}, {"drain", "--wait"},
+		{"status"}, {"status", "--json"}, {"status", "--watch"}, {"drain"}, {"drain", "--wait"}, {"reload"},
 		{"debug", "crash", "agent"}, {"debug", "hang", "agent"},
 	} {
 		out, err := operate(t, args...)

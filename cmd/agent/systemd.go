@@ -11,6 +11,7 @@ import (
 	"github.com/coreos/go-systemd/v22/daemon"
 	"go.uber.org/zap"
 
+	"ffmpeg-agent/internal/safetext"
 	"ffmpeg-agent/messages"
 )
 
@@ -213,6 +214,22 @@ func (n *notifier) send(state string) {
 	if err := n.Send(state); err != nil {
 		name, _, _ := strings.Cut(state, "=")
 		n.Log.Warn("could not notify the service manager", zap.String("state", name), zap.Error(err))
+	}
+}
+
+// notifyFailure has the service manager show why the agent ends, until its next start.
+func notifyFailure(err error) {
+	if os.Getenv("NOTIFY_SOCKET") == "" {
+		return
+	}
+	sent := make(chan struct{})
+	go func() {
+		defer close(sent)
+		_, _ = daemon.SdNotify(false, "STATUS="+safetext.Shorten(plain(err.Error()), 1000)) // the log has it as well
+	}()
+	select {
+	case <-sent:
+	case <-time.After(flushTimeout):
 	}
 }
 

@@ -256,3 +256,26 @@ func TestServiceManagerIsNotified(t *testing.T) {
 	bed.cancel(job.ID)
 	agent.wantExit(t, exitOK)
 }
+
+// systemctl status tells why the agent could not start.
+func TestServiceManagerShowsWhyTheStartFailed(t *testing.T) {
+	socket := filepath.Join(shortDir(t), "notify")
+	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Net: "unixgram", Name: socket})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	t.Setenv("NOTIFY_SOCKET", socket)
+	if code, _, errs := command(t, "run", "--poll-interval", "never"); code != exitUsage {
+		t.Fatalf("got exit status %d: %s, want %d", code, errs, exitUsage)
+	}
+	if err := conn.SetReadDeadline(time.Now().Add(hang)); err != nil {
+		t.Fatal(err)
+	}
+	buffer := make([]byte, 64<<10)
+	n, err := conn.Read(buffer)
+	const want = `STATUS=configuration: poll_interval "never" (flag --poll-interval): not a duration`
+	if got := string(buffer[:n]); err != nil || !strings.HasPrefix(got, want) {
+		t.Errorf("got %q, %v, want %q", got, err, want)
+	}
+}

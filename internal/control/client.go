@@ -66,6 +66,12 @@ func (c *Client) UndoDrain(ctx context.Context) error {
 	return c.call(ctx, "undoing the drain", http.MethodDelete, pathUndo, nil, nil)
 }
 
+// Reload makes the agent load its configuration again, and waits for that. The error is why
+// nothing has changed.
+func (c *Client) Reload(ctx context.Context) error {
+	return c.call(ctx, "reloading", http.MethodPost, pathReload, nil, nil)
+}
+
 // Find returns the attempts of a job in the agent's journal, latest last. It returns none
 // and no error if there are none. The job's parameters are omitted.
 func (c *Client) Find(ctx context.Context, jobID string) ([]job.Record, error) {

@@ -31,6 +31,9 @@ type Handlers struct {
 	Drain func(context.Context) error
 	// Undo makes a draining agent take jobs again.
 	Undo func(context.Context) error
+	// Reload loads the configuration again, and waits for that. The error is why nothing has
+	// changed.
+	Reload func(context.Context) error
 	// Find returns the attempts of a job, latest last, or none.
 	Find func(jobID string) ([]job.Record, error)
 	// Recent returns all attempts in the journal, latest first.
@@ -71,8 +74,9 @@ func NewServer(path string, h Handlers, log *zap.Logger) *Server {
 	s := &Server{path: path, log: log, serving: make(chan struct{}, 1), checkInterval: checkInterval}
 	mux := http.NewServeMux()
 	mux.Handle("GET "+pathStatus, s.handle(h.status))
-	mux.Handle("POST "+pathDrain, s.handle(h.drain))
-	mux.Handle("DELETE "+pathUndo, s.handle(h.undo))
+	mux.Handle("POST "+pathDrain, s.handle(act(h.Drain)))
+	mux.Handle("DELETE "+pathUndo, s.handle(act(h.Undo)))
+	mux.Handle("POST "+pathReload, s.handle(act(h.Reload)))
 	mux.Handle("GET "+pathRecords, s.handle(h.records))
 	mux.Handle("GET "+pathRecent, s.handle(h.recent))
 	mux.Handle("POST "+pathCrash, s.handle(h.crash))
@@ -228,18 +232,14 @@ func (h *Handlers) status(*http.Request) (any, error) {
 	return h.Status(), nil
 }
 
-func (h *Handlers) drain(r *http.Request) (any, error) {
-	if h.Drain == nil {
-		return nil, withStatus(http.StatusNotImplemented, errNotSupported)
+// act handles requests that have and return no data.
+func act(do func(context.Context) error) func(*http.Request) (any, error) {
+	return func(r *http.Request) (any, error) {
+		if do == nil {
+			return nil, withStatus(http.StatusNotImplemented, errNotSupported)
+		}
+		return nil, do(r.Context())
 	}
-	return nil, h.Drain(r.Context())
-}
-
-func (h *Handlers) undo(r *http.Request) (any, error) {
-	if h.Undo == nil {
-		return nil, withStatus(http.StatusNotImplemented, errNotSupported)
-	}
-	return nil, h.Undo(r.Context())
 }
 
 func (h *Handlers) records(r *http.Request) (any, error) {

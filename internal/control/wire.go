@@ -14,6 +14,7 @@ const (
 	pathStatus  = "/status"      // GET → messages.Status
 	pathDrain   = "/drain"       // POST → 202
 	pathUndo    = "/drain"       // DELETE → 202
+	pathReload  = "/reload"      // POST → 202
 	pathRecords = "/records"     // GET ?job=ID → recordsResponse
 	pathRecent  = "/jobs"        // GET → []job.Summary
 	pathCrash   = "/debug/crash" // POST crashRequest → 202
