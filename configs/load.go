@@ -13,14 +13,18 @@ import (
 // DefaultFile is read if neither --config nor FFMPEG_AGENT_CONFIG is set. It may be missing.
 const DefaultFile = "/etc/ffmpeg-agent/agent.yaml"
 
+// SystemDataDir is the data directory of an agent that is a service of the system.
+const SystemDataDir = "/var/lib/ffmpeg-agent"
+
 // Source holds the inputs of Load.
 type Source struct {
-	Environ     []string               // NAME=value, as returned by os.Environ
-	Flags       *pflag.FlagSet         // parsed, after BindFlags; nil for none
-	DefaultFile string                 // overrides the constant DefaultFile
-	IsRoot      func() bool            // nil checks the effective user ID
-	Hostname    func() (string, error) // nil means os.Hostname
-	Container   func() Container       // nil looks for the marks of container engines and Kubernetes
+	Environ       []string               // NAME=value, as returned by os.Environ
+	Flags         *pflag.FlagSet         // parsed, after BindFlags; nil for none
+	DefaultFile   string                 // overrides the constant DefaultFile
+	SystemDataDir string                 // overrides the constant SystemDataDir
+	IsRoot        func() bool            // nil checks the effective user ID
+	Hostname      func() (string, error) // nil means os.Hostname
+	Container     func() Container       // nil looks for the marks of container engines and Kubernetes
 }
 
 // Loaded is a valid configuration and the origin of its values.

@@ -369,6 +369,16 @@ func TestDataDir(t *testing.T) {
 	}
 }
 
+// The unit's user finds the agent from a shell as well.
+func TestDataDirOfTheServicesUser(t *testing.T) {
+	src := machine(t)
+	src.IsRoot = func() bool { return false }
+	src.SystemDataDir = t.TempDir()
+	if got := mustLoad(t, src).Config.DataDir; got != src.SystemDataDir {
+		t.Errorf("owner of %s: got data_dir %s", src.SystemDataDir, got)
+	}
+}
+
 func TestHostNameAndUserOfThisMachine(t *testing.T) {
 	l := mustLoad(t, Source{Environ: []string{"HOME=" + t.TempDir()}, DefaultFile: filepath.Join(t.TempDir(), "none")})
 	host, err := os.Hostname()

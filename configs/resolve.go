@@ -1,10 +1,12 @@
 package configs
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 )
 
 // maxSocketPath is the maximum length of a unix socket's path in bytes.
@@ -55,19 +57,20 @@ func (l *loader) resolveAddress() {
 	l.loaded.Config.Node.Address = name
 }
 
-// dataDir returns systemd's state directory if set, else the system-wide one for root
-// and the user's own for other users.
+// dataDir returns systemd's state directory if set, else the system-wide one for root and for
+// its owner, whom the unit runs the agent as, and the user's own for other users.
 func (l *loader) dataDir() string {
 	isRoot := l.src.IsRoot
 	if isRoot == nil {
 		isRoot = func() bool { return os.Geteuid() == 0 }
 	}
+	system := cmp.Or(l.src.SystemDataDir, SystemDataDir)
 	state, _, _ := strings.Cut(l.environ["STATE_DIRECTORY"], ":")
 	switch {
 	case filepath.IsAbs(state):
 		return state
-	case isRoot():
-		return "/var/lib/ffmpeg-agent"
+	case isRoot() || isOwn(system):
+		return system
 	case filepath.IsAbs(l.environ["XDG_STATE_HOME"]):
 		return filepath.Join(l.environ["XDG_STATE_HOME"], "ffmpeg-agent")
 	case filepath.IsAbs(l.environ["HOME"]):
@@ -75,6 +78,16 @@ func (l *loader) dataDir() string {
 	}
 	l.report("data_dir", `"auto"`, "neither XDG_STATE_HOME nor HOME is set to an absolute path", "an absolute path")
 	return ""
+}
+
+// isOwn reports whether a directory belongs to this user.
+func isOwn(dir string) bool {
+	info, err := os.Stat(dir)
+	if err != nil {
+		return false
+	}
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	return ok && int(stat.Uid) == os.Geteuid()
 }
 
 // chooseKeySource clears the API key or the API key file if both are set.

@@ -55,7 +55,10 @@ func (f finding) named(name string) finding {
 type doctorCheck struct {
 	name  string
 	needs string // a check without which this one says nothing: left out unless that one passed
-	run   func(context.Context, *examination) []finding
+	// rights: what it says is true only of the user that makes it, so that it is left out where
+	// that is not the agent's, and the agent cannot be asked.
+	rights bool
+	run    func(context.Context, *examination) []finding
 }
 
 // doctorChecks are all checks, causes before what they affect.
@@ -71,8 +74,8 @@ var doctorChecks = []doctorCheck{
 	{name: "node", needs: "key", run: checkNode},
 	{name: "taking jobs", run: checkTakingJobs},
 	{name: "waiting jobs", needs: "key", run: checkWaitingJobs},
-	{name: "data directory", run: checkDataDir},
-	{name: "journal", needs: "data directory", run: checkJournal},
+	{name: "data directory", rights: true, run: checkDataDir},
+	{name: "journal", needs: "data directory", rights: true, run: checkJournal},
 	{name: "disk", run: checkDisk},
 	{name: "ffmpeg", run: checkFFmpeg},
 	{name: "encoders", needs: "ffmpeg", run: checkEncoders},
@@ -80,11 +83,11 @@ var doctorChecks = []doctorCheck{
 	{name: "secrets", needs: "ffmpeg", run: checkSecrets},
 	{name: "processors", run: checkProcessors},
 	{name: "memory", run: checkMemory},
-	{name: "cgroups", run: checkCgroups},
-	{name: "CPU energy", run: checkCPUEnergy},
-	{name: "GPU", run: checkGPU},
-	{name: "Docker", run: checkDocker},
-	{name: "ports", run: checkPorts},
+	{name: "cgroups", rights: true, run: checkCgroups},
+	{name: "CPU energy", rights: true, run: checkCPUEnergy},
+	{name: "GPU", rights: true, run: checkGPU},
+	{name: "Docker", rights: true, run: checkDocker},
+	{name: "ports", rights: true, run: checkPorts},
 }
 
 func newDoctor() *cobra.Command {
@@ -149,7 +152,7 @@ func examine(cmd *cobra.Command, checks []doctorCheck, report func(finding)) []f
 	add("configuration", findings)
 	passed := map[string]bool{"": true}
 	for _, c := range checks {
-		if passed[c.needs] {
+		if passed[c.needs] && !(c.rights && e.forbidden()) {
 			passed[c.name] = add(c.name, c.run(cmd.Context(), e))
 		}
 	}

@@ -510,24 +510,110 @@ func TestDoctorReadsWellWithFiveFaults(t *testing.T) {
 	}
 }
 
+// stranger is a user without rights, who runs the agent's program.
+type stranger struct {
+	t           *testing.T
+	uid         int
+	dir, binary string
+}
+
+func newStranger(t *testing.T) *stranger {
+	t.Helper()
+	s := &stranger{t: t, uid: 65534, dir: shortDir(t)}
+	if err := os.Chmod(s.dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	s.binary = filepath.Join(s.dir, "agent")
+	if err := exec.Command("cp", executable(t), s.binary).Run(); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// run returns what a command prints, and the error of its end.
+func (s *stranger) run(env []string, args ...string) (string, error) {
+	cmd := exec.Command(s.binary, args...)
+	cmd.Env = append(append(os.Environ(), asAgent+"=1", "HOME="+s.dir), env...)
+	cmd.Dir = "/"
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(s.uid), Gid: uint32(s.uid)}}
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
+
+// doctor returns the findings by name, without a master and FFmpeg.
+func (s *stranger) doctor(env ...string) map[string]finding {
+	s.t.Helper()
+	out, _ := s.run(append(env, "FFMPEG_AGENT_HARDWARE_FFMPEG=/none", fmt.Sprintf("MASTER_URL=http://127.0.0.1:%d", freePort(s.t))), "doctor", "--json") // fails, since there is no master
+	var doc struct{ Checks []finding }
+	if err := json.Unmarshal([]byte(out), &doc); err != nil {
+		s.t.Fatalf("%v: %s", err, out)
+	}
+	found := map[string]finding{}
+	for _, f := range doc.Checks {
+		found[f.Name] = f
+	}
+	return found
+}
+
+// Beside the agent of another user nothing is reported that is true of this user only, and
+// nothing is advised that would harm the agent.
+func TestDoctorBesideAnotherUsersAgent(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root, to run doctor as the user nobody")
+	}
+	s := newStranger(t)
+	data := filepath.Join(s.dir, "data")
+	if err := os.Mkdir(data, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	port := fmt.Sprint(taken.Addr().(*net.TCPAddr).Port)
+	metrics := []string{"FFMPEG_AGENT_METRICS_PORT=" + port, "FFMPEG_AGENT_EXPORTERS_LISTEN_ADDRESS=127.0.0.1"}
+
+	found := s.doctor(append(metrics, "FFMPEG_AGENT_DATA_DIR="+data)...)
+	if f := found["agent"]; f.State != findingWarning || !strings.Contains(f.Message, "permission denied") || f.Fix != "sudo agent doctor" {
+		t.Errorf("agent: got %+v, want a warning and doctor as root", f)
+	}
+	for _, name := range []string{"data directory", "journal", "cgroups", "CPU energy", "GPU", "Docker", "ports", "port " + port} {
+		if f, ok := found[name]; ok {
+			t.Errorf("got %+v, want nothing, since only root or the agent's user can tell", f)
+		}
+	}
+
+	// Without a configuration that names the agent's directory.
+	f := s.doctor(metrics...)["port "+port]
+	if f.State != findingWarning || !strings.Contains(f.Message, "user root") || !strings.HasPrefix(f.Fix, "sudo agent doctor ") {
+		t.Errorf("port: got %+v, want a warning that names the owner, and doctor as root", f)
+	}
+
+	key, config := filepath.Join(s.dir, "key"), filepath.Join(s.dir, "agent.yaml")
+	for path, text := range map[string]string{key: "secret\n", config: "master: {api_key_file: " + key + "}\n"} {
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, path := range []string{key, config} {
+		if err := os.Chmod(path, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		out, _ := s.run(nil, "doctor", "--config", config)
+		if want := "fix: sudo agent doctor --config " + config; !strings.Contains(out, want) || !strings.Contains(out, "chgrp nobody "+path) && !strings.Contains(out, "chgrp 65534 "+path) {
+			t.Errorf("%s is not readable: got\n%s\nwant %q and how to allow it", path, out, want)
+		}
+	}
+}
+
 // The checks whose outcome depends on the user, as one without rights.
 func TestDoctorAsUserWithoutRights(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root, to run doctor as the user nobody")
 	}
-	const nobody = 65534
-	dir := shortDir(t)
-	if err := os.Chmod(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	binary := filepath.Join(dir, "agent")
-	if err := exec.Command("cp", self, binary).Run(); err != nil {
-		t.Fatal(err)
-	}
+	s := newStranger(t)
+	dir := s.dir
 	zone := filepath.Join(dir, "sys/class/powercap/intel-rapl:0")
 	if err := os.MkdirAll(zone, 0o755); err != nil {
 		t.Fatal(err)
@@ -551,21 +637,7 @@ func TestDoctorAsUserWithoutRights(t *testing.T) {
 	}
 	run := func() map[string]finding {
 		t.Helper()
-		cmd := exec.Command(binary, "doctor", "--json")
-		cmd.Env = append(os.Environ(), asAgent+"=1", "HOME="+dir, "FFMPEG_AGENT_DATA_DIR="+data, "FFMPEG_AGENT_HARDWARE_SYSFS_PATH="+filepath.Join(dir, "sys"),
-			"FFMPEG_AGENT_HARDWARE_DOCKER_SOCKET="+socket, "FFMPEG_AGENT_HARDWARE_FFMPEG=/none", fmt.Sprintf("MASTER_URL=http://127.0.0.1:%d", freePort(t)))
-		cmd.Dir = "/"
-		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
-		out, _ := cmd.Output() // fails, since there is no master
-		var doc struct{ Checks []finding }
-		if err := json.Unmarshal(out, &doc); err != nil {
-			t.Fatalf("%v: %s", err, out)
-		}
-		found := map[string]finding{}
-		for _, f := range doc.Checks {
-			found[f.Name] = f
-		}
-		return found
+		return s.doctor("FFMPEG_AGENT_DATA_DIR="+data, "FFMPEG_AGENT_HARDWARE_SYSFS_PATH="+filepath.Join(dir, "sys"), "FFMPEG_AGENT_HARDWARE_DOCKER_SOCKET="+socket)
 	}
 	mode(counter, 0o400)
 	mode(socket, 0o700)
@@ -582,8 +654,8 @@ func TestDoctorAsUserWithoutRights(t *testing.T) {
 	}
 	mode(counter, 0o440)
 	mode(socket, 0o777)
-	for path, uid := range map[string]int{counter: 0, dir: nobody} {
-		if err := os.Chown(path, uid, nobody); err != nil {
+	for path, uid := range map[string]int{counter: 0, dir: s.uid} {
+		if err := os.Chown(path, uid, s.uid); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/prometheus/procfs"
 	"golang.org/x/sys/unix"
 
 	"ffmpeg-agent/configs"
@@ -53,7 +54,7 @@ func checkDataDir(_ context.Context, e *examination) []finding {
 	}
 	switch {
 	case e.agent == nil && unix.Access(dir, unix.R_OK|unix.W_OK|unix.X_OK) != nil:
-		return []finding{failed(fmt.Sprintf("sudo -u %s agent doctor   # or give it to this user: sudo chown -R %s %s", userName(owner), userName(e.agentUID), dir),
+		return []finding{failed(fmt.Sprintf("sudo -u %s agent doctor%s   # or, to run the agent as %s: %s", userName(owner), e.configFlag(), userName(e.agentUID), e.change("data_dir", "a directory of that user")),
 			"%s belongs to %s, and user %s may not write it", dir, userName(owner), userName(e.agentUID))}
 	case e.agent == nil && datadir.Check(dir) != nil:
 		return []finding{failed("sudo ls -la "+dir, "%v", datadir.Check(dir))}
@@ -71,9 +72,9 @@ func checkJournal(_ context.Context, e *examination) []finding {
 	}
 	switch {
 	case errors.Is(e.journal, journal.ErrInUse):
-		return []finding{warning("agent status --socket PATH   # of the agent that has it open", "%v", e.journal)}
+		return []finding{warning("sudo fuser -v "+journalPath(e.cfg.DataDir)+"   # the process that has it open; then agent status --socket PATH, where it is an agent with another control.socket", "%v", e.journal)}
 	case e.journal != nil:
-		return []finding{failed("sudo -u OWNER agent doctor   # a damaged journal is set aside by the agent when it starts", "%v", e.journal)}
+		return []finding{failed("sudo systemctl restart ffmpeg-agent   # at its start the agent sets a damaged journal aside, and logs it", "%v", e.journal)}
 	case stats.Error != "":
 		return []finding{failed("df -h "+e.cfg.DataDir+"   # free space; results wait in memory until they can be written", "not writable: %s", stats.Error)}
 	case stats.DeadLetters > 0:
@@ -312,7 +313,7 @@ func checkPorts(ctx context.Context, e *examination) []finding {
 				good = append(good, fmt.Sprintf("%d", l.port))
 				continue
 			}
-			findings = append(findings, failed(fix, "%v (%s)", err, l.key).named(name))
+			findings = append(findings, e.takenPort(l, err, fix).named(name))
 		}
 	}
 	state := "free"
@@ -323,6 +324,40 @@ func checkPorts(ctx context.Context, e *examination) []finding {
 		findings = append(findings, passing("%s: %s", state, strings.Join(good, ", ")))
 	}
 	return findings
+}
+
+// takenPort judges a port that the agent could not listen on. One that a program of another user
+// has may be the agent's, which only root can tell.
+func (e *examination) takenPort(l listener, err error, fix string) finding {
+	owner, known := portOwner(e.cfg.Hardware.ProcfsPath, l.port)
+	switch {
+	case !errors.Is(err, syscall.EADDRINUSE) || !known:
+		return failed(fix, "%v (%s)", err, l.key)
+	case os.Geteuid() == 0 || owner == fmt.Sprint(os.Geteuid()):
+		return failed(fix, "in use by a program of user %s (%s)", userName(owner), l.key)
+	}
+	return warning(e.asRoot()+"   # if that program is the agent, else: "+fix, "in use by a program of user %s (%s)", userName(owner), l.key)
+}
+
+// portOwner is the user id of the program that listens on a TCP port of this machine.
+func portOwner(procfsPath string, port int) (uid string, known bool) {
+	const listening = 10 // TCP_LISTEN in the kernel's include/net/tcp_states.h
+	proc, err := procfs.NewFS(procfsPath)
+	if err != nil {
+		return "", false
+	}
+	for _, read := range []func() (procfs.NetTCP, error){proc.NetTCP, proc.NetTCP6} {
+		sockets, err := read()
+		if err != nil {
+			continue // without IPv6 there is no such file
+		}
+		for _, s := range sockets {
+			if s.St == listening && s.LocalPort == uint64(port) {
+				return fmt.Sprint(s.UID), true
+			}
+		}
+	}
+	return "", false
 }
 
 // served reports whether the running agent serves a port, and if not, why.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -56,7 +58,8 @@ func newExamination(cmd *cobra.Command) (*examination, []finding) {
 		cfg, err = readFiles(loaded)
 	}
 	if err != nil {
-		return nil, configurationFindings(err)
+		given, _ := cmd.Flags().GetString("config") // empty if it is not given
+		return nil, configurationFindings(err, given)
 	}
 	e := &examination{loaded: loaded, cfg: cfg, agentUID: strconv.Itoa(os.Geteuid())}
 	e.worker = &worker{config: fixedConfiguration(cfg.Config), log: &logger{Logger: zap.NewNop()}}
@@ -110,8 +113,9 @@ func (e *examination) close() {
 	}
 }
 
-// configurationFindings is a finding for each problem of the configuration.
-func configurationFindings(err error) []finding {
+// configurationFindings is a finding for each problem of the configuration. given is the file of
+// --config, if any.
+func configurationFindings(err error, given string) []finding {
 	var invalid *configs.Error
 	if !errors.As(err, &invalid) {
 		return []finding{failed("agent config", "%v", err)}
@@ -124,9 +128,44 @@ func configurationFindings(err error) []finding {
 		}
 		text := p
 		text.Allowed = ""
-		findings = append(findings, failed(changeCommand(p.Key, p.Origin, allowed), "%s", text))
+		fix := changeCommand(p.Key, p.Origin, allowed)
+		if path := strings.Trim(p.Value, `"`); filepath.IsAbs(path) && isForbidden(path) {
+			user := userName(strconv.Itoa(os.Geteuid()))
+			fix = fmt.Sprintf("%s   # or, if the agent runs as %s: sudo chgrp %s %s && sudo chmod g+r %s", sudoDoctor(given), user, user, path, path)
+		}
+		findings = append(findings, failed(fix, "%s", text))
 	}
 	return findings
+}
+
+// isForbidden reports whether this user may not read a file.
+func isForbidden(path string) bool {
+	f, err := os.Open(path)
+	if err == nil {
+		_ = f.Close()
+	}
+	return errors.Is(err, fs.ErrPermission)
+}
+
+// sudoDoctor is the command that makes the checks as root, with the configuration file that was
+// given to this one, if any.
+func sudoDoctor(given string) string {
+	if given != "" && given != configs.DefaultFile {
+		return "sudo agent doctor --config " + given
+	}
+	return "sudo agent doctor"
+}
+
+func (e *examination) asRoot() string { return sudoDoctor(e.loaded.File) }
+
+// configFlag is the flag with which other commands read the same file.
+func (e *examination) configFlag() string {
+	return strings.TrimPrefix(e.asRoot(), "sudo agent doctor")
+}
+
+// forbidden reports whether this user may not ask the agent, if one runs.
+func (e *examination) forbidden() bool {
+	return e.agent == nil && errors.Is(e.agentErr, fs.ErrPermission)
 }
 
 // change is how to change a setting, depending on where its value comes from.
@@ -189,13 +228,18 @@ func (e *examination) ffmpeg() (*ffmpeg.Runner, error) {
 
 // processUser is the user id of a process, else otherwise.
 func processUser(procfs string, pid int, otherwise string) string {
-	info, err := os.Stat(filepath.Join(procfs, strconv.Itoa(pid)))
+	return cmp.Or(ownerOf(filepath.Join(procfs, strconv.Itoa(pid))), otherwise)
+}
+
+// ownerOf is the user id of a file's owner; empty if it is unknown.
+func ownerOf(path string) string {
+	info, err := os.Stat(path)
 	if err != nil {
-		return otherwise
+		return ""
 	}
 	stat, ok := info.Sys().(*syscall.Stat_t)
 	if !ok {
-		return otherwise
+		return ""
 	}
 	return strconv.Itoa(int(stat.Uid))
 }
@@ -213,12 +257,18 @@ func existingParent(path string) string {
 // checkAgent reports whether an agent runs, and whether it is the one that this configuration
 // describes.
 func checkAgent(_ context.Context, e *examination) []finding {
-	const start = "sudo systemctl start ffmpeg-agent   # or by hand: agent run"
+	start := "sudo systemctl start ffmpeg-agent   # or by hand: agent run"
 	switch {
+	case e.forbidden():
+		return []finding{warning(e.asRoot(), "%v; data directory, journal, cgroups, sensors, Docker and ports are left out, since user %s says nothing about them", e.agentErr, userName(e.agentUID))}
 	case e.agent == nil && errors.Is(e.agentErr, control.ErrNotRunning):
+		// root may read what the agent may not.
+		if owner := ownerOf(e.cfg.DataDir); owner != "" && owner != e.agentUID {
+			start = fmt.Sprintf("sudo -u %s agent doctor%s   # with the rights of the agent; then: sudo systemctl start ffmpeg-agent", userName(owner), e.configFlag())
+		}
 		return []finding{warning(start, "not running: no agent answers on %s; checked without it, as user %s", e.cfg.Control.Socket, userName(e.agentUID))}
 	case e.agent == nil:
-		return []finding{warning("sudo agent doctor", "%v", e.agentErr)}
+		return []finding{warning(e.asRoot(), "%v", e.agentErr)}
 	}
 	findings := []finding{passing("version %s, pid %d, up %s, user %s", e.agent.Version, e.agent.PID, since(e.agent.At, e.agent.StartedAt), userName(e.agentUID))}
 	if e.agent.Version != version {

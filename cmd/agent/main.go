@@ -14,6 +14,7 @@ import (
 	"go.uber.org/zap/zapcore"
 
 	"ffmpeg-agent/configs"
+	"ffmpeg-agent/internal/control"
 )
 
 // version and revision are set by the linker.
@@ -49,7 +50,7 @@ func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 	ended := make(chan struct{})
 	close(ended)
-	text := fmt.Sprintln("agent:", err)
+	text := fmt.Sprintln("agent:", withHint(err))
 	if isJournal(stderr) {
 		text = withPriority(zapcore.ErrorLevel, text)
 	}
@@ -58,6 +59,14 @@ func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return exitUsage
 	}
 	return exitFailed
+}
+
+// withHint adds to an error that no agent runs for this user where the one of the system is.
+func withHint(err error) string {
+	if _, absent := os.Stat(configs.SystemDataDir); errors.Is(err, control.ErrNotRunning) && os.Geteuid() != 0 && absent == nil {
+		return err.Error() + "; the agent that is a service of this machine is asked as root (sudo)"
+	}
+	return err.Error()
 }
 
 func newRoot() *cobra.Command {

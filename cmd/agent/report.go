@@ -97,7 +97,7 @@ func readJournal[T any](ctx context.Context, client *control.Client, path string
 		}
 		return answer, err
 	case errors.Is(err, fs.ErrNotExist):
-		return answer, fmt.Errorf("no agent answers on %s, and there is no journal %s; pass the agent's configuration with --config", client.Socket(), path)
+		return answer, fmt.Errorf("%w on %s, and there is no journal %s; pass the agent's configuration with --config", control.ErrNotRunning, client.Socket(), path)
 	case err != nil:
 		return answer, err
 	}

@@ -32,7 +32,8 @@ type Client struct {
 }
 
 // NewClient returns a client for the socket at an absolute path. It does not connect:
-// if no agent is running, each call returns an error that wraps ErrNotRunning.
+// if no agent is running, each call returns an error that wraps ErrNotRunning, and where this
+// user may not use the socket, one that wraps fs.ErrPermission.
 func NewClient(path string) *Client {
 	dialer := &net.Dialer{Timeout: requestTimeout}
 	return &Client{path: path, http: &http.Client{
@@ -162,6 +163,15 @@ func statusError(status string, body []byte) error {
 	return fmt.Errorf("unexpected response %s (the agent may have another version)", status)
 }
 
+// forbidden is an fs.ErrPermission that says what to do.
+type forbidden struct{ path string }
+
+func (f forbidden) Error() string {
+	return fmt.Sprintf("permission denied for control socket %s; run the command as the agent's user or as root (sudo)", f.path)
+}
+
+func (forbidden) Unwrap() error { return fs.ErrPermission }
+
 // explain describes why there was no response, and what to do about it.
 func (c *Client) explain(ctx context.Context, err error) error {
 	var slow interface{ Timeout() bool }
@@ -171,7 +181,7 @@ func (c *Client) explain(ctx context.Context, err error) error {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, syscall.ENOTDIR):
 		return fmt.Errorf("%w on %s; start one, or select the socket of the running one with --socket", ErrNotRunning, c.path)
 	case errors.Is(err, fs.ErrPermission):
-		return fmt.Errorf("permission denied for control socket %s; run the command as the agent's user or as root (sudo)", c.path)
+		return forbidden{c.path}
 	case errors.As(err, &slow) && slow.Timeout():
 		return fmt.Errorf("no response from the agent on %s within %s", c.path, requestTimeout)
 	}
