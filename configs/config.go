@@ -35,15 +35,15 @@ type Config struct {
 	Master Master `key:"master"`
 
 	// Register makes the agent register on start-up; otherwise it resumes the saved node ID.
-	Register bool `key:"register" default:"false" flag:"register" help:"register with the master (default: resume the saved node ID)"`
+	Register bool `key:"register" default:"false" flag:"register" help:"register (default: resume the saved node id)"`
 	// AllowMasterAsWorker permits a master on the same host.
-	AllowMasterAsWorker bool `key:"allow_master_as_worker" default:"false" flag:"allow-master-as-worker" help:"allow a master on the same host (for development)"`
+	AllowMasterAsWorker bool `key:"allow_master_as_worker" default:"false" flag:"allow-master-as-worker" help:"allow a master on this host (development)"`
 	// PollInterval is the interval between polls of an idle agent.
-	PollInterval time.Duration `key:"poll_interval" live:"" default:"10s" allow:"10ms..24h" flag:"poll-interval" help:"how often an idle agent polls for a job"`
+	PollInterval time.Duration `key:"poll_interval" live:"" default:"10s" allow:"10ms..24h" flag:"poll-interval" help:"how often an idle agent polls"`
 	// HeartbeatInterval is the interval between heartbeats.
 	HeartbeatInterval time.Duration `key:"heartbeat_interval" live:"" default:"30s" allow:"10ms..24h" flag:"heartbeat-interval" help:"how often to send a heartbeat"`
 	// MetricsPort serves the agent's own metrics, health and status; 0 disables it.
-	MetricsPort int `key:"metrics_port" default:"9091" allow:"0..65535" flag:"metrics-port" help:"port for metrics and readiness; 0 disables it"`
+	MetricsPort int `key:"metrics_port" default:"9091" allow:"0..65535" flag:"metrics-port" help:"metrics and readiness; 0: none"`
 
 	Jobs      Jobs      `key:"jobs"`
 	Shutdown  Shutdown  `key:"shutdown"`
@@ -69,9 +69,9 @@ type Node struct {
 // Master configures the connection to the master.
 type Master struct {
 	URL                string `key:"url" default:"http://localhost:8080" allow:"url" flag:"master" help:"master URL" alias:"MASTER_URL"`
-	APIKey             Secret `key:"api_key" live:"" default:"" allow:"secret" flag:"api-key" help:"bearer key, visible to other users; prefer --api-key-file" alias:"MASTER_API_KEY" legacy:"FFMPEG_RTMP_API_KEY"`
+	APIKey             Secret `key:"api_key" live:"" default:"" allow:"secret" flag:"api-key" help:"bearer key; others see it: use --api-key-file" alias:"MASTER_API_KEY" legacy:"FFMPEG_RTMP_API_KEY"`
 	APIKeyFile         string `key:"api_key_file" live:"" default:"" allow:"optional-path" flag:"api-key-file" help:"file containing the bearer key"`
-	CA                 string `key:"ca" live:"" default:"" allow:"optional-path" flag:"ca" help:"CA that signed the master's certificate (default: system CAs)"`
+	CA                 string `key:"ca" live:"" default:"" allow:"optional-path" flag:"ca" help:"the master's CA, PEM (default: the system's)"`
 	Cert               string `key:"cert" live:"" default:"" allow:"optional-path" flag:"cert" help:"client certificate for mTLS, PEM"`
 	Key                string `key:"key" live:"" default:"" allow:"optional-path" flag:"key" help:"private key of --cert, PEM"`
 	InsecureSkipVerify bool   `key:"insecure_skip_verify" live:"" default:"false" flag:"insecure-skip-verify" help:"do not verify the master's certificate"`
@@ -83,7 +83,7 @@ type Master struct {
 // Jobs limits what jobs may do and use.
 type Jobs struct {
 	MaxConcurrent int           `key:"max_concurrent" live:"" default:"1" allow:"1..256" flag:"max-concurrent-jobs" help:"job slots"`
-	GenerateInput bool          `key:"generate_input" live:"" default:"true" flag:"generate-input" help:"generate a synthetic input for jobs without one"`
+	GenerateInput bool          `key:"generate_input" live:"" default:"true" flag:"generate-input" help:"make missing inputs of jobs"`
 	Timeout       time.Duration `key:"timeout" live:"" default:"1h" allow:"100ms..720h"`
 	// StallTimeout is how long a job may make no progress before it is stopped.
 	StallTimeout        time.Duration `key:"stall_timeout" live:"" default:"60s" allow:"100ms..24h"`
@@ -200,7 +200,7 @@ type Exporter struct {
 type Log struct {
 	Level string `key:"level" live:"" default:"info" allow:"debug|info|warn|error" flag:"log-level" help:"debug, info, warn or error"`
 	// Format is auto (console on a terminal, json otherwise), console or json.
-	Format string `key:"format" default:"auto" allow:"auto|console|json" flag:"log-format" help:"console, json, or auto: console on a terminal"`
+	Format string `key:"format" default:"auto" allow:"auto|console|json" flag:"log-format" help:"console, json or auto"`
 }
 
 // Control configures the unix socket that the operator commands use.

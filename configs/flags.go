@@ -26,7 +26,7 @@ func BindFlags(fs *pflag.FlagSet) {
 		}
 	}
 	fs.VarPF(&flagValue{typ: reflect.TypeFor[string]()}, configFlag, "",
-		"YAML `file` (default "+DefaultFile+", if present)")
+		"YAML (default "+DefaultFile+")")
 	for name, typ := range legacyFlags {
 		f := fs.VarPF(&flagValue{typ: typ}, name, "", "ignored")
 		f.Hidden = true

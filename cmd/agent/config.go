@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
@@ -27,14 +26,14 @@ func newConfig() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
 			for _, e := range loaded.Entries() {
-				fmt.Fprintf(w, "%s\t%s\t# %s\n", e.Key+":", e.Value, e.Origin)
+				// A long value moves the origin of its own line only.
+				fmt.Fprintf(cmd.OutOrStdout(), "%-28s  %-24s  # %s\n", e.Key+":", e.Value, e.Origin)
 			}
 			for _, warning := range loaded.Warnings {
 				fmt.Fprintln(cmd.ErrOrStderr(), "agent: warning:", warning)
 			}
-			return w.Flush()
+			return nil
 		},
 	}
 	bindHiddenFlags(cmd)
@@ -50,7 +49,7 @@ func sourceOf(cmd *cobra.Command) configs.Source {
 
 // bindConfigFlag defines --config for commands that have no other setting as a flag.
 func bindConfigFlag(cmd *cobra.Command) {
-	cmd.Flags().String("config", "", "YAML `file` (default "+configs.DefaultFile+", if present)")
+	cmd.Flags().String("config", "", "YAML `file` (default "+configs.DefaultFile+")")
 }
 
 // readFiles reads the files that the configuration names, and reports those that are not valid

@@ -33,7 +33,7 @@ func newDemo() *cobra.Command {
 	var input, reportFile string
 	cmd := &cobra.Command{
 		Use:   "demo",
-		Short: "Run three transcodes with an embedded master and show their energy use",
+		Short: "Run three transcodes with an embedded master and show their energy",
 		Long: `Start a master and a complete agent in this process, which talk over HTTP, run three
 transcodes (H.264, H.265, VP9), and show their progress and energy use. Everything is
 removed afterwards except the file that --report writes.`,

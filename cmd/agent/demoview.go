@@ -5,13 +5,10 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"os"
 	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
-
-	"golang.org/x/term"
 
 	"ffmpeg-agent/hardware/energy"
 	"ffmpeg-agent/internal/devmaster"
@@ -98,7 +95,7 @@ func (v *demoView) draw() {
 	}
 	v.drawn = true
 	for i := range v.jobs {
-		fmt.Fprintf(v.out, "\r%s%s\n", clearLine, shortened(v.line(&v.jobs[i]), max(1, v.columns()-1)))
+		fmt.Fprintf(v.out, "\r%s%s\n", clearLine, shortened(v.line(&v.jobs[i]), terminalWidth(v.tty, 80)-1))
 	}
 }
 
@@ -166,16 +163,6 @@ func runningLine(j messages.JobStatus) string {
 
 // demoBar is the width of a progress bar with which a line fits 80 columns.
 const demoBar = 16
-
-// columns is the width of the terminal.
-func (v *demoView) columns() int {
-	if f, ok := v.tty.(*os.File); ok {
-		if width, _, err := term.GetSize(int(f.Fd())); err == nil && width > 0 {
-			return width
-		}
-	}
-	return 80
-}
 
 // table prints the outcome and energy of each job. It fails if one did not complete.
 func (v *demoView) table() error {

@@ -171,8 +171,9 @@ func count(findings []finding, state findingState) (n int) {
 // newFindingPrinter prints each finding on a line, and how to fix it on the next.
 func newFindingPrinter(out io.Writer) func(finding) {
 	states := map[findingState]string{findingOK: "ok", findingWarning: "warning", findingFailed: "FAILED"}
+	width := max(20, min(findingWidth, terminalWidth(out, findingWidth+findingIndent)-findingIndent))
 	return func(f finding) {
-		for i, line := range wrapped(f.Message, findingWidth) {
+		for i, line := range wrapped(f.Message, width) {
 			state, name := "", ""
 			if i == 0 {
 				state, name = states[f.State], f.Name
@@ -185,7 +186,11 @@ func newFindingPrinter(out io.Writer) func(finding) {
 	}
 }
 
-const findingWidth = 92 // columns of a message
+// Columns of a message, and before it.
+const (
+	findingWidth  = 92
+	findingIndent = 28
+)
 
 // wrapped breaks a text into lines of up to width columns.
 func wrapped(text string, width int) []string {

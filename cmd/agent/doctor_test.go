@@ -260,7 +260,7 @@ func TestDoctorChecksCertificates(t *testing.T) {
 		"expires soon":  {func(x *x509.Certificate) { x.NotAfter = time.Now().Add(240 * time.Hour) }, &tls.Config{}, "master certificate", findingWarning, "expires in 9d", "renew"},
 		"expired":       {func(x *x509.Certificate) { x.NotAfter = time.Now().Add(-time.Minute) }, &tls.Config{}, "master", findingFailed, "expired on", "renew"},
 		"not yet valid": {func(x *x509.Certificate) { x.NotBefore = time.Now().Add(time.Hour) }, &tls.Config{}, "master", findingFailed, "not valid before", setClock},
-		"another host":  {func(x *x509.Certificate) { x.IPAddresses, x.DNSNames = nil, []string{"m.example.org"} }, &tls.Config{}, "master", findingFailed, "another host", "master.url"},
+		"another host":  {func(x *x509.Certificate) { x.IPAddresses, x.DNSNames = nil, []string{"m.example.org"} }, &tls.Config{}, "master", findingFailed, "is for m.example.org, not for 127.0.0.1", "master.url"},
 		"old TLS":       {func(*x509.Certificate) {}, &tls.Config{MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11}, "master", findingFailed, "TLS 1.2", "TLS 1.2"},
 	} {
 		t.Run(name, func(t *testing.T) {

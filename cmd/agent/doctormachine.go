@@ -14,7 +14,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/prometheus/procfs"
 	"golang.org/x/sys/unix"
 
 	"ffmpeg-agent/configs"
@@ -339,21 +338,17 @@ func (e *examination) takenPort(l listener, err error, fix string) finding {
 	return warning(e.asRoot()+"   # if that program is the agent, else: "+fix, "in use by a program of user %s (%s)", userName(owner), l.key)
 }
 
-// portOwner is the user id of the program that listens on a TCP port of this machine.
-func portOwner(procfsPath string, port int) (uid string, known bool) {
-	const listening = 10 // TCP_LISTEN in the kernel's include/net/tcp_states.h
-	proc, err := procfs.NewFS(procfsPath)
-	if err != nil {
-		return "", false
-	}
-	for _, read := range []func() (procfs.NetTCP, error){proc.NetTCP, proc.NetTCP6} {
-		sockets, err := read()
-		if err != nil {
-			continue // without IPv6 there is no such file
-		}
-		for _, s := range sockets {
-			if s.St == listening && s.LocalPort == uint64(port) {
-				return fmt.Sprint(s.UID), true
+// portOwner is the user id of the program that listens on a TCP port of this machine, from the
+// kernel's tables of sockets (proc(5), /proc/net/tcp).
+func portOwner(procfs string, port int) (uid string, known bool) {
+	const localAt, stateAt, uidAt, listening = 1, 3, 7, "0A"
+	suffix := fmt.Sprintf(":%04X", port)
+	for _, name := range []string{"tcp", "tcp6"} {
+		table, _ := os.ReadFile(filepath.Join(procfs, "self/net", name)) // there may be no IPv6
+		for line := range strings.Lines(string(table)) {
+			fields := strings.Fields(line)
+			if len(fields) > uidAt && fields[stateAt] == listening && strings.HasSuffix(fields[localAt], suffix) {
+				return fields[uidAt], true
 			}
 		}
 	}

@@ -212,6 +212,9 @@ func offered(jobs []job.Summary) string {
 func isNear(given string, s *job.Summary) bool {
 	const enough = 3 // shorter texts are near to everything
 	given, id := strings.ToLower(given), strings.ToLower(s.JobID)
+	if number := strconv.FormatInt(s.SequenceNumber, 10); len(given) > 1 && s.SequenceNumber > 0 && distance(given, number) == 1 {
+		return true
+	}
 	if len(given) < enough {
 		return false
 	}

@@ -102,6 +102,8 @@ func TestJobIsFoundByWhatPeopleType(t *testing.T) {
 		"3333":     "Similar: c0ffee00-3333-4b6f",
 		"zzzzzz":   "The latest: 0b1e77aa, 7f3a9c52",
 		"9999":     "The latest",
+		"1040":     "Similar: 7f3a9c52-1d0e-4b6f (number 1042), 7f3b0000-2222-4b6f (number 1041)",
+		"104":      "Similar: 7f3a9c52-1d0e-4b6f (number 1042), 7f3b0000-2222-4b6f (number 1041)",
 	} {
 		if got, err := resolveJob(given, past); got != "" || err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: got %s, %v; want %q", given, got, err, want)

@@ -99,6 +99,16 @@ func (l *logger) redirectStandardLog() (restore func()) {
 // close writes the queued lines, and gives up after flushTimeout.
 func (l *logger) close() { l.writer.close() }
 
+// terminalWidth is the number of columns of a terminal, otherwise a default.
+func terminalWidth(out any, otherwise int) int {
+	if f, ok := out.(*os.File); ok {
+		if width, _, err := term.GetSize(int(f.Fd())); err == nil && width > 0 {
+			return width
+		}
+	}
+	return otherwise
+}
+
 func isTerminal(out io.Writer) bool {
 	f, ok := out.(*os.File)
 	return ok && term.IsTerminal(int(f.Fd()))

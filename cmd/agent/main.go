@@ -73,8 +73,8 @@ func newRoot() *cobra.Command {
 	root := &cobra.Command{
 		Use:           "agent",
 		Short:         "Worker for distributed transcoding that measures the energy used by each job",
-		Long:          "Transcoding worker that measures the energy of each job. Without a command it does agent run.",
-		Example:       "  agent --register --master https://192.168.1.100:8080 --api-key-file /etc/ffmpeg-agent/key",
+		Long:          "Transcoding worker that measures the energy of each job. Without a command it does agent run, whose help lists the flags.",
+		Example:       "  agent --register --master https://master:8080 --api-key-file key",
 		Version:       version,
 		Args:          noArguments,
 		RunE:          runCommand,
@@ -89,6 +89,7 @@ func newRoot() *cobra.Command {
 		return usageError{fmt.Errorf("%w; see %s --help", err, cmd.CommandPath())}
 	})
 	root.InitDefaultHelpFlag()
+	root.SetHelpFunc(func(cmd *cobra.Command, _ []string) { writeHelp(cmd.OutOrStdout(), cmd) })
 	bindHiddenFlags(root)
 	root.AddCommand(
 		newRun(), newDemo(), newStatus(), newJobs(), newDrain(), newReload(), newDoctor(), newReport(), newConfig(), newExporters(), newVersion(),

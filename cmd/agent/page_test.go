@@ -42,7 +42,7 @@ func TestPageInBrowser(t *testing.T) {
 	dom := chromium("--dump-dom", url)
 	for what, want := range map[string]string{
 		"the running job": running.ID, "the finished job with its report": `href="/report?job=` + done.ID + `&amp;attempt=1"`,
-		"the actors": `title="agent/heartbeat"`, "the power curve": `id="curve" points="0.0,`, "the outcome": "completed", "no failed check": `id="problems" hidden`,
+		"the actors": `title="agent/heartbeat"`, "the power curve up to now": ` 600.0,`, "the outcome": "completed", "no failed check": `id="problems" hidden`,
 	} {
 		if !strings.Contains(dom, want) {
 			t.Errorf("got a page without %s (%q):\n%s", what, want, dom)
@@ -55,7 +55,7 @@ func TestPageInBrowser(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, args := range map[string][]string{
-		"desktop": {"--window-size=1200,1500"}, "phone": {"--window-size=500,1800"}, "dark": {"--window-size=1200,1500", "--blink-settings=preferredColorScheme=0"},
+		"desktop": {"--window-size=1200,1500"}, "phone": {"--window-size=390,1800"}, "dark": {"--window-size=1200,1500", "--blink-settings=preferredColorScheme=0"},
 	} {
 		path := filepath.Join(*pageScreens, name+".png")
 		chromium(append(args, "--screenshot="+path, url)...)

@@ -21,7 +21,7 @@ func newRun() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "run",
 		Short:   "Run the agent; the same as no command",
-		Example: "  agent run --register --master https://192.168.1.100:8080 --api-key-file /etc/ffmpeg-agent/key",
+		Example: "  agent run --register --master https://master:8080 --api-key-file key",
 		Args:    noArguments,
 		RunE:    runCommand,
 	}

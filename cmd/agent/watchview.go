@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -69,6 +70,7 @@ func (w *watch) lines() []string {
 		}
 		v.paragraph(firstOf("checks", i), style, text)
 	}
+	w.actorsSummary(v)
 	w.writePower(v)
 	v.row("journal", journalText(s))
 	v.row("jobs", jobsText(s))
@@ -115,22 +117,18 @@ func (l *lines) plain(style lipgloss.Style, text string) {
 func (w *watch) writePower(v *lines) {
 	text := powerText(w.status.Power, w.status.Source)
 	if len(w.power) > 1 {
-		text += "  " + sparkline(w.power, max(0, min(60, v.width-labelWidth-len(text)-2)))
+		const scaleWidth = len("  1000.0 to 1000.0 W")
+		shown := w.power[max(0, len(w.power)-max(1, min(60, v.width-labelWidth-len(text)-2-scaleWidth))):]
+		// The lowest and the highest block may be close together.
+		text += fmt.Sprintf("  %s  %.1f to %.1f W", sparkline(shown), slices.Min(shown), slices.Max(shown))
 	}
 	v.row("power", text)
 }
 
-// sparkline draws the last values in some columns, the lowest as the lowest block.
-func sparkline(values []float64, columns int) string {
+// sparkline draws a column for each value, the lowest as the lowest block.
+func sparkline(values []float64) string {
 	blocks := []rune("▁▂▃▄▅▆▇█")
-	values = values[max(0, len(values)-columns):]
-	if len(values) == 0 {
-		return ""
-	}
-	low, high := values[0], values[0]
-	for _, value := range values {
-		low, high = min(low, value), max(high, value)
-	}
+	low, high := slices.Min(values), slices.Max(values)
 	var b strings.Builder
 	for _, value := range values {
 		level := 0
@@ -203,18 +201,9 @@ func loadText(h *messages.HostStatus) string {
 	return figure(h.CPULoadPercent, 0)
 }
 
-// writeActors writes the tree unless it is folded, and a summary with those that need
-// attention, of which the tree may cut the failure.
-func (w *watch) writeActors(v *lines) {
+// actorsSummary counts the actors, and names those that need attention.
+func (w *watch) actorsSummary(v *lines) {
 	s := &w.status
-	if !w.isFolded("a") {
-		var tree strings.Builder
-		writeActors(&tree, s)
-		for line := range strings.Lines(tree.String()) {
-			v.plain(lipgloss.NewStyle(), strings.TrimRight(line, "\n"))
-		}
-		v.all = append(v.all, "")
-	}
 	running, restarts := 0, 0
 	for i := range s.Actors {
 		a := &s.Actors[i]
@@ -232,5 +221,17 @@ func (w *watch) writeActors(v *lines) {
 		if a := &s.Actors[i]; a.State != "running" {
 			v.paragraph("", badStyle, fmt.Sprintf("%s %s: %s", plain(a.Path), plain(a.State), failureText(s.At, a)))
 		}
+	}
+}
+
+// writeActors writes the tree unless it is folded.
+func (w *watch) writeActors(v *lines) {
+	if w.isFolded("a") {
+		return
+	}
+	var tree strings.Builder
+	writeActors(&tree, &w.status)
+	for line := range strings.Lines(tree.String()) {
+		v.plain(lipgloss.NewStyle(), strings.TrimRight(line, "\n"))
 	}
 }

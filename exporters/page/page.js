@@ -6,6 +6,8 @@ const known = (v, digits) => v === undefined || v === null ? "–" : v.toFixed(d
 const span = s => s === undefined || s === null ? "–" : s < 90 ? Math.round(s) + " s" : s < 5400 ? Math.round(s / 60) + " min" : s < 172800 ? Math.round(s / 3600) + " h" : Math.round(s / 86400) + " days";
 const since = (now, then) => then ? span((Date.parse(now) - Date.parse(then)) / 1000) : "–";
 
+const count = (n, noun) => n + " " + noun + (n === 1 ? "" : "s");
+
 function element(name, text, kind) {
   const e = document.createElement(name);
   if (text !== undefined) e.textContent = text;
@@ -51,10 +53,10 @@ function show(s) {
   drawPower();
   at("jobs").replaceChildren(...(s.jobs.length ? s.jobs.map(showJob) : [element("p", "none")]));
   const c = s.counts;
-  list("counts", [["jobs", c.jobs_completed + " completed, " + c.jobs_failed + " failed in " + c.failed + " attempts, " + c.jobs_canceled + " canceled"],
+  list("counts", [["jobs", c.jobs_completed + " completed, " + c.jobs_failed + " failed" + (c.failed === c.jobs_failed ? "" : " in " + count(c.failed, "attempt")) + ", " + c.jobs_canceled + " canceled"],
     ["results", c.delivered + " delivered, " + s.journal.unsent + " waiting, " + s.journal.dead_letters + " rejected for good"],
     ["energy charged to jobs", (c.energy || []).map(e => e.codec + " " + known(e.joules, 0) + " J " + e.source).join(", ") || "none"]]);
-  list("sensors", (s.samplers || []).map(x => [x.name, x.absent || x.error || x.source + ", " + x.zones + " zones"]).concat(s.host ? [["host", "CPU " + known(s.host.cpu_load_percent, 0) + " %" +
+  list("sensors", (s.samplers || []).map(x => [x.name, x.absent || x.error || x.source + ", " + count(x.zones, "zone")]).concat(s.host ? [["host", "CPU " + known(s.host.cpu_load_percent, 0) + " %" +
     (s.host.temperature_celsius === undefined ? "" : ", " + known(s.host.temperature_celsius, 0) + " °C")]] : []));
   at("actors").replaceChildren(...s.actors.map(a => row([actorCell(a.path), element("td", a.state, a.state === "running" ? "good" : "bad"), String(a.restarts), String(a.mailbox_depth), a.last_failure || ""])));
 }
@@ -69,7 +71,8 @@ function drawPower() {
   const values = power.filter(v => v !== null);
   if (!values.length) return;
   const low = Math.min(...values), high = Math.max(...values), height = Math.max(high - low, high * 0.05) || 1;
-  at("curve").setAttribute("points", power.map((v, i) => v === null ? "" : (i * 600 / (powerPoints - 1)).toFixed(1) + "," + (112 - (v - low) / height * 104).toFixed(1)).join(" "));
+  const step = 600 / Math.max(29, power.length - 1); // the latest on the right, and at least a minute
+  at("curve").setAttribute("points", power.map((v, i) => v === null ? "" : (600 - (power.length - 1 - i) * step).toFixed(1) + "," + (112 - (v - low) / height * 104).toFixed(1)).join(" "));
   at("range").textContent = known(low, 1) + " to " + known(high, 1) + " W in the last " + span(power.length * 2);
 }
 

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -155,7 +156,7 @@ func (c *Client) explain(ctx context.Context, timeout time.Duration, err error) 
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
 		return "the master's certificate " + validity(invalid.Cert, time.Now())
 	case errors.As(err, &name):
-		return "the master's certificate is for another host: " + oneLine(name.Error()) + "; use a name of it in master.url, or a certificate for this one"
+		return fmt.Sprintf("the master's certificate is for %s, not for %s; use a name of it in master.url, or a certificate for this one", certificateNames(name.Certificate), oneLine(name.Host))
 	case errors.Is(err, http.ErrSchemeMismatch):
 		return "the master does not use TLS on this port; its URL must start with http://"
 	case clientCertRejected(err):
@@ -172,6 +173,18 @@ func (c *Client) explain(ctx context.Context, timeout time.Duration, err error) 
 		return "connection closed before the response was complete"
 	}
 	return oneLine(err.Error())
+}
+
+// certificateNames are the hosts that a certificate is for.
+func certificateNames(cert *x509.Certificate) string {
+	names := slices.Clone(cert.DNSNames)
+	for _, ip := range cert.IPAddresses {
+		names = append(names, ip.String())
+	}
+	if len(names) == 0 {
+		return "no host (it has no subject alternative names)"
+	}
+	return safetext.Shorten(oneLine(strings.Join(names, ", ")), 200)
 }
 
 func validity(cert *x509.Certificate, now time.Time) string {

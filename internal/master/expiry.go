@@ -68,6 +68,7 @@ func (e *expiries) note(name string, cert *x509.Certificate) {
 	if left := cert.NotAfter.Sub(now); left < expiryWarning && now.Sub(e.warned[name]) >= warnInterval {
 		e.warned[name] = now
 		what := map[string]string{"master": "the master's certificate expires soon: renew it on the master's host", "client": "the client certificate expires soon: renew the files of master.cert and master.key"}[name]
-		e.log.Warn(what, zap.Time("expires_at", cert.NotAfter), zap.Int("days_left", int(left.Hours()/24)))
+		// Text, since the console format shows no date of a time.
+		e.log.Warn(what, zap.String("expires_at", cert.NotAfter.UTC().Format(time.RFC3339)), zap.Int("days_left", int(left.Hours()/24)))
 	}
 }

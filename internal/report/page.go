@@ -142,12 +142,16 @@ func meta(rec *job.Record) []fact {
 	if rec.FinishedAt != nil {
 		finished.Time = timestampOf(*rec.FinishedAt)
 	}
-	facts := []fact{
+	var facts []fact
+	if n := rec.Lease.Job.SequenceNumber; n > 0 {
+		facts = []fact{{Name: "number", Value: fmt.Sprint(n)}}
+	}
+	facts = append(facts, []fact{
 		{Name: "attempt", Value: fmt.Sprint(rec.Key().Attempt)},
 		{Name: "node", Value: cmp.Or(sanitize(rec.Lease.NodeID), unknown)},
 		{Name: "accepted", Value: unknown, Time: timestampOf(rec.AcceptedAt)},
 		started, finished,
-	}
+	}...)
 	if rec.SettledAt != nil {
 		facts = append(facts, fact{Name: "settled", Value: unknown, Time: timestampOf(*rec.SettledAt)})
 	}
@@ -177,6 +181,9 @@ func stateText(rec *job.Record) string {
 func newAttempt(rec *job.Record) attempt {
 	r := decodeResult(rec)
 	a := attempt{Number: rec.Key().Attempt, Outcome: outcome(rec, r).Text, Energy: unknown, State: stateText(rec)}
+	if r != nil && r.FailureReason != "" {
+		a.Outcome += ": " + sanitize(string(r.FailureReason))
+	}
 	if r != nil && r.Energy != nil && r.Energy.Total.Energy != nil {
 		a.Energy = joules(&r.Energy.Total) + ", " + sourceOf(&r.Energy.Total).Text
 	}

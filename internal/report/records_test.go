@@ -127,7 +127,7 @@ func phasesOf(edges ...float64) []job.PhaseSpan {
 
 func leaseOf(attempt int) job.Lease {
 	return job.Lease{
-		Job:    protocol.Job{ID: "7f3a9c52-1d0e-4b6f-9a44-0f6f2f1f8d11", Scenario: "1080p30-h264", RetryCount: attempt - 1, Parameters: protocol.Parameters{"stream_key": "s3cr3t"}},
+		Job:    protocol.Job{ID: "7f3a9c52-1d0e-4b6f-9a44-0f6f2f1f8d11", SequenceNumber: 1042, Scenario: "1080p30-h264", RetryCount: attempt - 1, Parameters: protocol.Parameters{"stream_key": "s3cr3t"}},
 		NodeID: "node-42", AcquiredAt: at(-1),
 	}
 }

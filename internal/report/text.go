@@ -120,7 +120,7 @@ func (p *page) writeAttempts(b *strings.Builder) {
 	b.WriteString("\nother attempts (--attempt N)\n")
 	w := tabwriter.NewWriter(b, 0, 0, 2, ' ', 0)
 	for _, a := range p.Attempts {
-		fmt.Fprintf(w, "  %d\t%s\t%s\t%s\n", a.Number, a.Outcome, a.Energy, a.State)
+		fmt.Fprintf(w, "  %d\t%s\tenergy %s\t%s\n", a.Number, a.Outcome, a.Energy, a.State)
 	}
 	_ = w.Flush() // a strings.Builder does not fail
 }
