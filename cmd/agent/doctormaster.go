@@ -182,7 +182,7 @@ func checkClock(_ context.Context, e *examination) []finding {
 func checkSecretFiles(_ context.Context, e *examination) []finding {
 	var findings []finding
 	if p := e.cfg.keyProblem; p != nil {
-		findings = append(findings, failed(writeKey(e.cfg.Master.APIKeyFile), "no API key for the master: %s", p))
+		findings = append(findings, failed(e.keyFix(), "no API key for the master: %s", p))
 	}
 	exposed := exposedSecrets(e.cfg.Config)
 	for _, key := range slices.Sorted(maps.Keys(exposed)) {
@@ -192,6 +192,14 @@ func checkSecretFiles(_ context.Context, e *examination) []finding {
 		findings = append(findings, passing("closed to other users"))
 	}
 	return findings
+}
+
+// keyFix is what to do about the key's file.
+func (e *examination) keyFix() string {
+	if path := e.cfg.Master.APIKeyFile; isForbidden(path) {
+		return allowReading(path, e.loaded.File)
+	}
+	return writeKey(e.cfg.Master.APIKeyFile)
 }
 
 // writeKey is the command that writes the master's key into its file.
@@ -210,7 +218,7 @@ func checkKey(ctx context.Context, e *examination) []finding {
 	case protocol.KindOf(err) != protocol.Unauthorized:
 		return []finding{failed("curl -v "+e.cfg.Master.URL+"/nodes   # the master is up, and this call fails; see its log", "%v", err)}
 	case e.cfg.Master.APIKeyFile != "":
-		return []finding{failed(writeKey(e.cfg.Master.APIKeyFile), "%v", err)}
+		return []finding{failed(e.keyFix(), "%v", err)}
 	case e.cfg.Master.APIKey.IsSet():
 		return []finding{failed(e.change("master.api_key", "a key that the master accepts"), "%v", err)}
 	}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 	"go.uber.org/zap"
+	"golang.org/x/sys/unix"
 
 	"ffmpeg-agent/configs"
 	"ffmpeg-agent/hardware"
@@ -130,8 +131,7 @@ func configurationFindings(err error, given string) []finding {
 		text.Allowed = ""
 		fix := changeCommand(p.Key, p.Origin, allowed)
 		if path := strings.Trim(p.Value, `"`); filepath.IsAbs(path) && isForbidden(path) {
-			user := userName(strconv.Itoa(os.Geteuid()))
-			fix = fmt.Sprintf("%s   # or, if the agent runs as %s: sudo chgrp %s %s && sudo chmod g+r %s", sudoDoctor(given), user, user, path, path)
+			fix = allowReading(path, given)
 		}
 		findings = append(findings, failed(fix, "%s", text))
 	}
@@ -140,11 +140,13 @@ func configurationFindings(err error, given string) []finding {
 
 // isForbidden reports whether this user may not read a file.
 func isForbidden(path string) bool {
-	f, err := os.Open(path)
-	if err == nil {
-		_ = f.Close()
-	}
-	return errors.Is(err, fs.ErrPermission)
+	return errors.Is(unix.Access(path, unix.R_OK), fs.ErrPermission)
+}
+
+// allowReading is what to do about a file that this user may not read, but perhaps the agent.
+func allowReading(path, given string) string {
+	user := userName(strconv.Itoa(os.Geteuid()))
+	return fmt.Sprintf("%s   # or, if the agent runs as %s: sudo chgrp %s %s && sudo chmod g+r %s", sudoDoctor(given), user, user, path, path)
 }
 
 // sudoDoctor is the command that makes the checks as root, with the configuration file that was

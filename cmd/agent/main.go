@@ -73,7 +73,7 @@ func newRoot() *cobra.Command {
 	root := &cobra.Command{
 		Use:           "agent",
 		Short:         "Worker for distributed transcoding that measures the energy used by each job",
-		Long:          "Transcoding worker that measures the energy of each job. Without a command it does agent run, whose help lists the flags.",
+		Long:          "Transcoding worker that measures the energy of each job. Without a command it does agent run.",
 		Example:       "  agent --register --master https://master:8080 --api-key-file key",
 		Version:       version,
 		Args:          noArguments,

@@ -10,7 +10,7 @@ import (
 func newReload() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "reload",
-		Short: "Make the running agent load its configuration again, and say whether it did",
+		Short: "Make the running agent load its configuration again",
 		Long: `Make the agent on this machine load its configuration again. It does so by itself about a
 second after a file has changed, and on SIGHUP; this command waits for it and tells the
 outcome. Exit status 1 if a file is invalid, so that nothing has changed, or no agent is running.`,
