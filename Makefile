@@ -65,8 +65,8 @@ demo: need build ## run real transcodes with an embedded master and an agent, an
 	@bin/agent demo
 
 .PHONY: test
-test: need ## run all tests with the race detector
-	RAPID_SEED=1 $(GO) test -race -tags $(TAGS) -timeout 10m ./...
+test: need ## run all tests with the race detector; make check runs vet
+	RAPID_SEED=1 $(GO) test -race -vet=off -tags $(TAGS) -timeout 10m ./...
 
 .PHONY: build
 build: need ## build bin/agent and bin/devmaster
