@@ -6,9 +6,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -158,6 +160,70 @@ func TestReassignedResultIsDiscardedAfterDowntime(t *testing.T) {
 	link := newLink(t)
 	link.connect(m)
 	s := newSite(t, func(c *siteConfig) { c.dir, c.link, c.UnavailableAfter = dir, link, soon })
+	if r := s.settled(j, 1); r.State != job.RecordSuperseded {
+		t.Errorf("ended as %s: %s", r.State, r.Why)
+	}
+	other.resultAccepted(m, j)
+}
+
+// TestOldAnswerAboutALeaseIsNotUsed: the answer that the lease is held reaches the agent when
+// another worker has completed the job, as after a stop of the process or of the machine.
+func TestOldAnswerAboutALeaseIsNotUsed(t *testing.T) {
+	t.Parallel()
+	m, dir := careless(t), t.TempDir()
+	j, err := m.Submit(protocol.JobRequest{Scenario: "test-h264", Parameters: ffmpegtest.Quick()})
+	must(t, err)
+	dead := newWorker(t, m, "test-node")
+	book, err := journal.Open(journal.Settings{Path: filepath.Join(dir, "journal.db")})
+	must(t, err)
+	must(t, book.SaveSession(dead.session))
+	_, err = book.Accept(dead.takes(j, 1))
+	must(t, err)
+	must(t, book.Close())
+
+	link := newLink(t)
+	link.connect(m)
+	asked, completed := make(chan string, 1), make(chan struct{})
+	link.interfere(func(next http.Handler, w http.ResponseWriter, r *http.Request) {
+		select {
+		case <-completed:
+			next.ServeHTTP(w, r)
+			return
+		default:
+		}
+		if r.Method != http.MethodGet || !strings.HasPrefix(r.URL.Path, "/jobs/") || r.URL.Path == "/jobs/next" {
+			hangUp(w)
+			return
+		}
+		answer := httptest.NewRecorder()
+		next.ServeHTTP(answer, r)
+		body := answer.Body.String()
+		select {
+		case asked <- body:
+		default:
+		}
+		<-completed
+		maps.Copy(w.Header(), answer.Header())
+		w.WriteHeader(answer.Code)
+		io.WriteString(w, body)
+	})
+	s := newSite(t, func(c *siteConfig) { c.dir, c.link, c.UnavailableAfter = dir, link, soon })
+	var answer string
+	for answer == "" {
+		select {
+		case answer = <-asked:
+		case <-time.After(20 * time.Millisecond): // the master keeps the node until the agent has asked
+			must(t, dead.client.Heartbeat(context.Background(), dead.session, messages.NodeStatus{Status: "available"}))
+		}
+	}
+	if !strings.Contains(answer, `"assigned"`) {
+		t.Fatalf("the job is not assigned when the agent asks: %s", answer)
+	}
+	old := time.After(soon + 100*time.Millisecond)
+	other := newWorker(t, m, "other-node")
+	other.completes(j, 2)
+	<-old
+	close(completed)
 	if r := s.settled(j, 1); r.State != job.RecordSuperseded {
 		t.Errorf("ended as %s: %s", r.State, r.Why)
 	}

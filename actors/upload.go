@@ -111,7 +111,8 @@ func age(t time.Time) time.Duration {
 }
 
 // ask asks for the lease, and once more where this agent was given a later attempt while
-// the answer was on its way.
+// the answer was on its way, or where the answer is so old, by the process or the machine
+// having been stopped, that the master may have reassigned the job since.
 func (u *uploader) ask(ctx context.Context, up upload, d *delivery) {
 	for {
 		at, overtaken := time.Now(), up.overtaken.Load()
@@ -120,7 +121,7 @@ func (u *uploader) ask(ctx context.Context, up upload, d *delivery) {
 		case err != nil:
 			d.err = err
 			return
-		case overtaken == up.overtaken.Load():
+		case overtaken == up.overtaken.Load() && age(at) <= u.settings().UnavailableAfter:
 			d.lease, d.askedAt = lease, at
 			return
 		}
