@@ -50,24 +50,61 @@ func TestConnectionsOfOnePeerAreLimited(t *testing.T) {
 	c := &connections{all: map[net.Conn]*connection{}}
 	var flood []*pipeFrom
 	for range maxPeerConnections {
-		conn := newPipeFrom("203.0.113.1:1")
-		c.changed(conn, http.StateNew)
-		c.changed(conn, http.StateActive)
-		flood = append(flood, conn)
+		flood = append(flood, c.busy("203.0.113.1:1"))
 	}
-	other := newPipeFrom("203.0.113.2:1")
-	c.changed(other, http.StateNew)
-	more := newPipeFrom("203.0.113.1:2")
-	c.changed(more, http.StateNew)
-	if !more.closed || other.closed || flood[0].closed {
-		t.Errorf("with all of a peer's connections busy: closed the new one %v, another peer's %v, a busy one %v", more.closed, other.closed, flood[0].closed)
+	other := c.busy("203.0.113.2:1")
+	flood = append(flood, c.busy("203.0.113.1:2"))
+	if !flood[0].closed || other.closed || flood[maxPeerConnections].closed {
+		t.Errorf("with all of a peer's connections busy: closed the oldest %v, another peer's %v, the new one %v; want the oldest alone",
+			flood[0].closed, other.closed, flood[maxPeerConnections].closed)
 	}
 	c.changed(flood[3], http.StateIdle)
-	more = newPipeFrom("203.0.113.1:3")
-	c.changed(more, http.StateNew)
-	if more.closed || !flood[3].closed {
-		t.Errorf("with an idle connection: closed the new one %v, the idle one %v", more.closed, flood[3].closed)
+	more := c.busy("203.0.113.1:3")
+	if more.closed || !flood[3].closed || flood[1].closed {
+		t.Errorf("with an idle connection: closed the new one %v, the idle one %v, a busy one %v; want the idle one alone", more.closed, flood[3].closed, flood[1].closed)
 	}
+}
+
+func TestSlowClientsDoNotBlockOtherPeers(t *testing.T) {
+	c := &connections{all: map[net.Conn]*connection{}}
+	scrape := c.busy("198.51.100.1:1")
+	var flood []*pipeFrom
+	for i := range maxConnections {
+		flood = append(flood, c.busy(fmt.Sprintf("203.0.113.%d:1", i%4)))
+	}
+	more := newPipeFrom("198.51.100.1:2")
+	c.changed(more, http.StateNew) // its request is on the way
+	flood = append(flood, c.busy("203.0.113.0:1"))
+	if more.closed || scrape.closed || !flood[0].closed {
+		t.Errorf("with slow requests of four peers: closed the new one %v, another peer's %v, the oldest of the four's %v; want that alone", more.closed, scrape.closed, flood[0].closed)
+	}
+	closed := 0
+	for _, f := range flood {
+		if f.closed {
+			closed++
+		}
+	}
+	if closed != 3 || len(c.all) != maxConnections {
+		t.Errorf("closed %d of the flood, kept %d connections; want 3, %d", closed, len(c.all), maxConnections)
+	}
+}
+
+func TestPeersAreAddressesOrIPv6Networks(t *testing.T) {
+	for remote, want := range map[string]string{
+		"203.0.113.1:80": "203.0.113.1/32", "[::ffff:203.0.113.1]:80": "203.0.113.1/32", "[2001:db8:1:2:3::4]:80": "2001:db8:1:2::/64", "[fe80::1%lo]:80": "fe80::/64",
+	} {
+		if got := peerOf(tcpAddr(remote)); got != want {
+			t.Errorf("%s: got %s, want %s", remote, got, want)
+		}
+	}
+}
+
+// busy adds a connection with a request in progress.
+func (c *connections) busy(from string) *pipeFrom {
+	conn := newPipeFrom(from)
+	c.changed(conn, http.StateNew)
+	c.changed(conn, http.StateActive)
+	return conn
 }
 
 type pipeFrom struct {
