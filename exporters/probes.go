@@ -93,7 +93,8 @@ func StatusHandler(status func() messages.Status) http.Handler {
 	})
 }
 
-// writeJSON responds with a value as JSON, without passwords in URLs and control characters.
+// writeJSON responds with a value as JSON, without passwords in URLs, and with control characters
+// as escapes.
 func writeJSON(w http.ResponseWriter, code int, value any) {
 	body, err := json.MarshalIndent(value, "", "  ")
 	if err != nil {
@@ -105,5 +106,5 @@ func writeJSON(w http.ResponseWriter, code int, value any) {
 	header.Set("Cache-Control", "no-store")
 	header.Set("X-Content-Type-Options", "nosniff")
 	w.WriteHeader(code)
-	_, _ = io.WriteString(w, safetext.Lines(safetext.Userinfo(string(body)))+"\n")
+	_, _ = io.WriteString(w, string(safetext.JSON([]byte(safetext.Userinfo(string(body)))))+"\n")
 }

@@ -3,7 +3,6 @@ package main
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -227,15 +226,10 @@ func summary(findings []finding) string {
 }
 
 func printFindingsJSON(out io.Writer, findings []finding) error {
-	raw, err := json.MarshalIndent(struct {
+	return printJSON(out, "findings", struct {
 		OK     bool      `json:"ok"`
 		Checks []finding `json:"checks"`
-	}{count(findings, findingFailed) == 0, findings}, "", "  ")
-	if err != nil {
-		return fmt.Errorf("encoding the findings: %w", err)
-	}
-	_, err = fmt.Fprintf(out, "%s\n", raw)
-	return err
+	}{count(findings, findingFailed) == 0, findings})
 }
 
 // userName is the name of a user, else its id.

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
+	"io"
 	"strings"
 	"time"
 
@@ -14,6 +16,16 @@ const unknown = "-"
 // plain returns untrusted text as one line without control characters, which a terminal
 // would obey.
 func plain(text string) string { return safetext.Line(text) }
+
+// printJSON prints a value, called what in errors, as indented JSON.
+func printJSON(out io.Writer, what string, value any) error {
+	raw, err := json.MarshalIndent(value, "", "  ")
+	if err != nil {
+		return fmt.Errorf("encoding the %s: %w", what, err)
+	}
+	_, err = fmt.Fprintf(out, "%s\n", safetext.JSON(raw))
+	return err
+}
 
 // nonZero formats a number that is unknown while it is 0.
 func nonZero(n int) string {

@@ -3,7 +3,6 @@ package main
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -88,12 +87,7 @@ func printJobsJSON(out io.Writer, jobs []job.Summary) error {
 	if jobs == nil {
 		jobs = []job.Summary{}
 	}
-	raw, err := json.MarshalIndent(jobs, "", "  ")
-	if err != nil {
-		return fmt.Errorf("encoding the jobs: %w", err)
-	}
-	_, err = fmt.Fprintf(out, "%s\n", raw)
-	return err
+	return printJSON(out, "jobs", jobs)
 }
 
 // printJobs prints a line for each attempt; of failed ones, the reason instead of the output.

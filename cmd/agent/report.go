@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 	"ffmpeg-agent/internal/control"
 	"ffmpeg-agent/internal/journal"
 	"ffmpeg-agent/internal/report"
+	"ffmpeg-agent/internal/safetext"
 	"ffmpeg-agent/messages/job"
 )
 
@@ -124,11 +126,16 @@ func chooseAttempt(id string, records []job.Record, attempt int) (int, error) {
 	return i, nil
 }
 
-// printResult prints a result exactly as it is sent, followed by a newline on a terminal.
+// printResult prints a result exactly as it is sent. On a terminal a newline follows, and
+// characters that terminals obey are escaped.
 func printResult(out io.Writer, rec *job.Record) error {
-	if err := report.JSON(out, rec); err != nil || !isTerminal(out) {
+	if !isTerminal(out) {
+		return report.JSON(out, rec)
+	}
+	var result bytes.Buffer
+	if err := report.JSON(&result, rec); err != nil {
 		return err
 	}
-	_, err := fmt.Fprintln(out)
+	_, err := fmt.Fprintf(out, "%s\n", safetext.JSON(result.Bytes()))
 	return err
 }

@@ -16,6 +16,7 @@ import (
 
 	"ffmpeg-agent/configs"
 	"ffmpeg-agent/internal/control"
+	"ffmpeg-agent/internal/safetext"
 	"ffmpeg-agent/messages"
 )
 
@@ -94,12 +95,7 @@ func printStatus(out io.Writer, status *messages.Status, asJSON bool) error {
 		_, err := io.WriteString(out, statusText(status))
 		return err
 	}
-	raw, err := json.MarshalIndent(status, "", "  ")
-	if err != nil {
-		return fmt.Errorf("encoding the status: %w", err)
-	}
-	_, err = fmt.Fprintf(out, "%s\n", raw)
-	return err
+	return printJSON(out, "status", status)
 }
 
 // watchStatus writes the status at an interval until interrupted. It fails if no agent is
@@ -157,5 +153,5 @@ func watchText(status *messages.Status, failure error, asJSON bool) (string, err
 	if err != nil {
 		return "", fmt.Errorf("encoding the status: %w", err)
 	}
-	return string(raw) + "\n", nil
+	return string(safetext.JSON(raw)) + "\n", nil
 }

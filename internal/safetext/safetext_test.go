@@ -2,6 +2,7 @@ package safetext
 
 import (
 	"encoding/base64"
+	"encoding/json"
 	"net/url"
 	"strings"
 	"testing"
@@ -148,6 +149,24 @@ func TestLineHasNoCharactersThatTerminalsObey(t *testing.T) {
 			if !unicode.IsPrint(r) {
 				t.Fatalf("%q is not printable", r)
 			}
+		}
+	})
+}
+
+func TestJSONKeepsItsValue(t *testing.T) {
+	raw := []byte("{\n\t\"a\u009b\u202e\u2028\U000e0001\u00e4\": \"\u00a0\u007f\"\r\n}")
+	if got, want := string(JSON(raw)), "{\n\t\"a\\u009b\\u202e\\u2028\\udb40\\udc01\u00e4\": \"\\u00a0\\u007f\"\r\n}"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	rapid.Check(t, func(t *rapid.T) {
+		text := rapid.String().Draw(t, "text")
+		raw, err := json.Marshal(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var back string
+		if err := json.Unmarshal(JSON(raw), &back); err != nil || back != strings.ToValidUTF8(text, "\ufffd") {
+			t.Fatalf("%q becomes %q, %v", text, back, err)
 		}
 	})
 }

@@ -5,8 +5,11 @@
 package safetext
 
 import (
+	"fmt"
 	"strings"
 	"unicode"
+	"unicode/utf16"
+	"unicode/utf8"
 )
 
 // Line returns a text as one line of printable characters: white space and line separators
@@ -16,6 +19,22 @@ func Line(text string) string { return printable(text, "") }
 
 // Lines is Line for a text of several lines, which keeps line feeds and tabs.
 func Lines(text string) string { return printable(strings.ReplaceAll(text, "\r\n", "\n"), "\n\t") }
+
+// JSON returns JSON with the characters that Lines replaces as escapes: the value is the same.
+func JSON(raw []byte) []byte {
+	out := make([]byte, 0, len(raw))
+	for _, r := range string(raw) {
+		switch {
+		case unicode.IsPrint(r) || r == '\n' || r == '\t' || r == '\r':
+			out = utf8.AppendRune(out, r)
+		default:
+			for _, unit := range utf16.AppendRune(nil, r) {
+				out = fmt.Appendf(out, `\u%04x`, unit)
+			}
+		}
+	}
+	return out
+}
 
 func printable(text, keep string) string {
 	return strings.Map(func(r rune) rune {
