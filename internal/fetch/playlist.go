@@ -202,7 +202,7 @@ func (j *fetching) fetchMedia(ctx context.Context, master *transfer, v hls.Varia
 			f, _ := classify(master.label, err)
 			return nil, f
 		}
-		s.label = fmt.Sprintf("%s: %s playlist %s", master.label, s.name, u.EscapedPath())
+		s.label = fmt.Sprintf("%s: %s playlist %s", master.label, s.name, showPart(u))
 		t := &transfer{fetching: j, label: s.label, url: u, limit: maxPlaylist, accept: func(fileHeader) error { return nil }}
 		if err := t.run(ctx); err != nil {
 			return nil, err
@@ -304,6 +304,14 @@ func (j *fetching) dropAfterPart(m *hls.Media) (dropped int) {
 		before += s.Duration
 	}
 	return 0
+}
+
+// showPart shows a URL in a playlist. The paths of servers may have keys in them.
+func showPart(u *url.URL) string {
+	if u.Scheme == "http" || u.Scheme == "https" {
+		return show(u)
+	}
+	return u.EscapedPath()
 }
 
 // localFiles fetches the files that playlists refer to, each once.
@@ -448,7 +456,7 @@ func (l *localFiles) localKey(ctx context.Context, s *stream, k *hls.Key, known 
 		return local, nil
 	}
 	t := &transfer{
-		fetching: l.fetching, label: fmt.Sprintf("%s: key %s", s.label, u.EscapedPath()), url: u, limit: maxKey,
+		fetching: l.fetching, label: fmt.Sprintf("%s: key %s", s.label, showPart(u)), url: u, limit: maxKey,
 		accept: func(fileHeader) error { return nil },
 	}
 	if err := t.run(ctx); err != nil {
@@ -506,7 +514,7 @@ func (l *localFiles) fetch(ctx context.Context, s *stream, part, uri string, enc
 		return file, nil
 	}
 	t := &transfer{
-		fetching: l.fetching, label: fmt.Sprintf("%s: %s (%s)", s.label, part, u.EscapedPath()), url: u,
+		fetching: l.fetching, label: fmt.Sprintf("%s: %s (%s)", s.label, part, showPart(u)), url: u,
 		path: filepath.Join(l.request.Dir, fmt.Sprintf("%s-%05d", s.name, len(l.names))),
 	}
 	t.accept = func(h fileHeader) error {

@@ -208,7 +208,7 @@ func TestHLSErrors(t *testing.T) {
 		reason  protocol.FailureReason
 		words   []string
 	}{
-		"missing segment": {nil, func(t *testing.T, dir string) { os.Remove(filepath.Join(dir, "video4.ts")) },
+		"missing segment": {nil, func(t *testing.T, dir string) { replace(t, dir, "video.m3u8", "video4.ts", "hunter2/video4.ts") },
 			protocol.ReasonInputError, []string{"segment 5 of 6", "/video4.ts", "HTTP 404"}},
 		"empty segment": {nil, func(t *testing.T, dir string) { write(t, filepath.Join(dir, "video1.ts"), "") },
 			protocol.ReasonInputError, []string{"segment 2 of 6", "empty"}},
@@ -226,7 +226,7 @@ func TestHLSErrors(t *testing.T) {
 		"key of another size": {nil, func(t *testing.T, dir string) {
 			write(t, filepath.Join(dir, "k"), "short")
 			replace(t, dir, "video.m3u8", "#EXTINF", "#EXT-X-KEY:METHOD=AES-128,URI=\"k?x=hunter2\"\n#EXTINF")
-		}, protocol.ReasonInputError, []string{"key /k", "5 bytes instead of 16"}},
+		}, protocol.ReasonInputError, []string{"key http://", "/***: 5 bytes instead of 16"}},
 		"local file": {nil, func(t *testing.T, dir string) { replace(t, dir, "video.m3u8", "video2.ts", "file:///etc/passwd") },
 			protocol.ReasonUserError, []string{"segment 3 of 6", "file"}},
 		"local key": {nil, func(t *testing.T, dir string) {
