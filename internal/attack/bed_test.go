@@ -7,11 +7,19 @@ import (
 	"context"
 	"errors"
 	"flag"
+	"fmt"
+	"net"
+	"net/http"
 	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -39,6 +47,11 @@ type bed struct {
 	home   string // a folder for programs
 	agent  *exec.Cmd
 	log    output
+
+	// hook is asked before the master answers, and answers itself if it returns true.
+	hook atomic.Pointer[func(http.ResponseWriter, *http.Request) bool]
+	// within is the command line that starts the agent as another program, such as unshare(1).
+	within []string
 }
 
 // output collects what a process writes.
@@ -67,11 +80,16 @@ func prepareBed(t *testing.T) *bed {
 	if err := errors.Join(os.Chmod(b.files, 0o755), os.Chmod(b.home, 0o755), os.Mkdir(b.dir, 0o700)); err != nil {
 		t.Fatal(err)
 	}
-	master, err := devmaster.New(devmaster.Config{})
+	master, err := devmaster.New(devmaster.Config{MaxRetries: -1})
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := httptest.NewServer(master.Handler())
+	handler := master.Handler()
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if hook := b.hook.Load(); hook == nil || !(*hook)(w, r) {
+			handler.ServeHTTP(w, r)
+		}
+	}))
 	t.Cleanup(func() { server.Close(); master.Close() })
 	b.master, b.url = master, server.URL
 	return b
@@ -92,8 +110,9 @@ func (b *bed) start(uid int, env ...string) {
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	b.agent = exec.Command(binary, "--register", "--master", b.url, "--allow-master-as-worker",
+	argv := append(slices.Clone(b.within), binary, "--register", "--master", b.url, "--allow-master-as-worker",
 		"--poll-interval", "100ms", "--heartbeat-interval", "500ms")
+	b.agent = exec.Command(argv[0], argv[1:]...)
 	b.agent.Env = append([]string{
 		"PATH=" + os.Getenv("PATH"), "FFMPEG_AGENT_METRICS_PORT=0", "MASTER_API_KEY=" + apiKey, "FFMPEG_AGENT_DATA_DIR=" + b.dir, "FFMPEG_AGENT_JOBS_OUTPUT_ROOTS=" + b.files,
 		"FFMPEG_AGENT_EXPORTERS_CPU_ENABLED=false", "FFMPEG_AGENT_EXPORTERS_FFMPEG_ENABLED=false", "FFMPEG_AGENT_EXPORTERS_GPU_ENABLED=false",
@@ -116,6 +135,25 @@ func (b *bed) start(uid int, env ...string) {
 	})
 }
 
+// startWithMetrics starts the agent with a metrics port, and returns its address.
+func (b *bed) startWithMetrics(env ...string) (address string) {
+	b.t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	must(b.t, err)
+	address = l.Addr().String()
+	_ = l.Close()
+	_, port, _ := net.SplitHostPort(address)
+	b.start(os.Geteuid(), append([]string{"FFMPEG_AGENT_METRICS_PORT=" + port}, env...)...)
+	waitFor(b.t, "metrics port", func() bool {
+		conn, err := net.Dial("tcp", address)
+		if err == nil {
+			_ = conn.Close()
+		}
+		return err == nil
+	})
+	return address
+}
+
 // newBed starts a master and an agent with an environment, such as
 // "FFMPEG_AGENT_JOBS_SANDBOX=off", beside its own.
 func newBed(t *testing.T, env ...string) *bed {
@@ -124,6 +162,9 @@ func newBed(t *testing.T, env ...string) *bed {
 	b.start(os.Geteuid(), env...)
 	return b
 }
+
+// answer has a function asked before the master answers; see hook.
+func (b *bed) answer(hook func(http.ResponseWriter, *http.Request) bool) { b.hook.Store(&hook) }
 
 // submit submits a job.
 func (b *bed) submit(parameters map[string]any) protocol.Job {
@@ -138,17 +179,80 @@ func (b *bed) submit(parameters map[string]any) protocol.Job {
 // run submits a job and returns its result, decoded and as it was sent.
 func (b *bed) run(parameters map[string]any) (result protocol.JobResult, raw string) {
 	b.t.Helper()
-	id := b.submit(parameters).ID
+	return b.await(b.submit(parameters))
+}
+
+// await waits for the result of a job.
+func (b *bed) await(job protocol.Job) (result protocol.JobResult, raw string) {
+	b.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), hang)
 	defer cancel()
-	if _, err := b.master.Await(ctx, func(e devmaster.Event) bool { return e.Kind == devmaster.ResultAccepted && e.JobID == id }); err != nil {
-		b.t.Fatalf("waiting for the result of %v: %v", parameters, err)
+	if _, err := b.master.Await(ctx, func(e devmaster.Event) bool { return e.Kind == devmaster.ResultAccepted && e.JobID == job.ID }); err != nil {
+		b.t.Fatalf("waiting for the result of %.1000v: %v", job.Parameters, err)
 	}
-	result, bytes, ok := b.master.Result(id)
+	result, bytes, ok := b.master.Result(job.ID)
 	if !ok {
-		b.t.Fatalf("no result of %v", parameters)
+		b.t.Fatalf("no result of %.1000v", job.Parameters)
 	}
 	return result, string(bytes)
+}
+
+// cancel cancels a job, and waits for its end.
+func (b *bed) cancel(job protocol.Job) {
+	b.t.Helper()
+	answer, err := http.Post(b.url+"/jobs/"+job.ID+"/cancel", "application/json", nil)
+	must(b.t, err)
+	_ = answer.Body.Close()
+	b.await(job)
+}
+
+// encoder waits until FFmpeg encodes a job's output, and returns its pid.
+func (b *bed) encoder() (pid int) {
+	b.t.Helper()
+	waitFor(b.t, "encoding FFmpeg", func() bool {
+		for _, p := range b.children() {
+			if line := cmdline(p); strings.Contains(line, "-progress") && !strings.Contains(line, " lavfi ") && strings.Contains(line, "-i ") && !strings.Contains(line, b.home+"/agent ") {
+				pid = p
+			}
+		}
+		return pid > 0
+	})
+	return pid
+}
+
+// children are the processes that the agent started and that run.
+func (b *bed) children() (pids []int) {
+	tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", b.agent.Process.Pid))
+	for _, task := range tasks {
+		raw, _ := os.ReadFile(task)
+		for _, word := range strings.Fields(string(raw)) {
+			if pid, err := strconv.Atoi(word); err == nil {
+				pids = append(pids, pid)
+			}
+		}
+	}
+	return pids
+}
+
+// cmdline is the command line of a process, as any user can read it.
+func cmdline(pid int) string {
+	raw, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+	return strings.ReplaceAll(string(raw), "\x00", " ")
+}
+
+// peakMemory is the most memory that the agent had resident so far, in MiB.
+func (b *bed) peakMemory() int {
+	b.t.Helper()
+	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", b.agent.Process.Pid))
+	must(b.t, err)
+	_, after, found := strings.Cut(string(raw), "VmHWM:")
+	fields := strings.Fields(after)
+	if !found || len(fields) == 0 {
+		b.t.Fatal("no peak of the agent's memory in /proc")
+	}
+	kib, err := strconv.Atoi(fields[0])
+	must(b.t, err)
+	return kib >> 10
 }
 
 // wantFailure runs a job that has to fail for a reason, and returns its result as it was sent.
@@ -159,6 +263,25 @@ func (b *bed) wantFailure(want protocol.FailureReason, parameters map[string]any
 		b.t.Errorf("job %v: got %s %s %q, want failed %s", parameters, result.Status, result.FailureReason, result.Error, want)
 	}
 	return raw
+}
+
+// wantFailed runs a job that has to fail for whatever reason.
+func (b *bed) wantFailed(parameters map[string]any) {
+	b.t.Helper()
+	if result, _ := b.run(parameters); result.Status != protocol.StatusFailed {
+		b.t.Errorf("job %v: got %s, want failed", parameters, result.Status)
+	}
+}
+
+// compile builds a program of C in the folder of programs. FFMPEG is the real FFmpeg.
+func (b *bed) compile(name, source string, flags ...string) {
+	b.t.Helper()
+	real, err := exec.LookPath("ffmpeg")
+	must(b.t, err)
+	args := append([]string{"-O1", "-Wall", "-o", filepath.Join(b.home, name), source, "-DFFMPEG=" + quoted(real)}, flags...)
+	if out, err := exec.Command("gcc", args...).CombinedOutput(); err != nil {
+		b.t.Fatalf("compiling %s: %v: %s", source, err, out)
+	}
 }
 
 // wantAlive checks that the agent still runs and completes a small job.
@@ -175,10 +298,12 @@ func small() map[string]any {
 }
 
 // video makes a small video in the folder of inputs.
-func (b *bed) video(name string) string {
+func (b *bed) video(name string) string { return b.videoOf("64x64", name) }
+
+func (b *bed) videoOf(size, name string) string {
 	b.t.Helper()
 	path := filepath.Join(b.files, name)
-	out, err := exec.Command("ffmpeg", "-nostdin", "-v", "error", "-f", "lavfi", "-i", "testsrc2=size=64x64:rate=10:duration=1", "-y", path).CombinedOutput()
+	out, err := exec.Command("ffmpeg", "-nostdin", "-v", "error", "-f", "lavfi", "-i", "testsrc2=size="+size+":rate=10:duration=1", "-y", path).CombinedOutput()
 	if err != nil {
 		b.t.Fatalf("making a video: %v: %s", err, out)
 	}
@@ -213,4 +338,24 @@ func shortDir(t *testing.T) string {
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	return dir
+}
+
+// ownNetwork puts the rest of a test, and what it starts, into a network of its own, whose only
+// interface is loopback with further addresses.
+func ownNetwork(t *testing.T, addresses ...string) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("only root may make a network namespace here")
+	}
+	runtime.LockOSThread() // and the thread ends with the test
+	must(t, syscall.Unshare(syscall.CLONE_NEWNET))
+	commands := [][]string{{"ip", "link", "set", "lo", "up"}}
+	for _, address := range addresses {
+		commands = append(commands, []string{"ip", "address", "add", address, "dev", "lo"})
+	}
+	for _, c := range commands {
+		if out, err := exec.Command(c[0], c[1:]...).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %v: %s", c, err, out)
+		}
+	}
 }

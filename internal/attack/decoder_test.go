@@ -7,7 +7,6 @@ import (
 	"io"
 	"net/url"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -54,14 +53,8 @@ func exploit(t *testing.T, uid int, streams bool, env ...string) spoils {
 	must(t, os.Chmod(plant, 0o777))
 	master, err := url.Parse(b.url)
 	must(t, err)
-	real, err := exec.LookPath("ffmpeg")
-	must(t, err)
+	b.compile("ffmpeg", "testdata/exploited.c", "-DDATA="+quoted(b.dir), "-DSECRET="+quoted(secret), "-DPLANT="+quoted(plant), "-DPORT="+master.Port())
 	ffmpeg := filepath.Join(b.home, "ffmpeg")
-	out, err := exec.Command("gcc", "-O1", "-Wall", "-o", ffmpeg, "testdata/exploited.c", "-DDATA="+quoted(b.dir), "-DSECRET="+quoted(secret), "-DPLANT="+quoted(plant),
-		"-DPORT="+master.Port(), "-DFFMPEG="+quoted(real)).CombinedOutput()
-	if err != nil {
-		t.Fatalf("compiling the exploited FFmpeg: %v: %s", err, out)
-	}
 	b.start(uid, append([]string{"FFMPEG_AGENT_HARDWARE_FFMPEG=" + ffmpeg}, env...)...)
 	job, want := small(), protocol.StatusCompleted
 	if streams {
@@ -191,6 +184,7 @@ var decoderAttacks = []attack{
 		"signal to the agent by a request of more bits"),
 	streaming("T3", "the agent's files", "stream keys of other jobs, results", "journal", "workspaces of other jobs", "its own manifest", "file of another owner", "environment of the agent"),
 	decoder("T5", "to stay", "to run on after its job", "starting processes", "outliving the agent", "new session"),
+	decoder("T6", "the memory of others", "to have the kernel end others when memory is short", "being the last that the kernel ends"),
 	decoder("T5", "the kernel", "a way to more privileges", "new user namespace", "mounting", "keyrings", "io_uring", "BPF", "userfaultfd", "the kernel's devices", "files in memory"),
 	{
 		name: "exploited decoder, no sandbox: the agent's secrets", threat: "T2", wants: "the API key, where the agent is no root",

@@ -3,6 +3,8 @@
 package attack
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -11,6 +13,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -84,21 +88,7 @@ var neighbourAttacks = []attack{{
 	name: "idle connections", threat: "T10",
 	wants: "to block the metrics port",
 	run: func(t *testing.T) (got string) {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		address := l.Addr().String()
-		_ = l.Close()
-		_, port, _ := net.SplitHostPort(address)
-		b := newBed(t, "FFMPEG_AGENT_METRICS_PORT="+port)
-		waitFor(t, "metrics port", func() bool {
-			conn, err := net.Dial("tcp", address)
-			if err == nil {
-				_ = conn.Close()
-			}
-			return err == nil
-		})
+		b, address := newMetricsBed(t)
 		for range 200 {
 			conn, err := net.Dial("tcp", address)
 			if err != nil {
@@ -135,4 +125,105 @@ var neighbourAttacks = []attack{{
 		}
 		return got
 	},
+}, {
+	name: "slow requests of many peers", threat: "T10",
+	wants: "to block the metrics port",
+	run: func(t *testing.T) (got string) {
+		b, address := newMetricsBed(t)
+		b.wantAlive()
+		ctx, cancel := context.WithCancel(t.Context())
+		var open, sent atomic.Int32
+		var flood sync.WaitGroup
+		for peer := range 8 {
+			from := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, byte(2+peer))}, Timeout: hang}
+			for range 16 {
+				flood.Go(func() {
+					for ctx.Err() == nil {
+						conn, err := from.Dial("tcp", address)
+						if err != nil {
+							continue
+						}
+						fmt.Fprint(conn, "GET /health HTTP/1.1\r\nHost: a\r\nX-Slow: ") // and never ends the line
+						sent.Add(1)
+						open.Add(1)
+						stop := context.AfterFunc(ctx, func() { conn.Close() })
+						_, _ = conn.Read(make([]byte, 1)) // until the agent closes it
+						stop()
+						_ = conn.Close()
+						open.Add(-1)
+					}
+				})
+			}
+		}
+		defer func() { cancel(); flood.Wait() }()
+		waitFor(t, "a flood", func() bool { return sent.Load() > 1000 })
+		client := http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+		failed := 0
+		for range 20 {
+			answer, err := client.Get("http://" + address + "/health")
+			if err == nil {
+				_ = answer.Body.Close()
+			}
+			if err != nil || answer.StatusCode != http.StatusOK {
+				failed++
+			}
+		}
+		if failed > 0 {
+			got = fmt.Sprintf("%d of 20 requests without an answer", failed)
+		}
+		if n := open.Load(); n < 40 {
+			t.Errorf("only %d connections of the flood are open, so the attack proves nothing", n)
+		}
+		b.wantAlive()
+		return got
+	},
+}, {
+	name: "another owner's data directory", threat: "T9",
+	wants: "a journal and a control socket that others can change",
+	run: func(t *testing.T) (got string) {
+		for name, prepare := range map[string]func(dir string) error{
+			"open to all":       func(dir string) error { return os.Chmod(dir, 0o777) },
+			"in an open folder": func(dir string) error { return os.Chmod(filepath.Dir(dir), 0o777) },
+			"of another user":   func(dir string) error { return os.Chown(dir, nobody, nobody) },
+			"with another's file": func(dir string) error {
+				path := filepath.Join(dir, "journal.db")
+				return errors.Join(os.WriteFile(path, nil, 0o666), os.Chown(path, nobody, nobody))
+			},
+		} {
+			if os.Geteuid() != 0 && strings.Contains(name, "other") {
+				continue
+			}
+			b := prepareBed(t)
+			must(t, prepare(b.dir))
+			b.start(os.Geteuid())
+			ended := make(chan error, 1)
+			go func() { ended <- b.agent.Wait() }()
+			refused := false
+			waitFor(t, "start of the agent, or its refusal", func() bool {
+				select {
+				case <-ended:
+					refused = true
+				default:
+				}
+				return refused || len(b.master.Nodes()) > 0
+			})
+			info, err := os.Stat(b.dir)
+			must(t, err)
+			if mode := info.Mode().Perm(); !refused && mode != 0o700 {
+				got += fmt.Sprintf("%s: an agent that runs in a folder of mode %v; ", name, mode)
+			}
+			if strings.Contains(name, "other") && !refused {
+				got += name + ": an agent that runs; "
+			}
+			t.Logf("%s: refused: %t", name, refused)
+		}
+		return got
+	},
 }}
+
+// newMetricsBed is a bed whose agent serves metrics, at the address.
+func newMetricsBed(t *testing.T) (b *bed, address string) {
+	t.Helper()
+	b = prepareBed(t)
+	return b, b.startWithMetrics()
+}

@@ -24,7 +24,7 @@ type attack struct {
 }
 
 // attacks are all rows. Each group has a file of its own.
-var attacks = slices.Concat(resourceAttacks, secretAttacks, neighbourAttacks, parameterAttacks, decoderAttacks)
+var attacks = slices.Concat(resourceAttacks, secretAttacks, neighbourAttacks, parameterAttacks, masterAttacks, decoderAttacks)
 
 func TestAttacks(t *testing.T) {
 	threats := readThreats(t)
