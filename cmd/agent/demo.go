@@ -118,7 +118,7 @@ func demo(ctx context.Context, input, reportFile string, stdout, stderr io.Write
 		return err
 	}
 	defer func() { err = errors.Join(err, w.close()) }()
-	fmt.Fprintf(stdout, "ffmpeg-agent %s: a master on %s, an agent, three transcodes\n\n", version, m.url)
+	fmt.Fprintf(stdout, "ffmpeg-agent %s\nthree transcodes by an agent of the master %s\n\n", version, m.url)
 
 	awaitBaseline(ctx, w, stdout)
 	jobs := make([]protocol.Job, len(requests))
@@ -141,7 +141,7 @@ func demo(ctx context.Context, input, reportFile string, stdout, stderr io.Write
 	}
 	err = view.table()
 	if reportFile == "" {
-		fmt.Fprintln(stdout, "for a report of the first job with a graph of power over time: agent demo --report FILE.html")
+		fmt.Fprintln(stdout, "for a report with the power over time: agent demo --report FILE.html")
 		return err
 	}
 	if reportErr := w.writeReport(reportFile, jobs[0].ID); reportErr != nil {

@@ -78,18 +78,45 @@ func TestDemoSaysWhyThereIsNoBaseline(t *testing.T) {
 	}
 }
 
-func TestDemo(t *testing.T) {
-	t.Parallel()
-	tmp := t.TempDir()
+// demoMachine is the environment of a demo on a machine with sensors, and its input.
+func demoMachine(t *testing.T, tmp string) (env []string, input string) {
+	t.Helper()
 	tree, _ := runningTree(t, fakehw.ZoneConfig{ID: "intel-rapl:0", Name: "package-0", Power: fakehw.Constant(50), Range: 262e9})
 	// An idle CPU, so that the demo gets a baseline beside other tests.
 	if err := tree.SetCPU(fakehw.CPUConfig{Model: "Test", Threads: 8, Busy: fakehw.Constant(0.02), MemoryTotal: 8 << 30, MemoryAvailable: 4 << 30}); err != nil {
 		t.Fatal(err)
 	}
 	ffmpeg := ffmpegtest.WithPassedTrials(t, t.TempDir(), "libx264", "libx265", "libvpx-vp9")
-	p := startAgent(t, []string{"TMPDIR=" + tmp, "FFMPEG_AGENT_HARDWARE_FFMPEG=" + ffmpeg, "FFMPEG_AGENT_HARDWARE_FFPROBE=" + ffmpegtest.FFprobe(),
-		"FFMPEG_AGENT_HARDWARE_SYSFS_PATH=" + tree.Sys(), "FFMPEG_AGENT_HARDWARE_PROCFS_PATH=" + tree.Proc()},
-		"demo", "--input", ffmpegtest.Video(t.TempDir(), 2))
+	return []string{"TMPDIR=" + tmp, "FFMPEG_AGENT_HARDWARE_FFMPEG=" + ffmpeg, "FFMPEG_AGENT_HARDWARE_FFPROBE=" + ffmpegtest.FFprobe(),
+		"FFMPEG_AGENT_HARDWARE_SYSFS_PATH=" + tree.Sys(), "FFMPEG_AGENT_HARDWARE_PROCFS_PATH=" + tree.Proc()}, ffmpegtest.Video(t.TempDir(), 2)
+}
+
+// No line of the demo is wider than the terminal, and its bars are drawn once.
+func TestDemoInTerminal(t *testing.T) {
+	t.Parallel()
+	dir := shortDir(t)
+	tmux := newTmux(t, filepath.Join(dir, "tmux"))
+	for _, size := range [][2]string{{"80", "24"}, {"200", "50"}} {
+		env, input := demoMachine(t, dir)
+		tmux("new-session", "-d", "-s", size[0], "-x", size[0], "-y", size[1],
+			"env "+strings.Join(env, " ")+" "+asAgent+"=1 "+executable(t)+" demo --input "+input+"; echo ended; sleep 600")
+		waitFor(t, "the end of the demo", func() bool { return strings.Contains(tmux("capture-pane", "-p", "-t", size[0]), "ended") })
+		text := tmux("capture-pane", "-p", "-S", "-200", "-t", size[0])
+		if joined := tmux("capture-pane", "-p", "-J", "-S", "-200", "-t", size[0]); strings.Count(joined, "\n") != strings.Count(text, "\n") {
+			t.Errorf("at %s columns lines are wrapped:\n%s", size[0], text)
+		}
+		if n := strings.Count(text, "[====="); n != 3 || !strings.Contains(text, "measured with: rapl: package-0") {
+			t.Errorf("at %s columns: got %d bars:\n%s\nwant 3, and the source of the joules", size[0], n, text)
+		}
+	}
+	tmux("kill-server")
+}
+
+func TestDemo(t *testing.T) {
+	t.Parallel()
+	tmp := t.TempDir()
+	env, input := demoMachine(t, tmp)
+	p := startAgent(t, env, "demo", "--input", input)
 	for n := 1; n <= 3; n++ {
 		waitFor(t, fmt.Sprintf("completed job %d", n), func() bool { return strings.Count(p.log(), "completed") >= n })
 	}

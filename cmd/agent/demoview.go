@@ -184,7 +184,7 @@ func (v *demoView) table() error {
 		cost := energy.Account{}
 		if a.Energy != nil {
 			cost = *a.Energy
-			methods[cost.Total.Method] = true
+			methods[fmt.Sprintf("%s with: %s", cost.Total.Source, plain(cost.Total.Method))] = true
 		}
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t\n", j.Scenario, j.Status,
 			metric(r.Metrics[protocol.MetricDuration], 2), metric(r.Metrics[protocol.MetricFPS], 1),
@@ -196,7 +196,9 @@ func (v *demoView) table() error {
 	}
 	fmt.Fprintln(v.out, "\nnet J: without the idle power of the machine")
 	for _, method := range slices.Sorted(maps.Keys(methods)) {
-		fmt.Fprintln(v.out, "measured with:", plain(method))
+		for _, line := range wrapped(method, terminalWidth(v.tty, 80)-1) {
+			fmt.Fprintln(v.out, line)
+		}
 	}
 	if len(failed) > 0 {
 		return fmt.Errorf("%w: %s", errDemo, strings.Join(failed, "; "))

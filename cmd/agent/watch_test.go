@@ -101,17 +101,10 @@ func TestWatchInTerminal(t *testing.T) {
 	dir := shortDir(t)
 	socket, server := filepath.Join(dir, "agent.sock"), filepath.Join(dir, "tmux")
 	stop := serveControl(t, socket, control.Handlers{Status: busyStatus})
-	tmux := func(args ...string) string {
-		t.Helper()
-		out, err := exec.Command("tmux", append([]string{"-S", server}, args...)...).CombinedOutput()
-		if err != nil {
-			t.Fatalf("tmux %v: %v: %s", args, err, out)
-		}
-		return string(out)
-	}
+	tmux := newTmux(t, server)
 	for _, size := range [][2]string{{"80", "24"}, {"200", "50"}} {
 		shell := "env NO_COLOR=1 " + asAgent + "=1 " + executable(t) + " status --watch --socket " + socket + "; echo ended; sleep 600"
-		tmux("-f", "/dev/null", "new-session", "-d", "-s", size[0], "-x", size[0], "-y", size[1], shell)
+		tmux("new-session", "-d", "-s", size[0], "-x", size[0], "-y", size[1], shell)
 		screen := func() string { return tmux("capture-pane", "-p", "-t", size[0]) }
 		await := func(text string) {
 			t.Helper()
@@ -128,7 +121,7 @@ func TestWatchInTerminal(t *testing.T) {
 			stop = serveControl(t, socket, control.Handlers{Status: busyStatus})
 			waitFor(t, "the agent again", func() bool { return !strings.Contains(screen(), "no answer from the agent") })
 			tmux("send-keys", "-t", size[0], "G")
-			await("(a shows the tree)")
+			await("system.slice")
 		} else {
 			await("hides the tree")
 		}
@@ -136,6 +129,18 @@ func TestWatchInTerminal(t *testing.T) {
 		await("ended")
 	}
 	tmux("kill-server")
+}
+
+// newTmux returns a function that runs commands of a terminal multiplexer of the test's own.
+func newTmux(t *testing.T, server string) func(args ...string) string {
+	return func(args ...string) string {
+		t.Helper()
+		out, err := exec.Command("tmux", append([]string{"-f", "/dev/null", "-S", server}, args...)...).CombinedOutput()
+		if err != nil {
+			t.Fatalf("tmux %v: %v: %s", args, err, out)
+		}
+		return string(out)
+	}
 }
 
 func executable(t *testing.T) string {
