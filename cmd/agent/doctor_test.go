@@ -28,6 +28,7 @@ import (
 	"ffmpeg-agent/internal/control"
 	"ffmpeg-agent/internal/devmaster"
 	"ffmpeg-agent/internal/ffmpegtest"
+	"ffmpeg-agent/internal/journal"
 	"ffmpeg-agent/messages"
 	"ffmpeg-agent/messages/job"
 	"ffmpeg-agent/messages/protocol"
@@ -94,7 +95,7 @@ func (c *clinic) want(name string, state findingState, message, fix string) {
 	switch {
 	case strings.HasPrefix(name, "port "):
 		check = "ports"
-	case name == "master certificate":
+	case name == "master certificate" || name == "encryption":
 		check = "master"
 	}
 	found := c.findings(check)
@@ -362,6 +363,111 @@ func TestDoctorChecksTheMachine(t *testing.T) {
 	}
 	c.env["FFMPEG_AGENT_DATA_DIR"], c.env["FFMPEG_AGENT_CONTROL_SOCKET"] = file, filepath.Join(c.dir, "agent.sock")
 	c.want("data directory", findingFailed, "not a directory", "FFMPEG_AGENT_DATA_DIR")
+}
+
+// A card without its driver, then with it, whose encoder fails first.
+func TestDoctorChecksTheGPU(t *testing.T) {
+	c := newClinic(t)
+	tree, _ := runningTree(t, fakehw.ZoneConfig{ID: "intel-rapl:0", Name: "package-0", Power: fakehw.Constant(50), Range: 262e9})
+	device := filepath.Join(tree.Sys(), "bus/pci/devices/0000:41:00.0")
+	if err := os.MkdirAll(device, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	overwrite(t, filepath.Join(device, "vendor"), "0x10de\n")
+	overwrite(t, filepath.Join(device, "class"), "0x030200\n")
+	c.env["FFMPEG_AGENT_HARDWARE_SYSFS_PATH"] = tree.Sys()
+	c.env["FFMPEG_AGENT_HARDWARE_NVML_LIBRARY"] = "libnvidia-none.so.1"
+	c.want("GPU", findingFailed, "has an NVIDIA card", "nvidia-driver")
+
+	scenario := fakehw.NVMLScenario{Driver: "550.1", Cards: fakehw.NVMLCards(120)}
+	nvml, err := fakehw.NewNVML(t.TempDir(), scenario)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.env["FFMPEG_AGENT_HARDWARE_NVML_LIBRARY"] = nvml.Library
+	c.want("GPU", findingOK, scenario.Cards[0].Name, "")
+	agent := messages.Status{Version: version, PID: os.Getpid(), At: time.Now(), StartedAt: time.Now(), Samplers: []messages.SamplerHealth{{Name: "nvml", Error: "GPU is lost"}}}
+	stop := serveControl(t, filepath.Join(c.dir, "agent.sock"), control.Handlers{Status: func() messages.Status { return agent }})
+	c.want("GPU", findingFailed, "GPU is lost", "nvidia-smi")
+	stop()
+
+	c.env["FFMPEG_AGENT_HARDWARE_FFMPEG"], c.env["FFMPEG_AGENT_HARDWARE_FFPROBE"] = ffmpegtest.WithPassedTrials(t, t.TempDir(), "libx264"), ffmpegtest.FFprobe()
+	c.want("encoders", findingWarning, "built without nvenc", "-encoders | grep nvenc")
+	c.env["FFMPEG_AGENT_HARDWARE_FFMPEG"] = ffmpegtest.WithPassedTrials(t, t.TempDir(), "libx264", "h264_nvenc")
+	c.want("encoders", findingOK, "h264_nvenc", "")
+}
+
+func TestDoctorChecksTheJournal(t *testing.T) {
+	c := newClinic(t)
+	c.want("journal", findingOK, "0 unsent", "")
+	dir, j, _ := newJournal(t)
+	c.env["FFMPEG_AGENT_DATA_DIR"] = dir
+	c.want("journal", findingWarning, "in use", "fuser")
+	if err := j.Close(); err != nil {
+		t.Fatal(err)
+	}
+	c.want("journal", findingOK, "2 sent", "")
+	if err := os.Truncate(journalPath(dir), 100); err != nil {
+		t.Fatal(err)
+	}
+	c.want("journal", findingFailed, "journal.db", "restart ffmpeg-agent")
+	if j, err := journal.Open(journal.Settings{Path: journalPath(dir)}); err != nil { // as the agent at its start
+		t.Fatal(err)
+	} else if err := j.Close(); err != nil {
+		t.Fatal(err)
+	}
+	c.want("journal", findingOK, "0 unsent", "")
+}
+
+// What the master lists is compared with what the agent does.
+func TestDoctorChecksTheNode(t *testing.T) {
+	m, url := doctorMaster(t, devmaster.Config{}, nil)
+	c := newClinic(t)
+	c.env["MASTER_URL"], c.env["FFMPEG_AGENT_NODE_ADDRESS"] = url, "worker-7"
+	status := messages.Status{Version: version, PID: os.Getpid(), At: time.Now(), StartedAt: time.Now(), Slots: 1,
+		Checks: []messages.Check{{Name: "registered", Reason: "not registered with the master: 400 Bad Request"}}}
+	serveControl(t, filepath.Join(c.dir, "agent.sock"), control.Handlers{Status: func() messages.Status { return status }})
+	c.want("node", findingFailed, "400 Bad Request", "journalctl")
+	status.Checks, status.Session = nil, &messages.Session{NodeID: "gone", Address: "worker-7", Master: url}
+	c.want("node", findingWarning, "does not list worker-7", "agent status")
+
+	answer, err := http.Post(url+"/nodes/register", "application/json", strings.NewReader(`{"address":"worker-7","type":"server","cpu_threads":4}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	var node protocol.Node
+	if err := json.NewDecoder(answer.Body).Decode(&node); err != nil {
+		t.Fatal(err)
+	}
+	status.Session.NodeID = node.ID
+	c.want("node", findingOK, node.ID, "")
+	job, err := m.Submit(protocol.JobRequest{Scenario: "x"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	next, err := http.Get(url + "/jobs/next?node_id=" + node.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	next.Body.Close()
+	c.want("node", findingWarning, "busy with job "+job.ID, "/jobs/"+job.ID+"/cancel")
+	// The fix, as printed.
+	canceled, err := http.Post(url+"/jobs/"+job.ID+"/cancel", "", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	canceled.Body.Close()
+	c.want("node", findingOK, "available", "")
+
+	c.env["MASTER_API_KEY"] = "secret"
+	for _, f := range c.findings("master") {
+		if f.Name == "encryption" {
+			t.Errorf("got %+v, want nothing, since nobody listens on loopback", f)
+		}
+	}
+	c.env["MASTER_URL"] = strings.Replace(url, "127.0.0.1", "0.0.0.0", 1)
+	c.want("encryption", findingWarning, "crosses the network unencrypted", "https://")
 }
 
 func TestDoctorChecksFFmpeg(t *testing.T) {

@@ -248,7 +248,7 @@ func checkNode(_ context.Context, e *examination) []finding {
 	case listed == nil && e.agent != nil && session == nil:
 		return []finding{failed("journalctl -u ffmpeg-agent   # the log names the reason: could not register", "%s is not registered with the master: %s", e.cfg.Node.Address, e.agentCheck("registered"))}
 	case listed == nil && e.agent != nil:
-		return []finding{warning("", "the master does not list %s; the agent registers again within a minute", e.cfg.Node.Address)}
+		return []finding{warning("agent status   # the heartbeat: the agent registers again once it is not answered", "the master does not list %s; the agent registers again within a minute", e.cfg.Node.Address)}
 	case listed == nil && session == nil && !e.cfg.Register:
 		return []finding{failed(register, "%s is not registered, and the agent does not register without register: true", e.cfg.Node.Address)}
 	case listed == nil:
