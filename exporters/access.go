@@ -83,6 +83,7 @@ func Public(s messages.Status) messages.Status {
 			*text = hidden
 		}
 	}
+	s.Master = ""
 	s.PID, s.Cgroups, s.Configuration, s.Certificates = 0, "", nil, nil
 	if s.Session != nil {
 		s.Session = &messages.Session{Since: s.Session.Since}

@@ -15,6 +15,7 @@ type Status struct {
 	StartedAt time.Time        `json:"started_at"`
 	At        time.Time        `json:"at"`
 	Address   string           `json:"address"` // the node's identity
+	Master    string           `json:"master"`  // URL
 	Session   *Session         `json:"session,omitempty"`
 	Heartbeat *HeartbeatStatus `json:"heartbeat,omitempty"`
 	Draining  bool             `json:"draining"`

@@ -179,13 +179,44 @@ func TestDoctorChecksTheMaster(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.want("waiting jobs", findingOK, "1 at the master", "")
-	idle := messages.Status{Version: version, PID: os.Getpid(), At: time.Now(), StartedAt: time.Now().Add(-time.Hour), Slots: 1}
+	idle := messages.Status{Version: version, At: time.Now(), StartedAt: time.Now().Add(-time.Hour), Slots: 1}
 	stop := serveControl(t, filepath.Join(c.dir, "agent.sock"), control.Handlers{Status: func() messages.Status { return idle }})
 	c.want("waiting jobs", findingWarning, "given none", "/nodes")
 	stop()
 
 	t.Setenv("HTTP_PROXY", "::bad::")
 	c.want("proxy", findingFailed, "HTTP_PROXY", "unset")
+}
+
+// The master and its key may be known to the running agent alone, such as from its unit.
+func TestDoctorAsksTheMasterOfTheRunningAgent(t *testing.T) {
+	_, url := doctorMaster(t, devmaster.Config{APIKeys: []string{"right"}}, nil)
+	c := newClinic(t)
+	c.env["MASTER_URL"] = ""
+	agent := exec.Command("sleep", "60")
+	for name, value := range c.env {
+		agent.Env = append(agent.Env, name+"="+value)
+	}
+	key := filepath.Join(t.TempDir(), "key")
+	overwrite(t, key, "right\n")
+	agent.Env = append(agent.Env, "MASTER_URL="+url, "FFMPEG_AGENT_MASTER_API_KEY_FILE="+key)
+	c.env["MASTER_API_KEY"] = "of the shell" // must not conflict with the file
+	if err := agent.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = agent.Process.Kill(); _ = agent.Wait() })
+	status := messages.Status{Version: version, PID: agent.Process.Pid, Master: url, Address: "box7"}
+	serveControl(t, filepath.Join(c.dir, "agent.sock"), control.Handlers{Status: func() messages.Status { return status }})
+	c.want("key", findingOK, "accepts", "")
+	c.want("agent", findingOK, "version", "")
+
+	// Where its environment cannot be read.
+	delete(c.env, "MASTER_API_KEY")
+	t.Setenv("MASTER_API_KEY", "")
+	status.PID = 0
+	c.want("master", findingOK, url+" answers", "")
+	c.env["MASTER_URL"] = "http://other.invalid:8080"
+	c.want("agent", findingWarning, "uses the master "+url, "--master "+url)
 }
 
 func TestDoctorComparesClocks(t *testing.T) {
@@ -322,7 +353,7 @@ func TestDoctorChecksTheMachine(t *testing.T) {
 	c.want("memory", findingOK, "16.0 GiB", "")
 
 	c.want("CPU energy", findingOK, "measured by RAPL, 1 zone", "")
-	agent := messages.Status{Version: version, PID: os.Getpid(), At: time.Now(), StartedAt: time.Now(), Samplers: []messages.SamplerHealth{{Name: "rapl", Source: "estimate"}}}
+	agent := messages.Status{Version: version, At: time.Now(), StartedAt: time.Now(), Samplers: []messages.SamplerHealth{{Name: "rapl", Source: "estimate"}}}
 	stop := serveControl(t, filepath.Join(c.dir, "agent.sock"), control.Handlers{Status: func() messages.Status { return agent }})
 	c.want("CPU energy", findingFailed, "does not read it", "chgrp")
 	stop()
@@ -511,7 +542,7 @@ func TestDoctorAsksTheRunningAgent(t *testing.T) {
 	c := newClinic(t)
 	c.want("agent", findingWarning, "not running", "systemctl start")
 	sick := messages.Status{
-		Version: version, PID: os.Getpid(), At: time.Now(), StartedAt: ago(0), Draining: true, Slots: 1, Cgroups: "none: no cgroup v2 tree is mounted",
+		Version: version, At: time.Now(), StartedAt: ago(0), Draining: true, Slots: 1, Cgroups: "none: no cgroup v2 tree is mounted",
 		Checks:    []messages.Check{{Name: "disk", Reason: "1 MiB free"}, {Name: "ffmpeg"}},
 		Listeners: []messages.ListenerHealth{{Name: "gpu-metrics", Error: "address already in use"}, {Name: "cpu-metrics"}},
 		Journal:   job.JournalStats{DeadLetters: 2},
@@ -533,7 +564,7 @@ func TestDoctorAsksTheRunningAgent(t *testing.T) {
 	c.want("sandbox", findingWarning, "off", "jobs.sandbox")
 	status.Sandbox = messages.Sandbox{Mode: "auto", Layers: []messages.SandboxLayer{{Name: "seccomp"}}}
 	c.want("sandbox", findingOK, "seccomp", "")
-	status = messages.Status{Version: version, PID: os.Getpid(), At: time.Now(), StartedAt: ago(0), Slots: 1, Cgroups: "one for each job below /x, limits on cpu",
+	status = messages.Status{Version: version, At: time.Now(), StartedAt: ago(0), Slots: 1, Cgroups: "one for each job below /x, limits on cpu",
 		Checks: []messages.Check{{Name: "disk"}}, Listeners: []messages.ListenerHealth{{Name: "gpu-metrics"}}}
 	for _, name := range []string{"agent", "taking jobs", "ports", "journal", "cgroups"} {
 		c.want(name, findingOK, "", "")

@@ -10,6 +10,8 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -236,25 +238,25 @@ func (e *examination) session() *messages.Session {
 
 // checkNode looks for this node in the master's list.
 func checkNode(_ context.Context, e *examination) []finding {
-	session := e.session()
+	session, address := e.session(), e.address()
 	var listed *protocol.Node
 	for i := range e.nodes {
-		if n := &e.nodes[i]; n.Address == e.cfg.Node.Address && listed == nil || session != nil && n.ID == session.NodeID {
+		if n := &e.nodes[i]; n.Address == address && listed == nil || session != nil && n.ID == session.NodeID {
 			listed = n
 		}
 	}
 	register := "agent --register --master " + e.cfg.Master.URL + "   # once, or register: true in " + e.configFile()
 	switch {
 	case listed == nil && e.agent != nil && session == nil:
-		return []finding{failed("journalctl -u ffmpeg-agent   # the log names the reason: could not register", "%s is not registered with the master: %s", e.cfg.Node.Address, e.agentCheck("registered"))}
+		return []finding{failed("journalctl -u ffmpeg-agent   # the log names the reason: could not register", "%s is not registered with the master: %s", address, e.agentCheck("registered"))}
 	case listed == nil && e.agent != nil:
-		return []finding{warning("agent status   # the heartbeat: the agent registers again once it is not answered", "the master does not list %s; the agent registers again within a minute", e.cfg.Node.Address)}
+		return []finding{warning("agent status   # the heartbeat: the agent registers again once it is not answered", "the master does not list %s; the agent registers again within a minute", address)}
 	case listed == nil && session == nil && !e.cfg.Register:
-		return []finding{failed(register, "%s is not registered, and the agent does not register without register: true", e.cfg.Node.Address)}
+		return []finding{failed(register, "%s is not registered, and the agent does not register without register: true", address)}
 	case listed == nil:
-		return []finding{passing("%s is not registered yet; the agent registers when it starts", e.cfg.Node.Address)}
+		return []finding{passing("%s is not registered yet; the agent registers when it starts", address)}
 	case e.agent == nil && session == nil && !e.cfg.Register:
-		return []finding{failed(register, "the master lists %s, but %s has no saved session and the agent does not register without register: true", e.cfg.Node.Address, e.cfg.DataDir)}
+		return []finding{failed(register, "the master lists %s, but %s has no saved session and the agent does not register without register: true", address, e.cfg.DataDir)}
 	case e.agent != nil && listed.Status == "offline":
 		return []finding{warning("agent status   # are heartbeats answered?", "the master lists %s as offline", listed.Address)}
 	case e.agent != nil && len(e.agent.Jobs) == 0 && listed.CurrentJobID != "":
@@ -262,6 +264,17 @@ func checkNode(_ context.Context, e *examination) []finding {
 			"the master lists %s as busy with job %s, which the agent does not run", listed.Address, listed.CurrentJobID)}
 	}
 	return []finding{passing("%s is listed as %s, %s", listed.Address, listed.ID, listed.Status)}
+}
+
+// address is that of the node; "auto" where it has not been generated yet.
+func (e *examination) address() string {
+	if e.agent != nil && e.agent.Address != "" {
+		return e.agent.Address
+	}
+	if text, err := os.ReadFile(filepath.Join(e.cfg.DataDir, addressFile)); err == nil && e.cfg.Node.Address == "auto" {
+		return strings.TrimSpace(string(text))
+	}
+	return e.cfg.Node.Address
 }
 
 func (e *examination) configFile() string {

@@ -45,6 +45,7 @@ func (w *worker) endpoints(a *actors.Agent) (actors.Endpoints, error) {
 func (w *worker) statusOf(a *actors.Agent) messages.Status {
 	s := a.Status()
 	s.Version, s.PID, s.Cgroups = version, os.Getpid(), w.runner.Cgroups()
+	s.Master = w.config.current().Master.URL
 	s.Sandbox = w.runner.Sandbox()
 	s.Certificates = w.master.Certificates()
 	s.LogLinesDropped = w.log.writer.droppedLines()

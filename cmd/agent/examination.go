@@ -50,29 +50,29 @@ type examination struct {
 	facts   hardware.Facts
 }
 
-// newExamination loads the configuration and asks the running agent for its status. It returns
-// nil where the configuration is invalid.
+// newExamination asks the running agent for its status and loads the configuration, the agent's
+// as far as possible. It returns nil where the configuration is invalid.
 func newExamination(cmd *cobra.Command) (*examination, []finding) {
-	loaded, err := load(cmd)
-	var cfg effective
-	if err == nil {
-		cfg, err = readFiles(loaded)
-	}
-	if err != nil {
-		given, _ := cmd.Flags().GetString("config") // empty if it is not given
-		return nil, configurationFindings(err, given)
-	}
-	e := &examination{loaded: loaded, cfg: cfg, agentUID: strconv.Itoa(os.Geteuid())}
-	e.worker = &worker{config: fixedConfiguration(cfg.Config), log: &logger{Logger: zap.NewNop()}}
+	e := &examination{agentUID: strconv.Itoa(os.Geteuid())}
 	client, err := dialAgent(cmd)
 	if err == nil {
 		var s messages.Status
 		if s, err = client.Status(cmd.Context()); err == nil {
 			e.agent = &s
-			e.agentUID = processUser(e.cfg.Hardware.ProcfsPath, s.PID, e.agentUID)
+			e.agentUID = processUser(s.PID, e.agentUID)
 		}
 	}
 	e.agentErr = err
+	loaded, err := loadLike(cmd, e.agent)
+	if err == nil {
+		e.cfg, err = readFiles(loaded)
+	}
+	if err != nil {
+		given, _ := cmd.Flags().GetString("config") // empty if it is not given
+		return nil, configurationFindings(err, given)
+	}
+	e.loaded = loaded
+	e.worker = &worker{config: fixedConfiguration(e.cfg.Config), log: &logger{Logger: zap.NewNop()}}
 	if e.agent == nil {
 		e.readJournal()
 	}
@@ -88,6 +88,24 @@ func newExamination(cmd *cobra.Command) (*examination, []finding) {
 		findings = append(findings, warning("see agent config for where each value comes from", "%s", w))
 	}
 	return e, findings
+}
+
+// loadLike loads the configuration as the running agent did: with its environment, such as that of
+// its unit, in place of this process's. Only root may read it; the master's URL is in the status as
+// well.
+func loadLike(cmd *cobra.Command, agent *messages.Status) (*configs.Loaded, error) {
+	src := sourceOf(cmd)
+	if agent == nil {
+		return configs.Load(src)
+	}
+	if environ, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(agent.PID), "environ")); err == nil {
+		src.Environ = strings.Split(string(environ), "\x00")
+	}
+	loaded, err := configs.Load(src)
+	if err == nil && agent.Master != "" && loaded.Origins["master.url"].Kind == configs.FromDefault {
+		loaded.Config.Master.URL = agent.Master
+	}
+	return loaded, err
 }
 
 // readJournal reads what a stopped agent left.
@@ -229,8 +247,8 @@ func (e *examination) ffmpeg() (*ffmpeg.Runner, error) {
 }
 
 // processUser is the user id of a process, else otherwise.
-func processUser(procfs string, pid int, otherwise string) string {
-	return cmp.Or(ownerOf(filepath.Join(procfs, strconv.Itoa(pid))), otherwise)
+func processUser(pid int, otherwise string) string {
+	return cmp.Or(ownerOf(filepath.Join("/proc", strconv.Itoa(pid))), otherwise)
 }
 
 // ownerOf is the user id of a file's owner; empty if it is unknown.
@@ -276,8 +294,8 @@ func checkAgent(_ context.Context, e *examination) []finding {
 	if e.agent.Version != version {
 		findings = append(findings, warning("sudo systemctl restart ffmpeg-agent", "the running agent is version %s, this program is %s", e.agent.Version, version))
 	}
-	if s := e.agent.Session; s != nil && s.Master != e.cfg.Master.URL {
-		findings = append(findings, warning("agent doctor --master "+s.Master, "the running agent uses the master %s, and this configuration names %s: give doctor the flags that the agent is started with", s.Master, e.cfg.Master.URL))
+	if url := e.agent.Master; url != "" && url != e.cfg.Master.URL {
+		findings = append(findings, warning("agent doctor --master "+url, "the running agent uses the master %s, and this configuration names %s: give doctor the flags that the agent is started with, or restart the agent to apply the configuration", url, e.cfg.Master.URL))
 	}
 	for _, a := range e.agent.Actors {
 		if a.State != "running" {
