@@ -6,8 +6,9 @@
 #   install.sh --purge      remove these as well; the user ffmpeg stays, because outputs
 #                           that belong to it may lie anywhere
 #
-# An agent that runs is stopped first: it finishes and reports its running jobs. After an
-# upgrade it is started again.
+# A running agent is stopped last, once the new files are beside the old ones: it finishes and
+# reports its running jobs, and after an upgrade it is started again. An installation that
+# fails leaves it running as it was.
 set -eu
 
 here=$(dirname "$0")
@@ -53,14 +54,26 @@ agent=${1:-$here/../bin/agent}
 command -v systemd-sysusers >/dev/null || fail "systemd-sysusers is missing"
 command -v ffmpeg >/dev/null && command -v ffprobe >/dev/null || echo "warning: install ffmpeg and ffprobe: the agent takes no jobs without them" >&2
 
+config=/etc/ffmpeg-agent/agent.yaml
+[ ! -e $config ] || "$agent" config --config $config >/dev/null || fail "the new agent does not accept $config"
+
+# put copies a file beside its place.
+placed=
+trap 'for file in $placed; do rm -f "$file.new"; done' EXIT
+put() {
+    placed="$placed $3"
+    install -D -m "$1" "$2" "$3.new" || fail "nothing has changed"
+}
+put 755 "$agent" /usr/local/bin/agent
+put 644 "$here/$unit" /etc/systemd/system/$unit
+put 644 "$here/ffmpeg-agent.rules" /etc/udev/rules.d/60-ffmpeg-agent.rules
+put 644 "$here/ffmpeg-agent.sysusers" /etc/sysusers.d/ffmpeg-agent.conf
+[ -e $config ] || put 644 "$here/agent.yaml" $config
+systemd-sysusers "$here/ffmpeg-agent.sysusers" || fail "nothing has changed"
+
 start=no
 if stop; then start=yes; fi
-install -D -m 755 "$agent" /usr/local/bin/agent
-install -D -m 644 "$here/$unit" /etc/systemd/system/$unit
-install -D -m 644 "$here/ffmpeg-agent.rules" /etc/udev/rules.d/60-ffmpeg-agent.rules
-install -D -m 644 "$here/ffmpeg-agent.sysusers" /etc/sysusers.d/ffmpeg-agent.conf
-systemd-sysusers ffmpeg-agent.conf
-[ -e /etc/ffmpeg-agent/agent.yaml ] || install -D -m 644 "$here/agent.yaml" /etc/ffmpeg-agent/agent.yaml
+for file in $placed; do mv -f "$file.new" "$file"; done
 reload
 echo "installed: $(/usr/local/bin/agent version)"
 if [ $start = yes ]; then
