@@ -28,6 +28,8 @@ EPOCH     = $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
 DEB_ARCHS ?= amd64 arm64
 DEB_DIR   ?= bin/deb
 MAINTAINER ?= ffmpeg-agent <root@localhost>
+CONFFILE  ?= deployment/agent.yaml
+HOST_ARCH  = $(shell $(GO) env GOHOSTARCH)
 # Platforms that must compile without a C compiler.
 CROSS     = linux/arm64 darwin/arm64
 
@@ -51,7 +53,7 @@ NEEDS_observe-test = $(FFMPEG) prometheus promtool
 NEEDS_deb        = gcc gzip
 NEEDS_e2e        = gcc gzip debootstrap systemd-nspawn
 NEEDS_image      = gcc docker
-NEEDS_container-test = gcc docker debootstrap
+NEEDS_container-test = gcc docker docker-compose debootstrap
 # CGO_ENABLED=0 asks for a build without a C compiler.
 OPTIONAL         = $(if $(filter build build-agent demo gpu-check,$(GOALS)),$(if $(filter 0,$(CGO_ENABLED)),,gcc))
 GOALS            = $(MAKECMDGOALS)
@@ -125,17 +127,20 @@ attack: need build ## attack the agent in the ways that THREATS.md lists, and sh
 	@cd internal/attack && $(GO) test -tags $(TAGS),attack -count=1 -timeout 15m -v -run '^TestAttacks$$' -agent ../../bin/agent .
 
 .PHONY: deb
-deb: need ## build the Debian packages for DEB_ARCHS, with cgo for amd64 only, in bin/deb
+deb: need ## build the Debian packages for DEB_ARCHS, with cgo for this machine's own, in bin/deb
 	rm -rf $(DEB_DIR) && mkdir -p $(DEB_DIR)
 	$(foreach arch,$(DEB_ARCHS),$(call deb,$(arch)))
 
 # deb builds the package for an architecture.
 define deb
-	CGO_ENABLED=$(if $(filter amd64,$(1)),1,0) GOOS=linux GOARCH=$(1) $(GO) build -buildvcs=false -trimpath -tags $(TAGS) -ldflags '$(LDFLAGS)' -o $(DEB_DIR)/$(1)/agent ./cmd/agent
+	CGO_ENABLED=$(if $(filter $(HOST_ARCH),$(1)),1,0) GOOS=linux GOARCH=$(1) $(GO) build -buildvcs=false -trimpath -tags $(TAGS) -ldflags '$(LDFLAGS)' -o $(DEB_DIR)/$(1)/agent ./cmd/agent
 	SOURCE_DATE_EPOCH=$(EPOCH) $(GO) run -tags $(TAGS),docs -ldflags '$(LDFLAGS)' ./cmd/agent docs $(DEB_DIR)/$(1)
 	gzip -9n $(DEB_DIR)/$(1)/man/*.1
-	SOURCE_DATE_EPOCH=$(EPOCH) ARCH=$(1) BUILD=$(DEB_DIR)/$(1) VERSION=$(DEB_VERSION) MAINTAINER='$(MAINTAINER)' \
-		LIBC='$(if $(filter amd64,$(1)),libc6 (>= 2.34),base-files)' $(NFPM) package --config deployment/deb/nfpm.yaml --packager deb --target $(DEB_DIR)/
+	printf 'ffmpeg-agent (%s) unstable; urgency=medium\n\n  * See CHANGELOG.md.\n\n -- %s  %s\n' '$(DEB_VERSION)' '$(MAINTAINER)' \
+		"$$(date -uRd @$(EPOCH))" | gzip -9n >$(DEB_DIR)/$(1)/changelog.gz
+	GO=$(GO) deployment/deb/copyright.sh $(DEB_DIR)/$(1)/agent >$(DEB_DIR)/$(1)/copyright
+	SOURCE_DATE_EPOCH=$(EPOCH) ARCH=$(1) BUILD=$(DEB_DIR)/$(1) VERSION=$(DEB_VERSION) CONFFILE=$(CONFFILE) MAINTAINER='$(MAINTAINER)' \
+		LIBC='$(if $(filter $(HOST_ARCH),$(1)),libc6 (>= 2.34),base-files)' $(NFPM) package --config deployment/deb/nfpm.yaml --packager deb --target $(DEB_DIR)/
 
 endef
 
@@ -152,7 +157,8 @@ e2e-files: build
 	cp -r README.md deployment bin/e2e/shared/src/
 	cp bin/agent bin/devmaster bin/e2e/shared/src/bin/
 	$(MAKE) deb DEB_ARCHS=amd64 DEB_DIR=bin/e2e/shared/current
-	$(MAKE) deb DEB_ARCHS=amd64 DEB_DIR=bin/e2e/shared/previous VERSION=previous DEB_VERSION=0.0.0~previous
+	sed 's/^# Configuration of/# Settings of/' $(CONFFILE) >bin/e2e/previous.yaml
+	$(MAKE) deb DEB_ARCHS=amd64 DEB_DIR=bin/e2e/shared/previous VERSION=previous DEB_VERSION=0.0.0~previous CONFFILE=bin/e2e/previous.yaml
 	CGO_ENABLED=0 $(GO) test -c -tags $(TAGS),e2e -o bin/e2e/shared/e2e.test ./deployment/e2e
 
 .PHONY: image
@@ -163,6 +169,7 @@ image: need build ## build the container images ffmpeg-rtmp/agent and ffmpeg-rtm
 .PHONY: container-test
 container-test: need ## test the image and the metrics of containers on this machine's Docker engine
 	@deployment/container/base.sh bin/container
+	@deployment/container/prometheus.sh
 	$(MAKE) image IMAGEFLAGS="--network host"
 	$(GO) test -tags $(TAGS),container -count=1 -timeout 10m -v ./deployment/container
 

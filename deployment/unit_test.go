@@ -69,7 +69,7 @@ func TestDeploymentFilesAgree(t *testing.T) {
 			t.Errorf("the package's source: %v", err)
 		}
 	}
-	for _, script := range []string{"install.sh", "deb/postinst", "deb/prerm", "deb/postrm", "deb/version.sh", "e2e/tree.sh", "e2e/boot.sh"} {
+	for _, script := range []string{"install.sh", "deb/postinst", "deb/prerm", "deb/postrm", "deb/version.sh", "deb/copyright.sh", "container/base.sh", "container/prometheus.sh", "container/tree.sh", "e2e/tree.sh", "e2e/boot.sh"} {
 		if out, err := exec.Command("sh", "-n", script).CombinedOutput(); err != nil {
 			t.Errorf("%s: %v: %s", script, err, out)
 		}
