@@ -15,4 +15,6 @@ if [ ! -e "$dir/complete" ]; then
 	debootstrap --variant=minbase --include=ca-certificates bookworm "$dir/root" >"$dir/debootstrap.log"
 	touch "$dir/complete"
 fi
-tar -C "$dir/root" --exclude=./proc/* --exclude=./sys/* --exclude=./dev/* --exclude=./var/cache/apt/archives/*.deb -c . | docker import - "$name" >/dev/null
+# Without what the slim image leaves out.
+tar -C "$dir/root" --exclude=./proc/* --exclude=./sys/* --exclude=./dev/* --exclude=./var/cache/* --exclude=./var/lib/apt/lists/* \
+	--exclude=./usr/share/man/* --exclude=./usr/share/info/* --exclude=./usr/share/locale/* --exclude=./var/log/* -c . | docker import - "$name" >/dev/null

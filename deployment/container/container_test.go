@@ -12,6 +12,7 @@ import (
 	"math"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -166,7 +167,7 @@ func TestAgent(t *testing.T) {
 	t.Logf("size of the image: %s", docker(t, "image", "inspect", "-f", "{{.Size}} bytes", image))
 	s := newSite(t)
 	// docker run ffmpeg-rtmp/agent --master http://master:8080, with a network and limits.
-	agent := run(t, "agent", "--network", s.network, "--cpus", "1", "--memory", "700m", "--health-interval", "1s",
+	agent := run(t, "agent", "--network", s.network, "-e", "FFMPEG_AGENT_JOBS_SANDBOX=require", "--cpus", "1", "--memory", "700m", "--health-interval", "1s",
 		image, "--master", "http://master:8080", "--poll-interval", "1s", "--heartbeat-interval", "2s")
 	waitFor(t, "registered node", func() bool { return len(s.nodes()) == 1 })
 	first := s.nodes()[0]
@@ -179,6 +180,26 @@ func TestAgent(t *testing.T) {
 	waitFor(t, "healthy container", func() bool { return docker(t, "inspect", "-f", "{{.State.Health.Status}}", agent) == "healthy" })
 	if user := docker(t, "exec", agent, "id", "-u"); user == "0" {
 		t.Error("the agent runs as root")
+	}
+	var status struct {
+		Sandbox struct {
+			Mode   string
+			Layers []struct{ Name, Missing, Lacks string }
+		}
+	}
+	var out string
+	waitFor(t, "first FFmpeg", func() bool {
+		out = docker(t, "exec", agent, "agent", "status", "--json")
+		return !strings.Contains(out, "not known yet")
+	})
+	if err := json.Unmarshal([]byte(out), &status); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("sandbox: %+v", status.Sandbox)
+	for _, layer := range status.Sandbox.Layers {
+		if status.Sandbox.Mode != "require" || layer.Missing != "" || layer.Lacks != "" {
+			t.Errorf("sandbox %s: %s: missing %q, lacks %q", status.Sandbox.Mode, layer.Name, layer.Missing, layer.Lacks)
+		}
 	}
 
 	t.Run("jobs leave no zombies", func(t *testing.T) {
@@ -221,6 +242,55 @@ func TestAgent(t *testing.T) {
 		}
 		s.await(job, "completed")
 	})
+}
+
+// compose runs a command of Docker Compose, the plugin or the older program, on compose.yaml.
+func compose(t *testing.T, args ...string) {
+	t.Helper()
+	command := []string{"docker", "compose"}
+	if exec.Command("docker", "compose", "version").Run() != nil {
+		command = []string{"docker-compose"}
+	}
+	args = append(append(command[1:], "-f", "../compose.yaml", "-p", prefix+"compose"), args...)
+	if out, err := exec.Command(command[0], args...).CombinedOutput(); err != nil {
+		t.Fatalf("%s %s: %v: %s", command[0], strings.Join(args, " "), err, out)
+	}
+}
+
+// A job goes through, and Prometheus sees it.
+func TestCompose(t *testing.T) {
+	t.Cleanup(func() {
+		if t.Failed() {
+			out, _ := exec.Command("docker", "ps", "-a", "--filter", "name="+prefix+"compose").CombinedOutput()
+			t.Logf("containers:\n%s", out)
+		}
+		compose(t, "down", "-v")
+	})
+	compose(t, "up", "-d")
+	s := &site{t: t, url: "http://127.0.0.1:8080"}
+	waitFor(t, "registered node", func() bool { n := s.nodes(); return len(n) == 1 && n[0].Address == "agent-1" })
+	s.await(s.submit(2), "completed")
+	prometheus := &site{t: t, url: "http://127.0.0.1:9090"}
+	query := func(expr string) float64 {
+		var answer struct {
+			Data struct {
+				Result []struct{ Value [2]any }
+			}
+		}
+		prometheus.get("/api/v1/query?query="+url.QueryEscape(expr), &answer)
+		if len(answer.Data.Result) != 1 {
+			return 0
+		}
+		text, _ := answer.Data.Result[0].Value[1].(string)
+		v, _ := strconv.ParseFloat(text, 64)
+		return v
+	}
+	waitFor(t, "completed job in Prometheus", func() bool { return query(`ffmpeg_agent_jobs_total{outcome="completed"}`) == 1 })
+	waitFor(t, "all five ports in Prometheus", func() bool { return query(`count(up == 1)`) == 5 })
+	var rules json.RawMessage
+	if !prometheus.get("/api/v1/rules", &rules) || !bytes.Contains(rules, []byte("FFmpegAgentDown")) {
+		t.Errorf("got rules %s, want the alerts", rules)
+	}
 }
 
 // exporter is the agent on this machine, which exports the containers.
