@@ -124,12 +124,13 @@ case $1 in
 poll_interval: 1s
 jobs:
   output_roots: [/srv/media]
+  sandbox: require
 debug:
   fault_injection: true
 END
 	;;
 *.service)
-	sed -i 's,^#Environment=MASTER_URL=.*,Environment=MASTER_URL=` + masterURL + `,
+	sed -i 's,^#Environment=MASTER_URL=.*,Environment=MASTER_URL=` + masterURL + ` FFMPEG_AGENT_JOBS_SANDBOX=require,
 		s,^#\(Environment=FFMPEG_AGENT_MASTER_API_KEY_FILE=\),\1,' "$1"
 	;;
 esac

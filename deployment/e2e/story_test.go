@@ -62,8 +62,10 @@ func TestStory(t *testing.T) {
 		{"a hang: the watchdog restarts it", hangs},
 		{"systemctl stop in a job: it finishes and is reported", stopped},
 		{"reload", reloaded},
+		{"reload of a broken file changes nothing, and names file and line", brokenReload},
+		{"a start that fails names the reason, and succeeds once it is corrected", failedStart},
 		{"a new key in its file", newKey},
-		{"upgrade in a job", upgraded},
+		{"upgrade in a job, with a configuration that the operator has changed", upgraded},
 		{"purge", purged},
 		{"install it by hand, as README.md says", byHand},
 		{"install.sh: install, upgrade, uninstall, purge", installScript},
@@ -100,6 +102,7 @@ func installPackage(t *testing.T, w *worker) {
 	}
 	waitFor(t, "the status text", func() bool { return strings.Contains(unitProperty(t, "StatusText"), "(worker)") })
 	say("status text: %s", unitProperty(t, "StatusText"))
+	wantWholeSandbox(t)
 	for line, want := range map[string]string{
 		"stat -c '%a %U' /var/lib/ffmpeg-agent":    "700 ffmpeg",
 		"stat -c '%a %U:%G' /etc/ffmpeg-agent/key": "640 root:ffmpeg",
@@ -120,6 +123,36 @@ func installPackage(t *testing.T, w *worker) {
 	if out, err := try("udevadm test /sys/class/net/lo"); strings.Contains(out, "60-ffmpeg-agent.rules:") {
 		t.Errorf("udev does not understand the rule: %v: %s", err, out)
 	}
+}
+
+// wantWholeSandbox fails if the agent does not require the sandbox, or lacks a layer of it, which
+// it knows once FFmpeg has run.
+func wantWholeSandbox(t *testing.T) {
+	t.Helper()
+	var out string
+	waitFor(t, "the first FFmpeg", func() bool {
+		out, _ = try("agent status --json")
+		return strings.Contains(out, "landlock") && !strings.Contains(out, "not known yet")
+	})
+	var status struct {
+		Sandbox struct {
+			Mode   string
+			Layers []struct{ Name, Missing, Lacks string }
+		}
+	}
+	if err := json.Unmarshal([]byte(out), &status); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	sandbox := status.Sandbox
+	if sandbox.Mode != "require" || len(sandbox.Layers) == 0 {
+		t.Errorf("got sandbox %+v, want it required", sandbox)
+	}
+	for _, layer := range sandbox.Layers {
+		if layer.Missing != "" || layer.Lacks != "" {
+			t.Errorf("sandbox: %s: missing %q, lacks %q", layer.Name, layer.Missing, layer.Lacks)
+		}
+	}
+	say("sandbox: %s, %d layers", sandbox.Mode, len(sandbox.Layers))
 }
 
 func sameWords(a, b string) bool {
