@@ -417,7 +417,7 @@ func TestDoctorChecksTheGPU(t *testing.T) {
 	}
 	c.env["FFMPEG_AGENT_HARDWARE_NVML_LIBRARY"] = nvml.Library
 	c.want("GPU", findingOK, scenario.Cards[0].Name, "")
-	agent := messages.Status{Version: version, PID: os.Getpid(), At: time.Now(), StartedAt: time.Now(), Samplers: []messages.SamplerHealth{{Name: "nvml", Error: "GPU is lost"}}}
+	agent := messages.Status{Version: version, At: time.Now(), StartedAt: time.Now(), Samplers: []messages.SamplerHealth{{Name: "nvml", Error: "GPU is lost"}}}
 	stop := serveControl(t, filepath.Join(c.dir, "agent.sock"), control.Handlers{Status: func() messages.Status { return agent }})
 	c.want("GPU", findingFailed, "GPU is lost", "nvidia-smi")
 	stop()
@@ -455,7 +455,7 @@ func TestDoctorChecksTheNode(t *testing.T) {
 	m, url := doctorMaster(t, devmaster.Config{}, nil)
 	c := newClinic(t)
 	c.env["MASTER_URL"], c.env["FFMPEG_AGENT_NODE_ADDRESS"] = url, "worker-7"
-	status := messages.Status{Version: version, PID: os.Getpid(), At: time.Now(), StartedAt: time.Now(), Slots: 1,
+	status := messages.Status{Version: version, At: time.Now(), StartedAt: time.Now(), Slots: 1,
 		Checks: []messages.Check{{Name: "registered", Reason: "not registered with the master: 400 Bad Request"}}}
 	serveControl(t, filepath.Join(c.dir, "agent.sock"), control.Handlers{Status: func() messages.Status { return status }})
 	c.want("node", findingFailed, "400 Bad Request", "journalctl")
