@@ -108,6 +108,39 @@ func TestFullJournalLosesNothingAndTakesNoJobs(t *testing.T) {
 	}
 }
 
+// crowdedJournal is a journal with more results to send than it has.
+type crowdedJournal struct {
+	Journal
+	more atomic.Int64
+}
+
+func (j *crowdedJournal) Stats() job.JournalStats {
+	stats := j.Journal.Stats()
+	stats.Unsent += int(j.more.Load())
+	return stats
+}
+
+func TestNoJobIsTakenWhileTooManyResultsWait(t *testing.T) {
+	t.Parallel()
+	var journal *crowdedJournal
+	s := newSite(t, func(c *siteConfig) {
+		c.wrap = func(p *Dependencies) {
+			journal = &crowdedJournal{Journal: p.Journal}
+			journal.more.Store(maxUnsent)
+			p.Journal = journal
+		}
+	})
+	s.until("the check to fail", func() bool {
+		return strings.Contains(s.agent.Snapshots().Gates()[gateJournal], "1000 results are not delivered")
+	})
+	waiting := s.submit(map[string]any{"resolution": "160x120", "preset": "ultrafast", "duration": 1})
+	if held, ok := s.master().Job(waiting.ID); !ok || held.Status.HeldByNode() {
+		t.Errorf("the job is %s", held.Status)
+	}
+	journal.more.Store(maxUnsent - 1)
+	s.result(waiting.ID, 1)
+}
+
 // finishHook calls before when a result is to be written.
 type finishHook struct {
 	Journal

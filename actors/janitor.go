@@ -99,14 +99,22 @@ func (j *janitor) guardDisk(h *messages.HostStatus) {
 	j.gate(gateDisk, reason)
 }
 
+// maxUnsent is how many results may wait in the journal before no more jobs are taken: none is ever
+// dropped, so a master that gives jobs and takes no results would fill the disk.
+const maxUnsent = 1000
+
 // guardJournal probes the journal after a failed write. What could not be recorded stays in
 // memory with the attempt that has it, which retries.
 func (j *janitor) guardJournal(ctx actor.Context) {
 	if j.probing {
 		return
 	}
-	if j.Journal.Stats().Error == "" {
-		j.gate(gateJournal, "")
+	if stats := j.Journal.Stats(); stats.Error == "" {
+		reason := ""
+		if stats.Unsent >= maxUnsent {
+			reason = fmt.Sprintf("%d results are not delivered; the agent takes jobs again below %d", stats.Unsent, maxUnsent)
+		}
+		j.gate(gateJournal, reason)
 		return
 	}
 	j.probing = true

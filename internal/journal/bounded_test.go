@@ -2,9 +2,11 @@ package journal
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"ffmpeg-agent/messages/job"
 	"ffmpeg-agent/messages/protocol"
@@ -37,13 +39,36 @@ func checkHugeParameters(t *testing.T) {
 }
 
 func TestSettledRecordsAreBoundedInBytes(t *testing.T) {
+	t.Run("by their results", func(t *testing.T) {
+		checkSettledBytes(t, []byte(`{"logs":"`+strings.Repeat("x", 100<<10)+`"}`), nil)
+	})
+	t.Run("by their samples", func(t *testing.T) {
+		noise := rand.New(rand.NewPCG(1, 1)) // which cannot be compressed
+		var samples job.Samples
+		for range 5_700 {
+			at := time.Unix(0, noise.Int64())
+			samples.Phases = append(samples.Phases, job.PhaseSpan{From: at, To: at})
+		}
+		value, err := encodeSamples(samples)
+		ok(t, err)
+		if len(value) < 90<<10 || len(value) > 120<<10 {
+			t.Fatalf("the samples have %d bytes, want about 100 KiB", len(value))
+		}
+		checkSettledBytes(t, []byte(`{}`), &samples)
+	})
+}
+
+func checkSettledBytes(t *testing.T, result []byte, samples *job.Samples) {
+	t.Helper()
 	const keep = 1 << 20
 	j := open(t, Settings{noSync: true, KeepBytes: keep, Reserve: 1 << 20})
-	result := []byte(`{"logs":"` + strings.Repeat("x", 100<<10) + `"}`)
 	for i := range 60 {
 		key := lease(fmt.Sprint("job-", i), 1)
 		_, err := j.Accept(key)
 		ok(t, err)
+		if samples != nil {
+			ok(t, j.SaveSamples(key.Key(), *samples))
+		}
 		ok(t, j.Finish(key.Key(), result, false))
 		end := job.RecordSent
 		if i%2 == 0 {

@@ -59,7 +59,7 @@ type Settings struct {
 	// beyond that is logged.
 	KeepDeadLetters int
 	// KeepBytes is how much the sent and superseded records may have together, and likewise the
-	// dead letters, in bytes; default 64 MiB.
+	// dead letters, in bytes with their samples; default 64 MiB.
 	KeepBytes int64
 	// Reserve is how much disk space is kept allocated for records to come, in bytes;
 	// default DefaultReserve.

@@ -27,10 +27,17 @@ func (j *Journal) SaveSamples(key job.Key, samples job.Samples) error {
 		return j.wrap(fmt.Sprintf("saving samples of %.100s", key), err)
 	}
 	return j.write("saving samples of", key, func(tx *bbolt.Tx) error {
-		if tx.Bucket(bucketIndex).Get(attemptID(key)) == nil {
+		previous, known, err := find(tx, key)
+		if err != nil {
+			return err
+		}
+		if !known {
 			return job.ErrUnknownAttempt
 		}
-		return tx.Bucket(bucketSamples).Put(attemptID(key), value)
+		if err := tx.Bucket(bucketSamples).Put(attemptID(key), value); err != nil {
+			return err
+		}
+		return j.replace(tx, previous.rec, &previous)
 	})
 }
 

@@ -129,7 +129,7 @@ type location struct {
 type located struct {
 	rec  job.Record
 	at   location
-	size int // bytes in the file
+	size int // bytes in the file, its samples included
 }
 
 func (l location) bytes() []byte {
@@ -172,7 +172,16 @@ func follow(tx *bbolt.Tx, value []byte) (located, error) {
 	if err != nil {
 		return located{}, damagef("%s %d: %w", at.bucket, at.seq, err)
 	}
-	return located{rec, at, len(value)}, nil
+	return located{rec, at, sizeOf(tx, rec, value)}, nil
+}
+
+// sizeOf is the size of a record's value and of its samples.
+func sizeOf(tx *bbolt.Tx, rec job.Record, value []byte) int {
+	samples := tx.Bucket(bucketSamples)
+	if samples == nil { // only a damaged file has none
+		return len(value)
+	}
+	return len(value) + len(samples.Get(attemptID(rec.Key())))
 }
 
 // put writes a record and returns where: at a new number if it had none or moves to another
@@ -200,7 +209,7 @@ func put(tx *bbolt.Tx, rec job.Record, from *location) (located, error) {
 	if err != nil {
 		return located{}, fmt.Errorf("encoding record: %w", err)
 	}
-	return located{rec, at, len(value)}, tx.Bucket(at.bucket).Put(seqKey(at.seq), value)
+	return located{rec, at, sizeOf(tx, rec, value)}, tx.Bucket(at.bucket).Put(seqKey(at.seq), value)
 }
 
 // each calls visit for a bucket's records in order until it returns false.
@@ -219,7 +228,7 @@ func each(tx *bbolt.Tx, bucket []byte, newestFirst bool, visit func(located) (mo
 		if err != nil {
 			return damagef("%s %d: %w", bucket, seq, err)
 		}
-		if more, err := visit(located{rec, location{bucket, seq}, len(v)}); err != nil || !more {
+		if more, err := visit(located{rec, location{bucket, seq}, sizeOf(tx, rec, v)}); err != nil || !more {
 			return err
 		}
 	}
