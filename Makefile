@@ -124,7 +124,7 @@ guest: need ## test cgroup limits and power loss in a virtual machine
 
 .PHONY: attack
 attack: need build ## attack the agent in the ways that THREATS.md lists, and show what held
-	@cd internal/attack && $(GO) test -tags $(TAGS),attack -count=1 -timeout 15m -v -run '^TestAttacks$$' -agent ../../bin/agent .
+	@cd internal/attack && $(GO) test -tags $(TAGS),attack -count=1 -timeout 30m -v -run '^TestAttacks$$' -agent ../../bin/agent .
 
 .PHONY: deb
 deb: need ## build the Debian packages for DEB_ARCHS, with cgo for this machine's own, in bin/deb

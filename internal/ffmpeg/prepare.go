@@ -41,7 +41,11 @@ func (r *Run) prepare(ctx context.Context) (err error) {
 	if trials := r.runner.trials.Load(); trials != nil {
 		r.withoutLayers = trials.Without
 	}
-	if r.files, err = r.makePlan(on, media{}); err != nil {
+	err = r.answered(func() (err error) {
+		r.files, err = r.makePlan(on, media{})
+		return err
+	})
+	if err != nil {
 		return err
 	}
 	r.hideSecrets()
@@ -52,7 +56,7 @@ func (r *Run) prepare(ctx context.Context) (err error) {
 		return fmt.Errorf("creating a workspace: %w", err)
 	}
 	r.applyLimits()
-	if err := r.openInput(); err != nil {
+	if err := r.answered(r.openInput); err != nil {
 		return err
 	}
 	if err := r.obtainInput(ctx); err != nil {
@@ -63,7 +67,7 @@ func (r *Run) prepare(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	if err := r.openOutputs(); err != nil {
+	if err := r.answered(r.openOutputs); err != nil {
 		return err
 	}
 	if len(r.plan.ignored) > 0 {

@@ -93,19 +93,55 @@ func newRun(r *Runner, lease job.Lease) *Run {
 }
 
 // step does a step's work under a context that ends with the caller's, with Stop and
-// with Close, and makes its error a failure.
+// with Close, and makes its error a failure. Work that goes on for long after that is left
+// alone, and Close waits for it: no call to a file system that does not answer can be ended.
 func (r *Run) step(ctx context.Context, work func(context.Context) error) error {
 	if !r.enterStep() {
 		return errClosed
 	}
-	defer r.working.Done()
 	within, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(r.ctx, cancel)()
 	if r.ctx.Err() != nil {
 		cancel() // AfterFunc does it only soon
 	}
-	return r.failure(ctx, work(within))
+	ended := make(chan error, 1)
+	go func() {
+		defer r.working.Done()
+		var err error
+		defer func() { ended <- err }()
+		defer r.recovered("working on a job", &err)
+		err = work(within)
+	}()
+	select {
+	case err := <-ended:
+		return r.failure(ctx, err)
+	case <-within.Done():
+	}
+	select {
+	case err := <-ended:
+		return r.failure(ctx, err)
+	case <-time.After(r.settings.StopGrace + stopSlack):
+	}
+	switch cause := r.stopCause(); cause {
+	case "":
+		return r.failure(ctx, context.Canceled)
+	case job.StopTimeout, job.StopStalled:
+		return failure(protocol.ReasonTimeout, "stopped while a file system that the job uses did not answer")
+	default:
+		return r.stopFailure(cause)
+	}
+}
+
+// stopSlack is how much longer than StopGrace a step may take to end.
+const stopSlack = 10 * time.Second
+
+// answered calls what waits for file systems. Where they do not answer within StallTimeout, the
+// run is stopped.
+func (r *Run) answered(call func() error) error {
+	late := time.AfterFunc(r.settings.StallTimeout, func() { r.Stop(job.StopStalled) })
+	defer late.Stop()
+	return call()
 }
 
 func (r *Run) enterStep() bool {

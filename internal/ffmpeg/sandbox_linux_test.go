@@ -9,9 +9,13 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"ffmpeg-agent/hardware/proc"
 	"ffmpeg-agent/messages"
+	"ffmpeg-agent/messages/protocol"
 )
 
 // wrapper writes an FFmpeg that runs a script first.
@@ -384,21 +388,20 @@ func TestSandboxReachesOnlyTheStreamsHost(t *testing.T) {
 
 // Inputs and outputs on a FUSE file system, as sshfs and many others are.
 func TestSandboxAllowsFilesOnFUSE(t *testing.T) {
-	bindfs, err := exec.LookPath("bindfs")
+	overlay, err := exec.LookPath("fuse-overlayfs")
 	if err != nil {
-		t.Skip("bindfs is not installed")
+		t.Skip("fuse-overlayfs is not installed")
 	}
-	if _, err := os.Stat("/dev/fuse"); err != nil {
-		t.Skip(err)
-	}
+	needsFUSE(t)
 	sandboxComplete(t)
 	behind, mount := t.TempDir(), t.TempDir()
-	if out, err := exec.Command(bindfs, behind, mount).CombinedOutput(); err != nil {
-		t.Skipf("mounting with bindfs: %v: %s", err, out)
+	options := "lowerdir=" + t.TempDir() + ",upperdir=" + behind + ",workdir=" + t.TempDir()
+	if out, err := exec.Command(overlay, "-o", options, mount).CombinedOutput(); err != nil {
+		t.Fatalf("mounting with fuse-overlayfs: %v: %s", err, out)
 	}
 	t.Cleanup(func() {
-		if out, err := exec.Command("fusermount", "-u", mount).CombinedOutput(); err != nil {
-			t.Errorf("unmounting: %v: %s", err, out)
+		if err := unix.Unmount(mount, 0); err != nil {
+			t.Errorf("unmounting: %v", err)
 		}
 	})
 	input, output := filepath.Join(mount, "in.mp4"), filepath.Join(mount, "out.mp4")
@@ -412,6 +415,66 @@ func TestSandboxAllowsFilesOnFUSE(t *testing.T) {
 	}
 	if info, err := os.Stat(filepath.Join(behind, "out.mp4")); err != nil || info.Size() == 0 {
 		t.Errorf("output: %v, %v", info, err)
+	}
+}
+
+// needsFUSE skips a test where FUSE file systems cannot be mounted.
+func needsFUSE(t *testing.T) {
+	t.Helper()
+	if _, err := os.Stat("/dev/fuse"); err != nil || os.Geteuid() != 0 {
+		t.Skipf("needs root and /dev/fuse: %v", err)
+	}
+}
+
+// mountFUSE mounts a FUSE file system of a user whose server never answers.
+// Closing the server ends what waits for it.
+func mountFUSE(t *testing.T, user int) (dir string, server *os.File) {
+	t.Helper()
+	needsFUSE(t)
+	dir = t.TempDir()
+	var err error
+	server, err = os.OpenFile("/dev/fuse", os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount("test", dir, "fuse", 0, fmt.Sprintf("fd=%d,rootmode=40000,user_id=%d,group_id=%d", server.Fd(), user, user)); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = server.Close()
+		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
+			t.Errorf("unmounting: %v", err)
+		}
+	})
+	return dir, server
+}
+
+// The kernel keeps all but its user from a FUSE file system that is mounted without allow_other,
+// root as well.
+func TestInputOnFUSEOfAnotherUser(t *testing.T) {
+	dir, _ := mountFUSE(t, 65534)
+	r := newRunner(t)
+	err := walk(testContext(t), r.Begin(lease(t, "theirs", fmt.Sprintf(`{"input":%q}`, filepath.Join(dir, "in.mp4")))))
+	if f := wantFailure(t, err, protocol.ReasonInputError); !strings.Contains(f.Message, "permission denied") {
+		t.Errorf("got %q", f.Message)
+	}
+}
+
+// A job whose input or output is on a file system that does not answer ends by itself.
+func TestFileSystemThatDoesNotAnswer(t *testing.T) {
+	for _, parameter := range []string{"input", "output"} {
+		t.Run(parameter, func(t *testing.T) {
+			t.Parallel()
+			dir, server := mountFUSE(t, 0)
+			r := newRunner(t, func(s *Settings) {
+				s.OutputRoots, s.StallTimeout, s.StopGrace = []string{dir}, 500*time.Millisecond, time.Millisecond
+			})
+			defer server.Close()
+			run := r.Begin(lease(t, "hangs", fmt.Sprintf(`{"resolution":"64x64","duration":1,%q:%q}`, parameter, filepath.Join(dir, "x.mp4"))))
+			if f := wantFailure(t, run.Prepare(testContext(t)), protocol.ReasonTimeout); !strings.Contains(f.Message, "did not answer") {
+				t.Errorf("got %q", f.Message)
+			}
+		})
 	}
 }
 
