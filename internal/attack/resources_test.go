@@ -57,21 +57,22 @@ var resourceAttacks = []attack{{
 			b := prepareBed(t)
 			b.compile("ffmpeg", "testdata/threads.c", "-DMOST=20000", "-pthread")
 			b.start(os.Geteuid(), "FFMPEG_AGENT_HARDWARE_FFMPEG="+filepath.Join(b.home, "ffmpeg"), "FFMPEG_AGENT_JOBS_SANDBOX="+sandbox)
-			most, done := 0, make(chan struct{})
-			job := b.submit(small())
-			pid := b.encoder()
+			input := b.video("in.mp4")
+			ctx, cancel := context.WithCancel(t.Context())
+			counted := make(chan int)
 			go func() {
-				defer close(done)
-				for {
-					tasks, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
-					if err != nil || len(tasks) == 0 {
-						return
+				most := 0
+				for ctx.Err() == nil {
+					for _, pid := range b.children() {
+						tasks, _ := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+						most = max(most, len(tasks))
 					}
-					most = max(most, len(tasks))
 				}
+				counted <- most
 			}()
-			result, _ := b.await(job)
-			<-done
+			result, _ := b.run(map[string]any{"input": input, "resolution": "64x64"})
+			cancel()
+			most := <-counted
 			if result.Status != protocol.StatusFailed || result.FailureReason != protocol.ReasonResourceError || !strings.Contains(result.Error, "threads") {
 				got += fmt.Sprintf("%s: %d threads: %s %q; ", sandbox, most, result.Status, result.Error)
 			} else if most > 15_000 {

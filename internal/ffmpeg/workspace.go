@@ -87,7 +87,7 @@ func (w *workspaces) removeLocked(name string) (temps int, err error) {
 	if len(errs) > 0 {
 		return temps, errors.Join(append(errs, removeAllBut(dir, manifestName))...)
 	}
-	if err := os.RemoveAll(dir); err != nil {
+	if err := removeTree(dir); err != nil {
 		return temps, fmt.Errorf("removing a workspace: %w", err)
 	}
 	return temps, nil
@@ -99,11 +99,69 @@ func removeAllBut(dir, keep string) error {
 	errs := []error{err}
 	for _, e := range entries {
 		if e.Name() != keep {
-			errs = append(errs, os.RemoveAll(filepath.Join(dir, e.Name())))
+			errs = append(errs, removeTree(filepath.Join(dir, e.Name())))
 		}
 	}
 	return errors.Join(errs...)
 }
+
+// removeTree removes a file or a folder with all that is in it, as FFmpeg may have left it: folders
+// without permissions, and so deep that os.RemoveAll, which has a descriptor open for each level,
+// runs out of them. Nothing else may change the tree meanwhile.
+func removeTree(path string) error {
+	info, err := os.Lstat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return err
+	case !info.IsDir():
+		return os.Remove(path)
+	}
+	moved := 0
+	var empty func(dir string, depth int) error
+	empty = func(dir string, depth int) error {
+		_ = os.Chmod(dir, 0o700) // where that fails, reading it says so
+		entries, err := os.ReadDir(dir)
+		if err != nil {
+			return err
+		}
+		for _, e := range entries {
+			inside := filepath.Join(dir, e.Name())
+			if !e.IsDir() {
+				if err := os.Remove(inside); err != nil {
+					return err
+				}
+				continue
+			}
+			if depth == maxDepth {
+				moved++
+				_ = os.Chmod(inside, 0o700)
+				if err := os.Rename(inside, filepath.Join(path, fmt.Sprintf("moved-%s-%d", rand.Text(), moved))); err != nil {
+					return err
+				}
+				continue
+			}
+			if err := empty(inside, depth+1); err != nil {
+				return err
+			}
+			if err := os.Remove(inside); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	for before := -1; before < moved; { // what was moved is left for the next round
+		before = moved
+		if err := empty(path, 0); err != nil {
+			return err
+		}
+	}
+	return os.Remove(path)
+}
+
+// maxDepth is how deep removeTree goes before it moves folders up, so that no path gets too long.
+const maxDepth = 8
 
 // manifest lists the files of an attempt outside of its workspace, so that the next start
 // of the agent can remove them.
