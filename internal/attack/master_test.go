@@ -116,6 +116,47 @@ var masterAttacks = []attack{{
 		return got
 	},
 }, {
+	name: "malformed jobs", threat: "T11", wants: "an end to the agent, or to its work",
+	run: func(t *testing.T) (got string) {
+		var bodies []string
+		for _, job := range malformedJobs {
+			bodies = append(bodies, `{"job":`+job+`}`)
+		}
+		bodies = append(bodies, `{"job":[]}`, `{"job":7}`, `{"job":{}}`, `[]`, `null`, ``, `{"job":{"id":"a"`, `{"job":null,"job":{"id":7}}`)
+		var next atomic.Int32
+		b := prepareBed(t)
+		b.answer(func(w http.ResponseWriter, r *http.Request) bool {
+			switch {
+			case r.Method == http.MethodGet && r.URL.Path == "/jobs/next":
+				i := int(next.Add(1)) - 1
+				if i >= len(bodies) {
+					return false
+				}
+				_, _ = io.WriteString(w, bodies[i])
+			case r.URL.Path == "/results":
+				body, err := io.ReadAll(r.Body)
+				r.Body = io.NopCloser(strings.NewReader(string(body)))
+				if err != nil || strings.Contains(string(body), `"scenario":"attack-h264"`) { // wantAlive's
+					return false
+				}
+				_, _ = io.WriteString(w, `{"status":"success"}`)
+			default:
+				return false
+			}
+			return true
+		})
+		b.start(os.Geteuid(), "FFMPEG_AGENT_JOBS_MAX_CONCURRENT=2", "FFMPEG_AGENT_JOBS_LIMITS_TIMEOUT=3s")
+		waitFor(t, "end of the malformed jobs", func() bool { return int(next.Load()) > len(bodies) })
+		b.wantAlive()
+		if strings.Contains(b.log.String(), "panic") {
+			got = "a panic"
+		}
+		if nodes := len(b.master.Nodes()); nodes != 1 {
+			got += fmt.Sprintf("%d nodes", nodes)
+		}
+		return got
+	},
+}, {
 	name: "redirects", threat: "T12", wants: "the API key",
 	run: func(t *testing.T) (got string) {
 		var keys atomic.Int32
@@ -181,6 +222,22 @@ var masterAttacks = []attack{{
 		return got
 	},
 }}
+
+// malformedJobs are jobs of which each field has a value that it should not have. They are short
+// where they run at all.
+var malformedJobs = []string{
+	`{"id":"..","parameters":{"duration":0.1,"resolution":"64x64"}}`, `{"id":".","parameters":{"duration":0.1,"resolution":"64x64"}}`, `{"id":"/","parameters":{"fps":-1}}`, `{"id":"\u0000","parameters":{"fps":-1}}`,
+	`{"id":"../../../etc/passwd","parameters":{"duration":0.1,"resolution":"64x64"}}`, `{"id":"%2e%2e%2f","parameters":{"fps":-1}}`, `{"id":"\ud800","parameters":{"fps":-1}}`,
+	`{"id":"n1","attempt":-1,"parameters":{"fps":-1}}`, `{"id":"n2","attempt":1e18,"parameters":{"fps":-1}}`, `{"id":"n3","attempt":9223372036854775807,"parameters":{"fps":-1}}`,
+	`{"id":"n4","retry_count":9223372036854775807,"parameters":{"fps":-1}}`, `{"id":"n5","retry_count":-9,"parameters":{"fps":-1}}`, `{"id":"n6","retry_count":"x","parameters":{"fps":-1}}`,
+	`{"id":"n7","sequence_number":-9223372036854775808,"parameters":{"fps":-1}}`, `{"id":"n8","sequence_number":1e308,"parameters":{"fps":-1}}`, `{"id":"n9","max_retries":[],"parameters":{"fps":-1}}`,
+	`{"id":"t1","created_at":"0000-00-00","parameters":{"fps":-1}}`, `{"id":"t2","started_at":"9999-12-31T23:59:59.999999999Z","timeout_at":"0001-01-01T00:00:00Z","parameters":{"fps":-1}}`, `{"id":"t3","timeout_at":7,"parameters":{"fps":-1}}`,
+	`{"id":"t4","created_at":{"a":[1]},"parameters":{"fps":-1}}`, `{"id":"s1","status":"no such","node_id":"another","parameters":{"fps":-1}}`, `{"id":"s2","status":7,"progress":"x","priority":{},"queue":[],"parameters":{"fps":-1}}`,
+	`{"id":"p1","parameters":null}`, `{"id":"p2","parameters":[]}`, `{"id":"p3","parameters":"x"}`, `{"id":"p4","parameters":{"":"","duration":0.1,"resolution":"64x64"}}`, `{"id":"p5","parameters":{"outputs":[null,7,[],{}]}}`,
+	`{"id":"p6","parameters":{"duration":1e-300}}`, `{"id":"p7","parameters":{"fps":1e-300,"duration":0.1}}`, `{"id":"p8","parameters":{"resolution_width":-0,"resolution_height":1e19}}`, `{"id":"p9","parameters":{"resource_limits":{"timeout_sec":1e-9}}}`,
+	`{"id":"w1","wrapper_constraints":[],"parameters":{"fps":-1}}`, `{"id":"w2","wrapper_constraints":{"cpu_max":7,"cpu_weight":"x","memory_max_mb":-1,"io_max":"\u0000"},"parameters":{"fps":-1}}`, `{"id":"w3","wrapper_constraints":{"memory_max_mb":1},"parameters":{"duration":0.1,"resolution":"64x64"}}`,
+	`{"id":"d1","parameters":{"a":` + strings.Repeat("[", 9_000) + strings.Repeat("]", 9_000) + `}}`, `{"id":"d2","parameters":{"a":` + strings.Repeat(`{"a":`, 9_000) + "1" + strings.Repeat("}", 9_000) + `}}`, `{"id":"d3","parameters":` + strings.Repeat("[", 20_000) + strings.Repeat("]", 20_000) + `}`,
+}
 
 // leases is a list of jobs that the node NODE is to hold. They end at once: none is valid.
 func leases(n int) string {
