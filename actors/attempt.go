@@ -118,6 +118,9 @@ func (a *attempt) finish(ctx context.Context, account func() *energy.Account, qu
 		return attemptEnd{}, err
 	}
 	logOutcome(a.log, &outcome)
+	if a.Traces != nil {
+		a.catchPanic(func() { a.Traces.Ended(&outcome, a.run.Snapshot().Phases) })
+	}
 	return attemptEnd{reported: true}, nil
 }
 

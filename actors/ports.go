@@ -85,6 +85,12 @@ type Journal interface {
 	Stats() job.JournalStats
 }
 
+// Traces are told of attempts. They must not block.
+type Traces interface {
+	// Ended is called once for each attempt that has a result.
+	Ended(outcome *job.Outcome, phases []job.PhaseSpan)
+}
+
 // Runner runs FFmpeg for attempts.
 type Runner interface {
 	// Begin returns a new run for a lease. It starts nothing and does not block.

@@ -56,6 +56,7 @@ type Dependencies struct {
 	CPUUse func() (busy, capacity time.Duration, err error)
 	// Containers reads the containers of this machine. nil: they are not read.
 	Containers Containers
+	Traces     Traces // nil: nothing is traced
 	Facts      messages.NodeFacts
 	// FirstProof returns the facts with what is proved before the first registration: the
 	// cached results of trial encodes, else those of hardware encoders, which it tries where

@@ -50,6 +50,7 @@ type Config struct {
 	Hardware  Hardware  `key:"hardware"`
 	Energy    Energy    `key:"energy"`
 	Exporters Exporters `key:"exporters"`
+	Traces    Traces    `key:"traces"`
 	Log       Log       `key:"log"`
 	Control   Control   `key:"control"`
 	Debug     Debug     `key:"debug"`
@@ -194,6 +195,12 @@ type Exporters struct {
 type Exporter struct {
 	Enabled bool `key:"enabled" default:"true"`
 	Port    int  `key:"port" default:"" allow:"exporter-port"`
+}
+
+// Traces configures the export of OpenTelemetry traces.
+type Traces struct {
+	// Endpoint is the URL to which OTLP is posted; empty: nothing is exported.
+	Endpoint string `key:"endpoint" default:"" allow:"optional-url"`
 }
 
 // Log configures logging.

@@ -185,7 +185,7 @@ func expectValue(t *testing.T, src Source, k key, text, origin string) {
 // nonDefault returns a valid value other than the default.
 func nonDefault(k key) string {
 	special := map[string]string{
-		"master.url": "https://192.168.1.100:8080", "node.type": "laptop", "node.labels": "a=1,b=x y",
+		"master.url": "https://192.168.1.100:8080", "traces.endpoint": "http://collector:4318/v1/traces", "node.type": "laptop", "node.labels": "a=1,b=x y",
 		"jobs.default_presets": "av1=10,h264=slow,h265=medium,vp9=realtime/8",
 		"jobs.input_networks":  "127.0.0.0/8,10.0.0.0/8", "jobs.input_protocols": "file,srt", "jobs.input_formats": "mov,avi",
 		"jobs.limits.memory": "75%", "jobs.limits.disk": "7GiB", "jobs.limits.output_bytes": "6GiB", "jobs.limits.pixels": "99", "jobs.limits.outputs": "3",

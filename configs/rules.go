@@ -52,6 +52,8 @@ func namedRule(name string) (r rule, ok bool) {
 	switch name {
 	case "url":
 		r = rule{allowed: "http:// or https:// with a host, such as https://192.168.1.100:8080, without user, password, query or fragment", check: on(checkURL), url: true}
+	case "optional-url":
+		r = rule{allowed: "http:// or https:// with a host, such as http://collector:4318/v1/traces, without user, password, query or fragment, or empty", check: on(unless("", checkURL)), url: true}
 	case "secret":
 		r = rule{allowed: "text without spaces or control characters", check: on(checkSecret)}
 	case "path":
@@ -195,7 +197,7 @@ func checkURL(text string) error {
 	case u.Scheme != "http" && u.Scheme != "https":
 		return errors.New("does not start with http:// or https://")
 	case u.User != nil:
-		return errors.New("contains a user name or password; use master.api_key instead")
+		return errors.New("contains a user name or password")
 	case u.Hostname() == "" || strings.ContainsFunc(u.Host, unicode.IsSpace):
 		return errors.New("has no host")
 	case u.RawQuery != "" || u.ForceQuery || strings.Contains(text, "#"):

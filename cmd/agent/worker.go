@@ -21,6 +21,7 @@ import (
 	"ffmpeg-agent/internal/journal"
 	"ffmpeg-agent/internal/master"
 	"ffmpeg-agent/internal/reach"
+	"ffmpeg-agent/internal/traces"
 	"ffmpeg-agent/messages/job"
 )
 
@@ -81,6 +82,21 @@ func (w *worker) start(e effective) error {
 	deps.Runner, deps.Janitor = runner{w.runner}, w.runner.Janitor()
 	proof := prover{w.runner, facts, graphics}
 	deps.FirstProof, deps.Prove = proof.first, proof.all
+	if cfg.Traces.Endpoint != "" {
+		exporter, err := traces.New(context.Background(), traces.Config{Endpoint: cfg.Traces.Endpoint, Version: version, Node: cfg.Node.Address})
+		if err != nil {
+			return err
+		}
+		w.onClose(func(ctx context.Context) error {
+			ctx, cancel := context.WithTimeout(ctx, tracesTimeout)
+			defer cancel()
+			if err := exporter.Close(ctx); err != nil {
+				w.log.Warn("could not send all traces", zap.Error(err))
+			}
+			return nil
+		})
+		deps.Traces = exporter
+	}
 	deps.Endpoints = func(a *actors.Agent) (actors.Endpoints, error) { return w.endpoints(a) }
 	if w.agent, err = actors.Start(w.treeConfig(deps)); err != nil {
 		return err
@@ -88,6 +104,9 @@ func (w *worker) start(e effective) error {
 	w.onClose(w.agent.Close)
 	return nil
 }
+
+// tracesTimeout bounds the sending of the last traces.
+const tracesTimeout = 3 * time.Second
 
 // closeTimeout bounds close.
 const closeTimeout = 15 * time.Second

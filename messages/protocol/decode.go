@@ -45,6 +45,7 @@ func (j *Job) UnmarshalJSON(data []byte) error {
 	o.text("error", &j.Error)
 	o.text("failure_reason", (*string)(&j.FailureReason))
 	o.constraints("wrapper_constraints", &j.WrapperConstraints)
+	_ = json.Unmarshal(o.fields["traceparent"], &j.TraceParent) // no job fails for it
 	// A job read from the journal carries the problems of its first decoding.
 	var earlier []string
 	if raw, ok := o.fields["x_agent_problems"]; ok && json.Unmarshal(raw, &earlier) == nil {

@@ -24,7 +24,7 @@ func TestDecodeJob(t *testing.T) {
 	at := time.Date(2026, 3, 4, 5, 6, 7, 891234567, time.UTC)
 	got := decodeJob(t, `{
 		"id": "0b1c", "sequence_number": 12, "scenario": "4K60-h264", "confidence": "auto", "engine": "ffmpeg",
-		"classification": "live", "parameters": {"bitrate": "2000k", "fps": 29.97, "outputs": [{"crf": 23}]},
+		"classification": "live", "traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", "parameters": {"bitrate": "2000k", "fps": 29.97, "outputs": [{"crf": 23}]},
 		"status": "assigned", "queue": "live", "priority": "high", "progress": 12.5, "node_id": "n1",
 		"created_at": "2026-03-04T05:06:07.891234567Z", "started_at": "2026-03-04T06:06:07.891234567+01:00",
 		"last_activity_at": "2026-03-04T05:06:07.891234567Z", "completed_at": "0001-01-01T00:00:00Z", "timeout_at": null,
@@ -33,7 +33,7 @@ func TestDecodeJob(t *testing.T) {
 		"unknown_field": {"x": [1, 2]}
 	}`)
 	want := Job{
-		ID: "0b1c", SequenceNumber: 12, Scenario: "4K60-h264", Confidence: "auto", Engine: "ffmpeg", Classification: "live",
+		ID: "0b1c", SequenceNumber: 12, Scenario: "4K60-h264", Confidence: "auto", Engine: "ffmpeg", Classification: "live", TraceParent: "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
 		Parameters: Parameters{"bitrate": "2000k", "fps": json.Number("29.97"), "outputs": []any{map[string]any{"crf": json.Number("23")}}},
 		Status:     StatusAssigned, Queue: "live", Priority: "high", Progress: 12.5, NodeID: "n1",
 		CreatedAt: &at, StartedAt: &at, LastActivityAt: &at,

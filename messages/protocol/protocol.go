@@ -128,6 +128,7 @@ type Job struct {
 	Error              string        `json:"error,omitempty"`
 	FailureReason      FailureReason `json:"failure_reason,omitempty"`
 	WrapperConstraints *Constraints  `json:"wrapper_constraints,omitempty"`
+	TraceParent        string        `json:"traceparent,omitempty"` // W3C Trace Context, of masters that trace their jobs
 
 	// Problems describes each field that could not be decoded. The job must be failed
 	// as user_error rather than dropped, because the master has already assigned it.
@@ -154,6 +155,7 @@ type JobRequest struct {
 	Confidence         string         `json:"confidence,omitempty"`
 	Engine             string         `json:"engine,omitempty"`
 	Classification     string         `json:"classification,omitempty"`
+	TraceParent        string         `json:"traceparent,omitempty"`
 	Parameters         map[string]any `json:"parameters,omitempty"`
 	Queue              string         `json:"queue,omitempty"`
 	Priority           string         `json:"priority,omitempty"`
