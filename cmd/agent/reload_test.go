@@ -254,6 +254,9 @@ func TestRotationCostsNoCall(t *testing.T) {
 	if failed := g.failures(); failed != "" {
 		t.Errorf("got %s; want no failure", failed)
 	}
+	g.mu.Lock()
+	t.Logf("%d calls, %d refused", g.calls, g.refused)
+	g.mu.Unlock()
 	s := r.status()
 	if s.Heartbeat == nil || s.Heartbeat.Sent == 0 || s.Heartbeat.Failed > 1 || len(s.Jobs) != 1 {
 		t.Errorf("got heartbeats %+v and %d jobs, want no failure but that of the connections closed here, and the running job", s.Heartbeat, len(s.Jobs))
