@@ -200,7 +200,7 @@ func Sabotages() []Sabotage {
 		},
 		{
 			Name:   "workspaces stay",
-			Edits:  []Edit{{"internal/ffmpeg/workspace.go", `	if err := os.RemoveAll(dir); err != nil {`, `	if err := error(nil); err != nil {`}},
+			Edits:  []Edit{{"internal/ffmpeg/workspace.go", `	if err := removeTree(dir); err != nil {`, `	if err := error(nil); err != nil {`}},
 			Faults: []string{"agent: killed", "job: "},
 		},
 		{
