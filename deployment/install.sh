@@ -11,7 +11,7 @@
 # fails leaves it running as it was.
 set -eu
 
-here=$(dirname "$0")
+here=$(cd "$(dirname "$0")" && pwd)
 unit=ffmpeg-agent.service
 fail() { echo "install.sh: $*" >&2; exit 1; }
 
