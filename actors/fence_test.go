@@ -104,6 +104,22 @@ func (w *worker) resultAccepted(m *devmaster.Master, j protocol.Job) {
 	}
 }
 
+// interrupted leaves in a data directory what an agent leaves that died in the first attempt
+// at a job, and returns the job and the agent's session as a worker.
+func interrupted(t *testing.T, m *devmaster.Master, dir string) (protocol.Job, *worker) {
+	t.Helper()
+	j, err := m.Submit(protocol.JobRequest{Scenario: "test-h264", Parameters: ffmpegtest.Quick()})
+	must(t, err)
+	dead := newWorker(t, m, "test-node")
+	book, err := journal.Open(journal.Settings{Path: filepath.Join(dir, "journal.db")})
+	must(t, err)
+	must(t, book.SaveSession(dead.session))
+	_, err = book.Accept(dead.takes(j, 1))
+	must(t, err)
+	must(t, book.Close())
+	return j, dead
+}
+
 // turnAway refuses a request unread.
 func turnAway(w http.ResponseWriter) { http.Error(w, "too busy", http.StatusTooManyRequests) }
 
@@ -145,15 +161,7 @@ func TestReassignedResultIsDiscardedAfterPartition(t *testing.T) {
 func TestReassignedResultIsDiscardedAfterDowntime(t *testing.T) {
 	t.Parallel()
 	m, dir := careless(t), t.TempDir()
-	j, err := m.Submit(protocol.JobRequest{Scenario: "test-h264", Parameters: ffmpegtest.Quick()})
-	must(t, err)
-	dead := newWorker(t, m, "test-node")
-	book, err := journal.Open(journal.Settings{Path: filepath.Join(dir, "journal.db")})
-	must(t, err)
-	must(t, book.SaveSession(dead.session))
-	_, err = book.Accept(dead.takes(j, 1))
-	must(t, err)
-	must(t, book.Close())
+	j, _ := interrupted(t, m, dir)
 	other := newWorker(t, m, "other-node")
 	other.completes(j, 2)
 
@@ -171,15 +179,7 @@ func TestReassignedResultIsDiscardedAfterDowntime(t *testing.T) {
 func TestOldAnswerAboutALeaseIsNotUsed(t *testing.T) {
 	t.Parallel()
 	m, dir := careless(t), t.TempDir()
-	j, err := m.Submit(protocol.JobRequest{Scenario: "test-h264", Parameters: ffmpegtest.Quick()})
-	must(t, err)
-	dead := newWorker(t, m, "test-node")
-	book, err := journal.Open(journal.Settings{Path: filepath.Join(dir, "journal.db")})
-	must(t, err)
-	must(t, book.SaveSession(dead.session))
-	_, err = book.Accept(dead.takes(j, 1))
-	must(t, err)
-	must(t, book.Close())
+	j, dead := interrupted(t, m, dir)
 
 	link := newLink(t)
 	link.connect(m)

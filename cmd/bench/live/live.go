@@ -4,7 +4,6 @@ package live
 
 import (
 	"errors"
-	"fmt"
 	"runtime"
 	"sync"
 	"syscall"
@@ -160,9 +159,4 @@ func (m *Machine) Turn(d *Dial, watts float64) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.steps = append(d.steps, step{(m.Now() + dialDelay).Truncate(time.Millisecond), watts})
-}
-
-// String returns the running time and the greatest lateness so far.
-func (m *Machine) String() string {
-	return fmt.Sprintf("%v, counters up to %v late", m.Now().Round(time.Millisecond), m.Late(0, m.Now()))
 }
