@@ -8,10 +8,12 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
 	"os"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/net/http/httpproxy"
@@ -155,13 +157,19 @@ func (c *client) send(ctx context.Context, u *url.URL, header http.Header, last 
 	if err != nil {
 		return nil, err
 	}
-	if proxy == nil {
-		return c.direct.RoundTrip(req)
+	transport := c.direct
+	if proxy != nil {
+		if err := c.checkBehindProxy(ctx, u.Hostname()); err != nil {
+			return nil, err
+		}
+		transport = c.proxied
 	}
-	if err := c.checkBehindProxy(ctx, u.Hostname()); err != nil {
-		return nil, err
+	var sent *atomic.Int64
+	resp, err := transport.RoundTrip(req.WithContext(httptrace.WithClientTrace(ctx, countTrace(&sent))))
+	if err == nil && sent != nil && resp.ContentLength >= 0 {
+		resp.Body = &statedBody{ReadCloser: resp.Body, stated: resp.ContentLength, sent: sent}
 	}
-	return c.proxied.RoundTrip(req)
+	return resp, err
 }
 
 // checkBehindProxy checks the addresses of a host behind the proxy, if this machine can resolve

@@ -2,9 +2,14 @@ package fetch
 
 import (
 	"bytes"
+	"fmt"
+	"io"
 	"net"
 	"net/http/httptrace"
 	"sync"
+	"sync/atomic"
+
+	"ffmpeg-agent/messages/protocol"
 )
 
 // countingConn counts the bytes of a response's body as they arrive at the connection, after
@@ -15,7 +20,7 @@ type countingConn struct {
 	mu     sync.Mutex
 	header []byte // until its end has arrived
 	inBody bool
-	body   int64
+	body   *atomic.Int64 // bytes, of the response that is being read
 }
 
 const maxHeader = 64 << 10 // bytes
@@ -24,9 +29,11 @@ func (c *countingConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.inBody {
-		c.body += int64(n)
-	} else if len(c.header) < maxHeader {
+	switch {
+	case c.body == nil: // no request yet
+	case c.inBody:
+		c.body.Add(int64(n))
+	case len(c.header) < maxHeader:
 		c.header = append(c.header, p[:n]...)
 		c.findBody()
 	}
@@ -40,33 +47,56 @@ func (c *countingConn) findBody() {
 			return
 		}
 		if !bytes.HasPrefix(c.header, []byte("HTTP/1.1 1")) { // not an interim response
-			c.header, c.inBody, c.body = nil, true, int64(len(rest))
+			c.header, c.inBody = nil, true
+			c.body.Store(int64(len(rest)))
 			return
 		}
 		c.header = rest
 	}
 }
 
-// begin resets the count for the next response on the connection.
-func (c *countingConn) begin() {
+// begin returns the count of the next response on the connection.
+func (c *countingConn) begin() *atomic.Int64 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.header, c.inBody, c.body = nil, false, 0
-}
-
-func (c *countingConn) bodyBytes() int64 {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	c.header, c.inBody, c.body = nil, false, new(atomic.Int64)
 	return c.body
 }
 
-// countTrace sets *counted to the connection of a request; nil if its bytes are not counted.
-func countTrace(counted **countingConn) *httptrace.ClientTrace {
+// countTrace sets *body to the count of a response's body; nil if its bytes are not counted.
+func countTrace(body **atomic.Int64) *httptrace.ClientTrace {
 	return &httptrace.ClientTrace{GotConn: func(info httptrace.GotConnInfo) {
-		*counted = nil
+		*body = nil
 		if c, ok := info.Conn.(*countingConn); ok {
-			c.begin()
-			*counted = c
+			*body = c.begin()
 		}
 	}}
+}
+
+// statedBody is the body of a response of stated length. It ends with an error where the
+// server sent more.
+type statedBody struct {
+	io.ReadCloser
+	stated, read int64
+	sent         *atomic.Int64
+}
+
+// Read reads the last byte on its own: only then does net/http read on and buffer what the
+// server sent beyond the stated length.
+func (b *statedBody) Read(p []byte) (int, error) {
+	if rest := b.stated - b.read; rest > 1 && rest <= int64(len(p)) {
+		p = p[:rest-1]
+	} else if rest == 1 && len(p) > 1 {
+		p = p[:1]
+	}
+	n, err := b.ReadCloser.Read(p)
+	b.read += int64(n)
+	if err == io.EOF && b.sent.Load() > b.stated {
+		err = tooMuch(b.stated)
+	}
+	return n, err
+}
+
+func tooMuch(stated int64) error {
+	return &problem{protocol.ReasonInputError, fmt.Sprintf("the server sent more than its Content-Length of %d bytes", stated)}
 }

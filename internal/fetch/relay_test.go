@@ -205,6 +205,16 @@ func TestRelayReportsTruncatedTransfer(t *testing.T) {
 	}
 }
 
+func TestRelayReportsExcessData(t *testing.T) {
+	answer := "HTTP/1.1 200 OK\r\nContent-Length: 20000\r\n\r\n" + strings.Repeat("x", 30000)
+	r := newRelay(t, newFetcher(t, nil), rawServer(t, answer)+"/film.mp4")
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	if _, got, err := ask(t, client, r.FileURL()); err == nil {
+		t.Errorf("got %d bytes without an error", len(got))
+	}
+	wantFailure(t, r.Failure(), protocol.ReasonInputError, "more than its Content-Length", "20000")
+}
+
 func TestCloseEndsRelayConnections(t *testing.T) {
 	begun := make(chan struct{})
 	server := serve(t, func(w http.ResponseWriter, r *http.Request) {

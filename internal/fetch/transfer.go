@@ -9,7 +9,6 @@ import (
 	"hash"
 	"io"
 	"net/http"
-	"net/http/httptrace"
 	"net/url"
 	"os"
 	"strconv"
@@ -183,8 +182,7 @@ func (t *transfer) attempt(ctx context.Context) (err error) {
 		header.Set("Range", fmt.Sprintf("bytes=%d-", t.n))
 		header.Set("If-Range", t.validator)
 	}
-	var conn *countingConn
-	resp, err := t.client.get(httptrace.WithClientTrace(ctx, countTrace(&conn)), t.url, header, t.single)
+	resp, err := t.client.get(ctx, t.url, header, t.single)
 	if err != nil {
 		return err
 	}
@@ -192,17 +190,7 @@ func (t *transfer) attempt(ctx context.Context) (err error) {
 	if err := t.begin(resp); err != nil {
 		return err
 	}
-	if err := t.copy(resp.Body, stall); err != nil {
-		return err
-	}
-	if conn != nil && resp.ContentLength >= 0 && conn.bodyBytes() > resp.ContentLength {
-		return t.tooMuch()
-	}
-	return nil
-}
-
-func (t *transfer) tooMuch() error {
-	return &problem{protocol.ReasonInputError, fmt.Sprintf("the server sent more than its Content-Length of %d bytes", t.size)}
+	return t.copy(resp.Body, stall)
 }
 
 // begin decides from the header of a response how the transfer continues.
@@ -316,7 +304,7 @@ func (t *transfer) restart() error {
 func (t *transfer) copy(body io.Reader, stall *time.Timer) error {
 	buffer := make([]byte, bufferSize)
 	for {
-		n, err := body.Read(t.next(buffer))
+		n, err := body.Read(buffer)
 		if n > 0 {
 			stall.Reset(t.settings.StallTimeout)
 			if err := t.write(buffer[:n]); err != nil {
@@ -334,20 +322,9 @@ func (t *transfer) copy(body io.Reader, stall *time.Timer) error {
 	}
 }
 
-// next returns the part of buffer to read into. The last byte of the body is read on its own:
-// only then does net/http read on and buffer what the server sent beyond the stated length.
-func (t *transfer) next(buffer []byte) []byte {
-	if rest := t.size - t.n; rest > 1 && rest <= int64(len(buffer)) {
-		return buffer[:rest-1]
-	} else if rest == 1 {
-		return buffer[:1]
-	}
-	return buffer
-}
-
 func (t *transfer) write(p []byte) error {
 	if t.size >= 0 && t.n+int64(len(p)) > t.size {
-		return t.tooMuch()
+		return tooMuch(t.size)
 	}
 	if t.sha256 != "" {
 		t.hash.Write(p)
