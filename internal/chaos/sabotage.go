@@ -139,7 +139,7 @@ func Sabotages() []Sabotage {
 		{
 			Name: "the length of a fetched input is not compared",
 			Edits: []Edit{
-				{"internal/fetch/transfer.go", `	if conn != nil && resp.ContentLength >= 0 && conn.bodyBytes() > resp.ContentLength {`, `	if false {`},
+				{"internal/fetch/conn.go", `	if err == io.EOF && b.sent.Load() > b.stated {`, `	if false {`},
 			},
 			Faults: []string{"fetch: server lies"},
 		},
