@@ -28,8 +28,11 @@ func Sabotages() []Sabotage {
 			Faults: []string{"agent: killed", "net: reset", "job: "},
 		},
 		{
-			Name:   "FFmpeg is not killed with the agent",
-			Edits:  []Edit{{"hardware/proc/platform_linux.go", `Setpgid: true, Pdeathsig: syscall.SIGKILL`, `Setpgid: true`}},
+			Name: "FFmpeg is not killed with the agent",
+			Edits: []Edit{
+				{"hardware/proc/platform_linux.go", `Setpgid: true, Pdeathsig: syscall.SIGKILL`, `Setpgid: true`},
+				{"hardware/proc/confine_linux.go", `unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0)`, `unix.Prctl(unix.PR_SET_PDEATHSIG, 0, 0, 0, 0)`},
+			},
 			Faults: []string{"agent: SIGKILL", "agent: killed"},
 		},
 		{
