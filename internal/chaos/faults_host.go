@@ -12,8 +12,8 @@ import (
 )
 
 var (
-	errNoCards = fmt.Errorf("%w: this run has no fake cards", errNoTarget)
-	errNoDisk  = fmt.Errorf("%w: no file system of its own could be mounted", errNoTarget)
+	errNoCards = fmt.Errorf("%w: this run has no fake cards", errUnavailable)
+	errNoDisk  = fmt.Errorf("%w: no file system of its own could be mounted", errUnavailable)
 )
 
 // hostKinds are faults of the agent's machine.

@@ -35,11 +35,12 @@ type Attempt struct {
 type InjectedFault struct {
 	PlannedFault
 	Span
-	Effect  string  // its effect; empty: none was seen
-	Error   string  // why none was seen
-	Skipped bool    // it was not played: it had no target
-	Attempt Attempt // the attempt that it hit, where it was aimed at one
-	Actor   string  // the actor that it hit
+	Effect      string  // its effect; empty: none was seen
+	Error       string  // why none was seen
+	Skipped     bool    // it was not played: it had no target
+	Unavailable bool    // it was not played: this run has no such targets
+	Attempt     Attempt // the attempt that it hit, where it was aimed at one
+	Actor       string  // the actor that it hit
 }
 
 // Call is what a request to the master is about.

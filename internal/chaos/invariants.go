@@ -123,6 +123,10 @@ func boolToInt(b bool) int {
 // none of them was seen to have an effect.
 const minInjections = 4
 
+// minTargetless is how often a kind of fault has to have no target, and never one, before the
+// run itself is at fault: it does not recognize what it should hit.
+const minTargetless = 10
+
 // checkFaultsObserved: an agent that does what it should shows the effect of each kind of fault.
 func (h *History) checkFaultsObserved() Finding {
 	f := Finding{Invariant: "each kind of fault has its effect"}
@@ -130,6 +134,8 @@ func (h *History) checkFaultsObserved() Finding {
 		f.Checked++
 		if t.Observed == 0 && t.Injected-t.Skipped >= minInjections {
 			f.violate("%s was played %d times and never seen: %s", t.Kind, t.Injected, t.Error)
+		} else if t.Observed == 0 && t.Injected-t.Unavailable >= minTargetless {
+			f.violate("%s was due %d times and never had a target: %s", t.Kind, t.Injected, t.Error)
 		}
 	}
 	return f

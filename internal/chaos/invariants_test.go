@@ -524,6 +524,18 @@ func TestInvariants(t *testing.T) {
 			h.addUnobserved(4)
 			h.Faults[0].Skipped = true
 		}, all},
+		{"a kind of fault that never had a target", func(h *History) {
+			h.addUnobserved(minTargetless)
+			for i := range h.Faults {
+				h.Faults[i].Skipped = true
+			}
+		}, effect},
+		{"a kind of fault that the run cannot play", func(h *History) {
+			h.addUnobserved(minTargetless)
+			for i := range h.Faults {
+				h.Faults[i].Skipped, h.Faults[i].Unavailable = true, true
+			}
+		}, all},
 		{"a kind of fault that was not seen yet", func(h *History) { h.addUnobserved(3) }, all},
 		{"told of the job in answer to a question for another", func(h *History) {
 			h.Exchanges = []Exchange{jobQueried(100, "/jobs/8", JobView{Job: "a", NodeID: "other", Retries: 5}), resultSent(1000, 1, protocol.StatusCompleted, "", "")}

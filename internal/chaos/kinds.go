@@ -27,8 +27,12 @@ type injector struct {
 	started  time.Time
 }
 
-// errNoTarget: the fault was not played, because it had no target.
-var errNoTarget = errors.New("no target for the fault")
+var (
+	// errNoTarget: the fault was not played, because it had no target at that time.
+	errNoTarget = errors.New("no target for the fault")
+	// errUnavailable: the fault was not played, because this run cannot play it.
+	errUnavailable = errors.New("not available in this run")
+)
 
 // effect is the observed effect of a fault; an error says why there is none.
 type effect struct {

@@ -92,12 +92,12 @@ func (p Proc) signal(s syscall.Signal) error {
 	return syscall.Kill(p.PID, s)
 }
 
-// attemptDir is how an agent names an attempt's workspace.
-var attemptDir = regexp.MustCompile(`^(.+)-[0-9a-f]{8}-(\d+)$`)
+// attemptDir is how an agent names an attempt's workspace, in which its processes work.
+var attemptDir = regexp.MustCompile(`/work/([^/]+)-[0-9a-f]{64}-(\d+)(?:/|$)`)
 
 // attempt is the attempt that a process belongs to, by its working directory.
 func (p Proc) attempt() (Attempt, bool) {
-	m := attemptDir.FindStringSubmatch(filepath.Base(p.Dir))
+	m := attemptDir.FindStringSubmatch(p.Dir)
 	if m == nil {
 		return Attempt{}, false
 	}

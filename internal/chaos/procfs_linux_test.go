@@ -14,8 +14,8 @@ import (
 // that has ended is not found, though nobody has asked how.
 func TestProcessesAreFoundByTheirMark(t *testing.T) {
 	mark := "PATH=" + t.TempDir() + "/bin:"
-	dir := filepath.Join(t.TempDir(), "0b1c-89abcdef-3")
-	if err := os.Mkdir(dir, 0o755); err != nil {
+	dir := filepath.Join(t.TempDir(), "work", "0b1c-"+strings.Repeat("89abcdef", 8)+"-3", "scratch")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
 	begin := func(environ ...string) *exec.Cmd {

@@ -13,6 +13,7 @@ type Tally struct {
 	Kind               string
 	Injected, Observed int
 	Skipped            int    // not played: they had no target
+	Unavailable        int    // of these: this run has no such targets
 	Error              string // of one that was not seen
 }
 
@@ -27,6 +28,7 @@ func (h *History) Tallies() []Tally {
 			}
 			t.Injected++
 			t.Skipped += boolToInt(f.Skipped)
+			t.Unavailable += boolToInt(f.Unavailable)
 			if f.Effect != "" {
 				t.Observed++
 			} else {

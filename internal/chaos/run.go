@@ -161,7 +161,9 @@ func (f *harness) inject(ctx context.Context, p PlannedFault) {
 	e, err := kind.inject(within, s)
 	fault := InjectedFault{PlannedFault: p, Span: Span{begun, time.Now()}, Effect: e.observed, Attempt: e.attempt, Actor: e.actor}
 	if err != nil {
-		fault.Effect, fault.Error, fault.Skipped = "", err.Error(), errors.Is(err, errNoTarget)
+		fault.Effect, fault.Error = "", err.Error()
+		fault.Unavailable = errors.Is(err, errUnavailable)
+		fault.Skipped = fault.Unavailable || errors.Is(err, errNoTarget)
 	}
 	f.history.update(func(h *History) { h.Faults = append(h.Faults, fault) })
 }
