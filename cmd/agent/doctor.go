@@ -3,9 +3,11 @@ package main
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"os/user"
 	"slices"
 	"strings"
@@ -90,27 +92,34 @@ var doctorChecks = []doctorCheck{
 }
 
 func newDoctor() *cobra.Command {
-	var asJSON bool
+	var asJSON, asLines bool
 	cmd := &cobra.Command{
 		Use:   "doctor",
 		Short: "Check everything the agent needs, and say how to fix what is wrong",
 		Long: `Check everything the agent needs: the master, its key and certificates, FFmpeg, sensors,
 disk, ports. Each failure comes with the command that fixes it. It changes nothing, and
-runs beside a running agent or without one. It takes the flags of agent run: give those
-that the agent is started with. Exit status 1 if a check failed; warnings do not count.`,
+runs beside a running agent or without one; run by root beside the agent of another user, it
+makes the checks as that user. It takes the flags of agent run: give those that the agent is
+started with. Exit status 1 if a check failed; warnings do not count.`,
 		Example: "  agent doctor\n  sudo -u ffmpeg agent doctor\n  agent doctor --json | jq '.checks[] | select(.state != \"ok\")'",
 		Args:    noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			print := newFindingPrinter(cmd.OutOrStdout())
-			if asJSON {
+			switch {
+			case asLines:
+				lines := json.NewEncoder(cmd.OutOrStdout())
+				print = func(f finding) { _ = lines.Encode(f) } // the reader notices what is missing
+			case asJSON:
 				print = func(finding) {}
 			}
 			findings := examine(cmd, doctorChecks, print)
-			if asJSON {
+			switch {
+			case asLines:
+			case asJSON:
 				if err := printFindingsJSON(cmd.OutOrStdout(), findings); err != nil {
 					return err
 				}
-			} else {
+			default:
 				fmt.Fprintf(cmd.OutOrStdout(), "\n%s\n", summary(findings))
 			}
 			if count(findings, findingFailed) > 0 {
@@ -122,6 +131,8 @@ that the agent is started with. Exit status 1 if a check failed; warnings do not
 	bindHiddenFlags(cmd)
 	cmd.Flags().String("socket", "", "`path` of the agent's control socket (default from its configuration)")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	cmd.Flags().BoolVar(&asLines, linesFlag, false, "print each finding as a line of JSON")
+	_ = cmd.Flags().MarkHidden(linesFlag) // see examineAs
 	return cmd
 }
 
@@ -142,13 +153,17 @@ func examine(cmd *cobra.Command, checks []doctorCheck, report func(finding)) []f
 		}
 		return passed
 	}
-	e, findings := newExamination(cmd)
-	if e == nil {
-		add("configuration", findings)
+	e, client := askAgent(cmd)
+	if e.agent != nil && e.peer.Known && e.peer.UID != 0 && os.Geteuid() == 0 {
+		examineAs(cmd, e.peer, client.Socket(), func(f finding) { add("", []finding{f}) })
+		return all
+	}
+	findings, valid := e.prepare(cmd)
+	add("configuration", findings)
+	if !valid {
 		return all
 	}
 	defer e.close()
-	add("configuration", findings)
 	passed := map[string]bool{"": true}
 	for _, c := range checks {
 		if passed[c.needs] && !(c.rights && e.forbidden()) {

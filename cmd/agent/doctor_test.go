@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -20,9 +21,12 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
+
+	"go.uber.org/zap"
 
 	"ffmpeg-agent/hardware/fakehw"
 	"ffmpeg-agent/internal/control"
@@ -188,35 +192,106 @@ func TestDoctorChecksTheMaster(t *testing.T) {
 	c.want("proxy", findingFailed, "HTTP_PROXY", "unset")
 }
 
+// pretendAgent is the argument that makes this test binary a process which says on a control
+// socket that it is an agent.
+const pretendAgent = "pretend-agent"
+
+func serveStatus(socket, master string) {
+	status := messages.Status{Version: version, PID: os.Getpid(), Master: master, Address: "box7", At: time.Now(), StartedAt: time.Now()}
+	err := control.NewServer(socket, control.Handlers{Status: func() messages.Status { return status }}, zap.NewNop()).Serve(context.Background())
+	fmt.Fprintln(os.Stderr, err)
+	os.Exit(1)
+}
+
+// startPretender starts such a process, as the user uid.
+func startPretender(t *testing.T, uid int, binary, socket, master string, env ...string) {
+	t.Helper()
+	agent := exec.Command(binary, pretendAgent, socket, master)
+	agent.Env, agent.Stderr = append(env, "GORACE=atexit_sleep_ms=0"), os.Stderr
+	if uid != os.Geteuid() {
+		agent.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(uid), Groups: []uint32{4711}}}
+	}
+	if err := agent.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = agent.Process.Kill(); _ = agent.Wait() })
+	waitFor(t, "control socket", func() bool { _, err := control.NewClient(socket).Status(t.Context()); return err == nil })
+}
+
 // The master and its key may be known to the running agent alone, such as from its unit.
 func TestDoctorAsksTheMasterOfTheRunningAgent(t *testing.T) {
 	_, url := doctorMaster(t, devmaster.Config{APIKeys: []string{"right"}}, nil)
 	c := newClinic(t)
 	c.env["MASTER_URL"] = ""
-	agent := exec.Command("sleep", "60")
-	for name, value := range c.env {
-		agent.Env = append(agent.Env, name+"="+value)
-	}
 	key := filepath.Join(t.TempDir(), "key")
 	overwrite(t, key, "right\n")
-	agent.Env = append(agent.Env, "MASTER_URL="+url, "FFMPEG_AGENT_MASTER_API_KEY_FILE="+key)
-	c.env["MASTER_API_KEY"] = "of the shell" // must not conflict with the file
-	if err := agent.Start(); err != nil {
-		t.Fatal(err)
+	env := []string{"MASTER_URL=" + url, "FFMPEG_AGENT_MASTER_API_KEY_FILE=" + key}
+	for name, value := range c.env {
+		if value != "" {
+			env = append(env, name+"="+value)
+		}
 	}
-	t.Cleanup(func() { _ = agent.Process.Kill(); _ = agent.Wait() })
-	status := messages.Status{Version: version, PID: agent.Process.Pid, Master: url, Address: "box7"}
-	serveControl(t, filepath.Join(c.dir, "agent.sock"), control.Handlers{Status: func() messages.Status { return status }})
+	c.env["MASTER_API_KEY"] = "of the shell" // must not conflict with the file
+	startPretender(t, os.Geteuid(), executable(t), filepath.Join(c.dir, "agent.sock"), url, env...)
 	c.want("key", findingOK, "accepts", "")
 	c.want("agent", findingOK, "version", "")
+}
 
-	// Where its environment cannot be read.
-	delete(c.env, "MASTER_API_KEY")
-	t.Setenv("MASTER_API_KEY", "")
-	status.PID = 0
+// An agent whose environment cannot be read, such as that of a container, tells its master.
+func TestDoctorTakesTheMasterFromTheStatus(t *testing.T) {
+	_, url := doctorMaster(t, devmaster.Config{}, nil)
+	c := newClinic(t)
+	c.env["MASTER_URL"] = ""
+	status := messages.Status{Version: version, PID: 1, Master: url, Address: "box7"} // the PID is of another namespace
+	serveControl(t, filepath.Join(c.dir, "agent.sock"), control.Handlers{Status: func() messages.Status { return status }})
 	c.want("master", findingOK, url+" answers", "")
 	c.env["MASTER_URL"] = "http://other.invalid:8080"
 	c.want("agent", findingWarning, "uses the master "+url, "--master "+url)
+}
+
+// The user that the agent runs as can listen on the control socket in its place, and name programs and
+// files there. Root's doctor runs and reads nothing of it with root's rights.
+func TestDoctorOfRootGivesTheAgentsUserNoRights(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root, whose rights are at stake")
+	}
+	s := newStranger(t)
+	if err := os.Chmod(s.dir, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	var sent atomic.Pointer[string]
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if header := r.Header.Get("Authorization"); header != "" {
+			sent.Store(&header)
+		}
+		fmt.Fprint(w, "{}")
+	}))
+	t.Cleanup(server.Close)
+	ran, evil := filepath.Join(s.dir, "ran"), filepath.Join(s.dir, "evil.sh")
+	if err := os.WriteFile(evil, []byte("#!/bin/sh\n{ id -u; id -G; test -t 0 && echo terminal; } >>"+ran+"\nexit 1\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	key, socket := filepath.Join(t.TempDir(), "key"), filepath.Join(s.dir, "agent.sock")
+	if err := os.WriteFile(key, []byte("of root\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	startPretender(t, s.uid, s.binary, socket, server.URL, asAgent+"=1", "MASTER_URL="+server.URL,
+		"FFMPEG_AGENT_DATA_DIR="+s.dir, "FFMPEG_AGENT_MASTER_API_KEY_FILE="+key, "FFMPEG_AGENT_HARDWARE_FFMPEG="+evil, "FFMPEG_AGENT_HARDWARE_FFPROBE="+evil)
+	t.Setenv("MASTER_API_KEY", "of root's shell")
+	_, out, errs := command(t, "doctor", "--socket", socket)
+	if errs != "" || !strings.Contains(out, "user "+userName("65534")) {
+		t.Errorf("got %s\n%s\nwant the checks, made as the agent's user", errs, out)
+	}
+	got, err := os.ReadFile(ran)
+	if lines := strings.Split(strings.TrimSpace(string(got)), "\n"); err != nil || len(lines) < 2 || lines[0] != "65534" || lines[1] != "65534 4711" || strings.Contains(string(got), "\n0") || strings.Contains(string(got), "terminal") {
+		t.Errorf("FFmpeg of the agent's environment: got ids\n%s%v\nwant those of the agent's user and its groups", got, err)
+	}
+	if header := sent.Load(); header != nil {
+		t.Errorf("the master of the agent's environment got %q, want nothing of root's", *header)
+	}
+	if _, out, errs := command(t, "doctor", "--socket", socket, "--json"); errs != "" || !json.Valid([]byte(out)) {
+		t.Errorf("got %s\n%s\nwant JSON", errs, out)
+	}
 }
 
 func TestDoctorComparesClocks(t *testing.T) {

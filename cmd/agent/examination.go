@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -34,6 +33,7 @@ type examination struct {
 
 	agent    *messages.Status // of the running agent; nil: none answers
 	agentErr error            // why none answers
+	peer     control.Peer     // who has answered
 	agentUID string           // of the user that the agent runs as, else of this one
 
 	saved   *messages.Session // that a stopped agent left; nil: none, or not readable
@@ -50,26 +50,33 @@ type examination struct {
 	facts   hardware.Facts
 }
 
-// newExamination asks the running agent for its status and loads the configuration, the agent's
-// as far as possible. It returns nil where the configuration is invalid.
-func newExamination(cmd *cobra.Command) (*examination, []finding) {
-	e := &examination{agentUID: strconv.Itoa(os.Geteuid())}
+// askAgent asks the running agent for its status.
+func askAgent(cmd *cobra.Command) (e *examination, client *control.Client) {
+	e = &examination{agentUID: strconv.Itoa(os.Geteuid())}
 	client, err := dialAgent(cmd)
 	if err == nil {
 		var s messages.Status
-		if s, err = client.Status(cmd.Context()); err == nil {
+		if s, e.peer, err = client.Identify(cmd.Context()); err == nil {
 			e.agent = &s
-			e.agentUID = processUser(s.PID, e.agentUID)
 		}
 	}
+	if e.agent != nil && e.peer.Known {
+		e.agentUID = strconv.Itoa(int(e.peer.UID))
+	}
 	e.agentErr = err
-	loaded, err := loadLike(cmd, e.agent)
+	return e, client
+}
+
+// prepare loads the configuration, the agent's as far as possible. It reports false where it is
+// invalid.
+func (e *examination) prepare(cmd *cobra.Command) ([]finding, bool) {
+	loaded, err := e.load(cmd)
 	if err == nil {
 		e.cfg, err = readFiles(loaded)
 	}
 	if err != nil {
 		given, _ := cmd.Flags().GetString("config") // empty if it is not given
-		return nil, configurationFindings(err, given)
+		return configurationFindings(err, given), false
 	}
 	e.loaded = loaded
 	e.worker = &worker{config: fixedConfiguration(e.cfg.Config), log: &logger{Logger: zap.NewNop()}}
@@ -87,23 +94,26 @@ func newExamination(cmd *cobra.Command) (*examination, []finding) {
 	for _, w := range loaded.Warnings {
 		findings = append(findings, warning("see agent config for where each value comes from", "%s", w))
 	}
-	return e, findings
+	return findings, true
 }
 
-// loadLike loads the configuration as the running agent did: with its environment, such as that of
-// its unit, in place of this process's. Only root may read it; the master's URL is in the status as
-// well.
-func loadLike(cmd *cobra.Command, agent *messages.Status) (*configs.Loaded, error) {
+// load loads the configuration as the running agent did: with its environment, such as that of
+// its unit, in place of this process's. Only root and the agent's user may read it, and nothing
+// is taken from an agent of another user: it would decide which programs this user runs and where
+// this user's key is sent. The master's URL is in the status as well.
+func (e *examination) load(cmd *cobra.Command) (*configs.Loaded, error) {
 	src := sourceOf(cmd)
-	if agent == nil {
+	if e.agent == nil || !e.peer.Known || e.peer.UID != 0 && int(e.peer.UID) != os.Geteuid() {
 		return configs.Load(src)
 	}
-	if environ, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(agent.PID), "environ")); err == nil {
-		src.Environ = strings.Split(string(environ), "\x00")
+	if e.agent.PID == e.peer.PID {
+		if environ, err := environOf(e.peer); err == nil {
+			src.Environ = environ
+		}
 	}
 	loaded, err := configs.Load(src)
-	if err == nil && agent.Master != "" && loaded.Origins["master.url"].Kind == configs.FromDefault {
-		loaded.Config.Master.URL = agent.Master
+	if err == nil && e.agent.Master != "" && loaded.Origins["master.url"].Kind == configs.FromDefault {
+		loaded.Config.Master.URL = e.agent.Master
 	}
 	return loaded, err
 }
@@ -244,11 +254,6 @@ func (e *examination) ffmpeg() (*ffmpeg.Runner, error) {
 	err = e.worker.newRunner(cfg, func() []hardware.Graphics { return nil })
 	e.runner = e.worker.runner
 	return e.runner, err
-}
-
-// processUser is the user id of a process, else otherwise.
-func processUser(pid int, otherwise string) string {
-	return cmp.Or(ownerOf(filepath.Join("/proc", strconv.Itoa(pid))), otherwise)
 }
 
 // ownerOf is the user id of a file's owner; empty if it is unknown.

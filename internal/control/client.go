@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
 	"syscall"
 	"time"
@@ -55,6 +56,25 @@ func (c *Client) Status(ctx context.Context) (messages.Status, error) {
 	var s messages.Status
 	err := c.call(ctx, "getting the status", http.MethodGet, pathStatus, nil, &s)
 	return s, err
+}
+
+// Peer is the process that listens on the socket, as the kernel knows it. What the process itself
+// says of this, such as the PID in its status, is not to be relied on by root: whoever may write
+// the socket's directory may listen there.
+type Peer struct {
+	Known    bool // false on systems other than Linux
+	PID      int  // 0 if it is not of this PID namespace
+	UID, GID uint32
+	Groups   []uint32 // supplementary ones; empty before Linux 4.13
+}
+
+// Identify returns the status, and which process has sent it.
+func (c *Client) Identify(ctx context.Context) (messages.Status, Peer, error) {
+	var peer Peer
+	s, err := c.Status(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		GotConn: func(info httptrace.GotConnInfo) { peer = peerOf(info.Conn) },
+	}))
+	return s, peer, err
 }
 
 // Drain makes the agent exit after its running jobs. It does not wait for that.

@@ -1,0 +1,7 @@
+//go:build !linux
+
+package control
+
+import "net"
+
+func peerOf(net.Conn) Peer { return Peer{} }
