@@ -5,9 +5,13 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	collector "go.opentelemetry.io/proto/otlp/collector/trace/v1"
 	otlp "go.opentelemetry.io/proto/otlp/trace/v1"
@@ -60,6 +64,19 @@ func (c *traceCollector) byName(trace string) map[string]*otlp.Span {
 	return found
 }
 
+// traces are the ids of all traces.
+func (c *traceCollector) traces() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var ids []string
+	for _, s := range c.spans {
+		if id := fmt.Sprintf("%x", s.TraceId); !slices.Contains(ids, id) {
+			ids = append(ids, id)
+		}
+	}
+	return ids
+}
+
 // A job is seen in the trace of whoever submitted it to the master.
 func TestJobIsTraced(t *testing.T) {
 	t.Parallel()
@@ -71,8 +88,8 @@ func TestJobIsTraced(t *testing.T) {
 		t.Fatal(err)
 	}
 	bed.awaitResult(done.ID, protocol.StatusCompleted)
-	plain := bed.submit(ffmpegtest.Quick())
-	bed.awaitResult(plain.ID, protocol.StatusCompleted)
+	failing := bed.submit(map[string]any{"input": filepath.Join(t.TempDir(), "missing.mp4")})
+	bed.awaitResult(failing.ID, protocol.StatusFailed)
 	agent.signal(t, syscall.SIGTERM)
 	agent.wantExit(t, exitOK) // has sent what was queued
 
@@ -93,31 +110,107 @@ func TestJobIsTraced(t *testing.T) {
 	if values["job.joules"] == "" {
 		t.Errorf("got %v, want joules", values)
 	}
-	for _, phase := range []string{"prepare", "run", "check"} {
-		s := spans[phase]
-		if s == nil || string(s.ParentSpanId) != string(job.SpanId) {
-			t.Errorf("%s: got %v, want a span below the job's", phase, s)
-		} else if s.StartTimeUnixNano < job.StartTimeUnixNano || s.EndTimeUnixNano > job.EndTimeUnixNano || s.EndTimeUnixNano < s.StartTimeUnixNano {
-			t.Errorf("%s: got %d to %d, want it within the job's %d to %d", phase, s.StartTimeUnixNano, s.EndTimeUnixNano, job.StartTimeUnixNano, job.EndTimeUnixNano)
+	wantPhases(t, spans, "prepare", "run", "check", "journal")
+
+	traces := collector.traces()
+	if len(traces) < 2 { // the master may have assigned the failed job again
+		t.Fatalf("got the traces %v, want one of its own for the job without a traceparent", traces)
+	}
+	for _, other := range traces {
+		if other == trace {
+			continue
 		}
-	}
-	collector.mu.Lock()
-	defer collector.mu.Unlock()
-	traces := map[string]bool{}
-	for _, s := range collector.spans {
-		traces[fmt.Sprintf("%x", s.TraceId)] = true
-	}
-	if len(traces) != 2 {
-		t.Errorf("got the traces %v, want one of its own for the job without a traceparent", traces)
+		failed := collector.byName(other)
+		wantPhases(t, failed, "prepare")
+		if got := failed["job"].GetStatus(); got.GetCode() != otlp.Status_STATUS_CODE_ERROR || got.GetMessage() != string(protocol.ReasonInputError) {
+			t.Errorf("the failed job's status: got %v, want an error with %s", got, protocol.ReasonInputError)
+		}
 	}
 }
 
-// A collector that does not answer costs no job anything.
-func TestCollectorThatIsDown(t *testing.T) {
+// wantPhases checks that a trace has spans for at least these phases, and that all but the job's
+// are below it and within its time.
+func wantPhases(t *testing.T, spans map[string]*otlp.Span, phases ...string) {
+	t.Helper()
+	job := spans["job"]
+	if job == nil {
+		t.Fatalf("got the spans %v, want a job", spans)
+	}
+	for _, phase := range phases {
+		if spans[phase] == nil {
+			t.Errorf("got the spans %v, want %s", spans, phase)
+		}
+	}
+	for name, s := range spans {
+		if name == "job" {
+			continue
+		}
+		if string(s.ParentSpanId) != string(job.SpanId) {
+			t.Errorf("%s: got %v, want a span below the job's", name, s)
+		}
+		if s.StartTimeUnixNano < job.StartTimeUnixNano || s.EndTimeUnixNano > job.EndTimeUnixNano || s.EndTimeUnixNano < s.StartTimeUnixNano {
+			t.Errorf("%s: got %d to %d, want it within the job's %d to %d", name, s.StartTimeUnixNano, s.EndTimeUnixNano, job.StartTimeUnixNano, job.EndTimeUnixNano)
+		}
+	}
+}
+
+// A collector that accepts batches and never answers delays neither jobs nor the exit.
+func TestHangingCollectorDelaysNothing(t *testing.T) {
 	t.Parallel()
 	bed := newTestbed(t)
-	agent := startAgent(t, append(bed.environment(), fmt.Sprintf("FFMPEG_AGENT_TRACES_ENDPOINT=http://127.0.0.1:%d/v1/traces", freePort(t))), bed.flags()...)
+	received, hung := make(chan struct{}, 10), make(chan struct{})
+	collector := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		received <- struct{}{}
+		<-hung
+	}))
+	t.Cleanup(collector.Close)
+	t.Cleanup(func() { close(hung) })
+	agent := startAgent(t, append(bed.environment(), "FFMPEG_AGENT_TRACES_ENDPOINT="+collector.URL), bed.flags()...)
 	bed.awaitResult(bed.submit(ffmpegtest.Quick()).ID, protocol.StatusCompleted)
+	select {
+	case <-received:
+	case <-time.After(hang):
+		t.Fatal("got no request at the collector")
+	}
+	const within = 20 * time.Second // below the 30 s for which a batch is tried
+	begun := time.Now()
+	bed.awaitResult(bed.submit(ffmpegtest.Quick()).ID, protocol.StatusCompleted)
+	if took := time.Since(begun); took > within {
+		t.Errorf("the next job took %s, want less than %s", took, within)
+	}
+	begun = time.Now()
 	agent.signal(t, syscall.SIGTERM)
 	agent.wantExit(t, exitOK)
+	if took := time.Since(begun); took > within {
+		t.Errorf("the exit took %s, want less than %s", took, within)
+	}
+}
+
+// Variables of OpenTelemetry that cannot be used do not end the agent, and their values are not shown.
+func TestUnusableTraceVariables(t *testing.T) {
+	t.Parallel()
+	const secret = "supersecrettoken"
+	for name, test := range map[string]struct {
+		env  []string
+		warn string
+	}{
+		"malformed headers": {[]string{"OTEL_EXPORTER_OTLP_HEADERS=X-Other=1," + secret}, "OTEL_EXPORTER_OTLP_HEADERS: entry 2"},
+		"ignored":           {[]string{"OTEL_EXPORTER_OTLP_TRACES_HEADERS=" + secret, "OTEL_BSP_MAX_QUEUE_SIZE=-1"}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			bed := newTestbed(t)
+			agent := startAgent(t, append(append(bed.environment(), "FFMPEG_AGENT_TRACES_ENDPOINT=http://127.0.0.1:4318/v1/traces"), test.env...), bed.flags()...)
+			bed.awaitRegistration()
+			agent.signal(t, syscall.SIGTERM)
+			agent.wantExit(t, exitOK)
+			log := agent.log()
+			if strings.Contains(log, secret) {
+				t.Error("want a log without the value")
+			}
+			if !strings.Contains(log, test.warn) || strings.Contains(log, "not exporting traces") != (test.warn != "") {
+				t.Errorf("want the warning %q", test.warn)
+			}
+		})
+	}
 }

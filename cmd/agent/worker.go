@@ -83,19 +83,7 @@ func (w *worker) start(e effective) error {
 	proof := prover{w.runner, facts, graphics}
 	deps.FirstProof, deps.Prove = proof.first, proof.all
 	if cfg.Traces.Endpoint != "" {
-		exporter, err := traces.New(context.Background(), traces.Config{Endpoint: cfg.Traces.Endpoint, Version: version, Node: cfg.Node.Address})
-		if err != nil {
-			return err
-		}
-		w.onClose(func(ctx context.Context) error {
-			ctx, cancel := context.WithTimeout(ctx, tracesTimeout)
-			defer cancel()
-			if err := exporter.Close(ctx); err != nil {
-				w.log.Warn("could not send all traces", zap.Error(err))
-			}
-			return nil
-		})
-		deps.Traces = exporter
+		deps.Traces = w.newTraces(cfg)
 	}
 	deps.Endpoints = func(a *actors.Agent) (actors.Endpoints, error) { return w.endpoints(a) }
 	if w.agent, err = actors.Start(w.treeConfig(deps)); err != nil {
@@ -107,6 +95,26 @@ func (w *worker) start(e effective) error {
 
 // tracesTimeout bounds the sending of the last traces.
 const tracesTimeout = 3 * time.Second
+
+// newTraces returns nil where traces cannot be exported: jobs do not need them.
+func (w *worker) newTraces(cfg configs.Config) actors.Traces {
+	exporter, err := traces.New(context.Background(), traces.Config{
+		Endpoint: cfg.Traces.Endpoint, Version: version, Node: cfg.Node.Address, Log: w.log.Named("traces"),
+	})
+	if err != nil {
+		w.log.Warn("not exporting traces", zap.Error(err))
+		return nil
+	}
+	w.onClose(func(ctx context.Context) error {
+		ctx, cancel := context.WithTimeout(ctx, tracesTimeout)
+		defer cancel()
+		if err := exporter.Close(ctx); err != nil {
+			w.log.Warn("could not send all traces", zap.Error(err))
+		}
+		return nil
+	})
+	return exporter
+}
 
 // closeTimeout bounds close.
 const closeTimeout = 15 * time.Second

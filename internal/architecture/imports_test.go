@@ -27,7 +27,7 @@ var allowed = map[string][]string{
 	"internal/control":    {"messages", "messages/job", "messages/protocol", "hardware/energy"},
 	"internal/docker":     {"messages", "messages/job", "messages/protocol", "hardware/energy"},
 	"internal/report":     {"internal/safetext", "messages", "messages/job", "messages/protocol", "hardware/energy"},
-	"internal/traces":     {"messages/job"},
+	"internal/traces":     {"internal/safetext", "messages/job"},
 	"internal/devmaster":  {"messages/protocol"},
 	"internal/chaos":      {"messages/protocol", "hardware/fakehw"},
 	"internal/ffmpegtest": {},
