@@ -44,7 +44,7 @@ func isIdentity(hostname string, in Container) bool {
 		return false
 	}
 	// A name that was cut may have lost what made it unique.
-	return in != Pod || !generatedPod.MatchString(name) && len(hostname) < maxHostname
+	return in != Pod || !generatedPod.MatchString(name) && len(name) < maxHostname
 }
 
 var (

@@ -27,6 +27,8 @@ func TestAddressOfHostsWithoutAnIdentity(t *testing.T) {
 		"pod of a large StatefulSet":           {"agent-12", Pod, true},
 		"pod that was given a name":            {"transcoder", Pod, true},
 		"pod in the network of its node":       {"ip-10-0-3-17.ec2.internal", Pod, true},
+		"pod with a long name in a domain":     {"agent-0.agent.a-namespace-with-a-name-of-many-words.svc.cluster.local", Pod, true},
+		"cut name of a pod in a domain":        {strings.Repeat("agent-", 10) + "567.agent.svc.cluster.local", Pod, false},
 		"pod of a Deployment":                  {"agent-5d4f8c7b9-x2x7k", Pod, false},
 		"pod of a DaemonSet":                   {"agent-x2x7k", Pod, false},
 		"pod whose name was cut":               {strings.Repeat("agent-", 10) + "567", Pod, false},
