@@ -121,6 +121,7 @@ func (s *shared) keyCheck() messages.Check {
 	const rejected = "the master rejected this agent's API key: "
 	if why := s.snapshots.refused.Load(); missing != "" && (!registered || refused) {
 		check.Reason = missing
+		check.Public = "no API key: the file of master.api_key_file cannot be used; agent status names it"
 	} else if why != nil && !registered {
 		check.Reason = rejected + *why
 	} else if refused {

@@ -1,6 +1,7 @@
 package exporters
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -24,14 +25,19 @@ type readyResponse struct {
 }
 
 // ReadyHandler responds with 200 if the agent would take a job now, else with 503. The
-// body lists all checks, with a reason for those that fail.
+// body lists all checks, with a reason for those that fail; to clients without full access
+// without paths of files.
 func ReadyHandler(status func() messages.Status) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s := status()
 		response := readyResponse{Ready: true, Checks: []checkResponse{}}
 		for _, check := range preconditions(&s) {
 			response.Ready = response.Ready && check.OK()
-			response.Checks = append(response.Checks, checkResponse{check.Name, check.OK(), check.Reason})
+			reason := check.Reason
+			if !FullAccess(r) {
+				reason = cmp.Or(check.Public, reason)
+			}
+			response.Checks = append(response.Checks, checkResponse{check.Name, check.OK(), reason})
 		}
 		code := http.StatusOK
 		if !response.Ready {

@@ -72,6 +72,8 @@ type SandboxedEncoder struct {
 type Check struct {
 	Name   string `json:"name"`
 	Reason string `json:"reason,omitempty"` // why it fails; empty: it passes
+	// Public is Reason for clients that are to see no paths; empty: they see Reason.
+	Public string `json:"-"`
 }
 
 // OK reports whether the check passes.
@@ -84,6 +86,10 @@ type ConfigurationStatus struct {
 	Reloads  int       `json:"reloads"`        // since the agent started, without an error
 	// Restart are the keys whose new values wait for a restart of the agent.
 	Restart []string `json:"waits_for_restart"`
+	// Warnings are about the configuration in force, such as a key file that cannot be used.
+	Warnings []string `json:"warnings,omitempty"`
+	// NoKey: the file of the API key cannot be used, and the agent has no key.
+	NoKey bool `json:"no_key,omitempty"`
 	// Error is why the last reload failed, so that nothing was changed; empty: it did not.
 	Error   string     `json:"error,omitempty"`
 	ErrorAt *time.Time `json:"error_at,omitempty"`

@@ -76,8 +76,8 @@ func loadConfiguration(file string, load func() (*configs.Loaded, error)) (*conf
 	c := &configuration{
 		load: load, file: file, log: zap.NewNop(),
 		loaded: loaded, inForce: inForce, logged: inForce.warnings(),
-		status: messages.ConfigurationStatus{File: loaded.File, LoadedAt: time.Now(), Restart: []string{}},
 	}
+	c.status = c.newStatus(nil)
 	c.watch.reset(c.files(inForce))
 	return c, nil
 }
@@ -194,8 +194,16 @@ func (c *configuration) apply(before fingerprints) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.inForce = next
-	c.status = messages.ConfigurationStatus{File: loaded.File, LoadedAt: time.Now(), Restart: append([]string{}, restart...)}
+	c.status = c.newStatus(restart)
 	return nil
+}
+
+// newStatus is the status of a configuration that has just come into force.
+func (c *configuration) newStatus(restart []string) messages.ConfigurationStatus {
+	return messages.ConfigurationStatus{
+		File: c.loaded.File, LoadedAt: time.Now(), Restart: append([]string{}, restart...),
+		Warnings: slices.Concat(c.loaded.Warnings, c.logged), NoKey: c.inForce.keyProblem != nil,
+	}
 }
 
 // readNext reads the files that a configuration names.

@@ -82,7 +82,21 @@ func TestKeyFileMissingAtStart(t *testing.T) {
 		code, body := read("/ready")
 		return code == http.StatusServiceUnavailable && strings.Contains(body, says)
 	})
-	if _, out, _ := command(t, "status", "--socket", filepath.Join(bed.dir, "agent.sock")); !strings.Contains(out, "FAILED key: "+says) {
+	socket := filepath.Join(bed.dir, "agent.sock")
+	request, err := http.NewRequest(http.MethodGet, fmt.Sprintf("http://127.0.0.1:%d/ready", port), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	request.Host = "proxy.example" // so that it counts as one from elsewhere
+	if response, err := http.DefaultClient.Do(request); err != nil {
+		t.Error(err)
+	} else if body, _ := io.ReadAll(response.Body); response.Body.Close() != nil || !strings.Contains(string(body), "no API key") || strings.Contains(string(body), key) {
+		t.Errorf("got %s\nwant the fault without the path of the key", body)
+	}
+	if status, _, errs := command(t, "reload", "--socket", socket); status != exitFailed || !strings.Contains(errs, key) || !strings.Contains(errs, "the agent has no API key") {
+		t.Errorf("reload: got exit status %d, %s, want a failure that names the file", status, errs)
+	}
+	if _, out, _ := command(t, "status", "--socket", socket); !strings.Contains(out, "FAILED key: "+says) {
 		t.Errorf("got status:\n%s\nwant the missing file", out)
 	}
 	if !strings.Contains(agent.log(), "no API key for the master") || !strings.Contains(agent.log(), key) {
@@ -90,6 +104,9 @@ func TestKeyFileMissingAtStart(t *testing.T) {
 	}
 	replace(t, key, "right\n")
 	waitFor(t, "readiness with the key", func() bool { code, _ := read("/ready"); return code == http.StatusOK })
+	if status, out, errs := command(t, "reload", "--socket", socket); status != exitOK || strings.Contains(errs, "no API key") {
+		t.Errorf("reload with the key: got exit status %d, %s%s", status, out, errs)
+	}
 	if err := os.Remove(key); err != nil {
 		t.Fatal(err)
 	}
