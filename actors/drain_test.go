@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"ffmpeg-agent/internal/devmaster"
 	"ffmpeg-agent/internal/ffmpegtest"
 	"ffmpeg-agent/messages"
 	"ffmpeg-agent/messages/job"
@@ -146,15 +147,56 @@ func TestDrainWithoutMasterKeepsTheResult(t *testing.T) {
 func TestLowDiskTakesNoJobs(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, func(c *siteConfig) { c.MinFreeDisk = func(total uint64) uint64 { return total + 1 } })
-	job := s.submit(ffmpegtest.Quick())
 	s.until("the closed gate", func() bool {
 		return s.agent.Snapshots().Gates()[gateDisk] != "" && s.logs.FilterMessage("taking no jobs").Len() > 0
 	})
-	from := time.Now()
+	s.takesNone()
+}
+
+// takesNone submits a job, and checks that it is not taken within three heartbeats, which are more
+// than ten intervals between polls.
+func (s *site) takesNone() protocol.Job {
+	s.t.Helper()
+	submitted, from := s.submit(ffmpegtest.Quick()), time.Now()
 	s.until("heartbeats", func() bool { return len(s.beatsSince(from)) >= 3 })
-	if job, _ := s.master().Job(job.ID); job.Status.HeldByNode() {
-		t.Error("a job was taken onto a full disk")
+	for _, e := range s.master().Events() { // it may be over already
+		if e.Kind == devmaster.JobAssigned && e.JobID == submitted.ID {
+			s.t.Errorf("the job was taken")
+		}
 	}
+	return submitted
+}
+
+// hostWithInodes is the machine with other figures of inodes.
+type hostWithInodes struct {
+	Host
+	free  atomic.Uint64
+	total uint64
+}
+
+func (h *hostWithInodes) Look(ctx context.Context) (messages.HostStatus, error) {
+	s, err := h.Host.Look(ctx)
+	free := h.free.Load()
+	s.InodesFree, s.InodesTotal = &free, &h.total
+	return s, err
+}
+
+// TestFewInodesTakeNoJobs: a job that is taken with few inodes free would be stopped at once.
+func TestFewInodesTakeNoJobs(t *testing.T) {
+	t.Parallel()
+	inodes := &hostWithInodes{total: 20_000}
+	inodes.free.Store(job.InodesToStart(inodes.total) - 1)
+	s := newSite(t, func(c *siteConfig) {
+		c.MinFreeDisk = func(uint64) uint64 { return 1 }
+		c.wrap = func(d *Dependencies) { inodes.Host = d.Host; d.Host = inodes }
+	})
+	gate := func() string { return s.agent.Snapshots().Gates()[gateDisk] }
+	s.until("the closed gate", func() bool {
+		return gate() == "399 inodes free on the disk of data_dir, 400 needed (none where jobs.min_free_disk is 0)"
+	})
+	waiting := s.takesNone()
+	inodes.free.Add(1)
+	s.result(waiting.ID, 1)
 }
 
 func TestMissingFFmpegTakesNoJobs(t *testing.T) {

@@ -133,10 +133,7 @@ func TestNoJobIsTakenWhileTooManyResultsWait(t *testing.T) {
 	s.until("the check to fail", func() bool {
 		return strings.Contains(s.agent.Snapshots().Gates()[gateJournal], "1000 results are not delivered")
 	})
-	waiting := s.submit(map[string]any{"resolution": "160x120", "preset": "ultrafast", "duration": 1})
-	if held, ok := s.master().Job(waiting.ID); !ok || held.Status.HeldByNode() {
-		t.Errorf("the job is %s", held.Status)
-	}
+	waiting := s.takesNone()
 	journal.more.Store(maxUnsent - 1)
 	s.result(waiting.ID, 1)
 }

@@ -167,7 +167,7 @@ type testHost struct{ *hardware.Host }
 
 func (h testHost) Look(context.Context) (messages.HostStatus, error) {
 	s, err := h.Host.Status()
-	return messages.HostStatus{DiskFreeBytes: s.DiskFree, DiskTotalBytes: s.DiskTotal}, err
+	return messages.HostStatus{DiskFreeBytes: s.DiskFree, DiskTotalBytes: s.DiskTotal, InodesFree: s.InodesFree, InodesTotal: s.InodesTotal}, err
 }
 
 // link is the network to a master, which can be cut, moved, and made to misbehave.

@@ -10,6 +10,7 @@ import (
 
 	"ffmpeg-agent/actors/supervision"
 	"ffmpeg-agent/messages"
+	"ffmpeg-agent/messages/job"
 )
 
 // sweepInterval is how often workspaces and temporary outputs without an owner are removed.
@@ -87,13 +88,19 @@ func (j *janitor) checkFFmpeg(ctx actor.Context) {
 	})
 }
 
-// guardDisk checks the free space where the workspaces are. An unknown one is no reason to
-// stay idle.
+// guardDisk checks the free space and the free inodes where the workspaces are. Unknown ones are no
+// reason to stay idle.
 func (j *janitor) guardDisk(h *messages.HostStatus) {
 	reason := ""
 	if h.DiskFreeBytes != nil && h.DiskTotalBytes != nil {
-		if need := j.settings().MinFreeDisk(*h.DiskTotalBytes); *h.DiskFreeBytes < need {
+		need := j.settings().MinFreeDisk(*h.DiskTotalBytes)
+		switch {
+		case *h.DiskFreeBytes < need:
 			reason = fmt.Sprintf("%.1f MiB free on the disk of data_dir, %.1f MiB needed (jobs.min_free_disk)", mib(*h.DiskFreeBytes), mib(need))
+		case need > 0 && h.InodesFree != nil && h.InodesTotal != nil:
+			if need := job.InodesToStart(*h.InodesTotal); *h.InodesFree < need {
+				reason = fmt.Sprintf("%d inodes free on the disk of data_dir, %d needed (none where jobs.min_free_disk is 0)", *h.InodesFree, need)
+			}
 		}
 	}
 	j.gate(gateDisk, reason)

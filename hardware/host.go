@@ -14,7 +14,7 @@ import (
 // HostConfig configures a Host.
 type HostConfig struct {
 	Roots
-	DataDir string // selects the file system of DiskFree and DiskTotal; default /
+	DataDir string // selects the file system of the figures of disk and inodes; default /
 }
 
 // HostStatus is the machine's current load. A nil figure is unknown.
@@ -25,6 +25,8 @@ type HostStatus struct {
 	RAMTotal           *uint64  // bytes
 	DiskFree           *uint64  // bytes available to this user
 	DiskTotal          *uint64  // bytes
+	InodesFree         *uint64  // nil as well where the file system has no fixed number of them
+	InodesTotal        *uint64
 	TemperatureCelsius *float64 // of the processor's hottest sensor
 	NetworkLoadPercent *float64 // of the busiest network interface since the previous Status, 0 to 100
 	Throttled          *bool    // thermal throttling since the previous Status; nil in the first
@@ -57,7 +59,7 @@ func (h *Host) Status() (HostStatus, error) {
 	var errs [3]error
 	status.CPULoadPercent, errs[0] = h.cpuLoad()
 	status.RAMTotal, status.RAMFree, errs[1] = memory(h.config.ProcfsPath)
-	status.DiskTotal, status.DiskFree, errs[2] = disk(h.config.DataDir)
+	errs[2] = status.readDisk(h.config.DataDir)
 	return status, errors.Join(errs[:]...)
 }
 
@@ -97,17 +99,20 @@ func memory(procfsPath string) (total, available *uint64, err error) {
 	return info.MemTotalBytes, info.MemAvailableBytes, nil
 }
 
-// disk returns the size of the file system of a path and the space available to this user, in
-// bytes.
-func disk(path string) (total, free *uint64, err error) {
+// readDisk sets the figures of the file system of a path: those of bytes and of inodes.
+func (s *HostStatus) readDisk(path string) error {
 	path = orDefault(path, "/")
 	var stat unix.Statfs_t
 	if err := unix.Statfs(path, &stat); err != nil {
-		return nil, nil, fmt.Errorf("reading free disk space of %s: %w", path, err)
+		return fmt.Errorf("reading free disk space of %s: %w", path, err)
 	}
 	block := uint64(stat.Bsize)
 	size, available := stat.Blocks*block, stat.Bavail*block
-	return &size, &available, nil
+	s.DiskTotal, s.DiskFree = &size, &available
+	if stat.Files > 0 {
+		s.InodesTotal, s.InodesFree = &stat.Files, &stat.Ffree
+	}
+	return nil
 }
 
 // findTemperatures returns the temperature files of the processor's hwmon chip, else of its

@@ -55,6 +55,9 @@ func TestHostReturnsPartialStatus(t *testing.T) {
 	empty := t.TempDir()
 	host := NewHost(HostConfig{Roots: Roots{SysfsPath: empty, ProcfsPath: empty}, DataDir: empty})
 	status, err := host.Status()
+	if fixed := status.InodesTotal != nil; fixed && (*status.InodesTotal == 0 || *status.InodesFree > *status.InodesTotal) || fixed != (status.InodesFree != nil) {
+		t.Errorf("got inodes %v free of %v", status.InodesFree, status.InodesTotal)
+	}
 	if err == nil || status.DiskFree == nil || status.CPULoadPercent != nil || status.TemperatureCelsius != nil || status.Throttled != nil {
 		t.Errorf("empty roots: got %+v and error %v, want the disk only", status, err)
 	}

@@ -94,6 +94,8 @@ type HostStatus struct {
 	RAMTotalBytes  *uint64  `json:"ram_total_bytes,omitempty"`
 	DiskFreeBytes  *uint64  `json:"disk_free_bytes,omitempty"` // where the workspaces lie
 	DiskTotalBytes *uint64  `json:"disk_total_bytes,omitempty"`
+	InodesFree     *uint64  `json:"inodes_free,omitempty"` // of the same file system
+	InodesTotal    *uint64  `json:"inodes_total,omitempty"`
 	TemperatureC   *float64 `json:"temperature_celsius,omitempty"` // hottest CPU sensor
 	// NetworkLoadPercent is the use of the busiest network interface, 0 to 100.
 	NetworkLoadPercent *float64 `json:"network_load_percent,omitempty"`

@@ -28,6 +28,8 @@ import (
 
 	"go.uber.org/zap"
 
+	"ffmpeg-agent/configs"
+	"ffmpeg-agent/hardware"
 	"ffmpeg-agent/hardware/fakehw"
 	"ffmpeg-agent/internal/control"
 	"ffmpeg-agent/internal/devmaster"
@@ -876,5 +878,18 @@ func TestDoctorAsUserWithoutRights(t *testing.T) {
 		if got := mended[name]; got.State != findingOK {
 			t.Errorf("%s, mended: got %+v, want ok", name, got)
 		}
+	}
+}
+
+func TestDoctorSeesFewInodes(t *testing.T) {
+	free, size, total := uint64(399), uint64(100<<30), uint64(20_000)
+	e := &examination{cfg: effective{Config: configs.Defaults()}, host: hardware.HostStatus{DiskFree: &size, DiskTotal: &size, InodesFree: &free, InodesTotal: &total}}
+	got := checkDisk(t.Context(), e)[0]
+	if want := "399 inodes free where data_dir is, and jobs need 400"; got.State != findingFailed || !strings.Contains(got.Message, want) || !strings.Contains(got.Fix, "df -i ") {
+		t.Errorf("got %+v, want it to say %s", got, want)
+	}
+	free++
+	if got := checkDisk(t.Context(), e)[0]; got.State != findingOK {
+		t.Errorf("one more: got %+v, want it to pass", got)
 	}
 }

@@ -20,6 +20,7 @@ import (
 	"ffmpeg-agent/internal/datadir"
 	"ffmpeg-agent/internal/journal"
 	"ffmpeg-agent/messages"
+	"ffmpeg-agent/messages/job"
 )
 
 // What a worker should have.
@@ -90,10 +91,17 @@ func checkDisk(_ context.Context, e *examination) []finding {
 		return []finding{warning("df -h "+e.cfg.DataDir, "the free space of %s is unknown", e.cfg.DataDir)}
 	}
 	need := e.cfg.Jobs.MinFreeDisk.Of(*total)
+	inodes, toStart := e.host.InodesFree, uint64(0)
+	if e.host.InodesTotal != nil {
+		toStart = job.InodesToStart(*e.host.InodesTotal)
+	}
 	fix := fmt.Sprintf("df -h %s   # free space, or lower jobs.min_free_disk", existingParent(e.cfg.DataDir))
 	switch {
 	case *free < need:
 		return []finding{failed(fix, "%s free of %s where data_dir is, and jobs need %s (jobs.min_free_disk): none is taken", size(free), size(total), size(&need))}
+	case need > 0 && inodes != nil && *inodes < toStart:
+		return []finding{failed(fmt.Sprintf("df -i %s   # remove files that are not needed", existingParent(e.cfg.DataDir)),
+			"%d inodes free where data_dir is, and jobs need %d (none where jobs.min_free_disk is 0): none is taken", *inodes, toStart)}
 	case *free < littleDisk:
 		return []finding{warning(fix, "%s free of %s where data_dir is; 20 GiB are recommended", size(free), size(total))}
 	}

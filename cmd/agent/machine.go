@@ -90,6 +90,8 @@ func (h host) Look(context.Context) (messages.HostStatus, error) {
 		NetworkLoadPercent: s.NetworkLoadPercent,
 		DiskFreeBytes:      s.DiskFree,
 		DiskTotalBytes:     s.DiskTotal,
+		InodesFree:         s.InodesFree,
+		InodesTotal:        s.InodesTotal,
 		TemperatureC:       s.TemperatureCelsius,
 		Throttled:          s.Throttled != nil && *s.Throttled,
 	}, err

@@ -111,16 +111,13 @@ func (r *Run) diskGuarded() *job.Failure {
 			return failure(protocol.ReasonResourceError, "stopped before the disk of the %s is full: %s free, jobs.min_free_disk keeps %s free",
 				what, mebibytes(int64(free)), mebibytes(int64(least)))
 		}
-		if fewInodes(s.Ffree, s.Files) && r.settings.MinFreeDisk(capacity) > 0 {
-			return failure(protocol.ReasonResourceError, "stopped before the disk of the %s has no inode left: %d of %d free", what, s.Ffree, s.Files)
+		if least := job.LeastInodes(s.Files); s.Ffree < least && r.settings.MinFreeDisk(capacity) > 0 {
+			return failure(protocol.ReasonResourceError, "stopped before the disk of the %s has no inode left: %d inodes free, %d needed (none where jobs.min_free_disk is 0)",
+				what, s.Ffree, least)
 		}
 	}
 	return nil
 }
-
-// fewInodes reports whether a file system, of which some know no number of inodes, has so few
-// left that FFmpeg could use them up between two checks.
-func fewInodes(free, total uint64) bool { return free < min(total/100, 100_000) }
 
 // byOperator names the key of a limit that the operator set.
 func byOperator(key string, is bool) string {

@@ -115,14 +115,3 @@ func TestLengthCeilingStopsAnInputOfUnknownLength(t *testing.T) {
 		t.Errorf("message: %s", f.Message)
 	}
 }
-
-func TestFewInodes(t *testing.T) {
-	for _, test := range []struct {
-		free, total uint64
-		few         bool
-	}{{0, 0, false}, {0, 4, false}, {9_999, 1_000_000, true}, {10_000, 1_000_000, false}, {99_999, 1_000_000_000, true}, {100_000, 1_000_000_000, false}} {
-		if got := fewInodes(test.free, test.total); got != test.few {
-			t.Errorf("%d of %d: got %t, want %t", test.free, test.total, got, test.few)
-		}
-	}
-}

@@ -168,7 +168,7 @@ func onFullDisks(t *testing.T, dir string) {
 	if err := os.Chdir(work); err != nil {
 		t.Fatal(err)
 	}
-	for name, options := range map[string]string{"work": "size=4m", "out": "size=1m", "again": "size=8m", "nodes": "size=100m,nr_inodes=4"} {
+	for name, options := range map[string]string{"work": "size=4m", "out": "size=1m", "again": "size=8m", "nodes": "size=100m,nr_inodes=4", "few": "size=100m,nr_inodes=2000"} {
 		if err := os.Mkdir(filepath.Join(dir, name), 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -200,6 +200,21 @@ func onFullDisks(t *testing.T, dir string) {
 			}
 		})
 	}
+	t.Run("few inodes", func(t *testing.T) {
+		for i := range 1990 {
+			if err := os.WriteFile(filepath.Join(dir, "few", fmt.Sprint(i)), nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		r := newRunner(t, func(s *Settings) {
+			s.DataDir, s.OutputRoots, s.MinFreeDisk = data, []string{dir}, func(uint64) uint64 { return 1 }
+		})
+		run := r.Begin(lease(t, "few inodes", `{`+small+`,"duration":3600,"output":`+quoted(filepath.Join(dir, "few/o.mp4"))+`}`))
+		f := wantFailure(t, walk(testContext(t), run), protocol.ReasonResourceError)
+		if want := "no inode left: 8 inodes free, 20 needed"; !strings.Contains(f.Message, want) {
+			t.Errorf("message is %q, want %s", f.Message, want)
+		}
+	})
 	t.Run("full until FFmpeg exits", func(t *testing.T) {
 		ballast := filepath.Join(dir, "again/ballast")
 		if err := os.WriteFile(ballast, make([]byte, 7<<20), 0o600); err != nil {
