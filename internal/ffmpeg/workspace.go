@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -107,60 +108,86 @@ func removeAllBut(dir, keep string) error {
 
 // removeTree removes a file or a folder with all that is in it, as FFmpeg may have left it: folders
 // without permissions, and so deep that os.RemoveAll, which has a descriptor open for each level,
-// runs out of them. Nothing else may change the tree meanwhile.
+// runs out of them. It follows no link out of the folder, also none that something which has
+// outlived FFmpeg puts in the place of a folder meanwhile.
 func removeTree(path string) error {
-	info, err := os.Lstat(path)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
+	parent, err := os.OpenRoot(filepath.Dir(path))
+	if errors.Is(err, fs.ErrNotExist) {
 		return nil
-	case err != nil:
-		return err
-	case !info.IsDir():
-		return os.Remove(path)
 	}
-	moved := 0
-	var empty func(dir string, depth int) error
-	empty = func(dir string, depth int) error {
-		_ = os.Chmod(dir, 0o700) // where that fails, reading it says so
-		entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	defer parent.Close()
+	return (&treeRemover{parent: parent, name: filepath.Base(path)}).remove(parent, ".", filepath.Base(path), 0)
+}
+
+// treeRemover removes the tree of a name in parent.
+type treeRemover struct {
+	parent *os.Root
+	name   string
+	moved  int
+}
+
+// remove removes a name in dir, which is depth levels below the tree's parent, at the path within.
+func (t *treeRemover) remove(dir *os.Root, within, name string, depth int) error {
+	info, err := dir.Lstat(name)
+	if err != nil {
+		return unlessGone(err)
+	}
+	if !info.IsDir() {
+		return unlessGone(dir.Remove(name))
+	}
+	_ = dir.Chmod(name, 0o700) // where that fails, reading it says so
+	if depth > maxDepth {      // it is found there later
+		t.moved++
+		return unlessGone(t.parent.Rename(filepath.Join(within, name), filepath.Join(t.name, fmt.Sprintf("moved-%s-%d", rand.Text(), t.moved))))
+	}
+	inside, err := dir.OpenRoot(name)
+	if err != nil {
+		return unlessGone(err)
+	}
+	defer inside.Close()
+	for {
+		names, err := someNames(inside)
 		if err != nil {
 			return err
 		}
-		for _, e := range entries {
-			inside := filepath.Join(dir, e.Name())
-			if !e.IsDir() {
-				if err := os.Remove(inside); err != nil {
-					return err
-				}
-				continue
-			}
-			if depth == maxDepth {
-				moved++
-				_ = os.Chmod(inside, 0o700)
-				if err := os.Rename(inside, filepath.Join(path, fmt.Sprintf("moved-%s-%d", rand.Text(), moved))); err != nil {
-					return err
-				}
-				continue
-			}
-			if err := empty(inside, depth+1); err != nil {
-				return err
-			}
-			if err := os.Remove(inside); err != nil {
+		if len(names) == 0 {
+			return unlessGone(dir.Remove(name))
+		}
+		for _, n := range names {
+			if err := t.remove(inside, filepath.Join(within, name), n, depth+1); err != nil {
 				return err
 			}
 		}
-		return nil
 	}
-	for before := -1; before < moved; { // what was moved is left for the next round
-		before = moved
-		if err := empty(path, 0); err != nil {
-			return err
-		}
-	}
-	return os.Remove(path)
 }
 
-// maxDepth is how deep removeTree goes before it moves folders up, so that no path gets too long.
+// someNames returns up to 1024 names in a folder, which may have millions; none where it is empty.
+func someNames(dir *os.Root) ([]string, error) {
+	f, err := dir.Open(".")
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	names, err := f.Readdirnames(1024)
+	if errors.Is(err, io.EOF) {
+		err = nil
+	}
+	return names, err
+}
+
+// unlessGone is the error of an operation on a file that may have been removed meanwhile.
+func unlessGone(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// maxDepth is how deep removeTree goes before it moves folders up, so that neither descriptors nor
+// the length of a path run out.
 const maxDepth = 8
 
 // manifest lists the files of an attempt outside of its workspace, so that the next start

@@ -7,7 +7,10 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"ffmpeg-agent/messages/job"
 )
@@ -76,5 +79,78 @@ func TestWorkspaceIsRemovedHoweverDeepItIs(t *testing.T) {
 	}
 	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 1 {
 		t.Errorf("left %v, %v; want only the file outside", entries, err)
+	}
+}
+
+// TestRemovalFollowsNoSwappedLink: something that has outlived FFmpeg exchanges a folder and a link
+// to somewhere else over and over while the workspace is removed.
+func TestRemovalFollowsNoSwappedLink(t *testing.T) {
+	t.Parallel()
+	tree, outside := filepath.Join(t.TempDir(), "tree"), t.TempDir()
+	const files = 200
+	fill := func(dir string) {
+		for i := range files {
+			if err := os.WriteFile(filepath.Join(dir, fmt.Sprint(i)), nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	fill(outside)
+	var stop atomic.Bool
+	swapper := make(chan struct{})
+	go func() {
+		defer close(swapper)
+		for !stop.Load() {
+			_ = unix.Renameat2(unix.AT_FDCWD, filepath.Join(tree, "folder"), unix.AT_FDCWD, filepath.Join(tree, "link"), unix.RENAME_EXCHANGE)
+		}
+	}()
+	defer func() { stop.Store(true); <-swapper }()
+	for range 50 {
+		aside := filepath.Join(t.TempDir(), "aside") // where nothing is exchanged yet
+		if err := errors.Join(os.MkdirAll(filepath.Join(aside, "folder"), 0o700), os.Symlink(outside, filepath.Join(aside, "link"))); err != nil {
+			t.Fatal(err)
+		}
+		fill(filepath.Join(aside, "folder"))
+		if err := os.Rename(aside, tree); err != nil {
+			t.Fatal(err)
+		}
+		for range 1000 { // an exchange in the middle may fail it
+			if removeTree(tree) == nil {
+				break
+			}
+		}
+		if left, err := os.ReadDir(outside); err != nil || len(left) != files {
+			t.Fatalf("%d files outside are left (%v), want all %d", len(left), err, files)
+		}
+		if _, err := os.Lstat(tree); err == nil {
+			t.Fatal("the tree is still there")
+		}
+	}
+}
+
+// TestRemovalOfManyFilesTakesLittleMemory: all names of a folder are not in memory at once.
+func TestRemovalOfManyFilesTakesLittleMemory(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "many")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 5_000 {
+		if err := os.WriteFile(filepath.Join(dir, fmt.Sprint(i)), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	if names, err := someNames(root); err != nil || len(names) > 1024 {
+		t.Errorf("read %d names at once (%v), want at most 1024", len(names), err)
+	}
+	if err := removeTree(dir); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Lstat(dir); err == nil {
+		t.Error("the folder is still there")
 	}
 }
