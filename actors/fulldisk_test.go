@@ -2,6 +2,8 @@ package actors
 
 import (
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -11,6 +13,7 @@ import (
 	"time"
 
 	"ffmpeg-agent/internal/ffmpegtest"
+	"ffmpeg-agent/messages"
 	"ffmpeg-agent/messages/job"
 	"ffmpeg-agent/messages/protocol"
 )
@@ -136,6 +139,50 @@ func TestNoJobIsTakenWhileTooManyResultsWait(t *testing.T) {
 	waiting := s.takesNone()
 	journal.more.Store(maxUnsent - 1)
 	s.result(waiting.ID, 1)
+}
+
+// TestNoLostJobIsTakenUpWhileTooManyResultsWait: the response to a poll is lost, and meanwhile so
+// many results wait that no job is taken. The master lists the job as this node's.
+func TestNoLostJobIsTakenUpWhileTooManyResultsWait(t *testing.T) {
+	t.Parallel()
+	var journal *crowdedJournal
+	s := newSite(t, func(c *siteConfig) {
+		c.ReconcileInterval = 50 * time.Millisecond
+		c.wrap = func(p *Dependencies) {
+			journal = &crowdedJournal{Journal: p.Journal}
+			p.Journal = journal
+		}
+	})
+	s.await("the registration", registered)
+	gate := func() string { return s.agent.Snapshots().Gates()[gateJournal] }
+	s.link.interfere(func(next http.Handler, w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/jobs/next" {
+			next.ServeHTTP(w, r)
+			return
+		}
+		answer := httptest.NewRecorder()
+		next.ServeHTTP(answer, r)
+		if !strings.Contains(answer.Body.String(), "null") && journal.more.CompareAndSwap(0, maxUnsent) {
+			s.agent.shared.refs.janitor.Tell(&messages.JournalFailed{})
+			for deadline := time.Now().Add(hang); gate() == "" && time.Now().Before(deadline); {
+				time.Sleep(time.Millisecond)
+			}
+			hangUp(w)
+			return
+		}
+		w.WriteHeader(answer.Code)
+		_, _ = w.Write(answer.Body.Bytes())
+	})
+	j := s.submit(ffmpegtest.Quick())
+	s.until("the closed gate", func() bool { return gate() != "" })
+	from := time.Now()
+	s.until("heartbeats", func() bool { return len(s.beatsSince(from)) >= 3 })
+	if _, known, err := s.journal.Record(job.Key{JobID: j.ID, Attempt: 1}); known || err != nil {
+		t.Errorf("the job was taken up: %t, %v", known, err)
+	}
+	journal.more.Store(0)
+	s.agent.shared.refs.janitor.Tell(&messages.JournalFailed{})
+	s.result(j.ID, 1)
 }
 
 // finishHook calls before when a result is to be written.

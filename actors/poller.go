@@ -4,6 +4,7 @@ import (
 	"context"
 	"maps"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/asynkron/protoactor-go/actor"
@@ -35,6 +36,7 @@ type poller struct {
 	pause     time.Time          // after a failure: no poll before
 	refused   bool               // the last call failed and may succeed with another key
 	repeated  time.Time          // after an offer of an attempt that has ended here: no poll before
+	leftOut   bool               // the last look found new leases, and they were not taken
 	offers    map[job.Key]int    // of such attempts, since the master last had no job
 	nextPoll  *supervision.Timer // of an idle or failing agent
 	interval  time.Duration      // PollInterval when nextPoll was set
@@ -49,7 +51,7 @@ func newPoller(s *shared) *poller {
 		shared:   s,
 		log:      log,
 		session:  s.snapshots.Session(),
-		gates:    map[string]string{gateDisk: notChecked, gateFFmpeg: notChecked},
+		gates:    map[string]string{gateDisk: notChecked, gateFFmpeg: notChecked, gateJournal: notChecked},
 		offers:   map[job.Key]int{},
 		drain:    s.stop.drainOf("poller"),
 		backoff:  registrationBackoff(),
@@ -126,6 +128,10 @@ func (p *poller) gate(ctx actor.Context, g *messages.Gate) {
 	}
 	p.gates[g.Name] = g.Reason
 	p.postGates()
+	if p.leftOut && p.gates[gateJournal] == "" {
+		p.findLeases(ctx, p.poll)
+		return
+	}
 	p.poll(ctx)
 }
 
@@ -226,7 +232,8 @@ func (p *poller) called(ctx actor.Context) {
 }
 
 // findLeases asks the master for the leases it holds as ours and offers them to jobs,
-// which has a list of those it runs or has run.
+// which has a list of those it runs or has run. While the journal takes no more results it
+// offers no new ones.
 func (p *poller) findLeases(ctx actor.Context, then func(actor.Context)) {
 	p.nextFind.Stop()
 	p.nextFind = supervision.After(ctx, p.settings().ReconcileInterval, p.findLeasesIdle)
@@ -238,16 +245,30 @@ func (p *poller) findLeases(ctx actor.Context, then func(actor.Context)) {
 		return
 	}
 	p.calling, p.findDue = true, false
-	session := *p.session
-	supervision.Go(ctx, func(work context.Context) (messages.Held, error) {
-		return p.Master.Held(work, session)
-	}, func(ctx actor.Context, held messages.Held, err error) {
+	session, begunOnly := *p.session, p.gates[gateJournal] != ""
+	type found struct {
+		held  messages.Held
+		taken []job.Lease
+	}
+	supervision.Go(ctx, func(work context.Context) (f found, err error) {
+		f.held, err = p.Master.Held(work, session)
+		f.taken = f.held.Leases
+		if begunOnly {
+			f.taken = slices.DeleteFunc(slices.Clone(f.taken), func(l job.Lease) bool { return !p.begun(l.Key()) })
+		}
+		return f, err
+	}, func(ctx actor.Context, f found, err error) {
 		p.calling = false
+		held := f.held
 		switch {
 		case err == nil:
-			if len(held.Leases) > 0 {
-				p.free -= len(held.Leases) // until jobs sends its slots
-				p.refs.jobs.Tell(&messages.Offer{Leases: held.Leases})
+			if p.gates[gateJournal] == "" { // since the look began, perhaps
+				f.taken = held.Leases
+			}
+			p.leftOut = len(f.taken) < len(held.Leases)
+			if len(f.taken) > 0 {
+				p.free -= len(f.taken) // until jobs sends its slots
+				p.refs.jobs.Tell(&messages.Offer{Leases: f.taken})
 			}
 			if p.checkListed(session, held); p.mayRenew(session, held) {
 				p.renew(ctx, session, held.Facts, then)
@@ -263,6 +284,15 @@ func (p *poller) findLeases(ctx actor.Context, then func(actor.Context)) {
 		then(ctx)
 		p.called(ctx)
 	})
+}
+
+// begun reports whether a lease is of a job that runs here or of an attempt that the journal has.
+func (p *poller) begun(key job.Key) bool {
+	if p.attempts.find(key) != nil || p.attempts.earlier(key) != nil {
+		return true
+	}
+	_, known, err := p.Journal.Record(key)
+	return known && err == nil
 }
 
 // checkListed asks for a new registration where the master does not treat the node as
