@@ -114,19 +114,23 @@ func age(t time.Time) time.Duration {
 // the answer was on its way, or where the answer is so old, by the process or the machine
 // having been stopped, that the master may have reassigned the job since.
 func (u *uploader) ask(ctx context.Context, up upload, d *delivery) {
-	for {
+	for range 2 {
 		at, overtaken := time.Now(), up.overtaken.Load()
 		lease, err := u.Master.Extend(ctx, d.record.Lease)
-		switch {
-		case err != nil:
+		if err != nil {
 			d.err = err
 			return
-		case overtaken == up.overtaken.Load() && age(at) <= u.settings().UnavailableAfter:
+		}
+		if overtaken == up.overtaken.Load() && age(at) <= u.settings().UnavailableAfter {
 			d.lease, d.askedAt = lease, at
 			return
 		}
 	}
+	d.err = errOutdated
 }
+
+// errOutdated is tried again like a master that does not answer.
+var errOutdated = errors.New("twice the master's answer for the lease was outdated when it arrived: it took longer than master.unavailable_after, or a later attempt was given here meanwhile")
 
 // lostLease is the verdict on a result whose lease is lost; nil where it is sent. overtaken:
 // this agent was given a later attempt, which may have ended the job.

@@ -1,6 +1,8 @@
 package actors
 
 import (
+	"context"
+	"errors"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -213,5 +215,30 @@ func TestResultTakenBehindABadGatewayIsSent(t *testing.T) {
 	}))
 	if r := s.settled(s.submit(ffmpegtest.Quick()), 1); r.State != job.RecordSent {
 		t.Errorf("got %s (%s), want sent", r.State, r.Why)
+	}
+}
+
+// outdatedMaster is a master each of whose answers for a lease arrives too late.
+type outdatedMaster struct {
+	Master
+	asked int
+}
+
+func (m *outdatedMaster) Extend(context.Context, job.Lease) (job.LeaseStatus, error) {
+	if m.asked++; m.asked > 10 {
+		return 0, errors.New("asked without end")
+	}
+	time.Sleep(time.Millisecond)
+	return job.LeaseHeld, nil
+}
+
+func TestOutdatedAnswersAreNotAskedForWithoutEnd(t *testing.T) {
+	m := &outdatedMaster{}
+	u := &uploader{shared: &shared{Dependencies: Dependencies{Master: m}}}
+	u.current.Store(&Settings{UnavailableAfter: time.Microsecond})
+	d := delivery{}
+	u.ask(t.Context(), upload{overtaken: &atomic.Bool{}}, &d)
+	if m.asked != 2 || !errors.Is(d.err, errOutdated) || d.asked() {
+		t.Errorf("asked %d times with error %v, want 2 and %v", m.asked, d.err, errOutdated)
 	}
 }
