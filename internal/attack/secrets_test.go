@@ -99,6 +99,9 @@ var secretAttacks = []attack{{
 			line := cmdline(pid)
 			environment, _ := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid)) // which other users cannot read
 			b.cancel(job)
+			if !strings.Contains(line, "-progress") || len(environment) == 0 { // both are empty once it has ended
+				t.Errorf("%s: FFmpeg ended before they were read: arguments %q, %d bytes of environment; so the attack proves nothing", name, line, len(environment))
+			}
 			if strings.HasPrefix(name, "visible") {
 				if !strings.Contains(line, name) {
 					t.Errorf("what is known to be visible is not: %s; so the attack proves nothing", line)
