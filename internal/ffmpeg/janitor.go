@@ -86,14 +86,29 @@ func (j *Janitor) Sweep(ctx context.Context) (int, error) {
 
 func (j *Janitor) sweepOne(name string) (int, error) {
 	w := &j.runner.work
+	temps, orphaned := j.orphan(name)
+	if !orphaned {
+		return 0, nil
+	}
+	removed, errs := removeTemps(temps)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if j.runner.owned(name) { // meanwhile
+		return removed, nil
+	}
+	if err := w.removeLocked(name, errs); err != nil {
+		return removed, err
+	}
+	return removed + 1, nil
+}
+
+// orphan returns the temporary outputs of a workspace without an open run; false where it has one.
+func (j *Janitor) orphan(name string) (temps []string, orphaned bool) {
+	w := &j.runner.work
 	w.mu.Lock() // a run is listed before it creates its workspace under this lock
 	defer w.mu.Unlock()
 	if j.runner.owned(name) {
-		return 0, nil
+		return nil, false
 	}
-	temps, err := w.removeLocked(name)
-	if err != nil {
-		return temps, err
-	}
-	return temps + 1, nil
+	return readManifest(w.path(name)), true
 }

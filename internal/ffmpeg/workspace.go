@@ -41,7 +41,8 @@ func attemptName(key job.Key) string {
 }
 
 // workspaces are the directories that attempts work in. The lock keeps a workspace from
-// being created and swept at once.
+// being created and swept at once. It is not held while outputs elsewhere are removed: their
+// file systems may not answer.
 type workspaces struct {
 	mu  sync.Mutex
 	dir string // DataDir/work
@@ -51,12 +52,13 @@ func (w *workspaces) path(name string) string { return filepath.Join(w.dir, name
 
 // create creates an attempt's directory, empty and only for the agent's user.
 func (w *workspaces) create(name string) error {
-	w.mu.Lock()
-	defer w.mu.Unlock()
 	if err := os.MkdirAll(w.dir, 0o700); err != nil {
 		return fmt.Errorf("creating the directory of workspaces: %w", err)
 	}
-	if _, err := w.removeLocked(name); err != nil {
+	_, errs := removeTemps(readManifest(w.path(name)))
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if err := w.removeLocked(name, errs); err != nil {
 		return err
 	}
 	if err := os.Mkdir(w.path(name), 0o700); err != nil {
@@ -66,32 +68,36 @@ func (w *workspaces) create(name string) error {
 }
 
 func (w *workspaces) remove(name string) error {
+	_, errs := removeTemps(readManifest(w.path(name)))
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	_, err := w.removeLocked(name)
-	return err
+	return w.removeLocked(name, errs)
 }
 
-// removeLocked removes a workspace and the temporary outputs in its manifest, and returns
-// the number of these.
-func (w *workspaces) removeLocked(name string) (temps int, err error) {
-	dir := w.path(name)
-	var errs []error
-	for _, temp := range readManifest(dir) {
+// removeTemps removes temporary outputs, and returns the number of those that were there.
+func removeTemps(temps []string) (removed int, errs []error) {
+	for _, temp := range temps {
 		switch err := os.Remove(temp); {
 		case err == nil:
-			temps++
+			removed++
 		case !errors.Is(err, fs.ErrNotExist):
 			errs = append(errs, fmt.Errorf("removing a temporary output: %w", err))
 		}
 	}
+	return removed, errs
+}
+
+// removeLocked removes a workspace after its temporary outputs. Where some of these could not be
+// removed, its manifest stays.
+func (w *workspaces) removeLocked(name string, errs []error) error {
+	dir := w.path(name)
 	if len(errs) > 0 {
-		return temps, errors.Join(append(errs, removeAllBut(dir, manifestName))...)
+		return errors.Join(append(errs, removeAllBut(dir, manifestName))...)
 	}
 	if err := removeTree(dir); err != nil {
-		return temps, fmt.Errorf("removing a workspace: %w", err)
+		return fmt.Errorf("removing a workspace: %w", err)
 	}
-	return temps, nil
+	return nil
 }
 
 // removeAllBut frees the space of a workspace whose manifest the next sweep needs.
