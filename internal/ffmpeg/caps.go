@@ -52,6 +52,9 @@ func (r *Runner) tools() (tools, error) {
 // Ready is nil when FFmpeg and ffprobe are installed and run, in the sandbox that
 // jobs.sandbox requires. Repeated calls are cheap.
 func (r *Runner) Ready(ctx context.Context) error {
+	if n := r.countStuck(); n >= maxStuck {
+		return fmt.Errorf("%d attempts have ended and still wait for file systems that do not answer; the agent takes jobs again below %d", n, maxStuck)
+	}
 	_, err := r.Capabilities(ctx)
 	if err == nil {
 		err = r.sandboxes.ready()

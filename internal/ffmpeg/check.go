@@ -2,6 +2,7 @@ package ffmpeg
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"math"
 	"strings"
@@ -15,7 +16,11 @@ import (
 // Check checks what FFmpeg wrote, once it has exited, and gives the outputs their final
 // names: nil when the attempt succeeded.
 func (r *Run) Check(ctx context.Context) error {
-	return r.step(ctx, r.check)
+	err := r.step(ctx, r.check)
+	if r.placing.Load() == placed {
+		return nil // also where it was given up just then
+	}
+	return err
 }
 
 func (r *Run) check(ctx context.Context) (err error) {
@@ -40,17 +45,54 @@ func (r *Run) check(ctx context.Context) (err error) {
 	if v.failure != nil {
 		return v.failure
 	}
+	return r.place(ctx, e.outputs)
+}
+
+// place gives the checked outputs their final names, once their content is on disk. A check that
+// was given up, whose attempt has been reported as failed, places none, and takes away again what
+// a file system that did not answer has placed since.
+func (r *Run) place(ctx context.Context, made []output) (err error) {
+	var files []*target
+	for i := range r.files.targets {
+		t := &r.files.targets[i]
+		if t.final == "" {
+			continue
+		}
+		files = append(files, t)
+		if err := r.mayTake(diskTime(made[i].made.bytes), t.file.Sync); err != nil {
+			return fmt.Errorf("syncing an output: %w", err)
+		}
+	}
 	if err := ctx.Err(); err != nil { // last chance for a stop
 		return err
 	}
-	for i := range r.files.targets {
-		if t := &r.files.targets[i]; t.final != "" {
-			if err := t.publish(); err != nil {
-				return err
+	defer func() {
+		if r.placing.Load() == givenUp {
+			for _, t := range files {
+				t.withdraw()
 			}
 		}
+	}()
+	for _, t := range files {
+		if err := t.checkOwner(); err != nil { // it may have come meanwhile
+			return err
+		}
+		if r.placing.Load() == givenUp {
+			return context.Canceled
+		}
+		if err := t.publish(); err != nil {
+			return err
+		}
 	}
-	r.recordProducts(e.outputs)
+	for _, t := range files {
+		if err := t.syncDir(); err != nil {
+			return err
+		}
+	}
+	r.recordProducts(made)
+	if !r.placing.CompareAndSwap(undecided, placed) {
+		return context.Canceled
+	}
 	return nil
 }
 
@@ -63,7 +105,7 @@ func (r *Run) gather(ctx context.Context) (evidence, error) {
 	}
 	e.bytes, e.lacks, e.cutOff, e.gaps = r.Snapshot().Encode.InputBytes, r.lacks, r.cutOff, r.files.fetched.Missing
 	if e.found.ReadError != "" && e.origin == originStored {
-		e.readable = readable(ctx, r.files.inputPath)
+		e.readable = r.readableBytes(ctx, r.files.inputPath)
 	}
 	e.grew = e.origin == originStored && r.files.reads.URL == nil && r.files.reads.Format == "" && regularSize(r.files.inputPath) > e.bytes
 	if !e.ended() {
@@ -100,9 +142,9 @@ func (r *Run) gather(ctx context.Context) (evidence, error) {
 	return e, ctx.Err()
 }
 
-// readable is how much of a file can be read before its end or the first error; 0 where
+// readableBytes is how much of a file can be read before its end or the first error; 0 where
 // that takes long.
-func readable(ctx context.Context, path string) int64 {
+func (r *Run) readableBytes(ctx context.Context, path string) int64 {
 	ctx, cancel := context.WithTimeout(ctx, probeLocalTimeout)
 	defer cancel()
 	f, err := reach.OpenRegular(path)
@@ -110,7 +152,7 @@ func readable(ctx context.Context, path string) int64 {
 		return 0
 	}
 	defer f.Close()
-	n, _ := io.Copy(io.Discard, &stoppable{ctx, f})
+	n, _ := io.Copy(io.Discard, &stoppable{ctx, f, r.patience.sign})
 	if ctx.Err() != nil {
 		return 0
 	}

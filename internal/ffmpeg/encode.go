@@ -143,13 +143,24 @@ func (r *Run) Wait(ctx context.Context) error {
 
 func (r *Run) wait(ctx context.Context) error {
 	p := r.ffmpeg.Load()
-	defer r.exited(p)
 	stall := newStallDetector(min(r.plan.timeout, r.settings.StallTimeout), time.Now())
+	looking, endLooking := context.WithCancel(ctx)
+	looked := r.watchFiles(looking, p, stall.every, func() {
+		if r.outputDiskFull() {
+			r.fullAt.Store(time.Now().UnixNano())
+		}
+		r.writtenAt.Store(r.lastProgress().UnixNano())
+	})
+	defer func() {
+		endLooking()
+		r.exited(p)
+		<-looked
+	}()
 	next := time.NewTimer(stall.every)
 	defer next.Stop()
 	check := time.NewTicker(checkInterval)
 	defer check.Stop()
-	for {
+	for { // asks no file system
 		select {
 		case <-p.Done():
 			return nil
@@ -162,19 +173,21 @@ func (r *Run) wait(ctx context.Context) error {
 			return ctx.Err()
 		case <-next.C:
 			next.Reset(stall.every) // unlike a ticker's, a late tick is not followed by another at once
-			if r.outputDiskFull() {
-				r.fullAt.Store(time.Now().UnixNano())
-			}
 			switch now := time.Now(); {
-			case !stall.observe(now, r.lastProgress()):
+			case !stall.observe(now, time.Unix(0, max(r.progressAt.Load(), r.writtenAt.Load()))):
 			case now.Sub(p.Started()) >= r.plan.timeout && r.plan.endsAtTimeout():
 				r.log.Debug("ending the stream at the job's timeout")
 				r.timeUp = true
-				p.Stop(r.settings.StopGrace)
+				endLooking() // nor its signs: FFmpeg may be waiting for a file system
+				_ = r.mayTake(r.settings.StopGrace, func() error { p.Stop(r.settings.StopGrace); return nil })
 			case now.Sub(p.Started()) >= r.plan.timeout:
 				r.Stop(job.StopTimeout)
 			case stall.still >= r.settings.StallTimeout:
-				r.Stop(job.StopStalled)
+				cause := job.StopStalled
+				if answered, _ := r.patience.get(); now.Sub(answered) > r.settings.StallTimeout/2 {
+					cause = job.StopUnanswered // by what FFmpeg waits for as well
+				}
+				r.Stop(cause)
 			}
 		case <-check.C:
 			if f := r.limitExceeded(p); f != nil {
@@ -202,20 +215,18 @@ func (r *Run) lastProgress() time.Time {
 // exited records how FFmpeg ended.
 func (r *Run) exited(p *process) {
 	exit := p.Exit()
-	size, sized := r.files.outputSize()
 	log := r.stderr.String()
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	e := &r.encode
-	e.Exited, e.CPUTime, e.Log = &exit.At, exit.CPU, safetext.Lines(r.redactor.redact(log))
-	if sized {
-		e.SizeBytes = size
+	r.update(func(e *job.Encode) {
+		e.Exited, e.CPUTime, e.Log = &exit.At, exit.CPU, safetext.Lines(r.redactor.redact(log))
+		if exit.Signal != 0 {
+			e.Signal = proc.SignalName(exit.Signal)
+		} else if exit.Err == nil {
+			e.ExitCode = &exit.Code
+		}
+		r.enterPhase(job.PhaseCheck, exit.At)
+	})
+	if size, sized := r.files.outputSize(); sized { // asked last: a file system may not answer
+		r.update(func(e *job.Encode) { e.SizeBytes = size })
 	}
-	if exit.Signal != 0 {
-		e.Signal = proc.SignalName(exit.Signal)
-	} else if exit.Err == nil {
-		e.ExitCode = &exit.Code
-	}
-	r.enterPhase(job.PhaseCheck, exit.At)
 	r.log.Debug("FFmpeg exited", zap.Int("pid", p.ID().PID), zap.Stringer("exit", exit))
 }

@@ -33,6 +33,8 @@ func (r *Run) stopFailure(cause job.StopCause) *job.Failure {
 		return failure(protocol.ReasonTimeout, "timeout after %s", r.plan.timeout)
 	case job.StopStalled:
 		return failure(protocol.ReasonTimeout, "FFmpeg made no progress for %s", r.settings.StallTimeout)
+	case job.StopUnanswered:
+		return failure(protocol.ReasonTimeout, "a file system that the job uses did not answer for %s", r.settings.StallTimeout)
 	case job.StopShutdown:
 		return failure(protocol.ReasonPlatformError, "interrupted: agent shutting down")
 	case job.StopSuperseded:

@@ -99,7 +99,11 @@ func (r *Run) fetchInput(ctx context.Context) error {
 	}
 	r.setPhase(job.PhaseFetch)
 	defer r.setPhase(job.PhasePrepare)
-	got, err := r.meteredFetch(ctx, request)
+	var got fetch.Result
+	err = r.mayTake(r.plan.timeout, func() (err error) {
+		got, err = r.meteredFetch(ctx, request)
+		return err
+	})
 	var direct *fetch.Direct
 	if errors.As(err, &direct) {
 		r.update(func(e *job.Encode) { e.Fetch = nil })
@@ -184,7 +188,11 @@ func (r *Run) readLocalPlaylist(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		got, err := r.fetcher.Link(ctx, in.Path, request)
+		var got fetch.Result
+		err = r.mayTake(probeLocalTimeout, func() (err error) { // it looks at each segment
+			got, err = r.fetcher.Link(ctx, in.Path, request)
+			return err
+		})
 		if err == nil {
 			r.useFetched(got)
 			return nil
@@ -230,7 +238,7 @@ func (r *Run) readThroughRelay(direct *fetch.Direct, why string) error {
 // readStream has FFmpeg read a live input, once the addresses of its host were checked.
 func (r *Run) readStream(ctx context.Context) error {
 	u := r.files.reads.URL
-	err := r.settings.Inputs.CheckHost(ctx, u.Hostname())
+	err := r.mayTake(probeNetworkTimeout, func() error { return r.settings.Inputs.CheckHost(ctx, u.Hostname()) })
 	var refused *reach.Refused
 	switch {
 	case errors.As(err, &refused):
@@ -286,7 +294,7 @@ func (r *Run) compareChecksum(ctx context.Context) error {
 	}
 	defer f.Close()
 	sum := sha256.New()
-	if _, err := io.Copy(sum, &stoppable{ctx, f}); err != nil {
+	if _, err := io.Copy(sum, &stoppable{ctx, f, r.patience.sign}); err != nil {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
@@ -302,11 +310,13 @@ func (r *Run) compareChecksum(ctx context.Context) error {
 type stoppable struct {
 	ctx  context.Context
 	from io.Reader
+	sign func() // called by each read
 }
 
 func (s *stoppable) Read(p []byte) (int, error) {
 	if err := s.ctx.Err(); err != nil {
 		return 0, err
 	}
+	s.sign()
 	return s.from.Read(p)
 }

@@ -245,18 +245,31 @@ func (t *target) failure(doing string, err error) error {
 	return fmt.Errorf("%s: %w", doing, err)
 }
 
-// publish gives a checked output its final name, once its content is on disk.
+// publish gives a checked output its final name.
 func (t *target) publish() error {
-	if err := t.file.Sync(); err != nil {
-		return fmt.Errorf("syncing an output: %w", err)
-	}
-	if err := t.checkOwner(); err != nil { // it may have come meanwhile
-		return err
-	}
 	if err := t.dir.Rename(filepath.Base(t.temp), filepath.Base(t.final)); err != nil {
 		return fmt.Errorf("renaming an output: %w", err)
 	}
 	t.published = true
+	return nil
+}
+
+// withdraw removes an output that was published, unless another has replaced it.
+func (t *target) withdraw() {
+	if !t.published {
+		return
+	}
+	ours, err := t.file.Stat()
+	if err != nil {
+		return
+	}
+	if there, err := t.dir.Lstat(filepath.Base(t.final)); err == nil && os.SameFile(there, ours) {
+		_ = t.dir.Remove(filepath.Base(t.final))
+	}
+}
+
+// syncDir puts the final name on disk.
+func (t *target) syncDir() error {
 	dir, err := t.dir.Open(".")
 	if err != nil {
 		return fmt.Errorf("opening the directory of an output: %w", err)

@@ -180,7 +180,8 @@ func (r *Runner) nextCPUs(cpus int) int {
 	return int(uint32(r.assignedCPUs.Add(uint32(cpus))) - uint32(cpus))
 }
 
-// limitExceeded checks a process against the limits that the kernel does not enforce.
+// limitExceeded checks a process against the limits that the kernel does not enforce, but for
+// those of the disk, which watchFiles checks.
 func (r *Run) limitExceeded(p *process) *job.Failure {
 	if limit := r.plan.limits.memory; r.limiter.checkMemory {
 		if used, ok := p.Resident(); ok && used > limit {
@@ -193,10 +194,7 @@ func (r *Run) limitExceeded(p *process) *job.Failure {
 			return failure(protocol.ReasonResourceError, "FFmpeg has more than %d threads: %d", limit, n)
 		}
 	}
-	if f := r.diskGuarded(); f != nil {
-		return f
-	}
-	return r.diskExceeded()
+	return nil
 }
 
 // diskExceeded checks what the attempt has written.

@@ -31,21 +31,22 @@ func (r *Run) prepare(ctx context.Context) (err error) {
 	if r.tools, err = r.runner.tools(); err != nil {
 		return err
 	}
-	if r.caps, err = r.runner.Capabilities(ctx); err != nil {
+	on := node{settings: r.settings}
+	err = r.mayTake(triesWithin, func() (err error) { // each of their processes has a time limit
+		if r.caps, err = r.runner.Capabilities(ctx); err != nil {
+			return err
+		}
+		on.caps = r.caps
+		on.tried, err = r.runner.triedEncoders(ctx, r.caps.Identity, wantsHardware(r.lease.Job, r.settings))
 		return err
-	}
-	on := node{settings: r.settings, caps: r.caps}
-	if on.tried, err = r.runner.triedEncoders(ctx, r.caps.Identity, wantsHardware(r.lease.Job, r.settings)); err != nil {
+	})
+	if err != nil {
 		return err
 	}
 	if trials := r.runner.trials.Load(); trials != nil {
 		r.withoutLayers = trials.Without
 	}
-	err = r.answered(func() (err error) {
-		r.files, err = r.makePlan(on, media{})
-		return err
-	})
-	if err != nil {
+	if r.files, err = r.makePlan(on, media{}); err != nil {
 		return err
 	}
 	r.hideSecrets()
@@ -56,7 +57,7 @@ func (r *Run) prepare(ctx context.Context) (err error) {
 		return fmt.Errorf("creating a workspace: %w", err)
 	}
 	r.applyLimits()
-	if err := r.answered(r.openInput); err != nil {
+	if err := r.openInput(); err != nil {
 		return err
 	}
 	if err := r.obtainInput(ctx); err != nil {
@@ -67,7 +68,7 @@ func (r *Run) prepare(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	if err := r.answered(r.openOutputs); err != nil {
+	if err := r.openOutputs(); err != nil {
 		return err
 	}
 	if len(r.plan.ignored) > 0 {
@@ -78,6 +79,9 @@ func (r *Run) prepare(ctx context.Context) (err error) {
 	}
 	return ctx.Err()
 }
+
+// triesWithin is how long the trial of all encoders, and waiting for one that is going on, may take.
+const triesWithin = time.Hour
 
 // measureInput takes down the size of a stored input, and whether it is cut off. What is
 // appended later is not damage.

@@ -161,9 +161,12 @@ var ownOutput = whitelist([]string{"file"}, "mov,matroska,webm,mpegts,flv,live_f
 // slowDisk is what a slow disk reads, bytes/s.
 const slowDisk = 10 << 20
 
+// diskTime is how long a slow disk takes for an amount of bytes.
+func diskTime(bytes int64) time.Duration { return time.Duration(bytes/slowDisk) * time.Second }
+
 // probeOutput probes an output of a certain size and measures its video by its packets.
 func (r *Run) probeOutput(ctx context.Context, url string, size int64) (p probed, video packets, err error) {
-	ctx, cancel := context.WithTimeout(ctx, probeLocalTimeout+time.Duration(size/slowDisk)*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, probeLocalTimeout+diskTime(size))
 	defer cancel()
 	p, err = r.probe(ctx, url, ownOutput...)
 	if err != nil || p.Error != nil {

@@ -89,6 +89,40 @@ func (r *Run) launch(name string, c proc.Command) (*process, error) {
 	return &process{Child: child}, nil
 }
 
+// watchFiles checks the limits of what the attempt writes, and looks at its files, until the
+// process or the context has ended; done is closed then. It does so beside what waits for the
+// process, since a file system may not answer. While all do, this is the sign that the step goes on.
+func (r *Run) watchFiles(ctx context.Context, p *process, every time.Duration, look func()) (done <-chan struct{}) {
+	ended := make(chan struct{})
+	r.working.Go(func() {
+		defer close(ended)
+		defer r.recovered("watching the files of a job", nil)
+		next, check := time.NewTicker(every), time.NewTicker(checkInterval)
+		defer next.Stop()
+		defer check.Stop()
+		for {
+			select {
+			case <-p.Done():
+				return
+			case <-ctx.Done():
+				return
+			case <-next.C:
+				look()
+			case <-check.C:
+				f := r.diskGuarded()
+				if f == nil {
+					f = r.diskExceeded()
+				}
+				if f != nil {
+					p.killForLimit(f)
+				}
+			}
+			r.patience.sign()
+		}
+	})
+	return ended
+}
+
 // runHelper runs one of the attempt's processes beside the encode to its end, or kills it
 // when the context is done. An exceeded limit is an error.
 func (r *Run) runHelper(ctx context.Context, c proc.Command) (proc.Exit, error) {
@@ -100,6 +134,9 @@ func (r *Run) runHelper(ctx context.Context, c proc.Command) (proc.Exit, error) 
 		return proc.Exit{}, err
 	}
 	defer func() { _ = p.Cgroup().Remove() }() // otherwise it goes with the attempt's
+	watching, endWatching := context.WithCancel(ctx)
+	watched := r.watchFiles(watching, p, newStallDetector(r.settings.StallTimeout, time.Now()).every, func() {})
+	defer func() { endWatching(); <-watched }()
 	check := time.NewTicker(checkInterval)
 	defer check.Stop()
 	for {

@@ -30,13 +30,16 @@ func (r *Run) Measure(ctx context.Context) (first job.Quality) {
 	n := len(r.plan.renditions)
 	all := make([]job.Quality, n)
 	for i := range all {
-		q := &all[i]
-		if err := r.step(ctx, func(ctx context.Context) (err error) {
-			*q, err = r.compare(ctx, i)
+		measured := make(chan job.Quality, 1) // a step that was given up may still send
+		if err := r.step(ctx, func(ctx context.Context) error {
+			q, err := r.compare(ctx, i)
+			measured <- q
 			return err
 		}); err != nil {
-			q.Note = fmt.Sprintf("%s not measured: %v", r.plan.quality, err)
+			all[i].Note = fmt.Sprintf("%s not measured: %v", r.plan.quality, err)
+			continue
 		}
+		all[i] = <-measured
 	}
 	first = all[0]
 	if n == 1 {

@@ -57,11 +57,16 @@ type Run struct {
 	input      lazy[probed]            // what ffprobe reports of the input
 	ffmpeg     atomic.Pointer[process] // nil before Start
 	progressAt atomic.Int64            // of the last progress that FFmpeg reported, Unix ns
+	writtenAt  atomic.Int64            // likewise, or of its last write to an output where that is later
 	fullAt     atomic.Int64            // when the disk of an output was last seen full, Unix ns
 
 	closeOnce sync.Once
 	closeDone chan struct{}
 	closeErr  error // valid once closeDone is closed
+
+	patience patience
+	placing  atomic.Int32 // undecided, placed or givenUp
+	stuck    atomic.Bool  // a step, or the closing, was given up and has not ended
 
 	redactor *redactor
 
@@ -93,12 +98,14 @@ func newRun(r *Runner, lease job.Lease) *Run {
 }
 
 // step does a step's work under a context that ends with the caller's, with Stop and
-// with Close, and makes its error a failure. Work that goes on for long after that is left
-// alone, and Close waits for it: no call to a file system that does not answer can be ended.
+// with Close, and makes its error a failure. Where the work gives no sign for longer than it may
+// (patience), the run is stopped: no call to a file system that does not answer can be ended. Work
+// that goes on for long after the end of its context is given up, and Close waits for it.
 func (r *Run) step(ctx context.Context, work func(context.Context) error) error {
 	if !r.enterStep() {
 		return errClosed
 	}
+	r.patience.allow(0)
 	within, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(r.ctx, cancel)()
@@ -113,36 +120,58 @@ func (r *Run) step(ctx context.Context, work func(context.Context) error) error 
 		defer r.recovered("working on a job", &err)
 		err = work(within)
 	}()
-	select {
-	case err := <-ended:
+	if done, err := r.await(within, ended); done {
 		return r.failure(ctx, err)
-	case <-within.Done():
 	}
 	select {
 	case err := <-ended:
 		return r.failure(ctx, err)
 	case <-time.After(r.settings.StopGrace + stopSlack):
 	}
-	switch cause := r.stopCause(); cause {
-	case "":
-		return r.failure(ctx, context.Canceled)
-	case job.StopTimeout, job.StopStalled:
-		return failure(protocol.ReasonTimeout, "stopped while a file system that the job uses did not answer")
-	default:
-		return r.stopFailure(cause)
+	r.placing.CompareAndSwap(undecided, givenUp)
+	r.stuck.Store(true)
+	return r.failure(ctx, context.Canceled)
+}
+
+// await waits for the end of a step; false: its context ended first. It stops the run when the
+// step gives no sign for too long.
+func (r *Run) await(ctx context.Context, ended <-chan error) (done bool, err error) {
+	stall := newStallDetector(r.settings.StallTimeout, time.Now())
+	next := time.NewTimer(stall.every)
+	defer next.Stop()
+	for {
+		select {
+		case err := <-ended:
+			return true, err
+		case <-ctx.Done():
+			return false, nil
+		case <-next.C:
+			next.Reset(stall.every)
+			moved, extra := r.patience.get()
+			if stall.observe(time.Now(), moved) && stall.still >= r.settings.StallTimeout+extra {
+				r.Stop(job.StopUnanswered)
+			}
+		}
 	}
 }
 
 // stopSlack is how much longer than StopGrace a step may take to end.
 const stopSlack = 10 * time.Second
 
-// answered calls what waits for file systems. Where they do not answer within StallTimeout, the
-// run is stopped.
-func (r *Run) answered(call func() error) error {
-	late := time.AfterFunc(r.settings.StallTimeout, func() { r.Stop(job.StopStalled) })
-	defer late.Stop()
+// mayTake calls what takes up to this long by itself, to which StallTimeout is added. Calls are
+// not nested.
+func (r *Run) mayTake(long time.Duration, call func() error) error {
+	r.patience.allow(long)
+	defer r.patience.allow(0)
 	return call()
 }
+
+// What has become of the outputs: a check that was given up places none.
+const (
+	undecided int32 = iota
+	placed
+	givenUp
+)
 
 func (r *Run) enterStep() bool {
 	r.mu.Lock()
@@ -235,6 +264,7 @@ func (r *Run) Close(ctx context.Context) error {
 	case <-r.closeDone:
 		return r.closeErr
 	case <-ctx.Done():
+		r.stuck.Store(true)
 		return fmt.Errorf("closing attempt %s: %w", r.name, ctx.Err())
 	}
 }

@@ -222,6 +222,20 @@ func (r *Runner) forget(run *Run) {
 	delete(r.runs, run)
 }
 
+// maxStuck is how many runs may wait for file systems that do not answer, each with threads and
+// files, before no more jobs are taken.
+const maxStuck = 16
+
+// countStuck is the number of runs of which something was given up that has not ended.
+func (r *Runner) countStuck() (n int) {
+	for _, run := range r.open() {
+		if run.stuck.Load() {
+			n++
+		}
+	}
+	return n
+}
+
 // open returns the runs that are not closed.
 func (r *Runner) open() []*Run {
 	r.mu.Lock()

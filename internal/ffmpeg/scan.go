@@ -25,7 +25,7 @@ func (r *Run) scanInput(ctx context.Context) (s scanned) {
 	if r.origin() != originStored || !damaged && !r.found.NewVideo && !of.several {
 		return s
 	}
-	ctx, cancel := context.WithTimeout(ctx, probeLocalTimeout+time.Duration(r.Snapshot().Encode.InputBytes/slowDisk)*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, probeLocalTimeout+diskTime(r.Snapshot().Encode.InputBytes))
 	defer cancel()
 	args := append([]string{"-v", "quiet", "-show_entries", "packet=codec_type,stream_index,pts_time,dts_time,duration_time,pos,size", "-of", "compact=p=0"}, in.options...)
 	c := r.command(r.tools.ffprobe, append(args, "-i", in.url))

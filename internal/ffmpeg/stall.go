@@ -1,8 +1,38 @@
 package ffmpeg
 
-import "time"
+import (
+	"sync"
+	"time"
+)
 
-// stallDetector counts how long FFmpeg was observed without making progress. Time in
+// patience is how long a step of a run may take between two signs that it goes on.
+type patience struct {
+	mu    sync.Mutex
+	moved time.Time     // of the last sign
+	extra time.Duration // beyond StallTimeout
+}
+
+// sign says that the step goes on.
+func (p *patience) sign() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.moved = time.Now()
+}
+
+// allow is a sign, after which the step may take longer than StallTimeout.
+func (p *patience) allow(extra time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.moved, p.extra = time.Now(), extra
+}
+
+func (p *patience) get() (moved time.Time, extra time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.moved, p.extra
+}
+
+// stallDetector counts how long FFmpeg, or a step of a run, was observed without making progress. Time in
 // which this very process did not run (stopped, or in a frozen container) does not
 // count: FFmpeg's progress, or its exit, may be there unread.
 type stallDetector struct {

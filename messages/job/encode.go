@@ -63,6 +63,7 @@ const (
 	StopShutdown   StopCause = "shutdown"   // the agent shuts down: failed, platform_error
 	StopTimeout    StopCause = "timeout"    // the job's time is up
 	StopStalled    StopCause = "stalled"    // no progress for too long
+	StopUnanswered StopCause = "unanswered" // a file system did not answer for too long
 )
 
 // Encode is one run of FFmpeg and what it made. A field that is not known yet is zero; a
