@@ -139,7 +139,7 @@ func underClock(t *testing.T, test func(*Agent, *operator, *clock)) {
 			}
 		}()
 		synctest.Wait()
-		for _, gate := range []string{gateDisk, gateFFmpeg} {
+		for _, gate := range []string{gateDisk, gateFFmpeg, gateJournal} {
 			a.shared.refs.poller.Tell(&messages.Gate{Name: gate})
 		}
 		a.shared.refs.poller.Tell(&messages.Slots{Free: 1})
