@@ -222,7 +222,7 @@ func onFullDisks(t *testing.T, dir string) {
 		}
 		// It exits only once there is space again.
 		program := filepath.Join(t.TempDir(), "ffmpeg")
-		script := "#!/bin/sh\nffmpeg \"$@\"; status=$?\ncase \"$*\" in *\" -progress \"*) while [ -e '" + ballast + "' ]; do sleep 0.05; done ;; esac\nexit $status\n"
+		script := "#!/bin/sh\nffmpeg \"$@\"; status=$?\ncase \"$*\" in *\" -progress \"*) >failed; while [ -e '" + ballast + "' ]; do sleep 0.05; done ;; esac\nexit $status\n"
 		if err := os.WriteFile(program, []byte(script), 0o700); err != nil {
 			t.Fatal(err)
 		}
@@ -231,6 +231,7 @@ func onFullDisks(t *testing.T, dir string) {
 		walked := make(chan error, 1)
 		go func() { walked <- walk(testContext(t), run) }()
 		until(t, "the full disk to be noticed", func() bool { return run.fullAt.Load() > 0 })
+		until(t, "FFmpeg's failure", func() bool { _, err := os.Stat(filepath.Join(run.workspace, scratchDir, "failed")); return err == nil })
 		if err := os.Remove(ballast); err != nil {
 			t.Fatal(err)
 		}

@@ -107,7 +107,7 @@ func TestFileSystemThatStopsAnswering(t *testing.T) {
 				}
 				step = func() error { return errors.New(run.Measure(ctx).Note) }
 			}
-			run.settings.StallTimeout = c.stall // only now: the steps before may be slow
+			run.settings.StallTimeout, run.settings.StopSlack = c.stall, time.Second // only now: the steps before may be slow
 			disk.signal(t, syscall.SIGSTOP)
 			defer disk.signal(t, syscall.SIGCONT)
 			if c.want == "canceled" {
@@ -180,7 +180,7 @@ func onFrozenDisk(t *testing.T, dir string) {
 	if err := run.Wait(ctx); err != nil {
 		t.Fatal(err)
 	}
-	run.settings.StallTimeout = 5 * time.Second // only now: the steps before may be slow
+	run.settings.StallTimeout, run.settings.StopSlack = 2*time.Second, time.Second // only now: the steps before may be slow
 	command("fsfreeze", "-f", at)
 	thawed := false
 	defer func() {
@@ -311,7 +311,7 @@ func TestSweepThatHangsBlocksNoJob(t *testing.T) {
 		if err != nil {
 			t.Error(err)
 		}
-	case <-time.After(5 * time.Second):
+	case <-time.After(hang):
 		t.Error("no workspace can be created while a sweep waits")
 	}
 	_ = server.Close()

@@ -126,7 +126,7 @@ func (r *Run) step(ctx context.Context, work func(context.Context) error) error 
 	select {
 	case err := <-ended:
 		return r.failure(ctx, err)
-	case <-time.After(r.settings.StopGrace + stopSlack):
+	case <-time.After(r.settings.StopGrace + r.settings.StopSlack):
 	}
 	r.placing.CompareAndSwap(undecided, givenUp)
 	r.stuck.Store(true)
@@ -154,9 +154,6 @@ func (r *Run) await(ctx context.Context, ended <-chan error) (done bool, err err
 		}
 	}
 }
-
-// stopSlack is how much longer than StopGrace a step may take to end.
-const stopSlack = 10 * time.Second
 
 // mayTake calls what takes up to this long by itself, to which StallTimeout is added. Calls are
 // not nested.

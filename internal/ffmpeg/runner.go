@@ -38,6 +38,7 @@ type Settings struct {
 	Timeout       time.Duration // of the encode of a job that sets none; 1 h
 	StallTimeout  time.Duration // without progress; 60 s
 	StopGrace     time.Duration // between SIGTERM and SIGKILL; 10 s
+	StopSlack     time.Duration // how much longer than StopGrace a stopped step may take; 10 s
 
 	KeepInputs  bool // keep synthetic inputs in DataDir/inputs
 	KeepOutputs bool // keep outputs without an absolute name in DataDir/outputs
@@ -94,7 +95,7 @@ func (s *Settings) complete() error {
 	for _, d := range []struct {
 		of       *time.Duration
 		standard time.Duration
-	}{{&s.Timeout, time.Hour}, {&s.StallTimeout, time.Minute}, {&s.StopGrace, 10 * time.Second}} {
+	}{{&s.Timeout, time.Hour}, {&s.StallTimeout, time.Minute}, {&s.StopGrace, 10 * time.Second}, {&s.StopSlack, 10 * time.Second}} {
 		if *d.of <= 0 {
 			*d.of = d.standard
 		}
