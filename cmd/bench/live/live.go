@@ -4,6 +4,7 @@ package live
 
 import (
 	"errors"
+	"fmt"
 	"runtime"
 	"sync"
 	"syscall"
@@ -159,4 +160,9 @@ func (m *Machine) Turn(d *Dial, watts float64) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.steps = append(d.steps, step{(m.Now() + dialDelay).Truncate(time.Millisecond), watts})
+}
+
+// String returns the running time and the greatest lateness so far.
+func (m *Machine) String() string {
+	return fmt.Sprintf("%v, counters up to %v late", m.Now().Round(time.Millisecond), m.Late(0, m.Now()))
 }
