@@ -31,6 +31,7 @@ var allowed = map[string][]string{
 	"internal/devmaster":  {"messages/protocol"},
 	"internal/chaos":      {"messages/protocol", "hardware/fakehw"},
 	"internal/ffmpegtest": {},
+	"internal/mounttest":  {},
 
 	"messages":     {"messages/job", "messages/protocol", "hardware/energy"},
 	"messages/job": {"internal/safetext", "messages/protocol", "hardware/energy"},

@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"ffmpeg-agent/internal/mounttest"
 	"ffmpeg-agent/messages/protocol"
 )
 
@@ -76,7 +77,7 @@ func withOwnMounts(t *testing.T, test func(t *testing.T, dir string)) {
 func onBadDisk(t *testing.T, dir string) {
 	_, mkfs := exec.LookPath("mkfs.ext4")
 	control, loop := os.OpenFile("/dev/loop-control", os.O_RDWR, 0)
-	if err := errors.Join(mkfs, loop, keepMountsPrivate()); err != nil {
+	if err := errors.Join(mkfs, loop, mounttest.KeepPrivate()); err != nil {
 		t.Skipf("needs root, mkfs.ext4 and loop devices: %v", err)
 	}
 	_ = control.Close()
@@ -123,50 +124,9 @@ func onBadDisk(t *testing.T, dir string) {
 	}
 }
 
-// keepMountsPrivate keeps the mounts of this process's namespace from appearing in others.
-// That is set at the root of the namespace, which lies outside of a chroot.
-func keepMountsPrivate() error {
-	err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "")
-	if !errors.Is(err, unix.EINVAL) { // "/" is not a mount point
-		return err
-	}
-	root, err := os.Open("/")
-	if err != nil {
-		return err
-	}
-	defer root.Close()
-	outside, err := os.MkdirTemp("", "")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(outside)
-	// A directory above the root has no bound: ".." leads from it to the namespace's root.
-	if err := unix.Chroot(outside); err != nil {
-		return fmt.Errorf("leaving the chroot: %w", err)
-	}
-	err = root.Chdir()
-	for range 100 {
-		err = errors.Join(err, os.Chdir(".."))
-	}
-	if err == nil {
-		err = unix.Chroot(".")
-	}
-	if err == nil {
-		err = unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "")
-	}
-	return errors.Join(err, root.Chdir(), unix.Chroot("."))
-}
-
 func onFullDisks(t *testing.T, dir string) {
-	work, err := os.Getwd()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := keepMountsPrivate(); err != nil {
+	if err := mounttest.KeepPrivate(); err != nil {
 		t.Skipf("this machine does not allow private mounts: %v", err)
-	}
-	if err := os.Chdir(work); err != nil {
-		t.Fatal(err)
 	}
 	for name, options := range map[string]string{"work": "size=4m", "out": "size=1m", "again": "size=8m", "nodes": "size=100m,nr_inodes=4", "few": "size=100m,nr_inodes=2000"} {
 		if err := os.Mkdir(filepath.Join(dir, name), 0o755); err != nil {

@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"ffmpeg-agent/internal/mounttest"
 	"ffmpeg-agent/messages/job"
 	"ffmpeg-agent/messages/protocol"
 )
@@ -149,7 +150,7 @@ func TestFailedAttemptPlacesNoOutputLater(t *testing.T) { withOwnMounts(t, onFro
 func onFrozenDisk(t *testing.T, dir string) {
 	_, mkfs := exec.LookPath("mkfs.ext4")
 	control, loop := os.OpenFile("/dev/loop-control", os.O_RDWR, 0)
-	if err := errors.Join(mkfs, loop, keepMountsPrivate()); err != nil {
+	if err := errors.Join(mkfs, loop, mounttest.KeepPrivate()); err != nil {
 		t.Skipf("needs root, mkfs.ext4 and loop devices: %v", err)
 	}
 	_ = control.Close()

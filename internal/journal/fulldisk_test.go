@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"ffmpeg-agent/internal/mounttest"
 	"ffmpeg-agent/messages"
 	"ffmpeg-agent/messages/job"
 )
@@ -33,7 +34,7 @@ func TestFailedWriteLosesNothing(t *testing.T) {
 const diskSize = 2 << 20 // bytes
 
 func fillSmallDisk(dir string) {
-	keepMountsPrivate()
+	must(mounttest.KeepPrivate())
 	must(unix.Mount("tmpfs", dir, "tmpfs", 0, fmt.Sprintf("size=%d", diskSize)))
 	ballast := filepath.Join(dir, "ballast")
 	must(os.WriteFile(ballast, make([]byte, diskSize/2), 0o600))
@@ -128,13 +129,9 @@ func onEachFileSystem(t *testing.T, role string) {
 	}
 }
 
-// keepMountsPrivate keeps what is mounted out of the namespace of the tests: under systemd
-// mounts are shared.
-func keepMountsPrivate() { must(unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "")) }
-
 // mountDisk makes a small file system and returns where it is mounted.
 func mountDisk(kind, dir string) string {
-	keepMountsPrivate()
+	must(mounttest.KeepPrivate())
 	at := filepath.Join(dir, "disk")
 	must(os.Mkdir(at, 0o700))
 	if kind == "tmpfs" {
