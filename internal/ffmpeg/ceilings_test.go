@@ -109,7 +109,8 @@ func TestLengthCeilingStopsAnInputOfUnknownLength(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := newRunner(t, func(s *Settings) { s.Ceilings.Duration = 2 * time.Second })
-	run := r.Begin(lease(t, "endless", `{"input":`+quoted(list)+`,"resolution":"64x64"}`))
+	// Large, since FFmpeg reports no progress any more once it waits for the next segment.
+	run := r.Begin(lease(t, "endless", `{"input":`+quoted(list)+`,"resolution":"1280x720"}`))
 	f := wantFailure(t, walk(testContext(t), run), protocol.ReasonResourceError)
 	if !strings.Contains(f.Message, "more than 2s encoded (jobs.limits.duration)") {
 		t.Errorf("message: %s", f.Message)
