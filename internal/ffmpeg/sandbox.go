@@ -228,22 +228,35 @@ func isScript(path string) bool {
 
 // lightest tries a call of FFmpeg in its sandbox. Where that fails twice by itself, jobs.sandbox is
 // auto, and it succeeds without any sandbox, it returns without which layers it succeeds. Without
-// no_new_privs alone there would be no other layers, so that is never the answer.
+// no_new_privs alone there would be no other layers, so that is never the answer. A call that
+// does not end by itself costs no layer: its error is returned. The last call is the one that
+// succeeded, if any did.
 func (s *sandboxes) lightest(ctx context.Context, try func(without []proc.Layer) error) (without []proc.Layer, why string, err error) {
-	if err = try(nil); err == nil || !s.on() || s.settings.Mode != SandboxAuto || errors.Is(err, errInconclusive) || ctx.Err() != nil {
+	open := func(err error) bool { return errors.Is(err, errInconclusive) || err != nil && ctx.Err() != nil }
+	if err = try(nil); err == nil || !s.on() || s.settings.Mode != SandboxAuto || open(err) {
 		return nil, "", err
 	}
 	all := proc.Layers()
-	if try(all) != nil {
+	if bare := try(all); open(bare) {
+		return nil, "", bare
+	} else if bare != nil {
 		return nil, "", err
 	}
-	if again := try(nil); again == nil || errors.Is(again, errInconclusive) || ctx.Err() != nil {
+	if again := try(nil); again == nil || open(again) {
 		return nil, "", again
 	}
 	for _, l := range all {
-		if l != proc.NoNewPrivs && try([]proc.Layer{l}) == nil {
-			return []proc.Layer{l}, err.Error(), nil
+		if l == proc.NoNewPrivs {
+			continue
 		}
+		if one := try([]proc.Layer{l}); one == nil {
+			return []proc.Layer{l}, err.Error(), nil
+		} else if open(one) {
+			return nil, "", one
+		}
+	}
+	if bare := try(all); bare != nil {
+		return nil, "", bare
 	}
 	return all, err.Error(), nil
 }

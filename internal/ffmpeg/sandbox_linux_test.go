@@ -1,6 +1,8 @@
 package ffmpeg
 
 import (
+	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -175,6 +177,54 @@ func TestOneFailureCostsNoLayerOfTheSandbox(t *testing.T) {
 		})
 		if err != nil || !slices.Equal(without, test.want) {
 			t.Errorf("%s: got without %v, %v, want without %v", name, without, err, test.want)
+		}
+	}
+}
+
+// On a busy machine calls of FFmpeg do not end in time.
+func TestCallThatDoesNotEndCostsNoLayer(t *testing.T) {
+	failure := errors.New("exit status 126")
+	box := sandboxes{settings: SandboxSettings{Mode: SandboxAuto, Helper: []string{"helper"}}}
+	for slow := 1; slow <= 2+len(proc.Layers()); slow++ {
+		for _, outOfTime := range []bool{false, true} {
+			ctx, cancel := context.WithCancel(testContext(t))
+			calls := 0
+			without, _, err := box.lightest(ctx, func(without []proc.Layer) error {
+				switch calls++; {
+				case calls == slow && outOfTime:
+					cancel()
+					return ctx.Err()
+				case calls == slow:
+					return fmt.Errorf("%w: timeout", errInconclusive)
+				case len(without) == len(proc.Layers()):
+					return nil
+				}
+				return failure
+			})
+			cancel()
+			if without != nil || !errors.Is(err, errInconclusive) && !errors.Is(err, context.Canceled) || calls != slow {
+				t.Errorf("call %d of %d does not end, by its context: %t: got without %v, %v", slow, calls, outOfTime, without, err)
+			}
+		}
+	}
+}
+
+func TestFFmpegThatRunsOnlyWithoutAnySandboxKeepsItsEncoders(t *testing.T) {
+	sandboxComplete(t)
+	// It bears neither Landlock nor a raised oom_score_adj, so no single layer is to blame.
+	own, err := os.ReadFile("/proc/self/oom_score_adj")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ffmpeg := wrapper(t, fmt.Sprintf("[ \"$(</proc/self/oom_score_adj)\" = %s ] && echo x >>%s/elsewhere || exit 1\n", bytes.TrimSpace(own), t.TempDir()))
+	r := newIgnorantRunner(t, sandboxed(SandboxAuto), func(s *Settings) { s.FFmpeg = ffmpeg })
+	caps, err := r.Capabilities(testContext(t))
+	if err != nil || caps.Video["libx264"] == "" || len(caps.Filters) == 0 {
+		t.Errorf("got %d encoders, %d filters, %v", len(caps.Video), len(caps.Filters), err)
+	}
+	for _, l := range r.Sandbox().Layers {
+		if l.Missing == "" {
+			t.Errorf("%s counts as held", l.Name)
 		}
 	}
 }
