@@ -37,7 +37,7 @@ CROSS     = linux/arm64 darwin/arm64
 # checked together, before anything is built.
 FFMPEG           = ffmpeg ffprobe
 NEEDS_demo       = $(FFMPEG)
-NEEDS_test       = $(FFMPEG) gcc tmux
+NEEDS_test       = $(FFMPEG) gcc tmux $(if $(filter 0,$(shell id -u)),fuse-overlayfs)
 NEEDS_check      = gcc
 NEEDS_bench      = $(FFMPEG) gcc
 NEEDS_chaos      = $(FFMPEG) gcc ip nsenter mount
