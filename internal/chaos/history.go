@@ -135,7 +135,6 @@ type Job struct {
 	Canceled       bool   // by us
 	Forgotten      bool   // by its master, before it ended
 	Output         string // the file that it names
-	Frames         int    // that the file should have
 }
 
 // Output is a look at a final output file.
@@ -197,6 +196,7 @@ type History struct {
 	Stalls                []Span         // in which this program was not scheduled
 	Epochs                []MasterEpoch
 	Jobs                  map[string]*Job
+	RequestedOutputs      map[string]int // frames of each output that a submission names, whether it was answered or not
 	Outputs               []Output
 	Cleanups              []Cleanup
 	IdleUsage             []Usage  // the others are compared with the first of each agent

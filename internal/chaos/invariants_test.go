@@ -21,7 +21,7 @@ func passingHistory() *History {
 		HeartbeatInterval: 500 * time.Millisecond,
 		Epochs:            []MasterEpoch{{Number: 1, Span: Span{From: runStart}, Fences: true}},
 		Jobs: map[string]*Job{"a": {
-			ID: "a", Sequence: 1, Epoch: 1, Submitted: at(0), Status: protocol.StatusCompleted, MaxRetries: 3, Output: "/out/a.mp4", Frames: 100,
+			ID: "a", Sequence: 1, Epoch: 1, Submitted: at(0), Status: protocol.StatusCompleted, MaxRetries: 3, Output: "/out/a.mp4",
 		}},
 		Exchanges:  []Exchange{resultSent(1000, 1, protocol.StatusCompleted, "", "")},
 		Outputs:    []Output{{Path: "/out/a.mp4", Job: "a"}},

@@ -141,7 +141,8 @@ func (h *History) updateJob(j *protocol.Job) {
 func (h *History) adoptJob(j *protocol.Job, epoch int) {
 	const delay = 2 * time.Second
 	if h.Jobs[j.ID] == nil && j.CreatedAt != nil && time.Since(*j.CreatedAt) > delay {
-		h.Jobs[j.ID] = &Job{ID: j.ID, Sequence: j.SequenceNumber, Epoch: epoch, Submitted: *j.CreatedAt, RequestUnknown: true}
+		output, _ := j.Parameters["output"].(string)
+		h.Jobs[j.ID] = &Job{ID: j.ID, Sequence: j.SequenceNumber, Epoch: epoch, Submitted: *j.CreatedAt, RequestUnknown: true, Output: output}
 	}
 }
 

@@ -63,10 +63,9 @@ func (i *inspector) inspect(ctx context.Context) {
 			}
 			continue
 		}
-		job := i.jobOf(path)
 		problem := "no job names it"
-		if job != nil {
-			problem = checkVideo(ctx, path, job.Frames)
+		if frames, requested := i.requested(path); requested {
+			problem = checkVideo(ctx, path, frames)
 		}
 		if ctx.Err() != nil {
 			return
@@ -80,7 +79,7 @@ func (i *inspector) inspect(ctx context.Context) {
 		}
 		i.seen[path] = id
 		o := Output{Path: path, Problem: problem}
-		if job != nil {
+		if job := i.jobOf(path); job != nil {
 			o.Job = job.ID
 		}
 		i.recorder.update(func(h *History) { h.Outputs = append(h.Outputs, o) })
@@ -94,6 +93,13 @@ func (i *inspector) jobDone(path string) (done bool) {
 	return done
 }
 
+// requested returns how many frames a file should have, and whether a submission names it.
+func (i *inspector) requested(path string) (frames int, named bool) {
+	i.recorder.update(func(h *History) { frames, named = h.RequestedOutputs[path] })
+	return frames, named
+}
+
+// jobOf returns the job that names a file; nil if none is known.
 func (i *inspector) jobOf(path string) *Job {
 	if j := i.jobs[path]; j != nil {
 		return j

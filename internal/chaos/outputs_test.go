@@ -2,12 +2,19 @@ package chaos
 
 import (
 	"context"
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"ffmpeg-agent/messages/protocol"
 )
 
 // makeVideo makes a film of 50 frames.
@@ -47,7 +54,8 @@ func TestFilesAreJudgedAsTheyStand(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			dir, facts := t.TempDir(), newRecorder(time.Second)
 			for _, named := range []string{"a.mp4", "a.mkv"} {
-				facts.h.Jobs[named] = &Job{ID: named, Output: filepath.Join(dir, named), Frames: c.frames}
+				path := filepath.Join(dir, named)
+				facts.h.Jobs[named], facts.h.RequestedOutputs[path] = &Job{ID: named, Output: path}, c.frames
 			}
 			if err := os.WriteFile(filepath.Join(dir, c.file), c.content, 0o644); err != nil {
 				t.Fatal(err)
@@ -73,7 +81,7 @@ func TestFilesAreJudgedAsTheyStand(t *testing.T) {
 func TestReplacedFileIsJudgedAgain(t *testing.T) {
 	dir, facts := t.TempDir(), newRecorder(time.Second)
 	path, mp4 := filepath.Join(dir, "a.mp4"), makeVideo(t, "a.mp4")
-	facts.h.Jobs["a"] = &Job{ID: "a", Output: path, Frames: 50}
+	facts.h.Jobs["a"], facts.h.RequestedOutputs[path] = &Job{ID: "a", Output: path}, 50
 	i := newInspector(dir, facts)
 	for _, content := range [][]byte{mp4, mp4[:len(mp4)/2]} {
 		if err := os.WriteFile(path, content, 0o644); err != nil {
@@ -83,6 +91,49 @@ func TestReplacedFileIsJudgedAgain(t *testing.T) {
 	}
 	if looks := facts.h.Outputs; len(looks) != 2 || looks[0].Problem != "" || looks[1].Problem == "" {
 		t.Errorf("judged %+v", looks)
+	}
+}
+
+// TestOutputOfALostSubmissionIsJudged: the master accepted a job, and died with its response.
+func TestOutputOfALostSubmissionIsJudged(t *testing.T) {
+	dir, facts := t.TempDir(), newRecorder(time.Second)
+	mp4 := makeVideo(t, "a.mp4")
+	facts.h.Epochs = []MasterEpoch{{Number: 1}}
+	submitted := make(chan protocol.JobRequest, 1)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		var request protocol.JobRequest
+		_ = json.NewDecoder(r.Body).Decode(&request)
+		submitted <- request
+		panic(http.ErrAbortHandler)
+	}))
+	defer server.Close()
+	m := &master{recorder: facts, http: server.Client(), address: server.Listener.Addr().String()}
+	s := &submitter{master: m, outputs: dir, random: rand.New(rand.NewPCG(1, 2))}
+	var request protocol.JobRequest
+	for request.Parameters["output"] == nil {
+		if _, err := s.submit(context.Background()); err == nil {
+			t.Fatal("the submission was answered")
+		}
+		request = <-submitted
+	}
+	path, _ := request.Parameters["output"].(string)
+	frames := facts.h.RequestedOutputs[path]
+
+	i := newInspector(dir, facts)
+	if err := os.WriteFile(path, mp4, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	i.inspect(context.Background())
+	if looks := facts.h.Outputs; len(looks) != 1 || !strings.Contains(looks[0].Problem, fmt.Sprintf("50 frames instead of %d", frames)) {
+		t.Errorf("judged %+v, want 50 frames instead of %d", looks, frames)
+	}
+
+	created := time.Now().Add(-time.Minute)
+	facts.h.adoptJob(&protocol.Job{ID: "late", CreatedAt: &created, Parameters: request.Parameters}, 1)
+	facts.h.Jobs["late"].Status = protocol.StatusCompleted
+	i.inspect(context.Background())
+	if _, err := os.Stat(path); err == nil {
+		t.Error("the output of a job that has ended is still there")
 	}
 }
 

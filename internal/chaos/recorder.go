@@ -14,7 +14,7 @@ type recorder struct {
 }
 
 func newRecorder(interval time.Duration) *recorder {
-	return &recorder{h: History{HeartbeatInterval: interval, Jobs: map[string]*Job{}}, changed: make(chan struct{})}
+	return &recorder{h: History{HeartbeatInterval: interval, Jobs: map[string]*Job{}, RequestedOutputs: map[string]int{}}, changed: make(chan struct{})}
 }
 
 // update edits the history under its lock.

@@ -89,8 +89,9 @@ func (f *submitter) submit(ctx context.Context) (*Job, error) {
 	}
 	if f.random.IntN(2) == 0 {
 		job.Output = filepath.Join(f.outputs, fmt.Sprintf("job-%d%s", f.submitted, []string{".mp4", ".mkv"}[f.random.IntN(2)]))
-		job.Frames = length * rate
 		p["output"] = job.Output
+		// Noted first: a response that gets lost does not keep the job from running.
+		f.master.recorder.update(func(h *History) { h.RequestedOutputs[job.Output] = length * rate })
 	} else if f.random.IntN(6) == 0 {
 		p["outputs"] = []map[string]any{{"resolution": "320x180", "bitrate": "100k"}, {"resolution": "160x90", "bitrate": "50k"}}
 	}
