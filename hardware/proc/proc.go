@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/prometheus/procfs"
@@ -59,16 +60,22 @@ type Stat struct {
 func (s Stat) Ended() bool { return s.State == 'Z' || s.State == 'X' }
 
 // ReadStat reads /proc/PID/stat.
-func ReadStat(pid int) (Stat, error) { return readStat(procfs.DefaultMountPoint, pid) }
+func ReadStat(pid int) (Stat, error) {
+	fs, err := system()
+	if err != nil {
+		return Stat{}, err
+	}
+	return readStat(fs, pid)
+}
 
-func readStat(mount string, pid int) (s Stat, err error) {
+func readStat(fs procfs.FS, pid int) (s Stat, err error) {
 	// procfs cuts the line at the command's parentheses without looking at its length.
 	defer func() {
 		if v := recover(); v != nil {
 			s, err = Stat{}, fmt.Errorf("reading stat of process %d: %v", pid, v)
 		}
 	}()
-	p, err := open(mount, pid)
+	p, err := fs.Proc(pid)
 	if err != nil {
 		return Stat{}, err
 	}
@@ -89,15 +96,21 @@ func readStat(mount string, pid int) (s Stat, err error) {
 
 // Resident is the memory that a process has resident, in bytes: the second field of
 // /proc/PID/statm, which the kernel counts more exactly than the one in stat.
-func Resident(pid int) (int64, error) { return resident(procfs.DefaultMountPoint, pid) }
+func Resident(pid int) (int64, error) {
+	fs, err := system()
+	if err != nil {
+		return 0, err
+	}
+	return resident(fs, pid)
+}
 
-func resident(mount string, pid int) (bytes int64, err error) {
+func resident(fs procfs.FS, pid int) (bytes int64, err error) {
 	defer func() { // procfs takes seven fields for granted
 		if v := recover(); v != nil {
 			bytes, err = 0, fmt.Errorf("reading statm of process %d: %v", pid, v)
 		}
 	}()
-	p, err := open(mount, pid)
+	p, err := fs.Proc(pid)
 	if err != nil {
 		return 0, err
 	}
@@ -111,10 +124,5 @@ func resident(mount string, pid int) (bytes int64, err error) {
 	return int64(m.ResidentBytes()), nil
 }
 
-func open(mount string, pid int) (procfs.Proc, error) {
-	fs, err := procfs.NewFS(mount)
-	if err != nil {
-		return procfs.Proc{}, err
-	}
-	return fs.Proc(pid)
-}
+// system is /proc. It is kept, since opening it costs two system calls.
+var system = sync.OnceValues(procfs.NewDefaultFS)

@@ -6,12 +6,13 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/prometheus/procfs"
 )
 
-// procTree is a /proc with one process, 4242.
-func procTree(t testing.TB, files map[string]string) string {
+// procTree makes a directory a /proc with one process, 4242.
+func procTree(t testing.TB, dir string, files map[string]string) procfs.FS {
 	t.Helper()
-	dir := t.TempDir()
 	if err := os.Mkdir(filepath.Join(dir, "4242"), 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -20,7 +21,16 @@ func procTree(t testing.TB, files map[string]string) string {
 			t.Fatal(err)
 		}
 	}
-	return dir
+	return openFS(t, dir)
+}
+
+func openFS(t testing.TB, dir string) procfs.FS {
+	t.Helper()
+	fs, err := procfs.NewFS(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fs
 }
 
 // after is what follows the command in /proc/PID/stat: state, parent and the rest, with
@@ -33,7 +43,7 @@ func TestReadStat(t *testing.T) {
 	for name, command := range map[string]string{
 		"plain": "(sleep)", "parentheses": "(a) b (c) R)", "empty": "()", "newline": "(a\nb)", "not UTF-8": "(\xff\xfe)", "a state in it": "(x) Z 1)",
 	} {
-		if got, err := readStat(procTree(t, map[string]string{"stat": "4242 " + command + after}), 4242); err != nil || got != want {
+		if got, err := readStat(procTree(t, t.TempDir(), map[string]string{"stat": "4242 " + command + after}), 4242); err != nil || got != want {
 			t.Errorf("%s: got %+v, %v; want %+v", name, got, err, want)
 		}
 	}
@@ -49,11 +59,11 @@ func TestReadStat(t *testing.T) {
 		"CPU time out of any range": "1 (x)" + strings.Replace(after, " 150 ", " 18446744073709551615 ", 1),
 		"state of two letters":      "1 (x)" + strings.Replace(after, " S ", " SS ", 1),
 	} {
-		if got, err := readStat(procTree(t, map[string]string{"stat": content}), 4242); err == nil {
+		if got, err := readStat(procTree(t, t.TempDir(), map[string]string{"stat": content}), 4242); err == nil {
 			t.Errorf("%s: got %+v, want an error", name, got)
 		}
 	}
-	if got, err := readStat(t.TempDir(), 4242); err == nil {
+	if got, err := readStat(openFS(t, t.TempDir()), 4242); err == nil {
 		t.Errorf("no such process: got %+v, want an error", got)
 	}
 }
@@ -68,18 +78,19 @@ func TestZombieHasEnded(t *testing.T) {
 
 func TestResident(t *testing.T) {
 	want := 42 * int64(os.Getpagesize())
-	if got, err := resident(procTree(t, map[string]string{"statm": "1000 42 3 4 0 5 0\n"}), 4242); err != nil || got != want {
+	if got, err := resident(procTree(t, t.TempDir(), map[string]string{"statm": "1000 42 3 4 0 5 0\n"}), 4242); err != nil || got != want {
 		t.Errorf("got %d, %v; want %d", got, err, want)
 	}
 	for _, content := range []string{"", "1000", "1000 x 3 4 0 5 0", "1 18446744073709551615 0 0 0 0 0"} {
-		if got, err := resident(procTree(t, map[string]string{"statm": content}), 4242); err == nil {
+		if got, err := resident(procTree(t, t.TempDir(), map[string]string{"statm": content}), 4242); err == nil {
 			t.Errorf("%q: got %d, want an error", content, got)
 		}
 	}
 }
 
 func FuzzReadStat(f *testing.F) {
-	dir := procTree(f, nil)
+	dir := f.TempDir()
+	fs := procTree(f, dir, nil)
 	f.Add([]byte("4242 (a) b (c) R)" + after))
 	f.Add([]byte("1 (x)"))
 	f.Add([]byte(")00\xb300"))
@@ -88,7 +99,7 @@ func FuzzReadStat(f *testing.F) {
 		if err := os.WriteFile(filepath.Join(dir, "4242", "stat"), raw, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if s, err := readStat(dir, 4242); err == nil && (s.State == 0 || s.CPU < 0) {
+		if s, err := readStat(fs, 4242); err == nil && (s.State == 0 || s.CPU < 0) {
 			t.Errorf("%q is read as %+v", raw, s)
 		}
 	})

@@ -51,17 +51,13 @@ func (pl *planner) checkLength(whole bool) {
 	}
 }
 
-// ceilingExceeded checks what an encode has made against the ceilings that cannot be checked
+// mediaExceeded checks what an encode has made against the ceilings that cannot be checked
 // before it starts: the length and the size of the pictures of inputs of which these were not
-// known, and the size of the outputs.
-func (r *Run) ceilingExceeded() *job.Failure {
+// known.
+func (r *Run) mediaExceeded() *job.Failure {
 	c := r.settings.Ceilings
-	state := r.Snapshot().Encode
-	if made := time.Duration(state.Progress.OutTime); r.plan.whole && !r.plan.endsAtTimeout() && made > c.Duration+time.Second {
+	if made := time.Duration(r.Snapshot().Encode.Progress.OutTime); r.plan.whole && !r.plan.endsAtTimeout() && made > c.Duration+time.Second {
 		return failure(protocol.ReasonResourceError, "more than %s encoded (jobs.limits.duration)", c.Duration)
-	}
-	if bytes := r.outputBytes(state.Progress.SizeBytes); c.OutputBytes > 0 && bytes > c.OutputBytes {
-		return failure(protocol.ReasonResourceError, "output limit of %s exceeded: the outputs have %s (jobs.limits.output_bytes)", mebibytes(c.OutputBytes), mebibytes(bytes))
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -71,6 +67,18 @@ func (r *Run) ceilingExceeded() *job.Failure {
 	}
 	if sum > c.Pixels {
 		return failure(protocol.ReasonResourceError, "%d pixels per picture over all outputs, but jobs.limits.pixels allows %d", sum, c.Pixels)
+	}
+	return nil
+}
+
+// outputBytesExceeded checks the size of all outputs.
+func (r *Run) outputBytesExceeded() *job.Failure {
+	limit := r.settings.Ceilings.OutputBytes
+	if limit == 0 {
+		return nil
+	}
+	if bytes := r.outputBytes(r.Snapshot().Encode.Progress.SizeBytes); bytes > limit {
+		return failure(protocol.ReasonResourceError, "output limit of %s exceeded: the outputs have %s (jobs.limits.output_bytes)", mebibytes(limit), mebibytes(bytes))
 	}
 	return nil
 }

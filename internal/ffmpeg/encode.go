@@ -158,8 +158,8 @@ func (r *Run) wait(ctx context.Context) error {
 	}()
 	next := time.NewTimer(stall.every)
 	defer next.Stop()
-	check := time.NewTicker(checkInterval)
-	defer check.Stop()
+	memory := r.limiter.memoryTimer()
+	defer memory.Stop()
 	for { // asks no file system
 		select {
 		case <-p.Done():
@@ -173,6 +173,7 @@ func (r *Run) wait(ctx context.Context) error {
 			return ctx.Err()
 		case <-next.C:
 			next.Reset(stall.every) // unlike a ticker's, a late tick is not followed by another at once
+			p.enforce(r.threadsExceeded(p))
 			switch now := time.Now(); {
 			case !stall.observe(now, time.Unix(0, max(r.progressAt.Load(), r.writtenAt.Load()))):
 			case now.Sub(p.Started()) >= r.plan.timeout && r.plan.endsAtTimeout():
@@ -189,10 +190,10 @@ func (r *Run) wait(ctx context.Context) error {
 				}
 				r.Stop(cause)
 			}
-		case <-check.C:
-			if f := r.limitExceeded(p); f != nil {
-				p.killForLimit(f)
-			}
+		case <-memory.C:
+			f, next := r.memoryExceeded(p)
+			p.enforce(f)
+			memory.Reset(next)
 		}
 	}
 }

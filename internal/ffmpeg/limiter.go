@@ -18,7 +18,8 @@ import (
 )
 
 // checkInterval is how often an attempt is checked against the limits that the kernel
-// does not enforce: the sum of its files, and its memory without a memory controller.
+// does not enforce: the sum of its files, and its memory without a memory controller where
+// it could reach the limit so soon.
 const checkInterval = 100 * time.Millisecond
 
 // encodeProcess names the process that writes the outputs.
@@ -136,8 +137,7 @@ func (l *limiter) limitMemory(bytes int64, note func(string, ...any)) {
 	default:
 		l.checkMemory = true
 		l.process.DataBytes = 8*bytes + 1<<30
-		note("memory limited to %s by a check every %s, and to %s by RLIMIT_DATA: %v",
-			mebibytes(bytes), checkInterval, mebibytes(l.process.DataBytes), err)
+		note("memory limited to %s by checks, and to %s by RLIMIT_DATA: %v", mebibytes(bytes), mebibytes(l.process.DataBytes), err)
 	}
 }
 
@@ -180,19 +180,38 @@ func (r *Runner) nextCPUs(cpus int) int {
 	return int(uint32(r.assignedCPUs.Add(uint32(cpus))) - uint32(cpus))
 }
 
-// limitExceeded checks a process against the limits that the kernel does not enforce, but for
-// those of the disk, which watchFiles checks.
-func (r *Run) limitExceeded(p *process) *job.Failure {
-	if limit := r.plan.limits.memory; r.limiter.checkMemory {
-		if used, ok := p.Resident(); ok && used > limit {
-			return failure(protocol.ReasonResourceError, "memory limit of %s exceeded%s: FFmpeg uses %s",
-				mebibytes(limit), byOperator("memory", r.plan.limits.memoryCeiling), mebibytes(used))
-		}
+// memoryTimer tells when the memory of a process is to be checked; never where the kernel
+// limits it.
+func (l *limiter) memoryTimer() *time.Timer {
+	t := time.NewTimer(checkInterval)
+	if !l.checkMemory {
+		t.Stop()
 	}
-	if limit := r.limiter.threads; limit > 0 {
-		if n, ok := p.Threads(); ok && n > limit {
-			return failure(protocol.ReasonResourceError, "FFmpeg has more than %d threads: %d", limit, n)
-		}
+	return t
+}
+
+// memoryExceeded checks the memory of a process, and returns when to check it again: before it
+// could fill what is left.
+func (r *Run) memoryExceeded(p *process) (f *job.Failure, next time.Duration) {
+	limit := r.plan.limits.memory
+	used, _ := p.Resident()
+	if used > limit {
+		f = failure(protocol.ReasonResourceError, "memory limit of %s exceeded%s: FFmpeg uses %s",
+			mebibytes(limit), byOperator("memory", r.plan.limits.memoryCeiling), mebibytes(used))
+	}
+	const fastest = 4 << 30 // bytes per second: faster than the kernel zeroes pages
+	left := time.Duration(float64(limit-used) / fastest * float64(time.Second))
+	return f, min(time.Second, max(checkInterval, left))
+}
+
+// threadsExceeded checks the number of a process's threads where the kernel does not limit it.
+func (r *Run) threadsExceeded(p *process) *job.Failure {
+	limit := r.limiter.threads
+	if limit == 0 {
+		return nil
+	}
+	if n, ok := p.Threads(); ok && n > limit {
+		return failure(protocol.ReasonResourceError, "FFmpeg has more than %d threads: %d", limit, n)
 	}
 	return nil
 }
@@ -205,7 +224,7 @@ func (r *Run) diskExceeded() *job.Failure {
 				mebibytes(limit), byOperator("disk", r.plan.limits.diskCeiling), mebibytes(written))
 		}
 	}
-	return r.ceilingExceeded()
+	return nil
 }
 
 // written is the size of all that the attempt has written: its workspace, and outputs

@@ -131,7 +131,7 @@ func TestMemoryIsPolledWithoutController(t *testing.T) {
 	if !strings.Contains(f.Message, "memory limit of 96 MiB") {
 		t.Errorf("message: %s", f.Message)
 	}
-	wantNote(t, run, "memory limited to 96 MiB by a check", "RLIMIT_DATA", "not on this machine")
+	wantNote(t, run, "memory limited to 96 MiB by checks", "RLIMIT_DATA", "not on this machine")
 	if run.limiter.threads != maxTasks() {
 		t.Errorf("threads are limited to %d without a controller, want %d", run.limiter.threads, maxTasks())
 	}
@@ -155,14 +155,33 @@ func TestThreadsAreCountedWithoutController(t *testing.T) {
 	run.limiter.threads = 2
 	var f *job.Failure
 	for ctx := testContext(t); f == nil && ctx.Err() == nil; time.Sleep(5 * time.Millisecond) {
-		f = run.limitExceeded(p)
+		f = run.threadsExceeded(p)
 	}
 	if f == nil || f.Reason != protocol.ReasonResourceError || !strings.Contains(f.Message, "more than 2 threads") {
 		t.Errorf("got %v, want a resource_error that names the limit", f)
 	}
 	run.limiter.threads = 1000
-	if f := run.limitExceeded(p); f != nil {
+	if f := run.threadsExceeded(p); f != nil {
 		t.Errorf("with fewer threads than the limit: %v", f)
+	}
+}
+
+// Ten checks a second of every job would cost the agent more than its samplers do.
+func TestMemoryIsCheckedOftenOnlyNearItsLimit(t *testing.T) {
+	t.Parallel()
+	r := withoutControllers(t)
+	child, err := proc.Start(proc.Command{Path: "/bin/sleep", Args: []string{"60"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { child.Signal(syscall.SIGKILL); child.Exit() }()
+	run := r.Begin(lease(t, "memory", `{`+small+`}`))
+	for limit, want := range map[int64]time.Duration{8 << 30: time.Second, 100 * mib: checkInterval, 1: checkInterval} {
+		run.plan.limits.memory = limit
+		f, next := run.memoryExceeded(&process{Child: child})
+		if next != want || (f != nil) != (limit == 1) {
+			t.Errorf("limit %s: exceeded %v, next check after %s; want %s", mebibytes(limit), f, next, want)
+		}
 	}
 }
 

@@ -1,6 +1,7 @@
 package ffmpeg
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -22,9 +23,12 @@ type process struct {
 	limit atomic.Pointer[job.Failure] // the limit that it was killed for
 }
 
-// killForLimit kills the process because it exceeded a limit.
-func (p *process) killForLimit(f *job.Failure) {
-	p.limit.CompareAndSwap(nil, f)
+// enforce kills the process if it exceeded a limit.
+func (p *process) enforce(exceeded *job.Failure) {
+	if exceeded == nil {
+		return
+	}
+	p.limit.CompareAndSwap(nil, exceeded)
 	p.Signal(syscall.SIGKILL)
 }
 
@@ -97,25 +101,22 @@ func (r *Run) watchFiles(ctx context.Context, p *process, every time.Duration, l
 	r.working.Go(func() {
 		defer close(ended)
 		defer r.recovered("watching the files of a job", nil)
-		next, check := time.NewTicker(every), time.NewTicker(checkInterval)
-		defer next.Stop()
-		defer check.Stop()
+		next := time.Tick(every)
+		var sizeCheck <-chan time.Time
+		if r.limiter.checkDisk || r.limiter.outputBytes > 0 {
+			sizeCheck = time.Tick(checkInterval)
+		}
 		for {
 			select {
 			case <-p.Done():
 				return
 			case <-ctx.Done():
 				return
-			case <-next.C:
+			case <-next:
 				look()
-			case <-check.C:
-				f := r.diskGuarded()
-				if f == nil {
-					f = r.diskExceeded()
-				}
-				if f != nil {
-					p.killForLimit(f)
-				}
+				p.enforce(cmp.Or(r.diskGuarded(), r.mediaExceeded()))
+			case <-sizeCheck:
+				p.enforce(cmp.Or(r.diskExceeded(), r.outputBytesExceeded()))
 			}
 			r.patience.sign()
 		}
@@ -135,10 +136,11 @@ func (r *Run) runHelper(ctx context.Context, c proc.Command) (proc.Exit, error) 
 	}
 	defer func() { _ = p.Cgroup().Remove() }() // otherwise it goes with the attempt's
 	watching, endWatching := context.WithCancel(ctx)
-	watched := r.watchFiles(watching, p, newStallDetector(r.settings.StallTimeout, time.Now()).every, func() {})
+	every := newStallDetector(r.settings.StallTimeout, time.Now()).every
+	watched := r.watchFiles(watching, p, every, func() {})
 	defer func() { endWatching(); <-watched }()
-	check := time.NewTicker(checkInterval)
-	defer check.Stop()
+	next, memory := time.Tick(every), r.limiter.memoryTimer()
+	defer memory.Stop()
 	for {
 		select {
 		case <-p.Done():
@@ -149,10 +151,12 @@ func (r *Run) runHelper(ctx context.Context, c proc.Command) (proc.Exit, error) 
 		case <-ctx.Done():
 			p.Signal(syscall.SIGKILL)
 			return p.Exit(), ctx.Err()
-		case <-check.C:
-			if f := r.limitExceeded(p); f != nil {
-				p.killForLimit(f)
-			}
+		case <-next:
+			p.enforce(r.threadsExceeded(p))
+		case <-memory.C:
+			f, next := r.memoryExceeded(p)
+			p.enforce(f)
+			memory.Reset(next)
 		}
 	}
 }
