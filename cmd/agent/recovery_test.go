@@ -63,7 +63,7 @@ func TestRetriesAfterCrashDoNotWaitForPoll(t *testing.T) {
 	agent.kill() // its first poll found nothing
 	jobs := []string{bed.submit(ffmpegtest.Long()).ID, bed.submit(ffmpegtest.Long()).ID}
 	agent = startAgent(t, bed.environment(), flags...)
-	waitFor(t, "two FFmpegs", func() bool { return len(bed.ffmpegs()) >= 2 })
+	bed.awaitFFmpegs(2)
 	agent.kill()
 	agent = newProcess(t, bed.environment(), flags...)
 	// The results arrive after the master has been asked which jobs it holds as ours.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"flag"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -194,16 +195,24 @@ func (bed *testbed) awaitResult(job string, want protocol.Status) devmaster.Even
 	return e
 }
 
-// awaitFFmpeg waits for an FFmpeg that works on a job of this testbed.
+// awaitFFmpeg waits for an FFmpeg that encodes a job of this testbed.
 func (bed *testbed) awaitFFmpeg() (pid int) {
 	bed.t.Helper()
-	waitFor(bed.t, "an FFmpeg process", func() bool {
-		for _, pid = range bed.ffmpegs() {
-			return true
-		}
-		return false
+	return bed.awaitFFmpegs(1)[0]
+}
+
+// awaitFFmpegs waits for n jobs that are being encoded.
+func (bed *testbed) awaitFFmpegs(n int) (pids []int) {
+	bed.t.Helper()
+	waitFor(bed.t, fmt.Sprintf("%d encoding FFmpeg processes", n), func() bool {
+		// Unlike ffprobe and the helper of a sandbox, which also work in a job's directory.
+		pids = slices.DeleteFunc(bed.ffmpegs(), func(pid int) bool {
+			line, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+			return err != nil || !strings.Contains(string(line), "\x00-progress\x00")
+		})
+		return len(pids) >= n
 	})
-	return pid
+	return pids
 }
 
 // ffmpegs lists the processes whose working directory is below the data directory.

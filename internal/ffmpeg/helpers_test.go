@@ -18,7 +18,6 @@ import (
 	"go.uber.org/goleak"
 	"go.uber.org/zap/zaptest"
 
-	"ffmpeg-agent/hardware/proc"
 	"ffmpeg-agent/internal/fetch"
 	"ffmpeg-agent/internal/reach"
 	"ffmpeg-agent/messages/job"
@@ -31,23 +30,32 @@ var update = flag.Bool("update", false, "write the golden files anew")
 const hang = 60 * time.Second
 
 func TestMain(m *testing.M) {
-	if len(os.Args) > 1 && os.Args[1] == confine {
-		fmt.Fprintln(os.Stderr, proc.Confine(os.Args[2:]))
-		os.Exit(1)
-	}
 	if dir := os.Getenv("FFMPEG_TEST_AGENT"); dir != "" {
 		agentThatIsKilled(dir)
 		return
 	}
-	goleak.VerifyTestMain(m)
+	dir, err := os.MkdirTemp("", "ffmpeg-test-")
+	if err != nil {
+		panic(err)
+	}
+	build := exec.Command("go", "build", "-o", dir, "./testdata/helper")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		panic(fmt.Sprintf("building the helper of the sandbox: %v: %s", err, out))
+	}
+	sandboxHelper = filepath.Join(dir, "helper")
+	goleak.VerifyTestMain(m, goleak.Cleanup(func(status int) {
+		_ = os.RemoveAll(dir)
+		os.Exit(status)
+	}))
 }
 
-// confine is the argument that makes this test binary the helper of a sandbox.
-const confine = "confine"
+// sandboxHelper is the program that sets up sandboxes.
+var sandboxHelper string
 
 // testSandbox is the one that all runners of these tests have, as far as this machine has it.
 func testSandbox() SandboxSettings {
-	return SandboxSettings{Mode: SandboxRequire, Helper: []string{"/proc/self/exe", confine}}
+	return SandboxSettings{Mode: SandboxRequire, Helper: []string{sandboxHelper}}
 }
 
 func testContext(t *testing.T) context.Context {
