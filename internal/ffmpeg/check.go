@@ -194,7 +194,11 @@ func (r *Run) inspect(ctx context.Context, i int) (output, error) {
 		return o, err
 	}
 	video, ok := p.video()
-	o.unread = p.Error != nil || !ok
+	if p.Error != nil {
+		o.unread = p.Error.String()
+	} else if !ok {
+		o.unread = "it has no video"
+	}
 	o.made = product{size: size{video.Width, video.Height}, frames: packets.count, length: packets.length, bytes: info.Size()}
 	return o, nil
 }

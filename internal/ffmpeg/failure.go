@@ -76,5 +76,5 @@ func inputFailure(e probeError, network bool) *job.Failure {
 			reason = protocol.ReasonInputError // the server answered, and not with media
 		}
 	}
-	return failure(reason, "%s", e.Text)
+	return failure(reason, "%s", &e)
 }

@@ -55,8 +55,8 @@ const (
 type output struct {
 	rendition
 	made     product
-	unread   bool  // it cannot be read, or has no video
-	written  int64 // frames that FFmpeg reported; -1 if unknown
+	unread   string // why it cannot be read; empty if it can
+	written  int64  // frames that FFmpeg reported; -1 if unknown
 	streamed bool
 }
 
@@ -194,12 +194,12 @@ func (e *evidence) exitRules() []rule {
 func (e *evidence) outputRules() (rules []rule) {
 	for _, o := range e.outputs {
 		want := int64(e.asked.Seconds()*o.fps.float() + 0.5)
-		empty := rule{o.made.frames == 0 && !o.unread || o.unread && o.written == 0, protocol.ReasonInputError, "input: no frame of it could be decoded"}
+		empty := rule{o.made.frames == 0 && o.unread == "" || o.unread != "" && o.written == 0, protocol.ReasonInputError, "input: no frame of it could be decoded"}
 		if !e.hasInput() {
 			empty.reason, empty.says = protocol.ReasonRuntimeError, "FFmpeg exited with 0, but wrote no frame"
 		}
 		rules = append(rules, empty,
-			rule{o.unread, protocol.ReasonRuntimeError, "FFmpeg exited with 0, but its output cannot be read"},
+			rule{o.unread != "", protocol.ReasonRuntimeError, "FFmpeg exited with 0, but its output cannot be read: " + o.unread},
 			rule{o.made.size != o.size && !o.sourceSize && !o.streamed, protocol.ReasonRuntimeError, fmt.Sprintf("the output is %s instead of %s", o.made.size, o.size)},
 			rule{o.written >= 0 && abs(o.made.frames-o.written) > 1, protocol.ReasonRuntimeError,
 				fmt.Sprintf("the output has %d frames, but FFmpeg reported %d", o.made.frames, o.written)},

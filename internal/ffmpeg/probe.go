@@ -79,6 +79,13 @@ type probeError struct {
 	format string // the demuxer that was refused
 }
 
+func (e *probeError) String() string {
+	if e.cause != "" {
+		return e.Text + ": " + e.cause
+	}
+	return e.Text
+}
+
 // video returns the stream that is encoded: the first that is not a cover picture.
 func (p *probed) video() (probedStream, bool) {
 	if tracks := p.tracks("video"); len(tracks) > 0 {
@@ -244,9 +251,6 @@ func (r *Run) checkMedia(p probed) *job.Failure {
 	}
 	if p.Error != nil {
 		f := inputFailure(*p.Error, r.files.input.network)
-		if p.Error.cause != "" {
-			f.Message += ": " + p.Error.cause
-		}
 		if bytes := r.Snapshot().Encode.InputBytes; r.lacks > 0 {
 			f.Message = fmt.Sprintf("the file is cut off: it has %d of %d bytes", bytes, bytes+r.lacks)
 		}

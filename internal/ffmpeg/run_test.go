@@ -578,6 +578,21 @@ func TestBrokenFFprobeIsNotReady(t *testing.T) {
 	}
 }
 
+// TestUnreadableOutputIsExplained: what ffprobe says about it is in the failure.
+func TestUnreadableOutputIsExplained(t *testing.T) {
+	t.Parallel()
+	program := filepath.Join(t.TempDir(), "ffmpeg")
+	script := "#!/bin/bash\nffmpeg \"$@\" || exit\nfor a; do case $a in file:/proc/self/fd/*) truncate -s 0 \"${a#file:}\" ;; esac; done\n"
+	if err := os.WriteFile(program, []byte(script), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	_, err := finished(t, newRunner(t, func(s *Settings) { s.FFmpeg = program }), "garbage", `{`+small+`}`)
+	f := wantFailure(t, err, protocol.ReasonRuntimeError)
+	if !strings.Contains(f.Message, "cannot be read: Invalid data found when processing input") {
+		t.Errorf("message is %q, want ffprobe's error in it", f.Message)
+	}
+}
+
 // TestGrowingInputIsNotDamaged: a recording goes on while it is encoded.
 func TestGrowingInputIsNotDamaged(t *testing.T) {
 	t.Parallel()
