@@ -24,8 +24,8 @@ type Sandbox struct {
 	// Helper is the command line of the helper, to which two arguments are added.
 	Helper []string `json:"-"`
 
-	// Files and folders, with all below them. What does not exist is left out. A file that
-	// is reached by FilePath needs to be listed by its own path.
+	// Files and folders, with all below them. What does not exist is left out. One of
+	// Command.Files is listed by its FilePath, which leads to it in the command's process alone.
 	Run     []string // programs and libraries: read and executed
 	Read    []string
 	Write   []string // written, and read; in folders, files are created and removed

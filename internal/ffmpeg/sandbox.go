@@ -339,6 +339,13 @@ func (r *Run) command(path string, args []string, writes ...string) proc.Command
 	c.Files = r.files.inherited()
 	allowed := proc.Sandbox{Read: r.readable(), Write: append([]string{r.scratch()}, writes...), Network: r.inputNetwork()}
 	r.runner.sandboxes.around(&c, r.relaxed(allowed), r.plan.onHardware())
+	if c.Sandbox != nil { // not before: in this process the paths lead to files of its own
+		for i, file := range c.Files {
+			if file != nil {
+				c.Sandbox.Read = append(c.Sandbox.Read, proc.FilePath(file, proc.FirstFile+i))
+			}
+		}
+	}
 	return c
 }
 
@@ -347,7 +354,7 @@ const scratchDir = "scratch"
 
 func (r *Run) scratch() string { return filepath.Join(r.workspace, scratchDir) }
 
-// readable are the files of a run: what the input consists of, and the outputs.
+// readable are the files of a run's input.
 func (r *Run) readable() (paths []string) {
 	f := &r.files
 	if f.inputPath != "" {
@@ -356,13 +363,7 @@ func (r *Run) readable() (paths []string) {
 	if f.reads.Path != "" && f.reads.Format != "" {
 		paths = append(paths, filepath.Dir(f.reads.Path)) // a playlist, and what it refers to
 	}
-	paths = append(paths, filepath.Join(r.workspace, fetchedDir))
-	for i, file := range f.inherited() {
-		if file != nil {
-			paths = append(paths, proc.FilePath(file, proc.FirstFile+i))
-		}
-	}
-	return paths
+	return append(paths, filepath.Join(r.workspace, fetchedDir))
 }
 
 // writable are the outputs of a run.

@@ -383,6 +383,47 @@ func TestSandboxHidesTheAgentsFilesBesideFFmpeg(t *testing.T) {
 	}
 }
 
+// TestSandboxHasTheRunsFiles: FFmpeg has its outputs at descriptors which in this process may be
+// anything, such as a folder with private files.
+func TestSandboxHasTheRunsFiles(t *testing.T) {
+	t.Parallel()
+	run := newRunner(t).Begin(lease(t, "files", `{`+small+`}`))
+	data := run.settings.DataDir
+	if err := os.MkdirAll(data, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	output, err := os.Create(filepath.Join(t.TempDir(), "output.mp4"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer output.Close()
+	run.files.targets = make([]target, 32)
+	defer func() { run.files.targets = nil }() // which closing the run would clean up
+	for i := range run.files.targets {
+		run.files.targets[i].file = output
+		for _, path := range []string{data, filepath.Dir(data)} {
+			folder, err := os.Open(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer folder.Close()
+		}
+	}
+	outputs := run.writable()
+	c := run.command("/bin/true", nil, outputs...)
+	var read []string
+	for _, path := range c.Sandbox.Read {
+		if strings.HasPrefix(path, "/proc/self/") {
+			read = append(read, path)
+		} else if strings.HasPrefix(path, filepath.Dir(data)) && !strings.HasPrefix(path, run.workspace) {
+			t.Errorf("FFmpeg may read %s", path)
+		}
+	}
+	if !slices.Equal(read, outputs) {
+		t.Errorf("FFmpeg may read %q of its outputs, want %q", read, outputs)
+	}
+}
+
 func TestExceptLeavesOutOnlyWhatIsPrivate(t *testing.T) {
 	dir := resolved(t.TempDir())
 	for _, path := range []string{"app/lib/a.so", "app/conf/agent.yaml", "app/conf/other", "app/data/work/job/x", "usr/b.so"} {
