@@ -232,10 +232,17 @@ func TestGPUEnergyIsSplitByUtilization(t *testing.T) {
 		}
 		return float64(*total.Energy)
 	}
-	// Energy from before the utilization was reported is split equally. It is read once a second. A
-	// reading may be older than its time says by as much as a timer was late.
+	// A job that runs alone gets all energy. That from before the utilization was reported is split
+	// equally. It is read once a second. A reading may be older than its time says by as much as
+	// a timer was late.
 	late := watts * max(0.1, lateness().Seconds())
-	truth, tolerance := used(reported, b.End)/4, used(b.Start, reported)/2+watts*1.5/2+late
+	together, alone := a.Start, 0.0
+	if b.Start.Before(together) {
+		alone = used(b.Start, together)
+	} else {
+		together = b.Start
+	}
+	truth, tolerance := alone+used(reported, b.End)/4, used(together, reported)/2+watts*1.5/2+late
 	t.Logf("second job: true energy %.1f ± %.1f J, measured %.1f J", truth, tolerance, gpu(b))
 	if math.Abs(gpu(b)-truth) > tolerance {
 		t.Errorf("second job: got %.1f J, want %.1f ± %.1f J", gpu(b), truth, tolerance)

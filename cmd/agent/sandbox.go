@@ -15,6 +15,9 @@ import (
 // FFmpeg and becomes it. It is no cobra command: each start of FFmpeg waits for it.
 const sandboxCommand = "sandbox-helper"
 
+// sandboxHelper is the command line of that process, a variable for tests.
+var sandboxHelper = []string{self, sandboxCommand}
+
 // becomeFFmpeg does the work of sandboxCommand and does not return, if this process was
 // started for that.
 func becomeFFmpeg() {
@@ -26,7 +29,7 @@ func becomeFFmpeg() {
 
 // sandboxSettings maps the configuration of the sandbox.
 func sandboxSettings(cfg configs.Config) (ffmpeg.SandboxSettings, error) {
-	s := ffmpeg.SandboxSettings{Mode: ffmpeg.SandboxMode(cfg.Jobs.Sandbox), Helper: []string{self, sandboxCommand}}
+	s := ffmpeg.SandboxSettings{Mode: ffmpeg.SandboxMode(cfg.Jobs.Sandbox), Helper: sandboxHelper}
 	for _, layer := range cfg.Debug.SandboxWithout {
 		s.Without = append(s.Without, proc.Layer(layer))
 	}

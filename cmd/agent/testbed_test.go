@@ -38,6 +38,9 @@ const hang = 2 * time.Minute
 
 func TestMain(m *testing.M) {
 	becomeFFmpeg()
+	if helper := os.Getenv(ffmpegtest.Helper); helper != "" {
+		sandboxHelper = []string{helper}
+	}
 	if len(os.Args) == 4 && os.Args[1] == pretendAgent {
 		serveStatus(os.Args[2], os.Args[3])
 	}

@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"flag"
-	"fmt"
 	"maps"
 	"os"
 	"os/exec"
@@ -19,6 +18,7 @@ import (
 	"go.uber.org/zap/zaptest"
 
 	"ffmpeg-agent/internal/fetch"
+	"ffmpeg-agent/internal/ffmpegtest"
 	"ffmpeg-agent/internal/reach"
 	"ffmpeg-agent/messages/job"
 	"ffmpeg-agent/messages/protocol"
@@ -38,12 +38,9 @@ func TestMain(m *testing.M) {
 	if err != nil {
 		panic(err)
 	}
-	build := exec.Command("go", "build", "-o", dir, "./testdata/helper")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		panic(fmt.Sprintf("building the helper of the sandbox: %v: %s", err, out))
+	if sandboxHelper, err = ffmpegtest.BuildHelper(dir); err != nil {
+		panic(err)
 	}
-	sandboxHelper = filepath.Join(dir, "helper")
 	goleak.VerifyTestMain(m, goleak.Cleanup(func(status int) {
 		_ = os.RemoveAll(dir)
 		os.Exit(status)

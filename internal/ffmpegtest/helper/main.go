@@ -1,5 +1,5 @@
-// Command helper is the helper of a sandbox and nothing else, so that it starts faster than the
-// test binary with its race detector.
+// Command helper is the helper of a sandbox and nothing else, so that it starts faster than a
+// test binary with the race detector.
 package main
 
 import (
