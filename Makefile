@@ -23,7 +23,7 @@ FAULTS   ?= 100
 FUZZTIME ?= 1m
 # Tests wait for processes half of the time, so some more than there are processors run at once,
 # and the packages that take longest start first.
-PARALLEL  = -parallel $$(( 2 * $$(nproc) ))
+PARALLEL  = -p $$(( $$(nproc) + 1 )) -parallel $$(( 2 * $$(nproc) ))
 SLOWEST   = ./cmd/agent ./internal/ffmpeg ./internal/journal ./actors
 # Builder of packages. As a tool of go.mod it would bring some hundred modules.
 NFPM     ?= $(GO) run github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.45.0
