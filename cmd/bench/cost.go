@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"time"
 
 	"ffmpeg-agent/cmd/bench/live"
@@ -17,6 +18,16 @@ import (
 const nvmlCommand = "nvml-child"
 
 const cpuTimeWindow = 20 * time.Second
+
+// wakeInterval is the interval of the timer of the process that the agent's CPU use is compared
+// with: it shows what waking costs on this machine, which differs by a factor of ten.
+const wakeInterval = 100 * time.Millisecond
+
+// wake does nothing each time that a timer fires.
+func wake(interval time.Duration) {
+	for range time.Tick(interval) {
+	}
+}
 
 // measureCost measures the agent's CPU use while it reads six zones and two cards, idle and
 // with a job.
@@ -42,10 +53,19 @@ func measureCost(ctx context.Context, binary string) (figures []figure, err erro
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, b.close()) }()
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	waker := exec.CommandContext(ctx, self, "-wake", wakeInterval.String())
+	if err := waker.Start(); err != nil {
+		return nil, err
+	}
+	defer func() { _, _ = waker.Process.Kill(), waker.Wait() }()
 	if err := b.awaitBaseline(ctx); err != nil { // past the encoder probes at start
 		return nil, err
 	}
-	idle, err := b.cpuUse(ctx, "1 Hz, idle")
+	idle, err := b.cpuUse(ctx, "1 Hz, idle", waker.Process.Pid)
 	if err != nil {
 		return nil, err
 	}
@@ -55,7 +75,7 @@ func measureCost(ctx context.Context, binary string) (figures []figure, err erro
 	if err := b.awaitRunning(ctx, 1); err != nil {
 		return nil, err
 	}
-	busy, err := b.cpuUse(ctx, "10 Hz, one FFmpeg runs")
+	busy, err := b.cpuUse(ctx, "10 Hz, one FFmpeg runs", waker.Process.Pid)
 	if err != nil {
 		return nil, err
 	}
@@ -67,8 +87,9 @@ func measureCost(ctx context.Context, binary string) (figures []figure, err erro
 	return figures, nil
 }
 
-// cpuUse measures the CPU use of the agent and its NVML child, in percent of one core.
-func (b *testbed) cpuUse(ctx context.Context, when string) ([]figure, error) {
+// cpuUse measures the CPU use of the agent, its NVML child and the process that only wakes, in
+// percent of one core.
+func (b *testbed) cpuUse(ctx context.Context, when string, waker int) ([]figure, error) {
 	type process struct {
 		name   string
 		pid    int
@@ -89,6 +110,7 @@ func (b *testbed) cpuUse(ctx context.Context, when string) ([]figure, error) {
 	}); err != nil {
 		return nil, err
 	}
+	processes = append(processes, process{pid: waker})
 	begin := time.Now()
 	for i := range processes {
 		var err error
@@ -107,12 +129,15 @@ func (b *testbed) cpuUse(ctx context.Context, when string) ([]figure, error) {
 		if err != nil {
 			return nil, err
 		}
-		length := time.Since(begin)
-		figures = append(figures, figure{
-			Section: sectionCost, Unit: "% core", Limit: 1, Value: 100 * (after.CPU - p.before.CPU).Seconds() / length.Seconds(),
+		f := figure{
+			Section: sectionCost, Unit: "% core", Limit: 1, Value: 100 * (after.CPU - p.before.CPU).Seconds() / time.Since(begin).Seconds(),
 			What: fmt.Sprintf("%s, %s: %d zones, %d cards", p.name, when, zones["rapl"], zones["nvml"]),
-		})
-		figures[len(figures)-1].check()
+		}
+		if p.pid == waker {
+			f.Limit, f.What = 0, fmt.Sprintf("for comparison: a process that wakes every %v and does nothing", wakeInterval)
+		}
+		f.check()
+		figures = append(figures, f)
 	}
 	if nvmlChild == 0 {
 		figures = append(figures, figure{Section: sectionCost, What: "NVML child, " + when, Unit: "% core",
