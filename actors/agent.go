@@ -233,11 +233,11 @@ func (s *stopRequest) late() []supervision.StopReport {
 // shutdown makes the root act on a request in shared.stop.
 type shutdown struct{}
 
-// undoDrain asks the root to stop stopping.
+// undoDrain makes the root undo a drain.
 type undoDrain struct{ answer chan<- error }
 
-// root is the top of the tree. It starts its children in order and stops them in order,
-// and does nothing else.
+// root is the top of the tree. It starts and stops its children in order, and undoes a
+// drain.
 type root struct {
 	*shared
 	children []child // in the order they start

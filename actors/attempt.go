@@ -56,7 +56,7 @@ type attempt struct {
 	lease     job.Lease // that it answers for
 	dropped   string    // why the attempt is discarded; empty: it is not
 	requeued  bool      // the lease is lost; a completed result is all that the master takes
-	requeues  int       // how often it did
+	requeues  int       // how often the master re-queued the job
 	confirmed time.Time
 }
 

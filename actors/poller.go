@@ -37,7 +37,7 @@ type poller struct {
 	refused   bool               // the last call failed and may succeed with another key
 	repeated  time.Time          // after an offer of an attempt that has ended here: no poll before
 	leftOut   bool               // the last look found new leases, and they were not taken
-	offers    map[job.Key]int    // of such attempts, since the master last had no job
+	offers    map[job.Key]int    // of attempts that have ended here, since the master last had no job
 	nextPoll  *supervision.Timer // of an idle or failing agent
 	interval  time.Duration      // PollInterval when nextPoll was set
 	nextFind  *supervision.Timer // for lost leases

@@ -150,8 +150,8 @@ func (s *powerSampler) post(h messages.SamplerHealth) {
 }
 
 // loop reads the sensors at the multiples of the interval since the agent's start, so that
-// all samplers wake the machine together, and at extra readings. A slow reading does not
-// shift those after it; one whose time has passed is left out.
+// all samplers wake the machine together, at extra readings, and when the interval changes. A slow
+// reading does not shift those after it; one whose time has passed is left out.
 func (s *powerSampler) loop(ctx context.Context, sensors PowerSensors) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()

@@ -44,8 +44,8 @@ func Harden() error {
 }
 
 // Confine is what the helper of a Sandbox does: it restricts itself and becomes the
-// command. It returns only when that failed, and the error has been reported. args are the
-// two arguments that were added to Sandbox.Helper.
+// command. It returns only when that failed, and reports the error to the agent unless args
+// are unusable. args are the two arguments that were added to Sandbox.Helper.
 func Confine(args []string) error {
 	runtime.LockOSThread() // restrictions are those of a thread; the one that becomes the command
 	if len(args) != 2 {

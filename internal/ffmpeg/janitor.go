@@ -18,7 +18,7 @@ import (
 const cgroupPrefix = "ffmpeg-agent-"
 
 // cgroupNames is how the names of this agent's cgroups begin: the data directory distinguishes
-// agents on one machine apart.
+// the agents of one machine.
 func cgroupNames(dataDir string) string {
 	id := fnv.New32a()
 	_, _ = id.Write([]byte(dataDir))

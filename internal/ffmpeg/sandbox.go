@@ -226,8 +226,8 @@ func isScript(path string) bool {
 	return bytes.Equal(head, []byte("#!"))
 }
 
-// lightest tries a call of FFmpeg in its sandbox. Where that fails twice by itself, jobs.sandbox is
-// auto, and it succeeds without any sandbox, it returns without which layers it succeeds. Without
+// lightest tries a call of FFmpeg in its whole sandbox. If the call fails twice by itself, jobs.sandbox
+// is auto, and the call succeeds with no sandbox, it returns the layers that must be left out. Without
 // no_new_privs alone there would be no other layers, so that is never the answer. A call that
 // does not end by itself costs no layer: its error is returned. The last call is the one that
 // succeeded, if any did.
