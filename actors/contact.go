@@ -15,8 +15,8 @@ type contact struct {
 
 func (c *contact) begin(at time.Time) { c.lastSent, c.restored = at, at }
 
-// answered takes in an answer that came just now to a call sent at a moment. It returns the
-// length of the silence that ended with it; 0 unless that was longer than limit.
+// answered records an answer, received just now, to a call sent at sentAt. It returns the time
+// without answers that it ended; 0 unless that was longer than limit.
 func (c *contact) answered(sentAt time.Time, limit time.Duration) (silence time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

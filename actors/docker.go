@@ -61,7 +61,7 @@ func (d *dockerSampler) read(ctx actor.Context) {
 	})
 }
 
-// failed logs an error once; that there is no engine is none.
+// failed logs an error once; a missing engine is logged as information, not as an error.
 func (d *dockerSampler) failed(now *messages.Containers, err error, wait time.Duration) {
 	if none := (*NoSensorsError)(nil); errors.As(err, &none) {
 		if d.last.Absent == "" {

@@ -85,7 +85,7 @@ type Journal interface {
 	Stats() job.JournalStats
 }
 
-// Traces are told of attempts. They must not block.
+// Traces records attempts. It must not block.
 type Traces interface {
 	// Ended is called once for each attempt that has a result.
 	Ended(outcome *job.Outcome, phases []job.PhaseSpan)
@@ -104,7 +104,8 @@ type Runner interface {
 // *job.Failure, or the context's. Stop, Snapshot, CPUTime and Close may be called at any
 // time.
 type Run interface {
-	// MeterFetch sets what fetches the input, by calling its argument once. It precedes Prepare.
+	// MeterFetch sets a function that the input is fetched in: it must call its argument once.
+	// Call MeterFetch before Prepare.
 	MeterFetch(around func(fetch func()))
 	// Prepare checks the job, makes its workspace, and fetches its input or makes a synthetic
 	// one.

@@ -129,8 +129,8 @@ func (u *uploader) ask(ctx context.Context, up upload, d *delivery) {
 	d.err = errOutdated
 }
 
-// errOutdated is tried again like a master that does not answer.
-var errOutdated = errors.New("twice the master's answer for the lease was outdated when it arrived: it took longer than master.unavailable_after, or a later attempt was given here meanwhile")
+// errOutdated is retried, as when the master does not answer.
+var errOutdated = errors.New("the master's answer about the lease was out of date twice: it took longer than master.unavailable_after, or this agent was given a later attempt meanwhile")
 
 // lostLease is the verdict on a result whose lease is lost; nil where it is sent. overtaken:
 // this agent was given a later attempt, which may have ended the job.
@@ -140,7 +140,7 @@ func (u *uploader) lostLease(record job.Record, lease job.LeaseStatus, sent sent
 		return nil
 	}
 	if sent == responseLost && !overtaken && endedBy(statusOf(record), lease) {
-		return &verdict{job.RecordSent, "the job has ended at the master as the result says: it took the sending whose response was lost"}
+		return &verdict{job.RecordSent, "the job has ended at the master as the result says: it accepted the request whose response was lost"}
 	}
 	switch sent {
 	case responseLost:

@@ -23,8 +23,8 @@ import "time"
 //	live          the key takes effect by a reload; others need a restart
 //	legacy.NAME   on a section: that of the section's key NAME
 //
-// Load resolves "auto" in DataDir, Control.Socket and, unless the host name is no identity, in
-// Node.Address: then an address is generated and kept in DataDir. Node.Type,
+// Load resolves "auto" in DataDir, Control.Socket and, if the host name identifies the node,
+// in Node.Address; otherwise an address is generated and kept in DataDir. Node.Type,
 // Jobs.MinFreeDisk, Jobs.Limits, Energy.Estimate and Log.Format may still be "auto": the code that
 // uses them resolves them, because the result can change while the agent runs.
 type Config struct {

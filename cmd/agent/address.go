@@ -16,7 +16,7 @@ import (
 // addressFile keeps the generated address of a node in data_dir.
 const addressFile = "node-address"
 
-// generatedAddress is the address of a node whose host name is no identity: one that is made
+// generatedAddress is the address of a node whose host name does not identify it. It is made
 // once and kept in dataDir.
 func generatedAddress(dataDir string, log *zap.Logger) (string, error) {
 	path := filepath.Join(dataDir, addressFile)
@@ -35,7 +35,7 @@ func generatedAddress(dataDir string, log *zap.Logger) (string, error) {
 	if err := writeDurably(path, address+"\n"); err != nil {
 		return "", fmt.Errorf("keeping the address of this node: %w", err)
 	}
-	log.Warn("the host name is no identity for this node, so an address was generated: set node.address, or keep data_dir, "+
+	log.Warn("the host name does not identify this node, so an address was generated: set node.address, or keep data_dir, "+
 		"in a container on a volume; without either the master gets a new node at each start",
 		zap.String("address", address), zap.String("file", path))
 	return address, nil

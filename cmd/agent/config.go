@@ -111,5 +111,5 @@ func exposedSecrets(cfg configs.Config) map[string]string {
 	return exposed
 }
 
-// closeCommand takes the access to a file from all but its owner and group.
-func closeCommand(path string) string { return "sudo chmod o= " + path }
+// restrictCommand denies access to a file to all but its owner and group.
+func restrictCommand(path string) string { return "sudo chmod o= " + path }

@@ -36,7 +36,7 @@ func (e effective) warnings() (all []string) {
 	}
 	exposed := exposedSecrets(e.Config)
 	for _, key := range slices.Sorted(maps.Keys(exposed)) {
-		all = append(all, fmt.Sprintf("every user of this machine has access to %s (%s): %s", exposed[key], key, closeCommand(exposed[key])))
+		all = append(all, fmt.Sprintf("every user of this machine has access to %s (%s): %s", exposed[key], key, restrictCommand(exposed[key])))
 	}
 	return all
 }
@@ -161,7 +161,7 @@ func (c *configuration) apply(before fingerprints) error {
 		return fmt.Errorf("configuration file %s no longer exists", c.loaded.File)
 	}
 	if c.loaded.FromFile() > 0 && loaded.FromFile() == 0 {
-		return fmt.Errorf("configuration file %s no longer sets any key; restart the agent if that is meant", loaded.File)
+		return fmt.Errorf("configuration file %s no longer sets any key; restart the agent if that is intended", loaded.File)
 	}
 	next, err := c.readNext(loaded)
 	if err != nil {

@@ -885,7 +885,7 @@ func TestDoctorSeesFewInodes(t *testing.T) {
 	free, size, total := uint64(399), uint64(100<<30), uint64(20_000)
 	e := &examination{cfg: effective{Config: configs.Defaults()}, host: hardware.HostStatus{DiskFree: &size, DiskTotal: &size, InodesFree: &free, InodesTotal: &total}}
 	got := checkDisk(t.Context(), e)[0]
-	if want := "399 inodes free where data_dir is, and jobs need 400"; got.State != findingFailed || !strings.Contains(got.Message, want) || !strings.Contains(got.Fix, "df -i ") {
+	if want := "399 inodes free on the disk of data_dir, but jobs need 400"; got.State != findingFailed || !strings.Contains(got.Message, want) || !strings.Contains(got.Fix, "df -i ") {
 		t.Errorf("got %+v, want it to say %s", got, want)
 	}
 	free++

@@ -98,14 +98,14 @@ func checkDisk(_ context.Context, e *examination) []finding {
 	fix := fmt.Sprintf("df -h %s   # free space, or lower jobs.min_free_disk", existingParent(e.cfg.DataDir))
 	switch {
 	case *free < need:
-		return []finding{failed(fix, "%s free of %s where data_dir is, and jobs need %s (jobs.min_free_disk): none is taken", size(free), size(total), size(&need))}
+		return []finding{failed(fix, "%s of %s free on the disk of data_dir, but jobs need %s (jobs.min_free_disk): no jobs are taken", size(free), size(total), size(&need))}
 	case need > 0 && inodes != nil && *inodes < toStart:
 		return []finding{failed(fmt.Sprintf("df -i %s   # remove files that are not needed", existingParent(e.cfg.DataDir)),
-			"%d inodes free where data_dir is, and jobs need %d (none where jobs.min_free_disk is 0): none is taken", *inodes, toStart)}
+			"%d inodes free on the disk of data_dir, but jobs need %d (none where jobs.min_free_disk is 0): no jobs are taken", *inodes, toStart)}
 	case *free < littleDisk:
-		return []finding{warning(fix, "%s free of %s where data_dir is; 20 GiB are recommended", size(free), size(total))}
+		return []finding{warning(fix, "%s of %s free on the disk of data_dir; 20 GiB are recommended", size(free), size(total))}
 	}
-	return []finding{passing("%s free of %s", size(free), size(total))}
+	return []finding{passing("%s of %s free", size(free), size(total))}
 }
 
 // checkFFmpeg runs both programs.
@@ -151,7 +151,7 @@ func checkEncoders(ctx context.Context, e *examination) []finding {
 	if e.hasNVIDIA() && !strings.Contains(strings.Join(trials.Capabilities(), " "), "nvenc_") {
 		for encoder, why := range trials.Fails {
 			if strings.HasSuffix(encoder, "_nvenc") {
-				return append(findings, warning("nvidia-smi   # driver and FFmpeg must fit; in a container: --gpus all, NVIDIA_DRIVER_CAPABILITIES=video,compute,utility", "this machine has an NVIDIA card, but %s fails: %s", encoder, why))
+				return append(findings, warning("nvidia-smi   # the driver must be compatible with this FFmpeg; in a container: --gpus all, NVIDIA_DRIVER_CAPABILITIES=video,compute,utility", "this machine has an NVIDIA card, but %s fails: %s", encoder, why))
 			}
 		}
 		findings = append(findings, warning(e.cfg.Hardware.FFmpeg+" -encoders | grep nvenc", "this machine has an NVIDIA card, but this FFmpeg was built without nvenc"))

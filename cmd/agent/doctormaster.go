@@ -188,7 +188,7 @@ func checkSecretFiles(_ context.Context, e *examination) []finding {
 	}
 	exposed := exposedSecrets(e.cfg.Config)
 	for _, key := range slices.Sorted(maps.Keys(exposed)) {
-		findings = append(findings, warning(closeCommand(exposed[key]), "every user of this machine has access to %s (%s)", exposed[key], key))
+		findings = append(findings, warning(restrictCommand(exposed[key]), "every user of this machine has access to %s (%s)", exposed[key], key))
 	}
 	if m := e.cfg.Master; findings == nil && (m.APIKeyFile != "" || m.Key != "") {
 		findings = append(findings, passing("closed to other users"))

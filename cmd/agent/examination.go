@@ -285,7 +285,7 @@ func checkAgent(_ context.Context, e *examination) []finding {
 	start := "sudo systemctl start ffmpeg-agent   # or by hand: agent run"
 	switch {
 	case e.forbidden():
-		return []finding{warning(e.asRoot(), "%v; data directory, journal, cgroups, sensors, Docker and ports are left out, since user %s says nothing about them", e.agentErr, userName(e.agentUID))}
+		return []finding{warning(e.asRoot(), "%v; data directory, journal, cgroups, sensors, Docker and ports are left out: checks as user %s do not show what the agent may access", e.agentErr, userName(e.agentUID))}
 	case e.agent == nil && errors.Is(e.agentErr, control.ErrNotRunning):
 		// root may read what the agent may not.
 		if owner := ownerOf(e.cfg.DataDir); owner != "" && owner != e.agentUID {

@@ -35,10 +35,10 @@ func writeHelp(out io.Writer, cmd *cobra.Command) {
 				fmt.Fprintf(&b, "  %-9s  %s\n", c.Name(), c.Short)
 			}
 		}
-		fmt.Fprintf(&b, "\n%s COMMAND --help tells more about a command.\n", cmd.CommandPath())
+		fmt.Fprintf(&b, "\nRun %s COMMAND --help for details of a command.\n", cmd.CommandPath())
 	}
 	writeFlags(&b, cmd.LocalFlags())
-	_, _ = io.WriteString(out, b.String()) // nobody to tell
+	_, _ = io.WriteString(out, b.String())
 }
 
 // writeFlags writes a line for each flag but --help.

@@ -61,10 +61,10 @@ func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	return exitFailed
 }
 
-// withHint adds to an error that no agent runs for this user where the one of the system is.
+// withHint adds to the error that no agent runs for this user that one may run as a system service.
 func withHint(err error) string {
 	if _, absent := os.Stat(configs.SystemDataDir); errors.Is(err, control.ErrNotRunning) && os.Geteuid() != 0 && absent == nil {
-		return err.Error() + "; the agent that is a service of this machine is asked as root (sudo)"
+		return err.Error() + "; if the agent runs as a system service, run this command as root (sudo)"
 	}
 	return err.Error()
 }

@@ -80,7 +80,7 @@ func (n *notifier) awaitControl() {
 	giveUp := time.After(startedWithin)
 	poll := time.NewTicker(50 * time.Millisecond)
 	defer poll.Stop()
-	for !n.serves("control") {
+	for !n.hasStatus("control") {
 		select {
 		case <-poll.C:
 		case <-giveUp:
@@ -93,8 +93,8 @@ func (n *notifier) awaitControl() {
 
 const startedWithin = 10 * time.Second
 
-// serves reports whether it is known how serving one of the agent's endpoints goes.
-func (n *notifier) serves(endpoint string) bool {
+// hasStatus reports whether an endpoint of the agent is served or has failed to be.
+func (n *notifier) hasStatus(endpoint string) bool {
 	return slices.ContainsFunc(n.Status().Listeners, func(l messages.ListenerHealth) bool { return l.Name == endpoint })
 }
 

@@ -69,29 +69,29 @@ func Confine(args []string) error {
 	if err == nil {
 		err = c.become()
 	}
-	told := confined{Error: err.Error()}
-	if errors.As(err, &told.Errno) {
-		told.Error = c.doing
+	report := confined{Error: err.Error()}
+	if errors.As(err, &report.Errno) {
+		report.Error = c.doing
 	}
-	return errors.Join(err, c.report.Encode(told))
+	return errors.Join(err, c.report.Encode(report))
 }
 
 // confiner turns the calling thread's process into a command in a sandbox.
 type confiner struct {
 	order
-	told   Confinement
-	report *json.Encoder
-	doing  string // what fails, where something does
+	confinement Confinement
+	report      *json.Encoder
+	doing       string // what fails, where something does
 }
 
 func (c *confiner) become() error {
-	c.told = Confinement{Missing: map[Layer]string{}, Lacks: map[Layer]string{}}
+	c.confinement = Confinement{Missing: map[Layer]string{}, Lacks: map[Layer]string{}}
 	s := &c.Sandbox
 	try := func(l Layer, apply func() error) {
 		if !s.has(l) {
-			c.told.Missing[l] = "turned off"
+			c.confinement.Missing[l] = "turned off"
 		} else if err := apply(); err != nil {
-			c.told.Missing[l] = err.Error()
+			c.confinement.Missing[l] = err.Error()
 		}
 	}
 	// The agent's rights are needed to find the files, and are then given up.
@@ -108,18 +108,18 @@ func (c *confiner) become() error {
 		}
 	}
 	try(Capabilities, func() error { return dropCapabilities(keep, s.User != nil) })
-	if c.told.Missing[Landlock] == "" {
+	if c.confinement.Missing[Landlock] == "" {
 		try(Landlock, rules.apply)
 	}
 	if rules.lacks != "" {
-		c.told.Lacks[Landlock] = rules.lacks
+		c.confinement.Lacks[Landlock] = rules.lacks
 	}
 	c.doing = "keeping the parent-death signal"
 	if err := dieWith(c.Parent); err != nil {
 		return err
 	}
 	try(Seccomp, func() error { return loadFilters(s) })
-	if err := c.report.Encode(confined{Confinement: c.told}); err != nil {
+	if err := c.report.Encode(confined{Confinement: c.confinement}); err != nil {
 		return fmt.Errorf("reporting to the agent: %w", err)
 	}
 	c.doing = "executing " + c.Path

@@ -150,18 +150,18 @@ func (h *handshake) await() (*Confinement, error) {
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		return nil, nil
 	}
-	var told confined
+	var report confined
 	values := json.NewDecoder(strings.NewReader(string(raw)))
 	for err == nil {
-		err = values.Decode(&told)
+		err = values.Decode(&report)
 	}
 	switch {
-	case told.Errno != 0:
-		return nil, fmt.Errorf("%s: %w", told.Error, told.Errno)
-	case told.Error != "":
-		return nil, errors.New(told.Error)
+	case report.Errno != 0:
+		return nil, fmt.Errorf("%s: %w", report.Error, report.Errno)
+	case report.Error != "":
+		return nil, errors.New(report.Error)
 	case len(raw) == 0 || !errors.Is(err, io.EOF):
 		return nil, fmt.Errorf("the sandbox's helper reported %.200q: %w", raw, err)
 	}
-	return &told.Confinement, nil
+	return &report.Confinement, nil
 }

@@ -35,8 +35,8 @@ type findings struct {
 	HeaderError   bool   // the container does not take a stream
 }
 
-// encoderFailed is in the line that says that an encoder could not be opened. Encoders that
-// know why log that before.
+// encoderFailed is in the line that says that an encoder could not be opened. An encoder that
+// gives a reason has logged it before.
 const encoderFailed = "Error while opening encoder"
 
 // maxLogLine bounds a line of FFmpeg's log that is looked at, in bytes.

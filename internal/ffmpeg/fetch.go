@@ -24,8 +24,8 @@ import (
 // fetchedDir is the directory of a fetched input in a workspace.
 const fetchedDir = "fetched"
 
-// MeterFetch sets what the fetching of the input is called by, which must call it once. It is
-// called before Prepare.
+// MeterFetch sets a function that the input is fetched in: it must call its argument once. Call
+// MeterFetch before Prepare.
 func (r *Run) MeterFetch(around func(fetch func())) { r.meterFetch = around }
 
 // obtainInput makes the input one that FFmpeg can read: a file or playlist on this machine, by

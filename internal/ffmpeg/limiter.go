@@ -180,7 +180,7 @@ func (r *Runner) nextCPUs(cpus int) int {
 	return int(uint32(r.assignedCPUs.Add(uint32(cpus))) - uint32(cpus))
 }
 
-// memoryTimer tells when the memory of a process is to be checked; never where the kernel
+// memoryTimer fires when the memory of a process is to be checked; never where the kernel
 // limits it.
 func (l *limiter) memoryTimer() *time.Timer {
 	t := time.NewTimer(checkInterval)

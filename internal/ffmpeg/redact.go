@@ -14,8 +14,8 @@ type redactor struct {
 	secrets safetext.Secrets
 }
 
-// newRedactor knows the secrets among a job's parameters. The agent's data directory is not
-// the master's business.
+// newRedactor returns a redactor of the secrets among a job's parameters. It also hides the
+// path of the agent's data directory, which the master has no use for.
 func newRedactor(lease job.Lease, dataDir string) *redactor {
 	r := &redactor{}
 	r.secrets.AddParameters("", map[string]any(lease.Job.Parameters))
