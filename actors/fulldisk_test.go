@@ -154,7 +154,9 @@ func TestNoLostJobIsTakenUpWhileTooManyResultsWait(t *testing.T) {
 		}
 	})
 	s.await("the registration", registered)
-	gate := func() string { return s.agent.Snapshots().Gates()[gateJournal] }
+	closed := func() bool {
+		return strings.Contains(s.agent.Snapshots().Gates()[gateJournal], "1000 results are not delivered")
+	}
 	s.link.interfere(func(next http.Handler, w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path != "/jobs/next" {
 			next.ServeHTTP(w, r)
@@ -164,7 +166,7 @@ func TestNoLostJobIsTakenUpWhileTooManyResultsWait(t *testing.T) {
 		next.ServeHTTP(answer, r)
 		if !strings.Contains(answer.Body.String(), "null") && journal.more.CompareAndSwap(0, maxUnsent) {
 			s.agent.shared.refs.janitor.Tell(&messages.JournalFailed{})
-			for deadline := time.Now().Add(hang); gate() == "" && time.Now().Before(deadline); {
+			for deadline := time.Now().Add(hang); !closed() && time.Now().Before(deadline); {
 				time.Sleep(time.Millisecond)
 			}
 			hangUp(w)
@@ -174,7 +176,7 @@ func TestNoLostJobIsTakenUpWhileTooManyResultsWait(t *testing.T) {
 		_, _ = w.Write(answer.Body.Bytes())
 	})
 	j := s.submit(ffmpegtest.Quick())
-	s.until("the closed gate", func() bool { return gate() != "" })
+	s.until("the closed gate", closed)
 	from := time.Now()
 	s.until("heartbeats", func() bool { return len(s.beatsSince(from)) >= 3 })
 	if _, known, err := s.journal.Record(job.Key{JobID: j.ID, Attempt: 1}); known || err != nil {

@@ -249,10 +249,13 @@ func (s *site) until(what string, reached func() bool) {
 	}
 }
 
+// tail returns the last lines of the log, without those of calls that repeat all the time.
 func (s *site) tail() string {
-	entries := s.logs.All()
+	const lines = 60
+	calls := []string{"heartbeat answered", "polled: the master has no job"}
+	entries := s.logs.Filter(func(e observer.LoggedEntry) bool { return !slices.Contains(calls, e.Message) }).All()
 	var out string
-	for _, e := range entries[max(0, len(entries)-40):] {
+	for _, e := range entries[max(0, len(entries)-lines):] {
 		out += "\n" + e.Level.String() + " " + e.LoggerName + " " + e.Message
 		for _, f := range e.Context {
 			out += " " + f.Key + "=" + f.String
