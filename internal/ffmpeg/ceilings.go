@@ -3,6 +3,7 @@ package ffmpeg
 import (
 	"cmp"
 	"fmt"
+	"math"
 	"path/filepath"
 	"time"
 
@@ -97,12 +98,16 @@ func (r *Run) outputBytes(sent int64) (bytes int64) {
 	return bytes
 }
 
+// diskRate is more than machines write to a file system, in bytes per second.
+const diskRate = 16 << 30
+
 // diskGuarded checks the file systems that the attempt writes to: it must not take the space
-// that is to stay free (jobs.min_free_disk).
-func (r *Run) diskGuarded() *job.Failure {
+// that is to stay free (jobs.min_free_disk). It returns how long the next check may wait.
+func (r *Run) diskGuarded() (f *job.Failure, wait time.Duration) {
 	if r.settings.MinFreeDisk == nil {
-		return nil
+		return nil, maxCheckWait
 	}
+	left := uint64(math.MaxUint64) // of the fullest disk
 	places := map[string]string{r.workspace: "workspace"}
 	for _, t := range r.files.targets {
 		if t.file != nil {
@@ -115,16 +120,18 @@ func (r *Run) diskGuarded() *job.Failure {
 			continue
 		}
 		free, capacity := s.Bavail*uint64(s.Bsize), s.Blocks*uint64(s.Bsize)
-		if least := r.settings.MinFreeDisk(capacity); free < least {
+		least := r.settings.MinFreeDisk(capacity)
+		if free < least {
 			return failure(protocol.ReasonResourceError, "stopped before the disk of the %s is full: %s free, jobs.min_free_disk keeps %s free",
-				what, mebibytes(int64(free)), mebibytes(int64(least)))
+				what, mebibytes(int64(free)), mebibytes(int64(least))), checkInterval
 		}
-		if least := job.LeastInodes(s.Files); s.Ffree < least && r.settings.MinFreeDisk(capacity) > 0 {
+		left = min(left, free-least)
+		if inodes := job.LeastInodes(s.Files); s.Ffree < inodes && least > 0 {
 			return failure(protocol.ReasonResourceError, "stopped before the disk of the %s has no inode left: %d inodes free, %d needed (none where jobs.min_free_disk is 0)",
-				what, s.Ffree, least)
+				what, s.Ffree, inodes), checkInterval
 		}
 	}
-	return nil
+	return nil, checkWait(left, diskRate)
 }
 
 // byOperator names the key of a limit that the operator set.

@@ -116,3 +116,33 @@ func TestLengthCeilingStopsAnInputOfUnknownLength(t *testing.T) {
 		t.Errorf("message: %s", f.Message)
 	}
 }
+
+// TestCeilingsHoldForWhatWasMadeLast: what FFmpeg made after the last check while it ran.
+func TestCeilingsHoldForWhatWasMadeLast(t *testing.T) {
+	t.Parallel()
+	r := newRunner(t)
+	in := clip(t, filepath.Join(t.TempDir(), "in.mp4"), "3")
+	for name, exceed := range map[string]func(*Run){
+		"output_bytes": func(run *Run) { run.settings.Ceilings.OutputBytes = 1 },
+		"duration":     func(run *Run) { run.settings.Ceilings.Duration = time.Second },
+		"pixels": func(run *Run) {
+			run.settings.Ceilings.Pixels, run.learned = 1, []size{{2, 2}}
+		},
+	} {
+		run := r.Begin(lease(t, name, `{"preset":"ultrafast","input":`+quoted(in)+`}`))
+		ctx := testContext(t)
+		if err := run.Prepare(ctx); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := run.Start(ctx); err != nil {
+			t.Fatal(err)
+		}
+		if err := run.Wait(ctx); err != nil {
+			t.Fatal(err)
+		}
+		exceed(run)
+		if f := wantFailure(t, run.Check(ctx), protocol.ReasonResourceError); !strings.Contains(f.Message, "jobs.limits."+name) {
+			t.Errorf("%s: %s", name, f.Message)
+		}
+	}
+}

@@ -1,6 +1,7 @@
 package ffmpeg
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -128,7 +129,7 @@ func (r *Run) gather(ctx context.Context) (evidence, error) {
 			e.found.ReadError = f.Message
 		}
 	}
-	if f := r.diskExceeded(); f != nil { // since the last check
+	if f := cmp.Or(r.diskExceeded(), r.outputBytesExceeded(), r.mediaExceeded()); f != nil { // since the last check
 		return e, f
 	}
 	for i := range r.plan.renditions {

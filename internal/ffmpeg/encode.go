@@ -158,8 +158,8 @@ func (r *Run) wait(ctx context.Context) error {
 	}()
 	next := time.NewTimer(stall.every)
 	defer next.Stop()
-	memory := r.limiter.memoryTimer()
-	defer memory.Stop()
+	check := r.limiter.processTimer()
+	defer check.Stop()
 	for { // asks no file system
 		select {
 		case <-p.Done():
@@ -173,7 +173,6 @@ func (r *Run) wait(ctx context.Context) error {
 			return ctx.Err()
 		case <-next.C:
 			next.Reset(stall.every) // unlike a ticker's, a late tick is not followed by another at once
-			p.enforce(r.threadsExceeded(p))
 			switch now := time.Now(); {
 			case !stall.observe(now, time.Unix(0, max(r.progressAt.Load(), r.writtenAt.Load()))):
 			case now.Sub(p.Started()) >= r.plan.timeout && r.plan.endsAtTimeout():
@@ -190,10 +189,10 @@ func (r *Run) wait(ctx context.Context) error {
 				}
 				r.Stop(cause)
 			}
-		case <-memory.C:
-			f, next := r.memoryExceeded(p)
+		case <-check.C:
+			f, wait := r.processExceeded(p)
 			p.enforce(f)
-			memory.Reset(next)
+			check.Reset(wait)
 		}
 	}
 }

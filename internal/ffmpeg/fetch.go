@@ -125,7 +125,7 @@ func (r *Run) meteredFetch(ctx context.Context, request fetch.Request) (got fetc
 	within, cancel := context.WithTimeout(ctx, r.plan.timeout)
 	defer cancel()
 	var full *job.Failure // the disk, where the progress reported it
-	checked := begun
+	checked, wait := begun, checkInterval
 	last := job.Fetch{Started: begun, Total: -1}
 	record := func(ended bool) {
 		now := last
@@ -142,9 +142,9 @@ func (r *Run) meteredFetch(ctx context.Context, request fetch.Request) (got fetc
 		got, err = r.fetcher.Fetch(within, request, func(p fetch.Progress) {
 			last.Bytes, last.Total, last.Resumed, last.Segment, last.Segments = p.Bytes, p.Total, p.Resumed, p.Segment, p.Segments
 			record(false)
-			if full == nil && time.Since(checked) >= checkInterval { // another job may write as well
+			if full == nil && time.Since(checked) >= wait { // another job may write as well
 				checked = time.Now()
-				if full = r.diskGuarded(); full != nil {
+				if full, wait = r.diskGuarded(); full != nil {
 					cancel()
 				}
 			}

@@ -159,7 +159,7 @@ func verifyTLS(scheme string) []string {
 		return nil
 	}
 	options := []string{"-tls_verify", "1"}
-	for _, path := range append([]string{os.Getenv("SSL_CERT_FILE")}, caFiles...) {
+	for _, path := range certificates() {
 		if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() {
 			return append(options, "-ca_file", path)
 		}
@@ -167,8 +167,13 @@ func verifyTLS(scheme string) []string {
 	return options
 }
 
-// caFiles are where systems keep the certificates that they trust (crypto/x509/root_linux.go).
-var caFiles = []string{
-	"/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/ca-bundle.pem",
-	"/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem", "/etc/ssl/cert.pem",
+// certificates are the files and folders of the certificates that this machine trusts: what
+// OpenSSL's variables name, and where systems keep them (crypto/x509/root_linux.go).
+func certificates() []string {
+	var paths []string
+	for _, name := range []string{"SSL_CERT_FILE", "SSL_CERT_DIR"} {
+		paths = append(paths, absolute(os.Getenv(name))...)
+	}
+	return append(paths, "/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/ca-bundle.pem",
+		"/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem", "/etc/ssl/cert.pem")
 }

@@ -155,19 +155,18 @@ func TestThreadsAreCountedWithoutController(t *testing.T) {
 	run.limiter.threads = 2
 	var f *job.Failure
 	for ctx := testContext(t); f == nil && ctx.Err() == nil; time.Sleep(5 * time.Millisecond) {
-		f = run.threadsExceeded(p)
+		f, _ = run.processExceeded(p)
 	}
 	if f == nil || f.Reason != protocol.ReasonResourceError || !strings.Contains(f.Message, "more than 2 threads") {
 		t.Errorf("got %v, want a resource_error that names the limit", f)
 	}
 	run.limiter.threads = 1000
-	if f := run.threadsExceeded(p); f != nil {
+	if f, _ := run.processExceeded(p); f != nil {
 		t.Errorf("with fewer threads than the limit: %v", f)
 	}
 }
 
-// Ten checks a second of every job would cost the agent more than its samplers do.
-func TestMemoryIsCheckedOftenOnlyNearItsLimit(t *testing.T) {
+func TestProcessesAreCheckedMoreOftenNearTheirLimits(t *testing.T) {
 	t.Parallel()
 	r := withoutControllers(t)
 	child, err := proc.Start(proc.Command{Path: "/bin/sleep", Args: []string{"60"}})
@@ -175,14 +174,23 @@ func TestMemoryIsCheckedOftenOnlyNearItsLimit(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { child.Signal(syscall.SIGKILL); child.Exit() }()
-	run := r.Begin(lease(t, "memory", `{`+small+`}`))
-	for limit, want := range map[int64]time.Duration{8 << 30: time.Second, 100 * mib: checkInterval, 1: checkInterval} {
-		run.plan.limits.memory = limit
-		f, next := run.memoryExceeded(&process{Child: child})
-		if next != want || (f != nil) != (limit == 1) {
-			t.Errorf("limit %s: exceeded %v, next check after %s; want %s", mebibytes(limit), f, next, want)
+	run := r.Begin(lease(t, "sleep", `{`+small+`}`))
+	p := &process{Child: child}
+	check := func(what string, memory int64, threads int, want time.Duration) {
+		run.plan.limits.memory, run.limiter.threads = memory, threads
+		run.limiter.checkMemory = memory > 0
+		if f, wait := run.processExceeded(p); f != nil || wait != want {
+			t.Errorf("%s: %v, next check after %s; want %s", what, f, wait, want)
 		}
 	}
+	check("far from both", 1<<60, 1000, time.Second)
+	check("near the limit of memory", 100*mib, 1000, checkInterval)
+	check("near the limit of threads", 1<<60, 1, checkInterval)
+	check("no memory limit", 0, 1000, time.Second)
+	child.Signal(syscall.SIGKILL)
+	child.Exit()
+	check("memory unknown", 1<<60, 0, checkInterval)
+	check("threads unknown", 0, 1000, checkInterval)
 }
 
 func TestSyntheticInputObeysLimits(t *testing.T) {

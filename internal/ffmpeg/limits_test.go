@@ -3,6 +3,7 @@ package ffmpeg
 import (
 	"encoding/json"
 	"fmt"
+	"math"
 	"strings"
 	"testing"
 	"time"
@@ -71,6 +72,17 @@ func TestNiceOfAWeight(t *testing.T) {
 	for weight, want := range map[int64]int{100: 0, 80: 1, 51: 3, 10: 10, 1: 19, 125: -1, 10000: -21} {
 		if got := niceOf(weight); got != want {
 			t.Errorf("weight %d is nice %d, want %d", weight, got, want)
+		}
+	}
+}
+
+func TestLimitsAreCheckedMoreOftenTheLessIsLeft(t *testing.T) {
+	const rate = 16 << 30
+	for left, want := range map[uint64]time.Duration{
+		0: checkInterval, 1 << 30: checkInterval, 8 << 30: time.Second / 2, 16 << 30: time.Second, math.MaxUint64: time.Second,
+	} {
+		if got := checkWait(left, rate); got != want {
+			t.Errorf("%d bytes left: checked after %s, want %s", left, got, want)
 		}
 	}
 }

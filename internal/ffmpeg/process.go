@@ -33,24 +33,23 @@ func (p *process) enforce(exceeded *job.Failure) {
 }
 
 // command is a call of FFmpeg or ffprobe. Of the agent's environment it gets what
-// loaders, GPU drivers and TLS need, and never a key. Its home is its working directory.
+// loaders, GPU drivers and TLS need, and never a key or a relative path: the sandbox's helper has
+// the same environment and directory, and would load libraries that FFmpeg left there. Its
+// home is its working directory.
 func command(path, dir string, args ...string) proc.Command {
-	searchPath := os.Getenv("PATH")
-	if searchPath == "" {
-		searchPath = "/usr/local/bin:/usr/bin:/bin"
+	env := []string{"PATH=/usr/local/bin:/usr/bin:/bin", "HOME=" + dir, "TMPDIR=" + dir, "LANG=C", "LC_ALL=C"}
+	for _, name := range []string{"PATH", "LD_LIBRARY_PATH", "LIBVA_DRIVERS_PATH", "SSL_CERT_FILE", "SSL_CERT_DIR"} {
+		if paths := absolute(os.Getenv(name)); len(paths) > 0 {
+			env = append(env, name+"="+strings.Join(paths, ":"))
+		}
 	}
-	return proc.Command{
-		Path: path, Args: args, Dir: dir,
-		Env:     []string{"PATH=" + searchPath, "HOME=" + dir, "TMPDIR=" + dir, "LANG=C", "LC_ALL=C"},
-		PassEnv: passesEnv,
-	}
+	return proc.Command{Path: path, Args: args, Dir: dir, Env: env, PassEnv: passesEnv}
 }
 
 // passesEnv reports whether a variable of the agent's environment is passed on.
 func passesEnv(name string) bool {
 	switch name {
-	case "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "LIBVA_DRIVER_NAME", "LIBVA_DRIVERS_PATH",
-		"GPU_DEVICE_ORDINAL", "SSL_CERT_FILE", "SSL_CERT_DIR":
+	case "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "LIBVA_DRIVER_NAME", "GPU_DEVICE_ORDINAL":
 		return true
 	}
 	if !strings.HasPrefix(name, "NVIDIA_") {
@@ -106,6 +105,8 @@ func (r *Run) watchFiles(ctx context.Context, p *process, every time.Duration, l
 		if r.limiter.checkDisk || r.limiter.outputBytes > 0 {
 			sizeCheck = time.Tick(checkInterval)
 		}
+		spaceCheck := time.NewTimer(checkInterval)
+		defer spaceCheck.Stop()
 		for {
 			select {
 			case <-p.Done():
@@ -114,9 +115,13 @@ func (r *Run) watchFiles(ctx context.Context, p *process, every time.Duration, l
 				return
 			case <-next:
 				look()
-				p.enforce(cmp.Or(r.diskGuarded(), r.mediaExceeded()))
+				p.enforce(r.mediaExceeded())
 			case <-sizeCheck:
 				p.enforce(cmp.Or(r.diskExceeded(), r.outputBytesExceeded()))
+			case <-spaceCheck.C:
+				f, wait := r.diskGuarded()
+				p.enforce(f)
+				spaceCheck.Reset(wait)
 			}
 			r.patience.sign()
 		}
@@ -136,11 +141,10 @@ func (r *Run) runHelper(ctx context.Context, c proc.Command) (proc.Exit, error) 
 	}
 	defer func() { _ = p.Cgroup().Remove() }() // otherwise it goes with the attempt's
 	watching, endWatching := context.WithCancel(ctx)
-	every := newStallDetector(r.settings.StallTimeout, time.Now()).every
-	watched := r.watchFiles(watching, p, every, func() {})
+	watched := r.watchFiles(watching, p, newStallDetector(r.settings.StallTimeout, time.Now()).every, func() {})
 	defer func() { endWatching(); <-watched }()
-	next, memory := time.Tick(every), r.limiter.memoryTimer()
-	defer memory.Stop()
+	check := r.limiter.processTimer()
+	defer check.Stop()
 	for {
 		select {
 		case <-p.Done():
@@ -151,12 +155,10 @@ func (r *Run) runHelper(ctx context.Context, c proc.Command) (proc.Exit, error) 
 		case <-ctx.Done():
 			p.Signal(syscall.SIGKILL)
 			return p.Exit(), ctx.Err()
-		case <-next:
-			p.enforce(r.threadsExceeded(p))
-		case <-memory.C:
-			f, next := r.memoryExceeded(p)
+		case <-check.C:
+			f, wait := r.processExceeded(p)
 			p.enforce(f)
-			memory.Reset(next)
+			check.Reset(wait)
 		}
 	}
 }

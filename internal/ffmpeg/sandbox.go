@@ -99,7 +99,7 @@ func (s *sandboxes) whole(c *proc.Command, allowed proc.Sandbox, hardware bool) 
 	box.Read = append(slices.Clone(box.Read), systemFiles...)
 	box.Devices = slices.Clone(plainDevices)
 	if box.Network.Allowed {
-		box.Read = append(box.Read, networkFiles...)
+		box.Read = slices.Concat(box.Read, networkFiles, certificates())
 	}
 	box.Drivers = hardware
 	if hardware {
@@ -198,12 +198,18 @@ func cardFolders(sys string) (folders []string) {
 // homesOf are the folders of a program and of its libraries: beside it, and where the loader
 // is made to look.
 func homesOf(program string) []string {
-	folders := filepath.SplitList(os.Getenv("LD_LIBRARY_PATH"))
+	folders := absolute(os.Getenv("LD_LIBRARY_PATH"))
 	for _, path := range []string{program, resolved(program)} {
 		dir := filepath.Dir(path)
 		folders = append(folders, dir, filepath.Join(dir, "../lib"), filepath.Join(dir, "../lib64"), filepath.Join(dir, "../share"))
 	}
 	return slices.DeleteFunc(folders, func(dir string) bool { return !filepath.IsAbs(dir) || filepath.Clean(dir) == "/" })
+}
+
+// absolute returns the absolute paths of a list such as PATH. Others lead to what is in the working
+// directory, which of FFmpeg is one that it can write to.
+func absolute(list string) []string {
+	return slices.DeleteFunc(filepath.SplitList(list), func(path string) bool { return !filepath.IsAbs(path) })
 }
 
 // resolved is a path without links, or the path where that fails.

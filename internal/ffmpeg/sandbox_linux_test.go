@@ -458,6 +458,28 @@ func TestExceptLeavesOutOnlyWhatIsPrivate(t *testing.T) {
 	}
 }
 
+// TestStreamsReadTheCertificatesOfTheAgent: FFmpeg verifies servers with what SSL_CERT_FILE names,
+// wherever that is.
+func TestStreamsReadTheCertificatesOfTheAgent(t *testing.T) {
+	sandboxComplete(t)
+	file := filepath.Join(t.TempDir(), "company.pem")
+	if err := os.WriteFile(file, []byte("certificates"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("SSL_CERT_FILE", file)
+	if options := strings.Join(verifyTLS("rtmps"), " "); !strings.Contains(options, "-ca_file "+file) {
+		t.Errorf("options %q", options)
+	}
+	r := newRunner(t)
+	for network, readable := range map[bool]bool{true: true, false: false} {
+		c := command("/bin/cat", t.TempDir(), file)
+		r.sandboxes.whole(&c, proc.Sandbox{Network: proc.Network{Allowed: network}}, false)
+		if exit, err := proc.Run(testContext(t), c); err != nil || exit.OK() != readable {
+			t.Errorf("with network %t: %s, %v; want it readable: %t", network, exit, err, readable)
+		}
+	}
+}
+
 func TestSandboxReachesOnlyTheStreamsHost(t *testing.T) {
 	for address, want := range map[string]proc.Network{
 		"http://127.0.0.1:4711/x":     {Allowed: true, TCPPorts: []uint16{4711}},
