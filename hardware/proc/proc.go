@@ -13,7 +13,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
-	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/procfs"
@@ -61,7 +61,7 @@ func (s Stat) Ended() bool { return s.State == 'Z' || s.State == 'X' }
 
 // ReadStat reads /proc/PID/stat.
 func ReadStat(pid int) (Stat, error) {
-	fs, err := system()
+	fs, err := procFS()
 	if err != nil {
 		return Stat{}, err
 	}
@@ -97,7 +97,7 @@ func readStat(fs procfs.FS, pid int) (s Stat, err error) {
 // Resident is the memory that a process has resident, in bytes: the second field of
 // /proc/PID/statm, which the kernel counts more exactly than the one in stat.
 func Resident(pid int) (int64, error) {
-	fs, err := system()
+	fs, err := procFS()
 	if err != nil {
 		return 0, err
 	}
@@ -124,5 +124,16 @@ func resident(fs procfs.FS, pid int) (bytes int64, err error) {
 	return int64(m.ResidentBytes()), nil
 }
 
-// system is /proc. It is kept, since opening it costs two system calls.
-var system = sync.OnceValues(procfs.NewDefaultFS)
+// procFS is /proc. It is kept, since opening it costs two system calls.
+func procFS() (procfs.FS, error) {
+	if fs := openedProcFS.Load(); fs != nil {
+		return *fs, nil
+	}
+	fs, err := procfs.NewDefaultFS()
+	if err == nil {
+		openedProcFS.Store(&fs)
+	}
+	return fs, err
+}
+
+var openedProcFS atomic.Pointer[procfs.FS]

@@ -40,6 +40,9 @@ func TestInputErrorNumbers(t *testing.T) {
 		{-1482175736, true, protocol.ReasonInputError},   // HTTP 4XX
 		{-1482175992, true, protocol.ReasonNetworkError}, // HTTP 5XX
 	} {
+		if text := (&probeError{Code: c.code}).String(); !strings.Contains(text, fmt.Sprint(c.code)) {
+			t.Errorf("an error without text is %q", text)
+		}
 		if got := inputFailure(probeError{Code: c.code, Text: "words"}, c.network); got.Reason != c.want {
 			t.Errorf("%d, network %v: got %s, want %s", c.code, c.network, got.Reason, c.want)
 		}

@@ -80,10 +80,14 @@ type probeError struct {
 }
 
 func (e *probeError) String() string {
-	if e.cause != "" {
-		return e.Text + ": " + e.cause
+	text := e.Text
+	if text == "" {
+		text = fmt.Sprintf("error %d", e.Code)
 	}
-	return e.Text
+	if e.cause != "" {
+		text += ": " + e.cause
+	}
+	return text
 }
 
 // video returns the stream that is encoded: the first that is not a cover picture.
