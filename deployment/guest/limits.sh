@@ -10,7 +10,7 @@ for controller in cpu memory pids io; do
 done
 grep -q ' /disk ' /proc/mounts || exit 1
 chown 1000:1000 /disk
-export FFMPEG_TEST_DISK=/disk
+export FFMPEG_TEST_DISK=/disk FFMPEGTEST_HELPER=/sandbox-helper
 
 # delegated NAME COMMAND runs a command as user ffmpeg in a cgroup delegated to that user.
 delegated() (

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"ffmpeg-agent/internal/ffmpegtest"
 )
 
 func TestCgroupLimitsAreEnforced(t *testing.T) {
@@ -14,6 +16,11 @@ func TestCgroupLimitsAreEnforced(t *testing.T) {
 	img.addProgram("ffprobe")
 	img.addTests("/proc.test", "ffmpeg-agent/hardware/proc")
 	img.addTests("/ffmpeg.test", "ffmpeg-agent/internal/ffmpeg")
+	helper, err := ffmpegtest.SandboxHelper(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	img.add("/sandbox-helper", helper)
 	accel := accelerator(t)
 	begun := time.Now()
 	m := boot(t, accel, img.done(), newDisk(t), "3G")

@@ -38,7 +38,7 @@ func TestMain(m *testing.M) {
 	if err != nil {
 		panic(err)
 	}
-	if sandboxHelper, err = ffmpegtest.BuildHelper(dir); err != nil {
+	if sandboxHelper, err = ffmpegtest.SandboxHelper(dir); err != nil {
 		panic(err)
 	}
 	goleak.VerifyTestMain(m, goleak.Cleanup(func(status int) {

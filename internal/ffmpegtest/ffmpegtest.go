@@ -104,30 +104,30 @@ exec FFMPEG "$@"
 	return ffmpeg
 }
 
-// Helper is the environment variable with the path of a helper of sandboxes, for agents that
-// are a test binary.
+// Helper is the environment variable with the path of the helper of sandboxes, for test binaries
+// and for agents that are one.
 const Helper = "FFMPEGTEST_HELPER"
 
-// BuildHelper builds the helper of sandboxes in a directory and returns its path.
-func BuildHelper(dir string) (string, error) {
+// SandboxHelper returns the path of the helper of sandboxes that Helper names, or else builds it in
+// a directory and sets Helper.
+func SandboxHelper(dir string) (string, error) {
+	if helper := os.Getenv(Helper); helper != "" {
+		return helper, nil
+	}
 	helper := filepath.Join(dir, "helper")
 	build := exec.Command("go", "build", "-o", helper, "ffmpeg-agent/internal/ffmpegtest/helper")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("building the helper of sandboxes: %w: %s", err, out)
 	}
-	return helper, nil
+	return helper, os.Setenv(Helper, helper)
 }
 
 func setUp(encoders []string) (err error) {
 	if shared.dir, err = os.MkdirTemp("", "ffmpegtest-"); err != nil {
 		return err
 	}
-	helper, err := BuildHelper(shared.dir)
-	if err != nil {
-		return err
-	}
-	if err := os.Setenv(Helper, helper); err != nil {
+	if _, err := SandboxHelper(shared.dir); err != nil {
 		return err
 	}
 	if shared.ffmpeg, err = exec.LookPath("ffmpeg"); err != nil {
