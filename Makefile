@@ -21,9 +21,10 @@ KILLS    ?= 1000
 FAULTS   ?= 100
 # Time for each fuzz target of make fuzz.
 FUZZTIME ?= 1m
-# Tests wait for processes half of the time, so some more than there are processors run at once,
-# and the packages that take longest start first.
-PARALLEL  = -p $$(( $$(nproc) + 1 )) -parallel $$(( 2 * $$(nproc) ))
+# Tests wait for processes half of the time, so one package more than there are processors runs
+# at once, and up to two tests of it per processor (in cmd/agent six). The packages that take longest
+# start first.
+TESTFLAGS = -p $$(( $$(nproc) + 1 )) -parallel $$(( 2 * $$(nproc) ))
 SLOWEST   = ./cmd/agent ./internal/ffmpeg ./internal/journal ./actors
 # Builder of packages. As a tool of go.mod it would bring some hundred modules.
 NFPM     ?= $(GO) run github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.45.0
@@ -72,7 +73,7 @@ demo: need build ## run real transcodes with an embedded master and an agent, an
 
 .PHONY: test
 test: need ## run all tests with the race detector; make check runs vet
-	RAPID_SEED=1 $(GO) test -race -vet=off -tags $(TAGS) -timeout 10m $(PARALLEL) $(SLOWEST) ./...
+	RAPID_SEED=1 $(GO) test -race -vet=off -tags $(TAGS) -timeout 10m $(TESTFLAGS) $(SLOWEST) ./...
 
 .PHONY: build
 build: need ## build bin/agent and bin/devmaster

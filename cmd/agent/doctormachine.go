@@ -101,7 +101,7 @@ func checkDisk(_ context.Context, e *examination) []finding {
 		return []finding{failed(fix, "%s of %s free on the disk of data_dir, but jobs need %s (jobs.min_free_disk): no jobs are taken", size(free), size(total), size(&need))}
 	case need > 0 && inodes != nil && *inodes < toStart:
 		return []finding{failed(fmt.Sprintf("df -i %s   # remove files that are not needed", existingParent(e.cfg.DataDir)),
-			"%d inodes free on the disk of data_dir, but jobs need %d (none where jobs.min_free_disk is 0): no jobs are taken", *inodes, toStart)}
+			"%d inodes free on the disk of data_dir, but jobs need %d: no jobs are taken (jobs.min_free_disk: 0 turns this check off)", *inodes, toStart)}
 	case *free < littleDisk:
 		return []finding{warning(fix, "%s of %s free on the disk of data_dir; 20 GiB are recommended", size(free), size(total))}
 	}

@@ -15,7 +15,7 @@ import (
 // FFmpeg and becomes it. It is no cobra command: each start of FFmpeg waits for it.
 const sandboxCommand = "sandbox-helper"
 
-// sandboxHelper is the command line of that process, a variable for tests.
+// sandboxHelper is the command line of that process. Tests replace it by a program that starts faster.
 var sandboxHelper = []string{self, sandboxCommand}
 
 // becomeFFmpeg does the work of sandboxCommand and does not return, if this process was

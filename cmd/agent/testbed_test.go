@@ -208,10 +208,11 @@ func (bed *testbed) awaitFFmpeg() (pid int) {
 func (bed *testbed) awaitFFmpegs(n int) (pids []int) {
 	bed.t.Helper()
 	waitFor(bed.t, fmt.Sprintf("%d encoding FFmpeg processes", n), func() bool {
-		// Unlike ffprobe and the helper of a sandbox, which also work in a job's directory.
+		// Unlike ffprobe, the helper of a sandbox and what makes a synthetic input, which also work in
+		// a job's directory.
 		pids = slices.DeleteFunc(bed.ffmpegs(), func(pid int) bool {
 			line, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
-			return err != nil || !strings.Contains(string(line), "\x00-progress\x00")
+			return err != nil || !strings.Contains(string(line), "\x00-progress\x00") || strings.Contains(string(line), "testsrc2=")
 		})
 		return len(pids) >= n
 	})

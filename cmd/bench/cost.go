@@ -19,13 +19,20 @@ const nvmlCommand = "nvml-child"
 
 const cpuTimeWindow = 20 * time.Second
 
-// wakeInterval is the interval of the timer of the process that the agent's CPU use is compared
-// with: it shows what waking costs on this machine, which differs by a factor of ten.
+// wakeCommand is the argument of the process that the agent's CPU use is compared with. It does
+// nothing at each tick of wakeInterval, and so shows what waking costs on this machine: between
+// machines that differs by a factor of ten.
+const wakeCommand = "wake"
+
 const wakeInterval = 100 * time.Millisecond
 
-// wake does nothing each time that a timer fires.
-func wake(interval time.Duration) {
-	for range time.Tick(interval) {
+// wake returns when its parent has ended.
+func wake() {
+	parent := os.Getppid()
+	for range time.Tick(wakeInterval) {
+		if os.Getppid() != parent {
+			return
+		}
 	}
 }
 
@@ -57,7 +64,7 @@ func measureCost(ctx context.Context, binary string) (figures []figure, err erro
 	if err != nil {
 		return nil, err
 	}
-	waker := exec.CommandContext(ctx, self, "-wake", wakeInterval.String())
+	waker := exec.CommandContext(ctx, self, wakeCommand)
 	if err := waker.Start(); err != nil {
 		return nil, err
 	}
@@ -91,15 +98,10 @@ func measureCost(ctx context.Context, binary string) (figures []figure, err erro
 // percent of one core.
 func (b *testbed) cpuUse(ctx context.Context, when string, waker int) ([]figure, error) {
 	type process struct {
-		name   string
+		what   string
+		limit  float64 // 0: none
 		pid    int
 		before proc.Stat
-	}
-	agent := b.agent.Process.Pid
-	processes := []process{{name: "agent", pid: agent}}
-	nvmlChild := findChild(agent, nvmlCommand)
-	if nvmlChild != 0 {
-		processes = append(processes, process{name: "NVML child", pid: nvmlChild})
 	}
 	zones := map[string]int{}
 	if err := b.await(ctx, "samplers", func(s messages.Status) bool {
@@ -110,7 +112,14 @@ func (b *testbed) cpuUse(ctx context.Context, when string, waker int) ([]figure,
 	}); err != nil {
 		return nil, err
 	}
-	processes = append(processes, process{pid: waker})
+	agent := b.agent.Process.Pid
+	sensors := fmt.Sprintf("%s: %d zones, %d cards", when, zones["rapl"], zones["nvml"])
+	processes := []process{{what: "agent, " + sensors, limit: 1, pid: agent}}
+	nvmlChild := findChild(agent, nvmlCommand)
+	if nvmlChild != 0 {
+		processes = append(processes, process{what: "NVML child, " + sensors, limit: 1, pid: nvmlChild})
+	}
+	processes = append(processes, process{what: fmt.Sprintf("%s, for comparison: a process that wakes every %v and does nothing", when, wakeInterval), pid: waker})
 	begin := time.Now()
 	for i := range processes {
 		var err error
@@ -130,11 +139,8 @@ func (b *testbed) cpuUse(ctx context.Context, when string, waker int) ([]figure,
 			return nil, err
 		}
 		f := figure{
-			Section: sectionCost, Unit: "% core", Limit: 1, Value: 100 * (after.CPU - p.before.CPU).Seconds() / time.Since(begin).Seconds(),
-			What: fmt.Sprintf("%s, %s: %d zones, %d cards", p.name, when, zones["rapl"], zones["nvml"]),
-		}
-		if p.pid == waker {
-			f.Limit, f.What = 0, fmt.Sprintf("for comparison: a process that wakes every %v and does nothing", wakeInterval)
+			Section: sectionCost, What: p.what, Unit: "% core", Limit: p.limit,
+			Value: 100 * (after.CPU - p.before.CPU).Seconds() / time.Since(begin).Seconds(),
 		}
 		f.check()
 		figures = append(figures, f)

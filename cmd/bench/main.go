@@ -39,11 +39,10 @@ func main() {
 	flag.Uint64Var(&o.seed, "seed", 1, "seed of the windows' positions and of the read jitter")
 	flag.IntVar(&o.windows, "windows", 40, "runs of each scenario, each with different window edges")
 	flag.BoolVar(&o.json, "json", false, "print JSON instead of tables")
-	waking := flag.Duration("wake", 0, "only wake at this `interval`, for a comparison of CPU use")
-	flag.Parse()
-	if *waking > 0 {
-		wake(*waking)
+	if slices.Equal(os.Args[1:], []string{wakeCommand}) {
+		wake()
 	}
+	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	status, err := bench(ctx, o, os.Stdout)
